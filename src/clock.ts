@@ -1,0 +1,34 @@
+/** A timer that was set on a {@link Clock}. */
+export interface Timer {
+  /** Stops the timer; harmless if it has fired or was cancelled before. */
+  cancel(): void;
+}
+
+/**
+ * Time, passed in wherever it matters, so that the tests can hold it in their hands.
+ * Nothing outside this file and the entry points asks the machine for the time.
+ */
+export interface Clock {
+  /** The wall clock, in milliseconds since the Unix epoch. It may jump; use it only for times that leave the process. */
+  now(): number;
+  /** A clock that never jumps, in milliseconds since some fixed point. For intervals, ages and deadlines. */
+  monotonic(): number;
+  /** Calls `callback` once, `ms` milliseconds from now. */
+  setTimeout(callback: () => void, ms: number): Timer;
+  /** Calls `callback` every `ms` milliseconds. */
+  setInterval(callback: () => void, ms: number): Timer;
+}
+
+/** The machine's own clock. Its timers keep the process alive until they are cancelled. */
+export const systemClock: Clock = {
+  now: () => Date.now(),
+  monotonic: () => performance.now(),
+  setTimeout(callback, ms) {
+    const timer = setTimeout(callback, ms);
+    return { cancel: () => clearTimeout(timer) };
+  },
+  setInterval(callback, ms) {
+    const timer = setInterval(callback, ms);
+    return { cancel: () => clearInterval(timer) };
+  },
+};
