@@ -1,0 +1,103 @@
+/** JSON as the original's library reads and writes it, where JavaScript's own differs in a way that matters here. */
+
+import { isUtf8 } from 'node:buffer';
+
+/** A text that is not JSON, or that we do not take. */
+export class JsonError extends Error {
+  override readonly name = 'JsonError';
+}
+
+/** Arrays and objects may be nested this deep. */
+const MAX_DEPTH = 256;
+
+const MAX_UINT64 = 2n ** 64n - 1n;
+const MIN_INT64 = -(2n ** 63n);
+
+/**
+ * Reads one JSON value, strictly. Integers that a number cannot hold exactly come as bigints if they fit 64 bits (swarm
+ * ids do); larger ones are rounded. The last of two equal keys wins. A byte order mark in front of bytes passes.
+ *
+ * @param data the text, or its bytes in UTF-8
+ * @throws JsonError for anything else than one JSON value, for half surrogate pairs, for numbers beyond the range of
+ *   a double, and for more than 256 levels of arrays and objects
+ */
+export function parseJson(data: string | Uint8Array): unknown {
+  const text = typeof data === 'string' ? data : fromUtf8(data);
+  checkDepth(text);
+  let value: unknown;
+  try {
+    // A reviver makes parsing several times slower: it is there only for numbers that may be too large to be exact.
+    value = /\d{16}|\d[eE]/.test(text) ? JSON.parse(text, reviveNumber as Reviver) : JSON.parse(text);
+  } catch (error) {
+    if (error instanceof JsonError) throw error;
+    throw new JsonError(`Invalid JSON: ${error instanceof Error ? error.message : error}`, { cause: error });
+  }
+  // Half a pair can only come from an escape; the text itself came from UTF-8.
+  if (/\\u[dD][89a-fA-F]/.test(text) && !isWellFormed(value))
+    throw new JsonError('Invalid JSON: half a surrogate pair');
+  return value;
+}
+
+/**
+ * Writes compact JSON with object keys in byte order and non-ASCII characters as they are, which is what the original
+ * answers with. `undefined` in an object is left out; bigints are written as integers.
+ */
+export function stringifySorted(value: unknown): string {
+  if (typeof value === 'bigint') return value.toString();
+  if (typeof value !== 'object' || value === null) return JSON.stringify(value) ?? 'null';
+  if (Array.isArray(value)) return `[${value.map(stringifySorted).join(',')}]`;
+  const members = Object.entries(value)
+    .filter(([, member]) => member !== undefined)
+    .sort(([a], [b]) => Buffer.compare(Buffer.from(a), Buffer.from(b)))
+    .map(([key, member]) => `${JSON.stringify(key)}:${stringifySorted(member)}`);
+  return `{${members.join(',')}}`;
+}
+
+function fromUtf8(data: Uint8Array): string {
+  if (!isUtf8(data)) throw new JsonError('Invalid JSON: not UTF-8');
+  const text = Buffer.from(data.buffer, data.byteOffset, data.byteLength).toString();
+  return text.charCodeAt(0) === 0xfeff ? text.slice(1) : text;
+}
+
+/** The library types do not know the third parameter yet. */
+type Reviver = (this: unknown, key: string, value: unknown) => unknown;
+
+function reviveNumber(_key: string, value: unknown, context: { source?: string }): unknown {
+  if (typeof value !== 'number' || Number.isSafeInteger(value)) return value;
+  if (!Number.isFinite(value)) throw new JsonError('Invalid JSON: number out of range');
+  const source = context.source ?? '';
+  if (source.length > 20 || !/^-?\d+$/.test(source)) return value;
+  const exact = BigInt(source);
+  return exact <= MAX_UINT64 && exact >= MIN_INT64 ? exact : value;
+}
+
+/** What walks a value calls itself: the text decides how deep that may go, before anybody does. */
+function checkDepth(text: string): void {
+  let depth = 0;
+  for (let at = 0; at < text.length; at++) {
+    const unit = text.charCodeAt(at);
+    if (unit === 0x22) {
+      at = endOfString(text, at);
+    } else if (unit === 0x5b || unit === 0x7b) {
+      if (++depth > MAX_DEPTH) throw new JsonError('Invalid JSON: nested too deeply');
+    } else if (unit === 0x5d || unit === 0x7d) {
+      depth--;
+    }
+  }
+}
+
+/** The index of the quote that closes the string whose opening quote is at `at`, or the end of the text. */
+function endOfString(text: string, at: number): number {
+  for (at++; at < text.length; at++) {
+    const unit = text.charCodeAt(at);
+    if (unit === 0x22) return at;
+    if (unit === 0x5c) at++;
+  }
+  return at;
+}
+
+function isWellFormed(value: unknown): boolean {
+  if (typeof value === 'string') return value.isWellFormed();
+  if (typeof value !== 'object' || value === null) return true;
+  return Object.entries(value).every(([key, member]) => key.isWellFormed() && isWellFormed(member));
+}

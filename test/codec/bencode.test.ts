@@ -1,0 +1,203 @@
+import assert from 'node:assert/strict';
+import { describe, it } from 'node:test';
+import {
+  type Bencoded,
+  BencodeError,
+  BencodeReader,
+  decode,
+  type Encodable,
+  encode,
+  MAX_DEPTH,
+} from '../../src/codec/bencode.ts';
+import { fuzz } from '../support/fuzz.ts';
+import { vectors } from '../support/vectors.ts';
+
+type Notation =
+  | { t: 'i'; v: string }
+  | { t: 's'; hex: string }
+  | { t: 'l'; v: Notation[] }
+  | { t: 'd'; v: [string, Notation][] };
+
+const file = vectors<{
+  decode: { hex: string; value?: Notation; reencoded_hex?: string; error?: string }[];
+  encode: { value: Notation; hex: string }[];
+}>('bencode.json');
+
+/** A decoded value in the notation of the vectors. */
+function notation(value: Bencoded): Notation {
+  if (typeof value === 'number' || typeof value === 'bigint') return { t: 'i', v: value.toString() };
+  if (Buffer.isBuffer(value)) return { t: 's', hex: value.toString('hex') };
+  if (Array.isArray(value)) return { t: 'l', v: value.map(notation) };
+  const members = [...value].map(([key, member]): [string, Notation] => {
+    return [Buffer.from(key, 'latin1').toString('hex'), notation(member)];
+  });
+  return { t: 'd', v: members.sort(([a], [b]) => (a < b ? -1 : 1)) };
+}
+
+/** A value of the vectors, ready to encode. */
+function encodable(value: Notation): Encodable {
+  if (value.t === 'i') return BigInt(value.v);
+  if (value.t === 's') return Buffer.from(value.hex, 'hex');
+  if (value.t === 'l') return value.v.map(encodable);
+  return new Map(value.v.map(([key, member]) => [Buffer.from(key, 'hex').toString('latin1'), encodable(member)]));
+}
+
+describe('decode', () => {
+  for (const { hex, value, reencoded_hex, error } of file.decode) {
+    const data = Buffer.from(hex, 'hex');
+    const shown = JSON.stringify(data.toString('latin1').slice(0, 40));
+    if (error !== undefined) {
+      it(`refuses ${shown}`, () => assert.throws(() => decode(data), BencodeError));
+    } else {
+      it(`reads ${shown}`, () => {
+        const decoded = decode(data);
+        assert.deepEqual(notation(decoded), value);
+        assert.equal(encode(decoded).toString('hex'), reencoded_hex);
+      });
+    }
+  }
+
+  it('reads every case of the vectors', () => assert.equal(file.decode.length, 68));
+
+  it('gives integers as numbers while they are exact', () => {
+    assert.equal(decode(Buffer.from('i9007199254740991e')), 9007199254740991);
+    assert.equal(decode(Buffer.from('i-9007199254740991e')), -9007199254740991);
+    assert.equal(decode(Buffer.from('i9007199254740992e')), 9007199254740992n);
+    assert.equal(decode(Buffer.from('i-9007199254740993e')), -9007199254740993n);
+    assert.ok(Object.is(decode(Buffer.from('i-0e')), 0));
+  });
+
+  it('hands out views, not copies', () => {
+    const data = Buffer.from('l3:abce');
+    const [text] = decode(data) as Buffer[];
+    data[3] = 0x78;
+    assert.equal(text!.toString(), 'xbc');
+  });
+
+  it('reads a plain Uint8Array that is a part of a larger one', () => {
+    assert.deepEqual(decode(new Uint8Array(Buffer.from('xx3:abcxx')).subarray(2, 7)), Buffer.from('abc'));
+  });
+
+  it('takes lists and dictionaries nested to the limit and refuses one level more', () => {
+    const lists = (depth: number) => Buffer.from('l'.repeat(depth) + 'e'.repeat(depth));
+    const dicts = (depth: number) => Buffer.from(`${'d1:a'.repeat(depth)}0:${'e'.repeat(depth)}`);
+    for (const nested of [lists, dicts]) {
+      decode(nested(MAX_DEPTH));
+      assert.throws(() => decode(nested(MAX_DEPTH + 1)), /nested too deeply/);
+      new BencodeReader(nested(MAX_DEPTH)).skip();
+      assert.throws(() => new BencodeReader(nested(MAX_DEPTH + 1)).skip(), /nested too deeply/);
+    }
+  });
+
+  it('refuses a million open lists without running out of stack', () => {
+    assert.throws(() => decode(Buffer.alloc(1_000_000, 'l')), BencodeError);
+    assert.throws(() => new BencodeReader(Buffer.alloc(1_000_000, 'l')).skip(), BencodeError);
+  });
+
+  it('refuses lengths and integers of a million digits quickly', () => {
+    assert.throws(() => decode(Buffer.alloc(1_000_000, '9')), BencodeError);
+    assert.throws(() => decode(Buffer.from(`i${'9'.repeat(1_000_000)}e`)), BencodeError);
+    assert.equal(decode(Buffer.from(`i${'0'.repeat(100_000)}7e`)), 7);
+  });
+});
+
+describe('encode', () => {
+  for (const { value, hex } of file.encode) {
+    it(`writes ${JSON.stringify(value).slice(0, 60)}`, () =>
+      assert.equal(encode(encodable(value)).toString('hex'), hex));
+  }
+
+  it('writes every case of the vectors', () => assert.equal(file.encode.length, 11));
+
+  it('writes objects with their keys sorted and leaves undefined values out', () => {
+    assert.equal(encode({ b: 1, a: 'ü', '': [], c: undefined }).toString(), 'd0:le1:a2:ü1:bi1ee');
+  });
+
+  it('writes zero as zero', () => assert.equal(encode([0, -0, 0n]).toString(), 'li0ei0ei0ee'));
+
+  it('refuses what bencode cannot hold', () => {
+    for (const value of [1.5, Number.NaN, Number.POSITIVE_INFINITY, 2 ** 53, 2n ** 64n, -(2n ** 63n) - 1n]) {
+      assert.throws(() => encode(value), BencodeError);
+    }
+    assert.throws(() => encode({ '\u0100': 1 }), BencodeError);
+  });
+});
+
+describe('BencodeReader', () => {
+  it('walks through a message without decoding it', () => {
+    const reader = new BencodeReader(Buffer.from('d1:ai5e1:bl1:x1:ye1:cde1:z0:e'));
+    reader.enterDict();
+    assert.equal(reader.key(), 'a');
+    assert.equal(reader.safeInteger(0, 5), 5);
+    assert.equal(reader.key(), 'b');
+    reader.enterList();
+    const elements: string[] = [];
+    while (!reader.leave()) elements.push(reader.string().toString());
+    assert.deepEqual(elements, ['x', 'y']);
+    assert.equal(reader.find('z'), true);
+    assert.equal(reader.string().length, 0);
+    assert.equal(reader.find('~'), false);
+    assert.equal(reader.leave(), true);
+    assert.equal(reader.done, true);
+    reader.expectDone();
+  });
+
+  it('finds keys only forwards, and stays in front of a later one', () => {
+    const reader = new BencodeReader(Buffer.from('d0:i0e1:ai1e2:aai2e1:ci3ee'));
+    reader.enterDict();
+    assert.equal(reader.find('b'), false, 'aa comes before b, but c after it');
+    assert.equal(reader.find('a'), false, 'a is behind');
+    assert.equal(reader.find('c'), true);
+    assert.equal(reader.integer(), 3);
+  });
+
+  it('stays where it was when an integer is out of range', () => {
+    const reader = new BencodeReader(Buffer.from('i70000e'));
+    assert.throws(() => reader.safeInteger(-32768, 32767), /expected an integer from -32768 to 32767/);
+    assert.equal(reader.offset, 0);
+    assert.equal(reader.integer(), 70000);
+  });
+
+  it('reads from an offset', () => assert.equal(new BencodeReader(Buffer.from('xxi5e'), 2).integer(), 5));
+
+  it('tells where the bytes go wrong', () => {
+    assert.throws(() => decode(Buffer.from('li1ex')), /^BencodeError: Invalid bencode at byte 4: expected one of/);
+  });
+});
+
+describe('damaged bencode', () => {
+  const intact = encode({ '!': [1, -2, 'three'], '@': Buffer.alloc(33), n: { deep: [{ er: 2n ** 63n }] }, '~': 'end' });
+
+  it('is refused when cut anywhere', () => {
+    for (let length = 0; length < intact.length; length++) {
+      assert.throws(() => decode(intact.subarray(0, length)), BencodeError);
+      assert.throws(() => new BencodeReader(intact.subarray(0, length)).skip(), BencodeError);
+    }
+  });
+
+  it('is decoded or refused, and skipped exactly when it is decoded', () => {
+    fuzz(20_000, (random) => {
+      const data = random.damage(intact);
+      const outcome = (read: () => void): boolean => {
+        try {
+          read();
+          return true;
+        } catch (error) {
+          assert.ok(error instanceof BencodeError);
+          return false;
+        }
+      };
+      let again: Buffer | undefined;
+      const decoded = outcome(() => {
+        again = encode(decode(data));
+      });
+      const skipped = outcome(() => {
+        const reader = new BencodeReader(data);
+        reader.skip();
+        reader.expectDone();
+      });
+      assert.equal(decoded, skipped);
+      if (again) assert.deepEqual(encode(decode(again)), again);
+    });
+  });
+});

@@ -1,0 +1,91 @@
+import assert from 'node:assert/strict';
+import { describe, it } from 'node:test';
+import { JsonError, parseJson, stringifySorted } from '../../src/codec/json.ts';
+import { fuzz } from '../support/fuzz.ts';
+
+describe('parseJson', () => {
+  it('keeps 64-bit integers exact', () => {
+    assert.deepEqual(parseJson('{"swarm_id":16212958658533785599,"height":1758000,"small":-5}'), {
+      swarm_id: 16212958658533785599n,
+      height: 1758000,
+      small: -5,
+    });
+    assert.equal(parseJson('9007199254740991'), 9007199254740991);
+    assert.equal(parseJson('9007199254740993'), 9007199254740993n);
+    assert.equal(parseJson('-9223372036854775808'), -9223372036854775808n);
+    assert.equal(parseJson('18446744073709551615'), 18446744073709551615n);
+  });
+
+  it('rounds what 64 bits cannot hold, and fractions', () => {
+    assert.equal(parseJson('18446744073709551616'), 2 ** 64);
+    assert.equal(parseJson('1e20'), 1e20);
+    assert.equal(parseJson('12345678901234567.5'), 12345678901234568);
+    assert.equal(parseJson(`"${'1'.repeat(30)}"`), '1'.repeat(30));
+  });
+
+  it('reads bytes as UTF-8, with a byte order mark or without', () => {
+    assert.equal(parseJson(Buffer.from('"ü€😀"')), 'ü€😀');
+    assert.deepEqual(parseJson(Buffer.from('\ufeff {} ')), {});
+    assert.deepEqual(parseJson(new Uint8Array(Buffer.from('x[1]x')).subarray(1, 4)), [1]);
+  });
+
+  it('keeps a key named __proto__ where it belongs', () => {
+    const value = parseJson('{"__proto__":{"pubkey":1}}') as object;
+    assert.equal(Object.getPrototypeOf(value), Object.prototype);
+    assert.equal('pubkey' in value, false);
+  });
+
+  for (const text of ['', ' ', 'nope', '{}x', '{a:1}', "{'a':1}", '[1,]', '01', '+1', '.5', 'NaN', '1e400', '-1e999']) {
+    it(`refuses ${JSON.stringify(text)}`, () => assert.throws(() => parseJson(text), JsonError));
+  }
+
+  it('refuses invalid UTF-8 and half surrogate pairs', () => {
+    assert.throws(() => parseJson(Buffer.from([0x22, 0xff, 0x22])), JsonError);
+    assert.throws(() => parseJson(Buffer.from([0x22, 0xed, 0xa0, 0x80, 0x22])), JsonError);
+    assert.throws(() => parseJson('"\\ud800"'), JsonError);
+    assert.throws(() => parseJson('[{"\\uDFFF":1}]'), JsonError);
+    assert.equal(parseJson('"\\ud83d\\ude00"'), '😀');
+    assert.equal(parseJson('"\\\\ud800"'), '\\ud800');
+  });
+
+  it('takes 256 levels and refuses more, but does not count brackets in strings', () => {
+    const nested = (depth: number) => '['.repeat(depth) + ']'.repeat(depth);
+    parseJson(nested(256));
+    assert.throws(() => parseJson(nested(257)), JsonError);
+    assert.throws(() => parseJson('{"a":'.repeat(100_000)), JsonError);
+    assert.equal(parseJson(`"\\"${'['.repeat(1000)}"`), `"${'['.repeat(1000)}`);
+  });
+
+  it('reads or refuses damaged texts, and throws nothing but JsonError', () => {
+    const intact = Buffer.from('{"a":[1,-2.5e3,"\\ud83d\\ude00 ü",18446744073709551615],"b":{"c":null,"d":true}}');
+    fuzz(5_000, (random) => {
+      try {
+        stringifySorted(parseJson(random.damage(intact)));
+      } catch (error) {
+        assert.ok(error instanceof JsonError);
+      }
+    });
+  });
+});
+
+describe('stringifySorted', () => {
+  it('sorts keys by their bytes and leaves characters as they are', () => {
+    assert.equal(
+      stringifySorted({ b: [1, null, { d: true, c: 'ü' }], a: 2 ** 40 }),
+      '{"a":1099511627776,"b":[1,null,{"c":"ü","d":true}]}',
+    );
+    // In UTF-16 the emoji would come first.
+    assert.equal(stringifySorted({ '😀': 1, '\uffee': 2 }), '{"\uffee":2,"😀":1}');
+  });
+
+  it('escapes only what it must', () => {
+    assert.equal(stringifySorted('"\\\b\f\n\r\t\u0001\u007f\u2028/'), '"\\"\\\\\\b\\f\\n\\r\\t\\u0001\u007f\u2028/"');
+  });
+
+  it('leaves undefined members out and writes bigints exactly', () => {
+    assert.equal(
+      stringifySorted({ a: undefined, b: 18446744073709551615n, c: [undefined] }),
+      '{"b":18446744073709551615,"c":[null]}',
+    );
+  });
+});

@@ -1,0 +1,54 @@
+/** Seeded noise for the parsers: the same seed gives the same damage, so that a failure can be played again. */
+export interface Fuzz {
+  /** A whole number from 0 to below `limit`. */
+  below(limit: number): number;
+  /** Random bytes. */
+  bytes(length: number): Buffer;
+  /** A copy with some bytes flipped, cut out, doubled or put in, or with its end cut off. */
+  damage(data: Uint8Array): Buffer;
+}
+
+/** @param seed any 32-bit number; the same seed gives the same sequence */
+export function createFuzz(seed: number): Fuzz {
+  // Mulberry32.
+  let state = seed >>> 0;
+  const next = (): number => {
+    state = (state + 0x6d2b79f5) >>> 0;
+    let mixed = Math.imul(state ^ (state >>> 15), state | 1);
+    mixed ^= mixed + Math.imul(mixed ^ (mixed >>> 7), mixed | 61);
+    return (mixed ^ (mixed >>> 14)) >>> 0;
+  };
+  const below = (limit: number): number => Math.floor((next() / 2 ** 32) * limit);
+  const bytes = (length: number): Buffer => Buffer.from(Array.from({ length }, () => below(256)));
+  const damage = (data: Uint8Array): Buffer => {
+    let result = Buffer.from(data);
+    for (let times = 1 + below(3); times > 0; times--) {
+      const at = below(result.length + 1);
+      const end = Math.min(result.length, at + 1 + below(4));
+      const kind = below(5);
+      if (kind === 0 && result.length > 0) result[Math.min(at, result.length - 1)]! ^= 1 << below(8);
+      else if (kind === 1) result = result.subarray(0, at);
+      else if (kind === 2) result = Buffer.concat([result.subarray(0, at), result.subarray(end)]);
+      else if (kind === 3) result = Buffer.concat([result.subarray(0, end), result.subarray(at)]);
+      else result = Buffer.concat([result.subarray(0, at), bytes(1 + below(4)), result.subarray(at)]);
+    }
+    return result;
+  };
+  return { below, bytes, damage };
+}
+
+/**
+ * Runs `check` with many seeds, and names the seed in the error of the one that fails.
+ *
+ * @param rounds how many; the first seed is new for each run unless FUZZ_SEED names one
+ */
+export function fuzz(rounds: number, check: (fuzz: Fuzz) => void): void {
+  const first = Number(process.env.FUZZ_SEED ?? Math.floor(Math.random() * 2 ** 31));
+  for (let seed = first; seed < first + rounds; seed++) {
+    try {
+      check(createFuzz(seed));
+    } catch (error) {
+      throw new Error(`failed with FUZZ_SEED=${seed}`, { cause: error });
+    }
+  }
+}
