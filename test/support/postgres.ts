@@ -1,0 +1,73 @@
+import fs from 'node:fs/promises';
+import os from 'node:os';
+import path from 'node:path';
+import { after } from 'node:test';
+import pg from 'pg';
+import { type Postgres, startPostgres } from '../../src/devnet/postgres.ts';
+import { migrate } from '../../src/hivemind/migrate.ts';
+
+/** Tells the test files where the run's one server is: the URL of its database `postgres`. */
+const VARIABLE = 'SPNS_TEST_POSTGRES';
+const TEMPLATE = 'spns_template';
+const EMPTY = 'template1';
+
+/** Starts a server with a template database that has our tables. Nothing of it is written through to the disk. */
+export async function startTestServer(): Promise<Postgres> {
+  const server = await startOwnServer();
+  await server.createDatabase(TEMPLATE);
+  const client = new pg.Client({ connectionString: server.url(TEMPLATE) });
+  await client.connect();
+  await migrate(client);
+  await client.end();
+  process.env[VARIABLE] = server.url('postgres');
+  return server;
+}
+
+/** Starts an empty server for one test alone, which may then stop, kill and start it again as it likes. It must `remove()` it. */
+export async function startOwnServer(): Promise<Postgres> {
+  return startPostgres({ dataDir: await fs.mkdtemp(path.join(os.tmpdir(), 'spns-test-pg-')), fsync: false });
+}
+
+let started: Promise<Postgres> | undefined;
+
+/** The server of the whole run, or one for this test file when it is run alone. */
+async function serverUrl(): Promise<string> {
+  const known = process.env[VARIABLE];
+  if (known !== undefined) return known;
+  started ??= startTestServer();
+  return (await started).url('postgres');
+}
+
+after(async () => {
+  const server = await started;
+  await server?.remove();
+});
+
+let made = 0;
+
+/**
+ * Makes a database for one test and drops it after it.
+ *
+ * @param options.empty without our tables
+ * @returns its connection URL
+ */
+export async function createDatabase(
+  t: { after(fn: () => Promise<void>): void },
+  options: { empty?: boolean } = {},
+): Promise<string> {
+  const admin = await serverUrl();
+  const name = `test_${process.pid}_${++made}`;
+  await execute(admin, `CREATE DATABASE ${name} TEMPLATE ${options.empty ? EMPTY : TEMPLATE}`);
+  t.after(() => execute(admin, `DROP DATABASE IF EXISTS ${name} WITH (FORCE)`));
+  return admin.replace('///postgres?', `///${name}?`);
+}
+
+async function execute(url: string, sql: string): Promise<void> {
+  const client = new pg.Client({ connectionString: url });
+  await client.connect();
+  try {
+    await client.query(sql);
+  } finally {
+    await client.end();
+  }
+}
