@@ -1,0 +1,157 @@
+import { readFileSync } from 'node:fs';
+import { resolve } from 'node:path';
+import { type Ini, type IniSection, parseIni } from './ini.ts';
+import { nearest } from './nearest.ts';
+import {
+  checkedListen,
+  type HivemindSettings,
+  type Keys,
+  type LogSettings,
+  type Role,
+  readDatabase,
+  readHivemind,
+  readKeys,
+  readLog,
+  readWeb,
+  type WebSettings,
+} from './schema.ts';
+import { ConfigError, Section } from './section.ts';
+
+export type { HivemindSettings, Keys, LogFormat, LogLevel, LogSettings, Role, WebSettings } from './schema.ts';
+export { ConfigError, Section } from './section.ts';
+
+/** The name of a daemon: its section in spns.ini, too. */
+export type DaemonName = 'hivemind' | 'web' | `notify-${string}`;
+
+/** The whole of spns.ini, checked and frozen. */
+export interface Config {
+  /** Absolute path of the file; empty when none was read. */
+  readonly file: string;
+  readonly db: { readonly url: string };
+  readonly hivemind: HivemindSettings;
+  readonly keys: Keys;
+  readonly web: WebSettings;
+  readonly log: LogSettings;
+  /** What is odd but does no harm: unknown keys, keys of no more use, key files open to all. To be logged once. */
+  readonly warnings: readonly string[];
+  /** Opens a `[notify-…]` section, empty if the file has none. Whoever reads it calls its `check()` and logs its `warnings()`. */
+  section(name: string): Section;
+  /** Where a daemon serves metrics and health: its section's `metrics_listen`. */
+  metricsListen(name: DaemonName): string | undefined;
+  /** All sections as written, for {@link changedKeys}. */
+  readonly ini: Ini;
+}
+
+export interface LoadOptions {
+  /** Default: `all`. */
+  readonly role?: Role;
+  /**
+   * Reads further sections, so that their problems are told together with all others. What it reads is not kept: the owner opens the section again,
+   * by {@link Config.section}, to use it.
+   */
+  readonly read?: (section: (name: string) => Section) => void;
+}
+
+const SECTIONS = ['db', 'hivemind', 'keys', 'log', 'web'];
+
+/**
+ * Reads the configuration from the file that `SPNS_CONFIG` names, or else from `spns.ini` in the current folder; an empty `SPNS_CONFIG` means no
+ * file, only defaults (spec/hivemind.md, section 5). Throws {@link ConfigError} with everything that is wrong.
+ */
+export function loadConfig(env: NodeJS.ProcessEnv, { role = 'all', read }: LoadOptions = {}): Config {
+  const file = env.SPNS_CONFIG === '' ? '' : resolve(env.SPNS_CONFIG ?? 'spns.ini');
+  const ini = parseIni(file === '' ? '' : readText(file));
+  const problems = [...ini.problems];
+  const warnings: string[] = [];
+  const opened: Section[] = [];
+
+  const open = (name: string): Section => {
+    const section = new Section(name, ini.sections.get(name) ?? new Map(), ini.defaults, env.CREDENTIALS_DIRECTORY);
+    // Whatever the notifier, the place of its metrics is run.ts's affair, so it is no unknown key to the one that reads the rest.
+    if (name.startsWith('notify-')) readMetricsListen(section);
+    return section;
+  };
+  const collect = <T>(name: string, reader: (section: Section) => T): T => {
+    const section = open(name);
+    opened.push(section);
+    return reader(section);
+  };
+
+  const db = collect('db', readDatabase);
+  const hivemind = collect('hivemind', (section) => readHivemind(section, role, warnings));
+  const keys = collect('keys', (section) => readKeys(section, role, warnings));
+  const log = collect('log', (section) => readLog(section, warnings));
+  const web = collect('web', readWeb);
+  read?.((name) => collect(name, (section) => section));
+
+  for (const section of opened) {
+    problems.push(...section.problems);
+    warnings.push(...section.warnings());
+  }
+  warnings.push(...unknownSections(ini));
+  if (problems.length > 0)
+    throw new ConfigError(problems.map((problem) => (file === '' ? problem : `${file}: ${problem}`)));
+
+  return Object.freeze({
+    file,
+    db,
+    hivemind,
+    keys,
+    web,
+    log,
+    warnings: Object.freeze(warnings),
+    section: open,
+    metricsListen: (name: DaemonName) => {
+      if (name === 'hivemind') return hivemind.metricsListen;
+      if (name === 'web') return web.metricsListen;
+      const section = open(name);
+      section.check();
+      return readMetricsListen(section);
+    },
+    ini,
+  });
+}
+
+/** The keys that differ between two configurations, as `[section].key`; never their values, some of which are secret. */
+export function changedKeys(before: Config, after: Config): string[] {
+  const changed: string[] = [];
+  for (const name of new Set([...before.ini.sections.keys(), ...after.ini.sections.keys()])) {
+    changed.push(...changedEntries(name, before.ini.sections.get(name), after.ini.sections.get(name)));
+  }
+  changed.push(...changedEntries('DEFAULT', before.ini.defaults, after.ini.defaults));
+  return changed;
+}
+
+function changedEntries(name: string, before: IniSection = new Map(), after: IniSection = new Map()): string[] {
+  return [...new Set([...before.keys(), ...after.keys()])]
+    .filter((key) => before.get(key)?.value !== after.get(key)?.value)
+    .map((key) => `[${name}].${key}`);
+}
+
+function readText(file: string): string {
+  try {
+    return readFileSync(file, 'utf8');
+  } catch (error) {
+    const code = (error as NodeJS.ErrnoException).code;
+    const where =
+      'name your configuration in the environment variable SPNS_CONFIG, or copy spns.ini.example to spns.ini here and edit it';
+    if (code === 'ENOENT') throw new ConfigError([`${file} is not there: ${where}`]);
+    if (code === 'EACCES')
+      throw new ConfigError([`${file} may not be read by this user: give it the right owner or group`]);
+    throw new ConfigError([`${file} cannot be read (${code ?? error}): ${where}`]);
+  }
+}
+
+function unknownSections(ini: Ini): string[] {
+  return [...ini.sections.keys()]
+    .filter((name) => !SECTIONS.includes(name) && !/^notify-./.test(name))
+    .map((name) => {
+      const near = nearest(name, [...SECTIONS, 'notify-apns', 'notify-firebase', 'notify-huawei', 'notify-dummy']);
+      return `section [${name}] is not known and is ignored: ${near ? `did you mean [${near}]?` : 'remove it'}`;
+    });
+}
+
+/** `metrics_listen` of a section; see {@link Config.metricsListen}. */
+function readMetricsListen(section: Section): string | undefined {
+  return section.parsed('metrics_listen', checkedListen);
+}

@@ -1,0 +1,71 @@
+import { createPrivateKey, createPublicKey, type KeyObject, randomBytes } from 'node:crypto';
+import { closeSync, fstatSync, openSync, readSync, writeFileSync } from 'node:fs';
+
+/** Length of an X25519 key, secret or public, in bytes. */
+const KEY_SIZE = 32;
+/** More than a key file can hold: 64 hex digits and some blanks. */
+const LONGEST_FILE = 1024;
+/** The DER header that makes a PKCS #8 document of the 32 bytes of an X25519 secret key (RFC 8410). */
+const PKCS8_HEADER = Buffer.from('302e020100300506032b656e04220420', 'hex');
+
+/**
+ * Reads an X25519 secret key: a file of 32 raw bytes, or of 64 hex digits with blanks or line ends around them (spec/hivemind.md, section 5).
+ * Throws an Error whose message says what is wrong with the file and what to do.
+ * @returns the 32 bytes, and whether any user of the machine may read or change the file
+ */
+export function readKeyFile(path: string): { key: Buffer; exposed: boolean } {
+  let content: Buffer;
+  let mode: number;
+  try {
+    const file = openSync(path, 'r');
+    try {
+      mode = fstatSync(file).mode;
+      const buffer = Buffer.alloc(LONGEST_FILE + 1);
+      content = buffer.subarray(0, readSync(file, buffer, 0, buffer.length, 0));
+    } finally {
+      closeSync(file);
+    }
+  } catch (error) {
+    throw new Error(unreadable(path, error), { cause: error });
+  }
+  const exposed = (mode & 0o006) !== 0;
+  if (content.length === KEY_SIZE) return { key: content, exposed };
+  const text = content.toString('latin1').trim();
+  if (/^[0-9a-f]{64}$/i.test(text)) return { key: Buffer.from(text, 'hex'), exposed };
+  const size = content.length > LONGEST_FILE ? `more than ${LONGEST_FILE}` : content.length;
+  throw new Error(
+    `${path} holds ${size} bytes that are no key: it must be 32 raw bytes or 64 hex digits; check the path, or make a key with "spns keygen"`,
+  );
+}
+
+/**
+ * Makes a new X25519 key and writes its secret half to `path` as 64 hex digits, readable by the owner alone.
+ * Throws when the file is already there: a key that is overwritten is lost, and with it the onion address or the notifiers' identities.
+ * @returns the public key as 64 hex digits
+ */
+export function generateKeyFile(path: string, random: (bytes: number) => Buffer = randomBytes): string {
+  const secret = random(KEY_SIZE);
+  try {
+    writeFileSync(path, `${secret.toString('hex')}\n`, { flag: 'wx', mode: 0o600 });
+  } catch (error) {
+    if ((error as NodeJS.ErrnoException).code !== 'EEXIST') throw error;
+    throw new Error(`${path} is already there and is not overwritten: move it away first if you want a new key`, {
+      cause: error,
+    });
+  }
+  return publicKey(secret).toString('hex');
+}
+
+/** The 32-byte X25519 public key of a 32-byte secret key. */
+export function publicKey(secret: Uint8Array): Buffer {
+  const key: KeyObject = createPrivateKey({ key: Buffer.concat([PKCS8_HEADER, secret]), format: 'der', type: 'pkcs8' });
+  return createPublicKey(key).export({ format: 'der', type: 'spki' }).subarray(-KEY_SIZE);
+}
+
+function unreadable(path: string, error: unknown): string {
+  const code = (error as NodeJS.ErrnoException).code;
+  if (code === 'ENOENT') return `${path} is not there: make it with "spns keygen ${path}", or correct the path`;
+  if (code === 'EACCES')
+    return `${path} may not be read by this user: give it the right owner, or use systemd's LoadCredential`;
+  return `${path} cannot be read (${code ?? error}): check the path`;
+}

@@ -1,0 +1,86 @@
+import { lstatSync, unlinkSync } from 'node:fs';
+import { createConnection, type Server } from 'node:net';
+
+/** Where an HTTP server listens: a TCP port or a Unix socket. */
+export type ListenAddress = { readonly host: string; readonly port: number } | { readonly path: string };
+
+/** What an address must look like, in words. */
+const FORM = 'must be host:port, [IPv6]:port or unix:/path';
+
+/**
+ * Reads `host:port`, `[IPv6 address]:port` (port 0: any that is free) or `unix:/path`. Throws an Error that says what is expected.
+ */
+export function parseListen(text: string): ListenAddress {
+  if (text.startsWith('unix:')) {
+    const path = text.slice('unix:'.length);
+    if (path === '') throw new Error(FORM);
+    if (Buffer.byteLength(path) > 107)
+      throw new Error('the path of a Unix socket can have 107 bytes at most: use a shorter one');
+    return { path };
+  }
+  const match = /^(?:\[([0-9a-f:.%]+)\]|([^:[\]/\s]+)):(\d{1,5})$/i.exec(text);
+  if (!match) throw new Error(FORM);
+  const port = Number(match[3]);
+  if (port > 65535) throw new Error('the port must be 65535 at most');
+  return { host: match[1] ?? match[2]!, port };
+}
+
+/** The address as {@link parseListen} reads it. */
+export function formatListen(address: ListenAddress): string {
+  if ('path' in address) return `unix:${address.path}`;
+  return address.host.includes(':') ? `[${address.host}]:${address.port}` : `${address.host}:${address.port}`;
+}
+
+/**
+ * Takes away the Unix socket that a killed process left behind, on which nobody could listen again; one that is still answered stays.
+ * Call it before listening on a Unix socket.
+ */
+export async function removeStaleSocket(path: string): Promise<void> {
+  try {
+    if (!lstatSync(path).isSocket()) return;
+  } catch {
+    return;
+  }
+  const stale = await new Promise<boolean>((resolve) => {
+    const probe = createConnection(path);
+    probe.once('connect', () => {
+      probe.destroy();
+      resolve(false);
+    });
+    probe.once('error', (error: NodeJS.ErrnoException) => resolve(error.code === 'ECONNREFUSED'));
+  });
+  if (stale) unlinkSync(path);
+}
+
+/** Lets `server` listen; the error of one that cannot says where and why. Returns the address it has, with the port that was found for 0. */
+export async function listenOn(server: Server, address: ListenAddress): Promise<ListenAddress> {
+  if ('path' in address) await removeStaleSocket(address.path);
+  await new Promise<void>((resolve, reject) => {
+    server.once('error', reject);
+    server.listen('path' in address ? { path: address.path } : { host: address.host, port: address.port }, () => {
+      server.off('error', reject);
+      resolve();
+    });
+  }).catch((error: NodeJS.ErrnoException) => {
+    throw new Error(`cannot listen on ${formatListen(address)}: ${reason(error)}`, { cause: error });
+  });
+  const bound = server.address();
+  return bound !== null && typeof bound === 'object' ? { host: bound.address, port: bound.port } : address;
+}
+
+function reason(error: NodeJS.ErrnoException): string {
+  switch (error.code) {
+    case 'EADDRINUSE':
+      return 'another process already listens there; stop it or choose another address';
+    case 'EACCES':
+      return 'this user may not; choose a port above 1023, or a folder that it can write to';
+    case 'EADDRNOTAVAIL':
+      return 'this machine has no such address';
+    case 'ENOENT':
+      return 'the folder is not there; make it first';
+    case 'ENOTFOUND':
+      return 'that host name is not known';
+    default:
+      return error.message;
+  }
+}

@@ -1,0 +1,305 @@
+import assert from 'node:assert/strict';
+import { chmodSync, mkdirSync, mkdtempSync, readFileSync, rmSync, statSync, writeFileSync } from 'node:fs';
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
+import { after, test } from 'node:test';
+import { type Config, ConfigError, changedKeys, type LoadOptions, loadConfig } from '../../src/daemon/config.ts';
+import { generateKeyFile, publicKey, readKeyFile } from '../../src/daemon/key-file.ts';
+
+const folder = mkdtempSync(join(tmpdir(), 'spns-config-'));
+after(() => rmSync(folder, { recursive: true }));
+
+const secret = Buffer.alloc(32, 7);
+const keyFile = join(folder, 'good.key');
+writeFileSync(keyFile, `${secret.toString('hex')}\n`, { mode: 0o600 });
+const KEYS = `[keys]\nhivemind = ${keyFile}\nonionreq = ${keyFile}\n`;
+const MINIMUM = `${KEYS}[hivemind]\noxend_rpc = ipc:///oxend.sock\n`;
+
+let files = 0;
+function load(text: string, options?: LoadOptions, env: NodeJS.ProcessEnv = {}): Config {
+  const file = join(folder, `${files++}.ini`);
+  writeFileSync(file, text);
+  return loadConfig({ ...env, SPNS_CONFIG: file }, options);
+}
+
+function problems(text: string, options?: LoadOptions, env?: NodeJS.ProcessEnv): string[] {
+  try {
+    load(text, options, env);
+  } catch (error) {
+    assert(error instanceof ConfigError);
+    return error.problems.map((problem) => problem.replace(/^.*?\.ini: /, ''));
+  }
+  return [];
+}
+
+test('the defaults are those of the original, and safe for what is ours', () => {
+  const config = load(MINIMUM);
+  assert.deepEqual(config.db, { url: 'postgresql:///spns' });
+  assert.deepEqual(config.hivemind, {
+    subsInterval: 30,
+    maxConnects: 500,
+    filterLifetime: 600,
+    startupWait: 10,
+    notifiersExpected: [],
+    listen: 'ipc://./hivemind.sock',
+    listenCurve: undefined,
+    listenCurvePublic: undefined,
+    listenCurveAdmin: [],
+    oxendRpc: 'ipc:///oxend.sock',
+    outboxMaxBytes: 268435456,
+    outboxMaxAge: 3600,
+    goneBreakerShare: 0.5,
+    goneBreakerMinimum: 100,
+    metricsListen: undefined,
+  });
+  assert.deepEqual(config.web, {
+    listen: '127.0.0.1:8000',
+    bodyLimit: 100000,
+    trustProxy: false,
+    rateLimit: 0,
+    metricsListen: undefined,
+  });
+  assert.deepEqual(config.log, { level: 'info', levels: new Map(), format: 'auto' });
+  assert.deepEqual(config.keys.hivemind, secret);
+  assert.deepEqual(config.keys.onionreq, secret);
+  assert.deepEqual(config.warnings, []);
+  assert.throws(() => Object.assign(config.hivemind, { maxConnects: 1 }), TypeError);
+});
+
+test("every key of the original's is read", () => {
+  const admin = 'ab'.repeat(32);
+  const config = load(`${KEYS}[db]
+url = postgresql://spns:p%%23@db/spns
+[hivemind]
+subs_interval = 15
+MAX_CONNECTS = 0
+filter_lifetime = 300
+startup_wait = 2.5
+notifiers_expected = apns, firebase,huawei
+listen = tcp://127.0.0.1:22028
+listen_curve = tcp://0.0.0.0:22029
+listen_curve_admin = ${admin}
+  ${admin.toUpperCase()}, ${admin}
+oxend_rpc = tcp://127.0.0.1:22025
+[log]
+level = WARNING
+level-snode = trace
+level-Hivemind = none
+`);
+  assert.equal(config.db.url, 'postgresql://spns:p%23@db/spns');
+  assert.equal(config.hivemind.subsInterval, 15);
+  assert.equal(config.hivemind.maxConnects, 0);
+  assert.equal(config.hivemind.filterLifetime, 300);
+  assert.equal(config.hivemind.startupWait, 2.5);
+  assert.deepEqual(config.hivemind.notifiersExpected, ['apns', 'firebase', 'huawei']);
+  assert.equal(config.hivemind.listen, 'tcp://127.0.0.1:22028');
+  assert.equal(config.hivemind.listenCurve, 'tcp://0.0.0.0:22029');
+  assert.deepEqual(config.hivemind.listenCurveAdmin, Array(3).fill(Buffer.from(admin, 'hex')));
+  assert.equal(config.hivemind.oxendRpc, 'tcp://127.0.0.1:22025');
+  assert.equal(config.log.level, 'warning');
+  assert.deepEqual(
+    [...config.log.levels],
+    [
+      ['snode', 'trace'],
+      ['hivemind', 'none'],
+    ],
+  );
+  assert.deepEqual(config.warnings, []);
+});
+
+test('everything that is wrong is told at once, with section, key, value and what to do', () => {
+  const found = problems(`[db]
+url = mysql://root:hunter2@h/d
+[hivemind]
+subs_interval = soon
+max_connects = -1
+startup_wait = 1,5
+listen = http://x
+listen_curve = ipc://x
+listen_curve_admin = abc
+gone_breaker_share = 50
+metrics_listen = 9180
+[keys]
+hivemind = ${folder}/none.key
+[log]
+level = loud
+format = xml
+[web]
+listen = nowhere
+trust_proxy = proxy.example
+nonsense
+`);
+  const expected = [
+    /^line 20: "nonsense"/,
+    /^\[db\]\.url = mysql:\/\/root:\*\*\*@h\/d: must be a PostgreSQL address/,
+    /^\[hivemind\]\.subs_interval = soon: must be a whole number$/,
+    /^\[hivemind\]\.max_connects = -1: must be at least 0$/,
+    /^\[hivemind\]\.startup_wait = 1,5: must be a number$/,
+    /^\[hivemind\]\.listen = http:\/\/x: must be an address that starts with tcp:\/\/ or ipc:\/\/$/,
+    /^\[hivemind\]\.listen_curve = ipc:\/\/x: must be an address that starts with tcp:\/\/$/,
+    /^\[hivemind\]\.listen_curve_admin = abc: must be public keys of 64 hex digits/,
+    /^\[hivemind\]\.oxend_rpc: is required and not set/,
+    /^\[hivemind\]\.gone_breaker_share = 50: must be at most 1$/,
+    /^\[hivemind\]\.metrics_listen = 9180: must be host:port/,
+    /^\[keys\]\.hivemind = .*none\.key is not there: make it with "spns keygen/,
+    /^\[keys\]\.onionreq: is required and not set/,
+    /^\[log\]\.level = loud: must be one of trace, debug, info, warning, error, critical, none$/,
+    /^\[log\]\.format = xml: must be auto, plain or json$/,
+    /^\[web\]\.listen = nowhere: must be host:port/,
+    /^\[web\]\.trust_proxy = proxy\.example: must be yes, no/,
+  ];
+  assert.equal(found.length, expected.length, found.join('\n'));
+  for (const [index, pattern] of expected.entries()) assert.match(found[index]!, pattern);
+});
+
+test('unknown keys and sections are warned of, with the name that was probably meant', () => {
+  const { warnings } = load(`${MINIMUM}
+outbox_max_bites = 1
+colour = red
+[hivemnd]
+x = 1
+[uwsgi]
+[log]
+level-snodes = debug
+level-mine = debug
+`);
+  assert.deepEqual(
+    warnings.map((warning) => warning.replace(/ \(line \d+\)/, '')),
+    [
+      '[log].level-snodes names a category that there may not be: did you mean level-snode?',
+      '[hivemind].outbox_max_bites is not a key that is known here and is ignored: did you mean outbox_max_bytes?',
+      '[hivemind].colour is not a key that is known here and is ignored: remove it, or see spns.ini.example for the keys there are',
+      'section [hivemnd] is not known and is ignored: did you mean [hivemind]?',
+      'section [uwsgi] is not known and is ignored: remove it',
+    ],
+  );
+});
+
+test('omq_push_instances is accepted and explained', () => {
+  const { warnings } = load(`${MINIMUM}omq_push_instances = 4\n`);
+  assert.equal(warnings.length, 1);
+  assert.match(warnings[0]!, /omq_push_instances is no longer needed/);
+  assert.deepEqual(load(`${MINIMUM}omq_push_instances = 0\n`).warnings, []);
+});
+
+test('two listeners cannot share an address', () => {
+  assert.match(
+    problems(`${MINIMUM}listen_curve = tcp://*:1\nlisten_curve_public = tcp://*:1\n`)[0]!,
+    /^\[hivemind\]\.listen_curve_public = tcp:\/\/\*:1: is the address of another listener/,
+  );
+});
+
+test('each role requires only what it needs', () => {
+  const none = '[log]\nlevel = info\n';
+  assert.equal(problems(none, { role: 'hivemind' }).length, 2, 'oxend_rpc and its key');
+  assert.match(problems(none, { role: 'notifier' }).join(), /^\[keys\]\.hivemind: is required/);
+  assert.match(problems(none, { role: 'web' }).join(), /^\[keys\]\.onionreq: is required/);
+  const unreadable = `[keys]\nhivemind = /nowhere\nonionreq = ${keyFile}\n`;
+  const web = load(unreadable, { role: 'web' });
+  assert.deepEqual(web.keys.onionreq, secret);
+  assert.throws(() => web.keys.hivemind, /not loaded for the role "web"/);
+  assert.equal(load(`[keys]\nhivemind = ${keyFile}\n`, { role: 'notifier' }).keys.onionreq, undefined);
+});
+
+test('a missing file says where it was looked for, an empty SPNS_CONFIG means no file', () => {
+  assert.throws(
+    () => loadConfig({ SPNS_CONFIG: join(folder, 'missing.ini') }),
+    (error: ConfigError) => /missing\.ini is not there: name your configuration/.test(error.problems.join()),
+  );
+  assert.throws(
+    () => loadConfig({ SPNS_CONFIG: '' }, { role: 'web' }),
+    (error: ConfigError) =>
+      error.problems.length === 1 && error.problems[0] === '[keys].onionreq: is required and not set: add it',
+  );
+});
+
+test('the example is a valid configuration without a warning, and so are its commented keys', () => {
+  const example = readFileSync(new URL('../../spns.ini.example', import.meta.url), 'utf8').replace(
+    /^(hivemind|onionreq) = .*/gm,
+    `$1 = ${keyFile}`,
+  );
+  assert.deepEqual(load(example).warnings, []);
+  const everything = example.replace(/^;(\[|\w+ =| {4}\w)/gm, '$1');
+  const config = load(everything);
+  assert.deepEqual(config.warnings, []);
+  assert.equal(config.hivemind.listenCurveAdmin.length, 2);
+  assert.equal(config.section('notify-apns').string('cert_file'), 'apns.pem');
+  const plain = load(example);
+  for (const key of ['subsInterval', 'maxConnects', 'outboxMaxBytes', 'goneBreakerShare', 'listen'] as const) {
+    assert.equal(
+      config.hivemind[key],
+      plain.hivemind[key],
+      `the example shows another default than the code's for ${key}`,
+    );
+  }
+});
+
+test('key files: raw bytes, hex with blanks; what is wrong with others', () => {
+  const file = (name: string, content: string | Buffer) => {
+    writeFileSync(join(folder, name), content, { mode: 0o600 });
+    return join(folder, name);
+  };
+  assert.deepEqual(readKeyFile(file('raw', secret)), { key: secret, exposed: false });
+  assert.deepEqual(readKeyFile(file('hex', `  ${secret.toString('hex').toUpperCase()}\r\n\n`)).key, secret);
+  assert.throws(
+    () => readKeyFile(file('short', secret.subarray(1))),
+    /holds 31 bytes that are no key: it must be 32 raw bytes or 64 hex/,
+  );
+  assert.throws(() => readKeyFile(file('empty', '')), /holds 0 bytes/);
+  assert.throws(() => readKeyFile(file('other', 'z'.repeat(64))), /holds 64 bytes that are no key/);
+  assert.throws(() => readKeyFile(file('huge', Buffer.alloc(100000))), /holds more than 1024 bytes/);
+  assert.throws(() => readKeyFile(folder), /cannot be read \(EISDIR\)/);
+});
+
+test('a key file that everybody may read is warned of', () => {
+  const open = join(folder, 'open.key');
+  writeFileSync(open, secret);
+  chmodSync(open, 0o644);
+  const { warnings } = load(`[keys]\nonionreq = ${open}\n`, { role: 'web' });
+  assert.equal(warnings.length, 1);
+  assert.match(
+    warnings[0]!,
+    /^\[keys\]\.onionreq: every user of this machine may read or change .*open\.key: chmod 600 it$/,
+  );
+  chmodSync(open, 0o640);
+  assert.deepEqual(load(`[keys]\nonionreq = ${open}\n`, { role: 'web' }).warnings, []);
+});
+
+test("a relative key path that is in systemd's credentials directory is taken from there", () => {
+  const credentials = join(folder, 'credentials');
+  mkdirSync(credentials);
+  writeFileSync(join(credentials, 'web.key'), secret, { mode: 0o400 });
+  const env = { CREDENTIALS_DIRECTORY: credentials };
+  assert.deepEqual(load('[keys]\nonionreq = web.key\n', { role: 'web' }, env).keys.onionreq, secret);
+  assert.match(
+    problems('[keys]\nonionreq = other.key\n', { role: 'web' }, env)[0]!,
+    new RegExp(`${process.cwd()}/other.key is not there`),
+  );
+});
+
+test('a new key is written for its owner alone, never over another, and its public half is told', () => {
+  const path = join(folder, 'new.key');
+  const told = generateKeyFile(path);
+  assert.equal(statSync(path).mode & 0o777, 0o600);
+  assert.equal(publicKey(readKeyFile(path).key).toString('hex'), told);
+  assert.throws(() => generateKeyFile(path), /is already there and is not overwritten/);
+  assert.equal(publicKey(readKeyFile(path).key).toString('hex'), told);
+});
+
+test("public keys are those of the original's key vectors", () => {
+  const { cases } = JSON.parse(readFileSync(new URL('../vectors/notifier-key.json', import.meta.url), 'utf8'));
+  for (const { notifier_privkey, notifier_pubkey } of cases) {
+    assert.equal(publicKey(Buffer.from(notifier_privkey, 'hex')).toString('hex'), notifier_pubkey);
+  }
+});
+
+test('what changed between two configurations is named, without the values', () => {
+  const before = load(`${MINIMUM}subs_interval = 30\n[notify-huawei]\napp_secret = one\nretries = 1\n`);
+  const after = load(`${MINIMUM}max_connects = 3\n[notify-huawei]\napp_secret = two\nretries = 1\n`);
+  assert.deepEqual(changedKeys(before, after), [
+    '[hivemind].subs_interval',
+    '[hivemind].max_connects',
+    '[notify-huawei].app_secret',
+  ]);
+  assert.deepEqual(changedKeys(before, before), []);
+});

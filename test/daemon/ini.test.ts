@@ -1,0 +1,87 @@
+import assert from 'node:assert/strict';
+import { test } from 'node:test';
+import { parseIni } from '../../src/daemon/ini.ts';
+import { editDistance, nearest } from '../../src/daemon/nearest.ts';
+
+function values(text: string): Record<string, Record<string, string>> {
+  const { sections } = parseIni(text);
+  return Object.fromEntries(
+    [...sections].map(([name, entries]) => [
+      name,
+      Object.fromEntries([...entries].map(([key, { value }]) => [key, value])),
+    ]),
+  );
+}
+
+test('a key ends at the first = or :, and blanks around both are dropped', () => {
+  assert.deepEqual(values('[a]\nx=1\ny : 2\nz  =  a = b : c\nurl = postgresql://u:p@h/d?x=1\nt:u=v'), {
+    a: { x: '1', y: '2', z: 'a = b : c', url: 'postgresql://u:p@h/d?x=1', t: 'u=v' },
+  });
+});
+
+test('values keep ; # quotes and dots, and true stays text', () => {
+  assert.deepEqual(values('[a]\npw = a;b#c ; d\nq = "x"\nb = true\nn = null\nf = 1.50'), {
+    a: { pw: 'a;b#c ; d', q: '"x"', b: 'true', n: 'null', f: '1.50' },
+  });
+});
+
+test('comments are lines that start with # or ;, indented or not', () => {
+  assert.deepEqual(values('# one\n; two\n[a]\n  ; three\nx = 1\n  # four\ny = 2'), { a: { x: '1', y: '2' } });
+});
+
+test('keys are case-insensitive, section names are not, and neither dots nor hyphens split them', () => {
+  assert.deepEqual(values('[notify-apns]\nCert_File = x\n[a.b.c]\nX.Y = 1\n[A.b.c]\nk = v'), {
+    'notify-apns': { cert_file: 'x' },
+    'a.b.c': { 'x.y': '1' },
+    'A.b.c': { k: 'v' },
+  });
+});
+
+test('__proto__ is a name like any other', () => {
+  const { sections } = parseIni('[__proto__]\npolluted = 1\n[a]\n__proto__ = 2\nconstructor = 3');
+  assert.equal(sections.get('__proto__')?.get('polluted')?.value, '1');
+  assert.equal(sections.get('a')?.get('__proto__')?.value, '2');
+  assert.equal(sections.get('a')?.get('constructor')?.value, '3');
+  assert.equal(({} as Record<string, unknown>).polluted, undefined);
+});
+
+test('lines that are indented deeper continue the value, over comments and empty lines', () => {
+  assert.deepEqual(values('[a]\nkeys =\n    one\n    # not this\n\n    two\nx = 1\n'), {
+    a: { keys: '\none\n\ntwo', x: '1' },
+  });
+});
+
+test('%% and %(key)s are filled in, a lone % stays', () => {
+  assert.deepEqual(
+    values('[DEFAULT]\nhome = /srv\n[a]\np = 100%%\nq = %(home)s/x\nr = %(P)s\ns = a%40b %(nosuch)s\nl = %(l)s').a,
+    {
+      p: '100%',
+      q: '/srv/x',
+      r: '100%',
+      s: 'a%40b %(nosuch)s',
+      l: '%(l)s',
+    },
+  );
+});
+
+test('what cannot be read is told with its line, all of it', () => {
+  const { problems } = parseIni('x = 1\n[a]\nk = 1\nK = 2\nnonsense\n[b]\n[a]\n = 5');
+  assert.equal(problems.length, 5);
+  assert.match(problems[0]!, /^line 1: .*before the first \[section\]/);
+  assert.match(problems[1]!, /^line 4: \[a\]\.k was already set on line 3/);
+  assert.match(problems[2]!, /^line 5: "nonsense"/);
+  assert.match(problems[3]!, /^line 7: section \[a\] stands here a second time/);
+  assert.match(problems[4]!, /^line 8: /);
+});
+
+test('Windows line ends and a byte order mark do no harm', () => {
+  assert.deepEqual(values('\uFEFF[a]\r\nx = 1\r\n\r\ny = 2\r\n'), { a: { x: '1', y: '2' } });
+});
+
+test('the nearest name is found for a slip or two, and none for another word', () => {
+  assert.equal(editDistance('listen', 'lisetn'), 1);
+  assert.equal(editDistance('', 'abc'), 3);
+  assert.equal(nearest('oxen_rpc', ['oxend_rpc', 'listen']), 'oxend_rpc');
+  assert.equal(nearest('filter_lifetme', ['filter_lifetime', 'listen']), 'filter_lifetime');
+  assert.equal(nearest('banana', ['oxend_rpc', 'listen']), undefined);
+});
