@@ -1,0 +1,71 @@
+/** What the rest of the program sees of OxenMQ: a remote to talk to, what comes in from it, and the commands we offer. */
+
+/** One part (frame) of a message; a string is sent as UTF-8. */
+export type Part = string | Uint8Array;
+
+/** How much a peer may do, in rising order. It belongs to the socket, never to the peer's own word (spec/oxenmq.md, section 3). */
+export type Access = 'none' | 'basic' | 'admin';
+
+/** The words with which a peer turns a request or a command down (spec/oxenmq.md, section 6). */
+export type ErrorWord = 'UNKNOWNCOMMAND' | 'FORBIDDEN' | 'NOT_A_SERVICE_NODE' | 'FORBIDDEN_SN' | 'NO_REPLY_TAG';
+
+/**
+ * Why a request failed: `TIMEOUT` no reply in time; `UNREACHABLE` it could not be sent, or the peer was lost before it
+ * answered; `CLOSED` we closed the connection; else the peer's own word.
+ */
+export class OxenmqError extends Error {
+  override readonly name = 'OxenmqError';
+  readonly code: 'TIMEOUT' | 'UNREACHABLE' | 'CLOSED' | ErrorWord;
+
+  constructor(code: OxenmqError['code'], message: string) {
+    super(message);
+    this.code = code;
+  }
+}
+
+/** The other end of a connection: of one that we made, or of one that was made to us. */
+export interface Remote {
+  /** Unique within its Peers or Listener: the routing id, a character a byte (latin1). */
+  readonly id: string;
+
+  /**
+   * Sends a command. The parts must not be changed afterwards: longer ones are sent without being copied.
+   *
+   * True means that it was taken: it lies in ZeroMQ's queue of 1,000 messages for this peer, or, for what ZeroMQ turned
+   * away because that was full, in an equally bounded one of ours, which is emptied in order. It is no receipt: what a
+   * broken connection had not yet delivered is lost, and counted under `lost` if it is known.
+   *
+   * @returns false if it was dropped: the peer is gone or unconnected, or its queues are full
+   */
+  send(command: string, ...parts: Part[]): boolean;
+
+  /**
+   * Sends a request and waits for its reply.
+   *
+   * @param timeout in milliseconds; 15,000 if not given
+   * @returns the parts of the reply, none to many
+   * @throws OxenmqError by rejection, never at once
+   */
+  request(command: string, parts: readonly Part[], timeout?: number): Promise<Buffer[]>;
+}
+
+/** A command or a request that came in. */
+export interface Incoming {
+  readonly remote: Remote;
+  /** The parts after the name, and after the tag of a request. */
+  readonly parts: Buffer[];
+  /** Answers a request, now or later. Only the first call counts; of a command, none. */
+  reply(...parts: Part[]): void;
+}
+
+/** What it throws or rejects with is caught, counted and told to the owner's `stray`; the peer gets no reply then. */
+export type Handler = (message: Incoming) => void | Promise<void>;
+
+/** The commands we offer, by category and name: `push.subscribe` is `{ push: { commands: { subscribe: … } } }`. */
+export interface Commands {
+  readonly [category: string]: {
+    /** What the socket must grant for these to be obeyed. */
+    readonly access: Access;
+    readonly commands: { readonly [name: string]: { readonly kind: 'command' | 'request'; readonly handler: Handler } };
+  };
+}
