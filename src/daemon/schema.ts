@@ -61,6 +61,8 @@ export interface WebSettings {
   readonly trustProxy: boolean | string;
   /** Plain (not onion) requests a minute from one client address; 0: no limit. */
   readonly rateLimit: number;
+  /** Requests that may wait for the hivemind at a time; further ones are told to come again later. */
+  readonly inFlightLimit: number;
   /** `host:port` or `unix:/path`. */
   readonly metricsListen: string | undefined;
 }
@@ -143,6 +145,7 @@ export function readWeb(section: Section): WebSettings {
     bodyLimit: section.integer('body_limit', { default: 100_000, min: 1024, max: 16 * 1024 * 1024 }),
     trustProxy: section.parsed('trust_proxy', trustProxy, { default: false }),
     rateLimit: section.integer('rate_limit', { default: 0, min: 0 }),
+    inFlightLimit: section.integer('in_flight_limit', { default: 500, min: 1 }),
     metricsListen: section.parsed('metrics_listen', checkedListen),
   });
 }

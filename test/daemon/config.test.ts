@@ -57,6 +57,7 @@ test('the defaults are those of the original, and safe for what is ours', () => 
     bodyLimit: 100000,
     trustProxy: false,
     rateLimit: 0,
+    inFlightLimit: 500,
     metricsListen: undefined,
   });
   assert.deepEqual(config.log, { level: 'info', levels: new Map(), format: 'auto' });
