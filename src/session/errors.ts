@@ -1,0 +1,26 @@
+/** The codes of an answer to push.subscribe and push.unsubscribe (spec/hivemind.md, section 1.1). */
+export const Code = {
+  OK: 0,
+  BAD_INPUT: 1,
+  SERVICE_NOT_AVAILABLE: 2,
+  SERVICE_TIMEOUT: 3,
+  ERROR: 4,
+  INTERNAL_ERROR: 5,
+} as const;
+
+/** A request that is answered with an error: its code, and the message as the client will read it. */
+export class RequestError extends Error {
+  override readonly name = 'RequestError';
+  /** One of {@link Code}, or whatever else a notifier answered with. */
+  readonly code: number;
+
+  /**
+   * @param code one of {@link Code}, or whatever else a notifier answered with
+   * @param message for the client
+   * @param options `cause`: what the client is not told, for our log
+   */
+  constructor(code: number, message: string, options?: ErrorOptions) {
+    super(message, options);
+    this.code = code;
+  }
+}

@@ -1,0 +1,174 @@
+/** What a device signs when it wants to be told of an account's messages, and the rules for it (spec/network.md, 6 and 7). */
+
+import { checkSessionEd25519, verificationKey } from './account.ts';
+import { Code, RequestError } from './errors.ts';
+import { ed25519Verify } from './sodium.ts';
+
+/** The right to an account's messages, given by its owner to another key. */
+export interface Subaccount {
+  /** 36 bytes: network prefix, flags, two reserved, Ed25519 key. */
+  readonly tag: Buffer;
+  /** 64 bytes: the account's signature of the tag. */
+  readonly signature: Buffer;
+}
+
+/** A signed wish to be told of the messages of an account: all that a storage server needs to know. */
+export interface Subscription {
+  /** 33 bytes. */
+  readonly account: Buffer;
+  /** 32 bytes, for accounts that begin with 05; else null. */
+  readonly sessionEd25519: Buffer | null;
+  readonly subaccount: Subaccount | null;
+  /** Ascending, each within int16. */
+  readonly namespaces: readonly number[];
+  /** Whether the messages themselves are wanted, or only the news of them. */
+  readonly wantData: boolean;
+  /** Unix seconds. */
+  readonly signedAt: number;
+  /** 64 bytes. */
+  readonly signature: Buffer;
+}
+
+/** A signed wish not to be told any more. */
+export type Unsubscription = Omit<Subscription, 'namespaces' | 'wantData'>;
+
+/** Seconds for which a subscription's signature is good. */
+export const SIGNATURE_LIFETIME = 1_209_600;
+
+/** Seconds by which the clock of a device may be wrong. */
+const CLOCK_TOLERANCE = 86_400;
+
+const FLAG_READ = 1;
+const FLAG_ANY_PREFIX = 8;
+
+/** Whether whoever asks for `a` also gets what `b` asks for (test/vectors/covers.json, `intended`). */
+export function covers(a: Subscription, b: Subscription): boolean {
+  if (!sameSubaccount(a, b) || (b.wantData && !a.wantData)) return false;
+  let at = 0;
+  for (const namespace of b.namespaces) {
+    while (at < a.namespaces.length && a.namespaces[at]! < namespace) at++;
+    if (a.namespaces[at] !== namespace) return false;
+  }
+  return true;
+}
+
+/** Whether `a` and `b` ask for the same, whenever and by whatever signature. */
+export function isSame(a: Subscription, b: Subscription): boolean {
+  return (
+    a.wantData === b.wantData &&
+    a.namespaces.length === b.namespaces.length &&
+    a.namespaces.every((namespace, index) => namespace === b.namespaces[index]) &&
+    sameSubaccount(a, b)
+  );
+}
+
+/** Whether `a` was signed later than `b`. */
+export function isNewer(a: Subscription, b: Subscription): boolean {
+  return a.signedAt > b.signedAt;
+}
+
+/**
+ * Whether a subscription's signature is past its lifetime.
+ *
+ * @param nowSeconds unix seconds
+ */
+export function isExpired(subscription: Subscription, nowSeconds: number): boolean {
+  return subscription.signedAt < nowSeconds - SIGNATURE_LIFETIME;
+}
+
+/** What is signed to subscribe: MONITOR, account in hex, unix seconds, data as 1 or 0, namespaces (spec/network.md, section 6). */
+export function monitorMessage(subscription: Subscription): Buffer {
+  const { account, signedAt, wantData, namespaces } = subscription;
+  return Buffer.from(`MONITOR${account.toString('hex')}${signedAt}${wantData ? 1 : 0}${namespaces.join(',')}`);
+}
+
+/** What is signed to unsubscribe: UNSUBSCRIBE, account in hex, unix seconds (spec/network.md, section 6). */
+export function unsubscribeMessage(account: Buffer, signedAt: number): Buffer {
+  return Buffer.from(`UNSUBSCRIBE${account.toString('hex')}${signedAt}`);
+}
+
+/**
+ * Makes sure that a subscription is one: its key belongs to its account, its namespaces ascend, its time is within
+ * bounds and its signatures are good, in this order (test/vectors/signatures.json).
+ *
+ * @param nowSeconds unix seconds
+ * @throws RequestError (4) with the original's text for the first rule that is broken
+ */
+export function checkSubscription(subscription: Subscription, nowSeconds: number): void {
+  const { account, sessionEd25519 } = subscription;
+  if (sessionEd25519) checkSessionEd25519(account, sessionEd25519);
+  checkOwnedSubscription(subscription, nowSeconds);
+}
+
+/**
+ * The same, without the first rule: for a subscription whose key is known to belong to its account.
+ *
+ * @param nowSeconds unix seconds
+ * @throws RequestError (4) with the original's text for the first rule that is broken
+ */
+export function checkOwnedSubscription(subscription: Subscription, nowSeconds: number): void {
+  const { namespaces, signedAt } = subscription;
+  if (namespaces.length === 0) throw refused('Subscription: namespaces missing or empty');
+  for (let index = 1; index < namespaces.length; index++) {
+    const previous = namespaces[index - 1]!;
+    const namespace = namespaces[index]!;
+    if (previous > namespace) throw refused('Subscription: namespaces are not sorted numerically');
+    if (previous === namespace) throw refused('Subscription: namespaces contains duplicates');
+  }
+  if (signedAt === 0) throw refused('Subscription: signature timestamp is missing');
+  if (signedAt <= nowSeconds - SIGNATURE_LIFETIME) throw refused('Subscription: sig_ts timestamp is too old');
+  if (signedAt >= nowSeconds + CLOCK_TOLERANCE) {
+    throw refused('Subscription: sig_ts timestamp is too far in the future');
+  }
+  checkSignature(subscription, monitorMessage(subscription));
+}
+
+/**
+ * Makes sure that an unsubscription is one: its key belongs to its account, its time is within 24 hours and its
+ * signatures are good, in this order (spec/hivemind.md, section 1.2).
+ *
+ * @param nowSeconds unix seconds
+ * @throws RequestError (4) with the original's text; of the time, which the original does not tell its clients, only the
+ *   error's `cause` speaks
+ */
+export function checkUnsubscription(unsubscription: Unsubscription, nowSeconds: number): void {
+  const { account, sessionEd25519, signedAt } = unsubscription;
+  if (sessionEd25519) checkSessionEd25519(account, sessionEd25519);
+  if (Math.abs(signedAt - nowSeconds) > CLOCK_TOLERANCE) {
+    throw new RequestError(Code.ERROR, 'An error occured while processing your request', {
+      cause: new Error('Invalid unsubscribe: sig_ts is more than 24 hours off'),
+    });
+  }
+  checkSignature(unsubscription, unsubscribeMessage(account, signedAt));
+}
+
+/** Without a subaccount the account signs the message; with one the account signs the tag, and the tag's key the message. */
+function checkSignature(signed: Unsubscription, message: Buffer): void {
+  const { account, subaccount, signature } = signed;
+  const key = verificationKey(account, signed.sessionEd25519);
+  if (!subaccount) {
+    if (!ed25519Verify(signature, message, key)) throw refused('Signature verification failed');
+    return;
+  }
+  const flags = subaccount.tag[1]!;
+  if (!(flags & FLAG_READ)) throw refused('Invalid subaccount: this subaccount does not have read permission');
+  if (!(flags & FLAG_ANY_PREFIX) && subaccount.tag[0] !== account[0]) {
+    throw refused('Invalid subaccount: subaccount and main account have mismatched network prefix');
+  }
+  if (!ed25519Verify(subaccount.signature, subaccount.tag, key)) {
+    throw refused('Subaccount auth signature verification failed');
+  }
+  if (!ed25519Verify(signature, message, subaccount.tag.subarray(4))) {
+    throw refused('Subaccount main signature verification failed');
+  }
+}
+
+/** The owner's signature of the tag does not matter: it may differ from one signing to the next. */
+function sameSubaccount(a: Subscription, b: Subscription): boolean {
+  if (!a.subaccount || !b.subaccount) return a.subaccount === b.subaccount;
+  return a.subaccount.tag.equals(b.subaccount.tag);
+}
+
+function refused(message: string): RequestError {
+  return new RequestError(Code.ERROR, message);
+}

@@ -1,0 +1,223 @@
+import assert from 'node:assert/strict';
+import { describe, it } from 'node:test';
+import { JsonError, parseJson } from '../../src/codec/json.ts';
+import { Code, parseSubscribe, parseUnsubscribe, RequestError, verifyUnsubscribe } from '../../src/session/request.ts';
+import { fuzz } from '../support/fuzz.ts';
+import { vectors } from '../support/vectors.ts';
+
+const file = vectors<{
+  now: number;
+  cases: {
+    name: string;
+    cmd: 'push.subscribe' | 'push.unsubscribe';
+    request: string | null;
+    reply: string[];
+    validate_requests_seen?: number;
+  }[];
+}>('hivemind-replies.json');
+
+const now = file.now + 5;
+const serviceKnown = (name: string) => name === 'cap' || name === 'cap2';
+
+interface Reply {
+  error?: number;
+  message?: string;
+  success?: boolean;
+}
+
+/** What we answer to one element as long as no notifier has to be asked; undefined if one has. */
+function answer(cmd: string, element: unknown): Reply | undefined {
+  try {
+    if (cmd === 'push.subscribe') parseSubscribe(element, now, serviceKnown);
+    else parseUnsubscribe(element, serviceKnown);
+    return undefined;
+  } catch (error) {
+    assert.ok(error instanceof RequestError);
+    return { error: error.code, message: error.message };
+  }
+}
+
+/** Where the original answers with a text of its JSON library, ours has code 1 and a sentence that names the field. */
+const SENTENCES: Readonly<Record<string, string>> = {
+  'empty object': "Invalid or missing 'pubkey': expected a string",
+  'array of empty object': "Invalid or missing 'pubkey': expected a string",
+  'array element not an object': 'Invalid request: expected an object',
+  'array with null': 'Invalid request: expected an object',
+  'nested array': 'Invalid request: expected an object',
+  'array ok + error': "Invalid or missing 'pubkey': expected a string",
+  'missing pubkey': "Invalid or missing 'pubkey': expected a string",
+  'missing session_ed25519': "Invalid or missing 'session_ed25519': expected a string",
+  'pubkey number': "Invalid or missing 'pubkey': expected a string",
+  'missing namespaces': "Invalid or missing 'namespaces': expected an array of numbers",
+  'namespaces strings': "Invalid or missing 'namespaces': expected an array of numbers",
+  'namespaces not an array': "Invalid or missing 'namespaces': expected an array of numbers",
+  'missing data': "Invalid or missing 'data': expected true or false",
+  'data 1': "Invalid or missing 'data': expected true or false",
+  'data null': "Invalid or missing 'data': expected true or false",
+  'missing sig_ts': "Invalid or missing 'sig_ts': expected a number",
+  'sig_ts string': "Invalid or missing 'sig_ts': expected a number",
+  'missing signature': "Invalid or missing 'signature': expected a string",
+  'missing enc_key': "Invalid or missing 'enc_key': expected a string",
+  'missing service': "Invalid or missing 'service': expected a string",
+  'service number': "Invalid or missing 'service': expected a string",
+  'missing service_info': "Invalid or missing 'service_info': expected a value",
+  'subaccount and sig null': "Invalid or missing 'subaccount': expected a string",
+  array: "Invalid or missing 'pubkey': expected a string",
+};
+
+describe('the answers of the original, up to where the notifier is asked', () => {
+  const used = new Set<string>();
+
+  for (const { name, cmd, request, reply, validate_requests_seen: asked } of file.cases) {
+    if (request === null || reply.length === 0) continue;
+    it(`${cmd}: ${name}`, () => {
+      const expected: Reply | Reply[] = JSON.parse(reply[0]!);
+      let value: unknown;
+      try {
+        value = parseJson(request);
+      } catch (error) {
+        assert.ok(error instanceof JsonError);
+        assert.deepEqual(expected, { error: 1, message: 'Invalid JSON' });
+        return;
+      }
+      if (typeof value !== 'object' || value === null) {
+        assert.deepEqual(expected, { error: 1, message: 'Invalid JSON: expected object or array of objects' });
+        return;
+      }
+      const elements = Array.isArray(value) ? value : [value];
+      const replies = Array.isArray(expected) ? expected : [expected];
+      assert.equal(elements.length, replies.length);
+      let passed = 0;
+      for (const [index, element] of elements.entries()) {
+        const ours = answer(cmd, element);
+        const theirs = replies[index]!;
+        if (ours === undefined) {
+          passed++;
+          // What the original says after the notifier's answer, and the signature of an unsubscription, is not ours to say.
+          if (cmd === 'push.unsubscribe') verifyAfterwards(element, theirs);
+        } else if (theirs.message?.startsWith('[json.exception')) {
+          used.add(name);
+          assert.deepEqual(ours, { error: Code.BAD_INPUT, message: SENTENCES[name] });
+        } else {
+          assert.deepEqual(ours, theirs);
+        }
+      }
+      // The original asks the notifier twice for each subscription, once for each unsubscription.
+      if (asked !== undefined) assert.equal(passed, cmd === 'push.subscribe' ? asked / 2 : asked);
+    });
+  }
+
+  it('differ from ours in the named cases and in no others', () => {
+    assert.deepEqual([...used].sort(), Object.keys(SENTENCES).sort());
+  });
+});
+
+function verifyAfterwards(element: unknown, expected: Reply): void {
+  const request = parseUnsubscribe(element, serviceKnown);
+  if (JSON.stringify(request.serviceInfo).includes('reply')) return; // the notifier refused it
+  if (expected.success) verifyUnsubscribe(request, now);
+  else {
+    assert.throws(
+      () => verifyUnsubscribe(request, now),
+      (error) => error instanceof RequestError && error.code === expected.error && error.message === expected.message,
+    );
+  }
+}
+
+const added = JSON.parse(file.cases.find(({ name }) => name === 'added')!.request!) as Record<string, unknown>;
+const group = JSON.parse(file.cases.find(({ name }) => name === 'group with subaccount')!.request!) as Record<
+  string,
+  unknown
+>;
+
+describe('parseSubscribe', () => {
+  it('gives all that the request holds', () => {
+    const request = parseSubscribe(group, now, serviceKnown);
+    assert.equal(request.account.toString('hex'), group.pubkey);
+    assert.equal(request.sessionEd25519, null);
+    assert.equal(request.subaccount?.tag.toString('hex'), group.subaccount);
+    assert.equal(request.subaccount?.signature.toString('base64'), group.subaccount_sig);
+    assert.deepEqual(request.namespaces, [11]);
+    assert.equal(request.wantData, true);
+    assert.equal(request.signedAt, file.now);
+    assert.equal(request.service, 'cap');
+    assert.deepEqual(request.serviceInfo, group.service_info);
+    assert.equal(request.encKey.toString('hex'), group.enc_key);
+    assert.equal(parseSubscribe(added, now, serviceKnown).sessionEd25519?.toString('hex'), added.session_ed25519);
+  });
+
+  const fields: [name: string, expected: string, of: Record<string, unknown>, wrong: unknown[]][] = [
+    ['pubkey', 'a string', added, [null, 5, true, [], {}]],
+    ['session_ed25519', 'a string', added, [null, 5, true, [], {}]],
+    ['subaccount', 'a string', group, [null, 5, true, [], {}]],
+    ['subaccount_sig', 'a string', group, [null, 5, true, [], {}]],
+    ['signature', 'a string', added, [null, 5, true, [], {}]],
+    ['sig_ts', 'a number', added, [null, '5', true, [], {}]],
+    ['service', 'a string', added, [null, 5, true, [], {}]],
+    ['enc_key', 'a string', added, [null, 5, true, [], {}]],
+    ['namespaces', 'an array of numbers', added, [null, 5, 'x', {}, [null], ['0'], [[]], [{}]]],
+    ['data', 'true or false', added, [null, 1, 'true', [], {}]],
+  ];
+  for (const [name, expected, of, wrong] of fields) {
+    it(`names ${name} when it is of a wrong type`, () => {
+      for (const value of wrong) {
+        assert.deepEqual(answer('push.subscribe', { ...of, [name]: value }), {
+          error: 1,
+          message: `Invalid or missing '${name}': expected ${expected}`,
+        });
+      }
+    });
+  }
+
+  it('takes any service_info, null too', () => {
+    for (const service_info of [null, 0, '', [], {}]) {
+      assert.deepEqual(parseSubscribe({ ...added, service_info }, now, serviceKnown).serviceInfo, service_info);
+    }
+  });
+
+  it('refuses bytes of a wrong size with the original text, and tells our log which', () => {
+    for (const name of ['pubkey', 'session_ed25519', 'signature', 'enc_key']) {
+      assert.throws(
+        () => parseSubscribe({ ...added, [name]: 'ab' }, now, serviceKnown),
+        (error) => {
+          assert.ok(error instanceof RequestError);
+          assert.deepEqual([error.code, error.message], [4, 'Invalid value: expected bytes, hex, or base64']);
+          assert.match(String(error.cause), new RegExp(name));
+          return true;
+        },
+      );
+    }
+  });
+
+  it('wraps namespaces and times of any size without choking on them', () => {
+    const namespaces = (text: string) => parseJson(text) as number[];
+    // The signature covers [0]: what wraps to that passes.
+    for (const text of ['[65536]', '[-65536]', '[18446744073709486080]', '[0.5]', '[-0.9]', '[false]', '[1e30]']) {
+      assert.deepEqual(
+        parseSubscribe({ ...added, namespaces: namespaces(text) }, now, serviceKnown).namespaces,
+        [0],
+        text,
+      );
+    }
+    const time = (text: string) => answer('push.subscribe', { ...added, sig_ts: parseJson(text) })?.message;
+    assert.equal(time('9223372036854775807'), 'Subscription: sig_ts timestamp is too far in the future');
+    assert.equal(time('18446744073709551615'), 'Subscription: sig_ts timestamp is too old');
+    assert.equal(time('1e300'), 'Subscription: sig_ts timestamp is too far in the future');
+    assert.equal(time('-0.5'), 'Subscription: signature timestamp is missing');
+  });
+
+  it('answers damaged requests with a RequestError and never otherwise', () => {
+    const texts = [added, group].map((request) => Buffer.from(JSON.stringify(request)));
+    fuzz(3_000, (random) => {
+      const damaged = random.damage(texts[random.below(2)]!);
+      let value: unknown;
+      try {
+        value = parseJson(damaged);
+      } catch {
+        return;
+      }
+      answer('push.subscribe', value);
+      answer('push.unsubscribe', value);
+    });
+  });
+});
