@@ -102,6 +102,16 @@ export class BencodeReader {
     return true;
   }
 
+  /** If exactly these bytes come next, goes past them and returns true: for what is expected over and over. */
+  accept(bytes: Buffer): boolean {
+    const end = this.#at + bytes.length;
+    for (let at = this.#at, index = 0; at < end; at++, index++) {
+      if (this.#data[at] !== bytes[index]) return false;
+    }
+    this.#at = end;
+    return true;
+  }
+
   /** Reads a byte string, as a view. */
   string(): Buffer {
     const length = this.#length();

@@ -1,0 +1,132 @@
+/** monitor.messages: how we ask storage servers to tell us of an account's messages (spec/network.md, section 3). */
+
+import { type Bencoded, BencodeError, BencodeReader, decode, encode } from '../codec/bencode.ts';
+import { ACCOUNT_SIZE, accountFromEd25519 } from './account.ts';
+import { RequestError } from './errors.ts';
+import type { Subaccount, Subscription } from './subscription.ts';
+
+/** What a storage server answers to one subscription: code 0 when it took it, else an error of its own and its text. */
+export interface MonitorResult {
+  readonly code: number;
+  readonly error?: string;
+}
+
+/**
+ * Writes one subscription as a storage server reads it: one dictionary. A request is one of them, or a list.
+ *
+ * Accounts that begin with 05 are named by their Ed25519 key, all others by themselves
+ * (test/vectors/monitor-request.json).
+ */
+export function encodeMonitor(subscription: Subscription): Buffer {
+  const { account, sessionEd25519, subaccount, namespaces, wantData, signedAt, signature } = subscription;
+  return encode({
+    P: sessionEd25519 ?? undefined,
+    S: subaccount?.signature,
+    T: subaccount?.tag,
+    d: wantData ? 1 : undefined,
+    n: namespaces,
+    p: sessionEd25519 ? undefined : account,
+    s: signature,
+    t: signedAt,
+  });
+}
+
+/**
+ * The reverse of {@link encodeMonitor}, for one dictionary. Its byte strings are views of `data`.
+ *
+ * @throws BencodeError if keys are missing, or of the wrong type or size. The signature is not looked at
+ */
+export function decodeMonitor(data: Uint8Array): Subscription {
+  const dict = decode(data);
+  if (!(dict instanceof Map)) throw new BencodeError('Invalid monitor request: expected a dictionary');
+  const sessionEd25519 = dict.has('P') ? sized(dict, 'P', 32) : null;
+  if (sessionEd25519 && dict.has('p')) throw new BencodeError('Invalid monitor request: both p and P');
+  const subaccount: Subaccount | null =
+    dict.has('S') || dict.has('T') ? { tag: sized(dict, 'T', 36), signature: sized(dict, 'S', 64) } : null;
+  const namespaces = dict.get('n');
+  const signedAt = dict.get('t');
+  if (!Array.isArray(namespaces) || !namespaces.every((namespace) => typeof namespace === 'number')) {
+    throw new BencodeError('Invalid monitor request: expected a list of integers as n');
+  }
+  if (typeof signedAt !== 'number') throw new BencodeError('Invalid monitor request: expected an integer as t');
+  return {
+    account: sessionEd25519 ? accountOf(sessionEd25519) : sized(dict, 'p', ACCOUNT_SIZE),
+    sessionEd25519,
+    subaccount,
+    namespaces,
+    wantData: dict.get('d') === 1,
+    signedAt,
+    signature: sized(dict, 's', 64),
+  };
+}
+
+const SUCCESS: MonitorResult = Object.freeze({ code: 0 });
+const SUCCESS_BYTES = Buffer.from('d7:successi1ee');
+
+/**
+ * Reads a storage server's answer, whose elements stand in the order of the request's.
+ *
+ * @param data the one part of the reply
+ * @param expected how many subscriptions the request held
+ * @returns as many results; an error of the whole request is given for each of them
+ * @throws BencodeError if it is no such answer, or holds more or fewer results than were asked for
+ */
+export function parseMonitorReply(data: Buffer, expected: number): readonly MonitorResult[] {
+  const reader = new BencodeReader(data);
+  const results: MonitorResult[] = [];
+  if (reader.peek() === 'dict') {
+    const result = readResult(reader);
+    reader.expectDone();
+    // A single dictionary answers a single one, or refuses the whole.
+    if (expected !== 1 && result.code === 0) throw new BencodeError(`Invalid monitor reply: one for ${expected}`);
+    for (let index = 0; index < expected; index++) results.push(result);
+    return results;
+  }
+  reader.enterList();
+  while (!reader.leave()) {
+    // Of a million answers nearly all are these same 14 bytes.
+    if (reader.accept(SUCCESS_BYTES)) results.push(SUCCESS);
+    else results.push(readResult(reader));
+    if (results.length > expected) break;
+  }
+  if (results.length !== expected) {
+    const count = results.length > expected ? 'more' : results.length;
+    throw new BencodeError(`Invalid monitor reply: ${count} for ${expected}`);
+  }
+  reader.expectDone();
+  return results;
+}
+
+function readResult(reader: BencodeReader): MonitorResult {
+  let success = false;
+  let code = 0;
+  let error: string | undefined;
+  reader.enterDict();
+  while (!reader.leave()) {
+    const key = reader.key();
+    if (key === 'success') success = reader.safeInteger() !== 0;
+    else if (key === 'errcode') code = reader.safeInteger();
+    else if (key === 'error') error = reader.string().toString();
+    else reader.skip();
+  }
+  if (code !== 0) return error === undefined ? { code } : { code, error };
+  if (!success) throw new BencodeError('Invalid monitor reply: neither success nor errcode');
+  return SUCCESS;
+}
+
+function sized(dict: Map<string, Bencoded>, key: string, size: number): Buffer {
+  const value = dict.get(key);
+  if (!Buffer.isBuffer(value) || value.length !== size) {
+    throw new BencodeError(`Invalid monitor request: expected ${size} bytes as ${key}`);
+  }
+  return value;
+}
+
+function accountOf(ed25519: Buffer): Buffer {
+  try {
+    return accountFromEd25519(ed25519);
+  } catch (error) {
+    if (!(error instanceof RequestError)) throw error;
+    throw new BencodeError('Invalid monitor request: P is no Ed25519 key', { cause: error });
+  }
+}

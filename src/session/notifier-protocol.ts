@@ -1,0 +1,183 @@
+/**
+ * What our hivemind and our notifiers say to each other beyond the original's messages, each one bencoded part:
+ *
+ * - `admin.register_notifier` (request, answered `OK`, repeated every few seconds as a sign of life): a
+ *   {@link Registration}. An original hivemind answers UNKNOWNCOMMAND; its notifiers register with
+ *   `admin.register_service`.
+ * - `notifier.sealed` (command to the notifier): a list of {@link SealedPush}.
+ * - `admin.push_report` (command to the hivemind): a {@link PushReport} on pushes that were handed out.
+ * - `admin.device_gone` (command to the hivemind): a {@link DeviceGone}.
+ * - `admin.unregister_notifier` (request, answered `OK`): a {@link Registration} without its window; no new pushes, please.
+ */
+
+import { BencodeError, decode, encode } from '../codec/bencode.ts';
+import { Fields } from './fields.ts';
+
+/** A notifier that is ready for sealed pushes. */
+export interface Registration {
+  /** Name of the service it serves. */
+  readonly service: string;
+  /** 1 to 64 bytes that tell this process from all others of the service. */
+  readonly instance: Buffer;
+  /** How many pushes it wants to have at a time. */
+  readonly window: number;
+}
+
+/** A push that only its device can read. */
+export interface SealedPush {
+  /** The hivemind's number for it, to report on. */
+  readonly id: number;
+  /** What the provider knows the device by. */
+  readonly serviceId: string;
+  /** What the notifier wanted to be remembered of the device. */
+  readonly serviceData: Buffer | null;
+  /** When the message will be deleted: unix milliseconds. */
+  readonly expiry: number | bigint;
+  /** Nonce and ciphertext, as the device decrypts them. */
+  readonly payload: Buffer;
+  /** Whether the provider's answer is wanted in words: someone is waiting to read it. */
+  readonly wantsAnswer: boolean;
+}
+
+/** What became of pushes; each one that was handed out is reported exactly once, by its number. */
+export interface PushReport {
+  readonly service: string;
+  /** Taken by the provider. */
+  readonly accepted: readonly number[];
+  /** Finally refused by the provider, or given up. */
+  readonly refused: readonly number[];
+  /** Not tried: the notifier is about to end. */
+  readonly handedBack: readonly number[];
+  /** The provider's answers, in words, to the pushes for which they were wanted. */
+  readonly answers: readonly (readonly [id: number, text: string])[];
+}
+
+/** A device that its provider does not know any more. */
+export interface DeviceGone {
+  readonly service: string;
+  readonly serviceId: string;
+  /** Since when, by the provider's clock if it says so, else by ours: unix milliseconds. */
+  readonly time: number;
+  /** The provider's word for it. */
+  readonly reason: string;
+}
+
+const MAX_INSTANCE = 64;
+
+/** Writes the part of `admin.register_notifier`, or of `admin.unregister_notifier`, which has no window. */
+export function encodeRegistration(registration: Omit<Registration, 'window'> & { window?: number }): Buffer {
+  const { service, instance, window } = registration;
+  return encode({ i: instance, s: service, w: window });
+}
+
+/**
+ * Reads what {@link encodeRegistration} wrote; a missing window is 0.
+ *
+ * @throws BencodeError if it is no registration
+ */
+export function decodeRegistration(data: Uint8Array): Registration {
+  const fields = Fields.decode('registration', data);
+  const registration = {
+    service: fields.text('s'),
+    instance: fields.bytes('i'),
+    window: fields.optionalInteger('w') ?? 0,
+  };
+  const { length } = registration.instance;
+  if (length < 1 || length > MAX_INSTANCE) throw new BencodeError(`Invalid registration: instance of ${length} bytes`);
+  if (registration.window < 0) throw new BencodeError('Invalid registration: negative window');
+  return registration;
+}
+
+/** Writes the part of `notifier.sealed`. */
+export function encodeSealedPushes(pushes: readonly SealedPush[]): Buffer {
+  return encode(
+    pushes.map(({ id, serviceId, serviceData, expiry, payload, wantsAnswer }) => ({
+      d: serviceId,
+      e: expiry,
+      i: id,
+      p: payload,
+      q: wantsAnswer ? 1 : undefined,
+      x: serviceData ?? undefined,
+    })),
+  );
+}
+
+/**
+ * Reads what {@link encodeSealedPushes} wrote. Byte strings are views of `data`.
+ *
+ * @throws BencodeError if it is no list of sealed pushes
+ */
+export function decodeSealedPushes(data: Uint8Array): SealedPush[] {
+  const list = decode(data);
+  if (!Array.isArray(list)) throw new BencodeError('Invalid sealed pushes: expected a list');
+  return list.map((element) => {
+    const fields = new Fields('sealed push', element);
+    return {
+      id: fields.integer('i'),
+      serviceId: fields.text('d'),
+      serviceData: fields.optionalBytes('x'),
+      expiry: fields.wideInteger('e'),
+      payload: fields.bytes('p'),
+      wantsAnswer: fields.optionalInteger('q') === 1,
+    };
+  });
+}
+
+/** Writes the part of `admin.push_report`. */
+export function encodePushReport(report: PushReport): Buffer {
+  const { service, accepted, refused, handedBack, answers } = report;
+  return encode({
+    a: unlessEmpty(accepted),
+    h: unlessEmpty(handedBack),
+    r: unlessEmpty(refused),
+    s: service,
+    w: unlessEmpty(answers),
+  });
+}
+
+/**
+ * Reads what {@link encodePushReport} wrote.
+ *
+ * @throws BencodeError if it is no report
+ */
+export function decodePushReport(data: Uint8Array): PushReport {
+  const fields = Fields.decode('push report', data);
+  const answers = fields.list('w').map((answer): [number, string] => {
+    const [id, text, ...more] = Array.isArray(answer) ? answer : [];
+    if (typeof id !== 'number' || !Buffer.isBuffer(text) || more.length > 0) {
+      throw new BencodeError('Invalid push report: expected pairs of number and text as "w"');
+    }
+    return [id, text.toString()];
+  });
+  return {
+    service: fields.text('s'),
+    accepted: fields.integers('a'),
+    refused: fields.integers('r'),
+    handedBack: fields.integers('h'),
+    answers,
+  };
+}
+
+/** Writes the part of `admin.device_gone`. */
+export function encodeDeviceGone(gone: DeviceGone): Buffer {
+  return encode({ d: gone.serviceId, r: gone.reason, s: gone.service, t: gone.time });
+}
+
+/**
+ * Reads what {@link encodeDeviceGone} wrote.
+ *
+ * @throws BencodeError if it is no such message
+ */
+export function decodeDeviceGone(data: Uint8Array): DeviceGone {
+  const fields = Fields.decode('device report', data);
+  return {
+    service: fields.text('s'),
+    serviceId: fields.text('d'),
+    time: fields.integer('t'),
+    reason: fields.text('r'),
+  };
+}
+
+function unlessEmpty<T>(list: readonly T[]): readonly T[] | undefined {
+  return list.length > 0 ? list : undefined;
+}
