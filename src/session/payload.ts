@@ -1,0 +1,139 @@
+/** The encrypted payload that a provider carries to a device (spec/notifiers.md, section 2). */
+
+import { type Bencoded, BencodeError, decode, encode } from '../codec/bencode.ts';
+import { parseJson } from '../codec/json.ts';
+import type { Notification } from './notification.ts';
+import { xchachaDecrypt, xchachaEncrypt } from './sodium.ts';
+
+/** The largest message, in bytes, that goes into a payload; of larger ones the device only learns that they are there. */
+export const MAX_BODY = 2500;
+
+/** The plaintext is padded to a multiple of this, so that its length tells little. */
+const PADDING = 256;
+
+/** What a device learns of a message besides its content. */
+export interface PayloadMetadata {
+  /** The account id, in hex. */
+  readonly account: string;
+  readonly hash: string;
+  readonly namespace: number;
+  /** When it was stored: unix milliseconds. */
+  readonly timestamp: number | bigint;
+  /** When it will be deleted: unix milliseconds. */
+  readonly expiry: number | bigint;
+  /** Bytes of the message, unless it came without. */
+  readonly length: number | undefined;
+  /** Whether the message was larger than {@link MAX_BODY}. */
+  readonly tooBig: boolean;
+}
+
+/**
+ * Encrypts a notification for one device.
+ *
+ * With a message of 1 to {@link MAX_BODY} bytes the metadata is JSON, byte for byte as the original's Python writes it.
+ * Without, it is the original's bencoded dictionary: its documentation means JSON there too, but today's apps treat the
+ * dictionary best. Negative namespaces stay what they are; the original loses them (test/vectors/payload.json).
+ *
+ * @param notification whose `data` is null if the device did not ask for it
+ * @param encKey the device's key, 32 bytes
+ * @param nonce 24 random bytes, never used before with this key
+ * @returns the nonce and the ciphertext
+ */
+export function sealPayload(notification: Notification, encKey: Uint8Array, nonce: Uint8Array): Buffer {
+  const ciphertext = xchachaEncrypt(payloadPlaintext(notification), nonce, encKey);
+  const payload = Buffer.allocUnsafe(nonce.length + ciphertext.length);
+  payload.set(nonce);
+  payload.set(ciphertext, nonce.length);
+  return payload;
+}
+
+/**
+ * Decrypts what {@link sealPayload} or the original made, as a device does.
+ *
+ * @param encKey 32 bytes
+ * @returns `data` is null if the payload came without the message
+ * @throws BencodeError or JsonError if the payload was not made for this key, or holds something else
+ */
+export function openPayload(
+  payload: Uint8Array,
+  encKey: Uint8Array,
+): { readonly metadata: PayloadMetadata; readonly data: Buffer | null } {
+  const padded = payload.length > 24 && xchachaDecrypt(payload.subarray(24), payload.subarray(0, 24), encKey);
+  if (!padded) throw new BencodeError('Invalid payload: it does not decrypt');
+  let length = padded.length;
+  while (length > 0 && padded[length - 1] === 0) length--;
+  const list = decode(padded.subarray(0, length));
+  const [first, data = null] = Array.isArray(list) ? list : [];
+  if (data !== null && !Buffer.isBuffer(data)) throw new BencodeError('Invalid payload: the message is no string');
+  return { metadata: readMetadata(first), data };
+}
+
+/** This runs once for each device and message, so it is one buffer, filled once. */
+function payloadPlaintext(notification: Notification): Buffer {
+  const { data } = notification;
+  if (!data || data.length === 0 || data.length > MAX_BODY) return bodyless(notification);
+  const metadata = jsonMetadata(notification, data.length);
+  const head = `l${metadata.length}:${metadata}${data.length}:`;
+  const length = head.length + data.length + 1;
+  const plaintext = Buffer.alloc(Math.ceil(length / PADDING) * PADDING);
+  plaintext.write(head, 'latin1');
+  plaintext.set(data, head.length);
+  plaintext[length - 1] = 0x65;
+  return plaintext;
+}
+
+/** All ASCII, so that its length in characters is its length in bytes. */
+function jsonMetadata(notification: Notification, length: number): string {
+  const { account, hash, namespace, timestamp, expiry } = notification;
+  return (
+    `{"@": "${account.toString('hex')}", "#": ${pythonString(hash)}, "n": ${namespace}, ` +
+    `"t": ${timestamp}, "z": ${expiry}, "l": ${length}}`
+  );
+}
+
+/** A text as Python's json.dumps writes it: ASCII only. Hashes that are no UTF-8 get replacement characters. */
+function pythonString(utf8: Buffer): string {
+  for (const byte of utf8) {
+    if (byte < 0x20 || byte > 0x7e || byte === 0x22 || byte === 0x5c) return escaped(utf8.toString());
+  }
+  return `"${utf8.toString('latin1')}"`;
+}
+
+function escaped(text: string): string {
+  return JSON.stringify(text).replace(/[^ -~]/g, (unit) => `\\u${unit.charCodeAt(0).toString(16).padStart(4, '0')}`);
+}
+
+function bodyless({ account, hash, namespace, timestamp, expiry, data }: Notification): Buffer {
+  const tooBig = data !== null && data.length > 0;
+  const dict = {
+    '#': hash,
+    '@': account.toString('hex'),
+    B: tooBig ? 1 : undefined,
+    l: tooBig ? data.length : undefined,
+    n: namespace,
+    t: timestamp,
+    z: expiry,
+  };
+  const list = encode([dict]);
+  const plaintext = Buffer.alloc(Math.ceil(list.length / PADDING) * PADDING);
+  plaintext.set(list);
+  return plaintext;
+}
+
+/** From JSON, or from the dictionary of a payload without message. */
+function readMetadata(value: Bencoded | undefined): PayloadMetadata {
+  let fields: Record<string, unknown>;
+  if (value instanceof Map) fields = Object.fromEntries(value);
+  else if (Buffer.isBuffer(value)) fields = parseJson(value) as Record<string, unknown>;
+  else throw new BencodeError('Invalid payload: no metadata');
+  const text = (part: unknown) => (Buffer.isBuffer(part) ? part.toString() : (part as string));
+  return {
+    account: text(fields['@']),
+    hash: text(fields['#']),
+    namespace: fields.n as number,
+    timestamp: fields.t as number | bigint,
+    expiry: fields.z as number | bigint,
+    length: fields.l as number | undefined,
+    tooBig: Boolean(fields.B),
+  };
+}
