@@ -1,0 +1,106 @@
+import { createServer, type IncomingMessage, type Server, type ServerResponse } from 'node:http';
+import { collectDefaultMetrics, Registry } from 'prom-client';
+import { type ListenAddress, listenOn, parseListen } from './listen.ts';
+
+/** Whether a daemon can do its work, and if not, why: each reason a sentence for the operator. */
+export interface Readiness {
+  readonly ok: boolean;
+  readonly reasons: readonly string[];
+}
+
+/** What a route answers. */
+export interface RouteReply {
+  readonly status?: number;
+  readonly type: string;
+  readonly body: string | Uint8Array;
+}
+
+/** Answers a GET of one path. */
+export type Route = (url: URL) => RouteReply | Promise<RouteReply>;
+export type Routes = { readonly [path: string]: Route };
+
+export interface MetricsOptions {
+  /** `host:port` or `unix:/path`. */
+  readonly listen: string;
+  readonly registry: Registry;
+  readonly ready: () => Readiness;
+  /** More paths, asked for at each request, so that a daemon may have them only once it runs. */
+  readonly routes?: () => Routes | undefined;
+}
+
+export interface MetricsServer {
+  /** Where it listens, with the port that was found for port 0. */
+  readonly address: ListenAddress;
+  close(): Promise<void>;
+}
+
+/** Longest time for a request to arrive, and for an idle connection to stay, ms. */
+const REQUEST_TIMEOUT = 10_000;
+const JSON_TYPE = 'application/json; charset=utf-8';
+
+/**
+ * A registry for a daemon's figures.
+ * @param observed whether anybody will read them: only then it also holds those of the process itself (CPU, memory, file descriptors, garbage
+ *   collection, event-loop lag), which cost a timer
+ */
+export function createRegistry(observed: boolean): Registry {
+  const registry = new Registry();
+  if (observed) collectDefaultMetrics({ register: registry });
+  return registry;
+}
+
+/**
+ * Serves `/metrics` for Prometheus, `/live` (200 while the event loop turns) and `/ready` (200, or 503 with the reasons in its JSON body).
+ * Throws an Error that says why when it cannot listen.
+ */
+export async function serveMetrics(options: MetricsOptions): Promise<MetricsServer> {
+  const server = createServer(
+    { requestTimeout: REQUEST_TIMEOUT, keepAliveTimeout: REQUEST_TIMEOUT },
+    (request, response) => {
+      answer(options, request)
+        // What exactly went wrong is the log's affair, and of no interest to a stranger.
+        .catch((): RouteReply => ({ status: 500, type: JSON_TYPE, body: '{"error":"internal error"}' }))
+        .then((reply) => send(request, response, reply))
+        .catch(() => response.destroy());
+    },
+  );
+  const address = await listenOn(server, parseListen(options.listen));
+  return { address, close: () => close(server) };
+}
+
+async function answer({ registry, ready, routes }: MetricsOptions, request: IncomingMessage): Promise<RouteReply> {
+  if (request.method !== 'GET' && request.method !== 'HEAD')
+    return { status: 405, type: JSON_TYPE, body: '{"error":"only GET"}' };
+  const url = URL.parse(request.url ?? '/', 'http://localhost');
+  if (!url) return { status: 400, type: JSON_TYPE, body: '{"error":"bad address"}' };
+  switch (url.pathname) {
+    case '/metrics':
+      return { type: registry.contentType, body: await registry.metrics() };
+    case '/live':
+      return { type: JSON_TYPE, body: JSON.stringify({ live: true, uptime: Math.round(process.uptime()) }) };
+    case '/ready': {
+      const { ok, reasons } = ready();
+      return { status: ok ? 200 : 503, type: JSON_TYPE, body: JSON.stringify({ ready: ok, reasons }) };
+    }
+  }
+  const more = routes?.();
+  if (more && Object.hasOwn(more, url.pathname)) return await more[url.pathname]!(url);
+  return { status: 404, type: JSON_TYPE, body: '{"error":"not found"}' };
+}
+
+function send(request: IncomingMessage, response: ServerResponse, { status = 200, type, body }: RouteReply): void {
+  response.writeHead(status, {
+    'content-type': type,
+    'content-length': Buffer.byteLength(body),
+    'cache-control': 'no-store',
+    'x-content-type-options': 'nosniff',
+  });
+  response.end(request.method === 'HEAD' ? undefined : body);
+}
+
+function close(server: Server): Promise<void> {
+  return new Promise((resolve) => {
+    server.close(() => resolve());
+    server.closeAllConnections();
+  });
+}

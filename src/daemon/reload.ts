@@ -1,0 +1,49 @@
+import { type Config, ConfigError, changedKeys, type LoadOptions, loadConfig } from './config.ts';
+import type { Daemon } from './daemon.ts';
+import { applyLogSettings, type Logger } from './log.ts';
+import type { Systemd } from './systemd.ts';
+
+/**
+ * Reads the configuration again and lets the daemon take it over. A file that is wrong, or that the daemon refuses, changes nothing, and is told.
+ * What can be read from the log afterwards: which keys differ in the file, and what was done about them.
+ * @returns the configuration that holds from now on
+ */
+export async function reloadConfig({
+  config,
+  options,
+  daemon,
+  log,
+  systemd,
+}: {
+  config: Config;
+  options: LoadOptions;
+  daemon: Pick<Daemon, 'reload'>;
+  log: Logger;
+  systemd: Systemd;
+}): Promise<Config> {
+  systemd.reloading();
+  try {
+    const next = loadConfig(process.env, options);
+    for (const warning of next.warnings) log.warn(warning);
+    const keys = changedKeys(config, next);
+    const changes = (await daemon.reload?.(next)) ?? [];
+    if (applyLogSettings(log, next.log)) changes.push('log levels and format');
+    if (keys.length > 0) log.info({ keys: keys.join(' ') }, 'the configuration file has changed');
+    for (const change of changes) log.info(`reloaded: ${change}`);
+    if (changes.length === 0) {
+      log.info(
+        keys.length > 0
+          ? 'reloaded: nothing that can change without a restart has changed'
+          : 'reloaded: the configuration is as it was',
+      );
+    }
+    return next;
+  } catch (error) {
+    if (error instanceof ConfigError) for (const problem of error.problems) log.error(problem);
+    else log.error({ err: error }, 'the new configuration could not be taken over');
+    log.error('the new configuration is refused, the old one stays in force: correct it and reload again');
+    return config;
+  } finally {
+    systemd.ready();
+  }
+}

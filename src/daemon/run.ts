@@ -1,0 +1,177 @@
+import { randomBytes } from 'node:crypto';
+import { systemClock } from '../clock.ts';
+import { ConfigError, type DaemonName, type LoadOptions, loadConfig, type Role } from './config.ts';
+import type { Context, Daemon } from './daemon.ts';
+import { formatListen } from './listen.ts';
+import { createLog, flushLog } from './log.ts';
+import { describeError } from './log-line.ts';
+import { createRegistry, type MetricsServer, type Readiness, serveMetrics } from './metrics.ts';
+import { reloadConfig } from './reload.ts';
+import { createNotifier } from './systemd.ts';
+
+export type { Context, Daemon } from './daemon.ts';
+
+/** From the first signal to the end, ms: what a daemon has for its stop, and what the whole has. */
+const STOP_DEADLINE = 9_000;
+const EXIT_DEADLINE = 10_000;
+/** What the log's last lines have to be written, ms. */
+const FLUSH_DEADLINE = 500;
+/** The status line goes to systemd so often, ms, and every so many times to the log at info. */
+const STATUS_INTERVAL = 15_000;
+const STATUS_LOGGED_EVERY = 20;
+
+/**
+ * The life of a daemon's process, from the configuration to the exit code:
+ * - 0 when it was told to end (SIGTERM, SIGINT) and ended in order, also during its start;
+ * - 1 when the configuration is wrong, the start or the stop failed, the stop took longer than 10 s, a second signal came, or the program has a fault.
+ *
+ * SIGHUP reads the configuration again. The process always ends by an exit: a forgotten timer must not keep a dead daemon alive.
+ * @param build makes and starts the daemon; READY goes to systemd when it resolves
+ * @param read reads the daemon's own sections, so that what is wrong there is told together with everything else
+ */
+export async function runDaemon(
+  name: DaemonName,
+  build: (context: Context) => Promise<Daemon>,
+  { read }: Pick<LoadOptions, 'read'> = {},
+): Promise<void> {
+  const options: LoadOptions = { role: roleOf(name), ...(read && { read }) };
+  const systemd = createNotifier(process.env);
+  const stopping = new AbortController();
+  // Until the configuration is read there is nothing to go by but the defaults.
+  let log = createLog({ level: 'info', levels: new Map(), format: 'auto' }, name);
+  const exit = async (code: number): Promise<never> => {
+    await flushLog(log, FLUSH_DEADLINE);
+    process.exit(code);
+  };
+  const fail = async (error: unknown, message: string): Promise<never> => {
+    if (error instanceof ConfigError) for (const problem of error.problems) log.fatal(problem);
+    else log.fatal({ err: error }, message);
+    return await exit(1);
+  };
+
+  // A fault that nobody caught leaves a state that nobody knows. Going on could give wrong answers for days; stopping in order would write from that
+  // state, and may hang. So the process ends at once and systemd starts a new one: what a client was told is committed in PostgreSQL, what a notifier
+  // has not acknowledged is given to the next, and a start after a kill is a path that the tests walk. The same holds for a rejection that nobody
+  // awaited: it is the same fault, met in an async function. Faults from outside never get here; they are caught where they arise.
+  const fault = (error: unknown) => {
+    const { message, stack } = describeError(error);
+    log.fatal({ stack }, `a fault in the program, which ends so that a sound one can take its place: ${message}`);
+    void exit(1);
+  };
+  process.on('uncaughtException', fault);
+  process.on('unhandledRejection', fault);
+
+  let life: Life | undefined;
+  for (const signal of ['SIGTERM', 'SIGINT'] as const) {
+    process.on(signal, () => {
+      if (stopping.signal.aborted) {
+        log.fatal({ signal }, 'told to stop a second time, ends now');
+        void exit(1);
+        return;
+      }
+      log.info({ signal }, 'stopping');
+      systemd.stopping();
+      systemClock.setTimeout(() => {
+        log.fatal({ seconds: EXIT_DEADLINE / 1000 }, 'did not stop in time, ends now');
+        void exit(1);
+      }, EXIT_DEADLINE - FLUSH_DEADLINE);
+      stopping.abort(new Error(`stopped by ${signal}`));
+      life?.stop().then(
+        () => exit(0),
+        (error) => fail(error, 'could not stop in order'),
+      );
+    });
+  }
+  process.on('SIGHUP', () => life?.reload());
+  if (systemd.watchdogInterval !== undefined) {
+    // From the event loop itself and nowhere else: if it is stuck, systemd must see that. From the beginning, for a start may take its time.
+    systemClock.setInterval(() => systemd.watchdog(), systemd.watchdogInterval);
+  }
+
+  try {
+    const config = loadConfig(process.env, options);
+    log = createLog(config.log, name);
+    for (const warning of config.warnings) log.warn(warning);
+    const context = { name, config, log, clock: systemClock, systemd, random: randomBytes, stopping: stopping.signal };
+    life = await startLife(context, build, options);
+  } catch (error) {
+    // A start that gave up because it was told to has not failed.
+    if (stopping.signal.aborted) await exit(0);
+    await fail(error, 'could not start');
+  }
+  if (stopping.signal.aborted) {
+    await life!.stop().catch((error) => fail(error, 'could not stop in order'));
+    await exit(0);
+  }
+}
+
+/** A daemon that runs. */
+interface Life {
+  stop(): Promise<void>;
+  reload(): void;
+}
+
+async function startLife(
+  base: Omit<Context, 'registry'>,
+  build: (context: Context) => Promise<Daemon>,
+  options: LoadOptions,
+): Promise<Life> {
+  const { name, log, clock, systemd, stopping } = base;
+  const started = clock.monotonic();
+  const listen = base.config.metricsListen(name);
+  const registry = createRegistry(listen !== undefined);
+  let daemon: Daemon | undefined;
+  let metrics: MetricsServer | undefined;
+
+  systemd.status('Starting');
+  if (listen !== undefined) {
+    // Before the daemon: a start that takes its time can then be watched, and a port that is taken is found before anything else is touched.
+    const ready = (): Readiness => {
+      if (stopping.aborted) return { ok: false, reasons: ['stopping'] };
+      return daemon ? (daemon.ready?.() ?? { ok: true, reasons: [] }) : { ok: false, reasons: ['starting'] };
+    };
+    metrics = await serveMetrics({ listen, registry, ready, routes: () => daemon?.routes });
+    log.info({ listen: formatListen(metrics.address) }, 'metrics and health');
+  }
+  const running = await build({ ...base, registry });
+  daemon = running;
+  if (!stopping.aborted) {
+    systemd.ready();
+    log.info({ seconds: seconds(clock.monotonic() - started) }, 'started');
+  }
+
+  let ticks = 0;
+  const tell = () => {
+    const status = running.status?.();
+    if (status === undefined || stopping.aborted) return;
+    systemd.status(status);
+    log[ticks++ % STATUS_LOGGED_EVERY === 0 ? 'info' : 'debug'](status);
+  };
+  const teller = clock.setInterval(tell, STATUS_INTERVAL);
+
+  let config = base.config;
+  let reloading: Promise<void> = Promise.resolve();
+  return {
+    async stop() {
+      teller.cancel();
+      await running.stop(STOP_DEADLINE);
+      await metrics?.close();
+      log.info({ seconds: seconds(clock.monotonic() - started) }, 'stopped');
+    },
+    reload() {
+      // One after the other: the last file that was written is the one that holds in the end.
+      reloading = reloading.then(async () => {
+        if (stopping.aborted) return;
+        config = await reloadConfig({ config, options, daemon: running, log, systemd });
+      });
+    },
+  };
+}
+
+function seconds(ms: number): number {
+  return Math.round(ms) / 1000;
+}
+
+function roleOf(name: DaemonName): Role {
+  return name === 'hivemind' || name === 'web' ? name : 'notifier';
+}
