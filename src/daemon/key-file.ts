@@ -1,12 +1,11 @@
-import { createPrivateKey, createPublicKey, type KeyObject, randomBytes } from 'node:crypto';
+import { randomBytes } from 'node:crypto';
 import { closeSync, fstatSync, openSync, readSync, writeFileSync } from 'node:fs';
+import { keyPairFromSecret } from '../oxenmq/keys.ts';
 
 /** Length of an X25519 key, secret or public, in bytes. */
 const KEY_SIZE = 32;
 /** More than a key file can hold: 64 hex digits and some blanks. */
 const LONGEST_FILE = 1024;
-/** The DER header that makes a PKCS #8 document of the 32 bytes of an X25519 secret key (RFC 8410). */
-const PKCS8_HEADER = Buffer.from('302e020100300506032b656e04220420', 'hex');
 
 /**
  * Reads an X25519 secret key: a file of 32 raw bytes, or of 64 hex digits with blanks or line ends around them (spec/hivemind.md, section 5).
@@ -53,13 +52,7 @@ export function generateKeyFile(path: string, random: (bytes: number) => Buffer 
       cause: error,
     });
   }
-  return publicKey(secret).toString('hex');
-}
-
-/** The 32-byte X25519 public key of a 32-byte secret key. */
-export function publicKey(secret: Uint8Array): Buffer {
-  const key: KeyObject = createPrivateKey({ key: Buffer.concat([PKCS8_HEADER, secret]), format: 'der', type: 'pkcs8' });
-  return createPublicKey(key).export({ format: 'der', type: 'spki' }).subarray(-KEY_SIZE);
+  return keyPairFromSecret(secret).publicKey.toString('hex');
 }
 
 function unreadable(path: string, error: unknown): string {

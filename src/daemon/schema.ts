@@ -1,4 +1,5 @@
 import { isIP } from 'node:net';
+import { parseAddress } from '../oxenmq/address.ts';
 import { readKeyFile } from './key-file.ts';
 import { parseListen } from './listen.ts';
 import { nearest } from './nearest.ts';
@@ -210,8 +211,13 @@ function curveAddress(text: string): string {
 }
 
 function oxendAddress(text: string): string {
-  if (!/^(tcp|ipc|curve):\/\/./.test(text))
-    throw new Error('must be an OxenMQ address that starts with tcp://, ipc:// or curve://');
+  const form = 'must be an OxenMQ address: ipc:///path, tcp://host:port or curve://host:port/key';
+  if (!/^(tcp|ipc|curve):\/\/./.test(text)) throw new Error(form);
+  try {
+    parseAddress(text);
+  } catch (error) {
+    throw new Error(`${form} (${(error as Error).message})`, { cause: error });
+  }
   return text;
 }
 

@@ -4,7 +4,8 @@ import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { after, test } from 'node:test';
 import { type Config, ConfigError, changedKeys, type LoadOptions, loadConfig } from '../../src/daemon/config.ts';
-import { generateKeyFile, publicKey, readKeyFile } from '../../src/daemon/key-file.ts';
+import { generateKeyFile, readKeyFile } from '../../src/daemon/key-file.ts';
+import { keyPairFromSecret } from '../../src/oxenmq/keys.ts';
 
 const folder = mkdtempSync(join(tmpdir(), 'spns-config-'));
 after(() => rmSync(folder, { recursive: true }));
@@ -183,6 +184,18 @@ test('omq_push_instances is accepted and explained', () => {
   assert.deepEqual(load(`${MINIMUM}omq_push_instances = 0\n`).warnings, []);
 });
 
+test('the address of oxend is parsed, key and all', () => {
+  const key = 'ab'.repeat(32);
+  const oxend = (address: string) => problems(`${KEYS}[hivemind]\noxend_rpc = ${address}\n`);
+  assert.deepEqual(oxend(`curve://oxend.example:22025/${key}`), []);
+  assert.match(
+    oxend('tcp://oxend.example')[0]!,
+    /oxend_rpc = tcp:\/\/oxend\.example: must be an OxenMQ address: .* \(Could not/,
+  );
+  assert.match(oxend('curve://oxend.example:22025')[0]!, /must be an OxenMQ address/);
+  assert.match(oxend('udp://oxend.example:22025')[0]!, /must be an OxenMQ address/);
+});
+
 test('two listeners cannot share an address', () => {
   assert.match(
     problems(`${MINIMUM}listen_curve = tcp://*:1\nlisten_curve_public = tcp://*:1\n`)[0]!,
@@ -282,16 +295,9 @@ test('a new key is written for its owner alone, never over another, and its publ
   const path = join(folder, 'new.key');
   const told = generateKeyFile(path);
   assert.equal(statSync(path).mode & 0o777, 0o600);
-  assert.equal(publicKey(readKeyFile(path).key).toString('hex'), told);
+  assert.equal(keyPairFromSecret(readKeyFile(path).key).publicKey.toString('hex'), told);
   assert.throws(() => generateKeyFile(path), /is already there and is not overwritten/);
-  assert.equal(publicKey(readKeyFile(path).key).toString('hex'), told);
-});
-
-test("public keys are those of the original's key vectors", () => {
-  const { cases } = JSON.parse(readFileSync(new URL('../vectors/notifier-key.json', import.meta.url), 'utf8'));
-  for (const { notifier_privkey, notifier_pubkey } of cases) {
-    assert.equal(publicKey(Buffer.from(notifier_privkey, 'hex')).toString('hex'), notifier_pubkey);
-  }
+  assert.equal(keyPairFromSecret(readKeyFile(path).key).publicKey.toString('hex'), told);
 });
 
 test('what changed between two configurations is named, without the values', () => {
