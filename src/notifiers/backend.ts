@@ -1,0 +1,136 @@
+import type { Clock } from '../clock.ts';
+import type { Section } from '../daemon/config.ts';
+import type { Logger } from '../daemon/log.ts';
+
+/**
+ * One provider of push notifications. A file that exports `create` is a whole notifier: the runtime does the registering,
+ * queueing, retrying, reporting, counting and draining.
+ */
+export interface Backend {
+  /**
+   * Checks what a client gave as `service_info` (any JSON) and names its device.
+   * Throws {@link Refusal} for what it cannot accept.
+   */
+  validate(info: unknown): Device;
+  /**
+   * Gives pushes to the provider and says what it made of each, in the same order. It is called again while earlier calls are
+   * still running, up to `concurrency` times, and never with more than `batch` pushes. A rejection counts as {@link retry} for all of them.
+   */
+  send(pushes: readonly Delivery[]): Promise<readonly Outcome[]>;
+  /** Pushes in one call of {@link send}; 1 unless told. */
+  readonly batch?: number;
+  /** Calls of {@link send} at a time; 16 unless told. */
+  readonly concurrency?: number;
+  /** Milliseconds to wait for a batch to fill; 0 unless told. */
+  readonly linger?: number;
+  /** When what it shows to the provider runs out, in Unix milliseconds; undefined if never. For the metric and the warning. */
+  readonly credentialExpiry?: number | undefined;
+  /** Gives back sockets and timers. */
+  close?(): void | Promise<void>;
+}
+
+/** What every backend file exports as `create`. It reads its keys, ends with `section.check()`, and throws an Error with a sentence for anything else. */
+export type CreateBackend = (context: BackendContext) => Backend | Promise<Backend>;
+
+/** What a backend is made with. */
+export interface BackendContext {
+  /** The name under which clients ask for it, for example `apns-sandbox`. */
+  readonly service: string;
+  /** The `[notify-NAME]` section. */
+  readonly section: Section;
+  readonly log: Logger;
+  readonly clock: Clock;
+  readonly random: (bytes: number) => Buffer;
+}
+
+/** A client's device. */
+export interface Device {
+  /** 32 to 999 bytes of UTF-8 without NUL; the same device always gets the same id. */
+  readonly id: string;
+  /** At most 99,999 bytes that come back with every push. */
+  readonly data?: Uint8Array;
+}
+
+/** One push for one device. */
+export interface Delivery {
+  /** What {@link Backend.validate} gave as `id`. */
+  readonly id: string;
+  /** What {@link Backend.validate} gave as `data`. */
+  readonly data: Buffer | null;
+  /** What the phone is to get, sealed with its own key: `nonce ‖ ciphertext`, at most 2,856 bytes. */
+  readonly payload: Buffer;
+  /** Unix milliseconds after which it is pointless; 0 if never. */
+  readonly expiry: number;
+}
+
+/** What became of a push at the provider. */
+export type Outcome =
+  | { readonly kind: 'accepted' }
+  | { readonly kind: 'gone'; readonly reason: string; readonly time: number }
+  | { readonly kind: 'refused'; readonly reason: string }
+  | { readonly kind: 'retry'; readonly reason: string; readonly after?: number; readonly everyone?: boolean }
+  | { readonly kind: 'misconfigured'; readonly reason: string };
+
+type OutcomeOf<Kind extends Outcome['kind']> = Extract<Outcome, { kind: Kind }>;
+
+/** The provider took it. */
+export const accepted = { kind: 'accepted' } as const satisfies Outcome;
+
+/**
+ * The device will never get anything again: the hivemind forgets it, unless it subscribed after `time`.
+ * @param time Unix milliseconds, as the provider says, or when the push was sent
+ */
+export function gone(reason: string, time: number): OutcomeOf<'gone'> {
+  return { kind: 'gone', reason, time };
+}
+
+/** This push will never be taken, but the device may be fine. It is given up and counted. */
+export function refused(reason: string): OutcomeOf<'refused'> {
+  return { kind: 'refused', reason };
+}
+
+/**
+ * A passing trouble: the push is tried again.
+ * @param after milliseconds that the provider asked to wait; without it the common policy alone decides
+ * @param everyone true if the provider means all pushes, not this one: all wait
+ */
+export function retry(reason: string, after?: number, everyone?: boolean): OutcomeOf<'retry'> {
+  return { kind: 'retry', reason, ...(after === undefined ? {} : { after }), ...(everyone ? { everyone } : {}) };
+}
+
+/** The provider does not accept us: the operator is told, the device is kept, and the push is tried again. */
+export function misconfigured(reason: string): OutcomeOf<'misconfigured'> {
+  return { kind: 'misconfigured', reason };
+}
+
+/** A `service_info` that names no device. The client is told code and message. */
+export class Refusal extends Error {
+  /** 1: something is missing; 4: something is wrong (spec/hivemind.md, section 1.2). */
+  readonly code: number;
+
+  constructor(code: number, message: string) {
+    super(message);
+    this.name = 'Refusal';
+    this.code = code;
+  }
+}
+
+/**
+ * The string `key` of a client's `service_info`, as spec/notifiers.md, section 3 has it for all real providers.
+ * Throws {@link Refusal}: code 1 if the key is missing, else code 4 with `wrong` for anything but a string that `fits`.
+ * @param wrong the text of the refusal, made from the value
+ */
+export function tokenOf(
+  info: unknown,
+  key: string,
+  fits: (token: string) => boolean,
+  wrong: (token: unknown) => string,
+): string {
+  if (typeof info !== 'object' || info === null || Array.isArray(info)) {
+    throw new Refusal(4, 'Invalid service_info: expected an object');
+  }
+  if (!Object.hasOwn(info, key)) throw new Refusal(1, `Error: missing required key '${key}'`);
+  const token = (info as Record<string, unknown>)[key];
+  if (typeof token !== 'string' || !fits(token)) throw new Refusal(4, wrong(token));
+  return token;
+}

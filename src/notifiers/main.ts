@@ -1,0 +1,19 @@
+import { ConfigError } from '../daemon/config.ts';
+import { runDaemon } from '../daemon/run.ts';
+import { buildNotifier } from './build.ts';
+
+const service = process.argv[2] ?? '';
+// No logging before the configuration is read: a wrong command line is said in one sentence.
+if (!/^[\w.-]{1,32}$/.test(service)) {
+  process.stderr.write('usage: node src/notifiers/main.ts NAME, for example apns; its settings are in [notify-NAME]\n');
+  process.exit(2);
+}
+await runDaemon(`notify-${service}`, async (context) => {
+  try {
+    return await buildNotifier(service, context);
+  } catch (error) {
+    // A backend says what is wrong with its settings in a sentence; any other kind of error is a fault, and keeps its stack.
+    const sentence = error instanceof Error && error.constructor === Error;
+    throw sentence ? new ConfigError([`[notify-${service}]: ${error.message}`]) : error;
+  }
+});

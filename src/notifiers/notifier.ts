@@ -1,0 +1,300 @@
+import type { Clock, Timer } from '../clock.ts';
+import { encode } from '../codec/bencode.ts';
+import { parseJson } from '../codec/json.ts';
+import { type Logger, type Repeated, repeated } from '../daemon/log.ts';
+import type { Address } from '../oxenmq/address.ts';
+import type { KeyPair } from '../oxenmq/keys.ts';
+import type { Incoming } from '../oxenmq/remote.ts';
+import { type DeviceGone, decodeSealedPushes } from '../session/notifier-protocol.ts';
+import { sealPayload } from '../session/payload.ts';
+import { decodePush } from '../session/push.ts';
+import { type Backend, type Outcome, Refusal } from './backend.ts';
+import { Courier, type End, type HeldPush } from './courier.ts';
+import { Ledger } from './ledger.ts';
+import { Link } from './link.ts';
+import type { RetryPolicy } from './retry.ts';
+import { Statistics } from './stats.ts';
+
+/** What a {@link Notifier} is made with. */
+export interface NotifierOptions {
+  readonly service: string;
+  readonly backend: Backend;
+  /** Where the hivemind listens. */
+  readonly address: Address;
+  /** See session/notifier-key.ts. */
+  readonly keys: KeyPair;
+  readonly clock: Clock;
+  readonly random: (bytes: number) => Buffer;
+  readonly log: Logger;
+  /** Called with how long each call to the provider took, in milliseconds. */
+  readonly took?: (ms: number) => void;
+  /** For tests. */
+  readonly policy?: RetryPolicy;
+}
+
+const PING_MS = 5_000;
+const NONCE_BYTES = 24;
+/** Reports of dead devices that wait for the hivemind to come back. */
+const MAX_GONE = 10_000;
+/** Different ends that are counted apart. */
+const MAX_REASONS = 100;
+/** What a notifier may take from the hivemind, at least: enough to keep working while reports travel. */
+const MIN_WINDOW = 1_000;
+/** An original hivemind does not wait for us; beyond so many windows the oldest pushes are given up. */
+const QUEUE_WINDOWS = 10;
+/** Of the time to stop, kept for the last reports and for closing, in milliseconds. */
+const CLOSING = 1_000;
+/** What closing the provider's connections may take, in milliseconds. */
+const CLOSE_BACKEND = 500;
+
+/** The life of a notifier: it registers, checks devices, takes pushes to the provider, tells what became of them, and drains. */
+export class Notifier {
+  readonly #options: NotifierOptions;
+  readonly #link: Link;
+  readonly #courier: Courier;
+  readonly #ledger: Ledger;
+  readonly #statistics = new Statistics();
+  readonly #ping: Timer;
+  #gone: Omit<DeviceGone, 'service'>[] = [];
+  readonly #say: Repeated;
+  /** How pushes ended, by kind and reason: `accepted`, `gone:Unregistered`, `given-up:expired`, … */
+  readonly ends = new Map<string, number>();
+  readonly counters = {
+    received: 0,
+    duplicates: 0,
+    malformed: 0,
+    attempts: 0,
+    retries: 0,
+    validations: 0,
+    refusals: 0,
+  };
+
+  constructor(options: NotifierOptions) {
+    this.#options = options;
+    const { backend, clock, random, log, service } = options;
+    this.#say = repeated(log, clock);
+    const atOnce = (backend.batch ?? 1) * (backend.concurrency ?? 16);
+    const window = Math.max(MIN_WINDOW, 2 * atOnce);
+    this.#ledger = new Ledger(clock, (report) => this.#link.report(report));
+    this.#courier = new Courier({
+      backend,
+      clock,
+      random,
+      maxQueue: window * QUEUE_WINDOWS,
+      // Half of the window stays free for pushes that have not been tried yet.
+      maxRetrying: Math.max(window / 2, atOnce),
+      ...(options.policy ? { policy: options.policy } : {}),
+      ...(options.took ? { took: options.took } : {}),
+      answered: (push, outcome) => this.#onAnswer(push, outcome),
+      done: (push, end, attempts) => this.#onEnd(push, end, attempts),
+      paused: (ms, reason) => log.warn(`sending nothing for ${Math.ceil(ms / 1000)} s: ${reason}`),
+    });
+    this.#link = new Link({
+      clock,
+      random,
+      service,
+      address: options.address,
+      keys: options.keys,
+      window,
+      log,
+      say: this.#say,
+      validate: (message) => this.#validate(message),
+      sealed: ({ parts }) => this.#takeSealed(parts),
+      push: ({ parts }) => this.#takePlain(parts),
+      registered: () => {
+        this.#ledger.flush();
+        this.#tellGone();
+      },
+    });
+    this.#ping = clock.setInterval(() => this.#tick(), PING_MS);
+  }
+
+  get statistics(): Statistics {
+    return this.#statistics;
+  }
+
+  get courier(): Pick<Courier, 'queued' | 'inFlight' | 'retrying' | 'held' | 'isPaused'> {
+    return this.#courier;
+  }
+
+  get registered(): boolean {
+    return this.#link.registered;
+  }
+
+  /** How the hivemind is spoken to. */
+  get dialect(): 'ours' | 'original' {
+    return this.#link.dialect;
+  }
+
+  /**
+   * Takes no more pushes, lets the provider answer what it was asked, hands the rest back, and closes everything.
+   * @param deadline milliseconds that this may take
+   */
+  async stop(deadline: number): Promise<void> {
+    const { clock, log, backend } = this.#options;
+    const end = clock.monotonic() + Math.max(deadline - CLOSING, 0);
+    this.#ping.cancel();
+    await this.#link.unregister(Math.min(2_000, deadline / 4));
+    // An original hivemind takes nothing back: what it gave is sent now or never.
+    const rest = this.#link.dialect === 'ours' ? 'hand-back' : 'finish';
+    const finished = await within(clock, Math.max(end - clock.monotonic(), 0), this.#courier.stop(rest));
+    if (!finished) {
+      log.warn(`${this.#courier.held} pushes were not answered in time`);
+    }
+    this.#courier.abandon();
+    this.#tellGone();
+    this.#ledger.flush();
+    this.#link.sendStatistics(encode(this.#statistics.report(clock.monotonic())));
+    this.#ledger.close();
+    if (this.#ledger.unreported > 0) {
+      log.warn(`${this.#ledger.unreported} pushes could not be reported: the hivemind will send them again`);
+    }
+    await within(clock, CLOSE_BACKEND, Promise.resolve(backend.close?.()));
+    await this.#link.close();
+    this.#say.stop();
+    log.info(this.#statistics.status());
+  }
+
+  #tick(): void {
+    this.#link.ping();
+    if (this.#link.registered) {
+      this.#link.sendStatistics(encode(this.#statistics.report(this.#options.clock.monotonic())));
+      this.#tellGone();
+    }
+  }
+
+  #takeSealed(parts: readonly Buffer[]): void {
+    let pushes: ReturnType<typeof decodeSealedPushes>;
+    try {
+      pushes = decodeSealedPushes(parts[0] ?? Buffer.alloc(0));
+    } catch (error) {
+      this.counters.malformed++;
+      this.#say.error('a batch of pushes from the hivemind cannot be read', { err: error });
+      return;
+    }
+    for (const { id, serviceId, serviceData, expiry, payload, wantsAnswer } of pushes) {
+      this.counters.received++;
+      if (!this.#ledger.take(id)) {
+        this.counters.duplicates++;
+        continue;
+      }
+      this.#courier.add({ pushId: id, id: serviceId, data: serviceData, payload, expiry: Number(expiry), wantsAnswer });
+    }
+  }
+
+  /** A push of an original hivemind: it is sealed here. */
+  #takePlain(parts: readonly Buffer[]): void {
+    try {
+      const push = decodePush(parts[0] ?? Buffer.alloc(0));
+      const payload = sealPayload(push, push.encKey, this.#options.random(NONCE_BYTES));
+      this.counters.received++;
+      this.#courier.add({
+        pushId: undefined,
+        id: push.serviceId,
+        data: push.serviceData,
+        payload,
+        expiry: Number(push.expiry),
+        wantsAnswer: false,
+      });
+    } catch (error) {
+      this.counters.malformed++;
+      this.#say.error('a push from the hivemind cannot be read', { err: error });
+    }
+  }
+
+  #validate({ parts, reply }: Incoming): void {
+    this.counters.validations++;
+    const [name, json] = parts;
+    if (parts.length !== 2 || !name || !json || name.toString() !== this.#options.service) {
+      reply('4', 'Internal error');
+      return;
+    }
+    let info: unknown;
+    try {
+      info = parseJson(json);
+    } catch {
+      reply('4', 'Invalid service_info: not JSON');
+      return;
+    }
+    try {
+      const { id, data } = this.#options.backend.validate(info);
+      if (data) reply('0', id, data);
+      else reply('0', id);
+    } catch (error) {
+      this.counters.refusals++;
+      if (error instanceof Refusal) reply(String(error.code), error.message);
+      else {
+        this.#say.error('checking a device failed', { err: error });
+        reply('4', 'Internal error');
+      }
+    }
+  }
+
+  #onAnswer(push: HeldPush, outcome: Outcome): void {
+    this.counters.attempts++;
+    if (outcome.kind === 'retry' || outcome.kind === 'misconfigured') this.counters.retries++;
+    if (outcome.kind === 'misconfigured') {
+      this.#say.error(
+        `the provider does not accept us: ${outcome.reason}; pushes are kept and tried again, check the configuration`,
+      );
+    } else if (outcome.kind === 'refused') this.#say.warn(`the provider refused a push: ${outcome.reason}`);
+    else if (outcome.kind === 'retry') this.#say.info(`a push is tried again: ${outcome.reason}`);
+    if (push.wantsAnswer && push.pushId !== undefined) this.#ledger.answer(push.pushId, inWords(outcome));
+  }
+
+  #onEnd(push: HeldPush, end: End, attempts: number): void {
+    const { total } = this.#statistics;
+    if (end.kind === 'accepted') {
+      total.notifies++;
+      if (attempts > 1) total.retries++;
+    } else if (end.kind !== 'handed-back') total.failures++;
+    this.#count('reason' in end ? `${end.kind}:${end.reason}` : end.kind);
+    if (end.kind === 'given-up') this.#say.warn(`a push was given up: ${end.reason}`);
+    if (end.kind === 'gone') {
+      if (this.#gone.length >= MAX_GONE) this.#gone.shift();
+      this.#gone.push({ serviceId: push.id, time: Math.floor(end.time), reason: end.reason });
+      this.#tellGone();
+    }
+    if (push.pushId !== undefined) this.#ledger.end(push.pushId, end);
+  }
+
+  #count(name: string): void {
+    // Reasons are words of the provider: it must not be able to fill our memory with them.
+    if (this.ends.size >= MAX_REASONS && !this.ends.has(name)) name = name.replace(/:.*/, ':other');
+    this.ends.set(name, (this.ends.get(name) ?? 0) + 1);
+  }
+
+  #tellGone(): void {
+    while (this.#gone.length > 0 && this.#link.deviceGone(this.#gone[0]!)) this.#gone.shift();
+  }
+}
+
+function inWords(outcome: Outcome): string {
+  switch (outcome.kind) {
+    case 'accepted':
+      return 'accepted';
+    case 'gone':
+      return `device gone: ${outcome.reason}`;
+    case 'refused':
+      return `refused: ${outcome.reason}`;
+    case 'retry':
+      return `not yet, will be tried again: ${outcome.reason}`;
+    case 'misconfigured':
+      return `the provider does not accept our credentials or settings: ${outcome.reason}`;
+  }
+}
+
+/** @returns whether `work` was done within `ms` milliseconds */
+async function within(clock: Clock, ms: number, work: Promise<unknown>): Promise<boolean> {
+  let timer: Timer | undefined;
+  const late = new Promise<boolean>((resolve) => {
+    timer = clock.setTimeout(() => resolve(false), ms);
+  });
+  const done = work.then(
+    () => true,
+    () => true,
+  );
+  const result = await Promise.race([done, late]);
+  timer?.cancel();
+  return result;
+}

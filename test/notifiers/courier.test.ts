@@ -1,0 +1,323 @@
+import assert from 'node:assert/strict';
+import { randomBytes } from 'node:crypto';
+import { test } from 'node:test';
+import {
+  accepted,
+  type Delivery,
+  gone,
+  misconfigured,
+  type Outcome,
+  refused,
+  retry,
+} from '../../src/notifiers/backend.ts';
+import { Courier, type CourierOptions, type HeldPush } from '../../src/notifiers/courier.ts';
+import { FakeClock } from '../support/fake-clock.ts';
+
+type Send = (pushes: readonly Delivery[]) => Promise<readonly Outcome[]>;
+
+function setUp(
+  send: Send,
+  more: Partial<CourierOptions> & { batch?: number; concurrency?: number; linger?: number } = {},
+) {
+  const clock = new FakeClock();
+  const ends: string[] = [];
+  const pauses: number[] = [];
+  const { batch, concurrency, linger, ...options } = more;
+  const courier = new Courier({
+    backend: {
+      validate: () => ({ id: '' }),
+      send,
+      ...(batch === undefined ? {} : { batch }),
+      ...(concurrency === undefined ? {} : { concurrency }),
+      ...(linger === undefined ? {} : { linger }),
+    },
+    clock,
+    random: randomBytes,
+    maxQueue: 10_000,
+    maxRetrying: 1_000,
+    done: (push, end) => ends.push(`${push.id} ${end.kind}${'reason' in end ? ` ${end.reason}` : ''}`),
+    paused: (ms) => pauses.push(ms),
+    ...options,
+  });
+  return { clock, courier, ends, pauses };
+}
+
+function push(id: string, expiry = 0): HeldPush {
+  return { pushId: 1, id, data: null, payload: Buffer.from(id), expiry, wantsAnswer: false };
+}
+
+/** A provider whose answers a test gives when it likes. */
+function manual() {
+  const calls: { ids: string[]; answer: (...outcomes: Outcome[]) => void; fail: (error: Error) => void }[] = [];
+  const send: Send = (pushes) =>
+    new Promise((resolve, reject) => {
+      calls.push({ ids: pushes.map(({ id }) => id), answer: (...outcomes) => resolve(outcomes), fail: reject });
+    });
+  return { calls, send };
+}
+
+test('every push ends once, with what the provider said of it', async () => {
+  const outcomes = [accepted, gone('dead', 5), refused('no')];
+  const { clock, courier, ends } = setUp(async () => [outcomes.shift()!]);
+  for (const id of ['a', 'b', 'c']) courier.add(push(id));
+  await clock.advance(1);
+  assert.deepEqual(ends, ['a accepted', 'b gone dead', 'c refused no']);
+  assert.equal(courier.held, 0);
+  assert.equal(clock.pending, 0);
+});
+
+test('no more calls run at a time than the backend takes', async () => {
+  const provider = manual();
+  const { clock, courier } = setUp(provider.send, { concurrency: 2 });
+  for (const id of ['a', 'b', 'c']) courier.add(push(id));
+  await clock.advance(0);
+  assert.deepEqual(
+    provider.calls.map((call) => call.ids),
+    [['a'], ['b']],
+  );
+  assert.equal(courier.inFlight, 2);
+  provider.calls[1]!.answer(accepted);
+  await clock.advance(0);
+  assert.deepEqual(provider.calls[2]!.ids, ['c']);
+});
+
+test('a batch waits for more, but not for long, and a full one not at all', async () => {
+  const provider = manual();
+  const { clock, courier } = setUp(provider.send, { batch: 3, linger: 50 });
+  courier.add(push('a'));
+  courier.add(push('b'));
+  await clock.advance(49);
+  assert.equal(provider.calls.length, 0);
+  await clock.advance(1);
+  assert.deepEqual(provider.calls[0]!.ids, ['a', 'b']);
+  for (const id of ['c', 'd', 'e', 'f']) courier.add(push(id));
+  await clock.advance(0);
+  assert.deepEqual(provider.calls[1]!.ids, ['c', 'd', 'e']);
+  await clock.advance(50);
+  assert.deepEqual(provider.calls[2]!.ids, ['f']);
+});
+
+test('a push that waits for another attempt holds up no other device', async () => {
+  const attempts: string[] = [];
+  const { clock, courier, ends } = setUp(
+    async ([first]) => {
+      const { id } = first!;
+      attempts.push(id);
+      return [
+        id === 'slow' && attempts.filter((other) => other === 'slow').length < 3 ? retry('503', 10_000) : accepted,
+      ];
+    },
+    { concurrency: 1 },
+  );
+  courier.add(push('slow'));
+  courier.add(push('a'));
+  courier.add(push('b'));
+  await clock.advance(0);
+  assert.deepEqual(ends, ['a accepted', 'b accepted']);
+  assert.equal(courier.retrying, 1);
+  await clock.advance(60_000);
+  assert.deepEqual(ends, ['a accepted', 'b accepted', 'slow accepted']);
+  assert.equal(clock.pending, 0);
+});
+
+test('what throws, says too little or says nothing in time is tried again', async () => {
+  let calls = 0;
+  const { clock, courier, ends } = setUp(
+    (pushes) => {
+      calls++;
+      if (calls === 1) throw new Error('at once');
+      if (calls === 2) return Promise.reject(new Error('later'));
+      if (calls === 3) return Promise.resolve([]);
+      if (calls === 4) return new Promise(() => {});
+      return Promise.resolve(pushes.map(() => accepted));
+    },
+    { sendTimeout: 1_000 },
+  );
+  courier.add(push('a'));
+  await clock.advance(300_000);
+  assert.deepEqual(ends, ['a accepted']);
+  assert.equal(calls, 5);
+});
+
+test('an answer that comes after its time is ignored', async () => {
+  const provider = manual();
+  const { clock, courier, ends } = setUp(provider.send, { sendTimeout: 1_000 });
+  courier.add(push('a'));
+  await clock.advance(60_000);
+  assert.ok(provider.calls.length >= 2);
+  provider.calls[0]!.answer(accepted);
+  await clock.advance(0);
+  assert.deepEqual(ends, []);
+  provider.calls.at(-1)!.answer(accepted);
+  await clock.advance(0);
+  courier.abandon();
+  assert.equal(ends.length, 1);
+  assert.equal(clock.pending, 0);
+});
+
+test('expired pushes are not sent, neither at first nor again', async () => {
+  let calls = 0;
+  const { clock, courier, ends } = setUp(async () => {
+    calls++;
+    return [retry('503')];
+  });
+  courier.add(push('a', clock.now()));
+  courier.add(push('b', clock.now() + 60_000));
+  await clock.advance(120_000);
+  assert.deepEqual(ends, ['a given-up expired', 'b given-up expired']);
+  assert.ok(calls > 1);
+});
+
+test('pushes beyond the limit of those that wait for another attempt are given up', async () => {
+  const { clock, courier, ends } = setUp(async () => [retry('this device only', 1_000)], { maxRetrying: 2 });
+  for (const id of ['a', 'b', 'c']) courier.add(push(id));
+  await clock.advance(0);
+  assert.deepEqual(ends, ['c given-up too-many-retries']);
+  assert.equal(courier.retrying, 2);
+  courier.abandon();
+});
+
+test('beyond the limit of the queue the oldest push is given up', async () => {
+  const provider = manual();
+  const { clock, courier, ends } = setUp(provider.send, { maxQueue: 2, concurrency: 1 });
+  for (const id of ['a', 'b', 'c', 'd']) courier.add(push(id));
+  await clock.advance(0);
+  assert.deepEqual(ends, ['b given-up overflow']);
+  courier.abandon();
+});
+
+test('in an outage the provider is asked with single pushes, ever more rarely, and all follow when it is over', async () => {
+  let up = false;
+  let calls = 0;
+  const { clock, courier, ends, pauses } = setUp(
+    async (pushes) => {
+      calls++;
+      return pushes.map(() => (up ? accepted : retry('503')));
+    },
+    { batch: 10, concurrency: 2 },
+  );
+  for (let index = 0; index < 500; index++) courier.add(push(`p${index}`));
+  await clock.advance(30 * 60_000);
+  assert.ok(calls < 60, `${calls} calls in half an hour`);
+  assert.ok(pauses.at(-1)! <= 60_000 && pauses.at(-1)! >= 30_000);
+  assert.equal(ends.length, 0);
+  assert.equal(courier.held, 500);
+  up = true;
+  await clock.advance(10 * 60_000);
+  assert.equal(ends.length, 500);
+  assert.ok(ends.every((end) => end.endsWith('accepted')));
+  assert.equal(clock.pending, 0);
+});
+
+test('a wait that is meant for everyone stops everyone for that time', async () => {
+  const sent: number[] = [];
+  const { clock, courier, ends } = setUp(
+    async () => {
+      sent.push(clock.monotonic());
+      return [sent.length === 1 ? retry('quota', 60_000, true) : accepted];
+    },
+    { concurrency: 1 },
+  );
+  for (const id of ['a', 'b', 'c']) courier.add(push(id));
+  await clock.advance(0);
+  await clock.advance(59_999);
+  assert.equal(sent.length, 1);
+  await clock.advance(10_000);
+  assert.equal(sent.length, 4);
+  assert.deepEqual(ends.slice().sort(), ['a accepted', 'b accepted', 'c accepted']);
+});
+
+test('a wrong configuration keeps the pushes, and asks with one at a time', async () => {
+  let calls = 0;
+  const { clock, courier, ends } = setUp(async () => {
+    calls++;
+    return [misconfigured('BadCertificate')];
+  });
+  for (let index = 0; index < 200; index++) courier.add(push(`p${index}`));
+  await clock.advance(10 * 60_000);
+  assert.equal(ends.length, 0);
+  assert.ok(calls < 80, `${calls} calls`);
+  courier.abandon();
+});
+
+test('stopping hands back what has not been sent and waits for what has', async () => {
+  const provider = manual();
+  const { clock, courier, ends } = setUp(provider.send, { concurrency: 2 });
+  courier.add(push('retrying'));
+  await clock.advance(0);
+  provider.calls[0]!.answer(retry('503', 60_000));
+  await clock.advance(0);
+  for (const id of ['a', 'b', 'c']) courier.add(push(id));
+  await clock.advance(0);
+  let stopped = false;
+  const stop = courier.stop('hand-back').then(() => {
+    stopped = true;
+  });
+  await clock.advance(0);
+  assert.deepEqual(ends, ['retrying handed-back', 'c handed-back']);
+  courier.add(push('late'));
+  provider.calls[1]!.answer(accepted);
+  provider.calls[2]!.answer(retry('503'));
+  await stop;
+  assert.ok(stopped);
+  assert.deepEqual(ends.slice(2), ['late handed-back', 'a accepted', 'b handed-back']);
+  assert.equal(clock.pending, 0);
+});
+
+test('where nothing can be handed back, stopping sends everything once', async () => {
+  let calls = 0;
+  const { clock, courier, ends } = setUp(async () => [++calls === 2 ? retry('503') : accepted], { concurrency: 1 });
+  for (const id of ['a', 'b', 'c']) courier.add(push(id));
+  await Promise.all([courier.stop('finish'), clock.advance(0)]);
+  assert.deepEqual(ends, ['a accepted', 'b given-up shutdown', 'c accepted']);
+});
+
+test('what is abandoned ends at once, and its answers are not waited for', async () => {
+  const provider = manual();
+  const { clock, courier, ends } = setUp(provider.send, { concurrency: 1 });
+  courier.add(push('a'));
+  courier.add(push('b'));
+  await clock.advance(0);
+  void courier.stop('hand-back');
+  courier.abandon();
+  assert.deepEqual(ends, ['b handed-back', 'a handed-back']);
+  provider.calls[0]!.answer(accepted);
+  await clock.advance(0);
+  assert.equal(ends.length, 2);
+  assert.equal(clock.pending, 0);
+});
+
+test('random outcomes: every push ends exactly once, and nothing is left', async () => {
+  for (let seed = 1; seed <= 30; seed++) {
+    let state = seed;
+    const next = (below: number) => {
+      state = (Math.imul(state, 1103515245) + 12345) >>> 0;
+      return (state >>> 8) % below;
+    };
+    const kinds = [
+      accepted,
+      accepted,
+      accepted,
+      retry('503'),
+      retry('429', 5_000),
+      retry('quota', 9_000, true),
+      gone('x', 1),
+      refused('y'),
+      misconfigured('z'),
+    ];
+    const { clock, courier, ends } = setUp(async (pushes) => pushes.map(() => kinds[next(kinds.length)]!), {
+      batch: 1 + next(20),
+      concurrency: 1 + next(5),
+      linger: next(2) * 20,
+      maxQueue: 10_000,
+    });
+    for (let index = 0; index < 300; index++) {
+      courier.add(push(`p${index}`, next(4) === 0 ? clock.now() + next(100_000) : 0));
+      if (next(10) === 0) await clock.advance(next(1_000));
+    }
+    await clock.advance(4 * 3_600_000);
+    assert.equal(ends.length, 300, `seed ${seed}`);
+    assert.equal(new Set(ends.map((end) => end.split(' ')[0])).size, 300, `seed ${seed}`);
+    assert.equal(clock.pending, 0, `seed ${seed}`);
+  }
+});
