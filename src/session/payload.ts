@@ -3,6 +3,7 @@
 import { type Bencoded, BencodeError, decode, encode } from '../codec/bencode.ts';
 import { parseJson } from '../codec/json.ts';
 import type { Notification } from './notification.ts';
+import { pythonString } from './python-json.ts';
 import { xchachaDecrypt, xchachaEncrypt } from './sodium.ts';
 
 /** The largest message, in bytes, that goes into a payload; of larger ones the device only learns that they are there. */
@@ -86,21 +87,17 @@ function payloadPlaintext(notification: Notification): Buffer {
 function jsonMetadata(notification: Notification, length: number): string {
   const { account, hash, namespace, timestamp, expiry } = notification;
   return (
-    `{"@": "${account.toString('hex')}", "#": ${pythonString(hash)}, "n": ${namespace}, ` +
+    `{"@": "${account.toString('hex')}", "#": ${hashText(hash)}, "n": ${namespace}, ` +
     `"t": ${timestamp}, "z": ${expiry}, "l": ${length}}`
   );
 }
 
-/** A text as Python's json.dumps writes it: ASCII only. Hashes that are no UTF-8 get replacement characters. */
-function pythonString(utf8: Buffer): string {
-  for (const byte of utf8) {
-    if (byte < 0x20 || byte > 0x7e || byte === 0x22 || byte === 0x5c) return escaped(utf8.toString());
+/** Nearly every hash is base64, which needs no escapes. One that is no UTF-8 gets replacement characters. */
+function hashText(hash: Buffer): string {
+  for (const byte of hash) {
+    if (byte < 0x20 || byte > 0x7e || byte === 0x22 || byte === 0x5c) return pythonString(hash.toString());
   }
-  return `"${utf8.toString('latin1')}"`;
-}
-
-function escaped(text: string): string {
-  return JSON.stringify(text).replace(/[^ -~]/g, (unit) => `\\u${unit.charCodeAt(0).toString(16).padStart(4, '0')}`);
+  return `"${hash.toString('latin1')}"`;
 }
 
 function bodyless({ account, hash, namespace, timestamp, expiry, data }: Notification): Buffer {

@@ -1,0 +1,291 @@
+/**
+ * Onion requests: a client's HTTP request that reaches us through nodes which cannot read it (spec/onionreq.md, sections
+ * 4 and 5). The outer layer is encrypted for our key; inside is the "v4" form of a request.
+ */
+
+import { createCipheriv, createDecipheriv, createHmac, randomBytes } from 'node:crypto';
+import { BencodeError, BencodeReader, encode } from '../codec/bencode.ts';
+import { fromBase32z, fromBase64, fromHex } from '../codec/bytes.ts';
+import { JsonError, parseJson } from '../codec/json.ts';
+import { pythonString } from './python-json.ts';
+import { blake2b, x25519, x25519Public, xchachaDecrypt, xchachaEncrypt } from './sodium.ts';
+
+/** An onion request, or what was inside, that cannot be read. The message is for our log; clients need not know. */
+export class OnionError extends Error {
+  override readonly name = 'OnionError';
+}
+
+/** How the layer for us is encrypted. */
+export type OnionEncryption = 'aes-gcm' | 'xchacha20';
+
+/** Largest onion request, in bytes. */
+export const MAX_ONION_SIZE = 10_485_760;
+
+/** A request that has been decrypted, and the way back to who sent it. */
+export interface OnionRequest {
+  readonly plaintext: Buffer;
+  /** Encrypts the answer: raw bytes that only the sender of the request can read. */
+  reply(plaintext: Uint8Array): Buffer;
+}
+
+/**
+ * Decrypts an onion request: 4 bytes of length, little-endian; as many of ciphertext; JSON that tells the sender's key
+ * and the encryption.
+ *
+ * @param body as it was posted
+ * @param serverSecret our X25519 secret key, 32 bytes
+ * @param random makes the nonce of the reply
+ * @throws OnionError if it is no such request, or not for our key
+ */
+export function decryptOnion(
+  body: Uint8Array,
+  serverSecret: Uint8Array,
+  random: (bytes: number) => Buffer = randomBytes,
+): OnionRequest {
+  const data = Buffer.from(body.buffer, body.byteOffset, body.byteLength);
+  if (data.length > MAX_ONION_SIZE) throw new OnionError('onion request too big');
+  if (data.length < 4) throw new OnionError('onion request too small');
+  const end = 4 + data.readUInt32LE(0);
+  if (end > data.length) throw new OnionError('onion request shorter than it says');
+  const meta = parseMeta(data.subarray(end));
+  const encryption = parseEncryption(meta.enc_type);
+  const clientPublic = parseKey(meta.ephemeral_key);
+  const shared = x25519(serverSecret, clientPublic);
+  if (!shared) throw new OnionError('ephemeral_key is of low order');
+  const key = deriveOnionKey(encryption, shared, clientPublic, x25519Public(serverSecret));
+  const plaintext = open(encryption, key, data.subarray(4, end));
+  return { plaintext, reply: (answer) => seal(encryption, key, answer, random) };
+}
+
+/**
+ * Makes an onion request as a client does, or rather what the last node of its path passes on to the server.
+ *
+ * @param serverPublic the server's X25519 key, 32 bytes
+ * @param random makes the ephemeral secret key (32 bytes), then the nonce
+ * @returns what is to be posted, and what opens the answer (and throws OnionError if that is no answer to it)
+ */
+export function encryptOnion(
+  plaintext: Uint8Array,
+  serverPublic: Uint8Array,
+  encryption: OnionEncryption,
+  random: (bytes: number) => Buffer = randomBytes,
+): { readonly body: Buffer; open(answer: Uint8Array): Buffer } {
+  const clientSecret = random(32);
+  const clientPublic = x25519Public(clientSecret);
+  const shared = x25519(clientSecret, serverPublic);
+  if (!shared) throw new OnionError("the server's key is of low order");
+  const key = deriveOnionKey(encryption, shared, clientPublic, serverPublic);
+  const ciphertext = seal(encryption, key, plaintext, random);
+  const length = Buffer.alloc(4);
+  length.writeUInt32LE(ciphertext.length);
+  // Android never says aes-gcm: it is what the absence of the key means.
+  const enc_type = encryption === 'aes-gcm' ? undefined : encryption;
+  const meta = JSON.stringify({ ephemeral_key: clientPublic.toString('hex'), enc_type });
+  return {
+    body: Buffer.concat([length, ciphertext, Buffer.from(meta)]),
+    open: (answer) => open(encryption, key, answer),
+  };
+}
+
+/**
+ * The key (32 bytes) that both sides encrypt with.
+ *
+ * @param shared what X25519 gives them, 32 bytes
+ * @param clientPublic the client's ephemeral key, 32 bytes
+ * @param serverPublic 32 bytes
+ */
+export function deriveOnionKey(
+  encryption: OnionEncryption,
+  shared: Uint8Array,
+  clientPublic: Uint8Array,
+  serverPublic: Uint8Array,
+): Buffer {
+  if (encryption === 'aes-gcm') return createHmac('sha256', 'LOKI').update(shared).digest();
+  return blake2b(32, Buffer.concat([shared, clientPublic, serverPublic]));
+}
+
+/** A request in v4 form. */
+export interface V4Request {
+  /** In whatever case it came. */
+  readonly method: string;
+  /** Begins with a slash; may hold a query and percent escapes, which are known to be UTF-8. */
+  readonly endpoint: string;
+  /** Names in lower case when read. */
+  readonly headers: Readonly<Record<string, string>>;
+  readonly body: Buffer;
+}
+
+/** A response in v4 form. */
+export interface V4Response {
+  /** HTTP status. */
+  readonly code: number;
+  /** Names in lower case when read, and as written. */
+  readonly headers: Readonly<Record<string, string>>;
+  readonly body: Uint8Array;
+}
+
+/**
+ * Reads a v4 request: a bencoded list of its metadata in JSON and, perhaps, its body. A single stray byte in place of
+ * the body is ignored, as by the original.
+ *
+ * @returns `body` is a view of `plaintext`
+ * @throws OnionError if it is no such request
+ */
+export function parseV4Request(plaintext: Uint8Array): V4Request {
+  const [metadata, body] = parseParts(plaintext);
+  const meta = parseMeta(metadata);
+  const { method, endpoint } = meta;
+  if (typeof method !== 'string') throw new OnionError('v4 request without method');
+  if (typeof endpoint !== 'string' || !endpoint.startsWith('/')) throw new OnionError('v4 request without endpoint');
+  try {
+    decodeURIComponent(endpoint);
+  } catch (error) {
+    throw new OnionError('v4 request with an endpoint that is not UTF-8', { cause: error });
+  }
+  return { method, endpoint, headers: parseHeaders(meta.headers), body: body ?? Buffer.alloc(0) };
+}
+
+/** Writes a v4 request as a client does. */
+export function encodeV4Request(request: Omit<V4Request, 'body'> & { readonly body?: Uint8Array }): Buffer {
+  const { method, endpoint, headers, body } = request;
+  const metadata = JSON.stringify({ endpoint, method, headers });
+  return encode(body ? [metadata, body] : [metadata]);
+}
+
+/**
+ * Reads a v4 response as strictly as a client does: both parts must be there.
+ *
+ * @throws OnionError if it is no such response
+ */
+export function parseV4Response(plaintext: Uint8Array): V4Response & { readonly body: Buffer } {
+  const [metadata, body] = parseParts(plaintext);
+  const { code, headers } = parseMeta(metadata);
+  if (!body) throw new OnionError('v4 response without body');
+  if (typeof code !== 'number' || !Number.isInteger(code)) throw new OnionError('v4 response without code');
+  return { code, headers: parseHeaders(headers), body };
+}
+
+/** Writes a v4 response as the original's Python does: header names in lower case, `content-length` left out. */
+export function encodeV4Response(response: V4Response): Buffer {
+  const headers = Object.entries(response.headers)
+    .map(([name, value]) => [name.toLowerCase(), value] as const)
+    .filter(([name]) => name !== 'content-length')
+    .map(([name, value]) => `${pythonString(name)}: ${pythonString(value)}`);
+  return encode([`{"code": ${response.code}, "headers": {${headers.join(', ')}}}`, response.body]);
+}
+
+type Meta = Record<string, unknown>;
+
+function parseMeta(data: Uint8Array): Meta {
+  let value: unknown;
+  try {
+    value = parseJson(data);
+  } catch (error) {
+    if (!(error instanceof JsonError)) throw error;
+    throw new OnionError('metadata is not JSON', { cause: error });
+  }
+  if (typeof value !== 'object' || value === null || Array.isArray(value)) {
+    throw new OnionError('metadata is not an object');
+  }
+  return value as Meta;
+}
+
+function parseEncryption(type: unknown): OnionEncryption {
+  switch (type) {
+    case undefined:
+    case 'aes-gcm':
+    case 'gcm':
+      return 'aes-gcm';
+    case 'xchacha20':
+    case 'xchacha20-poly1305':
+      return 'xchacha20';
+    default:
+      throw new OnionError('unknown enc_type');
+  }
+}
+
+/** The encodings are told apart by their lengths. */
+function parseKey(text: unknown): Buffer {
+  if (typeof text !== 'string') throw new OnionError('no ephemeral_key');
+  let key: Buffer | undefined;
+  if (Buffer.byteLength(text) === 32) key = Buffer.from(text);
+  else if (text.length === 64) key = fromHex(text);
+  else if (text.length === 43 || text.length === 44) key = fromBase64(text);
+  else if (text.length === 52) key = fromBase32z(text);
+  if (key?.length !== 32) throw new OnionError('ephemeral_key is no key');
+  return key;
+}
+
+const GCM_IV = 12;
+const XCHACHA_NONCE = 24;
+const TAG = 16;
+
+/** Nonce, ciphertext and tag, one after the other. */
+function seal(
+  encryption: OnionEncryption,
+  key: Buffer,
+  plaintext: Uint8Array,
+  random: (bytes: number) => Buffer,
+): Buffer {
+  if (encryption === 'xchacha20') {
+    const nonce = random(XCHACHA_NONCE);
+    return Buffer.concat([nonce, xchachaEncrypt(plaintext, nonce, key)]);
+  }
+  const iv = random(GCM_IV);
+  const cipher = createCipheriv('aes-256-gcm', key, iv);
+  return Buffer.concat([iv, cipher.update(plaintext), cipher.final(), cipher.getAuthTag()]);
+}
+
+function open(encryption: OnionEncryption, key: Buffer, data: Uint8Array): Buffer {
+  const plaintext = encryption === 'xchacha20' ? openXchacha(key, data) : openGcm(key, data);
+  if (!plaintext) throw new OnionError('does not decrypt');
+  return plaintext;
+}
+
+function openXchacha(key: Buffer, data: Uint8Array): Buffer | undefined {
+  if (data.length < XCHACHA_NONCE + TAG) return undefined;
+  return xchachaDecrypt(data.subarray(XCHACHA_NONCE), data.subarray(0, XCHACHA_NONCE), key);
+}
+
+function openGcm(key: Buffer, data: Uint8Array): Buffer | undefined {
+  if (data.length < GCM_IV + TAG) return undefined;
+  const end = data.length - TAG;
+  const decipher = createDecipheriv('aes-256-gcm', key, data.subarray(0, GCM_IV), { authTagLength: TAG });
+  decipher.setAuthTag(data.subarray(end));
+  const plaintext = decipher.update(data.subarray(GCM_IV, end));
+  try {
+    decipher.final();
+  } catch {
+    return undefined; // the tag does not fit
+  }
+  return plaintext;
+}
+
+/** The one or two strings of a v4 list. */
+function parseParts(plaintext: Uint8Array): [metadata: Buffer, body: Buffer | undefined] {
+  const end = plaintext.length - 1;
+  if (plaintext[0] !== 0x6c || plaintext[end] !== 0x65) throw new OnionError('v4: not a list');
+  try {
+    const reader = new BencodeReader(plaintext.subarray(0, end), 1);
+    const metadata = reader.string();
+    if (end - reader.offset <= 1) return [metadata, undefined];
+    const body = reader.string();
+    reader.expectDone();
+    return [metadata, body];
+  } catch (error) {
+    if (!(error instanceof BencodeError)) throw error;
+    throw new OnionError('v4: not a list of one or two strings', { cause: error });
+  }
+}
+
+function parseHeaders(headers: unknown): Record<string, string> {
+  if (headers === undefined) return {};
+  if (typeof headers !== 'object' || headers === null || Array.isArray(headers)) {
+    throw new OnionError('v4: headers are not an object');
+  }
+  const entries = Object.entries(headers).map(([name, value]): [string, string] => {
+    if (typeof value !== 'string') throw new OnionError('v4: header is not a string');
+    return [name.toLowerCase(), value];
+  });
+  return Object.fromEntries(entries);
+}
