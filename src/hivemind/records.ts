@@ -1,0 +1,348 @@
+import { Arena } from './arena.ts';
+import type { DeviceRow } from './device.ts';
+
+/** The words at the head of a record. First three double links, of which each leads through the records that have something in common. */
+export const Link = { ACCOUNT: 0, DEVICE: 2, TIME: 4 } as const;
+export type Link = (typeof Link)[keyof typeof Link];
+/** The account's id. */
+const ACCOUNT = 6;
+/** Unix seconds. */
+const SIGNED_AT = 7;
+const CONFIRMED_AT = 8;
+/** Number of the service (16 bits), bytes of the service id (16 bits). */
+const NAMES = 9;
+/** Bytes of the namespaces, and the flags. */
+const NAMESPACES = 10;
+/** Bytes of the service data + 1; 0 for none. */
+const SERVICE_DATA = 11;
+const HEAD = 12 * 4;
+
+const HAS_SESSION_KEY = 2 ** 31;
+const HAS_SUBACCOUNT = 2 ** 30;
+const WANTS_DATA = 2 ** 29;
+const LENGTH = 2 ** 24 - 1;
+
+const ENC_KEY = 32;
+const SIGNATURE = 64;
+const SESSION_KEY = 32;
+const SUBACCOUNT = 64 + 36;
+
+const I = 0x69;
+const E = 0x65;
+const MINUS = 0x2d;
+
+/**
+ * Subscriptions in packed memory, each a record of {@link HEAD} bytes, then the encryption key, the signature, the session key, the subaccount's
+ * signature and tag, the namespaces as they go to the storage servers (`i0ei3e`), the service id and the service data.
+ * About 340 bytes for a Session account and a token of 150 characters.
+ */
+export class Records {
+  readonly #arena = new Arena();
+
+  get reserved(): number {
+    return this.#arena.reserved;
+  }
+
+  get inUse(): number {
+    return this.#arena.inUse;
+  }
+
+  /** @param serviceId the first `size` bytes are its UTF-8 */
+  write(
+    row: DeviceRow,
+    confirmedAt: number,
+    account: number,
+    service: number,
+    serviceId: Buffer,
+    size: number,
+  ): number {
+    const namespacesSize = encodeNamespaces(row.namespaces);
+    const dataSize = row.serviceData?.length ?? 0;
+    const length =
+      HEAD +
+      ENC_KEY +
+      SIGNATURE +
+      (row.sessionEd25519 ? SESSION_KEY : 0) +
+      (row.subaccount ? SUBACCOUNT : 0) +
+      namespacesSize +
+      size +
+      dataSize;
+    const ref = this.#arena.alloc(length);
+    const words = this.#arena.words(ref);
+    const head = this.#arena.offset(ref) / 4;
+    words.fill(0, head, head + ACCOUNT);
+    words[head + ACCOUNT] = account;
+    words[head + SIGNED_AT] = row.signedAt;
+    words[head + CONFIRMED_AT] = confirmedAt;
+    words[head + NAMES] = (service << 16) | size;
+    words[head + NAMESPACES] =
+      namespacesSize +
+      (row.sessionEd25519 ? HAS_SESSION_KEY : 0) +
+      (row.subaccount ? HAS_SUBACCOUNT : 0) +
+      (row.wantData ? WANTS_DATA : 0);
+    words[head + SERVICE_DATA] = row.serviceData ? dataSize + 1 : 0;
+
+    const bytes = this.#arena.bytes(ref);
+    let at = this.#arena.offset(ref) + HEAD;
+    const put = (part: Buffer, count: number) => {
+      at = copyBytes(bytes, at, part, 0, count);
+    };
+    put(row.encKey, ENC_KEY);
+    put(row.signature, SIGNATURE);
+    if (row.sessionEd25519) put(row.sessionEd25519, SESSION_KEY);
+    if (row.subaccount) {
+      put(row.subaccount.signature, 64);
+      put(row.subaccount.tag, 36);
+    }
+    put(encoded, namespacesSize);
+    put(serviceId, size);
+    if (row.serviceData) put(row.serviceData, dataSize);
+    return ref;
+  }
+
+  free(ref: number): void {
+    this.#arena.free(ref);
+  }
+
+  next(ref: number, link: Link): number {
+    return this.#word(ref, link);
+  }
+
+  /** Puts a record at the front of a list. */
+  link(ref: number, link: Link, first: number): void {
+    this.#setWord(ref, link, first);
+    this.#setWord(ref, link + 1, 0);
+    if (first !== 0) this.#setWord(first, link + 1, ref);
+  }
+
+  /** Takes a record out of a list; gives the list's new first record if it was the first, else -1. */
+  unlink(ref: number, link: Link): number {
+    const next = this.#word(ref, link);
+    const previous = this.#word(ref, link + 1);
+    if (next !== 0) this.#setWord(next, link + 1, previous);
+    if (previous === 0) return next;
+    this.#setWord(previous, link, next);
+    return -1;
+  }
+
+  account(ref: number): number {
+    return this.#word(ref, ACCOUNT);
+  }
+
+  signedAt(ref: number): number {
+    return this.#word(ref, SIGNED_AT);
+  }
+
+  confirmedAt(ref: number): number {
+    return this.#word(ref, CONFIRMED_AT);
+  }
+
+  service(ref: number): number {
+    return this.#word(ref, NAMES) >>> 16;
+  }
+
+  wantsData(ref: number): boolean {
+    return (this.#word(ref, NAMESPACES) & WANTS_DATA) !== 0;
+  }
+
+  hasSessionKey(ref: number): boolean {
+    return (this.#word(ref, NAMESPACES) & HAS_SESSION_KEY) !== 0;
+  }
+
+  hasSubaccount(ref: number): boolean {
+    return (this.#word(ref, NAMESPACES) & HAS_SUBACCOUNT) !== 0;
+  }
+
+  /** What the offsets below count in. */
+  bytes(ref: number): Buffer {
+    return this.#arena.bytes(ref);
+  }
+
+  encKeyAt(ref: number): number {
+    return this.#arena.offset(ref) + HEAD;
+  }
+
+  signatureAt(ref: number): number {
+    return this.encKeyAt(ref) + ENC_KEY;
+  }
+
+  sessionKeyAt(ref: number): number {
+    return this.signatureAt(ref) + SIGNATURE;
+  }
+
+  /** Where the subaccount's signature (64 bytes) and tag (36) begin. */
+  subaccountAt(ref: number): number {
+    return this.sessionKeyAt(ref) + (this.hasSessionKey(ref) ? SESSION_KEY : 0);
+  }
+
+  /** Where the namespaces begin, as bencoded integers without the list around them. */
+  namespacesAt(ref: number): number {
+    return this.subaccountAt(ref) + (this.hasSubaccount(ref) ? SUBACCOUNT : 0);
+  }
+
+  namespacesSize(ref: number): number {
+    return this.#word(ref, NAMESPACES) & LENGTH;
+  }
+
+  serviceIdAt(ref: number): number {
+    return this.namespacesAt(ref) + this.namespacesSize(ref);
+  }
+
+  serviceIdSize(ref: number): number {
+    return this.#word(ref, NAMES) & 0xffff;
+  }
+
+  /** Text and bytes below are copies, which may be kept. */
+  serviceId(ref: number): string {
+    const at = this.serviceIdAt(ref);
+    return this.bytes(ref).toString('utf8', at, at + this.serviceIdSize(ref));
+  }
+
+  serviceData(ref: number): Buffer | null {
+    const size = this.#word(ref, SERVICE_DATA) - 1;
+    return size < 0 ? null : this.#copy(ref, this.serviceIdAt(ref) + this.serviceIdSize(ref), size);
+  }
+
+  encKey(ref: number): Buffer {
+    return this.#copy(ref, this.encKeyAt(ref), ENC_KEY);
+  }
+
+  /** The first 48 bits of the signature, which stand for it: two that share them would have to be searched for among 2^24. */
+  signatureRef(ref: number): number {
+    const bytes = this.bytes(ref);
+    const at = this.signatureAt(ref);
+    const high = (bytes[at]! << 16) | (bytes[at + 1]! << 8) | bytes[at + 2]!;
+    return high * 2 ** 24 + ((bytes[at + 3]! << 16) | (bytes[at + 4]! << 8) | bytes[at + 5]!);
+  }
+
+  hasNamespace(ref: number, namespace: number): boolean {
+    const bytes = this.bytes(ref);
+    const start = this.namespacesAt(ref);
+    const end = start + this.namespacesSize(ref);
+    for (let at = start; at < end; ) {
+      let value = 0;
+      const negative = bytes[++at] === MINUS;
+      if (negative) at++;
+      for (; bytes[at] !== E; at++) value = value * 10 + bytes[at]! - 0x30;
+      at++;
+      if (negative) value = -value;
+      if (value >= namespace) return value === namespace;
+    }
+    return false;
+  }
+
+  /** The whole row, in memory of its own. */
+  row(ref: number, account: Buffer, service: string): DeviceRow {
+    const subaccountAt = this.subaccountAt(ref);
+    const namespacesAt = this.namespacesAt(ref);
+    return {
+      account,
+      sessionEd25519: this.hasSessionKey(ref) ? this.#copy(ref, this.sessionKeyAt(ref), SESSION_KEY) : null,
+      subaccount: this.hasSubaccount(ref)
+        ? { signature: this.#copy(ref, subaccountAt, 64), tag: this.#copy(ref, subaccountAt + 64, 36) }
+        : null,
+      signature: this.#copy(ref, this.signatureAt(ref), SIGNATURE),
+      signedAt: this.signedAt(ref),
+      wantData: this.wantsData(ref),
+      encKey: this.encKey(ref),
+      service,
+      serviceId: this.serviceId(ref),
+      serviceData: this.serviceData(ref),
+      namespaces: decodeNamespaces(
+        this.bytes(ref).toString('latin1', namespacesAt, namespacesAt + this.namespacesSize(ref)),
+      ),
+    };
+  }
+
+  #word(ref: number, word: number): number {
+    return this.#arena.words(ref)[this.#arena.offset(ref) / 4 + word]!;
+  }
+
+  #setWord(ref: number, word: number, value: number): void {
+    this.#arena.words(ref)[this.#arena.offset(ref) / 4 + word] = value;
+  }
+
+  #copy(ref: number, at: number, size: number): Buffer {
+    const copy = Buffer.allocUnsafe(size);
+    this.bytes(ref).copy(copy, 0, at, at + size);
+    return copy;
+  }
+}
+
+/** Room for all 65,536 namespaces, as long as they can get. */
+const encoded = Buffer.alloc(65_536 * 'i-32768e'.length);
+
+/** Writes the namespaces as bencoded integers to {@link encoded}; gives their size. */
+function encodeNamespaces(namespaces: readonly number[]): number {
+  let at = 0;
+  for (const namespace of namespaces) {
+    encoded[at++] = I;
+    if (namespace < 0) encoded[at++] = MINUS;
+    let value = Math.abs(namespace);
+    const end = at + digits(value);
+    for (let n = end - 1; n >= at; n--) {
+      encoded[n] = 0x30 + (value % 10);
+      value = Math.floor(value / 10);
+    }
+    at = end;
+    encoded[at++] = E;
+  }
+  return at;
+}
+
+/** How many decimal digits a number has that is not negative. */
+export function digits(value: number): number {
+  let count = 1;
+  for (; value >= 10; value = Math.floor(value / 10)) count++;
+  return count;
+}
+
+function decodeNamespaces(text: string): number[] {
+  const list: number[] = [];
+  for (let at = 0; at < text.length; ) {
+    const end = text.indexOf('e', at);
+    list.push(Number(text.slice(at + 1, end)));
+    at = end + 1;
+  }
+  return list;
+}
+
+/** Whether the encoded namespaces `b` are all among `a`. Both are ascending. */
+export function includesNamespaces(
+  a: Buffer,
+  aStart: number,
+  aEnd: number,
+  b: Buffer,
+  bStart: number,
+  bEnd: number,
+): boolean {
+  // Item by item: each one of `b` is sought from where the last was found.
+  let at = aStart;
+  for (let from = bStart; from < bEnd; ) {
+    let to = from + 1;
+    while (b[to] !== E) to++;
+    const size = to + 1 - from;
+    for (; at < aEnd; at = after(a, at)) if (sameItem(a, at, b, from, size)) break;
+    if (at >= aEnd) return false;
+    at += size;
+    from = to + 1;
+  }
+  return true;
+}
+
+function after(bytes: Buffer, at: number): number {
+  while (bytes[at] !== E) at++;
+  return at + 1;
+}
+
+function sameItem(a: Buffer, aAt: number, b: Buffer, bAt: number, size: number): boolean {
+  for (let n = 0; n < size; n++) if (a[aAt + n] !== b[bAt + n]) return false;
+  return true;
+}
+
+/** Copies `size` bytes; gives the place behind them. For few bytes a loop is faster than a call of `copy`. */
+export function copyBytes(to: Buffer, at: number, from: Buffer, start: number, size: number): number {
+  if (size > 100) from.copy(to, at, start, start + size);
+  else for (let n = 0; n < size; n++) to[at + n] = from[start + n]!;
+  return at + size;
+}

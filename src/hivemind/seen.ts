@@ -1,0 +1,167 @@
+import type { Clock } from '../clock.ts';
+import { SipHash } from './siphash.ts';
+
+/** A power of two. Each table grows by itself, so that no single entry pays for the whole filter. */
+const TABLES = 256;
+const FIRST_SLOTS = 16;
+/** Of one generation. More than 6,000 new messages a second for ten minutes; then a generation ends before its time. */
+const MAX_ENTRIES = 4_000_000;
+/** Message hashes have at most 99 bytes, service ids 999. */
+const SCRATCH = 2048;
+const MESSAGE = 1;
+const DEVICE = 2;
+
+/**
+ * What was pushed lately, so that it is pushed once: a message arrives from each member of its swarm, and later copies may follow.
+ *
+ * Two generations of 64-bit keyed fingerprints: what is added goes to the current one; after each lifetime the current becomes the previous, whose entries are
+ * forgotten. So an entry lives for one to two lifetimes (spec/hivemind.md, section 2). An entry costs 8 bytes a slot, 11 to 21 bytes in all; two
+ * full generations of {@link MAX_ENTRIES} take 128 MB. In a million entries a look-up errs once in 10^13.
+ */
+export class Seen {
+  /** Milliseconds after which the generations change; may be set anew at any time. */
+  lifetime: number;
+  readonly #clock: Clock;
+  readonly #hash: SipHash;
+  #current = new Fingerprints();
+  #previous = new Fingerprints();
+  #rotatedAt: number;
+  readonly #scratch = Buffer.alloc(SCRATCH);
+
+  /**
+   * @param options.random gives the key: hashes are chosen by strangers
+   * @param options.lifetime milliseconds
+   */
+  constructor(options: { clock: Clock; random: (bytes: number) => Buffer; lifetime: number }) {
+    this.#clock = options.clock;
+    this.#hash = new SipHash(options.random(8));
+    this.lifetime = options.lifetime;
+    this.#rotatedAt = options.clock.monotonic();
+  }
+
+  /** Entries in both generations. */
+  get size(): number {
+    return this.#current.size + this.#previous.size;
+  }
+
+  /** Whether this message of this account was added lately. The same hash in another namespace is another message. */
+  hasMessage(account: Uint8Array, namespace: number, hash: Uint8Array): boolean {
+    return this.#has(this.#message(account, namespace, hash));
+  }
+
+  addMessage(account: Uint8Array, namespace: number, hash: Uint8Array): void {
+    this.#add(this.#message(account, namespace, hash));
+  }
+
+  /**
+   * Whether a message with this hash was pushed to this device lately. Its account and namespace are no part of it, and nothing stands between the parts
+   * (test/vectors/notifier-push.json, `filter`).
+   */
+  hasDevice(service: string, serviceId: string, hash: Uint8Array): boolean {
+    return this.#has(this.#device(service, serviceId, hash));
+  }
+
+  addDevice(service: string, serviceId: string, hash: Uint8Array): void {
+    this.#add(this.#device(service, serviceId, hash));
+  }
+
+  #message(account: Uint8Array, namespace: number, hash: Uint8Array): number {
+    const scratch = this.#scratch;
+    scratch[0] = MESSAGE;
+    scratch.writeInt16LE(namespace, 1);
+    return this.#fingerprint(append(scratch, append(scratch, 3, account), hash));
+  }
+
+  #device(service: string, serviceId: string, hash: Uint8Array): number {
+    const scratch = this.#scratch;
+    scratch[0] = DEVICE;
+    let end = 1 + scratch.write(service, 1);
+    end += scratch.write(serviceId, end);
+    return this.#fingerprint(append(scratch, end, hash));
+  }
+
+  #fingerprint(size: number): number {
+    return this.#hash.bytes(this.#scratch, 0, size);
+  }
+
+  #has(low: number): boolean {
+    this.#rotate();
+    const high = this.#hash.high;
+    return this.#current.has(low, high) || this.#previous.has(low, high);
+  }
+
+  #add(low: number): void {
+    this.#rotate();
+    this.#current.add(low, this.#hash.high);
+  }
+
+  #rotate(): void {
+    const now = this.#clock.monotonic();
+    const age = now - this.#rotatedAt;
+    if (age < this.lifetime && this.#current.size < MAX_ENTRIES) return;
+    // Nobody asked for so long that the current generation is past its time as well.
+    this.#previous = age < 2 * this.lifetime ? this.#current : new Fingerprints();
+    this.#current = new Fingerprints();
+    this.#rotatedAt = now;
+  }
+}
+
+function append(to: Buffer, at: number, bytes: Uint8Array): number {
+  const size = Math.min(bytes.length, to.length - at);
+  for (let n = 0; n < size; n++) to[at + n] = bytes[n]!;
+  return at + size;
+}
+
+/** A set of 64-bit numbers in two halves. Slots of two words; 0, 0 is an empty one, and the number 0 counts as 1. */
+class Fingerprints {
+  readonly #tables: Uint32Array[] = [];
+  readonly #counts = new Uint32Array(TABLES);
+  size = 0;
+
+  constructor() {
+    for (let n = 0; n < TABLES; n++) this.#tables.push(new Uint32Array(FIRST_SLOTS * 2));
+  }
+
+  has(low: number, high: number): boolean {
+    return find(this.#tables[low & (TABLES - 1)]!, low || 1, high) < 0;
+  }
+
+  add(low: number, high: number): void {
+    const which = low & (TABLES - 1);
+    let table = this.#tables[which]!;
+    low ||= 1;
+    let slot = find(table, low, high);
+    if (slot < 0) return;
+    if ((this.#counts[which]! + 1) * 8 > table.length * 3) {
+      table = grow(table);
+      this.#tables[which] = table;
+      slot = find(table, low, high);
+    }
+    table[slot] = low;
+    table[slot + 1] = high;
+    this.#counts[which]!++;
+    this.size++;
+  }
+}
+
+/** The empty slot where that number belongs; -1 if it is there. */
+function find(table: Uint32Array, low: number, high: number): number {
+  const last = table.length - 1;
+  for (let at = (high << 1) & last; ; at = (at + 2) & last) {
+    const here = table[at]!;
+    if (here === 0) return at;
+    if (here === low && table[at + 1] === high) return -1;
+  }
+}
+
+function grow(from: Uint32Array): Uint32Array {
+  const to = new Uint32Array(from.length * 2);
+  for (let at = 0; at < from.length; at += 2) {
+    const low = from[at]!;
+    if (low === 0) continue;
+    const slot = find(to, low, from[at + 1]!);
+    to[slot] = low;
+    to[slot + 1] = from[at + 1]!;
+  }
+  return to;
+}
