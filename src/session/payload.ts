@@ -119,18 +119,34 @@ function bodyless({ account, hash, namespace, timestamp, expiry, data }: Notific
 
 /** From JSON, or from the dictionary of a payload without message. */
 function readMetadata(value: Bencoded | undefined): PayloadMetadata {
-  let fields: Record<string, unknown>;
-  if (value instanceof Map) fields = Object.fromEntries(value);
-  else if (Buffer.isBuffer(value)) fields = parseJson(value) as Record<string, unknown>;
-  else throw new BencodeError('Invalid payload: no metadata');
-  const text = (part: unknown) => (Buffer.isBuffer(part) ? part.toString() : (part as string));
-  return {
-    account: text(fields['@']),
-    hash: text(fields['#']),
-    namespace: fields.n as number,
-    timestamp: fields.t as number | bigint,
-    expiry: fields.z as number | bigint,
-    length: fields.l as number | undefined,
-    tooBig: Boolean(fields.B),
+  const fields = value instanceof Map ? value : new Map(Object.entries(metadataJson(value)));
+  const text = (key: string): string => {
+    const part = fields.get(key);
+    if (typeof part !== 'string' && !Buffer.isBuffer(part)) throw badMetadata(key);
+    return part.toString();
   };
+  const integer = (key: string): number | bigint => {
+    const part = fields.get(key);
+    if (typeof part !== 'number' && typeof part !== 'bigint') throw badMetadata(key);
+    return part;
+  };
+  return {
+    account: text('@'),
+    hash: text('#'),
+    namespace: Number(integer('n')),
+    timestamp: integer('t'),
+    expiry: integer('z'),
+    length: fields.has('l') ? Number(integer('l')) : undefined,
+    tooBig: Boolean(fields.get('B')),
+  };
+}
+
+function metadataJson(value: Bencoded | undefined): object {
+  const json = Buffer.isBuffer(value) ? parseJson(value) : null;
+  if (typeof json !== 'object' || json === null) throw new BencodeError('Invalid payload: no metadata');
+  return json;
+}
+
+function badMetadata(key: string): BencodeError {
+  return new BencodeError(`Invalid payload: missing or wrong metadata ${JSON.stringify(key)}`);
 }

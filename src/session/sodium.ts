@@ -64,9 +64,10 @@ export function x25519Public(secretKey: Uint8Array): Buffer {
  * @returns undefined if the public key is not 32 bytes or of low order, so that the result would be all zeros
  */
 export function x25519(secretKey: Uint8Array, publicKey: Uint8Array): Buffer | undefined {
+  const privateKey = privateKeyObject(secretKey);
   if (publicKey.length !== 32) return undefined;
   try {
-    return diffieHellman({ privateKey: privateKeyObject(secretKey), publicKey: publicKeyObject(publicKey) });
+    return diffieHellman({ privateKey, publicKey: publicKeyObject(publicKey) });
   } catch {
     return undefined; // OpenSSL refuses to derive zeros
   }

@@ -1,0 +1,156 @@
+import assert from 'node:assert/strict';
+import { describe, it } from 'node:test';
+import { BencodeError, decode, encode } from '../../src/codec/bencode.ts';
+import { decodeMonitor, encodeMonitor, parseMonitorReply } from '../../src/session/monitor.ts';
+import { parseSubscribe } from '../../src/session/request.ts';
+import { isNewer, isSame, type Subscription } from '../../src/session/subscription.ts';
+import { fuzz } from '../support/fuzz.ts';
+import { vectors } from '../support/vectors.ts';
+
+interface Dict {
+  kind: string;
+  pubkey: string;
+  namespaces: number[];
+  data: boolean;
+  sig_ts: number;
+  signature: string;
+  session_ed25519?: string;
+  subaccount?: string;
+  subaccount_sig?: string;
+  hex: string;
+}
+
+const file = vectors<{
+  now: number;
+  live: { name: string; subscription: Record<string, unknown>; requests_hex: string[] }[];
+  dicts: Dict[];
+}>('monitor-request.json');
+
+const hex = (text: string) => Buffer.from(text, 'hex');
+
+describe('encodeMonitor', () => {
+  it('is checked against every case of the vectors', () => {
+    assert.deepEqual([file.live.length, file.dicts.length], [13, 64]);
+  });
+
+  // The last three are devices of one account, and each request holds all that the account has.
+  const stored = new Map<string, Subscription[]>();
+  for (const { name, subscription, requests_hex } of file.live) {
+    const parsed = parseSubscribe(subscription, file.now, () => true);
+    const id = parsed.account.toString('hex');
+    // The original keeps a subscription that is the same as one before, if neither has a subaccount: ours does not.
+    const duplicate = name.startsWith('third device, identical settings to the first');
+    const before = stored.get(id) ?? [];
+    const all = [...before, parsed];
+    stored.set(id, all);
+    it(`writes what the original sent: ${name}`, () => {
+      const requests = requests_hex.map(hex);
+      assert.equal(requests.length, 1);
+      const ours = all.map((element) => encodeMonitor(element).toString('latin1')).sort();
+      const theirs = (decode(requests[0]!) as []).map((element) => encode(element).toString('latin1')).sort();
+      assert.deepEqual(ours, theirs);
+      assert.equal(
+        before.some((element) => isSame(element, parsed) && !isNewer(parsed, element)),
+        duplicate,
+      );
+    });
+  }
+
+  for (const [index, dict] of file.dicts.entries()) {
+    it(`writes dict ${index}: ${dict.kind}, ${dict.namespaces.length} namespaces, ${dict.data ? 'with' : 'no'} data`, () => {
+      const subscription: Subscription = {
+        account: hex(dict.pubkey),
+        sessionEd25519: dict.session_ed25519 === undefined ? null : hex(dict.session_ed25519),
+        subaccount: dict.subaccount ? { tag: hex(dict.subaccount), signature: hex(dict.subaccount_sig!) } : null,
+        namespaces: dict.namespaces,
+        wantData: dict.data,
+        signedAt: dict.sig_ts,
+        signature: hex(dict.signature),
+      };
+      assert.equal(encodeMonitor(subscription).toString('hex'), dict.hex);
+      assert.deepEqual(decodeMonitor(hex(dict.hex)), subscription);
+    });
+  }
+});
+
+describe('decodeMonitor', () => {
+  it('refuses what is no monitor request', () => {
+    const good = { n: [0], p: Buffer.alloc(33, 3), s: Buffer.alloc(64), t: 1 };
+    decodeMonitor(encode(good));
+    const wrong = [
+      'x',
+      { ...good, p: Buffer.alloc(32) },
+      { ...good, p: undefined },
+      { ...good, P: Buffer.alloc(32, 9) },
+      { ...good, p: undefined, P: Buffer.alloc(32) },
+      { ...good, S: Buffer.alloc(64) },
+      { ...good, T: Buffer.alloc(36) },
+      { ...good, n: 0 },
+      { ...good, n: ['0'] },
+      { ...good, t: 'x' },
+      { ...good, s: Buffer.alloc(63) },
+    ];
+    for (const value of wrong) assert.throws(() => decodeMonitor(encode(value)), BencodeError);
+  });
+});
+
+describe('parseMonitorReply', () => {
+  const ok = 'd7:successi1ee';
+  const bad = 'd7:errcodei5e5:error29:Signature verification failede';
+  const parse = (text: string, expected: number) => parseMonitorReply(Buffer.from(text), expected);
+
+  it('gives a result for each element, in order', () => {
+    assert.deepEqual(parse(`l${ok}${bad}${ok}e`, 3), [
+      { code: 0 },
+      { code: 5, error: 'Signature verification failed' },
+      { code: 0 },
+    ]);
+    assert.deepEqual(parse('le', 0), []);
+  });
+
+  it('reads a success that is written otherwise, and passes over what it does not know', () => {
+    assert.deepEqual(parse('ld1:ali1ee7:successi1ee' + 'd7:errcodei2e4:junk0:ee', 2), [{ code: 0 }, { code: 2 }]);
+  });
+
+  it('gives an error of the whole request for each subscription', () => {
+    const refused = { code: 5, error: 'Signature verification failed' };
+    assert.deepEqual(parse(bad, 3), [refused, refused, refused]);
+    assert.deepEqual(parse(ok, 1), [{ code: 0 }]);
+  });
+
+  it('refuses answers that do not fit the question', () => {
+    assert.throws(() => parse(ok, 2), BencodeError);
+    assert.throws(() => parse(`l${ok}e`, 2), /1 for 2/);
+    assert.throws(() => parse(`l${ok.repeat(100_000)}e`, 2), /more for 2/);
+    assert.throws(() => parse(`l${ok}ex`, 1), BencodeError);
+    assert.throws(() => parse(`${ok}x`, 1), BencodeError);
+    for (const text of [
+      '',
+      'i1e',
+      '1:x',
+      'e',
+      'lde',
+      'ldee',
+      'li1ee',
+      'ld7:successi0eee',
+      'ld7:errcode1:5ee',
+      'ld5:errori5eee',
+    ]) {
+      assert.throws(() => parse(text, 1), BencodeError, text);
+    }
+  });
+
+  it('refuses an answer that is cut anywhere, and never throws anything else', () => {
+    const intact = Buffer.from(`l${ok}${bad}${ok}e`);
+    for (let length = 0; length < intact.length; length++) {
+      assert.throws(() => parseMonitorReply(intact.subarray(0, length), 3), BencodeError);
+    }
+    fuzz(10_000, (random) => {
+      try {
+        assert.equal(parseMonitorReply(random.damage(intact), 3).length, 3);
+      } catch (error) {
+        assert.ok(error instanceof BencodeError);
+      }
+    });
+  });
+});

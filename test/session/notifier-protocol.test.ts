@@ -1,0 +1,109 @@
+import assert from 'node:assert/strict';
+import { describe, it } from 'node:test';
+import { BencodeError } from '../../src/codec/bencode.ts';
+import {
+  decodeDeviceGone,
+  decodePushReport,
+  decodeRegistration,
+  decodeSealedPushes,
+  encodeDeviceGone,
+  encodePushReport,
+  encodeRegistration,
+  encodeSealedPushes,
+} from '../../src/session/notifier-protocol.ts';
+import { fuzz } from '../support/fuzz.ts';
+
+const registration = { service: 'apns', instance: Buffer.from([0, 255, 7]), window: 1000 };
+const pushes = [
+  {
+    id: 7,
+    serviceId: 'token ü',
+    serviceData: null,
+    expiry: 1_701_000_000_000,
+    payload: Buffer.from([0, 1]),
+    wantsAnswer: false,
+  },
+  {
+    id: 2 ** 50,
+    serviceId: 'x',
+    serviceData: Buffer.alloc(0),
+    expiry: 2n ** 63n - 1n,
+    payload: Buffer.alloc(0),
+    wantsAnswer: true,
+  },
+];
+const report = {
+  service: 'firebase',
+  accepted: [1, 2],
+  refused: [3],
+  handedBack: [4],
+  answers: [[2, 'HTTP 200 ✓'] as const],
+};
+const quiet = { service: 'firebase', accepted: [], refused: [], handedBack: [], answers: [] };
+const gone = { service: 'apns', serviceId: 'token', time: 1_700_000_000_000, reason: 'Unregistered' };
+
+describe('the protocol between hivemind and notifiers', () => {
+  it('writes each message with the agreed keys', () => {
+    assert.equal(encodeRegistration(registration).toString('latin1'), 'd1:i3:\x00\xff\x071:s4:apns1:wi1000ee');
+    assert.equal(encodeRegistration({ service: 'apns', instance: Buffer.from('i') }).toString(), 'd1:i1:i1:s4:apnse');
+    assert.equal(
+      encodeSealedPushes(pushes).toString('latin1'),
+      'ld1:d8:token \xc3\xbc1:ei1701000000000e1:ii7e1:p2:\x00\x01ed1:d1:x1:ei9223372036854775807e1:ii1125899906842624e1:p0:1:qi1e1:x0:ee',
+    );
+    assert.equal(
+      encodePushReport(report).toString(),
+      'd1:ali1ei2ee1:hli4ee1:rli3ee1:s8:firebase1:wlli2e12:HTTP 200 ✓eee',
+    );
+    assert.equal(encodePushReport(quiet).toString(), 'd1:s8:firebasee');
+    assert.equal(encodeDeviceGone(gone).toString(), 'd1:d5:token1:r12:Unregistered1:s4:apns1:ti1700000000000ee');
+  });
+
+  it('reads what it wrote', () => {
+    assert.deepEqual(decodeRegistration(encodeRegistration(registration)), registration);
+    assert.equal(decodeRegistration(encodeRegistration({ ...registration, window: undefined! })).window, 0);
+    assert.deepEqual(decodeSealedPushes(encodeSealedPushes(pushes)), pushes);
+    assert.deepEqual(decodePushReport(encodePushReport(report)), report);
+    assert.deepEqual(decodePushReport(encodePushReport(quiet)), quiet);
+    assert.deepEqual(decodeDeviceGone(encodeDeviceGone(gone)), gone);
+  });
+
+  it('refuses an instance without a name or with one too long, and a negative window', () => {
+    decodeRegistration(encodeRegistration({ ...registration, instance: Buffer.alloc(64) }));
+    for (const wrong of [{ instance: Buffer.alloc(0) }, { instance: Buffer.alloc(65) }, { window: -1 }]) {
+      assert.throws(() => decodeRegistration(encodeRegistration({ ...registration, ...wrong })), BencodeError);
+    }
+  });
+
+  const messages: [name: string, intact: Buffer, decode: (data: Buffer) => unknown][] = [
+    ['a registration', encodeRegistration(registration), decodeRegistration],
+    ['sealed pushes', encodeSealedPushes(pushes), decodeSealedPushes],
+    ['a report', encodePushReport(report), decodePushReport],
+    ['a gone device', encodeDeviceGone(gone), decodeDeviceGone],
+  ];
+  for (const [name, intact, decode] of messages) {
+    it(`refuses ${name} cut or damaged, and throws nothing but BencodeError`, () => {
+      for (let length = 0; length < intact.length; length++) {
+        assert.throws(() => decode(intact.subarray(0, length)), BencodeError);
+      }
+      for (const text of [
+        'le5',
+        'i5e',
+        '0:',
+        'lli1eee',
+        'ldee',
+        'd1:ai5e1:s1:xe',
+        'd1:s1:x1:wli5eee',
+        'd1:s1:x1:al1:xee',
+      ]) {
+        assert.throws(() => decode(Buffer.from(text)), BencodeError, text);
+      }
+      fuzz(3_000, (random) => {
+        try {
+          decode(random.damage(intact));
+        } catch (error) {
+          assert.ok(error instanceof BencodeError);
+        }
+      });
+    });
+  }
+});
