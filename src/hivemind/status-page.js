@@ -1,0 +1,364 @@
+// The status page: reads /status.json every 10 s and draws it. No library, no build step, nothing from anywhere else.
+
+const HOUR = 3_600_000;
+const POLL_MS = 10_000;
+const SVG = 'http://www.w3.org/2000/svg';
+const LINES = 6;
+
+/** Points of the last hour, oldest first, as /status.json gives them. */
+let points = [];
+/** The last answer, without its points, and when it came (monotonic ms). */
+let latest;
+let answeredAt = 0;
+/** The time at the pointer, on all plots; undefined = now. */
+let pointed;
+
+const whole = new Intl.NumberFormat('en');
+const short = new Intl.NumberFormat('en', { notation: 'compact', maximumFractionDigits: 1 });
+
+function rate(value) {
+  return value >= 10 || value === 0 ? whole.format(Math.round(value)) : value.toFixed(value < 1 ? 2 : 1);
+}
+
+/** Counts that go on for years stay short. */
+function count(value) {
+  return value >= 1_000_000 ? short.format(value) : whole.format(value);
+}
+
+function duration(seconds) {
+  if (seconds < 90) return `${Math.round(seconds)} s`;
+  if (seconds < 5400) return `${Math.round(seconds / 60)} min`;
+  if (seconds < 172_800) return `${(seconds / 3600).toFixed(1)} h`;
+  return `${Math.round(seconds / 86_400)} days`;
+}
+
+function clockTime(time) {
+  return new Date(time).toLocaleTimeString([], { hour: '2-digit', minute: '2-digit', hourCycle: 'h23' });
+}
+
+function sum(values) {
+  return values.reduce((total, value) => total + value, 0);
+}
+
+/** What is plotted: titles, the lines with how to read them from a point, and how to write a value. */
+function plotList() {
+  const names = latest.current.services.map(({ service }) => service);
+  const service = (name, key) => (point) => point.services[name]?.[key];
+  const all = (key) => (point) => sum(Object.values(point.services).map((each) => each[key]));
+  return [
+    {
+      title: 'Storage servers',
+      lines: [
+        { name: 'fresh', read: (point) => point.fresh },
+        { name: 'connected', read: (point) => point.connected },
+        { name: 'known', read: (point) => point.nodes },
+      ],
+      format: whole.format,
+    },
+    {
+      title: 'Stalest confirmation',
+      unit: 'how long ago',
+      lines: [{ name: 'of any account', read: (point) => point.stalest }],
+      format: duration,
+    },
+    {
+      title: 'Messages',
+      unit: 'a second',
+      lines: [
+        { name: 'messages', read: (point) => point.unique },
+        { name: 'with all copies', read: (point) => point.raw },
+      ],
+      format: rate,
+    },
+    {
+      title: 'Pushes handed to notifiers',
+      unit: 'a second',
+      lines: names.map((name) => ({ name, read: service(name, 'pushes') })),
+      format: rate,
+    },
+    {
+      title: 'Pushes waiting',
+      unit: 'in the queue and at notifiers',
+      lines: names.map((name) => ({ name, read: service(name, 'waiting') })),
+      format: whole.format,
+    },
+    {
+      title: 'Not accepted by a provider',
+      unit: 'a second',
+      lines: [
+        { name: 'refused', read: all('refused') },
+        { name: 'device gone', read: all('gone') },
+        { name: 'dropped by us', read: all('dropped') },
+      ],
+      format: rate,
+    },
+  ];
+}
+
+function element(tag, attributes = {}, ...children) {
+  const made = document.createElement(tag);
+  for (const [key, value] of Object.entries(attributes)) made.setAttribute(key, value);
+  made.append(...children);
+  return made;
+}
+
+function shape(tag, attributes, ...children) {
+  const made = document.createElementNS(SVG, tag);
+  for (const [key, value] of Object.entries(attributes)) made.setAttribute(key, value);
+  made.append(...children);
+  return made;
+}
+
+/** A round number that is at least `value`, so that the axis has readable marks. */
+function ceiling(value, format) {
+  // Durations are read in minutes and hours, everything else in tens.
+  if (format === duration)
+    return [60, 300, 600, 1200, 1800, 3600, 7200, 14_400, 43_200, 86_400].find((each) => each >= value) ?? value;
+  if (value <= 0) return 1;
+  const power = 10 ** Math.floor(Math.log10(value));
+  return [1, 2, 5, 10].map((factor) => factor * power).find((each) => each >= value * 0.999);
+}
+
+/** The axis marks: short, so that they fit beside the plot. */
+function mark(value, format) {
+  if (format === duration) return duration(value);
+  return value >= 1000 ? short.format(value) : String(Number(value.toPrecision(2)));
+}
+
+/** The point that is shown in words: the one at the pointer, or the last. */
+function shownPoint() {
+  if (pointed === undefined) return points.at(-1);
+  return points.reduce(
+    (best, point) => (Math.abs(point.time - pointed) < Math.abs(best.time - pointed) ? point : best),
+    points[0],
+  );
+}
+
+function drawPlot({ title, unit, lines, format }, figure) {
+  const shown = shownPoint();
+  const values = lines.map(({ read }) => shown && read(shown));
+  const words = lines.map(({ name }, index) => `${name} ${values[index] === undefined ? '–' : format(values[index])}`);
+  const legend = lines.map(({ name }, index) =>
+    element(
+      'li',
+      {},
+      shape(
+        'svg',
+        { viewBox: '0 0 28 10', 'aria-hidden': 'true' },
+        shape('line', { x1: 1, y1: 5, x2: 27, y2: 5, class: `line line-${index % LINES}` }),
+      ),
+      `${name} `,
+      element('b', {}, values[index] === undefined ? '–' : format(values[index])),
+    ),
+  );
+  const heading = element('h2', {}, title);
+  if (unit) heading.append(element('span', { class: 'unit' }, ` ${unit}`));
+
+  const width = Math.max(200, figure.clientWidth - 24);
+  const height = 160;
+  const left = 44;
+  const right = width - 8;
+  const top = 16;
+  const bottom = height - 20;
+  const until = latest.time;
+  const highest = Math.max(0, ...lines.flatMap(({ read }) => points.map((point) => read(point) ?? 0)));
+  const limit = ceiling(highest, format);
+  const x = (time) => right - ((until - time) / HOUR) * (right - left);
+  const y = (value) => bottom - (value / limit) * (bottom - top);
+
+  const svg = shape('svg', {
+    class: 'plot',
+    viewBox: `0 0 ${width} ${height}`,
+    role: 'img',
+    'aria-label': `${title}, the last hour; ${pointed === undefined ? 'now' : 'then'}: ${words.join(', ') || 'no service'}`,
+  });
+  for (const share of [0, 0.5, 1]) {
+    const at = y(limit * share);
+    svg.append(shape('line', { class: 'grid', x1: left, x2: right, y1: at, y2: at }));
+    svg.append(shape('text', { x: left - 6, y: at + 4, 'text-anchor': 'end' }, mark(limit * share, format)));
+  }
+  const quarter = HOUR / 4;
+  for (let time = Math.ceil((until - HOUR) / quarter) * quarter; time <= until; time += quarter) {
+    svg.append(shape('line', { class: 'grid', x1: x(time), x2: x(time), y1: top, y2: bottom }));
+    const anchor = x(time) > right - 16 ? 'end' : x(time) < left + 16 ? 'start' : 'middle';
+    svg.append(shape('text', { x: x(time), y: height - 5, 'text-anchor': anchor }, clockTime(time)));
+  }
+  // From the last to the first, so that the first line lies on top.
+  for (const [index, { read }] of [...lines.entries()].reverse()) {
+    svg.append(shape('path', { class: `line line-${index % LINES}`, d: path(read, x, y) }));
+  }
+  if (pointed !== undefined && shown) {
+    const at = x(shown.time);
+    const beside = at > (left + right) / 2 ? { x: at - 4, 'text-anchor': 'end' } : { x: at + 4 };
+    svg.append(shape('line', { class: 'cursor', x1: at, x2: at, y1: top, y2: bottom }));
+    svg.append(shape('text', { class: 'then', y: top - 5, ...beside }, clockTime(shown.time)));
+  }
+  svg.addEventListener('pointermove', (event) => {
+    const box = svg.getBoundingClientRect();
+    const at = ((event.clientX - box.left) / box.width) * width;
+    if (points.length === 0) return;
+    pointed = until - ((right - at) / (right - left)) * HOUR;
+    drawPlots();
+  });
+  figure.replaceChildren(element('figcaption', {}, heading, element('ul', { class: 'legend' }, ...legend)), svg);
+}
+
+/** A line through the points; a gap where there are none. */
+function path(read, x, y) {
+  let drawn = '';
+  let last;
+  for (const point of points) {
+    const value = read(point);
+    if (value === undefined) {
+      last = undefined;
+      continue;
+    }
+    const gap = last === undefined || point.time - last > 3 * latest.interval;
+    // A line of no length shows as a dot: the first point, and one that stands alone.
+    drawn += gap
+      ? `M${x(point.time).toFixed(1)} ${y(value).toFixed(1)}h0`
+      : `L${x(point.time).toFixed(1)} ${y(value).toFixed(1)}`;
+    last = point.time;
+  }
+  return drawn;
+}
+
+function drawPlots() {
+  const container = document.getElementById('plots');
+  const list = plotList();
+  while (container.children.length < list.length) container.append(element('figure'));
+  for (const [index, plot] of list.entries()) drawPlot(plot, container.children[index]);
+}
+
+function drawState() {
+  const state = document.getElementById('state');
+  const silent = performance.now() - answeredAt;
+  let [words, look] = ['● all well', 'good'];
+  if (latest === undefined || silent > 3 * POLL_MS) [words, look] = ['■ no answer', 'bad'];
+  else if (latest.problems.some(({ level }) => level === 'bad')) [words, look] = ['■ trouble', 'bad'];
+  else if (latest.problems.length > 0) [words, look] = ['▲ look at this', 'odd'];
+  // Written only when it changes: a screen reader reads it out then.
+  if (state.textContent !== words) {
+    state.textContent = words;
+    document.title = `${words} – SPNS hivemind`;
+  }
+  state.className = `state ${look}`;
+  if (latest === undefined) return;
+  const updated = `up ${duration((latest.time - latest.startedAt) / 1000)}, block ${whole.format(latest.current.blockHeight)}, ${whole.format(latest.current.swarms)} swarms`;
+  document.getElementById('updated').textContent =
+    silent > 3 * POLL_MS ? `${updated}; no answer for ${duration(silent / 1000)}` : updated;
+}
+
+function drawProblems() {
+  const items = latest.problems.map(({ level, text }) =>
+    element(
+      'li',
+      { class: level },
+      element('b', {}, level === 'bad' ? '■ Trouble:' : '▲ Look at this:'),
+      element('span', {}, text),
+    ),
+  );
+  document.getElementById('problems').replaceChildren(...items);
+}
+
+function drawTiles() {
+  const { current } = latest;
+  const last = points.at(-1);
+  const ofServices = (read) => sum(current.services.map(read));
+  const ofLast = (key) => (last ? rate(sum(Object.values(last.services).map((each) => each[key]))) : '–');
+  const tiles = [
+    [
+      'Storage servers fresh',
+      whole.format(current.fresh),
+      `of ${whole.format(current.nodes)}; ${whole.format(current.connected)} connected`,
+    ],
+    ['Stalest confirmation', duration(current.oldestSeconds), `${whole.format(current.uncovered)} accounts uncovered`],
+    [
+      'Messages a second',
+      last ? rate(last.unique) : '–',
+      last ? `${rate(last.raw)} with all copies` : 'in a few seconds',
+    ],
+    ['Pushes a second', ofLast('pushes'), `${ofLast('accepted')} accepted by providers`],
+    [
+      'Pushes waiting',
+      whole.format(ofServices(({ queued }) => queued)),
+      `${whole.format(ofServices(({ in_flight: given }) => given))} at notifiers`,
+    ],
+    [
+      'Accounts',
+      whole.format(current.accounts),
+      `${whole.format(ofServices(({ subscriptions }) => subscriptions))} devices`,
+    ],
+  ];
+  document
+    .getElementById('tiles')
+    .replaceChildren(
+      ...tiles.map(([name, value, more]) =>
+        element('div', {}, element('dt', {}, name), element('dd', {}, value), element('dd', { class: 'quiet' }, more)),
+      ),
+    );
+}
+
+/** A column a service: there are few of them, so the table fits a phone. */
+function drawServices() {
+  const { services } = latest.current;
+  const rows = [
+    ['notifiers', (service) => service.notifiers],
+    ['devices', (service) => service.subscriptions],
+    ['waiting', (service) => service.queued],
+    ['at notifiers', (service) => service.in_flight],
+    ['oldest', (service) => (service.oldest_seconds > 0 ? duration(service.oldest_seconds) : '–')],
+    ['accepted', (service) => service.accepted],
+    ['refused', (service) => service.refused],
+    ['device gone', (service) => service.gone],
+    ['dropped', (service) => sum(Object.values(service.dropped))],
+    ['removal', (service) => (service.breaker_open ? '■ stopped' : 'on')],
+  ];
+  const head = element(
+    'tr',
+    {},
+    element('td'),
+    ...services.map(({ service }) => element('th', { scope: 'col' }, service)),
+  );
+  const body = rows.map(([name, read]) => {
+    const cells = services
+      .map(read)
+      .map((value) => element('td', {}, typeof value === 'number' ? count(value) : value));
+    return element('tr', {}, element('th', { scope: 'row' }, name), ...cells);
+  });
+  document.getElementById('services').replaceChildren(element('thead', {}, head), element('tbody', {}, ...body));
+}
+
+function draw() {
+  drawState();
+  drawProblems();
+  drawTiles();
+  drawPlots();
+  drawServices();
+}
+
+async function poll() {
+  try {
+    const after = points.at(-1)?.time ?? 0;
+    const response = await fetch(`status.json?after=${after}`, { signal: AbortSignal.timeout(POLL_MS) });
+    const answer = await response.json();
+    // A hivemind that was started anew counts from zero again; what the old one said stays in the plots.
+    points = [...points, ...answer.points].filter((point) => point.time > answer.time - HOUR);
+    latest = answer;
+    answeredAt = performance.now();
+    draw();
+  } catch {
+    drawState();
+  }
+}
+
+document.getElementById('plots').addEventListener('pointerleave', () => {
+  pointed = undefined;
+  if (latest) drawPlots();
+});
+addEventListener('resize', () => latest && drawPlots());
+// A phone that sleeps stops the timer: read at once when it is looked at again.
+document.addEventListener('visibilitychange', () => document.visibilityState === 'visible' && poll());
+setInterval(poll, POLL_MS);
+await poll();
+document.documentElement.dataset.drawn = 'yes';
