@@ -1,0 +1,63 @@
+import type { Clock } from '../clock.ts';
+import type { DeviceGone } from '../session/notifier-protocol.ts';
+import type { Devices } from './devices.ts';
+import type { Service } from './service.ts';
+import type { Store } from './store.ts';
+
+/** What the removal of dead devices works with. */
+export interface DeadDeviceModules {
+  clock: Clock;
+  devices: Pick<Devices, 'removeDevice'>;
+  store: Pick<Store, 'removeDevices'>;
+  service: (name: string) => Service | undefined;
+  /** True while a client's request for that device is being carried out. */
+  inWork: (service: string, serviceId: string) => boolean;
+  log: (level: 'debug' | 'warn' | 'error', text: string) => void;
+}
+
+/** Removes the subscriptions of devices that a provider calls gone, unless they are newer than its verdict (design, decision 8). */
+export class DeadDevices {
+  readonly #modules: DeadDeviceModules;
+
+  constructor(modules: DeadDeviceModules) {
+    this.#modules = modules;
+  }
+
+  /**
+   * Takes a notifier's report of a dead device.
+   * @returns how many subscriptions were removed
+   */
+  async remove(report: DeviceGone): Promise<number> {
+    const { clock, devices, store, inWork, log } = this.#modules;
+    const service = this.#modules.service(report.service);
+    if (!service) return 0;
+    service.counters.gone++;
+    const wasOpen = service.breaker.open;
+    if (!service.breaker.gone()) {
+      service.counters.goneHeldBack++;
+      if (!wasOpen) {
+        log(
+          'error',
+          `${report.service} calls an unlikely share of its devices gone (${report.reason}): no more are removed until that ` +
+            'share falls. Look at the certificate, topic and environment of that notifier',
+        );
+      }
+      return 0;
+    }
+    // A request in work is newer than any verdict that is here already.
+    if (inWork(report.service, report.serviceId)) return 0;
+    // A provider's clock that runs ahead must not reach subscriptions that are still to come.
+    const time = Math.min(Number(report.time), clock.now());
+    const removed = devices.removeDevice(report.service, report.serviceId, Math.floor(time / 1000));
+    if (removed.length === 0) return 0;
+    log('debug', `${report.service}: a device is gone (${report.reason}), ${removed.length} subscriptions removed`);
+    const keys = removed.map(({ account }) => ({ account, service: report.service, serviceId: report.serviceId }));
+    try {
+      await store.removeDevices(keys);
+    } catch (error) {
+      // They stay in the database, come back with the next start, and are called gone again then.
+      log('warn', `dead devices could not be removed from the database: ${(error as Error).message}`);
+    }
+    return removed.length;
+  }
+}

@@ -1,0 +1,223 @@
+import type { Clock, Timer } from '../clock.ts';
+import type { Config } from '../daemon/config.ts';
+import { category } from '../daemon/log.ts';
+import type { Context, Daemon } from '../daemon/run.ts';
+import { keyPairFromSecret } from '../oxenmq/keys.ts';
+import { Listener } from '../oxenmq/listener.ts';
+import type { Access } from '../oxenmq/remote.ts';
+import { SIGNATURE_LIFETIME } from '../session/subscription.ts';
+import { DeadDevices } from './dead-devices.ts';
+import { Devices } from './devices.ts';
+import { endpoints } from './endpoints.ts';
+import { Intake } from './intake.ts';
+import { registerMetrics } from './metrics.ts';
+import { Network } from './network.ts';
+import type { Node } from './nodes.ts';
+import { Outbox } from './outbox.ts';
+import { serviceReports, statsReport, statusLine } from './report.ts';
+import { Seen } from './seen.ts';
+import { Stats } from './stats.ts';
+import { Store } from './store.ts';
+import { Subscriptions } from './subscribe.ts';
+import { testPush } from './test-push.ts';
+
+const CLEAN_UP_MS = 30_000;
+const STATISTICS_MS = 15_000;
+/** Of the ten seconds that a stop may take, the notifiers have this long to acknowledge what they hold. */
+const HAND_OVER_MS = 5_000;
+const NOTIFIER_POLL_MS = 25;
+
+/**
+ * Builds the parts of the hivemind, joins them and starts them in order: database, listeners, subscriptions, notifiers,
+ * network. Only joining happens here; what a part does is told in its own file.
+ */
+export async function startHivemind(context: Context): Promise<Daemon> {
+  const { clock, config, random, registry, systemd } = context;
+  const log = category(context.log, 'hivemind');
+  const settings = config.hivemind;
+
+  // The database first: its lock tells whether another hivemind runs, before we take that one's sockets away.
+  systemd.status('Connecting to the database');
+  const store = await Store.open({ url: config.db.url, clock, log: category(context.log, 'pg') });
+
+  const devices = new Devices({ random });
+  const seen = new Seen({ clock, random, lifetime: settings.filterLifetime * 1000 });
+  const stats = new Stats(clock, store);
+  const outbox = new Outbox({ clock, random, ...outboxLimits(config), log: (level, text) => log[level](text) });
+  const network = new Network({
+    clock,
+    random,
+    accounts: devices,
+    secret: config.keys.hivemind,
+    oxend: settings.oxendRpc,
+    maxConnects: settings.maxConnects,
+    interval: settings.subsInterval * 1000,
+    log: category(context.log, 'snode'),
+    onNotification: (node, body) => intake.handle(node, body),
+  });
+  const intake = new Intake<Node>({
+    devices,
+    seen,
+    outbox,
+    accepts: (node, account) => network.accepts(node, account),
+  });
+  const subscriptions = new Subscriptions({
+    clock,
+    store,
+    devices,
+    stats,
+    notifierFor: (service) => outbox.services.get(service)?.choose(0)?.remote,
+    log: (level, text) => log[level](text),
+  });
+  const deadDevices = new DeadDevices({
+    clock,
+    devices,
+    store,
+    service: (name) => outbox.services.get(name),
+    inWork: (service, serviceId) => subscriptions.isInWork(service, serviceId),
+    log: (level, text) => log[level](text),
+  });
+  registerMetrics(registry, {
+    clock,
+    devices,
+    intake: intake.counters,
+    network,
+    outbox,
+    store,
+    subscriptions: subscriptions.counters,
+  });
+
+  const sources = { clock, startedAt: clock.now(), devices, network, stats, outbox, intake: intake.counters };
+  let open = () => {};
+  const ready = new Promise<void>((resolve) => (open = resolve));
+  let isReady = false;
+  const commands = endpoints({
+    subscriptions,
+    outbox,
+    stats,
+    deadDevices,
+    ready,
+    getStats: () => statsReport(sources),
+    getNodes: () => network.nodes(),
+    getServices: () => serviceReports(sources),
+    testPush: (service, info) => testPush(service, info, { clock, random, outbox }),
+    onBlock: () => network.refresh(),
+    log: (level, text) => log[level](text),
+  });
+  const keys = keyPairFromSecret(config.keys.hivemind);
+  const listen = async (address: string, access: Access, curve: boolean, allow?: (key: Buffer) => boolean) => {
+    const listener = new Listener({
+      clock,
+      address,
+      access,
+      commands,
+      keys: curve ? keys : undefined,
+      allow,
+      on: { disconnect: (remote) => outbox.gone(remote) },
+    });
+    await listener.bind();
+    log.info(`listening at ${listener.endpoint} (${access === 'admin' ? 'admin' : 'push.* only'})`);
+    return listener;
+  };
+  const listeners = [await listen(settings.listen, 'admin', false)];
+  if (settings.listenCurve) {
+    const admins = new Set(settings.listenCurveAdmin.map((key) => key.toString('hex')));
+    listeners.push(await listen(settings.listenCurve, 'admin', true, (key) => admins.has(key.toString('hex'))));
+  }
+  if (settings.listenCurvePublic) listeners.push(await listen(settings.listenCurvePublic, 'none', true));
+
+  systemd.status('Loading existing subscriptions');
+  const loading = clock.monotonic();
+  stats.load(await store.readStats());
+  const loaded = await store.load(unixSeconds(clock), (row) => devices.upsert(row, row.signedAt));
+  log.info(
+    `loaded ${loaded.rows} subscriptions of ${devices.accounts} accounts in ${((clock.monotonic() - loading) / 1000).toFixed(1)} s` +
+      (loaded.skipped > 0 ? `; ${loaded.skipped} rows are invalid and were passed over` : ''),
+  );
+
+  const timers: Timer[] = [];
+  // What follows takes as long as it takes: systemd and the operator see it in the status, the daemon is up.
+  const start = async () => {
+    await expectedNotifiers(settings.notifiersExpected, settings.startupWait, outbox, clock, context.stopping);
+    if (context.stopping.aborted) return;
+    network.start();
+    isReady = true;
+    open();
+    log.info('ready for subscriptions');
+  };
+  const started = start();
+
+  const cleanUp = () => {
+    const cutoff = unixSeconds(clock) - SIGNATURE_LIFETIME;
+    devices.expire(cutoff);
+    store.deleteExpired(cutoff).catch((error: Error) => log.warn(`expired subscriptions stay: ${error.message}`));
+  };
+  timers.push(clock.setInterval(cleanUp, CLEAN_UP_MS));
+
+  let counted = { raw: 0, pushes: 0 };
+  const flush = () => {
+    const { raw, pushes } = intake.counters;
+    stats.add('', { pushes: raw - counted.raw, notifications: pushes - counted.pushes });
+    counted = { raw, pushes };
+  };
+  timers.push(clock.setInterval(flush, STATISTICS_MS));
+
+  return {
+    status: () => `${isReady ? '' : 'waiting for notifiers; '}${statusLine(sources)}`,
+    ready: () => {
+      const reasons = [
+        ...(isReady ? [] : ['waiting for notifiers']),
+        ...(store.connected ? [] : ['the database does not answer']),
+        ...network.complaints(),
+      ];
+      return { ok: isReady && store.connected, reasons };
+    },
+    reload(next: Config): string[] {
+      const limits = outboxLimits(next);
+      outbox.setLimits(limits.limits, limits.breaker);
+      seen.lifetime = next.hivemind.filterLifetime * 1000;
+      return ['outbox and breaker limits, filter lifetime'];
+    },
+    async stop() {
+      await started;
+      open();
+      await subscriptions.stop();
+      for (const timer of timers) timer.cancel();
+      await network.stop();
+      const lost = await outbox.stop(HAND_OVER_MS);
+      if (lost > 0) log.warn(`${lost} pushes could not be handed over and are given up`);
+      flush();
+      await store.close();
+      for (const listener of listeners) await listener.close();
+    },
+  };
+}
+
+/** Waits until the expected notifiers are registered, or `wait` seconds have passed (spec/hivemind.md, section 6). */
+async function expectedNotifiers(
+  expected: readonly string[],
+  wait: number,
+  outbox: Outbox,
+  clock: Clock,
+  stopping: AbortSignal,
+): Promise<void> {
+  const deadline = clock.monotonic() + wait * 1000;
+  const missing = () => expected.some((name) => !outbox.available(name));
+  // With nobody expected the original waits the full time, for whoever may come.
+  while (!stopping.aborted && clock.monotonic() < deadline && (expected.length === 0 || missing())) {
+    await new Promise<void>((resolve) => {
+      clock.setTimeout(resolve, Math.min(NOTIFIER_POLL_MS, deadline - clock.monotonic()));
+    });
+  }
+}
+
+function unixSeconds(clock: Clock): number {
+  return Math.floor(clock.now() / 1000);
+}
+
+function outboxLimits({ hivemind }: Config) {
+  return {
+    limits: { maxBytes: hivemind.outboxMaxBytes, maxAge: hivemind.outboxMaxAge * 1000 },
+    breaker: { share: hivemind.goneBreakerShare, minimum: hivemind.goneBreakerMinimum },
+  };
+}

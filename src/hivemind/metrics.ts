@@ -1,0 +1,168 @@
+import { Counter, Gauge, type Registry } from 'prom-client';
+import type { Clock } from '../clock.ts';
+import type { Devices } from './devices.ts';
+import type { IntakeCounters } from './intake.ts';
+import type { Network } from './network.ts';
+import type { Outbox } from './outbox.ts';
+import type { Store } from './store.ts';
+import type { SubscriptionCounters } from './subscribe.ts';
+
+/** Where the figures come from. Nothing here counts by itself: the parts count in plain numbers, and are read when asked. */
+export interface MetricSources {
+  clock: Clock;
+  devices: Devices;
+  intake: IntakeCounters;
+  network: Network;
+  outbox: Outbox;
+  store: Store;
+  subscriptions: SubscriptionCounters;
+}
+
+type Reading = readonly [value: number, labels?: Record<string, string>];
+
+/** Registers the hivemind's metrics; ops/ and the status page are written against these names. */
+export function registerMetrics(registry: Registry, sources: MetricSources): void {
+  const { clock, devices, intake, network, outbox, store, subscriptions } = sources;
+  const services = () => [...outbox.services.values()];
+
+  const counter = (name: string, help: string, labels: string[], read: () => Iterable<Reading>) =>
+    new Counter({
+      name,
+      help,
+      labelNames: labels,
+      registers: [registry],
+      collect() {
+        this.reset();
+        for (const [value, of] of read()) this.inc(of ?? {}, value);
+      },
+    });
+  const gauge = (name: string, help: string, labels: string[], read: () => Iterable<Reading>) =>
+    new Gauge({
+      name,
+      help,
+      labelNames: labels,
+      registers: [registry],
+      collect() {
+        this.reset();
+        for (const [value, of] of read()) this.set(of ?? {}, value);
+      },
+    });
+
+  counter('spns_notifications_raw_total', 'Notifications received from storage servers, copies included', [], () => [
+    [intake.raw],
+  ]);
+  counter('spns_notifications_duplicate_total', 'Copies of notifications that were passed on before', [], () => [
+    [intake.duplicates],
+  ]);
+  counter('spns_notifications_unique_total', 'Messages passed on to at least one device', [], () => [[intake.unique]]);
+  counter('spns_notifications_dropped_total', 'Notifications dropped, by reason', ['reason'], () => [
+    [intake.unwanted, { reason: 'unwanted' }],
+    [intake.unasked, { reason: 'unasked' }],
+    ...[...intake.malformed].map(([reason, count]): Reading => [count, { reason }]),
+  ]);
+
+  counter('spns_pushes_queued_total', 'Pushes made, one a device and message', ['service'], () =>
+    services().map((service): Reading => [service.counters.queued, { service: service.name }]),
+  );
+  counter(
+    'spns_pushes_total',
+    'Pushes by what became of them: handed to a notifier, accepted or refused by the provider, given to another notifier again',
+    ['service', 'outcome'],
+    () =>
+      services().flatMap(({ name: service, counters }): Reading[] => [
+        [counters.handed, { service, outcome: 'handed' }],
+        [counters.accepted, { service, outcome: 'accepted' }],
+        [counters.refused, { service, outcome: 'refused' }],
+        [counters.redelivered, { service, outcome: 'redelivered' }],
+      ]),
+  );
+  counter('spns_pushes_dropped_total', 'Pushes given up by the hivemind, by reason', ['service', 'reason'], () =>
+    services().flatMap(({ name: service, counters }) =>
+      Object.entries(counters.dropped).map(([reason, count]): Reading => [count, { service, reason }]),
+    ),
+  );
+  gauge('spns_outbox_pushes', 'Pushes waiting for a notifier', ['service'], () =>
+    services().map((service): Reading => [service.queue.length, { service: service.name }]),
+  );
+  gauge('spns_outbox_bytes', 'Memory held by pushes that wait for a notifier', ['service'], () =>
+    services().map((service): Reading => [service.queue.bytes, { service: service.name }]),
+  );
+  gauge('spns_outbox_in_flight', 'Pushes with a notifier that it has not acknowledged', ['service'], () =>
+    services().map((service): Reading => [service.inFlight, { service: service.name }]),
+  );
+  gauge('spns_outbox_oldest_seconds', 'Age of the oldest push that is not acknowledged', ['service'], () => {
+    const now = clock.monotonic();
+    return services().map(
+      ({ name: service, oldest }): Reading => [oldest === undefined ? 0 : (now - oldest) / 1000, { service }],
+    );
+  });
+  gauge('spns_notifiers', 'Notifiers connected', ['service'], () =>
+    services().map((service): Reading => [service.instances.length, { service: service.name }]),
+  );
+  counter('spns_devices_gone_total', 'Devices that a provider called gone', ['service'], () =>
+    services().map(({ name: service, counters }): Reading => [counters.gone, { service }]),
+  );
+  counter('spns_devices_gone_held_back_total', 'Of those, not removed because the breaker was open', ['service'], () =>
+    services().map(({ name: service, counters }): Reading => [counters.goneHeldBack, { service }]),
+  );
+  gauge('spns_gone_breaker_open', '1 while no dead device of the service is removed', ['service'], () =>
+    services().map(({ name: service, breaker }): Reading => [breaker.open ? 1 : 0, { service }]),
+  );
+
+  counter('spns_requests_total', "Clients' requests by kind and result", ['kind', 'result'], () =>
+    [...subscriptions.results].map(([key, count]): Reading => {
+      const [kind = '', result = ''] = key.split(':');
+      return [count, { kind, result }];
+    }),
+  );
+  counter('spns_signature_check_seconds_total', 'Time spent on reading and verifying requests', [], () => [
+    [subscriptions.checkMs / 1000],
+  ]);
+  counter('spns_signature_checks_total', 'Requests read and verified', [], () => [[subscriptions.checks]]);
+  counter('spns_database_commit_seconds_total', 'Time spent on group commits', [], () => [
+    [store.counters.commitMs / 1000],
+  ]);
+  counter('spns_database_commits_total', 'Group commits', [], () => [[store.counters.commits]]);
+  counter('spns_database_errors_total', 'Group commits and statements that failed', [], () => [
+    [store.counters.failures],
+  ]);
+  gauge('spns_database_up', '1 while the database answers', [], () => [[store.connected ? 1 : 0]]);
+
+  gauge('spns_subscriptions', 'Subscriptions stored', ['service'], () =>
+    [...devices.countByService()].map(([service, count]): Reading => [count, { service }]),
+  );
+  gauge('spns_accounts', 'Accounts with a subscription', [], () => [[devices.accounts]]);
+
+  const summary = () => network.summary();
+  gauge('spns_nodes', 'Storage servers known', [], () => [[summary().nodes]]);
+  gauge('spns_swarms', 'Swarms known', [], () => [[summary().swarms]]);
+  gauge('spns_node_connections', 'Connections to storage servers', ['state'], () => [
+    [summary().connected, { state: 'connected' }],
+    [summary().pending, { state: 'pending' }],
+  ]);
+  gauge('spns_block_height', "Height of the network's last block known, -1 before the first", [], () => [
+    [summary().blockHeight],
+  ]);
+  gauge('spns_oxend_up', '1 while oxend answers', [], () => [[network.oxendUp ? 1 : 0]]);
+  gauge('spns_nodes_fresh', 'Storage servers that confirmed every account within their lifetime', [], () => [
+    [summary().fresh],
+  ]);
+  gauge(
+    'spns_freshness_oldest_seconds',
+    'How long ago the stalest account of any storage server was confirmed',
+    [],
+    () => [[summary().oldestSeconds]],
+  );
+  gauge('spns_accounts_unconfirmed', 'Monitors that no storage server has confirmed yet', [], () => [
+    [summary().unconfirmed],
+  ]);
+  gauge('spns_accounts_uncovered', 'Accounts that no storage server of their swarm has confirmed', [], () => [
+    [summary().uncovered],
+  ]);
+  counter('spns_monitor_requests_total', 'Requests to storage servers by result', ['result'], () =>
+    Object.entries(network.counters.requests).map(([result, count]): Reading => [count, { result }]),
+  );
+  counter('spns_monitor_answers_total', 'Answers for single accounts by result', ['result'], () =>
+    Object.entries(network.counters.answers).map(([result, count]): Reading => [count, { result }]),
+  );
+}

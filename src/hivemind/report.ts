@@ -1,0 +1,116 @@
+import type { Clock } from '../clock.ts';
+import type { Devices } from './devices.ts';
+import type { IntakeCounters } from './intake.ts';
+import type { Network } from './network.ts';
+import type { Outbox } from './outbox.ts';
+import type { Stats } from './stats.ts';
+
+/** Where an operator's figures come from. */
+export interface ReportSources {
+  clock: Clock;
+  /** When the process started, unix milliseconds. */
+  startedAt: number;
+  devices: Devices;
+  network: Network;
+  stats: Stats;
+  outbox: Outbox;
+  intake: IntakeCounters;
+}
+
+/** One service, as admin.get_services tells it. */
+export interface ServiceReport {
+  service: string;
+  notifiers: number;
+  subscriptions: number;
+  queued: number;
+  queued_bytes: number;
+  in_flight: number;
+  oldest_seconds: number;
+  handed: number;
+  accepted: number;
+  refused: number;
+  redelivered: number;
+  dropped: Record<string, number>;
+  gone: number;
+  breaker_open: boolean;
+}
+
+/** The answer to admin.get_stats: every key of the original's (spec/hivemind.md, section 1.5), and ours beside them. */
+export function statsReport(sources: ReportSources): Record<string, unknown> {
+  const { clock, startedAt, devices, network, stats, intake } = sources;
+  const summary = network.summary();
+  const subscriptions: Record<string, number> = Object.create(null);
+  for (const [service, count] of devices.countByService()) subscriptions[service] = count;
+  return {
+    ...stats.snapshot(),
+    accounts_monitored: devices.accounts,
+    block_hash: summary.blockHash,
+    block_height: summary.blockHeight,
+    connections: summary.connected,
+    pending_connections: summary.pending,
+    snodes: summary.nodes,
+    subscriptions: { ...subscriptions, total: devices.size },
+    swarms: summary.swarms,
+    uptime: (clock.now() - startedAt) / 1000,
+    freshness: {
+      fresh_nodes: summary.fresh,
+      oldest_seconds: summary.oldestSeconds,
+      unconfirmed: summary.unconfirmed,
+      uncovered: summary.uncovered,
+      oxend: network.oxendUp,
+    },
+    since_start: {
+      raw: intake.raw,
+      duplicates: intake.duplicates,
+      unique: intake.unique,
+      pushes: intake.pushes,
+      unwanted: intake.unwanted,
+      unasked: intake.unasked,
+      malformed: Object.fromEntries(intake.malformed),
+    },
+    services: serviceReports(sources),
+  };
+}
+
+/** The answer to admin.get_services, by name. */
+export function serviceReports({ outbox, clock, devices }: Pick<ReportSources, 'outbox' | 'clock' | 'devices'>) {
+  const now = clock.monotonic();
+  const subscriptions = devices.countByService();
+  const names = new Set([...outbox.services.keys(), ...subscriptions.keys()]);
+  return [...names].sort().map((name): ServiceReport => {
+    const service = outbox.service(name);
+    const { queue, counters, oldest } = service;
+    return {
+      service: name,
+      notifiers: service.instances.length,
+      subscriptions: subscriptions.get(name) ?? 0,
+      queued: queue.length,
+      queued_bytes: queue.bytes,
+      in_flight: service.inFlight,
+      oldest_seconds: oldest === undefined ? 0 : (now - oldest) / 1000,
+      handed: counters.handed,
+      accepted: counters.accepted,
+      refused: counters.refused,
+      redelivered: counters.redelivered,
+      dropped: { ...counters.dropped },
+      gone: counters.gone,
+      breaker_open: service.breaker.open,
+    };
+  });
+}
+
+/** The line for systemd and the log (spec/hivemind.md, section 6), and what the original's lacks: freshness and queues. */
+export function statusLine({ startedAt, devices, network, stats, outbox, intake }: ReportSources): string {
+  const { connected, nodes, pending, blockHeight, fresh } = network.summary();
+  const alive = stats.alive(Math.floor(startedAt / 1000));
+  return [
+    `SN conns: ${connected}/${nodes} (${pending} pending)`,
+    `Fresh: ${fresh}/${nodes}`,
+    `Height: ${blockHeight}`,
+    `Accts/Subs: ${devices.accounts}/${devices.size}`,
+    `svcs: ${alive.join(', ') || 'none'}`,
+    `notifies: ${stats.total('notifies')}`,
+    `pushes recv'd: ${intake.raw}`,
+    `unacknowledged: ${outbox.outstanding}`,
+  ].join('; ');
+}
