@@ -62,22 +62,23 @@ export async function listenOn(server: Server, address: ListenAddress): Promise<
       resolve();
     });
   }).catch((error: NodeJS.ErrnoException) => {
-    throw new Error(`cannot listen on ${formatListen(address)}: ${reason(error)}`, { cause: error });
+    throw new Error(`cannot listen on ${formatListen(address)}: ${reason(error, 'path' in address)}`, { cause: error });
   });
   const bound = server.address();
   return bound !== null && typeof bound === 'object' ? { host: bound.address, port: bound.port } : address;
 }
 
-function reason(error: NodeJS.ErrnoException): string {
+function reason(error: NodeJS.ErrnoException, unix: boolean): string {
   switch (error.code) {
     case 'EADDRINUSE':
       return 'another process already listens there; stop it or choose another address';
     case 'EACCES':
-      return 'this user may not; choose a port above 1023, or a folder that it can write to';
+      // For a Unix socket in a folder that is not there libuv says EACCES, too.
+      return unix
+        ? 'the folder is not there, or this user may not write to it'
+        : 'this user may not; choose a port above 1023';
     case 'EADDRNOTAVAIL':
       return 'this machine has no such address';
-    case 'ENOENT':
-      return 'the folder is not there; make it first';
     case 'ENOTFOUND':
       return 'that host name is not known';
     default:

@@ -9,16 +9,18 @@ export interface LoggedError {
   readonly stack?: string;
 }
 
-/** One event as pino writes it. */
+/** One event, as pino writes it. */
 export interface LogRecord {
   readonly level: number;
   /** Unix milliseconds. */
   readonly time: number;
+  /** The daemon's. */
   readonly name: string;
   readonly category?: string;
   readonly msg?: string;
-  readonly err?: LoggedError;
-  readonly [field: string]: unknown;
+  readonly fields?: { readonly err?: LoggedError; readonly [field: string]: unknown };
+  /** What a part has bound to a logger of its own. */
+  readonly [bound: string]: unknown;
 }
 
 const NAMES = new Map([
@@ -50,7 +52,9 @@ const DEEPEST_CAUSE = 8;
 
 /** One line for a record; never more than one, whatever strangers put into its texts. */
 export function renderLine(record: LogRecord, style: Style, withStack: boolean): string {
-  const { level, time, name, category, msg, err, ...fields } = record;
+  const { level, time, name, category, msg, fields: logged, ...bound } = record;
+  const { err, ...rest } = logged ?? {};
+  const fields = { ...bound, ...rest };
   const levelName = NAMES.get(level) ?? String(level);
   if (style === 'json') {
     const { stack, ...error } = err ?? {};

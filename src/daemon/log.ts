@@ -50,13 +50,15 @@ export function createLog(settings: LogSettings, name: string, options: LogOptio
   const root = pino(
     {
       level: PINO_LEVELS[settings.level],
-      base: { name },
+      base: {},
+      // What is logged as `level` or `time` must not pass for the event's own.
+      nestedKey: 'fields',
       timestamp: () => `,"time":${clock.now()}`,
       serializers: { err: describeError },
     },
     {
       write(line: string) {
-        const record = parseJson(line) as LogRecord;
+        const record: LogRecord = { ...(parseJson(line) as LogRecord), name };
         const { format } = state.settings;
         const style = format === 'json' ? 'json' : format === 'plain' && found === 'terminal' ? 'plain' : found;
         output.write(renderLine(record, style, stackWanted(state.settings, record.category)));

@@ -82,7 +82,11 @@ export async function runDaemon(
       );
     });
   }
-  process.on('SIGHUP', () => life?.reload());
+  let reloadAfterStart = false;
+  process.on('SIGHUP', () => {
+    if (life) life.reload();
+    else reloadAfterStart = true;
+  });
   if (systemd.watchdogInterval !== undefined) {
     // From the event loop itself and nowhere else: if it is stuck, systemd must see that. From the beginning, for a start may take its time.
     systemClock.setInterval(() => systemd.watchdog(), systemd.watchdogInterval);
@@ -103,6 +107,7 @@ export async function runDaemon(
     await life!.stop().catch((error) => fail(error, 'could not stop in order'));
     await exit(0);
   }
+  if (reloadAfterStart) life!.reload();
 }
 
 /** A daemon that runs. */

@@ -1,0 +1,205 @@
+import assert from 'node:assert/strict';
+import { randomUUID } from 'node:crypto';
+import { createServer } from 'node:net';
+import { describe, type TestContext, test } from 'node:test';
+import { start } from './child.ts';
+import { NotifySocket } from './notify-socket.ts';
+
+function systemd(t: TestContext): { socket: NotifySocket; env: NodeJS.ProcessEnv } {
+  const path = `@spns-run-${randomUUID()}`;
+  const socket = new NotifySocket(path);
+  t.after(() => socket.close());
+  return { socket, env: { NOTIFY_SOCKET: path } };
+}
+
+describe('the life of a daemon', { concurrency: 4 }, () => {
+  test('a daemon is ready when it is built, and SIGTERM ends it in order with 0', async (t) => {
+    const { socket, env } = systemd(t);
+    const child = start(t, { env });
+    await child.line(/info notify-fixture: up/);
+    await socket.message(/^READY=1$/);
+    assert.deepEqual(socket.messages, ['STATUS=Starting', 'READY=1']);
+    child.process.kill('SIGTERM');
+    assert.equal(await child.ended, 0);
+    await socket.message(/^STOPPING=1$/);
+    assert.match(child.lines.join('\n'), /stopping signal=SIGTERM\n.*draining deadline=9000\n.*stopped seconds=/);
+  });
+
+  test('SIGINT does the same, and a timer that was forgotten keeps nothing alive', async (t) => {
+    const child = start(t);
+    await child.line(/up$/);
+    child.process.kill('SIGINT');
+    assert.equal(await child.ended, 0);
+  });
+
+  test('a second signal ends it at once with 1', async (t) => {
+    const child = start(t, { what: 'stop-hangs' });
+    await child.line(/up$/);
+    child.process.kill('SIGTERM');
+    await child.line(/draining/);
+    const before = performance.now();
+    child.process.kill('SIGINT');
+    assert.equal(await child.ended, 1);
+    assert(performance.now() - before < 5000);
+    await child.line(/critical .*told to stop a second time/);
+  });
+
+  test('a stop that fails ends with 1', async (t) => {
+    const child = start(t, { what: 'stop-fails' });
+    await child.line(/up$/);
+    child.process.kill('SIGTERM');
+    assert.equal(await child.ended, 1);
+    await child.line(/critical .*could not stop in order: no stop today/);
+  });
+
+  test('a start that fails ends with 1 and says why', async (t) => {
+    const child = start(t, { what: 'start-fails' });
+    assert.equal(await child.ended, 1);
+    await child.line(/critical notify-fixture: could not start: no start today: the wrong kind of snow$/);
+  });
+
+  test('a start that waits ends in order when it is told to', async (t) => {
+    const { socket, env } = systemd(t);
+    const child = start(t, { what: 'start-waits', env });
+    await child.line(/waiting/);
+    child.process.kill('SIGTERM');
+    assert.equal(await child.ended, 0);
+    await socket.message(/^STOPPING=1$/);
+    assert(!socket.messages.includes('READY=1'));
+  });
+
+  test('a wrong configuration is told completely and ends with 1', async (t) => {
+    const child = start(t, { config: 'limit = many\nmetrics_listen = here\n[log]\nlevel = loud\n' });
+    assert.equal(await child.ended, 1);
+    await child.line(/critical .*\[log\]\.level = loud: must be one of/);
+    await child.line(/critical .*\[notify-fixture\]\.limit = many: must be a whole number$/);
+    await child.line(/critical .*\[notify-fixture\]\.metrics_listen = here: must be host:port/);
+  });
+
+  test('a missing configuration says what to do', async (t) => {
+    const child = start(t, { env: { SPNS_CONFIG: 'nowhere.ini' } });
+    assert.equal(await child.ended, 1);
+    await child.line(/nowhere\.ini is not there: name your configuration in the environment variable SPNS_CONFIG/);
+  });
+
+  for (const [what, message] of [
+    ['throws', 'nobody caught me'],
+    ['rejects', 'nobody awaited me'],
+  ]) {
+    test(`a fault in the program (${what}) is logged as critical, with the place, and ends with 1`, async (t) => {
+      const child = start(t, { what: what! });
+      assert.equal(await child.ended, 1);
+      await child.line(new RegExp(`critical .*a fault in the program.*${message} stack=.*fixtures/daemon\\.ts`));
+    });
+  }
+
+  test('SIGHUP reads the configuration again and says what changed', async (t) => {
+    const { socket, env } = systemd(t);
+    const child = start(t, { env, config: 'limit = 1\n' });
+    await child.line(/up$/);
+    child.configure('[notify-fixture]\nlimit = 2\n[log]\nlevel = debug\n');
+    child.process.kill('SIGHUP');
+    await child.line(/info .*the configuration file has changed keys="\[notify-fixture\]\.limit \[log\]\.level"/);
+    await child.line(/info .*reloaded: limit 1 -> 2$/);
+    await child.line(/info .*reloaded: log levels and format$/);
+    await socket.message(/^RELOADING=1\nMONOTONIC_USEC=\d+$/);
+    await socket.message(/^READY=1$/, 3);
+    child.process.kill('SIGHUP');
+    await child.line(/reloaded: the configuration is as it was/);
+    child.process.kill('SIGTERM');
+    assert.equal(await child.ended, 0);
+  });
+
+  test('a SIGHUP during the start is kept for after it', async (t) => {
+    const child = start(t, { what: 'start-slow', config: 'limit = 1\n' });
+    await child.line(/waiting/);
+    child.configure('[notify-fixture]\nlimit = 5\n');
+    child.process.kill('SIGHUP');
+    await child.line(/reloaded: limit 1 -> 5/);
+  });
+
+  test('a new configuration that is wrong is refused, and the old one stays', async (t) => {
+    const child = start(t, { config: 'limit = 1\n' });
+    await child.line(/up$/);
+    child.configure('[notify-fixture]\nlimit = lots\n[web]\nlisten = x\n');
+    child.process.kill('SIGHUP');
+    await child.line(/error .*\[notify-fixture\]\.limit = lots: must be a whole number/);
+    await child.line(/error .*\[web\]\.listen = x: must be/);
+    await child.line(/error .*the new configuration is refused, the old one stays in force/);
+    child.configure('[notify-fixture]\nlimit = 13\n');
+    child.process.kill('SIGHUP');
+    await child.line(/error .*could not be taken over: 13 is refused/);
+    child.configure('[notify-fixture]\nlimit = 4\n');
+    child.process.kill('SIGHUP');
+    await child.line(/reloaded: limit 1 -> 4/);
+  });
+
+  test('the watchdog is fed, and no more once the event loop is stuck', async (t) => {
+    const fed = systemd(t);
+    const child = start(t, { env: { ...fed.env, WATCHDOG_USEC: '40000' } });
+    await fed.socket.message(/^WATCHDOG=1$/);
+    const before = fed.socket.read().length;
+    await fed.socket.message(/^WATCHDOG=1$/, before);
+    child.process.kill('SIGTERM');
+    assert.equal(await child.ended, 0);
+
+    const stuck = systemd(t);
+    const blocked = start(t, { what: 'blocks', env: { ...stuck.env, WATCHDOG_USEC: '40000' } });
+    // Its last line before it blocks, in the same turn of the event loop.
+    await blocked.line(/up$/);
+    const count = stuck.socket.read().length;
+    await new Promise((resolve) => setTimeout(resolve, 100));
+    assert.equal(stuck.socket.read().length, count);
+    blocked.process.kill('SIGKILL');
+    assert.equal(await blocked.ended, 'SIGKILL');
+  });
+
+  test('health and metrics are served while the daemon starts, runs and is not ready', async (t) => {
+    const listen = 'metrics_listen = 127.0.0.1:0\n';
+    const address = (line: string) => /listen=(\S+)/.exec(line)![1]!;
+    const waiting = start(t, { what: 'start-waits', config: listen });
+    const starting = address(await waiting.line(/metrics and health/));
+    const reply = await fetch(`http://${starting}/ready`);
+    assert.equal(reply.status, 503);
+    assert.deepEqual(await reply.json(), { ready: false, reasons: ['starting'] });
+    assert.equal((await fetch(`http://${starting}/live`)).status, 200);
+
+    const child = start(t, { what: 'unready', config: listen });
+    const running = address(await child.line(/metrics and health/));
+    await child.line(/up$/);
+    assert.deepEqual(await (await fetch(`http://${running}/ready`)).json(), { ready: false, reasons: ['no hivemind'] });
+    assert.equal(await (await fetch(`http://${running}/hello`)).text(), 'hello');
+    assert.match(await (await fetch(`http://${running}/metrics`)).text(), /^nodejs_eventloop_lag_seconds /m);
+  });
+
+  test('a metrics port that is taken ends the start with 1 and says so', async (t) => {
+    const other = createServer();
+    await new Promise<void>((resolve) => other.listen(0, '127.0.0.1', resolve));
+    t.after(() => other.close());
+    const { port } = other.address() as { port: number };
+    const child = start(t, { config: `metrics_listen = 127.0.0.1:${port}\n` });
+    assert.equal(await child.ended, 1);
+    await child.line(/could not start: cannot listen on .*another process already listens there/);
+  });
+
+  test('a stdout that nobody reads blocks neither the daemon nor its end', async (t) => {
+    const { socket, env } = systemd(t);
+    const child = start(t, { what: 'flood', unread: true, env: { ...env, WATCHDOG_USEC: '40000' } });
+    await socket.message(/^READY=1$/);
+    const before = socket.read().length;
+    await socket.message(/^WATCHDOG=1$/, before + 20);
+    child.process.kill('SIGTERM');
+    assert.equal(await child.ended, 0);
+  });
+
+  test('a stdout whose reader has gone does not end the daemon', async (t) => {
+    const { socket, env } = systemd(t);
+    const child = start(t, { what: 'flood', unread: true, env: { ...env, WATCHDOG_USEC: '40000' } });
+    await socket.message(/^READY=1$/);
+    child.process.stdout!.destroy();
+    const before = socket.read().length;
+    await socket.message(/^WATCHDOG=1$/, before + 20);
+    child.process.kill('SIGTERM');
+    assert.equal(await child.ended, 0);
+  });
+});
