@@ -1,6 +1,8 @@
 import type { Clock, Timer } from '../clock.ts';
 import { parseMonitorReply } from '../session/monitor.ts';
+import { Answers, describe, isOtherError, type Results } from './answers.ts';
 import { type Batch, BatchBuilder } from './batch.ts';
+import { Measuring } from './measuring.ts';
 import { AT_ONCE, IN_FLIGHT, type Link, type Member, State } from './member.ts';
 import { type Accounts, type Defer, MONITOR_LIFETIME, type Swarms } from './swarms.ts';
 
@@ -17,12 +19,6 @@ export interface MonitorOptions {
   readonly interval: number;
 }
 
-type Results = ReturnType<typeof parseMonitorReply>;
-type Result = Results[number];
-
-/** Renewals come between these ages of a confirmation, in seconds, as the original's do. */
-const RENEW_FROM = 45 * 60;
-const RENEW_TO = 55 * 60;
 /** Largest body of a request, in bytes, and the first one after a handshake: it grows while the server keeps up. */
 const MAX_BODY = 5_000_000;
 const FIRST_BODY = 256 * 1024;
@@ -41,9 +37,6 @@ const MAX_URGENT = 2000;
 const SLICE = 8;
 const ADDS = 32;
 const STEPS = 32_768;
-/** Error codes of storage servers that condemn a signature: too old or in the future, and wrong. */
-const BAD_TS = 4;
-const BAD_SIG = 5;
 
 /**
  * What each storage server was asked, when to ask it again, what it answered (spec/network.md, sections 3 and 5).
@@ -56,6 +49,8 @@ export class Monitor {
   readonly #options: MonitorOptions;
   readonly #bulk: BatchBuilder;
   readonly #small: BatchBuilder;
+  readonly #answers: Answers;
+  readonly #measuring: Measuring;
   readonly #members = new Set<Member>();
   /** Members with something to ask, first come first served. */
   readonly #ready = new Set<Member>();
@@ -64,18 +59,12 @@ export class Monitor {
   #working = false;
   readonly #hasty = new Set<Member>();
   #flush: Timer | undefined;
-  #ticker: Timer | undefined;
+  readonly #ticker: Timer;
   #stopped = false;
   #bytesInFlight = 0;
-  /** What is left to measure in this round. */
-  #toMeasure: Member[] = [];
-  #swarmsToMeasure: number | undefined;
-  #nextMeasure = 0;
   readonly counters = {
     /** Requests by what came of them; `rejected`: of several accounts, with an error for all. */
     requests: { answered: 0, rejected: 0, unreadable: 0, timeout: 0, failed: 0, late: 0 },
-    /** Answers for single accounts or, where a signature was refused, for single signatures. */
-    answers: { confirmed: 0, refused_timestamp: 0, refused_signature: 0, error: 0 },
     /** Accounts passed over because no signature is left, or because they do not fit into any request. */
     passedOver: { nothing_left: 0, too_large: 0 },
     sent: 0,
@@ -85,9 +74,16 @@ export class Monitor {
 
   constructor(options: MonitorOptions) {
     this.#options = options;
+    this.#answers = new Answers({ ...options, hurry: (member, id) => this.#hurry(member, id) });
+    this.#measuring = new Measuring({ ...options, members: this.#members });
     this.#bulk = new BatchBuilder(options.accounts, MAX_BODY);
     this.#small = new BatchBuilder(options.accounts, URGENT_BODY);
     this.#ticker = options.clock.setInterval(() => this.#tick(), 1000);
+  }
+
+  /** What came of the questions for single accounts. */
+  get answers(): Answers['counters'] {
+    return this.#answers.counters;
   }
 
   get bytesInFlight(): number {
@@ -139,7 +135,7 @@ export class Monitor {
   stop(): void {
     this.#stopped = true;
     this.#flush?.cancel();
-    this.#ticker?.cancel();
+    this.#ticker.cancel();
     this.#ready.clear();
     this.#hasty.clear();
   }
@@ -150,7 +146,7 @@ export class Monitor {
       if (member.nextScan <= now || member.retryAt <= now) member.wanted = true;
       if (member.cycling || member.wanted) this.#enqueue(member);
     }
-    this.#measureSome(now);
+    this.#measuring.some(now);
   }
 
   #enqueue(member: Member): void {
@@ -158,31 +154,6 @@ export class Monitor {
     if (member.notBefore > this.#options.clock.monotonic()) return; // the tick will come back to it
     this.#ready.add(member);
     this.#work();
-  }
-
-  /** Looks after a few members each second, all of them in each interval, so that no figure is older than that. */
-  #measureSome(now: number): void {
-    const { clock, swarms, interval } = this.#options;
-    if (this.#toMeasure.length === 0 && this.#swarmsToMeasure === undefined) {
-      if (now < this.#nextMeasure) return;
-      this.#nextMeasure = now + interval;
-      this.#toMeasure = [...this.#members];
-      this.#swarmsToMeasure = 0;
-    }
-    const deadline = clock.monotonic() + SLICE;
-    while (clock.monotonic() < deadline) {
-      const member = this.#toMeasure.pop();
-      if (member) {
-        member.measure(now - MONITOR_LIFETIME);
-        continue;
-      }
-      const swarm = this.#swarmsToMeasure === undefined ? undefined : swarms.current[this.#swarmsToMeasure++];
-      if (!swarm) {
-        this.#swarmsToMeasure = undefined;
-        return;
-      }
-      swarms.measure(swarm);
-    }
   }
 
   // Urgent requests
@@ -306,7 +277,11 @@ export class Monitor {
     const again = member.again;
     member.again = false;
     if (this.#bulk.count > 0) this.#send(member, this.#bulk, false);
-    else member.measure(now() - MONITOR_LIFETIME);
+    else {
+      member.measure(now() - MONITOR_LIFETIME);
+      // With nothing left to ask, its silence is no news any more.
+      if (member.urgentInFlight === 0) member.failures = 0;
+    }
     if (again) this.wake(member);
   }
 
@@ -326,7 +301,7 @@ export class Monitor {
     if (added === 'too-large') this.counters.passedOver.too_large++;
     else this.counters.passedOver.nothing_left++;
     if (member.state[position]! < State.refused) member.setState(position, State.refused);
-    member.due[position] = this.#renewal(now());
+    member.due[position] = this.#answers.renewal(now());
     return true;
   }
 
@@ -391,7 +366,7 @@ export class Monitor {
       return;
     }
     this.counters.requests.answered++;
-    this.#apply(member, batch, sentAt, results);
+    this.#answers.apply(member, batch, sentAt, results);
     member.failures = 0;
     member.notBefore = 0;
     if (urgent) return;
@@ -419,82 +394,6 @@ export class Monitor {
     member.cycling = false;
     member.wanted = true;
   }
-
-  /** Takes over what was said of each account. */
-  #apply(member: Member, batch: Batch, sentAt: number, results: Results): void {
-    const { swarms } = this.#options;
-    let dict = 0;
-    for (let i = 0; i < batch.ids.length; i++) {
-      const id = batch.ids[i]!;
-      const end = batch.ends[i]!;
-      // The worst answer of its dicts: a refused signature can be replaced, another error is waited for.
-      let error: Result | undefined;
-      let refused = 0;
-      for (; dict < end; dict++) {
-        const result = results[dict]!;
-        if (result.code === 0) continue;
-        if (isOtherError(result)) error = result;
-        else {
-          refused = result.code;
-          this.#refuse(member, id, batch.refs[dict]!, result.code);
-        }
-      }
-      // It moved, changed or is somebody else by now: there is or was a newer question.
-      if (swarms.swarmOf(id) !== member.swarm || swarms.versionOf(id) !== batch.versions[i]) continue;
-      const position = swarms.positionOf(id);
-      if (refused > 0) this.#again(member, position, id, refused);
-      else if (error) this.#postpone(member, position, error);
-      else {
-        this.counters.answers.confirmed++;
-        member.setState(position, State.confirmed);
-        member.since[position] = sentAt;
-        member.tries[position] = 0;
-        member.due[position] = this.#renewal(sentAt);
-      }
-    }
-  }
-
-  #refuse(member: Member, id: number, ref: number, code: number): void {
-    if (code === BAD_TS) this.counters.answers.refused_timestamp++;
-    else this.counters.answers.refused_signature++;
-    member.lastError = `signature refused with code ${code}`;
-    if (this.#options.swarms.swarmOf(id) !== member.swarm) return;
-    const refs = member.refused.get(id);
-    if (refs) refs.add(ref);
-    else member.refused.set(id, new Set([ref]));
-  }
-
-  /** A signature was refused: the next best one is tried at once. */
-  #again(member: Member, position: number, id: number, code: number): void {
-    member.setState(position, State.refused + code);
-    member.due[position] = AT_ONCE;
-    this.#hurry(member, id);
-  }
-
-  #postpone(member: Member, position: number, error: Result): void {
-    const { now, jitter } = this.#options;
-    this.counters.answers.error++;
-    member.lastError = describe(error);
-    const tries = member.tries[position]!;
-    member.tries[position] = Math.min(tries + 1, 255);
-    const due = now() + Math.ceil(Math.min(600, 4 * 2 ** tries) * (0.5 + jitter()));
-    member.due[position] = due;
-    member.retryAt = Math.min(member.retryAt, due);
-  }
-
-  /** When a confirmation of this second is to be renewed: early enough to be gathered with others for one interval. */
-  #renewal(confirmed: number): number {
-    const { jitter, interval } = this.#options;
-    return confirmed + RENEW_FROM + Math.floor(jitter() * (RENEW_TO - RENEW_FROM - interval));
-  }
-}
-
-function isOtherError(result: Result): boolean {
-  return result.code !== 0 && result.code !== BAD_TS && result.code !== BAD_SIG;
-}
-
-function describe(result: Result): string {
-  return `error ${result.code}: ${result.error ?? ''}`.slice(0, 200);
 }
 
 /** The next position with something due, looking at no more than `steps`; the walk of the member stands there then. */

@@ -1,8 +1,5 @@
 import type { Clock, Timer } from '../clock.ts';
-import { parseServiceNodes, SERVICE_NODES_REQUEST } from '../session/service-nodes.ts';
-
-/** The service nodes of the network at one block, as oxend tells them. */
-export type NodeList = ReturnType<typeof parseServiceNodes>;
+import { parseServiceNodes, SERVICE_NODES_REQUEST, type ServiceNodes } from '../session/service-nodes.ts';
 
 /** How oxend is reached. */
 export interface OxendLink {
@@ -26,7 +23,7 @@ export interface OxendOptions {
   /** Makes the connection. May throw. */
   readonly connect: (events: OxendEvents) => OxendLink;
   /** Takes a new list. What it throws makes the answer a wrong one. */
-  readonly onList: (list: NodeList) => void;
+  readonly onList: (list: ServiceNodes) => void;
   readonly log: { info(text: string): void; warn(text: string): void };
 }
 

@@ -1,0 +1,191 @@
+import assert from 'node:assert/strict';
+import { test } from 'node:test';
+import { FakeAccounts, refusal, SUCCESS } from './support/fake-accounts.ts';
+import { type Behaviour, FakeNetwork, type FakeServer, seeded, willing } from './support/fake-network.ts';
+
+/** SIMULATION_SEEDS=5000 looks longer, SIMULATION_SEED=17 at one alone. */
+const seeds = process.env.SIMULATION_SEED
+  ? [Number(process.env.SIMULATION_SEED)]
+  : Array.from({ length: Number(process.env.SIMULATION_SEEDS ?? 300) }, (_, i) => i + 1);
+
+const MINUTE = 60_000;
+const SWARMS = [3n, 2n ** 60n, 2n ** 61n + 5n, 2n ** 62n, 2n ** 63n - 1n, 2n ** 63n + 2n ** 62n, 2n ** 64n - 20n];
+
+test('whatever the network does, in the end every account is monitored by all servers of its swarm', (t) => {
+  for (const seed of seeds) {
+    try {
+      simulate(seed);
+    } catch (error) {
+      throw new Error(`seed ${seed}: ${error instanceof Error ? error.message : error}`, { cause: error });
+    }
+  }
+  t.diagnostic(`${seeds.length} seeds`);
+});
+
+function simulate(seed: number): void {
+  const random = seeded(seed);
+  const below = (n: number) => Math.floor(random() * n);
+  const pick = <T>(from: readonly T[]): T => from[below(from.length)]!;
+  const accounts = new FakeAccounts();
+  const network = new FakeNetwork(accounts, { seed, maxConnects: 1 + below(6), interval: 1000 + below(60_000) });
+  const { clock } = network;
+  const listed = new Set<FakeServer>();
+
+  const newAccount = () => {
+    const base = 1_000_000 + below(1_000_000) * 10;
+    return accounts.add(
+      Array.from({ length: 1 + below(2) }, (_, i) => Array.from({ length: 1 + below(3) }, (_, j) => base + i * 3 + j)),
+    );
+  };
+  const newServer = () => {
+    const server = network.add(pick(SWARMS));
+    server.delay = 1 + below(5000);
+    listed.add(server);
+  };
+  for (let i = below(150); i >= 0; i--) newAccount();
+  for (let i = 2 + below(10); i >= 0; i--) newServer();
+  network.publish(listed);
+
+  const actions: (() => void)[] = [
+    () => void newAccount(),
+    () => void newAccount(),
+    () => accounts.numbers.length > 1 && accounts.remove(pick(accounts.numbers)),
+    () => accounts.change(pick(accounts.numbers)),
+    () => {
+      // The same swarm of id-recycling that a busy day brings, at once.
+      for (let i = below(20); i > 0 && accounts.numbers.length > 1; i--) accounts.remove(pick(accounts.numbers));
+      for (let i = below(20); i > 0; i--) newAccount();
+    },
+    () => pick([...listed]).breakConnection(1 + below(20_000), random() < 0.5),
+    () => {
+      pick([...listed]).behave = behaviour(random);
+    },
+    () => {
+      pick([...listed]).behave = willing;
+    },
+    () => {
+      const server = pick([...listed]);
+      server.absent = !server.absent;
+      if (server.absent) server.breakConnection(10 * MINUTE, true);
+    },
+    () => {
+      pick([...listed]).delay = 1 + below(14_000);
+    },
+    () => {
+      newServer();
+      network.publish(listed);
+    },
+    () => {
+      if (listed.size < 2) return;
+      listed.delete(pick([...listed]));
+      network.publish(listed);
+    },
+    () => {
+      const server = pick([...network.servers.values()]);
+      server.address = { ...server.address, swarm: pick(SWARMS) };
+      listed.add(server);
+      network.publish(listed);
+    },
+    () => {
+      const server = pick([...listed]);
+      server.address = { ...server.address, port: 1 + below(60_000) };
+      network.publish(listed);
+    },
+    () => {
+      // A swarm vanishes into another one, or half of it becomes a new one.
+      const from = pick([...listed]).address.swarm;
+      const to = pick(SWARMS);
+      const all = random() < 0.5;
+      for (const server of listed) {
+        if (server.address.swarm === from && (all || random() < 0.5)) server.address = { ...server.address, swarm: to };
+      }
+      network.publish(listed);
+    },
+  ];
+  for (let i = 20 + below(60); i > 0; i--) {
+    clock.advance(random() < 0.5 ? below(1000) : below(5 * MINUTE));
+    pick(actions)();
+    assert.ok(network.watch.summary().pending <= 6);
+  }
+
+  for (const server of listed) {
+    server.behave = willing;
+    server.absent = false;
+    server.delay = 1 + below(500);
+  }
+  clock.advance(60 * MINUTE);
+  for (let i = 0; i < 3; i++) {
+    clock.advance(below(40 * MINUTE));
+    check(accounts, [...listed]);
+  }
+  clock.advance(2 * MINUTE);
+  const summary = network.watch.summary();
+  assert.equal(summary.connected, listed.size);
+  assert.equal(summary.fresh, listed.size);
+  const { unconfirmed, refused, uncovered, silent } = summary;
+  assert.deepEqual(
+    { unconfirmed, refused, uncovered, silent },
+    { unconfirmed: 0, refused: 0, uncovered: 0, silent: 0 },
+  );
+  assert.ok(summary.oldestSeconds < 57 * 60, `the oldest confirmation is of ${summary.oldestSeconds} s ago`);
+
+  network.watch.stop();
+  clock.advance(30_000);
+  assert.equal(clock.pending, 0, 'timers are left');
+  assert.equal(network.bytesInFlight, 0);
+}
+
+/** One of the ways in which a storage server disappoints. */
+function behaviour(random: () => number): Behaviour {
+  const share = random();
+  const mostly =
+    (other: string): Behaviour =>
+    (request) =>
+      Buffer.from(`l${request.map(({ ref }) => ((ref * 7919) % 1000 < share * 1000 ? other : SUCCESS)).join('')}e`);
+  const ways: Behaviour[] = [
+    () => undefined,
+    () => Buffer.from('rubbish'),
+    () => Buffer.from('le'),
+    () => Buffer.from(refusal(1, 'bad list')),
+    // One account that cannot be read spoils the whole.
+    (request) => (request.some(({ ref }) => ref % 97 === 0) ? Buffer.from(refusal(1)) : willing(request)),
+    mostly(refusal(4)),
+    mostly(refusal(5)),
+    mostly(refusal(3)),
+    mostly(refusal(77)),
+    (request) => (random() < share ? undefined : willing(request)),
+  ];
+  return ways[Math.floor(random() * ways.length)]!;
+}
+
+function check(accounts: FakeAccounts, servers: readonly FakeServer[]): void {
+  const swarms = [...new Set(servers.map((server) => server.address.swarm))];
+  for (const number of accounts.numbers) {
+    const swarm = closest(swarms, accounts.space(number));
+    const version = accounts.version(number);
+    for (const server of servers) {
+      if (server.address.swarm !== swarm) continue;
+      assert.ok(
+        server.monitorsAccount(number, version),
+        `account ${number} is not monitored by ${server.address.host}`,
+      );
+    }
+  }
+}
+
+/** The rule of spec/network.md, section 2, in its plainest form. */
+function closest(ids: readonly bigint[], space: bigint): bigint {
+  let best = ids[0]!;
+  let distance = 2n ** 65n;
+  for (const id of ids) {
+    const up = BigInt.asUintN(64, id - space);
+    const down = BigInt.asUintN(64, space - id);
+    const d = up < down ? up : down;
+    // A tie goes to the one reached by going down.
+    if (d < distance || (d === distance && down < up)) {
+      best = id;
+      distance = d;
+    }
+  }
+  return best;
+}
