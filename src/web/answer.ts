@@ -1,0 +1,50 @@
+/** What a route answers, before it is known whether it goes out as HTTP or inside an encrypted onion reply. */
+export interface Answer {
+  /** HTTP status, or the `code` of a v4 onion reply. */
+  readonly status: number;
+  /** Lower-case names. No `content-length`: the outer layer knows it. */
+  readonly headers: Readonly<Record<string, string>>;
+  readonly body: Uint8Array | string;
+}
+
+const HTML = 'text/html; charset=utf-8';
+const JSON_TYPE = 'application/json';
+
+/** An answer in JSON: `body` is the text as it goes out. */
+export function jsonAnswer(status: number, body: Uint8Array | string): Answer {
+  return { status, headers: { 'content-type': JSON_TYPE }, body };
+}
+
+/** An error of the front-end itself, with the newline that the original puts after these (spec/onionreq.md, section 2). */
+export function errorAnswer(status: number, code: number, message: string): Answer {
+  return jsonAnswer(status, `${JSON.stringify({ error: code, message })}\n`);
+}
+
+/** Byte for byte what the original (Flask) answers to a path it does not know. */
+export const notFound: Answer = {
+  status: 404,
+  headers: { 'content-type': HTML },
+  body: page(
+    404,
+    'Not Found',
+    'The requested URL was not found on the server. If you entered the URL manually please check your spelling and try again.',
+  ),
+};
+
+/** Byte for byte what the original (Flask) answers to another method than POST. */
+export const methodNotAllowed: Answer = {
+  status: 405,
+  headers: { 'content-type': HTML, allow: 'POST, OPTIONS' },
+  body: page(405, 'Method Not Allowed', 'The method is not allowed for the requested URL.'),
+};
+
+/** The answer to OPTIONS on a known path. */
+export const options: Answer = {
+  status: 200,
+  headers: { 'content-type': HTML, allow: 'POST, OPTIONS' },
+  body: '',
+};
+
+function page(status: number, title: string, text: string): string {
+  return `<!doctype html>\n<html lang=en>\n<title>${status} ${title}</title>\n<h1>${title}</h1>\n<p>${text}</p>\n`;
+}

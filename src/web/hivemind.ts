@@ -1,0 +1,118 @@
+import type { Clock, Timer } from '../clock.ts';
+import type { Address } from '../oxenmq/address.ts';
+import { type Connection, Peers } from '../oxenmq/peers.ts';
+import { OxenmqError } from '../oxenmq/remote.ts';
+
+/** What became of a question to the hivemind. Nothing is thrown: each of these is an answer to the client. */
+export type Outcome =
+  | { readonly kind: 'reply'; readonly data: Buffer }
+  /** No connection, or it broke while we waited. */
+  | { readonly kind: 'away' }
+  /** It took the request and did not answer in time. */
+  | { readonly kind: 'timeout' }
+  /** As many requests as we allow are waiting for it already. */
+  | { readonly kind: 'busy' }
+  /** It answered, but not as a hivemind does. */
+  | { readonly kind: 'failed'; readonly reason: string };
+
+export type PushCommand = 'push.subscribe' | 'push.unsubscribe';
+
+/** The front-end's way to the hivemind. */
+export interface Hivemind {
+  /** Passes `body` on unread. Never rejects. */
+  ask(command: PushCommand, body: Uint8Array): Promise<Outcome>;
+  readonly connected: boolean;
+  readonly inFlight: number;
+  close(): Promise<void>;
+}
+
+/**
+ * The hivemind itself waits 15 s for a notifier. With the same 15 s here (as in the original) a slow notifier could be
+ * told as a timeout of either; 20 s let the hivemind's own answer through, and a storage server waits 25 s for ours.
+ */
+const REQUEST_TIMEOUT = 20_000;
+
+/** After a failed attempt; libzmq has tried several times within it. */
+const RETRY = 500;
+
+/**
+ * Connects to `[hivemind] listen` and stays connected: libzmq re-establishes a broken connection, and an attempt that
+ * met no hivemind at all is made again, for ever.
+ *
+ * @param modules.inFlightLimit how many requests may wait for the hivemind at once
+ * @param modules.onChange told when the connection comes up, or goes down and why
+ */
+export function connectHivemind(modules: {
+  clock: Clock;
+  address: Address;
+  inFlightLimit: () => number;
+  onChange?: (connected: boolean, reason: string) => void;
+}): Hivemind {
+  const { clock, address, inFlightLimit, onChange } = modules;
+  let inFlight = 0;
+  let connection: Connection;
+  let retry: Timer | undefined;
+  let closed = false;
+  let told: boolean | undefined;
+
+  function tell(connected: boolean, reason: string): void {
+    if (told === connected || closed) return;
+    told = connected;
+    onChange?.(connected, reason);
+  }
+
+  const peers = new Peers({
+    clock,
+    commands: {},
+    on: {
+      hello: () => tell(true, 'connected'),
+      handshake: () => {
+        if (connection.state === 'up') tell(true, 'connected again');
+      },
+      // What the hivemind had in hand may or may not have been done; the client asks again, and asking twice is harmless.
+      disconnect: () => tell(false, 'the connection broke'),
+      failure: (_, reason) => {
+        tell(false, reason);
+        if (closed) return;
+        retry = clock.setTimeout(() => {
+          connection = peers.connect(address, { label: 'hivemind' });
+        }, RETRY);
+      },
+    },
+  });
+  connection = peers.connect(address, { label: 'hivemind' });
+
+  return {
+    async ask(command, body) {
+      if (connection.state !== 'up') return { kind: 'away' };
+      if (inFlight >= inFlightLimit()) return { kind: 'busy' };
+      inFlight++;
+      try {
+        const [data] = await connection.request(command, [body], REQUEST_TIMEOUT);
+        return data === undefined ? { kind: 'failed', reason: 'empty reply' } : { kind: 'reply', data };
+      } catch (error) {
+        return failed(error);
+      } finally {
+        inFlight--;
+      }
+    },
+    get connected() {
+      return connection.state === 'up';
+    },
+    get inFlight() {
+      return inFlight;
+    },
+    async close() {
+      closed = true;
+      retry?.cancel();
+      await peers.close();
+    },
+  };
+}
+
+function failed(error: unknown): Outcome {
+  if (!(error instanceof OxenmqError)) return { kind: 'failed', reason: String(error) };
+  if (error.code === 'TIMEOUT') return { kind: 'timeout' };
+  if (error.code === 'UNREACHABLE' || error.code === 'CLOSED') return { kind: 'away' };
+  return { kind: 'failed', reason: error.code };
+}

@@ -1,0 +1,62 @@
+import { Counter, Gauge, Histogram, type Registry } from 'prom-client';
+import type { Answer } from './answer.ts';
+import type { Hivemind } from './hivemind.ts';
+
+/** Which way a request came in. */
+export type Via = 'plain' | 'onion';
+
+export interface WebMetrics {
+  /** @param seconds how long it took from the whole body to the answer */
+  request(via: Via, path: string, answer: Answer, seconds: number): void;
+  onionFailure(reason: string): void;
+}
+
+/** The front-end's metrics, on `registry`. */
+export function webMetrics(registry: Registry, hivemind: Hivemind): WebMetrics {
+  const registers = [registry];
+  const requests = new Counter({
+    name: 'spns_web_requests_total',
+    help: 'Requests answered, by the way they came, route and status',
+    labelNames: ['via', 'route', 'status'],
+    registers,
+  });
+  const seconds = new Histogram({
+    name: 'spns_web_request_duration_seconds',
+    help: 'From the whole request to its answer, by route',
+    labelNames: ['route'],
+    buckets: [0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 20],
+    registers,
+  });
+  const failures = new Counter({
+    name: 'spns_web_onion_failures_total',
+    help: 'Onion requests that could not be read: undecryptable, or malformed inside',
+    labelNames: ['reason'],
+    registers,
+  });
+  new Gauge({
+    name: 'spns_web_in_flight_requests',
+    help: 'Requests waiting for the hivemind',
+    registers,
+    collect() {
+      this.set(hivemind.inFlight);
+    },
+  });
+  new Gauge({
+    name: 'spns_web_hivemind_connected',
+    help: '1 while the connection to the hivemind is up',
+    registers,
+    collect() {
+      this.set(hivemind.connected ? 1 : 0);
+    },
+  });
+  for (const reason of ['undecryptable', 'malformed']) failures.inc({ reason }, 0);
+
+  return {
+    request(via, path, answer, took) {
+      const route = path === '/subscribe' || path === '/unsubscribe' ? path.slice(1) : 'other';
+      requests.inc({ via, route, status: answer.status });
+      seconds.observe({ route }, took);
+    },
+    onionFailure: (reason) => failures.inc({ reason }),
+  };
+}

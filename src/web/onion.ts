@@ -1,0 +1,95 @@
+import { decryptOnion, encodeV4Response, OnionError, parseV4Request } from '../session/onion.ts';
+import { type Answer, methodNotAllowed, notFound, options } from './answer.ts';
+import type { Hivemind } from './hivemind.ts';
+import { ROUTES, type SubscriptionPath, subscription } from './subscriptions.ts';
+
+/** Where service nodes post what clients encrypted for us. */
+export const ONION_PATH = '/oxen/v4/lsrpc';
+
+/** Largest onion request, bytes (spec/onionreq.md, section 4). */
+export const MAX_ONION = 10 * 1024 * 1024;
+
+/** What an onion request needs to be carried out. */
+export interface OnionModules {
+  readonly hivemind: Hivemind;
+  /** `[keys] onionreq`, X25519, 32 bytes */
+  readonly onionKey: Uint8Array;
+  /** of the inner body, bytes */
+  readonly bodyLimit: number;
+}
+
+/** Told for the metrics: the inner route and status, or why a request went no further. */
+export interface OnionReport {
+  failed(reason: 'undecryptable' | 'malformed'): void;
+  answered(path: string, answer: Answer): void;
+}
+
+/** The one answer to whatever does not decrypt: it tells a prober nothing of which step failed. */
+export const undecryptable: Answer = {
+  status: 400,
+  headers: { 'content-type': 'text/plain; charset=utf-8' },
+  body: 'Invalid onion request\n',
+};
+
+const malformed: Answer = {
+  status: 400,
+  headers: { 'content-type': 'text/plain; charset=utf-8' },
+  body: 'Invalid v4 onion request',
+};
+
+/**
+ * Carries out an onion request (spec/onionreq.md, sections 4 and 5): decrypts it with our key, does what is inside, and
+ * encrypts the answer for the client who alone can read it. The outer status is 200 whatever the inner one is.
+ */
+export async function onionRequest(modules: OnionModules, body: Uint8Array, report: OnionReport): Promise<Answer> {
+  let request: ReturnType<typeof decryptOnion>;
+  try {
+    request = decryptOnion(body, modules.onionKey);
+  } catch (error) {
+    if (!(error instanceof OnionError)) throw error;
+    report.failed('undecryptable');
+    return undecryptable;
+  }
+  const answer = await inner(modules, request.plaintext, report);
+  const plaintext = encodeV4Response({ code: answer.status, headers: answer.headers, body: bytes(answer.body) });
+  return { status: 200, headers: { 'content-type': 'application/octet-stream' }, body: request.reply(plaintext) };
+}
+
+async function inner(modules: OnionModules, plaintext: Buffer, report: OnionReport): Promise<Answer> {
+  let request: ReturnType<typeof parseV4Request>;
+  let path: string;
+  try {
+    request = parseV4Request(plaintext);
+    path = pathOf(request.endpoint);
+  } catch (error) {
+    if (!(error instanceof OnionError)) throw error;
+    report.failed('malformed');
+    return malformed;
+  }
+  const answer = await route(modules, request.method.toUpperCase(), path, request.body);
+  report.answered(path, answer);
+  return answer;
+}
+
+async function route(modules: OnionModules, method: string, path: string, body: Uint8Array): Promise<Answer> {
+  // An onion request within an onion request is of no use to anybody, so our own path is unknown in here.
+  if (!isSubscriptionPath(path)) return notFound;
+  if (method === 'OPTIONS') return options;
+  if (method !== 'POST') return methodNotAllowed;
+  return await subscription(modules.hivemind, path, body, modules.bodyLimit);
+}
+
+export function isSubscriptionPath(path: string): path is SubscriptionPath {
+  return Object.hasOwn(ROUTES, path);
+}
+
+/** The path of an endpoint: without its query, percent escapes decoded, leading slashes as one. */
+function pathOf(endpoint: string): string {
+  const query = endpoint.indexOf('?');
+  const path = query < 0 ? endpoint : endpoint.slice(0, query);
+  return decodeURIComponent(path).replace(/^\/+/, '/');
+}
+
+function bytes(body: Uint8Array | string): Uint8Array {
+  return typeof body === 'string' ? Buffer.from(body) : body;
+}

@@ -1,0 +1,166 @@
+import { chmod } from 'node:fs/promises';
+import rateLimit from '@fastify/rate-limit';
+import fastify, {
+  type FastifyError,
+  type FastifyInstance,
+  type FastifyPluginAsync,
+  type FastifyReply,
+  type FastifyRequest,
+} from 'fastify';
+import type { Registry } from 'prom-client';
+import type { Clock } from '../clock.ts';
+import { formatListen, type ListenAddress, removeStaleSocket } from '../daemon/listen.ts';
+import { type Answer, errorAnswer, methodNotAllowed, notFound, options } from './answer.ts';
+import type { Hivemind } from './hivemind.ts';
+import { type WebMetrics, webMetrics } from './metrics.ts';
+import { isSubscriptionPath, MAX_ONION, ONION_PATH, onionRequest, undecryptable } from './onion.ts';
+import { bodyMissing, ROUTES, type SubscriptionPath, subscription, tooLarge } from './subscriptions.ts';
+
+/** What an operator can set, see `[web]` in spns.ini. */
+export interface ServerOptions {
+  readonly listen: ListenAddress;
+  /** Longest body of /subscribe and /unsubscribe, bytes; also of those within onion requests. */
+  readonly bodyLimit: number;
+  /** Whose `X-Forwarded-For` is believed: nobody's, everybody's, or that of these addresses and networks. */
+  readonly trustProxy: boolean | string;
+  /** Requests a minute from one client address on the plain routes, at this moment; 0 = as many as come. Never applied to onion requests. */
+  readonly rateLimit: () => number;
+}
+
+/** A client has this long to deliver its headers, and this long for the whole request, ms. Bodies are small. */
+const HEADERS_TIMEOUT = 10_000;
+const REQUEST_TIMEOUT = 30_000;
+
+/** Idle time of a kept-alive connection, ms: longer than nginx keeps its upstream connections (60 s). */
+const KEEP_ALIVE = 75_000;
+
+export interface ServerModules {
+  readonly options: ServerOptions;
+  readonly hivemind: Hivemind;
+  /** `[keys] onionreq`, X25519, 32 bytes */
+  readonly onionKey: Uint8Array;
+  readonly clock: Clock;
+  readonly registry: Registry;
+  /** Told of what should not happen. */
+  readonly onFault: (what: string, error: Error) => void;
+}
+
+/** Builds the HTTP server; {@link listen} starts it. It logs nothing of a request: bodies hold tokens and account ids. */
+export async function buildServer(modules: ServerModules): Promise<FastifyInstance> {
+  const { hivemind, onionKey, clock } = modules;
+  const { bodyLimit } = modules.options;
+  const metrics = webMetrics(modules.registry, hivemind);
+
+  const server = fastify({
+    bodyLimit,
+    trustProxy: trusted(modules.options),
+    requestTimeout: REQUEST_TIMEOUT,
+    keepAliveTimeout: KEEP_ALIVE,
+    http: { headersTimeout: HEADERS_TIMEOUT },
+    forceCloseConnections: 'idle',
+    exposeHeadRoutes: false,
+    // A stopping server finishes what it has; a load balancer sees the closed connection.
+    return503OnClosing: true,
+  });
+
+  // Every body is taken as it comes, whatever its content type is called, or how badly it is spelt.
+  server.removeAllContentTypeParsers();
+  server.addContentTypeParser('*', { parseAs: 'buffer' }, (_request, body, done) => done(null, body));
+  server.addHook('onRequest', async (request) => {
+    delete request.raw.headers['content-type'];
+  });
+
+  server.setErrorHandler((error: FastifyError & { answer?: Answer }, request, reply) => {
+    if (error.answer) return send(reply, error.answer);
+    const path = request.routeOptions.url ?? '';
+    if (error.code === 'FST_ERR_CTP_BODY_TOO_LARGE') {
+      reply.header('connection', 'close');
+      if (isSubscriptionPath(path)) return send(reply, tooLarge);
+      if (path === ONION_PATH) return send(reply, undecryptable);
+    }
+    const status = error.statusCode ?? 500;
+    if (status >= 500) modules.onFault('a request failed', error);
+    return send(reply, {
+      status,
+      headers: { 'content-type': 'text/plain; charset=utf-8' },
+      body: status >= 500 ? 'Internal server error\n' : 'Bad request\n',
+    });
+  });
+  server.setNotFoundHandler((request, reply) => send(reply, unrouted(request)));
+
+  await server.register(plainRoutes(modules, metrics));
+
+  server.post(ONION_PATH, { bodyLimit: MAX_ONION }, async (request, reply) => {
+    const start = clock.monotonic();
+    const body = (request.body as Buffer | undefined) ?? Buffer.alloc(0);
+    const answer = await onionRequest({ hivemind, onionKey, bodyLimit }, body, {
+      failed: metrics.onionFailure,
+      answered: (path, inner) => metrics.request('onion', path, inner, (clock.monotonic() - start) / 1000),
+    });
+    return send(reply, answer);
+  });
+
+  return server;
+}
+
+/** /subscribe and /unsubscribe. They share one limit by client address; whoever comes through a service node has none. */
+function plainRoutes(modules: ServerModules, metrics: WebMetrics): FastifyPluginAsync {
+  const { hivemind, clock } = modules;
+  const { bodyLimit, listen, trustProxy, rateLimit: perMinute } = modules.options;
+  return async (plain) => {
+    // On a Unix socket without a trusted proxy every client has the same, empty address: there is nothing to limit by.
+    if (!('path' in listen) || trustProxy !== false) {
+      await plain.register(rateLimit, {
+        timeWindow: 60_000,
+        max: perMinute,
+        allowList: () => perMinute() === 0,
+        errorResponseBuilder: () => Object.assign(new Error('rate limit'), { answer: tooMany }),
+      });
+    }
+    for (const path of Object.keys(ROUTES) as SubscriptionPath[]) {
+      plain.post(path, async (request, reply) => {
+        const start = clock.monotonic();
+        const body = (request.body as Buffer | undefined) ?? Buffer.alloc(0);
+        const answer = hasBody(request) ? await subscription(hivemind, path, body, bodyLimit) : bodyMissing;
+        metrics.request('plain', path, answer, (clock.monotonic() - start) / 1000);
+        return send(reply, answer);
+      });
+    }
+  };
+}
+
+const tooMany: Answer = errorAnswer(429, 2, 'Too many requests from your address, try again later');
+
+/** What is neither a POST nor on a path we know. */
+function unrouted(request: FastifyRequest): Answer {
+  const path = request.url.split('?', 1)[0]!;
+  if (!isSubscriptionPath(path) && path !== ONION_PATH) return notFound;
+  return request.method === 'OPTIONS' ? options : methodNotAllowed;
+}
+
+/** An empty body is a body if its sender says so. */
+function hasBody(request: FastifyRequest): boolean {
+  return request.headers['content-length'] !== undefined || request.headers['transfer-encoding'] !== undefined;
+}
+
+function send(reply: FastifyReply, answer: Answer): FastifyReply {
+  return reply.code(answer.status).headers(answer.headers).send(answer.body);
+}
+
+/** A Unix socket's peer has no address: there it is the web server in front, and what that one says is believed if anybody is. */
+function trusted({
+  listen,
+  trustProxy,
+}: ServerOptions): boolean | string | ((address: string, hop: number) => boolean) {
+  return typeof trustProxy === 'string' && 'path' in listen ? (_, hop) => hop === 0 : trustProxy;
+}
+
+/** Listens, and gives back the address it really has (port 0 lets the system choose). */
+export async function listen(server: FastifyInstance, address: ListenAddress): Promise<string> {
+  if (!('path' in address)) return await server.listen(address);
+  await removeStaleSocket(address.path);
+  await server.listen(address);
+  // As open as a TCP port on the loopback address would be: the web server in front runs as another user.
+  await chmod(address.path, 0o666);
+  return formatListen(address);
+}

@@ -1,0 +1,81 @@
+import { type Answer, errorAnswer, jsonAnswer } from './answer.ts';
+import type { Hivemind, Outcome } from './hivemind.ts';
+
+/** The paths of the plain routes, and what the hivemind calls them. */
+export const ROUTES = { '/subscribe': 'push.subscribe', '/unsubscribe': 'push.unsubscribe' } as const;
+export type SubscriptionPath = keyof typeof ROUTES;
+
+export const tooLarge: Answer = errorAnswer(200, 1, 'Invalid request: request too large');
+export const bodyMissing: Answer = errorAnswer(200, 1, 'Invalid request: request body missing');
+
+/** Errors that pass by themselves: the client should come again (hivemind.md, section 1.1, codes 2, 3 and 5). */
+const PASSING = new Set([2, 3, 5]);
+
+/** Seconds a client should wait when the hivemind is behind. */
+const RETRY_AFTER = '15';
+
+/** A front-end error is repeated for each element up to here; nobody asks for more, and a reply must not dwarf its request. */
+const MAX_REPEATED = 1000;
+
+/**
+ * Carries out a POST to /subscribe or /unsubscribe: passes the body on to the hivemind unread, and its reply back.
+ *
+ * The status tells the truth (design.md, decision 14): today's Android app takes an element with an `error` for done
+ * and asks again only after a status other than 2xx, so a failure that passes makes it 503, with the same JSON.
+ *
+ * @param bodyLimit bytes; the clients count on 100,000 (spec/onionreq.md, section 2)
+ */
+export async function subscription(
+  hivemind: Hivemind,
+  path: SubscriptionPath,
+  body: Uint8Array,
+  bodyLimit: number,
+): Promise<Answer> {
+  if (body.length > bodyLimit) return tooLarge;
+  const outcome = await hivemind.ask(ROUTES[path], body);
+  if (outcome.kind !== 'reply') return ownAnswer(outcome, body);
+  return jsonAnswer(hasPassingError(outcome.data) ? 503 : 200, outcome.data);
+}
+
+function ownAnswer(outcome: Exclude<Outcome, { kind: 'reply' }>, body: Uint8Array): Answer {
+  switch (outcome.kind) {
+    case 'away':
+    case 'timeout':
+      return forEach(body, errorAnswer(503, 3, 'Timeout waiting for push notification backend'));
+    case 'busy': {
+      const answer = forEach(body, errorAnswer(503, 2, 'Too many requests at the moment, try again later'));
+      return { ...answer, headers: { ...answer.headers, 'retry-after': RETRY_AFTER } };
+    }
+    case 'failed':
+      return forEach(body, errorAnswer(200, 4, 'An error occured while processing your request'));
+  }
+}
+
+/** Android sends an array and reads only an array of the same length, so an array is answered with one. */
+function forEach(body: Uint8Array, answer: Answer): Answer {
+  const length = arrayLength(body);
+  if (length === 0 || length > MAX_REPEATED) return answer;
+  const element = String(answer.body).trimEnd();
+  return { ...answer, body: `[${Array(length).fill(element).join(',')}]\n` };
+}
+
+function arrayLength(body: Uint8Array): number {
+  const value = parse(body);
+  return Array.isArray(value) ? value.length : 0;
+}
+
+/** Reads the codes in a reply of the hivemind; what is not JSON has none. */
+function hasPassingError(reply: Buffer): boolean {
+  // Almost every reply is a success: no need to parse it.
+  if (!reply.includes('"error"')) return false;
+  const value = parse(reply);
+  return (Array.isArray(value) ? value : [value]).some((element) => PASSING.has(element?.error));
+}
+
+function parse(json: Uint8Array): unknown {
+  try {
+    return JSON.parse(Buffer.from(json.buffer, json.byteOffset, json.length).toString());
+  } catch {
+    return undefined;
+  }
+}

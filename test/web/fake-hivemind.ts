@@ -1,0 +1,121 @@
+import fs from 'node:fs/promises';
+import os from 'node:os';
+import path from 'node:path';
+import { Registry } from 'prom-client';
+import { type Clock, systemClock } from '../../src/clock.ts';
+import { parseAddress } from '../../src/oxenmq/address.ts';
+import { Listener } from '../../src/oxenmq/listener.ts';
+import type { Incoming } from '../../src/oxenmq/remote.ts';
+import { connectHivemind, type Hivemind } from '../../src/web/hivemind.ts';
+import { buildServer, listen, type ServerOptions } from '../../src/web/server.ts';
+
+/** What the tests clean up with: node:test's context has it. */
+export interface Scope {
+  after(work: () => Promise<void>): void;
+}
+
+const cleanups = new WeakMap<Scope, (() => Promise<void>)[]>();
+
+/** Cleans up in the reverse order of the making, so that nobody waits for a peer that is gone. */
+function cleanUp(scope: Scope, work: () => Promise<void>): void {
+  const known = cleanups.get(scope);
+  if (known) {
+    known.push(work);
+    return;
+  }
+  const list = [work];
+  cleanups.set(scope, list);
+  scope.after(async () => {
+    for (const one of list.reverse()) await one();
+  });
+}
+
+/** A listener in the hivemind's place that answers push.* by `answer`, and keeps what it was asked. */
+export async function fakeHivemind(scope: Scope, answer: (command: string, request: Incoming) => void) {
+  const folder = await fs.mkdtemp(path.join(os.tmpdir(), 'spns-web-'));
+  const address = `ipc://${folder}/hivemind.sock`;
+  const asked: { command: string; body: Buffer }[] = [];
+  let listener: Listener | undefined;
+
+  const start = async (): Promise<void> => {
+    const handle = (command: string) => ({
+      kind: 'request' as const,
+      handler: (request: Incoming) => {
+        asked.push({ command, body: request.parts[0]! });
+        answer(command, request);
+      },
+    });
+    listener = new Listener({
+      clock: systemClock,
+      address,
+      access: 'admin',
+      commands: {
+        push: {
+          access: 'none',
+          commands: { subscribe: handle('push.subscribe'), unsubscribe: handle('push.unsubscribe') },
+        },
+      },
+    });
+    await listener.bind();
+  };
+  const stop = async (): Promise<void> => {
+    await listener?.close();
+    listener = undefined;
+  };
+  cleanUp(scope, async () => {
+    await stop();
+    await fs.rm(folder, { recursive: true, force: true });
+  });
+  return { address, asked, start, stop, folder };
+}
+
+/** A connection to the hivemind, and the way to wait for its ups and downs. */
+export function connect(scope: Scope, address: string, { clock = systemClock as Clock, limit = 500 } = {}) {
+  const waiting: { connected: boolean; resolve: () => void }[] = [];
+  const hivemind = connectHivemind({
+    clock,
+    address: parseAddress(address),
+    inFlightLimit: () => limit,
+    onChange(connected) {
+      for (const one of waiting.splice(0)) {
+        if (one.connected === connected) one.resolve();
+        else waiting.push(one);
+      }
+    },
+  });
+  cleanUp(scope, () => hivemind.close());
+  const until = (connected: boolean): Promise<void> =>
+    new Promise((resolve) => {
+      if (hivemind.connected === connected) resolve();
+      else waiting.push({ connected, resolve });
+    });
+  return { hivemind, until };
+}
+
+/** A server on a port of the system's choice. */
+export async function serve(
+  scope: Scope,
+  hivemind: Hivemind,
+  onionKey: Uint8Array,
+  options: Partial<ServerOptions> = {},
+): Promise<{ url: string; registry: Registry; faults: unknown[] }> {
+  const registry = new Registry();
+  const faults: unknown[] = [];
+  const all: ServerOptions = {
+    listen: { host: '127.0.0.1', port: 0 },
+    bodyLimit: 100_000,
+    trustProxy: false,
+    rateLimit: () => 0,
+    ...options,
+  };
+  const server = await buildServer({
+    options: all,
+    hivemind,
+    onionKey,
+    clock: systemClock,
+    registry,
+    onFault: (what, error) => faults.push(what, error),
+  });
+  cleanUp(scope, () => server.close());
+  return { url: await listen(server, all.listen), registry, faults };
+}

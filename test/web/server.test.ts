@@ -1,0 +1,186 @@
+import assert from 'node:assert/strict';
+import { randomBytes } from 'node:crypto';
+import http from 'node:http';
+import { test } from 'node:test';
+import { encryptOnion } from '../../src/session/onion.ts';
+import { x25519Public } from '../../src/session/sodium.ts';
+import type { ServerOptions } from '../../src/web/server.ts';
+import { connect, fakeHivemind, type Scope, serve } from './fake-hivemind.ts';
+
+const onionKey = randomBytes(32);
+
+async function start(t: Scope, options: Partial<ServerOptions> = {}) {
+  const fake = await fakeHivemind(t, (command, request) => request.reply(`${command} ${request.parts[0]!.length}`));
+  await fake.start();
+  const { hivemind, until } = connect(t, fake.address);
+  await until(true);
+  return { ...fake, ...(await serve(t, hivemind, onionKey, options)) };
+}
+
+/** A request made by hand, for what fetch does not let through. */
+function ask(
+  url: string | { socketPath: string },
+  options: http.RequestOptions,
+  write: (request: http.ClientRequest) => void = (request) => request.end(),
+): Promise<{ status: number; body: string; headers: http.IncomingHttpHeaders }> {
+  return new Promise((resolve, reject) => {
+    const handle = (response: http.IncomingMessage): void => {
+      let body = '';
+      response.setEncoding('utf8');
+      response.on('data', (chunk) => {
+        body += chunk;
+      });
+      response.on('end', () => resolve({ status: response.statusCode!, body, headers: response.headers }));
+    };
+    const all = { agent: false, method: 'POST', ...options };
+    const request = typeof url === 'string' ? http.request(url, all, handle) : http.request({ ...all, ...url }, handle);
+    request.on('error', reject);
+    write(request);
+  });
+}
+
+test('a body is passed on unread, whatever its content type', async (t) => {
+  const { url, asked } = await start(t);
+  const types = [
+    'application/json',
+    'text/plain',
+    'application/x-www-form-urlencoded',
+    'multipart/form-data',
+    'no type at all',
+    '',
+    undefined,
+  ];
+  for (const type of types) {
+    const headers = { 'content-length': '8', ...(type === undefined ? {} : { 'content-type': type }) };
+    const answer = await ask(`${url}/subscribe`, { headers }, (request) => request.end('{"a": 1}'));
+    assert.deepEqual([answer.status, answer.body], [200, 'push.subscribe 8'], type);
+    assert.equal(answer.headers['content-type'], 'application/json');
+    assert.equal(asked.at(-1)!.body.toString(), '{"a": 1}');
+  }
+  const binary = Buffer.from([0, 255, 254, 10]);
+  assert.equal((await ask(`${url}/unsubscribe`, {}, (request) => request.end(binary))).body, 'push.unsubscribe 4');
+  assert.deepEqual(asked.at(-1)!.body, binary);
+});
+
+test('an empty body is passed on if its sender says that it is one, and a request without a body is told so', async (t) => {
+  const { url } = await start(t);
+  const empty = await ask(`${url}/subscribe`, { headers: { 'content-length': '0' } });
+  assert.equal(empty.body, 'push.subscribe 0');
+  const none = await ask(`${url}/subscribe`, {}, (request) => {
+    request.removeHeader('content-length');
+    request.useChunkedEncodingByDefault = false;
+    request.end();
+  });
+  assert.deepEqual([none.status, none.body], [200, '{"error":1,"message":"Invalid request: request body missing"}\n']);
+});
+
+test('a body in chunks of no told length is taken up to the limit', async (t) => {
+  const { url } = await start(t);
+  const chunked = (size: number) =>
+    ask(`${url}/subscribe`, {}, (request) => {
+      request.on('error', () => undefined);
+      for (let sent = 0; sent < size; sent += 10_000) request.write(' '.repeat(Math.min(10_000, size - sent)));
+      request.end();
+    });
+  assert.equal((await chunked(100_000)).body, 'push.subscribe 100000');
+  const large = await chunked(100_001);
+  assert.deepEqual([large.status, large.body], [200, '{"error":1,"message":"Invalid request: request too large"}\n']);
+});
+
+test('a body above the limit is refused, before it is sent if its length is told', async (t) => {
+  const { url, asked } = await start(t);
+  const answer = await ask(`${url}/subscribe`, { headers: { 'content-length': '100001' } }, (request) => {
+    request.on('error', () => undefined);
+    request.flushHeaders();
+  });
+  assert.deepEqual([answer.status, answer.body], [200, '{"error":1,"message":"Invalid request: request too large"}\n']);
+  assert.equal(answer.headers.connection, 'close');
+  assert.deepEqual(asked, []);
+});
+
+test('other methods and other paths are answered as the original does', async (t) => {
+  const { url } = await start(t);
+  const cases: [string, string, number][] = [
+    ['GET', '/subscribe', 405],
+    ['HEAD', '/subscribe', 405],
+    ['PUT', '/unsubscribe', 405],
+    ['DELETE', '/oxen/v4/lsrpc?x=1', 405],
+    ['OPTIONS', '/subscribe', 200],
+    ['GET', '/', 404],
+    ['POST', '/', 404],
+    ['POST', '/subscribe/', 404],
+    ['POST', '/loki/v3/lsrpc', 404],
+    ['POST', '/constructor', 404],
+  ];
+  for (const [method, path, status] of cases) {
+    const answer = await ask(url + path, { method });
+    assert.equal(answer.status, status, `${method} ${path}`);
+    if (status !== 404) assert.equal(answer.headers.allow, 'POST, OPTIONS', `${method} ${path}`);
+    if (status === 404) assert.match(answer.body, /^<!doctype html>\n<html lang=en>\n<title>404 Not Found</);
+  }
+});
+
+test('the limit of requests is by client address, and onion requests have none', async (t) => {
+  let perMinute = 2;
+  const { url } = await start(t, { rateLimit: () => perMinute, trustProxy: 'loopback' });
+  const from = (address: string, path = '/subscribe', body: Uint8Array | string = '{}') =>
+    ask(url + path, { headers: { 'x-forwarded-for': address } }, (request) => request.end(body));
+  assert.equal((await from('192.0.2.1')).status, 200);
+  assert.equal((await from('192.0.2.1', '/unsubscribe')).status, 200);
+  const refused = await from('192.0.2.1');
+  assert.equal(refused.status, 429);
+  assert.equal(JSON.parse(refused.body).error, 2);
+  assert.ok(Number(refused.headers['retry-after']) > 0);
+  assert.equal((await from('192.0.2.2')).status, 200);
+  assert.equal((await from('2001:db8::1')).status, 200);
+  assert.equal((await from('2001:db8::2')).status, 200);
+  assert.equal((await from('2001:db8::3')).status, 429, 'a /64 is one client');
+  const { body } = encryptOnion(Buffer.from('l2:{}e'), x25519Public(onionKey), 'xchacha20');
+  for (let i = 0; i < 10; i++) assert.equal((await from('192.0.2.1', '/oxen/v4/lsrpc', body)).status, 200);
+  perMinute = 0;
+  assert.equal((await from('192.0.2.1')).status, 200, 'no limit any more');
+});
+
+test('without a trusted proxy nobody is believed about his address', async (t) => {
+  const { url } = await start(t, { rateLimit: () => 1 });
+  const from = (address: string) =>
+    ask(`${url}/subscribe`, { headers: { 'x-forwarded-for': address } }, (request) => request.end('{}'));
+  assert.equal((await from('192.0.2.1')).status, 200);
+  assert.equal((await from('192.0.2.2')).status, 429);
+});
+
+test('listens on a Unix socket, where the proxy in front is known by having reached it', async (t) => {
+  const fake = await fakeHivemind(t, (command, request) => request.reply(command));
+  await fake.start();
+  const { hivemind, until } = connect(t, fake.address);
+  await until(true);
+  const path = `${fake.folder}/web.sock`;
+  const { url } = await serve(t, hivemind, onionKey, {
+    listen: { path },
+    trustProxy: 'loopback',
+    rateLimit: () => 1,
+  });
+  assert.equal(url, `unix:${path}`);
+  const from = (address: string) =>
+    ask(
+      { socketPath: path },
+      { path: '/subscribe', headers: { 'x-forwarded-for': `203.0.113.9, ${address}` } },
+      (request) => request.end('{}'),
+    );
+  assert.equal((await from('192.0.2.1')).status, 200);
+  assert.equal((await from('192.0.2.1')).status, 429);
+  assert.equal((await from('192.0.2.2')).status, 200);
+});
+
+test('on a Unix socket without a trusted proxy there is no limit, for there is nobody to tell apart', async (t) => {
+  const fake = await fakeHivemind(t, (command, request) => request.reply(command));
+  await fake.start();
+  const { hivemind, until } = connect(t, fake.address);
+  await until(true);
+  const socketPath = `${fake.folder}/web.sock`;
+  await serve(t, hivemind, onionKey, { listen: { path: socketPath }, rateLimit: () => 1 });
+  for (let i = 0; i < 3; i++) {
+    const answer = await ask({ socketPath }, { path: '/subscribe' }, (request) => request.end('{}'));
+    assert.equal(answer.status, 200);
+  }
+});
