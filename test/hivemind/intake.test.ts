@@ -1,0 +1,225 @@
+import assert from 'node:assert/strict';
+import { randomBytes } from 'node:crypto';
+import { test } from 'node:test';
+import type { DeviceRow } from '../../src/hivemind/device.ts';
+import { Devices } from '../../src/hivemind/devices.ts';
+import { Intake } from '../../src/hivemind/intake.ts';
+import { Outbox } from '../../src/hivemind/outbox.ts';
+import { Seen } from '../../src/hivemind/seen.ts';
+import type { Remote } from '../../src/oxenmq/remote.ts';
+import { encodeNotification, type Notification } from '../../src/session/notification.ts';
+import { decodePush } from '../../src/session/push.ts';
+import { FakeClock } from '../support/fake-clock.ts';
+import { vectors } from '../support/vectors.ts';
+
+interface PushVectors {
+  subscriptions: {
+    account: string;
+    service: string;
+    svcid: string;
+    want_data: boolean;
+    enc_key: string;
+    namespaces: number[];
+    svcdata_hex: string | null;
+  }[];
+  cases: {
+    name: string;
+    notify_message_hex: string | null;
+    pushes: { to: string; part_hex: string; parts: number }[];
+  }[];
+}
+
+const LIFETIME = 600_000;
+
+/** An intake on real parts, with notifiers of the original's kind for `services`, whose pushes are collected. */
+function setUp(services: string[]) {
+  const clock = new FakeClock();
+  const devices = new Devices({ random: randomBytes });
+  const seen = new Seen({ clock, random: randomBytes, lifetime: LIFETIME });
+  const outbox = new Outbox({
+    clock,
+    random: randomBytes,
+    limits: { maxBytes: 1e9, maxAge: LIFETIME },
+    breaker: { share: 0.5, minimum: 100 },
+    log: () => {},
+  });
+  const asked = new Set(['node 1', 'node 2', 'node 3']);
+  const intake = new Intake<string>({ devices, seen, outbox, accepts: (node) => asked.has(node) });
+  const pushes: { to: string; part: Buffer }[] = [];
+  for (const name of services) {
+    const remote: Remote = {
+      id: name,
+      send(command, ...parts) {
+        assert.equal(command, 'notifier.push');
+        assert.equal(parts.length, 1);
+        pushes.push({ to: name, part: Buffer.from(parts[0] as Uint8Array) });
+        return true;
+      },
+      request: () => Promise.reject(new Error('not asked for here')),
+    };
+    outbox.register(name, remote, undefined);
+  }
+  return { clock, devices, seen, outbox, intake, pushes };
+}
+
+function row(account: Buffer, options: Partial<DeviceRow> = {}): DeviceRow {
+  return {
+    account,
+    sessionEd25519: account[0] === 0x05 ? Buffer.alloc(32, 1) : null,
+    subaccount: null,
+    signature: randomBytes(64),
+    signedAt: 1_700_000_000,
+    wantData: true,
+    encKey: Buffer.alloc(32, 2),
+    service: 'cap',
+    serviceId: 'device'.padEnd(32, '.'),
+    serviceData: null,
+    namespaces: [0],
+    ...options,
+  };
+}
+
+function message(account: Buffer, hash: string, options: Partial<Notification> = {}): Buffer {
+  return encodeNotification({
+    account,
+    hash: Buffer.from(hash.padEnd(43, '-')),
+    namespace: 0,
+    timestamp: 1_700_000_000_000,
+    expiry: 1_800_000_000_000,
+    data: Buffer.from('hello'),
+    ...options,
+  });
+}
+
+const account = Buffer.concat([Buffer.from([5]), randomBytes(32)]);
+
+test("the original's pushes come out for the original's notifications", async (t) => {
+  const file = vectors<PushVectors>('notifier-push.json');
+  const { clock, devices, outbox, intake, pushes } = setUp(['cap', 'cap2']);
+  t.after(() => outbox.stop(0));
+  for (const subscription of file.subscriptions) {
+    const id = Buffer.from(subscription.account, 'hex');
+    const known = row(id, {
+      service: subscription.service,
+      serviceId: subscription.svcid,
+      wantData: subscription.want_data,
+      encKey: Buffer.from(subscription.enc_key, 'hex'),
+      namespaces: subscription.namespaces,
+      serviceData: subscription.svcdata_hex === null ? null : Buffer.from(subscription.svcdata_hex, 'hex'),
+    });
+    devices.upsert(known, known.signedAt);
+  }
+  // One of the vectors expires two milliseconds after the beginning of time; the original does not look at that, ours does.
+  clock.jump(-clock.now());
+  for (const { name, notify_message_hex, pushes: expected } of file.cases) {
+    if (notify_message_hex === null) continue; // The one with 76,800 bytes of data is the next test.
+    pushes.length = 0;
+    intake.handle('node 1', Buffer.from(notify_message_hex, 'hex'));
+    await clock.advance(0);
+    const got = pushes.map(({ to, part }) => `${to} ${part.toString('hex')}`).sort();
+    const wanted = expected.map(({ to, part_hex }) => `${to} ${part_hex}`).sort();
+    assert.deepEqual(got, wanted, name);
+  }
+});
+
+test('the largest message that a storage server takes comes through whole', async (t) => {
+  const { clock, devices, outbox, intake, pushes } = setUp(['cap']);
+  t.after(() => outbox.stop(0));
+  devices.upsert(row(account), 0);
+  const data = Buffer.alloc(76_800, 0xaa);
+  intake.handle('node 1', message(account, 'J', { data }));
+  await clock.advance(0);
+  assert.deepEqual(decodePush(pushes[0]?.part as Buffer).data, data);
+});
+
+test('the copies of a message are dropped, whichever nodes they come from', async (t) => {
+  const { clock, devices, outbox, intake, pushes } = setUp(['cap']);
+  t.after(() => outbox.stop(0));
+  devices.upsert(row(account), 0);
+  for (const node of ['node 1', 'node 2', 'node 3', 'node 1']) intake.handle(node, message(account, 'a'));
+  await clock.advance(0);
+  assert.equal(pushes.length, 1);
+  assert.equal(intake.counters.raw, 4);
+  assert.equal(intake.counters.duplicates, 3);
+  assert.equal(intake.counters.unique, 1);
+});
+
+test('a copy is dropped after one turn of the filter, and taken for new after two', async (t) => {
+  const { clock, devices, outbox, intake } = setUp(['cap']);
+  t.after(() => outbox.stop(0));
+  devices.upsert(row(account), 0);
+  intake.handle('node 1', message(account, 'a'));
+  await clock.advance(LIFETIME + 1);
+  intake.handle('node 2', message(account, 'a'));
+  assert.equal(intake.counters.duplicates, 1);
+  await clock.advance(2 * LIFETIME + 1);
+  intake.handle('node 3', message(account, 'a'));
+  assert.equal(intake.counters.unique, 2);
+});
+
+test('a jump of the wall clock does not open the filter', async (t) => {
+  const { clock, devices, outbox, intake } = setUp(['cap']);
+  t.after(() => outbox.stop(0));
+  devices.upsert(row(account), 0);
+  intake.handle('node 1', message(account, 'a'));
+  clock.jump(86_400_000);
+  intake.handle('node 2', message(account, 'a'));
+  clock.jump(-2 * 86_400_000);
+  intake.handle('node 3', message(account, 'a'));
+  assert.equal(intake.counters.duplicates, 2);
+});
+
+test('only nodes that were asked count, and what others say marks nothing as seen', async (t) => {
+  const { clock, devices, outbox, intake, pushes } = setUp(['cap']);
+  t.after(() => outbox.stop(0));
+  devices.upsert(row(account), 0);
+  intake.handle('stranger', message(account, 'a'));
+  assert.equal(intake.counters.unasked, 1);
+  intake.handle('node 1', message(account, 'a'));
+  await clock.advance(0);
+  assert.equal(pushes.length, 1);
+});
+
+test('a message that nobody wants marks nothing: who subscribes between two copies is woken by the second', async (t) => {
+  const { clock, devices, outbox, intake, pushes } = setUp(['cap']);
+  t.after(() => outbox.stop(0));
+  devices.upsert(row(account, { namespaces: [1] }), 0);
+  intake.handle('node 1', message(account, 'a'));
+  assert.equal(intake.counters.unwanted, 1);
+  devices.upsert(row(account, { namespaces: [0, 1], signedAt: 1_700_000_001 }), 0);
+  intake.handle('node 2', message(account, 'a'));
+  await clock.advance(0);
+  assert.equal(pushes.length, 1);
+});
+
+test('with no notifier a push is held, not lost, and comes once', async (t) => {
+  const { clock, devices, outbox, intake, pushes } = setUp([]);
+  t.after(() => outbox.stop(0));
+  devices.upsert(row(account), 0);
+  for (const node of ['node 1', 'node 2', 'node 3']) intake.handle(node, message(account, 'a'));
+  assert.equal(outbox.service('cap').queue.length, 1);
+  const remote: Remote = {
+    id: 'late',
+    send: (_command, part) => pushes.push({ to: 'cap', part: Buffer.from(part as Uint8Array) }) > 0,
+    request: () => Promise.reject(new Error('not asked for here')),
+  };
+  outbox.register('cap', remote, undefined);
+  await clock.advance(0);
+  assert.equal(pushes.length, 1);
+});
+
+test('every kind of malformed notification is dropped and counted by its reason', (t) => {
+  const { devices, outbox, intake } = setUp(['cap']);
+  t.after(() => outbox.stop(0));
+  devices.upsert(row(account), 0);
+  const cases = vectors<{ notify_message_parse: { hex: string; outcome: string }[] }>('bencode.json');
+  let bad = 0;
+  for (const { hex, outcome } of cases.notify_message_parse) {
+    if (outcome === 'ok') continue;
+    intake.handle('node 1', Buffer.from(hex, 'hex'));
+    bad++;
+  }
+  const counted = [...intake.counters.malformed.values()].reduce((sum, count) => sum + count, 0);
+  assert.equal(counted, bad);
+  assert.ok(intake.counters.malformed.size >= 3, [...intake.counters.malformed.keys()].join());
+});
