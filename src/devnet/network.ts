@@ -1,0 +1,98 @@
+import type { Clock } from '../clock.ts';
+import type { Notification } from '../session/notification.ts';
+import { SwarmSpace } from '../session/swarm.ts';
+import { type ListedNode, type Oxend, startOxend } from './oxend.ts';
+import { envelope, type StorageServer, startStorageServer } from './storage-server.ts';
+
+/** A simulated service node network: an oxend, and storage servers in swarms. */
+export interface Network {
+  readonly oxend: Oxend;
+  readonly servers: readonly Member[];
+  /** The swarm ids, ascending. */
+  readonly swarms: readonly bigint[];
+  /** The servers that hold that account's messages. */
+  membersFor(account: Uint8Array): readonly StorageServer[];
+  /** Stores a message at each member of the account's swarm. Gives how many notifications went out. */
+  deliver(message: Notification): number;
+  /** Puts a server into another swarm (which may be a new one) and has oxend list it there. Without a new block nobody notices. */
+  move(member: Member, swarm: bigint): void;
+  stop(): Promise<void>;
+}
+
+export interface Member {
+  readonly server: StorageServer;
+  swarm: bigint;
+}
+
+/**
+ * Starts `servers` storage servers, dealt out evenly to `swarms` swarms whose ids are spread over the whole 64-bit space.
+ *
+ * @param modules.verify false makes the servers take every signature for good, for benchmarks
+ */
+export async function startNetwork(modules: {
+  clock: Clock;
+  random: (bytes: number) => Buffer;
+  servers: number;
+  swarms: number;
+  host?: string;
+  verify?: boolean;
+}): Promise<Network> {
+  const { clock, random } = modules;
+  const ids = spread(modules.swarms, random);
+  const servers: Member[] = [];
+  for (let i = 0; i < modules.servers; i++) {
+    const { host, verify } = modules;
+    const server = await startStorageServer({ clock, secretKey: random(32), host, verify });
+    servers.push({ server, swarm: ids[i % ids.length]! });
+  }
+  const oxend = await startOxend({ clock, random });
+  let space: SwarmSpace;
+  let bySwarm: Map<bigint, StorageServer[]>;
+
+  function arrange(): void {
+    bySwarm = new Map();
+    for (const { server, swarm } of servers) bySwarm.set(swarm, [...(bySwarm.get(swarm) ?? []), server]);
+    space = new SwarmSpace([...bySwarm.keys()].sort((a, b) => (a < b ? -1 : a > b ? 1 : 0)));
+    oxend.nodes = servers.map(listed);
+  }
+
+  const network: Network = {
+    oxend,
+    servers,
+    get swarms() {
+      return space.ids;
+    },
+    membersFor(account) {
+      const index = space.closest(account);
+      return index < 0 ? [] : bySwarm.get(space.ids[index]!)!;
+    },
+    deliver(message) {
+      const letter = envelope(message);
+      let told = 0;
+      for (const server of network.membersFor(message.account)) told += server.store(letter);
+      return told;
+    },
+    move(member, swarm) {
+      member.swarm = swarm;
+      arrange();
+    },
+    async stop() {
+      await oxend.stop();
+      await Promise.all(servers.map(({ server }) => server.stop()));
+    },
+  };
+  arrange();
+  return network;
+}
+
+/** As oxend lists it. */
+export function listed({ server, swarm }: Member): ListedNode {
+  return { publicKey: server.publicKey, host: server.host, port: server.port, swarm };
+}
+
+/** Evenly spread ids with a random start: with two or more, one is always above 2^63, which JSON's numbers cannot hold. */
+function spread(count: number, random: (bytes: number) => Buffer): bigint[] {
+  const start = random(8).readBigUInt64BE();
+  const step = 2n ** 64n / BigInt(count);
+  return Array.from({ length: count }, (_, i) => BigInt.asUintN(64, start + BigInt(i) * step));
+}

@@ -1,0 +1,196 @@
+import type { Clock } from '../clock.ts';
+import { encode } from '../codec/bencode.ts';
+import { type KeyPair, keyPairFromSecret } from '../oxenmq/keys.ts';
+import { Listener } from '../oxenmq/listener.ts';
+import type { Incoming, Remote } from '../oxenmq/remote.ts';
+import { encodeNotification, type Notification } from '../session/notification.ts';
+import { checkMonitor, type Refusal, readMonitorRequest } from './monitor-request.ts';
+
+/** A message as it goes to every member of a swarm: encoded once, whoever tells it. */
+export interface Envelope {
+  /** The account's bytes as a latin1 string. */
+  readonly key: string;
+  readonly namespace: number;
+  /** The notification for those who want the data. */
+  readonly full: () => Buffer;
+  /** The notification for those who do not. */
+  readonly bare: () => Buffer;
+}
+
+/** Makes the notification of a message ready to be told any number of times. */
+export function envelope(message: Notification): Envelope {
+  let full: Buffer | undefined;
+  let bare: Buffer | undefined;
+  return {
+    key: Buffer.from(message.account).toString('latin1'),
+    namespace: message.namespace,
+    full: () => (full ??= encodeNotification(message)),
+    bare: () => (bare ??= encodeNotification({ ...message, data: null })),
+  };
+}
+
+/** How a storage server misbehaves. */
+export interface Mood {
+  /** Takes requests and answers none. */
+  silent: boolean;
+  /** Refuses each subscription with this, whatever it says. */
+  refuse: Refusal | undefined;
+  /** Waits this long before it answers, ms. */
+  delay: number;
+}
+
+/** A simulated storage server: it checks and keeps monitors, and tells of each message that is stored (spec/network.md, sections 3 and 4). */
+export interface StorageServer {
+  /** X25519, 32 bytes */
+  readonly publicKey: Buffer;
+  readonly host: string;
+  readonly port: number;
+  readonly mood: Mood;
+  /** How many (account, connection) pairs it monitors, those whose time is over included. */
+  readonly monitors: number;
+  /** Whether somebody monitors that account and namespace here at this moment. */
+  watches(account: Uint8Array, namespace: number): boolean;
+  /** Stores a message: tells everybody who monitors its account and namespace. Gives how many were told. */
+  store(message: Envelope): number;
+  /** Forgets every monitor, as it does when it is restarted; connections stay. */
+  forget(): void;
+  /** Goes away and forgets. */
+  stop(): Promise<void>;
+  /** Comes back under the same key and port. */
+  start(): Promise<void>;
+  readonly counters: { requests: number; accepted: number; refused: number; told: number; untold: number };
+}
+
+interface Watch {
+  readonly remote: Remote;
+  /** On the clock that never jumps, ms. */
+  until: number;
+  namespaces: readonly number[];
+  wantData: boolean;
+}
+
+/** Life of a monitor from its last renewal, ms. */
+const LIFETIME = 65 * 60_000;
+
+const SUCCESS = { success: 1 };
+
+/**
+ * Starts a storage server on a port of the system's choice.
+ *
+ * @param modules.verify false takes every signature for good, for benchmarks
+ */
+export async function startStorageServer(modules: {
+  clock: Clock;
+  secretKey: Uint8Array;
+  host?: string;
+  verify?: boolean;
+}): Promise<StorageServer> {
+  const { clock, verify = true, host = '127.0.0.1' } = modules;
+  const keys: KeyPair = keyPairFromSecret(modules.secretKey);
+  const watches = new Map<string, Map<string, Watch>>();
+  const mood: Mood = { silent: false, refuse: undefined, delay: 0 };
+  const counters = { requests: 0, accepted: 0, refused: 0, told: 0, untold: 0 };
+  let listener: Listener | undefined;
+  let port = 0;
+
+  function monitor(request: Incoming): void {
+    counters.requests++;
+    if (mood.silent) return;
+    const answer = encode(answerTo(request));
+    if (mood.delay > 0) clock.setTimeout(() => request.reply(answer), mood.delay);
+    else request.reply(answer);
+  }
+
+  function answerTo({ parts, remote }: Incoming) {
+    const read = parts.length > 1 ? readMonitorRequest(undefined) : readMonitorRequest(parts[0]);
+    if ('errcode' in read) return { ...read };
+    const now = Math.floor(clock.now() / 1000);
+    const answers = read.elements.map((element) => {
+      const checked = mood.refuse ?? checkMonitor(element, now, verify);
+      if ('errcode' in checked) {
+        counters.refused++;
+        return { ...checked };
+      }
+      counters.accepted++;
+      watch(remote, checked.account.toString('latin1'), checked.namespaces, checked.wantData);
+      return SUCCESS;
+    });
+    return read.list ? answers : answers[0]!;
+  }
+
+  /** A renewal only ever adds: namespaces are united, and data once wanted stays wanted while it is kept alive. */
+  function watch(remote: Remote, key: string, namespaces: readonly number[], wantData: boolean): void {
+    const now = clock.monotonic();
+    const here = watches.get(key) ?? new Map<string, Watch>();
+    if (here.size === 0) watches.set(key, here);
+    const known = here.get(remote.id);
+    if (!known || known.until <= now) {
+      here.set(remote.id, { remote, until: now + LIFETIME, namespaces, wantData });
+      return;
+    }
+    known.until = now + LIFETIME;
+    known.wantData ||= wantData;
+    const added = namespaces.filter((namespace) => !known.namespaces.includes(namespace));
+    if (added.length > 0) known.namespaces = [...known.namespaces, ...added];
+  }
+
+  const server: StorageServer = {
+    publicKey: keys.publicKey,
+    host,
+    get port() {
+      return port;
+    },
+    mood,
+    get monitors() {
+      let count = 0;
+      for (const here of watches.values()) count += here.size;
+      return count;
+    },
+    watches(account, namespace) {
+      const here = watches.get(Buffer.from(account).toString('latin1'));
+      if (!here) return false;
+      const now = clock.monotonic();
+      return [...here.values()].some((one) => one.until > now && one.namespaces.includes(namespace));
+    },
+    store(message) {
+      const here = watches.get(message.key);
+      if (!here) return 0;
+      const now = clock.monotonic();
+      let told = 0;
+      for (const [id, one] of here) {
+        if (one.until <= now) {
+          here.delete(id);
+        } else if (one.namespaces.includes(message.namespace)) {
+          if (one.remote.send('notify.message', one.wantData ? message.full() : message.bare())) told++;
+          else counters.untold++;
+        }
+      }
+      counters.told += told;
+      return told;
+    },
+    forget() {
+      watches.clear();
+    },
+    async stop() {
+      watches.clear();
+      await listener?.close();
+      listener = undefined;
+    },
+    async start() {
+      if (listener) return;
+      listener = new Listener({
+        clock,
+        address: `tcp://${host}:${port || '*'}`,
+        access: 'none',
+        keys,
+        commands: { monitor: { access: 'none', commands: { messages: { kind: 'request', handler: monitor } } } },
+        maxMessageSize: 10 * 1024 * 1024,
+      });
+      await listener.bind();
+      port = Number(listener.endpoint.slice(listener.endpoint.lastIndexOf(':') + 1));
+    },
+    counters,
+  };
+  await server.start();
+  return server;
+}
