@@ -248,6 +248,18 @@ test('the example is a valid configuration without a warning, and so are its com
   }
 });
 
+test('the example explains every key that is read', () => {
+  const read = (path: string) => readFileSync(new URL(path, import.meta.url), 'utf8');
+  const example = read('../../spns.ini.example');
+  const keys = [...read('../../src/daemon/schema.ts').matchAll(/section\.\w+(?:<\w+>)?\(\s*'(\w+)'/g)].map(
+    (match) => match[1]!,
+  );
+  assert(keys.length > 20);
+  for (const key of keys.filter((name) => name !== 'omq_push_instances')) {
+    assert.match(example, new RegExp(`^;?${key} =`, 'm'), `${key} is missing`);
+  }
+});
+
 test('key files: raw bytes, hex with blanks; what is wrong with others', () => {
   const file = (name: string, content: string | Buffer) => {
     writeFileSync(join(folder, name), content, { mode: 0o600 });
