@@ -1,0 +1,141 @@
+/** One connection that we made, from HI to its end. */
+
+import type { Timer } from '../clock.ts';
+import type { Address } from './address.ts';
+import { Link, type Wire } from './link.ts';
+
+/** How long a broken connection may stay broken before it is given up, in milliseconds. */
+const LOST_TIMEOUT = 60_000;
+/** When to ask a broken connection again whether it is back, in milliseconds. */
+const GREET_SOON = 1000;
+const GREET_AGAIN = 10_000;
+
+/** Who is told what becomes of a connection. */
+export interface ConnectionOwner {
+  handshake(connection: Connection): void;
+  hello(connection: Connection): void;
+  disconnect(connection: Connection): void;
+  failure(connection: Connection, reason: string): void;
+  /** The connection is closed, by whomever: its socket has to forget it. */
+  released(connection: Connection): void;
+}
+
+/**
+ * A connection is up when the peer has been heard over it: a TCP connection proves nothing. libzmq tells by an empty
+ * message that something became of a connection, not what: it came up, broke, or one more attempt failed in its CURVE
+ * handshake; and a peer can send an empty message too. So an empty message only ever takes a connection down; whether it is up
+ * again is asked with a further HI, which waits in libzmq's queue until the peer is there, and is proven by whatever
+ * comes in.
+ */
+export class Connection extends Link {
+  readonly address: Address;
+  readonly label: string;
+  /** The owner's own. */
+  data: unknown;
+  /** What was last seen at the peer's address, for the words of a failure. */
+  trouble: string | undefined;
+  /** What libzmq calls this connection; not set if it could not be made. */
+  endpoint: string | undefined;
+  readonly #wire: Wire;
+  readonly #owner: ConnectionOwner;
+  /** The peer was heard since the connection last broke. */
+  #heard = false;
+  /** HELLO came, at least once. */
+  #greeted = false;
+  #deadline: Timer | undefined;
+  #greeting: Timer | undefined;
+
+  constructor(wire: Wire, route: Buffer, owner: ConnectionOwner, address: Address, label: string, data: unknown) {
+    super(wire, route);
+    this.#wire = wire;
+    this.#owner = owner;
+    this.address = address;
+    this.label = label;
+    this.data = data;
+  }
+
+  /** `connecting` until the first HELLO, `down` while broken; then libzmq tries to restore it, for a minute at most. */
+  get state(): 'connecting' | 'up' | 'down' | 'closed' {
+    if (this.closed) return 'closed';
+    if (!this.#greeted) return 'connecting';
+    return this.#heard ? 'up' : 'down';
+  }
+
+  /** Before the first HELLO messages may be queued, as the original does; after a break they would be stale. */
+  protected override get sendable(): boolean {
+    return !this.closed && (this.#heard || !this.#greeted);
+  }
+
+  /** Closes the connection; no further event is told of it. Requests that wait fail with CLOSED. */
+  close(): void {
+    if (!this.closed) this.#end('CLOSED', 'the connection was closed');
+  }
+
+  /** Says HI; the socket has just connected. @param helloTimeout milliseconds */
+  start(helloTimeout: number): void {
+    this.transmit(['HI']);
+    this.#deadline = this.#wire.clock.setTimeout(
+      () => this.fail(`no HELLO within ${helloTimeout} ms: ${this.trouble ?? 'no answer at all'}`),
+      helloTimeout,
+    );
+  }
+
+  /** Something came in that only the peer can have sent. */
+  hear(): void {
+    if (this.#heard || this.closed) return;
+    this.#heard = true;
+    this.#greeting?.cancel();
+    if (this.#greeted) this.#deadline?.cancel();
+    this.#wire.counters.handshakes++;
+    this.#owner.handshake(this);
+  }
+
+  hello(): void {
+    this.hear();
+    if (this.#greeted || this.closed) return;
+    this.#greeted = true;
+    this.#deadline?.cancel();
+    this.#owner.hello(this);
+  }
+
+  /** An empty message: from libzmq, or from a peer that harms only itself. */
+  notice(): void {
+    if (!this.#heard || this.closed) return;
+    this.#heard = false;
+    this.#wire.counters.disconnects++;
+    this.pending.failAll('UNREACHABLE', 'the connection broke');
+    this.#owner.disconnect(this);
+    if (this.closed) return;
+    if (this.#greeted) {
+      this.#deadline = this.#wire.clock.setTimeout(
+        () => this.fail(`the connection broke and was not restored within ${LOST_TIMEOUT} ms`),
+        LOST_TIMEOUT,
+      );
+    }
+    this.#greet(GREET_SOON);
+  }
+
+  fail(reason: string): void {
+    if (this.closed) return;
+    this.#wire.counters.failures++;
+    this.#end('UNREACHABLE', reason);
+    this.#owner.failure(this, reason);
+  }
+
+  protected override gone(): void {
+    this.fail('libzmq ended the connection: the peer broke the protocol or sent a message that is too large');
+  }
+
+  /** The second HI, soon after the first, finds out whether libzmq has ended the connection for good: then it cannot be sent. */
+  #greet(next: number): void {
+    this.transmit(['HI']);
+    this.#greeting = this.#wire.clock.setTimeout(() => this.#greet(GREET_AGAIN), next);
+  }
+
+  #end(code: 'UNREACHABLE' | 'CLOSED', reason: string): void {
+    this.#deadline?.cancel();
+    this.#greeting?.cancel();
+    this.shut(code, reason);
+    this.#owner.released(this);
+  }
+}

@@ -1,0 +1,268 @@
+/** Every outgoing connection of a process, over one ROUTER. */
+
+import type { Router } from 'zeromq';
+import type { Clock } from '../clock.ts';
+import { type Address, formatAddress, zmqAddress } from './address.ts';
+import { Connection, type ConnectionOwner } from './connection.ts';
+import { type Counters, newCounters } from './counters.ts';
+import { Dispatch, type Stray } from './dispatch.ts';
+import { type KeyPair, randomKeyPair, toZ85 } from './keys.ts';
+import type { Wire } from './link.ts';
+import { readMessage } from './message.ts';
+import type { Commands } from './remote.ts';
+import { MAX_MESSAGE_SIZE, NOTIFY_CONNECT_AND_DISCONNECT, openRouter, quietly, receiveAll } from './socket.ts';
+
+export { Connection } from './connection.ts';
+
+/** What the owner is told. A callback may close connections and make new ones. */
+export interface PeersEvents {
+  /**
+   * The peer was heard over a fresh connection: the first one, or one that libzmq made anew after a break. A peer that
+   * restarted has forgotten us: ask it again for whatever it should remember. Comes just before `hello` on the first.
+   */
+  handshake?(connection: Connection): void;
+  /** The first HELLO: the peer speaks OxenMQ. Once a connection. */
+  hello?(connection: Connection): void;
+  /** The connection broke. Requests that waited have failed with UNREACHABLE; libzmq tries to restore it. */
+  disconnect?(connection: Connection): void;
+  /** The connection is given up and closed: no HELLO in time, connect() failed, broken for too long, or the peer said BYE. */
+  failure?(connection: Connection, reason: string): void;
+  /** Something odd came in, or a handler failed; it has been counted. */
+  stray?: Stray;
+}
+
+export interface PeersOptions {
+  readonly clock: Clock;
+  /** Our own CURVE pair; a random one if not given, as the original does. */
+  readonly keys?: KeyPair;
+  /**
+   * What peers know us by, 1 to 255 bytes, the first not zero. They send what they have for us to whoever comes with this
+   * id, so where that matters it must be a secret. The original's if not given: `L` and our public key.
+   */
+  readonly routingId?: Buffer;
+  /** In bytes; 10 MiB if not given. A peer that sends more loses its connection. */
+  readonly maxMessageSize?: number;
+  /** How long to wait for HELLO, in milliseconds; 10,000 if not given. */
+  readonly helloTimeout?: number;
+  /** What peers may call; they are granted `basic`, as the original grants it. */
+  readonly commands: Commands;
+  readonly on?: PeersEvents;
+}
+
+export interface ConnectOptions {
+  /** Names the connection in its id; the address if not given. */
+  readonly label?: string;
+  readonly data?: unknown;
+  /** What this peer alone knows us by. */
+  readonly routingId?: Buffer;
+}
+
+/**
+ * libzmq takes the key, the routing ids and all other options of a connection when it is made, so one ROUTER can hold thousands, each with
+ * a server key of its own: one file descriptor a connection, one loop that receives.
+ */
+export class Peers {
+  readonly counters: Counters = newCounters();
+  readonly #socket: Router;
+  readonly #wire: Wire;
+  readonly #dispatch: Dispatch;
+  readonly #on: PeersEvents;
+  readonly #routingId: Buffer;
+  readonly #helloTimeout: number;
+  readonly #connections = new Map<string, Connection>();
+  /** What libzmq knows each connection by; see {@link Peers.#claim}. */
+  readonly #endpoints = new Map<string, Connection>();
+  readonly #owner: ConnectionOwner;
+  readonly #loops: Promise<unknown>;
+  #numbered = 0;
+  #closed: Promise<void> | undefined;
+
+  constructor(options: PeersOptions) {
+    const keys = options.keys ?? randomKeyPair();
+    this.#on = options.on ?? {};
+    this.#routingId = checkRoutingId(options.routingId ?? Buffer.concat([Buffer.from('L'), keys.publicKey]));
+    this.#helloTimeout = options.helloTimeout ?? 10_000;
+    this.#socket = openRouter(options.maxMessageSize ?? MAX_MESSAGE_SIZE, NOTIFY_CONNECT_AND_DISCONNECT);
+    this.#socket.curvePublicKey = toZ85(keys.publicKey);
+    this.#socket.curveSecretKey = toZ85(keys.secretKey);
+    this.#wire = { socket: this.#socket, clock: options.clock, counters: this.counters };
+    this.#dispatch = new Dispatch(options.commands, 'basic', this.counters, (reason) => this.#stray(reason));
+    this.#owner = {
+      handshake: (connection) => this.#tell(() => this.#on.handshake?.(connection)),
+      hello: (connection) => this.#tell(() => this.#on.hello?.(connection)),
+      disconnect: (connection) => this.#tell(() => this.#on.disconnect?.(connection)),
+      failure: (connection, reason) => this.#tell(() => this.#on.failure?.(connection, reason)),
+      released: (connection) => this.#release(connection),
+    };
+    this.#loops = Promise.all([
+      this.#watch(),
+      receiveAll(
+        this.#socket,
+        (frames) => this.#take(frames),
+        (error) => this.#stray(`receiving ended: ${error.message}`),
+      ),
+    ]);
+  }
+
+  /** How many connections there are, in whatever state. */
+  get size(): number {
+    return this.#connections.size;
+  }
+
+  /**
+   * Connects and says HI. Commands and requests may be sent at once: they follow the HI.
+   *
+   * @returns the connection; if connect() itself failed, it is closed and `failure` told right after the caller's turn
+   * @throws Error if this Peers is closed, RangeError for a routing id that cannot be one
+   */
+  connect(address: Address, options: ConnectOptions = {}): Connection {
+    if (this.#closed !== undefined) throw new Error('these peers are closed');
+    const ownId = options.routingId ? checkRoutingId(options.routingId) : this.#routingId;
+    const label = options.label ?? formatAddress({ ...address, publicKey: undefined });
+    // libzmq aborts the process when the id of a connection that still exists is given out again: the number never is.
+    const route = Buffer.from(`${label.slice(0, 60)}#${++this.#numbered}`);
+    const connection = new Connection(this.#wire, route, this.#owner, address, label, options.data);
+    this.#connections.set(connection.id, connection);
+    try {
+      const endpoint = this.#claim(address);
+      this.#open(address, endpoint, route, ownId);
+      connection.endpoint = endpoint;
+      this.#endpoints.set(endpoint, connection);
+      connection.start(this.#helloTimeout);
+    } catch (error) {
+      queueMicrotask(() => connection.fail(`connect() failed: ${(error as Error).message}`));
+    }
+    return connection;
+  }
+
+  /** Closes every connection and the socket; what libzmq still holds has a second to leave. */
+  close(): Promise<void> {
+    this.#closed ??= this.#close();
+    return this.#closed;
+  }
+
+  async #close(): Promise<void> {
+    for (const connection of [...this.#connections.values()]) connection.close();
+    // With some 2,000 unread events libzmq's thread would wait for us to read while close() waits for that thread.
+    await new Promise((resolve) => setImmediate(resolve));
+    this.#socket.close();
+    await this.#loops;
+  }
+
+  #open(address: Address, endpoint: string, route: Buffer, ownId: Buffer): void {
+    const socket = this.#socket;
+    quietly(() => {
+      // An unset user name is libzmq's way back from CURVE to no security at all.
+      if (address.publicKey) socket.curveServerKey = toZ85(address.publicKey);
+      else socket.plainUsername = null;
+      socket.ipv6 = address.host?.startsWith('[') ?? false;
+      // The types know strings alone, which would be sent as UTF-8 and spoil the bytes from 0x80.
+      socket.routingId = ownId as unknown as string;
+      socket.connect(endpoint, { routingId: route as unknown as string });
+    });
+  }
+
+  /**
+   * libzmq disconnects by address, all connections to it at once. So that two to one address can be told apart, each further
+   * one gets a spelling of its own, which means the same: one more zero before the port, `/` or `./` before the path.
+   */
+  #claim(address: Address): string {
+    let { port, path } = address;
+    let spelling = String(port);
+    for (;;) {
+      const endpoint =
+        address.protocol === 'tcp' ? `tcp://${address.host}:${spelling}` : zmqAddress({ ...address, path });
+      if (!this.#endpoints.has(endpoint)) return endpoint;
+      if (path?.startsWith('@')) throw new Error(`there is a connection to ${endpoint} already`);
+      spelling = `0${spelling}`;
+      path = path?.startsWith('/') ? `/${path}` : `./${path}`;
+    }
+  }
+
+  #release(connection: Connection): void {
+    this.#connections.delete(connection.id);
+    const { endpoint } = connection;
+    if (endpoint === undefined) return;
+    this.#endpoints.delete(endpoint);
+    try {
+      this.#socket.disconnect(endpoint);
+    } catch (error) {
+      this.#stray(`disconnect() failed: ${(error as Error).message}`);
+    }
+  }
+
+  #take(frames: Buffer[]): void {
+    this.counters.received++;
+    const connection = this.#connections.get(frames[0]!.toString('latin1'));
+    // One that was closed a moment ago.
+    if (!connection) return;
+    const message = readMessage(frames);
+    switch (message.kind) {
+      case 'notice':
+        connection.notice();
+        break;
+      case 'hello':
+        connection.hello();
+        break;
+      case 'bye':
+        connection.fail('the peer said BYE');
+        break;
+      case 'hi':
+        connection.hear();
+        connection.transmit(['HELLO']);
+        break;
+      default:
+        connection.hear();
+        if (!connection.closed) this.#dispatch.deliver(connection, message, frames);
+    }
+  }
+
+  /**
+   * Follows libzmq's events for the words of a failure. They carry no more than the address, and that in a spelling of
+   * libzmq's after the first attempt, so nothing else is built on them.
+   */
+  async #watch(): Promise<void> {
+    const { events } = this.#socket;
+    for (;;) {
+      const event = await events.receive();
+      if (event.type === 'end') return;
+      const connection = 'address' in event ? this.#endpoints.get(event.address) : undefined;
+      if (!connection) continue;
+      if (event.type === 'connect') connection.trouble ??= 'the peer accepted the connection and said nothing';
+      else if (event.type === 'connect:retry') connection.trouble ??= 'no connection could be made';
+      else if (event.type === 'handshake') connection.trouble = 'the peer did not answer HI';
+      else if (event.type.startsWith('handshake:error')) connection.trouble = handshakeTrouble(event);
+    }
+  }
+
+  #tell(callback: () => void): void {
+    try {
+      callback();
+    } catch (error) {
+      this.counters.handlerErrors++;
+      this.#stray(`a callback failed: ${(error as Error).message}`);
+    }
+  }
+
+  #stray(reason: string): void {
+    try {
+      this.#on.stray?.(reason);
+    } catch {
+      this.counters.handlerErrors++;
+    }
+  }
+}
+
+function handshakeTrouble(event: object): string {
+  const error = 'error' in event ? (event.error as NodeJS.ErrnoException & { status?: number }) : undefined;
+  // A server that cannot read our first CURVE message hangs up without a word.
+  if (error?.code === 'EPIPE') return 'the peer hung up during the handshake (has it another key?)';
+  return `the handshake failed: ${error?.status ?? error?.code ?? error?.message ?? 'unknown error'}`;
+}
+
+function checkRoutingId(id: Buffer): Buffer {
+  if (id.length < 1 || id.length > 255 || id[0] === 0) {
+    throw new RangeError('a routing id has 1 to 255 bytes, and the first is not zero');
+  }
+  return id;
+}

@@ -1,0 +1,96 @@
+/** The requests of one connection that wait for their replies. */
+
+import { randomBytes } from 'node:crypto';
+import type { Clock, Timer } from '../clock.ts';
+import { TAG_SIZE } from './message.ts';
+import { type ErrorWord, OxenmqError } from './remote.ts';
+
+interface Request {
+  readonly name: string;
+  readonly timer: Timer;
+  readonly resolve: (parts: Buffer[]) => void;
+  readonly reject: (error: OxenmqError) => void;
+}
+
+/**
+ * Each connection has its own: a reply counts only on the connection that was asked. The original looks replies up by their tag
+ * alone, so that there any peer may answer for any other that guesses it.
+ */
+export class Pending {
+  readonly #clock: Clock;
+  /** By tag, the oldest first. */
+  readonly #requests = new Map<string, Request>();
+
+  constructor(clock: Clock) {
+    this.#clock = clock;
+  }
+
+  get size(): number {
+    return this.#requests.size;
+  }
+
+  /**
+   * @param timeout in milliseconds
+   * @returns the tag to send, 15 random bytes, and the promise of the reply's parts
+   */
+  add(name: string, timeout: number): { tag: Buffer; reply: Promise<Buffer[]> } {
+    const tag = randomBytes(TAG_SIZE);
+    const key = tag.toString('latin1');
+    const { promise, resolve, reject } = Promise.withResolvers<Buffer[]>();
+    const timer = this.#clock.setTimeout(() => {
+      this.#requests.delete(key);
+      reject(new OxenmqError('TIMEOUT', `no reply to ${name} within ${timeout} ms`));
+    }, timeout);
+    this.#requests.set(key, { name, timer, resolve, reject });
+    return { tag, reply: promise };
+  }
+
+  /** @returns false if no request waits under this tag: it was answered before, or too late, or never asked */
+  settle(tag: Buffer, parts: Buffer[]): boolean {
+    const request = this.#take(tag.toString('latin1'));
+    request?.resolve(parts);
+    return request !== undefined;
+  }
+
+  /** @returns false if no request waits under this tag */
+  refuse(tag: Buffer, word: ErrorWord): boolean {
+    return this.#fail(tag.toString('latin1'), word);
+  }
+
+  /**
+   * Fails the oldest request of this name. A peer that does not know a command cannot know that it was a request and
+   * answers without the tag; the original then waits until its time is over.
+   *
+   * @returns false if no request of this name waits
+   */
+  refuseOldest(name: string, word: ErrorWord): boolean {
+    for (const [key, request] of this.#requests) {
+      if (request.name === name) return this.#fail(key, word);
+    }
+    return false;
+  }
+
+  /** Fails one request that could not be sent. */
+  abandon(tag: Buffer, code: 'UNREACHABLE' | 'CLOSED', message: string): void {
+    this.#take(tag.toString('latin1'))?.reject(new OxenmqError(code, message));
+  }
+
+  failAll(code: 'UNREACHABLE' | 'CLOSED', message: string): void {
+    for (const key of [...this.#requests.keys()]) this.#take(key)?.reject(new OxenmqError(code, message));
+  }
+
+  #fail(key: string, word: ErrorWord): boolean {
+    const request = this.#take(key);
+    request?.reject(new OxenmqError(word, `the peer answered ${request.name} with ${word}`));
+    return request !== undefined;
+  }
+
+  #take(key: string): Request | undefined {
+    const request = this.#requests.get(key);
+    if (request) {
+      this.#requests.delete(key);
+      request.timer.cancel();
+    }
+    return request;
+  }
+}

@@ -1,0 +1,76 @@
+/** zeromq.js's ROUTER, as both sides of OxenMQ use it. */
+
+import { Router } from 'zeromq';
+
+/** Bytes of the largest message taken, if not said otherwise; a larger one costs its sender the connection. */
+export const MAX_MESSAGE_SIZE = 10 * 1024 * 1024;
+
+/** libzmq's ROUTER_NOTIFY, which zeromq.js has no name for: a ROUTER is told of peers by `[routing id, ""]`. */
+const ROUTER_NOTIFY = 97;
+export const NOTIFY_DISCONNECT = 2;
+export const NOTIFY_CONNECT_AND_DISCONNECT = 3;
+
+/**
+ * A ROUTER with the original's options (spec/oxenmq.md, section 1). The high-water marks are libzmq's: 1,000 messages a peer each way.
+ * `sendTimeout: 0` is the original's way of sending: at once or not at all. An unknown peer is an error (`mandatory`).
+ *
+ * @param notify of what libzmq is to tell
+ */
+export function openRouter(maxMessageSize: number, notify: number): Router {
+  const socket = new Router({
+    mandatory: true,
+    sendTimeout: 0,
+    // What lies in libzmq's queues when the socket is closed is given this long to leave, in milliseconds.
+    linger: 1000,
+    maxMessageSize,
+    handshakeInterval: 10_000,
+    heartbeatInterval: 15_000,
+    heartbeatTimeout: 30_000,
+    reconnectInterval: 250,
+    reconnectMaxInterval: 5000,
+    // Else a black hole holds a connect for as long as the kernel repeats its SYN: two minutes.
+    connectTimeout: 10_000,
+  });
+  // zeromq.js keeps the setters for options without a name protected.
+  (socket as unknown as { setInt32Option(option: number, value: number): void }).setInt32Option(ROUTER_NOTIFY, notify);
+  return socket;
+}
+
+/**
+ * Receives until the socket is closed. The plain loop was the fastest of the patterns tried, and zeromq.js itself lets the
+ * event loop turn every 512 messages.
+ *
+ * @param take must not throw
+ * @param failed told of an error that is not the closing; the loop then ends
+ */
+export async function receiveAll(
+  socket: Router,
+  take: (frames: Buffer[]) => void,
+  failed: (error: Error) => void,
+): Promise<void> {
+  for (;;) {
+    try {
+      take(await socket.receive());
+    } catch (error) {
+      if (socket.closed) return;
+      // A wake-up without a message.
+      if ((error as NodeJS.ErrnoException).code === 'EAGAIN') continue;
+      failed(error as Error);
+      return;
+    }
+  }
+}
+
+/**
+ * Changes options of a socket that is in use. zeromq.js warns that such a change will not take effect before the next
+ * connect, which is what is wanted here: each connection has its own.
+ */
+export function quietly(change: () => void): void {
+  const { emitWarning } = process;
+  process.emitWarning = () => {};
+  try {
+    change();
+  } finally {
+    process.emitWarning = emitWarning;
+  }
+}

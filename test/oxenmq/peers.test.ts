@@ -1,0 +1,504 @@
+import assert from 'node:assert/strict';
+import { test } from 'node:test';
+import { zmqAddress } from '../../src/oxenmq/address.ts';
+import { randomKeyPair } from '../../src/oxenmq/keys.ts';
+import type { OxenmqError } from '../../src/oxenmq/remote.ts';
+import { FakeClock } from '../support/fake-clock.ts';
+import { addressOf, Happenings, openPeers, RawServer, temporaryDirectory } from './support.ts';
+
+/** The code with which a request fails. */
+async function failure(request: Promise<unknown>): Promise<string> {
+  return request.then(
+    () => 'answered',
+    (error: OxenmqError) => error.code,
+  );
+}
+
+test('a connection says HI once, under L and the public key, and is up with the HELLO', async (t) => {
+  const serverKeys = randomKeyPair();
+  const server = await RawServer.open(t, { keys: serverKeys });
+  const { peers, events, keys } = openPeers(t);
+  const connection = peers.connect(addressOf(server.endpoint, serverKeys.publicKey), { label: 'node', data: 7 });
+  assert.equal(connection.state, 'connecting');
+  await events.first((e) => e.event === 'hello');
+  assert.equal(connection.state, 'up');
+  assert.equal(connection.data, 7);
+  assert.equal(connection.id, 'node#1');
+  const hi = await server.message('HI');
+  assert.deepEqual(hi.route, Buffer.concat([Buffer.from('L'), keys.publicKey]));
+  assert.deepEqual(
+    events.all.map((e) => e.event),
+    ['handshake', 'hello'],
+  );
+  assert.equal(server.received.all.length, 0);
+});
+
+test('plain and encrypted connections live on one socket, over tcp and ipc', async (t) => {
+  const serverKeys = randomKeyPair();
+  const directory = await temporaryDirectory(t);
+  const servers = await Promise.all([
+    RawServer.open(t),
+    RawServer.open(t, { keys: serverKeys }),
+    RawServer.open(t, { address: `ipc://${directory}/plain` }),
+    RawServer.open(t, { address: `ipc://${directory}/curve`, keys: serverKeys }),
+  ]);
+  const warnings: Error[] = [];
+  const warned = (warning: Error) => warnings.push(warning);
+  process.on('warning', warned);
+  t.after(() => process.off('warning', warned));
+  const { peers } = openPeers(t);
+  const connections = servers.map((server, i) =>
+    peers.connect(addressOf(server.endpoint, i % 2 ? serverKeys.publicKey : undefined)),
+  );
+  for (const [i, server] of servers.entries()) {
+    const reply = connections[i]!.request('a.b', []);
+    const { route, frames } = await server.message('a.b');
+    await server.send(route, 'REPLY', frames[0]!, `from ${i}`);
+    assert.deepEqual((await reply).map(String), [`from ${i}`]);
+  }
+  assert.deepEqual(warnings, []);
+});
+
+test('our own routing id can be set for all connections and for one', async (t) => {
+  const server = await RawServer.open(t);
+  const secret = Buffer.from('80ff00c3', 'hex');
+  const { peers } = openPeers(t, { routingId: secret });
+  peers.connect(addressOf(server.endpoint)).send('a.first');
+  peers.connect(addressOf(server.endpoint), { routingId: Buffer.from([0xfe]) }).send('a.second');
+  peers.connect(addressOf(server.endpoint), { routingId: Buffer.from('x') }).send('a.third');
+  assert.deepEqual((await server.message('a.first')).route, secret);
+  assert.deepEqual((await server.message('a.second')).route, Buffer.from([0xfe]));
+  assert.deepEqual((await server.message('a.third')).route, Buffer.from('x'));
+  assert.throws(() => peers.connect(addressOf(server.endpoint), { routingId: Buffer.from([0, 1]) }), RangeError);
+});
+
+test('what is sent before the HELLO follows the HI, in order', async (t) => {
+  const server = await RawServer.open(t);
+  const { peers } = openPeers(t);
+  const connection = peers.connect(addressOf(server.endpoint));
+  for (let i = 0; i < 20; i++) assert.equal(connection.send('a.b', String(i), '', Buffer.from([255])), true);
+  await server.received.when((all) => (all.length === 21 ? true : undefined));
+  assert.equal(String(server.received.all[0]![1]), 'HI');
+  for (let i = 0; i < 20; i++) {
+    const [, name, ...parts] = server.received.all[i + 1]!;
+    assert.equal(String(name), 'a.b');
+    assert.deepEqual(parts, [Buffer.from(String(i)), Buffer.alloc(0), Buffer.from([255])]);
+  }
+});
+
+test('a request carries 15 random bytes, and takes the first reply with them', async (t) => {
+  const server = await RawServer.open(t);
+  const { peers, events } = openPeers(t);
+  const connection = peers.connect(addressOf(server.endpoint));
+  const first = connection.request('a.b', ['part']);
+  const second = connection.request('a.c', []);
+  const b = await server.message('a.b');
+  const c = await server.message('a.c');
+  assert.equal(b.frames[0]!.length, 15);
+  assert.notDeepEqual(b.frames[0], c.frames[0]);
+  assert.deepEqual(b.frames.slice(1).map(String), ['part']);
+  await server.send(c.route, 'REPLY', c.frames[0]!);
+  await server.send(c.route, 'REPLY', c.frames[0]!, 'again');
+  await server.send(b.route, 'REPLY', b.frames[0]!, 'x', '');
+  assert.deepEqual(await second, []);
+  assert.deepEqual((await first).map(String), ['x', '']);
+  await events.first((e) => e.reason === 'a reply to no request');
+  assert.equal(peers.counters.strayReplies, 1);
+});
+
+test('a reply counts only on the connection that was asked', async (t) => {
+  const asked = await RawServer.open(t);
+  const other = await RawServer.open(t);
+  const { peers, events } = openPeers(t);
+  const connection = peers.connect(addressOf(asked.endpoint));
+  peers.connect(addressOf(other.endpoint));
+  const reply = connection.request('a.b', []);
+  const { route, frames } = await asked.message('a.b');
+  await other.message('HI');
+  await other.send(route, 'REPLY', frames[0]!, 'forged');
+  await events.first((e) => e.event === 'stray');
+  await asked.send(route, 'REPLY', frames[0]!, 'true');
+  assert.deepEqual((await reply).map(String), ['true']);
+});
+
+test('a request fails with the word of the peer, by its tag or, if the peer does not know the name, by that', async (t) => {
+  const server = await RawServer.open(t);
+  const { peers, events } = openPeers(t);
+  const connection = peers.connect(addressOf(server.endpoint));
+  const requests = ['a.b', 'a.c', 'a.c', 'a.d'].map((name) => failure(connection.request(name, [])));
+  const b = await server.message('a.b');
+  await server.message('a.c');
+  const { route, frames } = await server.message('a.c');
+  const d = await server.message('a.d');
+  await server.send(route, 'FORBIDDEN', 'REPLY', b.frames[0]!);
+  await server.send(route, 'UNKNOWNCOMMAND', 'a.c');
+  await server.send(route, 'UNKNOWNCOMMAND', 'x.y');
+  await server.send(route, 'NOT_A_SERVICE_NODE', 'REPLY', d.frames[0]!);
+  await events.first((e) => e.reason === 'UNKNOWNCOMMAND to no request');
+  // The oldest of the two has failed; the other one still waits.
+  await server.send(route, 'REPLY', frames[0]!);
+  assert.deepEqual(await Promise.all(requests), ['FORBIDDEN', 'UNKNOWNCOMMAND', 'answered', 'NOT_A_SERVICE_NODE']);
+});
+
+test('a request fails after its time', async (t) => {
+  const clock = new FakeClock();
+  const server = await RawServer.open(t);
+  const { peers, events } = openPeers(t, { clock });
+  const connection = peers.connect(addressOf(server.endpoint));
+  await events.first((e) => e.event === 'hello');
+  const short = failure(connection.request('a.b', [], 5000));
+  const usual = failure(connection.request('a.b', []));
+  await clock.advance(5000);
+  assert.equal(await short, 'TIMEOUT');
+  await clock.advance(9999);
+  assert.equal(clock.pending, 1);
+  await clock.advance(1);
+  assert.equal(await usual, 'TIMEOUT');
+  assert.equal(clock.pending, 0);
+});
+
+test('a peer may call what we offer, and is told what it may not', async (t) => {
+  const server = await RawServer.open(t);
+  const calls = new Happenings<string[]>();
+  const { peers, events } = openPeers(t, {
+    commands: {
+      notify: {
+        access: 'none',
+        commands: {
+          message: {
+            kind: 'command',
+            handler: ({ remote, parts, reply }) => calls.add([remote.id, ...parts.map(String), typeof reply]),
+          },
+          check: {
+            kind: 'request',
+            handler: async (message) => {
+              await Promise.resolve();
+              message.reply('yes', ...message.parts);
+              message.reply('twice');
+            },
+          },
+        },
+      },
+      admin: { access: 'admin', commands: { stop: { kind: 'request', handler: () => assert.fail() } } },
+    },
+  });
+  peers.connect(addressOf(server.endpoint), { label: 'node' });
+  const { route } = await server.message('HI');
+  const tag = Buffer.from('the tag');
+  await server.send(route, 'notify.message', 'one', 'two');
+  await server.send(route, 'notify.check', tag, 'part');
+  await server.send(route, 'notify.check');
+  await server.send(route, 'admin.stop', tag);
+  await server.send(route, 'no.such', tag, 'x');
+  const seen = await server.received.when((all) =>
+    all.length === 4 ? all.map((f) => f.slice(1).map(String)) : undefined,
+  );
+  // The answer to the request may come before or after what is answered at once.
+  assert.deepEqual(seen.sort(), [
+    ['FORBIDDEN', 'REPLY', 'the tag'],
+    ['NO_REPLY_TAG', 'notify.check'],
+    ['REPLY', 'the tag', 'yes', 'part'],
+    ['UNKNOWNCOMMAND', 'no.such'],
+  ]);
+  assert.deepEqual(calls.all, [['node#1', 'one', 'two', 'function']]);
+  assert.equal(peers.counters.refusals, 3);
+  assert.ok(events.all.every((e) => e.event !== 'failure'));
+});
+
+test('a handler that throws or rejects is counted, and nothing else happens', async (t) => {
+  const server = await RawServer.open(t);
+  const { peers, events } = openPeers(t, {
+    commands: {
+      a: {
+        access: 'none',
+        commands: {
+          throws: {
+            kind: 'command',
+            handler: () => {
+              throw new Error('thrown');
+            },
+          },
+          rejects: { kind: 'request', handler: () => Promise.reject(new Error('rejected')) },
+        },
+      },
+    },
+  });
+  peers.connect(addressOf(server.endpoint));
+  const { route } = await server.message('HI');
+  await server.send(route, 'a.throws');
+  await server.send(route, 'a.rejects', 'tag');
+  await events.first((e) => e.reason === 'the handler of a.throws failed: thrown');
+  await events.first((e) => e.reason === 'the handler of a.rejects failed: rejected');
+  assert.equal(peers.counters.handlerErrors, 2);
+});
+
+test('callbacks of the owner may throw, close and connect', async (t) => {
+  const server = await RawServer.open(t);
+  const hellos = new Happenings<string>();
+  const { peers } = openPeers(t, {
+    on: {
+      handshake: () => {
+        throw new Error('handshake');
+      },
+      hello: (connection) => {
+        hellos.add(connection.id);
+        connection.close();
+        if (hellos.all.length < 5) peers.connect(connection.address, { label: 'again' });
+      },
+    },
+  });
+  peers.connect(addressOf(server.endpoint), { label: 'again' });
+  await hellos.first((id) => id === 'again#5');
+  assert.equal(peers.counters.handlerErrors, 5);
+  assert.equal(peers.size, 0);
+});
+
+test('garbage is dropped and counted', async (t) => {
+  const server = await RawServer.open(t);
+  const { peers, events } = openPeers(t);
+  const connection = peers.connect(addressOf(server.endpoint));
+  await events.first((e) => e.event === 'hello');
+  const { route } = await server.message('HI');
+  const garbage = [
+    ['nodot'],
+    ['.leading'],
+    ['', 'x'],
+    ['REPLY'],
+    [`${'c'.repeat(50)}.${'n'.repeat(201)}`],
+    ['FORBIDDEN'],
+    ['UNKNOWNCOMMAND', 'REPLY', 'tag', 'more'],
+    [Buffer.from([0xff, 0xfe])],
+  ];
+  for (const frames of garbage) await server.send(route, ...frames);
+  await events.when((all) => (all.filter((e) => e.event === 'stray').length === garbage.length ? true : undefined));
+  assert.equal(peers.counters.garbage, garbage.length);
+  assert.equal(connection.state, 'up');
+});
+
+test('a server that comes back is told as a break and a new handshake, of its connection alone', async (t) => {
+  const server = await RawServer.open(t);
+  const steady = await RawServer.open(t);
+  const { peers, events } = openPeers(t);
+  const connection = peers.connect(addressOf(server.endpoint), { label: 'restarts' });
+  const other = peers.connect(addressOf(steady.endpoint), { label: 'steady' });
+  await events.first((e) => e.event === 'hello' && e.id === connection.id);
+  await events.first((e) => e.event === 'hello' && e.id === other.id);
+  const waiting = failure(connection.request('a.b', []));
+  await server.message('a.b');
+  await server.close();
+  await events.first((e) => e.event === 'disconnect');
+  assert.equal(await waiting, 'UNREACHABLE');
+  assert.equal(connection.state, 'down');
+  assert.equal(connection.send('a.b'), false);
+  assert.equal(await failure(connection.request('a.b', [])), 'UNREACHABLE');
+
+  const again = await RawServer.open(t, { address: server.endpoint });
+  await events.when((all) => (all.filter((e) => e.event === 'handshake').length === 3 ? true : undefined));
+  assert.equal(connection.state, 'up');
+  const reply = connection.request('a.b', []);
+  const { route, frames } = await again.message('a.b');
+  await again.send(route, 'REPLY', frames[0]!);
+  assert.deepEqual(await reply, []);
+  assert.deepEqual(
+    events.all.filter((e) => e.id === connection.id).map((e) => e.event),
+    ['handshake', 'hello', 'disconnect', 'handshake'],
+  );
+  assert.equal(other.state, 'up');
+});
+
+test('an empty message is no lasting harm: the connection asks whether it is up', async (t) => {
+  const server = await RawServer.open(t);
+  const { peers, events } = openPeers(t);
+  const connection = peers.connect(addressOf(server.endpoint));
+  await events.first((e) => e.event === 'hello');
+  const { route } = await server.message('HI');
+  await server.send(route, '');
+  await events.first((e) => e.event === 'disconnect');
+  await events.when((all) => (all.filter((e) => e.event === 'handshake').length === 2 ? true : undefined));
+  assert.equal(connection.state, 'up');
+});
+
+test('a broken connection that does not come back is given up after a minute', async (t) => {
+  const clock = new FakeClock();
+  const server = await RawServer.open(t);
+  const { peers, events } = openPeers(t, { clock });
+  peers.connect(addressOf(server.endpoint));
+  await events.first((e) => e.event === 'hello');
+  await server.close();
+  await events.first((e) => e.event === 'disconnect');
+  await clock.advance(59_999);
+  assert.equal(peers.counters.failures, 0);
+  await clock.advance(1);
+  assert.match((await events.first((e) => e.event === 'failure')).reason, /broke and was not restored/);
+  assert.equal(clock.pending, 0);
+  assert.equal(peers.size, 0);
+});
+
+test('a server that never says HELLO is given up', async (t) => {
+  const clock = new FakeClock();
+  const server = await RawServer.open(t, { hello: false });
+  const { peers, events } = openPeers(t, { clock });
+  const connection = peers.connect(addressOf(server.endpoint));
+  const waiting = failure(connection.request('a.b', [], 60_000));
+  await server.message('a.b');
+  await clock.advance(10_000);
+  assert.match((await events.first((e) => e.event === 'failure')).reason, /^no HELLO within 10000 ms/);
+  assert.equal(await waiting, 'UNREACHABLE');
+  assert.equal(connection.state, 'closed');
+  assert.equal(connection.send('a.b'), false);
+  assert.equal(await failure(connection.request('a.b', [])), 'CLOSED');
+  assert.equal(clock.pending, 0);
+});
+
+test('a server with another key, a server without one, and no server are given up, each with its reason', async (t) => {
+  const curve = await RawServer.open(t, { keys: randomKeyPair() });
+  const plain = await RawServer.open(t);
+  const gone = await RawServer.open(t);
+  await gone.close();
+  const { peers, events } = openPeers(t, { helloTimeout: 1500 });
+  const key = randomKeyPair().publicKey;
+  peers.connect(addressOf(curve.endpoint, key), { label: 'other key' });
+  peers.connect(addressOf(plain.endpoint, key), { label: 'no key' });
+  peers.connect(addressOf(gone.endpoint), { label: 'nobody' });
+  await events.when((all) => (all.filter((e) => e.event === 'failure').length === 3 ? true : undefined));
+  const reasons = new Map(events.all.map((e) => [e.id.replace(/#.*/, ''), e.reason]));
+  assert.match(reasons.get('other key')!, /has it another key/);
+  assert.match(reasons.get('no key')!, /the handshake failed/);
+  assert.match(reasons.get('nobody')!, /no connection could be made/);
+  assert.equal(peers.counters.handshakes, 0);
+  assert.equal(peers.size, 0);
+});
+
+test('what connect() itself refuses is told as a failure, after the caller has its connection', async (t) => {
+  const { peers, events } = openPeers(t);
+  const connection = peers.connect({ protocol: 'tcp', host: 'a b', port: 1 });
+  assert.equal(events.all.length, 0);
+  const { id, reason } = await events.first((e) => e.event === 'failure');
+  assert.equal(id, connection.id);
+  assert.match(reason, /^connect\(\) failed: .*tcp:\/\/a b:1|Invalid argument/);
+  assert.equal(connection.state, 'closed');
+});
+
+test('BYE closes the connection', async (t) => {
+  const server = await RawServer.open(t);
+  const { peers, events } = openPeers(t);
+  const connection = peers.connect(addressOf(server.endpoint));
+  const { route } = await server.message('HI');
+  await server.send(route, 'BYE');
+  assert.equal((await events.first((e) => e.event === 'failure')).reason, 'the peer said BYE');
+  assert.equal(connection.state, 'closed');
+});
+
+test('a message that is too large ends its connection for good, and no other', async (t) => {
+  const server = await RawServer.open(t);
+  const steady = await RawServer.open(t);
+  const { peers, events } = openPeers(t, { maxMessageSize: 10_000 });
+  const connection = peers.connect(addressOf(server.endpoint));
+  const other = peers.connect(addressOf(steady.endpoint));
+  await events.when((all) => (all.filter((e) => e.event === 'hello').length === 2 ? true : undefined));
+  const { route } = await server.message('HI');
+  await server.send(route, 'a.b', Buffer.alloc(10_001));
+  assert.match((await events.first((e) => e.event === 'failure')).reason, /too large/);
+  assert.equal(connection.state, 'closed');
+  assert.equal(other.state, 'up');
+  // The address can be connected to anew.
+  const next = peers.connect(addressOf(server.endpoint));
+  await events.first((e) => e.event === 'hello' && e.id === next.id);
+});
+
+test('connections to one address are told apart, also when one of them is closed', async (t) => {
+  const directory = await temporaryDirectory(t);
+  const addresses = ['tcp://127.0.0.1:*', `ipc://${directory}/s`];
+  for (const address of addresses) {
+    const keys = randomKeyPair();
+    const server = await RawServer.open(t, { address, keys });
+    const { peers, events } = openPeers(t, { helloTimeout: 1000 });
+    const to = addressOf(server.endpoint, keys.publicKey);
+    const connections = ['a', 'b', 'c'].map((id) => peers.connect(to, { label: id, routingId: Buffer.from(id) }));
+    const impostor = peers.connect(addressOf(server.endpoint, randomKeyPair().publicKey), { label: 'impostor' });
+    await events.first((e) => e.event === 'failure');
+    const [a, b, c] = connections as [(typeof connections)[0], (typeof connections)[0], (typeof connections)[0]];
+    assert.deepEqual([a.state, b.state, c.state, impostor.state], ['up', 'up', 'up', 'closed']);
+    b.close();
+    for (const connection of [a, c]) {
+      const reply = connection.request('a.b', []);
+      const { route, frames } = await server.message('a.b');
+      assert.equal(String(route), connection.label);
+      await server.send(route, 'REPLY', frames[0]!);
+      await reply;
+    }
+    const again = peers.connect(to, { label: 'd', routingId: Buffer.from('b') });
+    await events.first((e) => e.event === 'hello' && e.id === again.id);
+    assert.ok(events.all.every((e) => e.event !== 'disconnect'));
+  }
+});
+
+test('one abstract ipc address takes one connection, and the second is told so', async (t) => {
+  const { peers, events } = openPeers(t);
+  const address = { protocol: 'ipc', path: `@spns-test-${process.pid}` } as const;
+  peers.connect(address);
+  peers.connect(address);
+  assert.match((await events.first((e) => e.event === 'failure')).reason, /a connection to ipc:\/\/@.* already/);
+});
+
+test('a peer that does not read costs a bounded queue, and loses nothing that was taken', async (t) => {
+  const server = await RawServer.open(t);
+  server.socket.receiveHighWaterMark = 1;
+  const { peers, events } = openPeers(t);
+  const slow = await RawServer.open(t, { hello: false });
+  // A server whose process does not read: the queue in front of it is all there is.
+  const connection = peers.connect({ ...addressOf(slow.endpoint), port: 1 });
+  peers.connect(addressOf(server.endpoint));
+  await events.first((e) => e.event === 'hello');
+  let taken = 0;
+  while (connection.send('a.b', String(taken))) taken++;
+  // What ZeroMQ turned away of that one burst is held, and while it is, nothing more is taken.
+  await new Promise((resolve) => setImmediate(resolve));
+  assert.equal(taken, 1000);
+  for (let i = 0; i < 3; i++) {
+    while (connection.send('a.b', String(taken))) taken++;
+    await new Promise((resolve) => setImmediate(resolve));
+  }
+  assert.ok(taken <= 2000, `${taken} messages were taken`);
+  assert.equal(connection.send('a.b'), false);
+  assert.equal(await failure(connection.request('a.b', [])), 'UNREACHABLE');
+  const { lost } = peers.counters;
+  connection.close();
+  assert.ok(peers.counters.lost > lost);
+});
+
+test('what a full queue turned away follows in order when there is room', async (t) => {
+  const place = await RawServer.open(t);
+  await place.close();
+  const { peers } = openPeers(t);
+  const connection = peers.connect(addressOf(place.endpoint));
+  let taken = 0;
+  for (let i = 0; i < 3; i++) {
+    while (connection.send('a.b', String(taken))) taken++;
+    await new Promise((resolve) => setImmediate(resolve));
+  }
+  assert.ok(taken > 1000);
+  const server = await RawServer.open(t, { address: zmqAddress(connection.address) });
+  await server.received.when((all) => (all.length === taken + 1 ? true : undefined));
+  server.received.all.slice(1).forEach((frames, i) => {
+    assert.equal(String(frames[2]), String(i));
+  });
+  assert.equal(connection.send('a.b'), true);
+});
+
+test('closing fails what waits, ends every timer, and may be done twice', async (t) => {
+  const clock = new FakeClock();
+  const server = await RawServer.open(t);
+  const { peers, events } = openPeers(t, { clock });
+  const connection = peers.connect(addressOf(server.endpoint));
+  const second = peers.connect(addressOf(server.endpoint));
+  await events.first((e) => e.event === 'hello');
+  const waiting = failure(connection.request('a.b', []));
+  second.close();
+  second.close();
+  await Promise.all([peers.close(), peers.close()]);
+  assert.equal(await waiting, 'CLOSED');
+  assert.equal(connection.send('a.b'), false);
+  assert.equal(clock.pending, 0);
+  assert.throws(() => peers.connect(addressOf(server.endpoint)), /closed/);
+});

@@ -1,0 +1,195 @@
+import { mkdtemp, rm } from 'node:fs/promises';
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
+import type { TestContext } from 'node:test';
+import { Dealer, Router } from 'zeromq';
+import { systemClock } from '../../src/clock.ts';
+import { type Address, parseAddress } from '../../src/oxenmq/address.ts';
+import { type KeyPair, randomKeyPair, toZ85 } from '../../src/oxenmq/keys.ts';
+import { Listener, type ListenerOptions } from '../../src/oxenmq/listener.ts';
+import { Peers, type PeersOptions } from '../../src/oxenmq/peers.ts';
+
+/** Things that happen, in order, for tests that await them instead of sleeping. */
+export class Happenings<T> {
+  readonly all: T[] = [];
+  readonly #waiting = new Set<() => void>();
+
+  add(happening: T): void {
+    this.all.push(happening);
+    for (const look of [...this.#waiting]) look();
+  }
+
+  /** The first one that fits, past or to come. */
+  first(fits: (happening: T) => boolean): Promise<T> {
+    return this.when((all) => all.find(fits));
+  }
+
+  /** Waits until `see` sees something. */
+  when<R>(see: (all: T[]) => R | undefined): Promise<R> {
+    return new Promise((resolve) => {
+      const look = () => {
+        const seen = see(this.all);
+        if (seen === undefined) return;
+        this.#waiting.delete(look);
+        resolve(seen);
+      };
+      this.#waiting.add(look);
+      look();
+    });
+  }
+}
+
+export interface PeersEvent {
+  event: 'handshake' | 'hello' | 'disconnect' | 'failure' | 'stray';
+  id: string;
+  reason: string;
+}
+
+/** Peers whose events are written down, closed at the end of the test. */
+export function openPeers(
+  t: TestContext,
+  options: Partial<PeersOptions> = {},
+): { peers: Peers; events: Happenings<PeersEvent>; keys: KeyPair } {
+  const events = new Happenings<PeersEvent>();
+  const keys = options.keys ?? randomKeyPair();
+  const add = (event: PeersEvent['event'], id: string, reason = '') => events.add({ event, id, reason });
+  const peers = new Peers({
+    clock: systemClock,
+    commands: {},
+    keys,
+    on: {
+      handshake: (c) => add('handshake', c.id),
+      hello: (c) => add('hello', c.id),
+      disconnect: (c) => add('disconnect', c.id),
+      failure: (c, reason) => add('failure', c.id, reason),
+      stray: (reason) => add('stray', '', reason),
+    },
+    ...options,
+  });
+  t.after(() => peers.close());
+  return { peers, events, keys };
+}
+
+/** A listener that is bound, and closed at the end of the test. */
+export async function openListener(t: TestContext, options: Partial<ListenerOptions> = {}): Promise<Listener> {
+  const listener = new Listener({
+    clock: systemClock,
+    address: 'tcp://127.0.0.1:*',
+    access: 'admin',
+    commands: {},
+    ...options,
+  });
+  t.after(() => listener.close());
+  await listener.bind();
+  return listener;
+}
+
+export function addressOf(endpoint: string, publicKey?: Buffer): Address {
+  const address = parseAddress(endpoint);
+  return publicKey ? { ...address, publicKey } : address;
+}
+
+type Frame = string | Uint8Array;
+
+/** A bare ROUTER in the place of a liboxenmq server: what it does is what the test tells it to. */
+export class RawServer {
+  readonly received = new Happenings<Buffer[]>();
+  readonly socket: Router;
+  readonly loop: Promise<void>;
+  endpoint = '';
+
+  /** @param hello whether HI is answered */
+  static async open(
+    t: TestContext,
+    { keys, address = 'tcp://127.0.0.1:*', hello = true }: { keys?: KeyPair; address?: string; hello?: boolean } = {},
+  ): Promise<RawServer> {
+    const socket = new Router({ linger: 0, sendTimeout: 0, mandatory: true, handover: true });
+    if (keys) {
+      socket.curveServer = true;
+      socket.curveSecretKey = toZ85(keys.secretKey);
+    }
+    // The socket that had the port before may take a moment to leave it.
+    for (let tries = 0; ; tries++) {
+      try {
+        await socket.bind(address);
+        break;
+      } catch (error) {
+        if (tries === 200) throw error;
+        await new Promise((resolve) => setTimeout(resolve, 20));
+      }
+    }
+    const server = new RawServer(socket, hello);
+    server.endpoint = socket.lastEndpoint ?? address;
+    t.after(() => server.close());
+    return server;
+  }
+
+  constructor(socket: Router, hello: boolean) {
+    this.socket = socket;
+    this.loop = this.#receive(hello);
+  }
+
+  async #receive(hello: boolean): Promise<void> {
+    for (;;) {
+      let frames: Buffer[];
+      try {
+        frames = await this.socket.receive();
+      } catch {
+        return;
+      }
+      if (hello && String(frames[1]) === 'HI') await this.send(frames[0]!, 'HELLO');
+      this.received.add(frames);
+    }
+  }
+
+  send(...frames: Frame[]): Promise<void> {
+    return this.socket.send(frames as Buffer[]);
+  }
+
+  /** The next message of this name, without its routing id and name. */
+  async message(name: string): Promise<{ route: Buffer; frames: Buffer[] }> {
+    const frames = await this.received.first((f) => String(f[1]) === name);
+    this.received.all.splice(this.received.all.indexOf(frames), 1);
+    return { route: frames[0]!, frames: frames.slice(2) };
+  }
+
+  async close(): Promise<void> {
+    if (!this.socket.closed) this.socket.close();
+    await this.loop;
+  }
+}
+
+/** A bare DEALER in the place of a liboxenmq client. */
+export function rawClient(
+  t: TestContext,
+  endpoint: string,
+  { keys = randomKeyPair(), serverKey, routingId }: { keys?: KeyPair; serverKey?: Buffer; routingId?: Buffer } = {},
+): Dealer {
+  const socket = new Dealer({ linger: 0, sendTimeout: 0, receiveTimeout: 20_000 });
+  // The type knows strings alone, which would be sent as UTF-8.
+  socket.routingId = (routingId ?? Buffer.concat([Buffer.from('L'), keys.publicKey])) as unknown as string;
+  if (serverKey) {
+    socket.curveServerKey = toZ85(serverKey);
+    socket.curvePublicKey = toZ85(keys.publicKey);
+    socket.curveSecretKey = toZ85(keys.secretKey);
+  }
+  socket.connect(endpoint);
+  t.after(() => {
+    if (!socket.closed) socket.close();
+  });
+  return socket;
+}
+
+/** Says HI and waits for HELLO, as liboxenmq does. */
+export async function greet(socket: Dealer): Promise<void> {
+  await socket.send('HI');
+  const frames = await socket.receive();
+  if (String(frames[0]) !== 'HELLO' || frames.length !== 1) throw new Error(`no HELLO but ${frames.map(String)}`);
+}
+
+/** A directory of its own for ipc sockets, removed at the end of the test. */
+export async function temporaryDirectory(t: TestContext): Promise<string> {
+  const directory = await mkdtemp(join(tmpdir(), 'omq-'));
+  t.after(() => rm(directory, { recursive: true, force: true }));
+  return directory;
+}
