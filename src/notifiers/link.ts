@@ -49,7 +49,7 @@ export class Link {
   readonly #options: LinkOptions;
   readonly #instance: Buffer;
   #dialect: 'ours' | 'original' = 'ours';
-  #peers: Peers | undefined;
+  readonly #peers: Peers;
   #connection: Connection | undefined;
   #handshakes = 0;
   #registered = false;
@@ -57,11 +57,37 @@ export class Link {
   #timer: Timer | undefined;
   #draining = false;
   #closed = false;
-  #closing: Promise<unknown>[] = [];
 
   constructor(options: LinkOptions) {
     this.#options = options;
     this.#instance = options.random(16);
+    const { clock, keys, validate, sealed, push } = options;
+    const commands: Commands = {
+      notifier: {
+        access: 'basic',
+        commands: {
+          validate: { kind: 'request', handler: validate },
+          sealed: { kind: 'command', handler: sealed },
+          push: { kind: 'command', handler: push },
+        },
+      },
+    };
+    this.#peers = new Peers({
+      clock,
+      keys,
+      commands,
+      on: {
+        handshake: (connection) => {
+          if (connection === this.#connection) this.#onHandshake();
+        },
+        disconnect: (connection) => {
+          if (connection === this.#connection) this.#onLoss();
+        },
+        failure: (connection, reason) => {
+          if (connection === this.#connection) this.#reconnect(reason);
+        },
+      },
+    });
     this.#connect('ours');
   }
 
@@ -123,49 +149,20 @@ export class Link {
     this.#closed = true;
     this.#registered = false;
     this.#timer?.cancel();
-    if (this.#peers) this.#closing.push(this.#peers.close());
-    await Promise.all(this.#closing);
+    await this.#peers.close();
   }
 
   #connect(dialect: 'ours' | 'original'): void {
-    const { clock, keys, validate, sealed, push } = this.#options;
-    if (this.#peers) this.#closing.push(this.#peers.close());
+    this.#connection?.close();
     this.#timer?.cancel();
     this.#registered = false;
     this.#asking = false;
     this.#handshakes = 0;
     this.#dialect = dialect;
-    const commands: Commands = {
-      notifier: {
-        access: 'basic',
-        commands: {
-          validate: { kind: 'request', handler: validate },
-          sealed: { kind: 'command', handler: sealed },
-          push: { kind: 'command', handler: push },
-        },
-      },
-    };
-    // Events of a connection that was replaced in the meantime are not for us.
-    const current = (act: () => void) => () => {
-      if (this.#peers === peers && !this.#closed) act();
-    };
-    const peers = new Peers({
-      clock,
-      keys,
+    this.#connection = this.#peers.connect(this.#options.address, {
+      label: 'hivemind',
       ...(dialect === 'ours' ? { routingId: Buffer.concat([Buffer.from('N'), this.#instance]) } : {}),
-      commands,
-      on: {
-        handshake: () => current(() => this.#onHandshake())(),
-        disconnect: () =>
-          current(() => {
-            if (this.#registered) this.#options.log.warn('lost the hivemind; waiting for it to come back');
-            this.#registered = false;
-          })(),
-        failure: (_connection, reason) => current(() => this.#reconnect('ours', reason))(),
-      },
     });
-    this.#peers = peers;
-    this.#connection = peers.connect(this.#options.address, { label: 'hivemind' });
   }
 
   #onHandshake(): void {
@@ -213,12 +210,20 @@ export class Link {
     }
   }
 
-  #reconnect(dialect: 'ours' | 'original', reason: string): void {
+  #onLoss(): void {
+    if (this.#registered) this.#options.log.warn('lost the hivemind; waiting for it to come back');
+    this.#registered = false;
+    this.#asking = false;
+    this.#timer?.cancel();
+  }
+
+  #reconnect(reason: string): void {
+    if (this.#closed) return;
     const { clock, random, say } = this.#options;
     say.warn('no connection to the hivemind; trying again', { reason });
     this.#registered = false;
     this.#timer?.cancel();
-    this.#timer = clock.setTimeout(() => this.#connect(dialect), RECONNECT + jitter(RECONNECT, random));
+    this.#timer = clock.setTimeout(() => this.#connect('ours'), RECONNECT + jitter(RECONNECT, random));
   }
 
   #registration(): Buffer {

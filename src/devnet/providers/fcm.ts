@@ -1,0 +1,205 @@
+import { createPublicKey, generateKeyPairSync } from 'node:crypto';
+import { writeFile } from 'node:fs/promises';
+import {
+  createSecureServer,
+  type Http2ServerRequest,
+  type Http2ServerResponse,
+  type ServerHttp2Session,
+} from 'node:http2';
+import type { AddressInfo, Socket } from 'node:net';
+import { join } from 'node:path';
+import { CA_FILE, serverCertificate } from './certificates.ts';
+import { bodyOf, type WebAnswer } from './http.ts';
+import { readJwt } from './jwt.ts';
+import { type FakeOptions, type FakeProvider, KEEP, Script, Taken } from './script.ts';
+
+export interface FakeFcm extends FakeProvider {
+  readonly script: Script<WebAnswer>;
+  /** For the OAuth endpoint; the "device" is always `oauth`. */
+  readonly oauth: Script<WebAnswer>;
+  /** Access tokens that were given out, since the start. */
+  readonly tokensGiven: number;
+  /** Connections that were made, since the start. */
+  readonly connections: number;
+  /** From now on, no access token that was given out is good any more. */
+  expireTokens(): void;
+  /** Cuts every connection. */
+  cut(): void;
+}
+
+const PROJECT = 'fake-project';
+const EMAIL = `notifier@${PROJECT}.iam.gserviceaccount.com`;
+const SCOPE = 'https://www.googleapis.com/auth/firebase.messaging';
+const MAX_DATA = 4096;
+const TOKEN_LIFETIME = 3_600;
+
+/**
+ * An error as FCM's v1 API gives it.
+ * @param status HTTP status
+ * @param word the canonical word, such as `NOT_FOUND`
+ * @param code the FcmError code, if there is one
+ */
+export function fcmError(
+  status: number,
+  word: string,
+  code?: string,
+  message = word,
+  details: object[] = [],
+): WebAnswer {
+  const type = 'type.googleapis.com/google.firebase.fcm.v1.FcmError';
+  const all = code === undefined ? details : [{ '@type': type, errorCode: code }, ...details];
+  return {
+    status,
+    body: { error: { code: status, message, status: word, ...(all.length > 0 ? { details: all } : {}) } },
+  };
+}
+
+/** Google's Firebase Cloud Messaging, v1 API, and Google's OAuth endpoint: HTTP/2 and 1.1 over TLS. */
+export async function startFakeFcm(options: FakeOptions = {}): Promise<FakeFcm> {
+  const taken = new Taken(options.keep ?? KEEP);
+  const script = new Script<WebAnswer>();
+  const oauth = new Script<WebAnswer>();
+  const { privateKey } = generateKeyPairSync('rsa', { modulusLength: 2048 });
+  const publicKey = createPublicKey(privateKey);
+  const sockets = new Set<Socket>();
+  const sessions = new Set<ServerHttp2Session>();
+  const counters = { requests: 0, tokens: 0, connections: 0 };
+  let valid = new Set<string>();
+  const server = createSecureServer({
+    ...serverCertificate(),
+    allowHTTP1: true,
+    settings: { maxConcurrentStreams: 100 },
+  });
+  server.on('secureConnection', (socket: Socket) => {
+    counters.connections++;
+    sockets.add(socket);
+    socket.on('close', () => sockets.delete(socket));
+    socket.on('error', () => {});
+  });
+  server.on('session', (session) => {
+    sessions.add(session);
+    session.on('close', () => sessions.delete(session));
+    session.on('error', () => {});
+  });
+  server.on('tlsClientError', () => {});
+
+  const giveToken = (form: string): WebAnswer => {
+    const fields = new URLSearchParams(form);
+    const jwt = readJwt(fields.get('assertion') ?? '', publicKey);
+    const now = Date.now() / 1000;
+    const good =
+      fields.get('grant_type') === 'urn:ietf:params:oauth:grant-type:jwt-bearer' &&
+      jwt?.header.alg === 'RS256' &&
+      jwt.claims.iss === EMAIL &&
+      jwt.claims.scope === SCOPE &&
+      jwt.claims.aud === `https://127.0.0.1:${port}/token` &&
+      Number(jwt.claims.exp) > now &&
+      Number(jwt.claims.exp) - Number(jwt.claims.iat) <= TOKEN_LIFETIME;
+    if (!good) return { status: 400, body: { error: 'invalid_grant', error_description: 'Invalid JWT' } };
+    const token = `fake-access-token-${++counters.tokens}`;
+    valid.add(token);
+    return { body: { access_token: token, expires_in: TOKEN_LIFETIME, token_type: 'Bearer' } };
+  };
+  const push = (request: Http2ServerRequest, text: string): WebAnswer => {
+    counters.requests++;
+    // biome-ignore lint/suspicious/noExplicitAny: it is checked right below
+    let json: any;
+    try {
+      json = JSON.parse(text);
+    } catch {
+      return fcmError(400, 'INVALID_ARGUMENT', 'INVALID_ARGUMENT', 'not JSON');
+    }
+    const { message } = json;
+    const scripted = script.answer(String(message?.token));
+    if (scripted) return scripted;
+    const bearer = /^Bearer (.+)$/.exec(String(request.headers.authorization))?.[1];
+    if (!bearer || !valid.has(bearer)) return fcmError(401, 'UNAUTHENTICATED');
+    if (typeof message?.token !== 'string' || typeof message.data !== 'object') {
+      return fcmError(400, 'INVALID_ARGUMENT', 'INVALID_ARGUMENT', 'no token or no data');
+    }
+    const data = Object.entries(message.data);
+    const size = data.reduce((sum, [key, value]) => sum + key.length + String(value).length, 0);
+    const wrong =
+      size > MAX_DATA ||
+      data.some(([key, value]) => typeof value !== 'string' || /^(from|gcm|google)/.test(key)) ||
+      !/^(HIGH|NORMAL)$/i.test(message.android?.priority) ||
+      !/^\d+(\.\d+)?s$/.test(message.android?.ttl);
+    if (wrong) return fcmError(400, 'INVALID_ARGUMENT', 'INVALID_ARGUMENT', 'Request contains an invalid argument.');
+    const payload = Buffer.from(message.data.enc_payload, 'base64');
+    taken.add({ token: message.token, payload, body: json, headers: { ...request.headers } });
+    return { body: { name: `projects/${PROJECT}/messages/${taken.count}` } };
+  };
+
+  const onRequest = (request: Http2ServerRequest, response: Http2ServerResponse, text: string) => {
+    let answer: WebAnswer;
+    if (request.url === '/token') answer = oauth.answer('oauth') ?? giveToken(text);
+    else if (request.url === `/v1/projects/${PROJECT}/messages:send`) answer = push(request, text);
+    else answer = fcmError(404, 'NOT_FOUND');
+    if (answer.hang) return;
+    if (answer.cut) {
+      request.socket.destroy();
+      return;
+    }
+    const body = bodyOf(answer);
+    response.writeHead(answer.status ?? 200, { 'content-type': body.type, ...answer.headers });
+    if (answer.truncate) response.end(body.text.slice(0, body.text.length / 2));
+    else response.end(body.text);
+  };
+  server.on('request', (request: Http2ServerRequest, response: Http2ServerResponse) => {
+    const chunks: Buffer[] = [];
+    request.on('error', () => {});
+    response.on('error', () => {});
+    request.on('data', (chunk: Buffer) => chunks.push(chunk));
+    request.on('end', () => {
+      const act = () => onRequest(request, response, Buffer.concat(chunks).toString());
+      if (options.delay) setTimeout(act, options.delay);
+      else act();
+    });
+  });
+  await new Promise<void>((resolve, reject) => {
+    server.once('error', reject);
+    server.listen(options.port ?? 0, '127.0.0.1', resolve);
+  });
+  const { port } = server.address() as AddressInfo;
+  const cut = () => {
+    for (const session of sessions) session.destroy();
+    for (const socket of sockets) socket.destroy();
+  };
+
+  return {
+    port,
+    taken,
+    script,
+    oauth,
+    get requests() {
+      return counters.requests;
+    },
+    get tokensGiven() {
+      return counters.tokens;
+    },
+    get connections() {
+      return counters.connections;
+    },
+    expireTokens() {
+      valid = new Set();
+    },
+    cut,
+    async settings(folder) {
+      const file = join(folder, `firebase-${port}.json`);
+      const account = {
+        type: 'service_account',
+        project_id: PROJECT,
+        private_key_id: 'fake',
+        private_key: privateKey.export({ type: 'pkcs8', format: 'pem' }),
+        client_email: EMAIL,
+        token_uri: `https://127.0.0.1:${port}/token`,
+      };
+      await writeFile(file, JSON.stringify(account, null, 2), { mode: 0o600 });
+      return { token_file: file, url: `https://127.0.0.1:${port}`, ca_file: CA_FILE };
+    },
+    async close() {
+      cut();
+      await new Promise<void>((resolve) => server.close(() => resolve()));
+    },
+  };
+}

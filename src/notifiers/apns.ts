@@ -1,0 +1,94 @@
+import { readFileSync } from 'node:fs';
+import { EXPIRED_TOKEN, readAnswer } from './apns-answer.ts';
+import { createClients } from './apns-client.ts';
+import { readApnsCredential } from './apns-credential.ts';
+import {
+  type Backend,
+  type BackendContext,
+  type Delivery,
+  gone,
+  misconfigured,
+  type Outcome,
+  refused,
+  tokenOf,
+} from './backend.ts';
+
+/** Apple takes no larger body, in bytes. */
+const MAX_BODY = 4096;
+/** Hexadecimal digits of a device token, as iOS clients send it. */
+const TOKEN_LENGTH = 64;
+const PRODUCTION = 'api.push.apple.com';
+const SANDBOX = 'api.sandbox.push.apple.com';
+/** Seconds that Apple keeps a push for a phone that is away, at most. */
+const LONGEST_STORE = 30 * 86_400;
+
+/** Apple's push service, for both of its environments: `apns` is the production, `apns-sandbox` Apple's environment for development builds. */
+export function create({ service, section, clock }: BackendContext): Backend {
+  const topic = section.string('identifier', { required: true });
+  const credential = readApnsCredential(section, clock.now());
+  const connections = section.integer('connections', { default: 3, min: 1, max: 16 });
+  const streams = section.integer('streams', { default: 500, min: 1, max: 1000 });
+  // For tests: another server than Apple's.
+  const host = section.string('host', { default: service === 'apns-sandbox' ? SANDBOX : PRODUCTION });
+  const port = section.integer('port', { default: 443, min: 1, max: 65_535 });
+  const ca = section.parsed('ca_file', (path) => readFileSync(path));
+  // The original's keys; retrying is the runtime's now.
+  for (const key of ['retries', 'retry_interval']) section.string(key);
+  section.check();
+
+  const clients = createClients(connections, { host, port, ca, credential: credential! }, () => clock.monotonic());
+  let next = 0;
+
+  const ask = async ({ id, expiry }: Delivery, body: string): Promise<Outcome> => {
+    const client = clients[next++ % clients.length]!;
+    const asked = clock.now();
+    return readAnswer(await client.send(body, { topic, expiration: expiration(expiry, asked) }, id), asked);
+  };
+
+  return {
+    concurrency: connections * streams,
+    credentialExpiry: credential?.expiry,
+    validate: (info) => ({
+      id: tokenOf(
+        info,
+        'token',
+        (token) => [...token].length === TOKEN_LENGTH,
+        (token) => `Invalid token: expected length-${TOKEN_LENGTH} device token, not ${lengthOf(token)}`,
+      ),
+    }),
+    async send([delivery]) {
+      const { id, payload } = delivery!;
+      // Nothing else belongs into the path of a request; Apple would say BadDeviceToken.
+      if (!/^[0-9a-f]+$/i.test(id)) return [gone('not a device token', clock.now())];
+      const body = bodyFor(payload);
+      if (Buffer.byteLength(body) > MAX_BODY) return [refused('larger than 4096 bytes')];
+      let outcome = await ask(delivery!, body);
+      // The provider token has been renewed by now, for this push or another.
+      if (isExpired(outcome)) outcome = await ask(delivery!, body);
+      if (isExpired(outcome)) outcome = misconfigured(`${EXPIRED_TOKEN} again; is the clock of this machine right?`);
+      return [outcome];
+    },
+    async close() {
+      await Promise.all(clients.map((client) => client.close()));
+    },
+  };
+}
+
+/** The body of a push, as iOS clients know it (spec/notifiers.md, section 4). */
+function bodyFor(payload: Buffer): string {
+  return `{"aps":{"alert":{"title":"Session","body":"You've got a new message"},"badge":1,"sound":"default","mutable-content":1,"category":"SECRET"},"spns":1,"enc_payload":"${payload.toString('base64')}"}`;
+}
+
+/** The `apns-expiration` of a push: Unix seconds, after which Apple need not deliver it any more. */
+function expiration(expiry: number, now: number): number {
+  const latest = Math.floor(now / 1000) + LONGEST_STORE;
+  return expiry > 0 ? Math.min(Math.floor(expiry / 1000), latest) : latest;
+}
+
+function isExpired(outcome: Outcome): boolean {
+  return outcome.kind === 'misconfigured' && outcome.reason === EXPIRED_TOKEN;
+}
+
+function lengthOf(token: unknown): number | string {
+  return typeof token === 'string' ? [...token].length : `a ${token === null ? 'null' : typeof token}`;
+}
