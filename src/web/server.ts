@@ -143,8 +143,12 @@ function hasBody(request: FastifyRequest): boolean {
   return request.headers['content-length'] !== undefined || request.headers['transfer-encoding'] !== undefined;
 }
 
-function send(reply: FastifyReply, answer: Answer): FastifyReply {
-  return reply.code(answer.status).headers(answer.headers).send(answer.body);
+function send(reply: FastifyReply, { status, headers, body }: Answer): FastifyReply {
+  // Fastify would add a charset to the content type of a text.
+  return reply
+    .code(status)
+    .headers(headers)
+    .send(typeof body === 'string' ? Buffer.from(body) : body);
 }
 
 /** A Unix socket's peer has no address: there it is the web server in front, and what that one says is believed if anybody is. */

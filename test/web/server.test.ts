@@ -71,7 +71,10 @@ test('an empty body is passed on if its sender says that it is one, and a reques
     request.useChunkedEncodingByDefault = false;
     request.end();
   });
-  assert.deepEqual([none.status, none.body], [200, '{"error":1,"message":"Invalid request: request body missing"}\n']);
+  assert.deepEqual(
+    [none.status, none.body],
+    [200, '{"error":1,"message":"Invalid request: request body missing"}\n', 'application/json'],
+  );
 });
 
 test('a body in chunks of no told length is taken up to the limit', async (t) => {
