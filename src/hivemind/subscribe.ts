@@ -5,7 +5,8 @@ import { Code, parseSubscribe, parseUnsubscribe, RequestError, verifyUnsubscribe
 import type { DeviceRow } from './device.ts';
 import type { Devices } from './devices.ts';
 import type { Stats } from './stats.ts';
-import { type Store, StoreError } from './store.ts';
+import type { Store } from './store.ts';
+import { StoreError } from './store-error.ts';
 import { GENERIC_ERROR, unavailable, type ValidDevice, validateDevice } from './validate.ts';
 
 /** What a client may ask for. */

@@ -1,0 +1,219 @@
+import assert from 'node:assert/strict';
+import { randomBytes } from 'node:crypto';
+import { test } from 'node:test';
+import { systemClock } from '../../src/clock.ts';
+import { sessionAccount } from '../../src/devnet/account.ts';
+import type { DeviceRow } from '../../src/hivemind/device.ts';
+import { StoreError } from '../../src/hivemind/store-error.ts';
+import { type SubscriptionModules, Subscriptions } from '../../src/hivemind/subscribe.ts';
+import { OxenmqError, type Remote } from '../../src/oxenmq/remote.ts';
+import { monitorMessage } from '../../src/session/subscription.ts';
+
+const TOKEN = 'token'.padEnd(32, '.');
+
+/** A signed subscribe request of a new account. */
+function request(changes: Record<string, unknown> = {}) {
+  const account = sessionAccount(randomBytes);
+  const signedAt = Math.floor(Date.now() / 1000);
+  const signature = account.sign(
+    monitorMessage({
+      account: account.id,
+      sessionEd25519: account.sessionEd25519,
+      subaccount: null,
+      namespaces: [0],
+      wantData: true,
+      signedAt,
+      signature: Buffer.alloc(0),
+    }),
+  );
+  return {
+    pubkey: account.id.toString('hex'),
+    session_ed25519: account.sessionEd25519?.toString('hex'),
+    namespaces: [0],
+    data: true,
+    sig_ts: signedAt,
+    signature: signature.toString('hex'),
+    service: 'apns',
+    service_info: { token: TOKEN },
+    enc_key: randomBytes(32).toString('hex'),
+    ...changes,
+  };
+}
+
+function setUp(changes: Partial<SubscriptionModules> & { validate?: () => Promise<Buffer[]> } = {}) {
+  const stored: DeviceRow[] = [];
+  const remote: Remote = {
+    id: 'notifier',
+    send: () => true,
+    request: changes.validate ?? (() => Promise.resolve([Buffer.from('0'), Buffer.from(TOKEN)])),
+  };
+  const lines: string[] = [];
+  const subscriptions = new Subscriptions({
+    clock: systemClock,
+    store: {
+      upsert: (row) => {
+        stored.push(row);
+        return Promise.resolve('added');
+      },
+      remove: () => Promise.resolve(true),
+    },
+    devices: { upsert: () => 'added', remove: () => true, get: () => undefined },
+    stats: { add: () => {} },
+    notifierFor: (service) => (service === 'apns' ? remote : undefined),
+    log: (_level, text) => lines.push(text),
+    ...changes,
+  });
+  const ask = async (body: unknown) =>
+    JSON.parse(await subscriptions.handle('subscribe', Buffer.from(JSON.stringify(body)))) as unknown;
+  return { subscriptions, stored, lines, ask };
+}
+
+test('a database that is away is a passing failure, code 5, and nothing is told as stored', async () => {
+  let indexed = 0;
+  const { ask } = setUp({
+    store: {
+      upsert: () => Promise.reject(new StoreError('unavailable', 'no connection')),
+      remove: () => Promise.reject(new StoreError('unavailable', 'no connection')),
+    },
+    devices: {
+      upsert: () => {
+        indexed++;
+        return 'added';
+      },
+      remove: () => true,
+      get: () => undefined,
+    },
+  });
+  assert.deepEqual(await ask(request()), {
+    error: 5,
+    message: 'An internal error occurred while processing your request',
+  });
+  assert.equal(indexed, 0);
+});
+
+test('a row that the database refuses is a lasting failure, code 4', async () => {
+  const { ask } = setUp({
+    store: {
+      upsert: () => Promise.reject(new StoreError('refused', 'bad row')),
+      remove: () => Promise.resolve(true),
+    },
+  });
+  assert.deepEqual(await ask(request()), { error: 4, message: 'An error occured while processing your request' });
+});
+
+test('a notifier that is not there is code 2, one that does not answer code 3, one that refuses to talk code 4', async () => {
+  assert.deepEqual(await setUp().ask(request({ service: 'nope' })), {
+    error: 2,
+    message: 'nope notification service not currently available',
+  });
+  for (const code of ['TIMEOUT', 'UNREACHABLE'] as const) {
+    const { ask } = setUp({ validate: () => Promise.reject(new OxenmqError(code, 'gone')) });
+    assert.deepEqual(await ask(request()), { error: 3, message: 'apns notification service timed out' });
+  }
+  const { ask } = setUp({ validate: () => Promise.reject(new OxenmqError('FORBIDDEN', 'no')) });
+  assert.deepEqual(await ask(request()), {
+    error: 4,
+    message: 'failed to communicate with apns notification service',
+  });
+});
+
+test('an empty array is answered with an empty array', async () => {
+  assert.deepEqual(await setUp().ask([]), []);
+});
+
+test('each element of an array is answered for itself, in order', async () => {
+  const { ask, stored } = setUp();
+  const replies = (await ask([request(), {}, request(), 7, request({ signature: '00'.repeat(64) })])) as {
+    success?: boolean;
+    error?: number;
+  }[];
+  assert.deepEqual(
+    replies.map(({ success, error }) => success ?? error),
+    [true, 1, true, 1, 4],
+  );
+  assert.equal(stored.length, 2);
+});
+
+test('a large array does not hold the event loop', async () => {
+  const { ask } = setUp();
+  const requests = Array.from({ length: 200 }, () => request());
+  let worst = 0;
+  let last = performance.now();
+  const timer = setInterval(() => {
+    worst = Math.max(worst, performance.now() - last);
+    last = performance.now();
+  }, 1);
+  const replies = (await ask(requests)) as { success: boolean }[];
+  clearInterval(timer);
+  assert.ok(replies.every(({ success }) => success));
+  assert.ok(worst > 0, 'others had their turn before the whole was done');
+});
+
+test('beyond its limit the hivemind says that it is busy, at once and with a passing code', async () => {
+  const waiting: (() => void)[] = [];
+  const { ask, subscriptions } = setUp({
+    validate: () => new Promise((resolve) => waiting.push(() => resolve([Buffer.from('0'), Buffer.from(TOKEN)]))),
+  });
+  const one = request();
+  const first = ask(Array.from({ length: 4_096 }, () => one));
+  assert.equal(subscriptions.pending, 4_096);
+  assert.deepEqual(await ask(one), { error: 5, message: 'The server is busy; try again later' });
+  while (subscriptions.pending > 0) {
+    for (const release of waiting.splice(0)) release();
+    await new Promise((resolve) => setImmediate(resolve));
+  }
+  const replies = (await first) as { success: boolean }[];
+  assert.ok(replies.every(({ success }) => success));
+});
+
+test('stopping answers what is in work and takes nothing new', async () => {
+  let release = () => {};
+  const { ask, subscriptions } = setUp({
+    validate: () => new Promise((resolve) => (release = () => resolve([Buffer.from('0'), Buffer.from(TOKEN)]))),
+  });
+  const inWork = ask(request());
+  await new Promise((resolve) => setImmediate(resolve));
+  let stopped = false;
+  const stop = subscriptions.stop().then(() => (stopped = true));
+  assert.deepEqual(await ask(request()), { error: 5, message: 'The server is busy; try again later' });
+  assert.equal(stopped, false);
+  release();
+  assert.deepEqual(await inWork, { added: true, message: 'Subscription successful', success: true });
+  await stop;
+});
+
+test('a device counts as in work from the notifier’s answer to the commit', async () => {
+  let commit = () => {};
+  const { ask, subscriptions } = setUp({
+    store: {
+      upsert: () => new Promise((resolve) => (commit = () => resolve('added'))),
+      remove: () => Promise.resolve(true),
+    },
+  });
+  const asked = ask(request());
+  while (!subscriptions.isInWork('apns', TOKEN)) await new Promise((resolve) => setImmediate(resolve));
+  commit();
+  await asked;
+  assert.equal(subscriptions.isInWork('apns', TOKEN), false);
+});
+
+test('no reply and no log line holds a token, a key or an account id', async () => {
+  const { ask, lines } = setUp({ validate: () => Promise.reject(new Error(`boom`)) });
+  const body = request();
+  const reply = JSON.stringify(await ask(body));
+  for (const secret of [TOKEN, body.enc_key, body.pubkey, body.signature]) {
+    assert.ok(!reply.includes(secret));
+    for (const line of lines) assert.ok(!line.includes(secret));
+  }
+});
+
+test('every outcome is counted by kind and result', async () => {
+  const { ask, subscriptions } = setUp();
+  await ask([request(), request({ service: 'nope' }), {}, {}]);
+  assert.deepEqual(Object.fromEntries(subscriptions.counters.results), {
+    'subscribe:ok': 1,
+    'subscribe:code_2': 1,
+    'subscribe:code_1': 2,
+  });
+  assert.ok(subscriptions.counters.checks >= 4);
+});
