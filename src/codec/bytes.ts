@@ -87,10 +87,7 @@ export function fromBase32z(text: string): Buffer | undefined {
  */
 export function bytesParameter(value: string, size: number): Buffer {
   if (Buffer.byteLength(value) === size) return Buffer.from(value);
-  let bytes: Buffer | undefined;
-  if (value.length === 2 * size) bytes = fromHex(value);
-  // However many `=` a client appends, the value is not worth reading beyond reason.
-  else if (value.length >= size) bytes = fromBase64(value);
+  const bytes = (value.length === 2 * size ? fromHex(value) : undefined) ?? fromBase64(value);
   if (bytes?.length !== size) throw new BytesError('Invalid value: expected bytes, hex, or base64');
   return bytes;
 }

@@ -22,6 +22,7 @@ export class Fields {
     return new Fields(what, decode(data));
   }
 
+  /** A view of what was decoded. */
   bytes(key: string): Buffer {
     const value = this.#dict.get(key);
     if (!Buffer.isBuffer(value)) throw this.#error(key, 'bytes');
@@ -33,10 +34,12 @@ export class Fields {
     return this.#dict.has(key) ? this.bytes(key) : null;
   }
 
+  /** UTF-8. */
   text(key: string): string {
     return this.bytes(key).toString();
   }
 
+  /** A safe integer. */
   integer(key: string): number {
     const value = this.#dict.get(key);
     if (typeof value !== 'number') throw this.#error(key, 'an integer');

@@ -15,7 +15,7 @@ import { Fields } from './fields.ts';
 
 /** A notifier that is ready for sealed pushes. */
 export interface Registration {
-  /** Name of the service it serves. */
+  /** Name of the service it serves, 1 to 32 bytes. */
   readonly service: string;
   /** 1 to 64 bytes that tell this process from all others of the service. */
   readonly instance: Buffer;
@@ -62,8 +62,6 @@ export interface DeviceGone {
   readonly reason: string;
 }
 
-const MAX_INSTANCE = 64;
-
 /** Writes the part of `admin.register_notifier`, or of `admin.unregister_notifier`, which has no window. */
 export function encodeRegistration(registration: Omit<Registration, 'window'> & { window?: number }): Buffer {
   const { service, instance, window } = registration;
@@ -82,8 +80,8 @@ export function decodeRegistration(data: Uint8Array): Registration {
     instance: fields.bytes('i'),
     window: fields.optionalInteger('w') ?? 0,
   };
-  const { length } = registration.instance;
-  if (length < 1 || length > MAX_INSTANCE) throw new BencodeError(`Invalid registration: instance of ${length} bytes`);
+  checkLength('service', registration.service, 32);
+  checkLength('instance', registration.instance, 64);
   if (registration.window < 0) throw new BencodeError('Invalid registration: negative window');
   return registration;
 }
@@ -176,6 +174,11 @@ export function decodeDeviceGone(data: Uint8Array): DeviceGone {
     time: fields.integer('t'),
     reason: fields.text('r'),
   };
+}
+
+function checkLength(what: string, value: string | Buffer, most: number): void {
+  const length = Buffer.byteLength(value);
+  if (length < 1 || length > most) throw new BencodeError(`Invalid registration: ${what} of ${length} bytes`);
 }
 
 function unlessEmpty<T>(list: readonly T[]): readonly T[] | undefined {

@@ -108,7 +108,7 @@ export function deriveOnionKey(
 export interface V4Request {
   /** In whatever case it came. */
   readonly method: string;
-  /** Begins with a slash; may hold a query and percent escapes, which are known to be UTF-8. */
+  /** Begins with a slash; may hold a query, and percent escapes that are known to be UTF-8. */
   readonly endpoint: string;
   /** Names in lower case when read. */
   readonly headers: Readonly<Record<string, string>>;
@@ -138,9 +138,9 @@ export function parseV4Request(plaintext: Uint8Array): V4Request {
   if (typeof method !== 'string') throw new OnionError('v4 request without method');
   if (typeof endpoint !== 'string' || !endpoint.startsWith('/')) throw new OnionError('v4 request without endpoint');
   try {
-    decodeURIComponent(endpoint);
+    decodeURIComponent(endpoint.split('?', 1)[0]!);
   } catch (error) {
-    throw new OnionError('v4 request with an endpoint that is not UTF-8', { cause: error });
+    throw new OnionError('v4 request with bad percent escapes in its endpoint', { cause: error });
   }
   return { method, endpoint, headers: parseHeaders(meta.headers), body: body ?? Buffer.alloc(0) };
 }

@@ -23,6 +23,11 @@ describe('bytesParameter', () => {
     assert.throws(() => bytesParameter('ü'.repeat(36), 36), BytesError);
   });
 
+  it('reads base64 that is as long as hex would be', () => {
+    const bytes = Buffer.alloc(32, 0xfe);
+    assert.deepEqual(bytesParameter(bytes.toString('base64').padEnd(64, '='), 32), bytes);
+  });
+
   it('refuses hex and base64 with foreign characters in them', () => {
     const hex = 'ab'.repeat(32);
     for (const bad of ['\n', ' ', 'ａ', '\0', '-', '=']) {

@@ -67,9 +67,15 @@ describe('the protocol between hivemind and notifiers', () => {
     assert.deepEqual(decodeDeviceGone(encodeDeviceGone(gone)), gone);
   });
 
-  it('refuses an instance without a name or with one too long, and a negative window', () => {
+  it('refuses names that are empty or too long, and a negative window', () => {
     decodeRegistration(encodeRegistration({ ...registration, instance: Buffer.alloc(64) }));
-    for (const wrong of [{ instance: Buffer.alloc(0) }, { instance: Buffer.alloc(65) }, { window: -1 }]) {
+    for (const wrong of [
+      { instance: Buffer.alloc(0) },
+      { instance: Buffer.alloc(65) },
+      { service: '' },
+      { service: 'ü'.repeat(17) },
+      { window: -1 },
+    ]) {
       assert.throws(() => decodeRegistration(encodeRegistration({ ...registration, ...wrong })), BencodeError);
     }
   });

@@ -65,11 +65,14 @@ const SENTENCES: Readonly<Record<string, string>> = {
   array: "Invalid or missing 'pubkey': expected a string",
 };
 
+/** The vectors leave these requests out: they are about the notifier's answer, or there was none. */
+const LEFT_OUT: readonly string[] = ['service data 99999', 'service data 100000', 'no data part'];
+
 describe('the answers of the original, up to where the notifier is asked', () => {
   const used = new Set<string>();
 
   for (const { name, cmd, request, reply, validate_requests_seen: asked } of file.cases) {
-    if (request === null || reply.length === 0) continue;
+    if (request === null) continue;
     it(`${cmd}: ${name}`, () => {
       const expected: Reply | Reply[] = JSON.parse(reply[0]!);
       let value: unknown;
@@ -106,6 +109,15 @@ describe('the answers of the original, up to where the notifier is asked', () =>
       if (asked !== undefined) assert.equal(passed, cmd === 'push.subscribe' ? asked / 2 : asked);
     });
   }
+
+  it('are all compared, but for those whose request is left out of the vectors', () => {
+    assert.equal(file.cases.length, 90);
+    const left = file.cases.filter(({ request }) => request === null);
+    assert.deepEqual(
+      left.map(({ name }) => name),
+      LEFT_OUT,
+    );
+  });
 
   it('differ from ours in the named cases and in no others', () => {
     assert.deepEqual([...used].sort(), Object.keys(SENTENCES).sort());

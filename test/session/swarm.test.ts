@@ -51,10 +51,13 @@ describe('SwarmSpace', () => {
       const space = swarmSpace(account, offset);
       const up = (id: bigint) => BigInt.asUintN(64, id - space);
       const down = (id: bigint) => BigInt.asUintN(64, space - id);
+      const near = (id: bigint) => {
+        if (up(id) < down(id)) return up(id);
+        return down(id);
+      };
       // By the nearer of its two distances; of two equally near, the one further down.
       const [best] = [...swarms.ids].sort((a, b) => {
-        const [nearA, nearB] = [a, b].map((id) => (up(id) < down(id) ? up(id) : down(id))) as [bigint, bigint];
-        if (nearA !== nearB) return nearA < nearB ? -1 : 1;
+        if (near(a) !== near(b)) return near(a) < near(b) ? -1 : 1;
         return down(a) < down(b) ? -1 : 1;
       });
       assert.equal(swarms.ids[swarms.closest(account, offset)], best);
