@@ -1,0 +1,158 @@
+import assert from 'node:assert/strict';
+import { spawnSync } from 'node:child_process';
+import { readFileSync } from 'node:fs';
+import { join } from 'node:path';
+import { test } from 'node:test';
+import { Registry } from 'prom-client';
+import { systemClock } from '../../src/clock.ts';
+import { createRegistry } from '../../src/daemon/metrics.ts';
+import { type MetricSources, registerMetrics } from '../../src/hivemind/metrics.ts';
+import type { Backend } from '../../src/notifiers/backend.ts';
+import { observeNotifier, providerLatency } from '../../src/notifiers/metrics.ts';
+import type { Notifier } from '../../src/notifiers/notifier.ts';
+import { webMetrics } from '../../src/web/metrics.ts';
+
+const ROOT = join(import.meta.dirname, '../..');
+const ALERTS = readFileSync(join(ROOT, 'ops/alerts.yml'), 'utf8');
+
+interface Panel {
+  title: string;
+  type: string;
+  gridPos: { x: number; y: number; w: number; h: number };
+  targets?: { expr: string }[];
+}
+const { panels } = JSON.parse(readFileSync(join(ROOT, 'ops/grafana-dashboard.json'), 'utf8')) as { panels: Panel[] };
+
+/** The expressions of the alert rules: `expr: …` on one line, or a block of deeper lines. */
+const alertExpressions = [...ALERTS.matchAll(/^ {8}expr: (?:\|\n((?: {10}.*\n)+)|(.*)\n)/gm)].map(
+  (match) => match[1] ?? match[2]!,
+);
+const dashboardExpressions = panels.flatMap(({ targets }) => (targets ?? []).map(({ expr }) => expr));
+
+/** What the daemons export, with the labels of each. Nothing is read from the sources: names and labels stand at registration. */
+const exported = (() => {
+  const names = new Map<string, Set<string>>();
+  const register = (fill: (registry: Registry) => void, registry = new Registry()) => {
+    fill(registry);
+    for (const metric of registry.getMetricsAsArray() as unknown as {
+      name: string;
+      labelNames?: string[];
+      buckets?: number[];
+    }[]) {
+      const labels = new Set(metric.labelNames ?? []);
+      names.set(metric.name, labels);
+      if (!metric.buckets) continue;
+      for (const suffix of ['_sum', '_count']) names.set(metric.name + suffix, labels);
+      names.set(`${metric.name}_bucket`, new Set([...labels, 'le']));
+    }
+  };
+  const nothing = {} as never;
+  register(() => {}, createRegistry(true));
+  register((registry) =>
+    registerMetrics(registry, {
+      clock: systemClock,
+      devices: nothing,
+      intake: nothing,
+      network: nothing,
+      outbox: nothing,
+      store: nothing,
+      subscriptions: nothing,
+    } satisfies MetricSources),
+  );
+  register((registry) => webMetrics(registry, nothing));
+  register((registry) => {
+    providerLatency(registry);
+    observeNotifier(registry, {} as Notifier, {} as Backend, systemClock);
+  });
+  // Prometheus' own.
+  names.set('up', new Set());
+  return names;
+})();
+/** Labels that the scrape adds (ops/prometheus.yml). */
+const SCRAPED = ['job', 'instance', 'daemon'];
+const WORDS = new Set(
+  'sum rate increase changes by on unless and max min histogram_quantile job instance daemon le'.split(' '),
+);
+
+/** The metrics that an expression names, each with the labels that it selects by. */
+function selectors(expression: string): { metric: string; labels: string[] }[] {
+  const grouping = [...expression.matchAll(/\b(?:by|on) \(([^)]*)\)/g)].flatMap((match) => match[1]!.split(/,\s*/));
+  const plain = expression.replace(/\b(?:by|on) \([^)]*\)/g, '').replace(/\[[^\]]*\]/g, '');
+  return [...plain.matchAll(/([a-z_][a-z_0-9]*)(?:\{([^}]*)\})?/g)]
+    .filter(([, name]) => !WORDS.has(name!))
+    .filter(({ index }) => !insideBraces(plain, index))
+    .map(([, metric, matchers]) => ({
+      metric: metric!,
+      labels: [...grouping, ...[...(matchers ?? '').matchAll(/(\w+)\s*(?:=~|!~|!=|=)/g)].map((match) => match[1]!)],
+    }));
+}
+
+function insideBraces(text: string, index: number): boolean {
+  return text.lastIndexOf('{', index) > text.lastIndexOf('}', index);
+}
+
+for (const [where, expressions] of [
+  ['alert rule', alertExpressions],
+  ['dashboard', dashboardExpressions],
+] as const) {
+  test(`every metric and label in the ${where}s is exported by a daemon`, () => {
+    assert.ok(expressions.length >= 15);
+    for (const expression of expressions) {
+      const found = selectors(expression);
+      assert.ok(found.length > 0, expression);
+      for (const { metric, labels } of found) {
+        const known = exported.get(metric);
+        assert.ok(known, `${metric} is exported by no daemon: ${expression}`);
+        for (const label of labels) {
+          assert.ok(known.has(label) || SCRAPED.includes(label), `${metric} has no label ${label}: ${expression}`);
+        }
+      }
+    }
+  });
+}
+
+test('counters are looked at by rate, increase or changes, never as they are', () => {
+  for (const expression of [...alertExpressions, ...dashboardExpressions]) {
+    for (const match of expression.matchAll(/\w+_total\b/g)) {
+      assert.match(expression.slice(0, match.index), /(rate|increase|changes)\($/, expression);
+    }
+  }
+});
+
+test('every alert is explained in README.md, and says what it is about', () => {
+  const readme = readFileSync(join(ROOT, 'README.md'), 'utf8');
+  const names = [...ALERTS.matchAll(/- alert: (\w+)/g)].map((match) => match[1]!);
+  assert.equal(names.length, alertExpressions.length);
+  for (const name of names) assert.ok(readme.includes(`\`${name}\``), `README.md does not say what to do at ${name}`);
+  assert.equal([...ALERTS.matchAll(/severity: (page|ticket) /g)].length, names.length);
+  assert.equal([...ALERTS.matchAll(/^ {10}(summary|description): ./gm)].length, 2 * names.length);
+});
+
+test('the panels of the dashboard do not overlap and have a title', () => {
+  const taken = new Set<string>();
+  for (const { title, gridPos: at } of panels) {
+    assert.ok(title);
+    assert.ok(at.x + at.w <= 24, title);
+    for (let x = at.x; x < at.x + at.w; x++) {
+      for (let y = at.y; y < at.y + at.h; y++) {
+        assert.ok(!taken.has(`${x} ${y}`), `${title} lies over another panel`);
+        taken.add(`${x} ${y}`);
+      }
+    }
+  }
+});
+
+const promtool = process.env.PROMTOOL ?? 'promtool';
+const skip =
+  spawnSync(promtool, ['--version']).status !== 0 && "promtool (Debian's package prometheus) is not installed here";
+
+test('the alerts fire when they should', { skip }, () => {
+  const { status, stdout, stderr } = spawnSync(
+    promtool,
+    ['test', 'rules', join(import.meta.dirname, 'alerts.test.yml')],
+    {
+      encoding: 'utf8',
+    },
+  );
+  assert.equal(status, 0, stdout + stderr);
+});
