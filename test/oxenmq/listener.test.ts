@@ -1,0 +1,319 @@
+import assert from 'node:assert/strict';
+import { existsSync, statSync, writeFileSync } from 'node:fs';
+import { createServer } from 'node:net';
+import { test } from 'node:test';
+import { systemClock } from '../../src/clock.ts';
+import { randomKeyPair } from '../../src/oxenmq/keys.ts';
+import { Listener } from '../../src/oxenmq/listener.ts';
+import type { Commands, Incoming, OxenmqError, Remote } from '../../src/oxenmq/remote.ts';
+import { FakeClock } from '../support/fake-clock.ts';
+import { addressOf, greet, Happenings, openListener, openPeers, rawClient, temporaryDirectory } from './support.ts';
+
+async function failure(request: Promise<unknown>): Promise<string> {
+  return request.then(
+    () => 'answered',
+    (error: OxenmqError) => error.code,
+  );
+}
+
+/** Offers `a.command` and `a.request`, and writes down what comes. */
+function offers(calls: Happenings<Incoming>): Commands {
+  const handler = (call: Incoming) => calls.add(call);
+  return {
+    a: { access: 'none', commands: { command: { kind: 'command', handler }, request: { kind: 'request', handler } } },
+  };
+}
+
+test('HI is answered with HELLO, and a request now or later with its tag', async (t) => {
+  const calls = new Happenings<Incoming>();
+  const listener = await openListener(t, { commands: offers(calls) });
+  const client = rawClient(t, listener.endpoint);
+  await greet(client);
+  await client.send(['a.request', 'tag 1', 'x']);
+  await client.send(['a.request', 'tag 2']);
+  await calls.when((all) => (all.length === 2 ? true : undefined));
+  const [first, second] = calls.all as [Incoming, Incoming];
+  assert.deepEqual(first.parts.map(String), ['x']);
+  second.reply('two', '');
+  first.reply();
+  first.reply('again');
+  assert.deepEqual((await client.receive()).map(String), ['REPLY', 'tag 2', 'two', '']);
+  assert.deepEqual((await client.receive()).map(String), ['REPLY', 'tag 1']);
+  await client.send('HI');
+  assert.deepEqual((await client.receive()).map(String), ['HELLO']);
+});
+
+test('a client that never said HI is served, and its remote can be called back', async (t) => {
+  const calls = new Happenings<Incoming>();
+  const listener = await openListener(t, { commands: offers(calls) });
+  const routingId = Buffer.from('4c80ff00', 'hex');
+  const client = rawClient(t, listener.endpoint, { routingId });
+  await client.send(['a.command', '', 'x']);
+  const { remote, parts, reply } = await calls.first(() => true);
+  assert.deepEqual(parts.map(String), ['', 'x']);
+  assert.equal(typeof reply, 'function');
+  assert.equal(remote.id, routingId.toString('latin1'));
+  assert.equal(listener.remote(routingId), remote);
+  assert.equal(remote.send('notifier.push', 'dict'), true);
+  const reply1 = remote.request('notifier.validate', ['apns', 'json']);
+  assert.deepEqual((await client.receive()).map(String), ['notifier.push', 'dict']);
+  const [name, tag, ...rest] = await client.receive();
+  assert.equal(String(name), 'notifier.validate');
+  assert.equal(tag!.length, 15);
+  assert.deepEqual(rest.map(String), ['apns', 'json']);
+  await client.send(['REPLY', tag!, '0', 'id']);
+  assert.deepEqual((await reply1).map(String), ['0', 'id']);
+});
+
+test('refusals have the form and the order of the original', async (t) => {
+  const stop = () => assert.fail('must not be called');
+  const listener = await openListener(t, {
+    access: 'basic',
+    commands: {
+      open: { access: 'none', commands: { ask: { kind: 'request', handler: stop } } },
+      admin: {
+        access: 'admin',
+        commands: { ask: { kind: 'request', handler: stop }, say: { kind: 'command', handler: stop } },
+      },
+    },
+  });
+  const client = rawClient(t, listener.endpoint);
+  const cases: [string[], string[]][] = [
+    [['no.such'], ['UNKNOWNCOMMAND', 'no.such']],
+    [
+      ['no.such', 'tag', 'x'],
+      ['UNKNOWNCOMMAND', 'no.such'],
+    ],
+    [['open.'], ['UNKNOWNCOMMAND', 'open.']],
+    [
+      ['admin.ask', 'tag', 'x'],
+      ['FORBIDDEN', 'REPLY', 'tag'],
+    ],
+    [['admin.ask'], ['FORBIDDEN', 'admin.ask']],
+    [
+      ['admin.say', 'tag'],
+      ['FORBIDDEN', 'admin.say'],
+    ],
+    [['open.ask'], ['NO_REPLY_TAG', 'open.ask']],
+  ];
+  for (const [call, answer] of cases) {
+    await client.send(call);
+    assert.deepEqual((await client.receive()).map(String), answer);
+  }
+  assert.equal(listener.counters.refusals, cases.length);
+});
+
+test('garbage is dropped and counted, and makes no remote', async (t) => {
+  const strays = new Happenings<string>();
+  const listener = await openListener(t, { maxMessageSize: 10_000, on: { stray: (reason) => strays.add(reason) } });
+  const client = rawClient(t, listener.endpoint);
+  const garbage = [
+    ['nodot'],
+    ['.x'],
+    [''],
+    ['', ''],
+    ['REPLY'],
+    ['x'.repeat(252)],
+    ['BYE'],
+    ['HELLO'],
+    ['', '', '', ''],
+  ];
+  for (const frames of garbage) await client.send(frames);
+  // An empty message alone looks like libzmq's own notice, and there is nobody yet whom it could be about.
+  await strays.when((all) => (all.length === garbage.length - 1 ? true : undefined));
+  assert.equal(listener.counters.garbage, garbage.length - 1);
+  assert.equal(listener.size, 0);
+  await client.send(['a.b', Buffer.alloc(10_001)]);
+  const other = rawClient(t, listener.endpoint);
+  await greet(other);
+  assert.equal(listener.size, 1);
+});
+
+test('the owner learns that a client went, and its requests fail', async (t) => {
+  const calls = new Happenings<Incoming>();
+  const gone = new Happenings<Remote>();
+  const listener = await openListener(t, { commands: offers(calls), on: { disconnect: (remote) => gone.add(remote) } });
+  const client = rawClient(t, listener.endpoint, { routingId: Buffer.from('one') });
+  const other = rawClient(t, listener.endpoint, { routingId: Buffer.from('two') });
+  await greet(other);
+  await client.send(['a.command']);
+  const { remote } = await calls.first(() => true);
+  const waiting = failure(remote.request('x.y', []));
+  await client.receive();
+  client.close();
+  assert.equal(await gone.first(() => true), remote);
+  assert.equal(await waiting, 'UNREACHABLE');
+  assert.equal(remote.send('x.y'), false);
+  assert.equal(listener.size, 1);
+
+  // When it comes back it is another remote.
+  const again = rawClient(t, listener.endpoint, { routingId: Buffer.from('one') });
+  await greet(again);
+  assert.notEqual(listener.remote(Buffer.from('one')), remote);
+  assert.equal(listener.remote(Buffer.from('one')).send('x.y'), true);
+  assert.deepEqual((await again.receive()).map(String), ['x.y']);
+  assert.equal(gone.all.length, 1);
+});
+
+test('a client that comes back before it was seen to go takes its place over', async (t) => {
+  const calls = new Happenings<Incoming>();
+  const gone = new Happenings<Remote>();
+  const listener = await openListener(t, { commands: offers(calls), on: { disconnect: (remote) => gone.add(remote) } });
+  const old = rawClient(t, listener.endpoint, { routingId: Buffer.from('one') });
+  await greet(old);
+  const client = rawClient(t, listener.endpoint, { routingId: Buffer.from('one') });
+  await greet(client);
+  await client.send(['a.command']);
+  const { remote } = await calls.first(() => true);
+  old.close();
+  assert.equal(remote.send('x.y'), true);
+  assert.deepEqual((await client.receive()).map(String), ['x.y']);
+  assert.deepEqual(gone.all, []);
+});
+
+test('a message to nobody is lost, counted, and ends the remote', async (t) => {
+  const gone = new Happenings<Remote>();
+  const listener = await openListener(t, { on: { disconnect: (remote) => gone.add(remote) } });
+  const nobody = listener.remote(Buffer.from('nobody'));
+  const waiting = failure(nobody.request('x.y', []));
+  assert.equal(await waiting, 'UNREACHABLE');
+  assert.equal(await gone.first(() => true), nobody);
+  assert.equal(nobody.send('x.y'), false);
+  assert.equal(listener.counters.lost, 1);
+  assert.equal(listener.size, 0);
+});
+
+test('a client that does not read costs a bounded queue, and the others nothing', async (t) => {
+  const calls = new Happenings<Incoming>();
+  const listener = await openListener(t, { commands: offers(calls) });
+  const slow = rawClient(t, listener.endpoint, { routingId: Buffer.from('slow') });
+  slow.receiveHighWaterMark = 1;
+  await slow.send(['a.command']);
+  const { remote } = await calls.first(() => true);
+  const push = Buffer.alloc(10_000);
+  let taken = 0;
+  let refused = 0;
+  // More than the buffers of both kernels and libzmq's queues can hold together.
+  while (refused < 20) {
+    if (remote.send('notifier.push', String(taken), push)) {
+      taken++;
+      continue;
+    }
+    refused++;
+    await new Promise((resolve) => setTimeout(resolve, 5));
+  }
+  const fast = rawClient(t, listener.endpoint);
+  await greet(fast);
+  // Once it reads it gets all that was taken, in order.
+  for (let i = 0; i < taken; i++) assert.equal(String((await slow.receive())[1]), String(i));
+  await slow.send('HI');
+  assert.deepEqual((await slow.receive()).map(String), ['HELLO']);
+});
+
+test('a CURVE listener takes the keys it is told to, each listener its own', async (t) => {
+  const keys = randomKeyPair();
+  const [admin, stranger] = [randomKeyPair(), randomKeyPair()];
+  const asked: string[] = [];
+  const closed = await openListener(t, {
+    keys,
+    allow: (key) => {
+      asked.push(key.toString('hex'));
+      return key.equals(admin.publicKey);
+    },
+  });
+  const open = await openListener(t, { keys });
+  const failing = await openListener(t, {
+    keys,
+    allow: () => {
+      throw new Error('no list');
+    },
+  });
+  const plain = await openListener(t);
+  await greet(rawClient(t, closed.endpoint, { keys: admin, serverKey: keys.publicKey }));
+  await greet(rawClient(t, open.endpoint, { keys: stranger, serverKey: keys.publicKey }));
+  await greet(rawClient(t, plain.endpoint));
+  const { peers, events } = openPeers(t, { keys: stranger, helloTimeout: 500 });
+  peers.connect(addressOf(closed.endpoint, keys.publicKey), { label: 'closed' });
+  peers.connect(addressOf(failing.endpoint, keys.publicKey), { label: 'failing' });
+  peers.connect(addressOf(open.endpoint), { label: 'plain to curve' });
+  await events.when((all) => (all.filter((e) => e.event === 'failure').length === 3 ? true : undefined));
+  assert.match(events.all.find((e) => e.id === 'closed#1')!.reason, /the handshake failed: 400/);
+  assert.equal(peers.counters.handshakes, 0);
+  assert.ok(closed.counters.denied >= 1);
+  assert.ok(failing.counters.denied >= 1);
+  assert.deepEqual(new Set(asked), new Set([admin.publicKey.toString('hex'), stranger.publicKey.toString('hex')]));
+
+  // The handler outlives the listener that made it, as long as any needs it.
+  await closed.close();
+  await greet(rawClient(t, open.endpoint, { serverKey: keys.publicKey }));
+  await Promise.all([open.close(), failing.close()]);
+  const next = await openListener(t, { keys });
+  await greet(rawClient(t, next.endpoint, { serverKey: keys.publicKey }));
+});
+
+test('an ipc socket gets its permissions, replaces a dead one, and is removed', async (t) => {
+  const path = `${await temporaryDirectory(t)}/s`;
+  const first = await openListener(t, { address: `ipc://${path}`, mode: 0o660 });
+  assert.equal(statSync(path).mode & 0o777, 0o660);
+  await greet(rawClient(t, first.endpoint));
+
+  const second = new Listener({ clock: systemClock, address: `ipc://${path}`, access: 'admin', commands: {} });
+  await assert.rejects(second.bind(), {
+    message: `cannot listen on ipc://${path}: another process is listening there`,
+  });
+  await greet(rawClient(t, first.endpoint));
+  await first.close();
+  assert.equal(existsSync(path), false);
+
+  // What a killed process leaves behind: a socket file where nobody listens.
+  const dead = createServer();
+  await new Promise<void>((resolve) => dead.listen(`${path}.dead`, resolve));
+  const { renameSync } = await import('node:fs');
+  renameSync(`${path}.dead`, path);
+  await new Promise((resolve) => dead.close(resolve));
+  assert.equal(existsSync(path), true);
+  const third = await openListener(t, { address: `ipc://${path}` });
+  await greet(rawClient(t, third.endpoint));
+});
+
+test('an address that cannot be bound is an error which names it', async (t) => {
+  const directory = await temporaryDirectory(t);
+  writeFileSync(`${directory}/file`, 'precious');
+  const taken = await openListener(t);
+  const addresses = [
+    `ipc://${directory}/none/s`,
+    `ipc://${directory}/file`,
+    `ipc://${directory}/${'x'.repeat(120)}`,
+    taken.endpoint,
+    'tcp://192.0.2.1:1',
+    'nonsense',
+  ];
+  for (const address of addresses) {
+    const listener = new Listener({ clock: systemClock, address, access: 'none', commands: {}, keys: randomKeyPair() });
+    await assert.rejects(listener.bind(), (error: Error) => error.message.startsWith(`cannot listen on ${address}: `));
+    assert.throws(() => listener.endpoint, /not listening/);
+  }
+  assert.equal(existsSync(`${directory}/file`), true);
+});
+
+test('closing fails what waits and frees the address at once', async (t) => {
+  const clock = new FakeClock();
+  const calls = new Happenings<Incoming>();
+  const listener = await openListener(t, { clock, commands: offers(calls) });
+  const client = rawClient(t, listener.endpoint);
+  await client.send(['a.request', 'tag']);
+  const call = await calls.first(() => true);
+  const waiting = failure(call.remote.request('x.y', []));
+  const { endpoint } = listener;
+  await Promise.all([listener.close(), listener.close()]);
+  assert.equal(await waiting, 'CLOSED');
+  assert.equal(call.remote.send('x.y'), false);
+  call.reply('too late');
+  assert.equal(clock.pending, 0);
+  const next = await openListener(t, { address: endpoint });
+  assert.equal(next.endpoint, endpoint);
+});
+
+test('a listener that was never bound closes', async () => {
+  await new Listener({ clock: systemClock, address: 'tcp://127.0.0.1:*', access: 'none', commands: {} }).close();
+});
