@@ -89,8 +89,10 @@ export function loadConfig(env: NodeJS.ProcessEnv, { role = 'all', read }: LoadO
     warnings.push(...section.warnings());
   }
   warnings.push(...unknownSections(ini));
-  if (problems.length > 0)
-    throw new ConfigError(problems.map((problem) => (file === '' ? problem : `${file}: ${problem}`)));
+  if (problems.length > 0) {
+    const told = problems.map((problem) => (file === '' ? problem : `${file}: ${problem}`));
+    throw new ConfigError(told, warnings);
+  }
 
   return Object.freeze({
     file,

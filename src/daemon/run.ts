@@ -44,8 +44,10 @@ export async function runDaemon(
     process.exit(code);
   };
   const fail = async (error: unknown, message: string): Promise<never> => {
-    if (error instanceof ConfigError) for (const problem of error.problems) log.fatal(problem);
-    else log.fatal({ err: error }, message);
+    if (error instanceof ConfigError) {
+      for (const warning of error.warnings) log.warn(warning);
+      for (const problem of error.problems) log.fatal(problem);
+    } else log.fatal({ err: error }, message);
     return await exit(1);
   };
 

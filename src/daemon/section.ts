@@ -3,14 +3,19 @@ import { join, resolve } from 'node:path';
 import type { IniSection } from './ini.ts';
 import { nearest } from './nearest.ts';
 
-/** The configuration cannot be used; `problems` holds everything that is wrong with it, each a sentence that says where and what to do. */
+/**
+ * The configuration cannot be used; `problems` holds everything that is wrong with it, each a sentence that says where and what to do. `warnings` holds what is
+ * odd besides: the key that is required and missing is often there, misspelt.
+ */
 export class ConfigError extends Error {
   readonly problems: readonly string[];
+  readonly warnings: readonly string[];
 
-  constructor(problems: readonly string[]) {
+  constructor(problems: readonly string[], warnings: readonly string[] = []) {
     super(problems.join('\n'));
     this.name = 'ConfigError';
     this.problems = problems;
+    this.warnings = warnings;
   }
 }
 

@@ -322,3 +322,14 @@ test('what changed between two configurations is named, without the values', () 
   ]);
   assert.deepEqual(changedKeys(before, before), []);
 });
+
+test('a misspelt key is pointed at together with the problem that it makes', () => {
+  assert.throws(
+    () => load(`${KEYS}[hivemind]\noxend_rcp = ipc:///oxend.sock\n`),
+    (error: ConfigError) => {
+      assert.match(error.problems.join(), /\[hivemind\]\.oxend_rpc: is required and not set/);
+      assert.match(error.warnings.join(), /\[hivemind\]\.oxend_rcp .* did you mean oxend_rpc\?/);
+      return true;
+    },
+  );
+});
