@@ -117,6 +117,14 @@ function simulate(seed: number): void {
   for (let i = 0; i < 3; i++) {
     clock.advance(below(40 * MINUTE));
     check(accounts, [...listed]);
+    // What changes now, even while it is being asked about, is known to all soon, not only after the next renewal.
+    for (let changes = below(30); changes > 0; changes--) {
+      pick(actions.slice(0, 5))();
+      clock.advance(below(600));
+    }
+    if (random() < 0.5) pick([...listed]).breakConnection(below(1000), true);
+    clock.advance(20_000);
+    check(accounts, [...listed]);
   }
   clock.advance(2 * MINUTE);
   const summary = network.watch.summary();

@@ -25,10 +25,16 @@ export class FakeAccounts implements MonitoredAccounts {
   readonly #numberOf: number[] = [];
   readonly #free: number[] = [];
   readonly #idOf = new Map<number, number>();
+  readonly #padding: string;
   #next = 0;
   onAccountAdded: (id: number) => void = () => {};
   onAccountRemoved: (id: number) => void = () => {};
   onUpstreamChanged: (id: number) => void = () => {};
+
+  /** @param padding makes each element so many bytes larger */
+  constructor(padding = 0) {
+    this.#padding = `${padding}:${'x'.repeat(padding)}`;
+  }
 
   get capacity(): number {
     return this.#slots.length;
@@ -95,7 +101,7 @@ export class FakeAccounts implements MonitoredAccounts {
     for (const [index, signatures] of subscriptions.entries()) {
       const ref = signatures.find((signature) => !refused?.has(signature));
       if (ref === undefined) continue;
-      const dict = `li${this.#numberOf[id]!}ei${index}ei${ref}ei${version}ee`;
+      const dict = `li${this.#numberOf[id]!}ei${index}ei${ref}ei${version}e${this.#padding}e`;
       if (offset + dict.length > out.length) return -1;
       offset += out.write(dict, offset, 'latin1');
       refs?.push(ref);
@@ -107,8 +113,11 @@ export class FakeAccounts implements MonitoredAccounts {
 /** Reads what {@link FakeAccounts} wrote. */
 export function readRequest(body: Buffer): FakeMonitor[] {
   const text = body.toString('latin1');
-  if (!/^l(li\d+ei\d+ei\d+ei\d+ee)*e$/.test(text)) throw new Error(`not a request: ${text.slice(0, 100)}`);
-  return Array.from(text.matchAll(/li(\d+)ei(\d+)ei(\d+)ei(\d+)ee/g), ([, account, subscription, ref, version]) => ({
+  const elements = [...text.matchAll(/li(\d+)ei(\d+)ei(\d+)ei(\d+)e\d+:x*e/g)];
+  const size = elements.reduce((sum, [element]) => sum + element.length, 2);
+  if (size !== text.length || text[0] !== 'l' || !text.endsWith('e'))
+    throw new Error(`not a request: ${text.slice(0, 100)}`);
+  return elements.map(([, account, subscription, ref, version]) => ({
     account: Number(account),
     subscription: Number(subscription),
     ref: Number(ref),

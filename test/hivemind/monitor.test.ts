@@ -1,0 +1,341 @@
+import assert from 'node:assert/strict';
+import { test } from 'node:test';
+import { FakeAccounts, refusal, SUCCESS } from './support/fake-accounts.ts';
+import { FakeNetwork, type FakeServer, seeded, willing } from './support/fake-network.ts';
+
+const SECOND = 1000;
+const MINUTE = 60 * SECOND;
+const SWARM = 2n ** 63n;
+
+/** One swarm, with so many accounts and servers, all of which are connected. */
+function network(size: { accounts: number; servers: number; padding?: number; interval?: number; seed?: number }) {
+  const accounts = new FakeAccounts(size.padding);
+  for (let i = 0; i < size.accounts; i++) accounts.add();
+  const net = new FakeNetwork(accounts, { interval: size.interval, seed: size.seed });
+  const servers = Array.from({ length: size.servers }, () => net.add(SWARM));
+  net.publish();
+  net.clock.advance(5 * SECOND);
+  return { net, accounts, servers, clock: net.clock, watch: net.watch };
+}
+
+/** When each account was asked for, by its number. */
+function asked(server: FakeServer): Map<number, number[]> {
+  const times = new Map<number, number[]>();
+  for (const { at, elements } of server.log) {
+    for (const { account } of elements) times.set(account, [...(times.get(account) ?? []), at]);
+  }
+  return times;
+}
+
+test('a new subscription reaches all servers of its swarm within 200 ms', () => {
+  const { accounts, servers, clock } = network({ accounts: 10, servers: 7 });
+  const number = accounts.add();
+  clock.advance(200);
+  for (const server of servers) assert.ok(server.monitorsAccount(number, 1));
+});
+
+test('subscriptions that come within some milliseconds share a request', () => {
+  const { accounts, servers, clock } = network({ accounts: 10, servers: 3 });
+  const before = servers.map((server) => server.log.length);
+  for (let i = 0; i < 50; i++) {
+    accounts.add();
+    if (i % 10 === 9) clock.advance(2);
+  }
+  clock.advance(200);
+  assert.deepEqual(
+    servers.map((server, i) => server.log.length - before[i]!),
+    [1, 1, 1],
+  );
+});
+
+test('a changed subscription is asked for again within 200 ms', () => {
+  const { accounts, servers, clock } = network({ accounts: 3, servers: 2 });
+  accounts.change(1);
+  clock.advance(200);
+  for (const server of servers) assert.ok(server.monitorsAccount(1, 2));
+});
+
+test('a change during a request is not taken for answered by it', () => {
+  const { accounts, servers, clock } = network({ accounts: 3, servers: 1 });
+  accounts.change(1);
+  clock.advance(40); // asked, but not answered
+  accounts.change(1);
+  clock.advance(300);
+  assert.ok(servers[0]!.monitorsAccount(1, 3));
+});
+
+test('an account that takes the id of a removed one inherits none of its answers', () => {
+  const { accounts, servers, clock } = network({ accounts: 3, servers: 1 });
+  accounts.change(1);
+  clock.advance(40);
+  accounts.remove(1);
+  const number = accounts.add();
+  assert.equal(accounts.idOf(number), 1);
+  clock.advance(300);
+  assert.ok(servers[0]!.monitorsAccount(number, 1));
+});
+
+test('a new subscription goes beside a large request that is still in flight', () => {
+  const { net, accounts, clock } = network({ accounts: 5000, servers: 0, padding: 20 });
+  const server = net.add(SWARM);
+  server.delay = 5 * SECOND;
+  net.publish();
+  clock.advance(SECOND);
+  assert.equal(server.inFlight, 1);
+  const number = accounts.add();
+  clock.advance(100);
+  assert.equal(server.inFlight, 2);
+  assert.deepEqual(
+    server.log.at(-1)!.elements.map(({ account }) => account),
+    [number],
+  );
+});
+
+test('while a server catches up, one request is in flight, of at most 5 MB, and they grow as it keeps up', () => {
+  const { net, clock, watch } = network({ accounts: 6000, servers: 0, padding: 3000 });
+  const server = net.add(SWARM);
+  net.publish();
+  clock.advance(60 * SECOND);
+  assert.equal(server.mostInFlight, 1);
+  const sizes = server.log.map(({ size }) => size);
+  assert.ok(sizes[0]! <= 256 * 1024, `the first has ${sizes[0]} bytes`);
+  assert.ok(Math.max(...sizes) <= 5_000_000);
+  assert.ok(Math.max(...sizes) > 4_900_000, `the largest has ${Math.max(...sizes)} bytes`);
+  assert.equal(watch.summary().unconfirmed, 0);
+});
+
+test('all servers together never have more than about 64 MB in flight', () => {
+  const { net, clock, watch } = network({ accounts: 1000, servers: 0, padding: 3000 });
+  for (let i = 0; i < 60; i++) net.add(SWARM).delay = 3 * SECOND;
+  net.publish();
+  clock.advance(10 * MINUTE);
+  assert.ok(net.mostBytesInFlight < 70_000_000, `${net.mostBytesInFlight} bytes`);
+  assert.equal(watch.summary().unconfirmed, 0);
+});
+
+test('renewals come between 45 and 55 minutes after the confirmation, spread over that time', () => {
+  const { servers, clock } = network({ accounts: 500, servers: 2 });
+  clock.advance(180 * MINUTE);
+  const gaps: number[] = [];
+  for (const server of servers) {
+    for (const times of asked(server).values()) {
+      for (let i = 1; i < times.length; i++) gaps.push((times[i]! - times[i - 1]!) / MINUTE);
+    }
+  }
+  assert.ok(gaps.length >= 3 * 2 * 500);
+  assert.ok(Math.min(...gaps) > 44.9, `${Math.min(...gaps)}`);
+  assert.ok(Math.max(...gaps) <= 55, `${Math.max(...gaps)}`);
+  for (let from = 45; from < 54; from++) {
+    const share = gaps.filter((gap) => gap >= from && gap < from + 1).length / gaps.length;
+    assert.ok(share > 0.05 && share < 0.2, `${share} of the renewals between ${from} and ${from + 1} minutes`);
+  }
+});
+
+test('renewals that fall due within one interval share a request', () => {
+  const { servers, clock } = network({ accounts: 1000, servers: 1, interval: 30_000 });
+  const before = servers[0]!.log.length;
+  clock.advance(60 * MINUTE);
+  const renewals = servers[0]!.log.slice(before);
+  assert.ok(renewals.length < 40, `${renewals.length} requests`);
+  assert.equal(servers[0]!.mostInFlight, 1);
+});
+
+test('after each handshake everything of the swarm is asked for again at once', () => {
+  const { servers, clock, watch } = network({ accounts: 100, servers: 2 });
+  servers[0]!.breakConnection(3 * SECOND, true);
+  clock.advance(2 * SECOND);
+  assert.equal(watch.summary().connected, 1);
+  clock.advance(1200);
+  for (let number = 0; number < 100; number++) assert.ok(servers[0]!.monitorsAccount(number, 1));
+  const others = servers[1]!.log.length;
+  clock.advance(SECOND);
+  assert.equal(servers[1]!.log.length, others, 'the other server is left alone');
+});
+
+test('a refused signature is replaced by the next best one at once, at this server only', () => {
+  for (const code of [4, 5]) {
+    const { accounts, servers, clock, watch } = network({ accounts: 0, servers: 2 });
+    servers[0]!.behave = (request) =>
+      Buffer.from(`l${request.map(({ ref }) => (ref === 9001 ? refusal(code) : SUCCESS)).join('')}e`);
+    accounts.add([[9001, 9002]]);
+    clock.advance(300);
+    assert.deepEqual(
+      servers.map((server) => server.log.flatMap(({ elements }) => elements.map(({ ref }) => ref))),
+      [[9001, 9002], [9001]],
+    );
+    assert.equal(watch.summary().unconfirmed, 0);
+    assert.equal(code === 4 ? watch.counters.answers.refused_timestamp : watch.counters.answers.refused_signature, 1);
+  }
+});
+
+test('with no signature left an account is dropped at this server, counted, and given another chance at the next renewal', () => {
+  const { accounts, servers, clock, watch } = network({ accounts: 5, servers: 1 });
+  const [server] = servers as [FakeServer];
+  const refusing = (request: { account: number }[]) =>
+    Buffer.from(`l${request.map(({ account }) => (account === 5 ? refusal(5) : SUCCESS)).join('')}e`);
+  server.behave = refusing;
+  accounts.add([[70, 71]]);
+  clock.advance(30 * MINUTE);
+  assert.deepEqual(
+    server.log.flatMap(({ elements }) => elements.filter(({ account }) => account === 5).map(({ ref }) => ref)),
+    [70, 71],
+  );
+  assert.equal(watch.counters.answers.refused_signature, 2);
+  assert.equal(watch.counters.passedOver.nothing_left, 1);
+  assert.deepEqual(
+    watch.nodes().map(({ confirmed, refused, unconfirmed }) => ({ confirmed, refused, unconfirmed })),
+    [{ confirmed: 5, refused: 1, unconfirmed: 0 }],
+  );
+  server.behave = willing;
+  clock.advance(30 * MINUTE);
+  assert.ok(server.monitorsAccount(5, 1));
+  assert.equal(watch.summary().refused, 0);
+});
+
+test('a new signature is tried at once where the old ones were refused', () => {
+  const { accounts, servers, clock } = network({ accounts: 0, servers: 1 });
+  servers[0]!.behave = (request) =>
+    Buffer.from(`l${request.map(({ ref }) => (ref === 1 ? refusal(4) : SUCCESS)).join('')}e`);
+  accounts.add([[1]]);
+  clock.advance(SECOND);
+  accounts.change(0, [[2]]);
+  clock.advance(200);
+  assert.ok(servers[0]!.monitorsAccount(0, 2));
+});
+
+test('an account answered with another error is asked for again soon, and then more and more rarely', () => {
+  const { accounts, servers, clock, watch } = network({ accounts: 5, servers: 1 });
+  servers[0]!.behave = (request) =>
+    Buffer.from(`l${request.map(({ account }) => (account === 5 ? refusal(3) : SUCCESS)).join('')}e`);
+  accounts.add();
+  clock.advance(60 * MINUTE);
+  const times = asked(servers[0]!).get(5)!;
+  const gaps = times.slice(1).map((at, i) => (at - times[i]!) / SECOND);
+  assert.ok(gaps[0]! < 10, `${gaps}`);
+  assert.ok(gaps.length > 6 && gaps.length < 20, `${gaps.length} attempts in an hour`);
+  assert.ok(gaps.at(-1)! > 200, `${gaps}`);
+  assert.equal(watch.nodes()[0]!.confirmed, 5);
+  assert.match(watch.nodes()[0]!.last_error, /error 3/);
+});
+
+test('one account that spoils every request is found out, and the others are confirmed within a minute', () => {
+  const { servers, net, clock, watch } = network({ accounts: 2000, servers: 0 });
+  assert.equal(servers.length, 0);
+  const server = net.add(SWARM);
+  server.behave = (request) =>
+    request.some(({ account }) => account === 777) ? Buffer.from(refusal(1)) : willing(request);
+  net.publish();
+  clock.advance(MINUTE);
+  assert.equal(watch.nodes()[0]!.confirmed, 1999);
+  assert.ok(server.log.length < 60, `${server.log.length} requests`);
+  // Neither does it slow down what is new.
+  const { length } = server.log;
+  clock.advance(10 * MINUTE);
+  assert.ok(server.log.length - length < 10);
+});
+
+test('a timeout is repeated with back-off, smaller, and the server is counted as silent until it answers', () => {
+  const { net, clock, watch } = network({ accounts: 3000, servers: 0 });
+  const server = net.add(SWARM);
+  server.behave = () => undefined;
+  net.publish();
+  clock.advance(2 * MINUTE);
+  assert.ok(server.log.length >= 4 && server.log.length <= 8, `${server.log.length} requests in 2 minutes`);
+  assert.ok(server.log.at(-1)!.size < server.log[0]!.size / 4);
+  assert.equal(watch.summary().silent, 1);
+  assert.equal(watch.nodes()[0]!.state, 'silent');
+  assert.equal(watch.nodes()[0]!.last_error, 'TIMEOUT');
+  assert.ok(watch.counters.requests.timeout >= 3);
+  assert.ok(watch.summary().oldestSeconds > 60);
+
+  server.behave = willing;
+  clock.advance(3 * MINUTE);
+  assert.equal(watch.summary().silent, 0);
+  assert.equal(watch.summary().unconfirmed, 0);
+});
+
+test('a server that never answers does not hinder the others', () => {
+  const { net, accounts, servers, clock } = network({ accounts: 1000, servers: 3 });
+  const mute = net.add(SWARM);
+  mute.behave = () => undefined;
+  net.publish();
+  clock.advance(MINUTE);
+  const number = accounts.add();
+  clock.advance(200);
+  for (const server of servers) assert.ok(server.monitorsAccount(number, 1));
+});
+
+test('rubbish for an answer confirms nothing and is counted', () => {
+  for (const rubbish of ['', 'rubbish', 'le', `l${SUCCESS}`, `l${SUCCESS}${SUCCESS}e`, `l${SUCCESS.repeat(4)}e`]) {
+    const { net, clock, watch } = network({ accounts: 3, servers: 0 });
+    net.add(SWARM).behave = () => Buffer.from(rubbish);
+    net.publish();
+    clock.advance(SECOND);
+    assert.equal(watch.nodes()[0]!.confirmed, 0);
+    assert.ok(watch.counters.requests.unreadable > 0);
+  }
+});
+
+test('freshness: the age of the oldest confirmation is known for each server and for the whole', () => {
+  const { accounts, servers, clock, watch } = network({ accounts: 50, servers: 2 });
+  clock.advance(40 * MINUTE);
+  assert.ok(Math.abs(watch.summary().oldestSeconds - 40 * 60) < 40);
+  assert.equal(watch.summary().fresh, 2);
+  clock.advance(20 * MINUTE);
+  const { oldestSeconds } = watch.summary();
+  assert.ok(oldestSeconds > 0 && oldestSeconds < 57 * 60, `${oldestSeconds} s`);
+
+  // One of two falls silent: the accounts are still watched by the other, but the server's own age grows.
+  servers[0]!.behave = () => undefined;
+  clock.advance(70 * MINUTE);
+  assert.equal(watch.summary().fresh, 1);
+  assert.equal(watch.summary().uncovered, 0);
+  assert.ok(watch.summary().oldestSeconds < 57 * 60);
+  const report = watch.nodes().find(({ state }) => state === 'silent')!;
+  assert.ok(report.oldest_seconds > 70 * 60);
+  assert.equal(report.confirmed, 0, 'a confirmation is worth nothing once the server has forgotten it');
+
+  servers[1]!.behave = () => undefined;
+  clock.advance(70 * MINUTE);
+  assert.equal(watch.summary().uncovered, 50);
+  assert.ok(watch.summary().oldestSeconds > 70 * 60);
+  assert.equal(accounts.numbers.length, 50);
+});
+
+test('the time of a confirmation is that of the question, which the server cannot have answered earlier', () => {
+  const { net, clock, watch } = network({ accounts: 5, servers: 0 });
+  net.add(SWARM).delay = 12 * SECOND;
+  net.publish();
+  clock.advance(12 * SECOND + 100);
+  assert.equal(watch.nodes()[0]!.confirmed, 5);
+  assert.equal(watch.nodes()[0]!.oldest_seconds, 12);
+});
+
+test('a wall clock that jumps changes nothing', () => {
+  const { clock, servers } = network({ accounts: 20, servers: 1 });
+  const before = servers[0]!.log.length;
+  const now = clock.now.bind(clock);
+  clock.now = () => now() + 86_400_000;
+  clock.advance(40 * MINUTE);
+  assert.equal(servers[0]!.log.length, before);
+});
+
+test('a stopped watch leaves no timer and takes no more notice of answers', () => {
+  const { net, accounts, servers, clock, watch } = network({ accounts: 20, servers: 2 });
+  accounts.add();
+  servers[0]!.breakConnection(SECOND, true);
+  watch.stop();
+  clock.advance(MINUTE);
+  assert.equal(clock.pending, 0);
+  assert.equal(net.bytesInFlight, 0);
+});
+
+test('what is asked at a restart is not all renewed at the same moment later', () => {
+  // Two watches started at once with different seeds do not renew together.
+  const times = [1, 2].map((seed) => {
+    const { servers, clock } = network({ accounts: 1, servers: 1, seed: seeded(seed)() * 1e6 });
+    clock.advance(60 * MINUTE);
+    return asked(servers[0]!).get(0)![1]!;
+  });
+  assert.notEqual(times[0], times[1]);
+});
