@@ -72,7 +72,7 @@ test('an empty body is passed on if its sender says that it is one, and a reques
     request.end();
   });
   assert.deepEqual(
-    [none.status, none.body],
+    [none.status, none.body, none.headers['content-type']],
     [200, '{"error":1,"message":"Invalid request: request body missing"}\n', 'application/json'],
   );
 });
