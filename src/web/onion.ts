@@ -9,6 +9,12 @@ export const ONION_PATH = '/oxen/v4/lsrpc';
 /** Largest onion request, bytes (spec/onionreq.md, section 4). */
 export const MAX_ONION = 10 * 1024 * 1024;
 
+/**
+ * Longest metadata in JSON, bytes, outside and inside; real ones have some hundred. All the rest of a request costs little a
+ * byte, but JSON made for the purpose could keep us busy for the better part of a second.
+ */
+const MAX_METADATA = 16 * 1024;
+
 /** What an onion request needs to be carried out. */
 export interface OnionModules {
   readonly hivemind: Hivemind;
@@ -44,6 +50,7 @@ const malformed: Answer = {
 export async function onionRequest(modules: OnionModules, body: Uint8Array, report: OnionReport): Promise<Answer> {
   let request: ReturnType<typeof decryptOnion>;
   try {
+    checkMetadata(body);
     request = decryptOnion(body, modules.onionKey);
   } catch (error) {
     if (!(error instanceof OnionError)) throw error;
@@ -55,10 +62,24 @@ export async function onionRequest(modules: OnionModules, body: Uint8Array, repo
   return { status: 200, headers: { 'content-type': 'application/octet-stream' }, body: request.reply(plaintext) };
 }
 
+/** The metadata is what follows the ciphertext, whose length comes first. Throws OnionError. */
+function checkMetadata(body: Uint8Array): void {
+  if (body.length < 4) return;
+  const ciphertext = new DataView(body.buffer, body.byteOffset, 4).getUint32(0, true);
+  if (body.length - 4 - ciphertext > MAX_METADATA) throw new OnionError('too much metadata');
+}
+
+/** Inside it is the first string of a list: `l<length>:`, where the length may have leading zeros. Throws OnionError. */
+function checkInnerMetadata(plaintext: Buffer): void {
+  const digits = /^l(\d*)/.exec(plaintext.toString('latin1', 0, 32))?.[1] ?? '';
+  if (digits.length > 20 || Number(digits) > MAX_METADATA) throw new OnionError('too much metadata');
+}
+
 async function inner(modules: OnionModules, plaintext: Buffer, report: OnionReport): Promise<Answer> {
   let request: ReturnType<typeof parseV4Request>;
   let path: string;
   try {
+    checkInnerMetadata(plaintext);
     request = parseV4Request(plaintext);
     path = pathOf(request.endpoint);
   } catch (error) {

@@ -104,6 +104,7 @@ test('all that does not decrypt gets one and the same answer', async (t) => {
     ['for another server', encryptOnion(Buffer.from('l2:{}e'), x25519Of(), 'aes-gcm').body],
     ['noise', randomBytes(1000)],
     ['ten megabytes of noise', randomBytes(10 * 1024 * 1024)],
+    ['more metadata than anybody has', Buffer.concat([good, Buffer.alloc(20_000, ' ')])],
     ['more than ten megabytes', Buffer.alloc(10 * 1024 * 1024 + 1)],
     ...vectors.variants
       .filter(({ outcome }) => outcome !== 'ok')
@@ -118,6 +119,16 @@ test('all that does not decrypt gets one and the same answer', async (t) => {
   assert.deepEqual(asked, []);
   assert.deepEqual(faults, []);
   assert.match(await registry.metrics(), /spns_web_onion_failures_total{reason="undecryptable"} \d\d/);
+});
+
+test('metadata inside that would keep us busy is malformed', async (t) => {
+  const { url, asked } = await echo(t);
+  const meta = `{"method":"POST","endpoint":"/subscribe","x":[${'1234567890123456789,'.repeat(1000)}1]}`;
+  for (const zeros of ['', '0'.repeat(40)]) {
+    const request = encryptOnion(Buffer.from(`l${zeros}${meta.length}:${meta}2:{}e`), publicKey, 'xchacha20');
+    assert.match(request.open((await post(url, request.body)).body).toString(), /^l71:{"code": 400,/);
+  }
+  assert.deepEqual(asked, []);
 });
 
 function x25519Of(): Buffer {
