@@ -62,7 +62,6 @@ export interface StorageServer {
 }
 
 interface Watch {
-  readonly remote: Remote;
   /** On the clock that never jumps, ms. */
   until: number;
   namespaces: readonly number[];
@@ -87,11 +86,22 @@ export async function startStorageServer(modules: {
 }): Promise<StorageServer> {
   const { clock, verify = true, host = '127.0.0.1' } = modules;
   const keys: KeyPair = keyPairFromSecret(modules.secretKey);
+  /** By account, then by routing id: who comes back with the same id after a break is told again, as by the real one. */
   const watches = new Map<string, Map<string, Watch>>();
+  const remotes = new Map<string, Remote>();
   const mood: Mood = { silent: false, refuse: undefined, delay: 0 };
   const counters = { requests: 0, accepted: 0, refused: 0, told: 0, untold: 0 };
   let listener: Listener | undefined;
   let port = 0;
+
+  function remoteOf(id: string): Remote | undefined {
+    let remote = remotes.get(id);
+    if (!remote && listener) {
+      remote = listener.remote(Buffer.from(id, 'latin1'));
+      remotes.set(id, remote);
+    }
+    return remote;
+  }
 
   function monitor(request: Incoming): void {
     counters.requests++;
@@ -112,20 +122,20 @@ export async function startStorageServer(modules: {
         return { ...checked };
       }
       counters.accepted++;
-      watch(remote, checked.account.toString('latin1'), checked.namespaces, checked.wantData);
+      watch(remote.id, checked.account.toString('latin1'), checked.namespaces, checked.wantData);
       return SUCCESS;
     });
     return read.list ? answers : answers[0]!;
   }
 
   /** A renewal only ever adds: namespaces are united, and data once wanted stays wanted while it is kept alive. */
-  function watch(remote: Remote, key: string, namespaces: readonly number[], wantData: boolean): void {
+  function watch(id: string, key: string, namespaces: readonly number[], wantData: boolean): void {
     const now = clock.monotonic();
     const here = watches.get(key) ?? new Map<string, Watch>();
     if (here.size === 0) watches.set(key, here);
-    const known = here.get(remote.id);
+    const known = here.get(id);
     if (!known || known.until <= now) {
-      here.set(remote.id, { remote, until: now + LIFETIME, namespaces, wantData });
+      here.set(id, { until: now + LIFETIME, namespaces, wantData });
       return;
     }
     known.until = now + LIFETIME;
@@ -161,7 +171,7 @@ export async function startStorageServer(modules: {
         if (one.until <= now) {
           here.delete(id);
         } else if (one.namespaces.includes(message.namespace)) {
-          if (one.remote.send('notify.message', one.wantData ? message.full() : message.bare())) told++;
+          if (remoteOf(id)?.send('notify.message', one.wantData ? message.full() : message.bare())) told++;
           else counters.untold++;
         }
       }
@@ -175,6 +185,7 @@ export async function startStorageServer(modules: {
       watches.clear();
       await listener?.close();
       listener = undefined;
+      remotes.clear();
     },
     async start() {
       if (listener) return;
@@ -185,6 +196,7 @@ export async function startStorageServer(modules: {
         keys,
         commands: { monitor: { access: 'none', commands: { messages: { kind: 'request', handler: monitor } } } },
         maxMessageSize: 10 * 1024 * 1024,
+        on: { disconnect: (remote) => remotes.delete(remote.id) },
       });
       await listener.bind();
       port = Number(listener.endpoint.slice(listener.endpoint.lastIndexOf(':') + 1));

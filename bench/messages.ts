@@ -1,0 +1,141 @@
+import { randomBytes } from 'node:crypto';
+import type { Account } from '../src/devnet/account.ts';
+import { type BenchWorld, measureCpu, percentile, round } from './world.ts';
+
+const BODY = randomBytes(500);
+const DAY = 86_400_000;
+
+/** Messages of 500 bytes to random accounts. The expiry tells which message a push is of: it is the one thing that a notifier is told in clear. */
+class Writer {
+  readonly #world: BenchWorld;
+  readonly #accounts: readonly Account[];
+  readonly #base = Date.now() + 10 * DAY;
+  readonly #run = randomBytes(6).toString('base64url');
+  readonly sentAt: number[] = [];
+  readonly latencies: number[] = [];
+  raw = 0;
+  pushed = 0;
+  twice = 0;
+
+  constructor(world: BenchWorld, accounts: readonly Account[]) {
+    this.#world = world;
+    this.#accounts = accounts;
+    world.onPushes = (expiries) => {
+      const now = performance.now();
+      for (const expiry of expiries) {
+        const index = expiry - this.#base;
+        const sent = this.sentAt[index];
+        if (sent === undefined) continue;
+        if (Number.isNaN(sent)) {
+          this.twice++;
+          continue;
+        }
+        this.latencies.push(now - sent);
+        this.sentAt[index] = Number.NaN;
+        this.pushed++;
+      }
+      this.onPush();
+    };
+  }
+
+  onPush: () => void = () => {};
+
+  write(): void {
+    const index = this.sentAt.length;
+    const account = this.#accounts[index % this.#accounts.length] as Account;
+    this.sentAt.push(performance.now());
+    this.raw += this.#world.network.deliver({
+      account: account.id,
+      hash: Buffer.from(`${this.#run}${index}`.padEnd(43, '-')),
+      namespace: 0,
+      timestamp: Date.now(),
+      expiry: this.#base + index,
+      data: BODY,
+    });
+  }
+
+  get inFlight(): number {
+    return this.sentAt.length - this.pushed;
+  }
+}
+
+/** As many messages as go through with 500 in flight. */
+export async function flatOut(world: BenchWorld, accounts: readonly Account[]): Promise<object> {
+  const count = 30_000;
+  const window = 500;
+  const writer = new Writer(world, accounts);
+  const cpu = measureCpu(world);
+  const start = performance.now();
+  await new Promise<void>((resolve) => {
+    const fill = () => {
+      while (writer.sentAt.length < count && writer.inFlight < window) writer.write();
+      if (writer.pushed >= count) resolve();
+    };
+    writer.onPush = fill;
+    fill();
+  });
+  const seconds = (performance.now() - start) / 1000;
+  const used = cpu();
+  return {
+    row: 'notifications flat out',
+    unique_per_second: Math.round(count / seconds),
+    raw_per_second: Math.round(writer.raw / seconds),
+    main_thread_us_a_raw: round((used.hivemindMainThread * 1e6) / writer.raw),
+    p50_ms: percentile(writer.latencies, 0.5),
+    p99_ms: percentile(writer.latencies, 0.99),
+    copies: round(writer.raw / count),
+    pushed_twice: writer.twice,
+    in_flight: window,
+    seconds: round(seconds),
+    cpu_seconds: used,
+  };
+}
+
+/** 50,000 raw notifications in about 1.5 s: the burst in which the original drops most. */
+export async function burst(world: BenchWorld, accounts: readonly Account[]): Promise<object> {
+  const count = 10_000;
+  const writer = new Writer(world, accounts);
+  const cpu = measureCpu(world);
+  const start = performance.now();
+  for (let slice = 0; slice < 100; slice++) {
+    for (let index = 0; index < count / 100; index++) writer.write();
+    const next = start + (slice + 1) * 15;
+    await new Promise((resolve) => setTimeout(resolve, Math.max(0, next - performance.now())));
+  }
+  const offered = (performance.now() - start) / 1000;
+  const end = performance.now() + 30_000;
+  while (writer.pushed < count && performance.now() < end) await new Promise((resolve) => setTimeout(resolve, 10));
+  return {
+    row: 'burst',
+    messages: count,
+    raw: writer.raw,
+    offered_in_seconds: round(offered),
+    delivered: writer.pushed,
+    pushed_twice: writer.twice,
+    seconds: round((performance.now() - start) / 1000),
+    cpu_seconds: cpu(),
+  };
+}
+
+/** 200 messages a second for ten seconds: how long a phone waits on a quiet day. */
+export async function steady(world: BenchWorld, accounts: readonly Account[]): Promise<object> {
+  const rate = 200;
+  const count = rate * 10;
+  const writer = new Writer(world, accounts);
+  const cpu = measureCpu(world);
+  const start = performance.now();
+  for (let index = 0; index < count; index++) {
+    const due = start + (index * 1000) / rate;
+    const wait = due - performance.now();
+    if (wait > 0) await new Promise((resolve) => setTimeout(resolve, wait));
+    writer.write();
+  }
+  while (writer.pushed < count) await new Promise((resolve) => setTimeout(resolve, 5));
+  return {
+    row: `notifications at ${rate} a second`,
+    p50_ms: percentile(writer.latencies, 0.5),
+    p99_ms: percentile(writer.latencies, 0.99),
+    messages: count,
+    cpu_seconds: cpu(),
+  };
+}

@@ -1,0 +1,198 @@
+import { type ChildProcess, spawn } from 'node:child_process';
+import { randomBytes } from 'node:crypto';
+import { once } from 'node:events';
+import fs from 'node:fs/promises';
+import http from 'node:http';
+import os from 'node:os';
+import path from 'node:path';
+import { systemClock } from '../src/clock.ts';
+import { type Account, sessionAccount } from '../src/devnet/account.ts';
+import { type Network, startNetwork } from '../src/devnet/network.ts';
+import { type Postgres, startPostgres } from '../src/devnet/postgres.ts';
+import { parseAddress } from '../src/oxenmq/address.ts';
+import { type Connection, Peers } from '../src/oxenmq/peers.ts';
+import { decodeSealedPushes, encodePushReport, encodeRegistration } from '../src/session/notifier-protocol.ts';
+import { monitorMessage } from '../src/session/subscription.ts';
+import { cpuSeconds, postgresSeconds } from './cpu.ts';
+
+/** A hivemind as a process of its own; around it, in this process, the network, a notifier that takes everything, and a client. */
+export interface BenchWorld {
+  readonly network: Network;
+  readonly postgres: Postgres;
+  readonly database: string;
+  readonly client: Connection;
+  hivemind: ChildProcess;
+  /** Called with the number of pushes of each message to the notifier. */
+  onPushes: (expiries: readonly number[]) => void;
+  /** Starts the hivemind (again), and resolves when it takes subscriptions. */
+  startHivemind(): Promise<void>;
+  stopHivemind(): Promise<void>;
+  stats(): Promise<Record<string, never>>;
+  stop(): Promise<void>;
+}
+
+/** CPU seconds since the last reading, by process. */
+export interface CpuReading {
+  hivemind: number;
+  hivemindMainThread: number;
+  postgres: number;
+  bench: number;
+}
+
+const SERVICE = 'bench';
+
+/** Starts everything. `servers` storage servers in `swarms` swarms; they take every signature for good. */
+export async function startBench(servers: number, swarms: number): Promise<BenchWorld> {
+  const folder = await fs.mkdtemp(path.join(os.tmpdir(), 'spns-bench-'));
+  const postgres = await startPostgres({ dataDir: path.join(folder, 'postgres') });
+  await postgres.createDatabase('spns');
+  const network = await startNetwork({ clock: systemClock, random: randomBytes, servers, swarms, verify: false });
+  const socket = path.join(folder, 'hivemind.sock');
+  const health = path.join(folder, 'health.sock');
+  await fs.writeFile(path.join(folder, 'key'), randomBytes(32), { mode: 0o600 });
+  await fs.writeFile(
+    path.join(folder, 'spns.ini'),
+    [
+      `[db]\nurl = ${postgres.url('spns')}`,
+      `[keys]\nhivemind = ${folder}/key`,
+      `[log]\nlevel = warning`,
+      `[hivemind]\nlisten = ipc://${socket}\noxend_rpc = ${network.oxend.address}\nmetrics_listen = unix:${health}`,
+      `notifiers_expected = ${SERVICE}\nstartup_wait = 60`,
+    ].join('\n'),
+  );
+
+  const peers = new Peers({
+    clock: systemClock,
+    commands: {
+      notifier: {
+        access: 'none',
+        commands: {
+          validate: {
+            kind: 'request',
+            handler: ({ parts, reply }) => {
+              const { token } = JSON.parse(parts[1]?.toString() ?? '') as { token: string };
+              reply('0', token);
+            },
+          },
+          sealed: {
+            kind: 'command',
+            handler: ({ remote, parts }) => {
+              const pushes = decodeSealedPushes(parts[0] as Buffer);
+              const accepted = pushes.map(({ id }) => id);
+              const report = { service: SERVICE, accepted, refused: [], handedBack: [], answers: [] };
+              remote.send('admin.push_report', encodePushReport(report));
+              world.onPushes(pushes.map(({ expiry }) => Number(expiry)));
+            },
+          },
+        },
+      },
+    },
+    on: { handshake: (connection) => register(connection) },
+  });
+  const instance = randomBytes(8);
+  const register = (connection: Connection) => {
+    const registration = encodeRegistration({ service: SERVICE, instance, window: 20_000 });
+    connection.request('admin.register_notifier', [registration]).catch(() => {});
+  };
+  const notifier = peers.connect(parseAddress(`ipc://${socket}`));
+  const pings = setInterval(() => register(notifier), 5_000);
+  const clients = new Peers({ clock: systemClock, commands: {} });
+
+  const world: BenchWorld = {
+    network,
+    postgres,
+    database: postgres.url('spns'),
+    client: clients.connect(parseAddress(`ipc://${socket}`)),
+    hivemind: undefined as unknown as ChildProcess,
+    onPushes: () => {},
+    async startHivemind() {
+      world.hivemind = spawn(process.execPath, [path.join(import.meta.dirname, '../src/hivemind/main.ts')], {
+        env: { ...process.env, SPNS_CONFIG: path.join(folder, 'spns.ini') },
+        stdio: ['ignore', 'inherit', 'inherit'],
+      });
+      while (!(await isReady(health))) await new Promise((resolve) => setTimeout(resolve, 10));
+    },
+    async stopHivemind() {
+      world.hivemind.kill('SIGTERM');
+      await once(world.hivemind, 'exit');
+    },
+    async stats() {
+      const [body] = await world.client.request('admin.get_stats', []);
+      return JSON.parse(body?.toString() ?? '{}') as Record<string, never>;
+    },
+    async stop() {
+      clearInterval(pings);
+      if (world.hivemind.exitCode === null) await world.stopHivemind();
+      await peers.close();
+      await clients.close();
+      await network.stop();
+      await postgres.stop();
+      await fs.rm(folder, { recursive: true, force: true });
+    },
+  };
+  return world;
+}
+
+/** Begins a reading of CPU time; the function that it gives ends it. */
+export function measureCpu(world: BenchWorld): () => CpuReading {
+  const read = (): CpuReading => ({
+    hivemind: cpuSeconds(world.hivemind.pid as number),
+    hivemindMainThread: cpuSeconds(world.hivemind.pid as number, true),
+    postgres: postgresSeconds(world.postgres.pid),
+    bench: cpuSeconds(process.pid),
+  });
+  const before = read();
+  return () => {
+    const after = read();
+    return {
+      hivemind: round(after.hivemind - before.hivemind),
+      hivemindMainThread: round(after.hivemindMainThread - before.hivemindMainThread),
+      postgres: round(after.postgres - before.postgres),
+      bench: round(after.bench - before.bench),
+    };
+  };
+}
+
+/** A signed subscribe request, as JSON. */
+export function subscribeRequest(account: Account, token: string, signedAt: number): string {
+  const subscription = { account: account.id, sessionEd25519: account.sessionEd25519, subaccount: null };
+  const signature = account.sign(
+    monitorMessage({ ...subscription, namespaces: [0], wantData: true, signedAt, signature: Buffer.alloc(0) }),
+  );
+  return JSON.stringify({
+    pubkey: account.id.toString('hex'),
+    session_ed25519: account.sessionEd25519?.toString('hex'),
+    namespaces: [0],
+    data: true,
+    sig_ts: signedAt,
+    signature: signature.toString('hex'),
+    service: SERVICE,
+    service_info: { token },
+    enc_key: Buffer.alloc(32, 7).toString('hex'),
+  });
+}
+
+export function makeAccounts(count: number): Account[] {
+  return Array.from({ length: count }, () => sessionAccount(randomBytes));
+}
+
+/** The value below which `share` of the values lie, rounded to hundredths. */
+export function percentile(values: readonly number[], share: number): number {
+  const sorted = [...values].sort((a, b) => a - b);
+  return round(sorted[Math.min(sorted.length - 1, Math.floor(sorted.length * share))] ?? Number.NaN);
+}
+
+export function round(value: number): number {
+  return Math.round(value * 100) / 100;
+}
+
+function isReady(socketPath: string): Promise<boolean> {
+  return new Promise((resolve) => {
+    http
+      .get({ socketPath, path: '/ready' }, (response) => {
+        response.resume();
+        resolve(response.statusCode === 200);
+      })
+      .on('error', () => resolve(false));
+  });
+}

@@ -1,0 +1,441 @@
+import assert from 'node:assert/strict';
+import { randomBytes } from 'node:crypto';
+import { EventEmitter, once } from 'node:events';
+import { test } from 'node:test';
+import { systemClock } from '../../src/clock.ts';
+import { encode } from '../../src/codec/bencode.ts';
+import { type Account, groupAccount, groupMember, sessionAccount } from '../../src/devnet/account.ts';
+import { type Network, startNetwork } from '../../src/devnet/network.ts';
+import type { Connection } from '../../src/oxenmq/peers.ts';
+import { type Commands, OxenmqError } from '../../src/oxenmq/remote.ts';
+import type { Notification } from '../../src/session/notification.ts';
+import {
+  decodeSealedPushes,
+  encodeDeviceGone,
+  encodePushReport,
+  encodeRegistration,
+  type SealedPush,
+} from '../../src/session/notifier-protocol.ts';
+import { openPayload } from '../../src/session/payload.ts';
+import { decodePush, type Push } from '../../src/session/push.ts';
+import { monitorMessage, unsubscribeMessage } from '../../src/session/subscription.ts';
+import { type Cleaner, startTestHivemind, type TestHivemind, type TestHivemindOptions } from '../support/hivemind.ts';
+
+const seconds = () => Math.floor(Date.now() / 1000);
+
+/** A subscribe request as a client signs it. */
+function subscribe(
+  account: Account,
+  token: string,
+  options: { key?: Buffer; at?: number; namespaces?: number[] } = {},
+) {
+  const { key = Buffer.alloc(32, 9), at = seconds(), namespaces = [0] } = options;
+  const signature = account.sign(
+    monitorMessage({
+      ...account,
+      account: account.id,
+      namespaces,
+      wantData: true,
+      signedAt: at,
+      signature: Buffer.alloc(0),
+    }),
+  );
+  return {
+    ...identity(account),
+    namespaces,
+    data: true,
+    sig_ts: at,
+    signature: signature.toString('base64'),
+    service: 'test',
+    service_info: { token },
+    enc_key: key.toString('hex'),
+  };
+}
+
+function unsubscribe(account: Account, token: string, at = seconds()) {
+  const signature = account.sign(unsubscribeMessage(account.id, at));
+  return {
+    ...identity(account),
+    sig_ts: at,
+    signature: signature.toString('base64'),
+    service: 'test',
+    service_info: { token },
+  };
+}
+
+function identity(account: Account) {
+  return {
+    pubkey: account.id.toString('hex'),
+    session_ed25519: account.sessionEd25519?.toString('hex'),
+    subaccount: account.subaccount?.tag.toString('hex'),
+    subaccount_sig: account.subaccount?.signature.toString('hex'),
+  };
+}
+
+let messages = 0;
+function message(account: Account, text: string, namespace = 0): Notification {
+  return {
+    account: account.id,
+    hash: Buffer.from(`message-${++messages}`.padEnd(43, '-')),
+    namespace,
+    timestamp: Date.now(),
+    expiry: Date.now() + 86_400_000,
+    data: Buffer.from(text),
+  };
+}
+
+/** A notifier: every token is a device. It collects what it is pushed. */
+class TestNotifier extends EventEmitter<{ push: [] }> {
+  readonly sealed: SealedPush[] = [];
+  readonly dicts: Push[] = [];
+  readonly connection: Connection;
+  acknowledge = true;
+
+  constructor(hivemind: TestHivemind) {
+    super();
+    const commands: Commands = {
+      notifier: {
+        access: 'none',
+        commands: {
+          validate: {
+            kind: 'request',
+            handler: (request) => {
+              const { token } = JSON.parse(request.parts[1]?.toString() ?? '') as { token: string };
+              request.reply('0', token.padEnd(32, '.'));
+            },
+          },
+          push: {
+            kind: 'command',
+            handler: ({ parts }) => {
+              this.dicts.push(decodePush(parts[0] as Buffer));
+              this.emit('push');
+            },
+          },
+          sealed: {
+            kind: 'command',
+            handler: ({ parts }) => {
+              const pushes = decodeSealedPushes(parts[0] as Buffer);
+              this.sealed.push(...pushes);
+              if (this.acknowledge) this.report({ accepted: pushes.map(({ id }) => id) });
+              this.emit('push');
+            },
+          },
+        },
+      },
+    };
+    this.connection = hivemind.connect(commands);
+  }
+
+  async register(): Promise<this> {
+    const registration = encodeRegistration({ service: 'test', instance: randomBytes(8), window: 1_000 });
+    await this.connection.request('admin.register_notifier', [registration]);
+    return this;
+  }
+
+  report(what: { accepted?: number[]; refused?: number[]; answers?: [number, string][] }): void {
+    const report = { service: 'test', accepted: [], refused: [], handedBack: [], answers: [], ...what };
+    this.connection.send('admin.push_report', encodePushReport(report));
+  }
+
+  async pushes(count: number): Promise<void> {
+    while (this.sealed.length + this.dicts.length < count) await once(this, 'push');
+  }
+}
+
+interface World {
+  hivemind: TestHivemind;
+  network: Network;
+  notifier: TestNotifier;
+  client: Connection;
+  send(command: 'subscribe' | 'unsubscribe', body: unknown): Promise<unknown>;
+}
+
+async function startWorld(t: Cleaner, options: TestHivemindOptions = {}): Promise<World> {
+  const network = await startNetwork({ clock: systemClock, random: randomBytes, servers: 6, swarms: 2 });
+  t.after(() => network.stop());
+  const hivemind = await startTestHivemind(t, {
+    ...options,
+    settings: { oxend_rpc: network.oxend.address, ...options.settings },
+  });
+  const notifier = await new TestNotifier(hivemind).register();
+  const client = hivemind.connect();
+  return {
+    hivemind,
+    network,
+    notifier,
+    client,
+    async send(command, body) {
+      const [reply] = await client.request(`push.${command}`, [JSON.stringify(body)]);
+      return JSON.parse(reply?.toString() ?? '');
+    },
+  };
+}
+
+/** Resolves when every member of the account's swarm watches it: polled, since nothing tells the end of it. */
+async function watched({ network }: World, account: Account, namespace = 0): Promise<void> {
+  const ready = () => network.membersFor(account.id).every((server) => server.watches(account.id, namespace));
+  while (!ready()) await new Promise((resolve) => setTimeout(resolve, 5));
+}
+
+async function stats({ client }: World): Promise<{ subscriptions: { total: number } }> {
+  const [body] = await client.request('admin.get_stats', []);
+  return JSON.parse(body?.toString() ?? '') as { subscriptions: { total: number } };
+}
+
+test('a device subscribes, a message arrives in five copies, and one sealed push reaches the notifier', async (t) => {
+  const world = await startWorld(t);
+  const account = sessionAccount(randomBytes);
+  const key = randomBytes(32);
+  assert.deepEqual(await world.send('subscribe', subscribe(account, 'phone', { key })), {
+    added: true,
+    message: 'Subscription successful',
+    success: true,
+  });
+  await watched(world, account);
+  const copies = world.network.deliver(message(account, 'hello'));
+  assert.equal(copies, 3, 'each member of the swarm tells it');
+  await world.notifier.pushes(1);
+  const [push] = world.notifier.sealed;
+  assert.ok(push);
+  const { metadata, data } = openPayload(push.payload, key);
+  assert.equal(data?.toString(), 'hello');
+  assert.equal(metadata.account, account.id.toString('hex'));
+
+  // A second message shows that no second push of the first is on its way.
+  world.network.deliver(message(account, 'again'));
+  await world.notifier.pushes(2);
+  assert.equal(world.notifier.sealed.length, 2);
+});
+
+test('a new subscription reaches every storage server of its swarm within 200 ms', async (t) => {
+  const world = await startWorld(t);
+  const first = sessionAccount(randomBytes);
+  await world.send('subscribe', subscribe(first, 'first'));
+  await watched(world, first);
+  const account = sessionAccount(randomBytes);
+  await world.send('subscribe', subscribe(account, 'second'));
+  const start = performance.now();
+  await watched(world, account);
+  const took = performance.now() - start;
+  assert.ok(took < 200, `${took.toFixed(0)} ms`);
+});
+
+test('a group is watched through a subaccount, in its namespaces, negative ones among them', async (t) => {
+  const world = await startWorld(t);
+  const group = groupAccount(randomBytes);
+  const member = groupMember(group, randomBytes);
+  const key = randomBytes(32);
+  await world.send('subscribe', subscribe(member, 'phone', { key, namespaces: [-11, 11] }));
+  await watched(world, group, -11);
+  world.network.deliver(message(group, 'revoked', -11));
+  await world.notifier.pushes(1);
+  assert.equal(openPayload(world.notifier.sealed[0]?.payload as Buffer, key).metadata.namespace, -11);
+});
+
+test("a notifier of the original's kind is given the original's dict", async (t) => {
+  const world = await startWorld(t, {});
+  const old = new TestNotifier(world.hivemind);
+  const account = sessionAccount(randomBytes);
+  await world.send('subscribe', subscribe(account, 'phone'));
+  await watched(world, account);
+  world.notifier.connection.close();
+  old.connection.send('admin.register_service', 'test');
+  for (;;) {
+    const [body] = await world.client.request('admin.get_services', []);
+    const [service] = JSON.parse(body?.toString() ?? '') as { notifiers: number }[];
+    // Until the other's end is known, the push may go there and come back only after a while.
+    if (service?.notifiers === 1) break;
+  }
+  world.network.deliver(message(account, 'hello'));
+  await old.pushes(1);
+  assert.equal(old.dicts[0]?.serviceId, 'phone'.padEnd(32, '.'));
+  assert.equal(old.dicts[0]?.data?.toString(), 'hello');
+});
+
+test('pushes wait for a notifier, and what one did not acknowledge goes to the next', async (t) => {
+  const world = await startWorld(t);
+  const account = sessionAccount(randomBytes);
+  await world.send('subscribe', subscribe(account, 'phone'));
+  await watched(world, account);
+  world.notifier.acknowledge = false;
+  world.network.deliver(message(account, 'one'));
+  await world.notifier.pushes(1);
+  world.notifier.connection.close();
+  world.network.deliver(message(account, 'two'));
+  const next = await new TestNotifier(world.hivemind).register();
+  await next.pushes(2);
+  const texts = next.sealed.map(({ payload }) => openPayload(payload, Buffer.alloc(32, 9)).data?.toString());
+  assert.deepEqual(texts.sort(), ['one', 'two']);
+});
+
+test('after an unsubscribe nothing is pushed, and an older subscribe cannot bring the device back', async (t) => {
+  const world = await startWorld(t);
+  const account = sessionAccount(randomBytes);
+  const early = subscribe(account, 'phone', { at: seconds() - 100 });
+  await world.send('subscribe', early);
+  await watched(world, account);
+  assert.deepEqual(await world.send('unsubscribe', unsubscribe(account, 'phone')), {
+    message: 'Device unsubscribed from push notifications',
+    removed: true,
+    success: true,
+  });
+  const replayed = (await world.send('subscribe', early)) as { error: number; message: string };
+  assert.equal(replayed.error, 4);
+  assert.match(replayed.message, /signed before/);
+  const other = sessionAccount(randomBytes);
+  await world.send('subscribe', subscribe(other, 'other'));
+  await watched(world, other);
+  world.network.deliver(message(account, 'nobody hears this'));
+  world.network.deliver(message(other, 'but this'));
+  await world.notifier.pushes(1);
+  assert.equal(world.notifier.sealed[0]?.serviceId, 'other'.padEnd(32, '.'));
+});
+
+test('a request signed earlier than the stored one changes neither key nor namespaces', async (t) => {
+  const world = await startWorld(t);
+  const account = sessionAccount(randomBytes);
+  const key = randomBytes(32);
+  await world.send('subscribe', subscribe(account, 'phone', { key }));
+  const replay = subscribe(account, 'phone', { at: seconds() - 1_000, key: randomBytes(32) });
+  assert.deepEqual(await world.send('subscribe', replay), {
+    message: 'A newer subscription is stored already',
+    success: true,
+    updated: false,
+  });
+  await watched(world, account);
+  world.network.deliver(message(account, 'hello'));
+  await world.notifier.pushes(1);
+  assert.equal(openPayload(world.notifier.sealed[0]?.payload as Buffer, key).data?.toString(), 'hello');
+});
+
+test('a device that its provider calls gone is removed, unless it subscribed after that', async (t) => {
+  const world = await startWorld(t);
+  const dead = sessionAccount(randomBytes);
+  const alive = sessionAccount(randomBytes);
+  const before = Date.now() - 3_600_000;
+  await world.send('subscribe', [subscribe(dead, 'dead'), subscribe(alive, 'alive')]);
+  const gone = (token: string, time: number) =>
+    world.notifier.connection.send(
+      'admin.device_gone',
+      encodeDeviceGone({ service: 'test', serviceId: token.padEnd(32, '.'), time, reason: 'Unregistered' }),
+    );
+  gone('alive', before);
+  gone('dead', Date.now() + 1_000);
+  for (;;) {
+    const { subscriptions } = await stats(world);
+    if (subscriptions.total === 1) break;
+  }
+  assert.deepEqual(await world.send('unsubscribe', unsubscribe(alive, 'alive')), {
+    message: 'Device unsubscribed from push notifications',
+    removed: true,
+    success: true,
+  });
+});
+
+test('get_stats has every key of the original', async (t) => {
+  const world = await startWorld(t);
+  const account = sessionAccount(randomBytes);
+  await world.send('subscribe', subscribe(account, 'phone'));
+  await watched(world, account);
+  const report = encode({ '+notifies': 3, '+failures': 0, 'notifies_per_day.1m': 17 });
+  world.notifier.connection.send('admin.service_stats', 'test', report);
+  world.notifier.connection.send('admin.service_stats', 'test', report);
+  // On the same connection, so that it is answered after the two reports.
+  const [body] = await world.notifier.connection.request('admin.get_stats', []);
+  const all = JSON.parse(body?.toString() ?? '') as Record<string, unknown>;
+  assert.equal(all.accounts_monitored, 1);
+  assert.equal(all['alive.test'], true);
+  assert.equal(all.block_hash, world.network.oxend.blockHash);
+  assert.equal(all.block_height, world.network.oxend.height);
+  assert.equal(all.connections, 6);
+  assert.equal(typeof all['last.test'], 'number');
+  assert.deepEqual(all.notifier, {
+    test: { failures: 0, notifies: 6, 'notifies_per_day.1m': 17, subscription: 1 },
+  });
+  assert.equal(all.pending_connections, 0);
+  assert.equal(all.snodes, 6);
+  assert.equal(all.subscription, 1);
+  assert.deepEqual(all.subscriptions, { test: 1, total: 1 });
+  assert.equal(all.swarms, 2);
+  assert.equal(typeof all.uptime, 'number');
+});
+
+test('requests during the start-up are held and answered', async (t) => {
+  const hivemind = await startTestHivemind(t, { settings: { startup_wait: 30, notifiers_expected: 'test' } });
+  const client = hivemind.connect();
+  const account = sessionAccount(randomBytes);
+  const early = client.request('push.subscribe', [JSON.stringify(subscribe(account, 'phone'))]);
+  // Answered after the request arrived, and before it is: the start-up still waits for its notifier.
+  await client.request('admin.get_stats', []);
+  await new TestNotifier(hivemind).register();
+  const [reply] = await early;
+  assert.equal(reply?.toString(), '{"added":true,"message":"Subscription successful","success":true}');
+});
+
+test('a stranger at the public listener may subscribe and nothing else', async (t) => {
+  const secret = randomBytes(32);
+  const { keyPairFromSecret } = await import('../../src/oxenmq/keys.ts');
+  const { publicKey } = keyPairFromSecret(secret);
+  const hivemind = await startTestHivemind(t, {
+    secret,
+    settings: { listen_curve: 'tcp://127.0.0.1:*', listen_curve_public: 'tcp://127.0.0.2:*' },
+  });
+  const addresses = hivemind.log
+    .map((line) => /listening at (tcp:\S+) \((admin|push)/.exec(line))
+    .filter((match) => match !== null);
+  const open = addresses.find(([, , level]) => level === 'push')?.[1] ?? '';
+  const closed = addresses.find(([, , level]) => level === 'admin')?.[1] ?? '';
+  const stranger = hivemind.connect({}, `${open.replace('tcp://', 'curve://')}/${publicKey.toString('hex')}`);
+  const [reply] = await stranger.request('push.subscribe', ['{']);
+  assert.equal(reply?.toString(), '{"error":1,"message":"Invalid JSON"}');
+  await assert.rejects(
+    stranger.request('admin.get_stats', []),
+    (error) => error instanceof OxenmqError && error.code === 'FORBIDDEN',
+  );
+  const turnedAway = hivemind.connect({}, `${closed.replace('tcp://', 'curve://')}/${publicKey.toString('hex')}`);
+  await assert.rejects(turnedAway.request('push.subscribe', ['{'], 500), OxenmqError);
+});
+
+test('subscriptions survive a restart, and notifications flow again before they are renewed', async (t) => {
+  const secret = randomBytes(32);
+  const world = await startWorld(t, { secret });
+  const account = sessionAccount(randomBytes);
+  await world.send('subscribe', subscribe(account, 'phone'));
+  await watched(world, account);
+  await world.hivemind.stop();
+  const next = await startTestHivemind(t, {
+    secret,
+    settings: { oxend_rpc: world.network.oxend.address },
+    // The database is dropped only after the test.
+    database: world.hivemind.database,
+  });
+  const notifier = await new TestNotifier(next).register();
+  // The servers still know us by the same routing id; they tell as soon as we are connected again.
+  const pushed = notifier.pushes(1).then(() => true);
+  const pause = () => new Promise<false>((resolve) => setTimeout(resolve, 20, false));
+  do world.network.deliver(message(account, 'hello again'));
+  while (!(await Promise.race([pushed, pause()])));
+});
+
+test('a second hivemind on the same database is refused', async (t) => {
+  const first = await startTestHivemind(t);
+  await assert.rejects(startTestHivemind(t, { database: first.database }), /another hivemind/i);
+});
+
+test('rubbish from notifiers and storage servers is survived', async (t) => {
+  const world = await startWorld(t);
+  const { connection } = world.notifier;
+  const rubbish = [Buffer.alloc(0), Buffer.from('x'), Buffer.from('d1:ai'), Buffer.from('le'), randomBytes(100)];
+  for (const command of ['register_service', 'service_stats', 'push_report', 'device_gone']) {
+    for (const part of rubbish) {
+      connection.send(`admin.${command}`, part);
+      connection.send(`admin.${command}`, 'test', part);
+      connection.send(`admin.${command}`);
+    }
+  }
+  const account = sessionAccount(randomBytes);
+  await world.send('subscribe', subscribe(account, 'phone'));
+  await watched(world, account);
+  world.network.deliver(message(account, 'still there'));
+  await world.notifier.pushes(1);
+});
