@@ -1,0 +1,187 @@
+import type { Clock, Timer } from '../clock.ts';
+import type { Random } from './account.ts';
+import type { Child } from './children.ts';
+import type { Phone, Woken } from './phone.ts';
+import { type Letter, type Person, startWorld, type World } from './world.ts';
+
+/** Somebody writes this often, ms. */
+const PACE = 2500;
+
+/** After this long a phone should have woken, and a copy too many would have come, ms. */
+const SETTLED = 1500;
+
+/** So many messages are remembered. */
+const REMEMBERED = 100;
+
+/** `--once` takes no longer, from the start, ms. */
+const ONCE_LIMIT = 60_000;
+
+const TEXTS = [
+  'are you there?',
+  'the train leaves at ten past nine',
+  'bring the blue tent, please',
+  'look at the moon tonight',
+  'dinner is ready',
+  'who has the map?',
+  'that was a good day',
+  'see you at the bridge',
+];
+
+/** A message that somebody was sent. */
+interface Sent {
+  readonly letter: Letter;
+  readonly person: Person;
+  /** How often each phone was woken by it. */
+  readonly wakes: Map<Phone, number>;
+}
+
+/**
+ * Runs the world for the eyes: starts it, has somebody write every few seconds, tells of each phone that wakes, and stops it all on SIGINT and SIGTERM.
+ *
+ * @returns the exit code: 1 if something went wrong
+ */
+export async function play(modules: {
+  clock: Clock;
+  random: Random;
+  folder: string;
+  source: string;
+  once: boolean;
+  write: (text: string) => void;
+}): Promise<number> {
+  const { clock, random, folder, source, once, write } = modules;
+  const begin = clock.monotonic();
+  const say = (text = '') => write(`${text}\n`);
+  const now = () => new Date(clock.now()).toLocaleTimeString('en-GB');
+
+  const stops: (() => Promise<unknown>)[] = [];
+  const timers = new Set<Timer>();
+  const sent = new Map<string, Sent>();
+  const woken = new Set<Phone>();
+  let world: World | undefined;
+  let failure: string | undefined;
+  const over = new AbortController();
+
+  function later(work: () => void, ms: number): void {
+    const timer = clock.setTimeout(() => {
+      timers.delete(timer);
+      work();
+    }, ms);
+    timers.add(timer);
+  }
+
+  function end(why?: string): void {
+    if (over.signal.aborted) return;
+    failure = why;
+    over.abort();
+  }
+
+  function onSignal(signal: NodeJS.Signals): void {
+    if (over.signal.aborted) {
+      say(`\n${signal} again: ending everything at once`);
+      killAll();
+      process.exit(1);
+    }
+    say(`\n${signal}: stopping`);
+    end(once ? `stopped by ${signal}` : undefined);
+  }
+  let killAll = (): void => undefined;
+  const onBrokenPipe = (): void => end('nobody reads any more');
+  for (const signal of ['SIGINT', 'SIGTERM', 'SIGHUP'] as const) process.on(signal, onSignal);
+  process.stdout.on('error', onBrokenPipe);
+
+  function woke(phone: Phone, message: Woken): void {
+    const took = clock.now() - message.timestamp;
+    const known = sent.get(message.hash);
+    const text = message.data?.toString() ?? '(no data)';
+    say(`${now()}    ${phone.name} wakes after ${took} ms through ${phone.service}: “${text}”`);
+    if (!known) return;
+    known.wakes.set(phone, (known.wakes.get(phone) ?? 0) + 1);
+    woken.add(phone);
+    if (once && world && woken.size === world.phones.length) later(() => end(), SETTLED);
+  }
+
+  /** When all copies must have come: what became of them. */
+  function settle({ letter, person, wakes }: Sent): void {
+    for (const phone of person.phones) {
+      const times = wakes.get(phone) ?? 0;
+      if (times === 0) say(`${now()}    ${phone.name} has not been woken within ${SETTLED / 1000} s`);
+      if (times > 1) say(`${now()}    ${phone.name} was woken ${times} times by one message`);
+    }
+    const passed = Math.max(0, ...wakes.values());
+    say(`${now()}    ${letter.copies} copies came from the swarm, ${letter.copies - passed} were dropped`);
+  }
+
+  function writeTo(person: Person, text: string): void {
+    const letter = world!.write(person.account, text);
+    const message: Sent = { letter, person, wakes: new Map() };
+    sent.set(letter.hash, message);
+    if (sent.size > REMEMBERED) sent.delete(sent.keys().next().value!);
+    say();
+    say(`${now()}  somebody writes to ${person.name} (${person.account.id.toString('hex').slice(0, 8)}…): “${text}”`);
+    later(() => settle(message), SETTLED);
+  }
+
+  try {
+    say(
+      'A whole world on this machine. What is written to storage servers wakes phones; times are from there to the provider.',
+    );
+    say();
+    if (once) later(() => end(overdue(world, woken)), ONCE_LIMIT);
+    world = await startWorld({
+      clock,
+      random,
+      folder,
+      source,
+      signal: over.signal,
+      stops: { push: (stop) => stops.push(stop) },
+      watcher: {
+        step: (part, what, ms) => say(`  ${part.padEnd(18)} ${what.padEnd(62)} ${(ms / 1000).toFixed(1)} s`),
+        woke,
+        trouble: (what) => say(`${now()}    ! ${what}`),
+        died: (daemon, how) => void tellDeath(daemon, how),
+      },
+      onChildren: (kill) => {
+        killAll = kill;
+      },
+    });
+    say();
+    say(`  status page: ${world.statusPage}    front-end: ${world.frontEnd.url}    logs: ${folder}/log`);
+    let turn = 0;
+    const next = (): void => {
+      const { people } = world!;
+      writeTo(people[turn % people.length]!, TEXTS[turn % TEXTS.length]!);
+      turn++;
+    };
+    next();
+    timers.add(clock.setInterval(next, PACE));
+    await new Promise<void>((resolve) => over.signal.addEventListener('abort', () => resolve(), { once: true }));
+  } catch (error) {
+    if (!over.signal.aborted) failure = (error as Error).message;
+  }
+  over.abort();
+  for (const timer of timers) timer.cancel();
+  for (const stop of stops.reverse()) {
+    await stop().catch((error: unknown) => {
+      failure ??= `could not be stopped: ${(error as Error).message}`;
+    });
+  }
+  for (const signal of ['SIGINT', 'SIGTERM', 'SIGHUP'] as const) process.off(signal, onSignal);
+  say();
+  if (failure !== undefined) say(`Failed: ${failure}`);
+  else if (once)
+    say(`Each of ${woken.size} phones has woken, ${((clock.monotonic() - begin) / 1000).toFixed(1)} s in all`);
+  else say('Everything has been stopped');
+  return failure === undefined ? 0 : 1;
+
+  async function tellDeath(daemon: Child, how: string): Promise<void> {
+    const words = await daemon.lastWords();
+    end(`${daemon.name} died (${how}); the end of ${daemon.log}:\n${words}`);
+  }
+}
+
+function overdue(world: World | undefined, woken: ReadonlySet<Phone>): string {
+  const limit = `${ONCE_LIMIT / 1000} s`;
+  if (!world) return `the world was not up within ${limit}`;
+  const asleep = world.phones.filter((phone) => !woken.has(phone)).map(({ name }) => name);
+  return `not woken within ${limit}: ${asleep.join(', ')}`;
+}

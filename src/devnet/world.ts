@@ -1,0 +1,331 @@
+import { hash } from 'node:crypto';
+import fs from 'node:fs/promises';
+import os from 'node:os';
+import path from 'node:path';
+import { setTimeout as sleep } from 'node:timers/promises';
+import type { Clock } from '../clock.ts';
+import { x25519Public } from '../session/sodium.ts';
+import { type Account, groupAccount, groupMember, type Random, sessionAccount } from './account.ts';
+import { type Carrier, startCarriers } from './carriers.ts';
+import { type Child, createChildren } from './children.ts';
+import { type Network, startNetwork } from './network.ts';
+import { createPhone, type FrontEnd, type Phone, type Woken } from './phone.ts';
+import { startPostgres } from './postgres.ts';
+import { health, openPort } from './reach.ts';
+import { formatIni, keyFile } from './settings.ts';
+
+/** A whole world on one machine: the network, the suite as real processes, providers, and phones that have subscribed. */
+export interface World {
+  readonly phones: readonly Phone[];
+  readonly people: readonly Person[];
+  readonly network: Network;
+  /** Web page of the hivemind. */
+  readonly statusPage: string;
+  readonly frontEnd: FrontEnd;
+  /** Stores a message for an account in the network. */
+  write(account: Account, text: string): Letter;
+}
+
+/** Somebody to write to, or a group. */
+export interface Person {
+  readonly name: string;
+  readonly account: Account;
+  /** The phones that must wake. */
+  readonly phones: readonly Phone[];
+}
+
+/** A message on its way. */
+export interface Letter {
+  readonly hash: string;
+  /** How many storage servers told the hivemind. */
+  readonly copies: number;
+}
+
+/** What happens in the world. */
+export interface Watcher {
+  /** A part has come up; `ms` is how long it took. */
+  step(part: string, what: string, ms: number): void;
+  /** A phone was pushed to. */
+  woke(phone: Phone, message: Woken): void;
+  /** Something went wrong that nobody asked for. */
+  trouble(what: string): void;
+  /** A daemon is gone. */
+  died(daemon: Child, how: string): void;
+}
+
+/** What has been started, in the order in which it is to be stopped. */
+export interface Stops {
+  push(stop: () => Promise<unknown>): void;
+}
+
+const SERVERS = 10;
+const SWARMS = 2;
+
+/** How long a part may take to come up, ms: generous, for machines that do other things too. */
+const PATIENCE = 45_000;
+
+/** How long the phones may take to unsubscribe at the end, ms. */
+const FAREWELL = 2000;
+
+/** Namespaces in which somebody writes to a person, and to a group. */
+const PERSON_NAMESPACE = 0;
+const GROUP_NAMESPACE = 11;
+
+/** How long the storage servers keep a message, ms. */
+const MESSAGE_LIFETIME = 14 * 86_400_000;
+
+/**
+ * Starts it all. What has been started is put on `stops` at once, so that a start that fails half-way leaves nothing either.
+ *
+ * @param modules.folder where data, keys, settings and logs are kept
+ * @param modules.source the folder `src` of this repository
+ * @param modules.onChildren given the way to end all daemons at once, for those in a hurry
+ * @param modules.signal ends the waiting for things to come up
+ * @throws Error with a sentence for the user
+ */
+export async function startWorld(modules: {
+  clock: Clock;
+  random: Random;
+  folder: string;
+  source: string;
+  watcher: Watcher;
+  stops: Stops;
+  signal: AbortSignal;
+  onChildren: (killAll: () => void) => void;
+}): Promise<World> {
+  const { clock, random, folder, source, watcher, stops, onChildren } = modules;
+  const failed = new AbortController();
+  const signal = AbortSignal.any([modules.signal, failed.signal]);
+  await fs.mkdir(folder, { recursive: true });
+  const timed = async <T>(part: string, work: () => Promise<readonly [string, T]>): Promise<T> => {
+    const start = clock.monotonic();
+    const [what, value] = await work();
+    watcher.step(part, what, clock.monotonic() - start);
+    return value;
+  };
+
+  const database = await timed('database', async () => {
+    const postgres = await startPostgres({ dataDir: path.join(folder, 'postgres') });
+    stops.push(() => postgres.stop());
+    await postgres.createDatabase('spns');
+    return [`PostgreSQL in ${here(path.join(folder, 'postgres'))}`, postgres.url('spns')] as const;
+  });
+
+  const network = await timed('network', async () => {
+    const started = await startNetwork({ clock, random, servers: SERVERS, swarms: SWARMS });
+    stops.push(() => started.stop());
+    return [`${SERVERS} storage servers in ${SWARMS} swarms, and an oxend`, started] as const;
+  });
+
+  const devices = new Map<string, Phone>();
+  const carriers = await timed('providers', async () => {
+    const started = await startCarriers({
+      folder: path.join(folder, 'providers'),
+      onPush(service, token, payload) {
+        const phone = devices.get(`${service} ${token}`);
+        if (!phone) return watcher.trouble(`a push through ${service} for a device that there is not`);
+        try {
+          watcher.woke(phone, phone.open(payload));
+        } catch (error) {
+          watcher.trouble(`${phone.name} cannot read what it was pushed: ${(error as Error).message}`);
+        }
+      },
+    });
+    stops.push(() => Promise.all(started.map((carrier) => carrier.stop())));
+    return [`fakes of ${started.map(({ service }) => service).join(', ')}`, started] as const;
+  });
+
+  const sockets = await socketFolder(folder, stops);
+  const socket = (name: string) => path.join(sockets, `${name}.sock`);
+  const onionKey = await keyFile(path.join(folder, 'keys', 'onionreq'));
+  await keyFile(path.join(folder, 'keys', 'hivemind'));
+  const ini = path.join(folder, 'spns.ini');
+  const sections: Record<string, Record<string, string | number>> = {
+    db: { url: database },
+    keys: { hivemind: path.join(folder, 'keys', 'hivemind'), onionreq: path.join(folder, 'keys', 'onionreq') },
+    hivemind: {
+      listen: `ipc://${socket('hivemind')}`,
+      oxend_rpc: network.oxend.address,
+      notifiers_expected: carriers.map(({ service }) => service).join(', '),
+      metrics_listen: `unix:${socket('hivemind-metrics')}`,
+    },
+    web: { listen: `unix:${socket('web')}`, metrics_listen: `unix:${socket('web-metrics')}` },
+  };
+  for (const { service, settings } of carriers) {
+    sections[`notify-${service}`] = { ...settings, metrics_listen: `unix:${socket(`${service}-metrics`)}` };
+  }
+  await fs.writeFile(ini, formatIni(sections), { mode: 0o600 });
+
+  const children = await createChildren(path.join(folder, 'log'));
+  onChildren(() => children.killAll());
+  const daemons: Child[] = [];
+  stops.push(async () => {
+    // The hivemind last: the notifiers still have something to tell it.
+    const last = daemons.filter(({ name }) => name === 'hivemind');
+    await Promise.all(daemons.filter((child) => !last.includes(child)).map((child) => child.stop()));
+    await Promise.all(last.map((child) => child.stop()));
+    children.close();
+  });
+  const env = { SPNS_CONFIG: ini, NODE_COMPILE_CACHE: path.join(folder, 'compiled') };
+  const daemon = (name: string, script: string, metrics: string, args: readonly string[] = []) =>
+    timed(name, async () => {
+      const child = await children.start({ name, script: path.join(source, script), args, env, onDeath: watcher.died });
+      daemons.push(child);
+      await untilReady(child, socket(metrics), signal).catch((error) => {
+        failed.abort();
+        throw error;
+      });
+      return [`process ${child.pid}, ready`, child] as const;
+    });
+  // Together, as systemd would start them: the hivemind waits for its notifiers, and they for it.
+  const starts = [
+    daemon('hivemind', 'hivemind/main.ts', 'hivemind-metrics'),
+    ...carriers.map(({ service }) => daemon(`notify-${service}`, 'notifiers/main.ts', `${service}-metrics`, [service])),
+    daemon('web', 'web/main.ts', 'web-metrics'),
+  ];
+  await allOrFirstError(starts);
+
+  const page = await openPort(socket('hivemind-metrics'));
+  stops.push(() => page.close());
+  const way = await openPort(socket('web'));
+  stops.push(() => way.close());
+  const frontEnd: FrontEnd = { url: way.url, publicKey: x25519Public(onionKey) };
+
+  // So that the database, which is kept, does not fill with phones of earlier runs.
+  stops.push(() =>
+    Promise.race([farewell([...devices.values()], frontEnd), sleep(FAREWELL, undefined, { ref: false })]),
+  );
+  const people = await timed('phones', async () => {
+    const made = makePeople({ carriers, devices, random, now: () => clock.now() });
+    for (const phone of new Set(made.flatMap(({ phones }) => phones))) await subscribe(phone, frontEnd, signal);
+    for (const { name, account } of made) await untilWatched(network, name, account, signal);
+    return [`${devices.size} phones have subscribed, every member of their swarms watches`, made] as const;
+  });
+
+  return {
+    phones: [...devices.values()],
+    people,
+    network,
+    statusPage: page.url,
+    frontEnd,
+    write(account, text) {
+      const timestamp = clock.now();
+      const data = Buffer.from(text);
+      const digest = hash('sha256', Buffer.concat([account.id, random(16), data]), 'base64').slice(0, 43);
+      const copies = network.deliver({
+        account: account.id,
+        hash: Buffer.from(digest),
+        namespace: namespaceOf(account),
+        timestamp,
+        expiry: timestamp + MESSAGE_LIFETIME,
+        data,
+      });
+      return { hash: digest, copies };
+    },
+  };
+}
+
+function namespaceOf(account: Account): number {
+  return account.id[0] === 5 ? PERSON_NAMESPACE : GROUP_NAMESPACE;
+}
+
+/** A session account, an account with two devices, and a group account through a subaccount. */
+function makePeople(modules: {
+  carriers: readonly Carrier[];
+  devices: Map<string, Phone>;
+  random: Random;
+  now: () => number;
+}): Person[] {
+  const { carriers, devices, random, now } = modules;
+  const phone = (name: string, service: string, account: Account): Phone => {
+    const carrier = carriers.find((one) => one.service === service)!;
+    const token = carrier.token(random);
+    const platform = service.startsWith('apns') ? 'ios' : 'android';
+    const made = createPhone({ name, platform, service, serviceInfo: { token }, accounts: [account], random, now });
+    devices.set(`${service} ${token}`, made);
+    return made;
+  };
+  const ada = sessionAccount(random);
+  const bo = sessionAccount(random);
+  const member = groupMember(groupAccount(random), random);
+  return [
+    { name: 'Ada', account: ada, phones: [phone("Ada's iPhone", 'apns', ada)] },
+    {
+      name: 'Bo',
+      account: bo,
+      phones: [phone("Bo's Android phone", 'firebase', bo), phone("Bo's iPad", 'apns', bo)],
+    },
+    { name: 'the hiking group', account: member, phones: [phone("Cem's Huawei phone", 'huawei', member)] },
+  ];
+}
+
+async function subscribe(phone: Phone, frontEnd: FrontEnd, signal: AbortSignal): Promise<void> {
+  const deadline = performance.now() + PATIENCE;
+  for (;;) {
+    const reply = await phone.subscribe(frontEnd);
+    const elements = Array.isArray(reply.body) ? reply.body : [reply.body];
+    if (reply.code === 200 && elements.every((element) => element?.success === true)) return;
+    // As the apps do: what is said to be passing is tried again.
+    if (reply.code !== 503 || performance.now() > deadline) {
+      throw new Error(`${phone.name} could not subscribe: ${reply.code} ${JSON.stringify(reply.body)}`);
+    }
+    await sleep(500, undefined, { signal });
+  }
+}
+
+/** Whether it succeeds does not matter: something may have died. */
+async function farewell(phones: readonly Phone[], frontEnd: FrontEnd): Promise<void> {
+  await Promise.allSettled(phones.map((phone) => phone.unsubscribe(frontEnd)));
+}
+
+async function untilWatched(network: Network, name: string, account: Account, signal: AbortSignal): Promise<void> {
+  const deadline = performance.now() + PATIENCE;
+  const members = network.membersFor(account.id);
+  const namespace = namespaceOf(account);
+  for (;;) {
+    const watching = members.filter((server) => server.watches(account.id, namespace)).length;
+    if (watching === members.length) return;
+    if (performance.now() > deadline) {
+      throw new Error(`only ${watching} of ${members.length} storage servers were asked to watch ${name}`);
+    }
+    await sleep(20, undefined, { signal });
+  }
+}
+
+async function untilReady(child: Child, socketPath: string, signal: AbortSignal): Promise<void> {
+  const deadline = performance.now() + PATIENCE;
+  for (;;) {
+    const answer = await health(socketPath, '/ready');
+    if (answer?.status === 200) return;
+    if (!child.running) throw new Error(`${child.name}: ${await child.ended}\n${await child.lastWords()}`);
+    if (performance.now() > deadline) {
+      throw new Error(`${child.name} is not ready after ${PATIENCE / 1000} s: ${answer?.text ?? 'no answer'}`);
+    }
+    await sleep(50, undefined, { signal });
+  }
+}
+
+/** Waits for all to settle, so that nothing is still starting when we stop; then the error counts that is not an echo of another. */
+async function allOrFirstError(starts: readonly Promise<unknown>[]): Promise<void> {
+  const results = await Promise.allSettled(starts);
+  const errors = results.filter((result) => result.status === 'rejected').map(({ reason }) => reason as Error);
+  const [first] = errors;
+  if (first) throw errors.find(({ name }) => name !== 'AbortError') ?? first;
+}
+
+/** A Unix socket's path has room for 107 bytes: from a deep folder they move to the temporary one. */
+async function socketFolder(folder: string, stops: Stops): Promise<string> {
+  const near = path.join(folder, 'run');
+  if (Buffer.byteLength(near) <= 70) {
+    await fs.mkdir(near, { recursive: true, mode: 0o700 });
+    return near;
+  }
+  const far = await fs.mkdtemp(path.join(os.tmpdir(), 'spns-'));
+  stops.push(() => fs.rm(far, { recursive: true, force: true }));
+  return far;
+}
+
+function here(file: string): string {
+  const relative = path.relative(process.cwd(), file);
+  return relative.startsWith('..') ? file : relative;
+}
