@@ -70,7 +70,8 @@ export class Courier {
   #queue: Entry[] = [];
   #head = 0;
   readonly #held = new Set<Entry>();
-  #calls = 0;
+  /** Calls of `send` that run, each as what ends the waiting for it. */
+  readonly #calls = new Set<(outcomes: readonly Outcome[]) => void>();
   #retrying = 0;
   #inFlight = 0;
   #lingering: Timer | undefined;
@@ -165,10 +166,11 @@ export class Courier {
     this.#pause?.timer.cancel();
     this.#pause = undefined;
     this.#lingering?.cancel();
+    for (const settle of this.#calls) settle([]);
   }
 
   #pump(): void {
-    while (this.#calls < this.#concurrency && !this.#pause && this.queued > 0) {
+    while (this.#calls.size < this.#concurrency && !this.#pause && this.queued > 0) {
       const testing = this.#trouble >= TROUBLE;
       if (testing && this.#probing) return;
       if (this.#linger > 0 && this.queued < this.#batch && !this.#lingered) {
@@ -202,14 +204,12 @@ export class Courier {
   async #send(entries: readonly Entry[], probe: boolean): Promise<void> {
     const { clock, backend } = this.#options;
     const start = clock.monotonic();
-    this.#calls++;
     this.#inFlight += entries.length;
     if (probe) this.#probing = true;
     for (const entry of entries) {
       if (entry.attempts++ === 0) entry.firstTried = start;
     }
     const outcomes = await this.#outcomes(backend, entries);
-    this.#calls--;
     this.#inFlight -= entries.length;
     if (probe) this.#probing = false;
     this.#options.took?.(clock.monotonic() - start);
@@ -222,16 +222,21 @@ export class Courier {
   /** What the backend says, or a retry for all if it throws or says nothing in time. */
   #outcomes(backend: Backend, entries: readonly Entry[]): Promise<readonly Outcome[]> {
     return new Promise((resolve) => {
-      const failed = (reason: string) => resolve(entries.map(() => retry(reason)));
       const timer = this.#options.clock.setTimeout(
         () => failed('no answer in time'),
         this.#options.sendTimeout ?? SEND_TIMEOUT,
       );
+      const settle = (outcomes: readonly Outcome[]) => {
+        timer.cancel();
+        this.#calls.delete(settle);
+        resolve(outcomes);
+      };
+      const failed = (reason: string) => settle(entries.map(() => retry(reason)));
+      this.#calls.add(settle);
       // Through a promise, so that a backend that throws at once is met the same way.
       Promise.resolve(entries.map((entry) => entry.push))
         .then((pushes) => backend.send(pushes))
-        .then(resolve, (error: unknown) => failed(error instanceof Error ? error.message : String(error)))
-        .finally(() => timer.cancel());
+        .then(settle, (error: unknown) => failed(error instanceof Error ? error.message : String(error)));
     });
   }
 

@@ -104,8 +104,9 @@ export class Link {
   /** Registers again, as both dialects do every few seconds. */
   ping(): void {
     if (this.#draining || this.#connection?.state !== 'up') return;
-    if (this.#dialect === 'original') this.#connection.send('admin.register_service', this.#options.service);
-    else void this.#register();
+    if (this.#dialect === 'ours') void this.#register();
+    // After a break it is asked first which kind it is.
+    else if (this.#registered) this.#connection.send('admin.register_service', this.#options.service);
   }
 
   /** @param dict bencoded (spec/hivemind.md, section 1.4) */

@@ -28,8 +28,9 @@ export interface NotifierOptions {
   readonly log: Logger;
   /** Called with how long each call to the provider took, in milliseconds. */
   readonly took?: (ms: number) => void;
-  /** For tests. */
+  /** The common policy unless given, and in milliseconds how often to register and report; 5,000 unless given. Both for tests. */
   readonly policy?: RetryPolicy;
+  readonly ping?: number;
 }
 
 const PING_MS = 5_000;
@@ -106,7 +107,7 @@ export class Notifier {
         this.#tellGone();
       },
     });
-    this.#ping = clock.setInterval(() => this.#tick(), PING_MS);
+    this.#ping = clock.setInterval(() => this.#tick(), options.ping ?? PING_MS);
   }
 
   get statistics(): Statistics {
@@ -134,11 +135,12 @@ export class Notifier {
     const { clock, log, backend } = this.#options;
     const end = clock.monotonic() + Math.max(deadline - CLOSING, 0);
     this.#ping.cancel();
-    await this.#link.unregister(Math.min(2_000, deadline / 4));
+    // Said first, so that what is handed back from now on is not given to us again.
+    const signedOff = this.#link.unregister(Math.min(2_000, deadline / 4));
     // An original hivemind takes nothing back: what it gave is sent now or never.
-    const rest = this.#link.dialect === 'ours' ? 'hand-back' : 'finish';
-    const finished = await within(clock, Math.max(end - clock.monotonic(), 0), this.#courier.stop(rest));
-    if (!finished) {
+    const finished = this.#courier.stop(this.#link.dialect === 'ours' ? 'hand-back' : 'finish');
+    await signedOff;
+    if (!(await within(clock, Math.max(end - clock.monotonic(), 0), finished))) {
       log.warn(`${this.#courier.held} pushes were not answered in time`);
     }
     this.#courier.abandon();
@@ -202,30 +204,31 @@ export class Notifier {
     }
   }
 
-  #validate({ parts, reply }: Incoming): void {
+  #validate(message: Incoming): void {
+    const { parts } = message;
     this.counters.validations++;
     const [name, json] = parts;
     if (parts.length !== 2 || !name || !json || name.toString() !== this.#options.service) {
-      reply('4', 'Internal error');
+      message.reply('4', 'Internal error');
       return;
     }
     let info: unknown;
     try {
       info = parseJson(json);
     } catch {
-      reply('4', 'Invalid service_info: not JSON');
+      message.reply('4', 'Invalid service_info: not JSON');
       return;
     }
     try {
       const { id, data } = this.#options.backend.validate(info);
-      if (data) reply('0', id, data);
-      else reply('0', id);
+      if (data) message.reply('0', id, data);
+      else message.reply('0', id);
     } catch (error) {
       this.counters.refusals++;
-      if (error instanceof Refusal) reply(String(error.code), error.message);
+      if (error instanceof Refusal) message.reply(String(error.code), error.message);
       else {
         this.#say.error('checking a device failed', { err: error });
-        reply('4', 'Internal error');
+        message.reply('4', 'Internal error');
       }
     }
   }

@@ -19,22 +19,26 @@ export async function folder(t: TestContext): Promise<string> {
 /** A log that keeps its lines, as `level message`. */
 export function keepLog(): { log: Logger; lines: string[] } {
   const lines: string[] = [];
-  const log = createLog(
-    { level: 'debug', levels: new Map(), format: 'json' },
-    'test',
-    { output: { write: (line: string) => void lines.push(line), flush: async () => {} } as never },
-  );
+  const log = createLog({ level: 'debug', levels: new Map(), format: 'json' }, 'test', {
+    output: { write: (line: string) => void lines.push(line), flush: async () => {} } as never,
+  });
   return { log, lines };
 }
 
 /** A section of spns.ini with these keys. */
 export function sectionOf(name: string, keys: Record<string, string>): Section {
-  const entries = new Map(Object.entries(keys).map(([key, value], index) => [key, { value, line: index + 1 }] as const));
+  const entries = new Map(
+    Object.entries(keys).map(([key, value], index) => [key, { value, line: index + 1 }] as const),
+  );
   return new Section(name, entries as never, new Map());
 }
 
 /** What a backend is made with; time is real unless a test brings its own. */
-export function contextOf(service: string, keys: Record<string, string>, more: Partial<BackendContext> = {}): BackendContext {
+export function contextOf(
+  service: string,
+  keys: Record<string, string>,
+  more: Partial<BackendContext> = {},
+): BackendContext {
   return {
     service,
     section: sectionOf(`notify-${service}`, keys),

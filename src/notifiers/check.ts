@@ -1,0 +1,44 @@
+import { randomBytes } from 'node:crypto';
+import { readFileSync } from 'node:fs';
+import { systemClock } from '../clock.ts';
+import { parseIni } from '../daemon/ini.ts';
+import { createLog } from '../daemon/log.ts';
+import { ConfigError, Section } from '../daemon/section.ts';
+import { loadBackend } from './load.ts';
+
+/**
+ * Checks a notifier's settings and credential without running it: `check.ts NAME`, for "spns check-config". Prints `{ problems, warnings }` as JSON. Nothing is sent, and
+ * no key is needed. SPNS_CONFIG must name the file.
+ */
+async function check(service: string): Promise<{ problems: readonly string[]; warnings: readonly string[] }> {
+  const name = `notify-${service}`;
+  const ini = parseIni(readFileSync(process.env.SPNS_CONFIG ?? 'spns.ini', 'utf8'));
+  const section = new Section(
+    name,
+    ini.sections.get(name) ?? new Map(),
+    ini.defaults,
+    process.env.CREDENTIALS_DIRECTORY,
+  );
+  // The runtime's own key, which no backend reads.
+  section.string('metrics_listen');
+  const log = createLog({ level: 'none', levels: new Map(), format: 'plain' }, name);
+  try {
+    const create = await loadBackend(service, section);
+    const backend = await create({ service, section, log, clock: systemClock, random: randomBytes });
+    await backend.close?.();
+    return { problems: [], warnings: [...section.warnings(), ...expiryWarning(name, backend.credentialExpiry)] };
+  } catch (error) {
+    // A backend says what is wrong with its settings in a sentence.
+    const problems = error instanceof ConfigError ? error.problems : [`[${name}]: ${(error as Error).message}`];
+    return { problems, warnings: section.warnings() };
+  }
+}
+
+function expiryWarning(name: string, expiry: number | undefined): string[] {
+  const days = expiry === undefined ? Number.POSITIVE_INFINITY : (expiry - systemClock.now()) / 86_400_000;
+  return days < 30 ? [`[${name}]: the credential runs out in ${Math.floor(days)} days: replace it before`] : [];
+}
+
+process.stdout.write(`${JSON.stringify(await check(process.argv[2] ?? ''))}\n`);
+// A provider's client may keep connections open.
+process.exit(0);

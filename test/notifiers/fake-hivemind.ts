@@ -1,0 +1,243 @@
+import type { TestContext } from 'node:test';
+import { systemClock } from '../../src/clock.ts';
+import { decode } from '../../src/codec/bencode.ts';
+import { parseAddress } from '../../src/oxenmq/address.ts';
+import { Listener } from '../../src/oxenmq/listener.ts';
+import type { Commands, Incoming, Remote } from '../../src/oxenmq/remote.ts';
+import {
+  type DeviceGone,
+  decodeDeviceGone,
+  decodePushReport,
+  decodeRegistration,
+  encodeSealedPushes,
+  type SealedPush,
+} from '../../src/session/notifier-protocol.ts';
+import { encodePush, type Push } from '../../src/session/push.ts';
+
+interface Instance {
+  readonly remote: Remote;
+  readonly window: number;
+  readonly inFlight: Set<number>;
+}
+
+/**
+ * The side of the hivemind that notifiers see: it keeps each push until it is acknowledged, gives out no more than a notifier's window, and
+ * gives what a notifier left to the next one. As an `original` it knows only what the original knows.
+ */
+export class FakeHivemind {
+  readonly service: string;
+  readonly original: boolean;
+  readonly instances = new Map<string, Instance>();
+  readonly statistics: Map<string, unknown>[] = [];
+  readonly gone: DeviceGone[] = [];
+  readonly answers: (readonly [number, string])[] = [];
+  readonly accepted = new Set<number>();
+  readonly refused = new Set<number>();
+  readonly handedBack: number[] = [];
+  /** Messages with which a notifier announced itself, of either kind. */
+  registrations = 0;
+  reports = 0;
+  /** Called at the end of the test, before it closes. */
+  readonly beforeEnd: (() => Promise<void>)[] = [];
+  drained = 0;
+  readonly #pushes = new Map<number, SealedPush>();
+  #waiting: number[] = [];
+  #nextId: number;
+  #listener: Listener | undefined;
+  #watchers: (() => void)[] = [];
+
+  private constructor(service: string, original: boolean, firstId: number) {
+    this.service = service;
+    this.original = original;
+    this.#nextId = firstId;
+  }
+
+  static async start(
+    t: TestContext | undefined,
+    service: string,
+    options: { original?: boolean; address?: string; firstId?: number } = {},
+  ): Promise<FakeHivemind> {
+    const hivemind = new FakeHivemind(service, options.original ?? false, options.firstId ?? 1);
+    hivemind.#listener = new Listener({
+      clock: systemClock,
+      address: options.address ?? 'tcp://127.0.0.1:*',
+      access: 'admin',
+      commands: hivemind.#commands(),
+      on: { disconnect: (remote) => hivemind.#lost(remote) },
+    });
+    await hivemind.#listener.bind();
+    t?.after(async () => {
+      await Promise.all(hivemind.beforeEnd.map((act) => act()));
+      await hivemind.close();
+    });
+    return hivemind;
+  }
+
+  get endpoint(): string {
+    return this.#listener!.endpoint;
+  }
+
+  get address() {
+    return parseAddress(this.endpoint);
+  }
+
+  /** Pushes that are neither accepted nor refused. */
+  get outstanding(): number {
+    return this.#pushes.size;
+  }
+
+  get remote(): Remote | undefined {
+    return [...this.instances.values()].at(-1)?.remote;
+  }
+
+  async close(): Promise<void> {
+    await this.#listener?.close();
+  }
+
+  /** @returns the ids */
+  push(pushes: readonly Partial<SealedPush>[]): number[] {
+    const ids = pushes.map((push) => {
+      const id = this.#nextId++;
+      this.#pushes.set(id, {
+        id,
+        serviceId: `device-${id}`,
+        serviceData: null,
+        expiry: Date.now() + 3_600_000,
+        payload: Buffer.from(`payload ${id}`),
+        wantsAnswer: false,
+        ...push,
+      });
+      this.#waiting.push(id);
+      return id;
+    });
+    this.#deliver();
+    return ids;
+  }
+
+  pushPlain(push: Push): boolean {
+    return this.remote!.send('notifier.push', encodePush(push));
+  }
+
+  /** Gives a push out once more, as after a lost report. */
+  repeat(id: number, push: Partial<SealedPush> = {}): void {
+    const given = {
+      id,
+      serviceId: `device-${id}`,
+      serviceData: null,
+      expiry: 0,
+      payload: Buffer.alloc(9),
+      wantsAnswer: false,
+    };
+    this.remote!.send('notifier.sealed', encodeSealedPushes([{ ...given, ...push }]));
+  }
+
+  async validate(...parts: (string | Buffer)[]): Promise<string[]> {
+    const reply = await this.remote!.request('notifier.validate', parts, 5_000);
+    return reply.map((part) => part.toString());
+  }
+
+  /** Resolves when `condition` holds; looked at after each message that comes in. */
+  until(condition: () => boolean): Promise<void> {
+    if (condition()) return Promise.resolve();
+    return new Promise((resolve) => {
+      const look = () => {
+        if (!condition()) return;
+        this.#watchers = this.#watchers.filter((other) => other !== look);
+        resolve();
+      };
+      this.#watchers.push(look);
+    });
+  }
+
+  #deliver(): void {
+    for (const instance of this.instances.values()) {
+      const room = Math.min(instance.window - instance.inFlight.size, this.#waiting.length);
+      if (room <= 0) continue;
+      const ids = this.#waiting.splice(0, room);
+      for (let start = 0; start < ids.length; start += 64) {
+        const batch = ids.slice(start, start + 64);
+        for (const id of batch) instance.inFlight.add(id);
+        instance.remote.send('notifier.sealed', encodeSealedPushes(batch.map((id) => this.#pushes.get(id)!)));
+      }
+    }
+  }
+
+  #lost(remote: Remote): void {
+    const instance = this.instances.get(remote.id);
+    this.instances.delete(remote.id);
+    if (instance) this.#waiting.unshift(...instance.inFlight);
+    this.#deliver();
+    this.#changed();
+  }
+
+  #changed(): void {
+    for (const look of [...this.#watchers]) look();
+  }
+
+  #commands(): Commands {
+    const then = (handler: (message: Incoming) => void) => (message: Incoming) => {
+      handler(message);
+      this.#deliver();
+      this.#changed();
+    };
+    const enter = (remote: Remote, window: number) => {
+      this.registrations++;
+      if (!this.instances.has(remote.id)) this.instances.set(remote.id, { remote, window, inFlight: new Set() });
+    };
+    const old = {
+      register_service: { kind: 'command' as const, handler: then(({ remote }) => enter(remote, 0)) },
+      service_stats: {
+        kind: 'command' as const,
+        handler: then(({ parts }) => this.statistics.push(decode(parts[1]!) as Map<string, unknown>)),
+      },
+    };
+    const ours = {
+      register_notifier: {
+        kind: 'request' as const,
+        handler: then((message) => {
+          enter(message.remote, decodeRegistration(message.parts[0]!).window);
+          message.reply('OK');
+        }),
+      },
+      unregister_notifier: {
+        kind: 'request' as const,
+        handler: then((message) => {
+          const { remote } = message;
+          const instance = this.instances.get(remote.id);
+          if (instance) this.instances.set(remote.id, { ...instance, window: 0 });
+          this.drained++;
+          message.reply('OK');
+        }),
+      },
+      push_report: {
+        kind: 'command' as const,
+        handler: then(({ remote, parts }) => {
+          const report = decodePushReport(parts[0]!);
+          this.reports++;
+          const inFlight = this.instances.get(remote.id)?.inFlight;
+          for (const id of report.accepted) {
+            this.accepted.add(id);
+            this.#pushes.delete(id);
+            inFlight?.delete(id);
+          }
+          for (const id of report.refused) {
+            this.refused.add(id);
+            this.#pushes.delete(id);
+            inFlight?.delete(id);
+          }
+          for (const id of report.handedBack) {
+            this.handedBack.push(id);
+            inFlight?.delete(id);
+            this.#waiting.push(id);
+          }
+          this.answers.push(...report.answers);
+        }),
+      },
+      device_gone: {
+        kind: 'command' as const,
+        handler: then(({ parts }) => this.gone.push(decodeDeviceGone(parts[0]!))),
+      },
+    };
+    return { admin: { access: 'admin', commands: this.original ? old : { ...old, ...ours } } };
+  }
+}
