@@ -1,0 +1,51 @@
+import { spawn } from 'node:child_process';
+import { readFileSync } from 'node:fs';
+import { fileURLToPath } from 'node:url';
+
+/** A user of this machine. */
+export interface User {
+  readonly uid: number;
+  readonly gid: number;
+}
+
+/** Absolute path of a file of this program, such as `web/main.ts`. */
+export function programPath(file: string): string {
+  return fileURLToPath(new URL(`../${file}`, import.meta.url));
+}
+
+/** How a child ended, and what it said. */
+export interface Result {
+  readonly code: number;
+  readonly output: string;
+  readonly errors: string;
+}
+
+/** Runs one of our other programs to its end, by the same Node. The rooms of this house do not import each other; this is how they ask each other. */
+export function runProgram(
+  file: string,
+  args: readonly string[],
+  options: { readonly env?: Readonly<Record<string, string>>; readonly as?: User | undefined } = {},
+): Promise<Result> {
+  const child = spawn(process.execPath, [programPath(file), ...args], {
+    env: { ...process.env, ...options.env },
+    stdio: ['ignore', 'pipe', 'pipe'],
+    ...options.as,
+  });
+  let output = '';
+  let errors = '';
+  child.stdout.setEncoding('utf8').on('data', (text: string) => (output += text));
+  child.stderr.setEncoding('utf8').on('data', (text: string) => (errors += text));
+  return new Promise((resolve) => {
+    child.once('error', (error) => resolve({ code: 1, output, errors: error.message }));
+    child.once('close', (code) => resolve({ code: code ?? 1, output: output.trim(), errors: errors.trim() }));
+  });
+}
+
+/** Looks a user up by name; undefined if there is none. */
+export function findUser(name: string): User | undefined {
+  for (const line of readFileSync('/etc/passwd', 'utf8').split('\n')) {
+    const [user, , uid, gid] = line.split(':');
+    if (user === name && uid && gid) return { uid: Number(uid), gid: Number(gid) };
+  }
+  return undefined;
+}

@@ -1,0 +1,81 @@
+import { readFileSync } from 'node:fs';
+import { ConfigError } from '../daemon/config.ts';
+import { nearest } from '../daemon/nearest.ts';
+import { CliError, type Command, complain, help, parseWords, print, UsageError, usage } from './command.ts';
+
+/** Loaded when called: making a key needs no ZeroMQ. */
+const COMMANDS: { readonly [name: string]: () => Promise<{ readonly command: Command }> } = {
+  keygen: () => import('./keygen.ts'),
+  'check-config': () => import('./check-config.ts'),
+  migrate: () => import('./migrate.ts'),
+  run: () => import('./run.ts'),
+  stats: () => import('./stats.ts'),
+  services: () => import('./services.ts'),
+  nodes: () => import('./nodes.ts'),
+  'test-push': () => import('./test-push.ts'),
+};
+
+/**
+ * Runs `spns` with the words after its name.
+ * @returns the exit code: 0, 1 when it did not come about, 2 when the command line makes no sense
+ */
+export async function runCommand(args: readonly string[]): Promise<number> {
+  const [name, ...rest] = args;
+  if (name === undefined || name === '--help' || name === '-h' || name === 'help') {
+    const about = name === 'help' ? rest[0] : undefined;
+    if (about === undefined || !Object.hasOwn(COMMANDS, about)) {
+      print(await overview());
+      return name === undefined ? 2 : 0;
+    }
+    print(help(about, (await COMMANDS[about]!()).command));
+    return 0;
+  }
+  if (name === '--version') {
+    print(version());
+    return 0;
+  }
+  if (!Object.hasOwn(COMMANDS, name)) {
+    const near = nearest(name, Object.keys(COMMANDS));
+    complain(`spns: there is no command "${name}"${near ? `: did you mean ${near}?` : ''} "spns --help" lists them.`);
+    return 2;
+  }
+  const { command } = await COMMANDS[name]!();
+  if (rest.includes('--help') || rest.includes('-h')) {
+    print(help(name, command));
+    return 0;
+  }
+  try {
+    return await command.run(parseWords(name, command, rest));
+  } catch (error) {
+    if (error instanceof UsageError) {
+      complain(`spns: ${error.message}\nusage: ${usage(name, command)}`);
+      return 2;
+    }
+    if (error instanceof ConfigError) for (const problem of error.problems) complain(`spns: ${problem}`);
+    else if (error instanceof CliError) complain(`spns: ${error.message}`);
+    else throw error;
+    return 1;
+  }
+}
+
+async function overview(): Promise<string> {
+  const width = Math.max(...Object.keys(COMMANDS).map((name) => name.length));
+  const lines: string[] = [];
+  for (const [name, load] of Object.entries(COMMANDS)) {
+    lines.push(`  ${name.padEnd(width)}  ${(await load()).command.summary}`);
+  }
+  return [
+    `spns ${version()}: Session Push Notification Server\n`,
+    'spns COMMAND …\n',
+    ...lines,
+    '\n"spns COMMAND --help" tells more of each.',
+    'The configuration is the file given by --config, or by SPNS_CONFIG, or spns.ini here, or /etc/spns/spns.ini.',
+  ].join('\n');
+}
+
+function version(): string {
+  const { version } = JSON.parse(readFileSync(new URL('../../package.json', import.meta.url), 'utf8')) as {
+    version: string;
+  };
+  return version;
+}

@@ -1,0 +1,74 @@
+import { existsSync, readFileSync } from 'node:fs';
+import { dirname, resolve } from 'node:path';
+import { type Ini, parseIni } from '../daemon/ini.ts';
+import { readDatabase, readHivemind } from '../daemon/schema.ts';
+import { ConfigError, Section } from '../daemon/section.ts';
+import { CliError, type Given, type Option } from './command.ts';
+
+/** The option of every command that reads the configuration. */
+export const CONFIG: Option = {
+  type: 'string',
+  value: 'FILE',
+  help: 'the configuration; relative paths in it are then taken from its folder',
+};
+
+/** Where README.md puts it, and where the systemd units look. */
+const INSTALLED = '/etc/spns/spns.ini';
+
+/**
+ * Settles which spns.ini is meant, for this process and its children (SPNS_CONFIG): `--config`, the environment, the current folder, /etc/spns. For the first and the
+ * last we go to its folder, as the units do, so that relative paths in it mean the same as there.
+ * @returns its absolute path
+ * @throws CliError if there is none
+ */
+export function locateConfig(given: Given): string {
+  const named = given.text('config');
+  if (named === undefined && process.env.SPNS_CONFIG) return resolve(process.env.SPNS_CONFIG);
+  if (named === undefined && existsSync('spns.ini')) return use(resolve('spns.ini'));
+  const file = resolve(named ?? INSTALLED);
+  if (!existsSync(file)) {
+    throw new CliError(
+      named
+        ? `${file} is not there, or may not be seen by this user`
+        : `there is neither spns.ini in this folder nor ${INSTALLED} that this user may see: name your configuration by --config FILE`,
+    );
+  }
+  process.chdir(dirname(file));
+  return use(file);
+}
+
+function use(file: string): string {
+  process.env.SPNS_CONFIG = file;
+  return file;
+}
+
+/** What a command needs to reach the hivemind, or the database: read alone, because who runs it may not be allowed to read the keys. */
+export interface Reach {
+  readonly file: string;
+  /** `[hivemind] listen` */
+  readonly listen: string;
+  /** `[db] url` */
+  readonly databaseUrl: string;
+}
+
+/** Throws CliError or ConfigError. */
+export function readReach(given: Given): Reach {
+  const file = locateConfig(given);
+  const ini = readIni(file);
+  const section = (name: string) => new Section(name, ini.sections.get(name) ?? new Map(), ini.defaults);
+  const [hivemind, db] = [section('hivemind'), section('db')];
+  const { listen } = readHivemind(hivemind, 'web', []);
+  const { url } = readDatabase(db);
+  const problems = [...ini.problems, ...hivemind.problems, ...db.problems];
+  if (problems.length > 0) throw new ConfigError(problems.map((problem) => `${file}: ${problem}`));
+  return { file, listen, databaseUrl: url };
+}
+
+/** The file as written, with what could not be read of it in `problems`. Throws CliError. */
+export function readIni(file: string): Ini {
+  try {
+    return parseIni(readFileSync(file, 'utf8'));
+  } catch (error) {
+    throw new CliError(`${file} cannot be read: ${(error as Error).message}`);
+  }
+}

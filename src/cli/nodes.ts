@@ -1,0 +1,75 @@
+import { type Command, print } from './command.ts';
+import { TO_HIVEMIND, withAdmin } from './hivemind.ts';
+import { duration, table } from './table.ts';
+
+/** One element of admin.get_nodes. */
+export interface NodeLine {
+  address: string;
+  key: string;
+  swarm: string;
+  state: string;
+  connected_since: number | null;
+  accounts: number;
+  confirmed: number;
+  unconfirmed: number;
+  refused: number;
+  oldest_seconds: number;
+  failures: number;
+  last_error: string;
+}
+
+export const command: Command = {
+  summary: 'Shows the storage servers: connection, and how fresh what they confirmed is',
+  words: [],
+  help: [
+    'Those that need a look come first: not connected, silent, or with accounts that they have not confirmed.',
+    'confirmed  accounts, of those that the server should monitor for us; oldest: its stalest confirmation',
+    'refused    accounts whose signature the server does not accept',
+  ].join('\n'),
+  options: {
+    bad: { type: 'boolean', help: 'only those that need a look; exit code 1 if there are any' },
+    json: { type: 'boolean', help: 'as JSON, with all there is' },
+    ...TO_HIVEMIND,
+  },
+  async run(given) {
+    const all = (await withAdmin(given, (admin) => admin.ask('admin.get_nodes'))) as NodeLine[];
+    const nodes = sortNodes(given.is('bad') ? all.filter(needsLook) : all);
+    print(given.is('json') ? JSON.stringify(nodes, null, 2) : nodesTable(nodes, all.length, Date.now() / 1000));
+    return given.is('bad') && nodes.length > 0 ? 1 : 0;
+  },
+};
+
+/** Whether phones may miss something because of it. */
+export function needsLook({ state, unconfirmed }: NodeLine): boolean {
+  return state !== 'up' || unconfirmed > 0;
+}
+
+/** Those that need a look first, then the stalest. */
+export function sortNodes(nodes: readonly NodeLine[]): NodeLine[] {
+  return nodes.toSorted(
+    (a, b) =>
+      Number(needsLook(b)) - Number(needsLook(a)) ||
+      b.oldest_seconds - a.oldest_seconds ||
+      a.address.localeCompare(b.address),
+  );
+}
+
+/** @param now unix seconds */
+export function nodesTable(nodes: readonly NodeLine[], known: number, now: number): string {
+  const looks = nodes.filter(needsLook).length;
+  const total = `${known.toLocaleString('en')} storage servers, ${looks.toLocaleString('en')} need a look`;
+  if (nodes.length === 0) return total;
+  const rows = nodes.map((node) => [
+    node.address,
+    node.swarm,
+    node.state,
+    node.connected_since === null ? '-' : duration(now - node.connected_since),
+    `${node.confirmed.toLocaleString('en')}/${node.accounts.toLocaleString('en')}`,
+    node.refused,
+    node.accounts > 0 ? duration(node.oldest_seconds) : '-',
+    node.failures,
+    node.last_error,
+  ]);
+  const heads = ['address', 'swarm', 'state', 'since', 'confirmed', 'refused', 'oldest', 'failures', 'last error'];
+  return `${table(heads, rows)}\n\n${total}`;
+}

@@ -1,0 +1,63 @@
+import { spawn } from 'node:child_process';
+import { systemClock } from '../clock.ts';
+import { loadConfig } from '../daemon/config.ts';
+import { createLog, flushLog } from '../daemon/log.ts';
+import { programPath } from './child.ts';
+import type { Command } from './command.ts';
+import { CONFIG, locateConfig } from './locate.ts';
+import { type Program, type Run, supervise } from './supervisor.ts';
+
+/** What systemd tells a daemon about itself is not for its children. */
+const NOT_FOR_CHILDREN = { NOTIFY_SOCKET: undefined, WATCHDOG_USEC: undefined, WATCHDOG_PID: undefined };
+
+export const command: Command = {
+  summary: 'Runs everything: hivemind, web front-end and a notifier for each [notify-NAME] section',
+  words: [],
+  help: [
+    'For one machine without systemd, or for a container. Each is a process of its own; what dies is started again.',
+    'SIGTERM and Ctrl-C end all in order, the hivemind last; a second time ends them at once. SIGHUP lets all read',
+    'the configuration again; a section [notify-NAME] that is new needs a restart. Exit code 0 if all ended in order.',
+  ].join('\n'),
+  options: { config: CONFIG },
+  async run(given) {
+    locateConfig(given);
+    const config = loadConfig(process.env);
+    const log = createLog(config.log, 'spns');
+    const notifiers = [...config.ini.sections.keys()].filter((name) => /^notify-./.test(name));
+    const programs: Program[] = [
+      { name: 'hivemind', last: true },
+      { name: 'web' },
+      ...notifiers.map((name) => ({ name })),
+    ];
+    const supervisor = supervise(programs, {
+      clock: systemClock,
+      start: (program) => startDaemon(program.name),
+      log: (level, text) => log[level](text),
+    });
+    for (const signal of ['SIGTERM', 'SIGINT'] as const) process.on(signal, () => supervisor.stop());
+    process.on('SIGHUP', () => supervisor.signal('SIGHUP'));
+    const inOrder = await supervisor.done;
+    await flushLog(log, 500);
+    return inOrder ? 0 : 1;
+  },
+};
+
+function startDaemon(name: string): Run {
+  const notifier = /^notify-(.+)$/.exec(name)?.[1];
+  const file = notifier === undefined ? `${name}/main.ts` : 'notifiers/main.ts';
+  const child = spawn(process.execPath, [programPath(file), ...(notifier === undefined ? [] : [notifier])], {
+    env: { ...process.env, ...NOT_FOR_CHILDREN },
+    stdio: ['ignore', 'inherit', 'inherit'],
+    // A group of its own: Ctrl-C in a terminal goes to the whole group, and a daemon that is told twice ends at once.
+    detached: true,
+  });
+  return {
+    kill: (signal) => child.kill(signal),
+    ended: new Promise((resolve) => {
+      child.once('error', (error) => resolve(`could not be started: ${error.message}`));
+      child.once('exit', (code, signal) =>
+        resolve(signal ? `by ${signal}` : code === 0 ? undefined : `exit code ${code}`),
+      );
+    }),
+  };
+}

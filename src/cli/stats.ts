@@ -1,0 +1,123 @@
+import { type Command, print } from './command.ts';
+import { type Admin, TO_HIVEMIND, withAdmin } from './hivemind.ts';
+import { type ServiceLine, servicesTable } from './services.ts';
+import { duration, list, write } from './table.ts';
+
+/** What admin.get_stats tells, as far as the table shows it (spec/hivemind.md, section 1.5, and what ours adds). */
+export interface Stats {
+  uptime: number;
+  snodes: number;
+  swarms: number;
+  connections: number;
+  pending_connections: number;
+  block_height: number;
+  accounts_monitored: number;
+  subscriptions: Record<string, number>;
+  /** Only of a hivemind of ours. */
+  freshness?: { fresh_nodes: number; oldest_seconds: number; unconfirmed: number; uncovered: number; oxend: boolean };
+  since_start?: {
+    raw: number;
+    duplicates: number;
+    unique: number;
+    pushes: number;
+    unwanted: number;
+    unasked: number;
+    malformed: Record<string, number>;
+  };
+  services?: ServiceLine[];
+}
+
+const WATCH_MS = 2_000;
+/** Home and clear: as `clear` does, without a flicker. */
+const CLEAR = '\u001b[H\u001b[J';
+
+export const command: Command = {
+  summary: "Shows the hivemind's figures",
+  words: [],
+  help: '',
+  options: {
+    watch: { type: 'boolean', help: 'again every two seconds, with what happens a second; Ctrl-C ends it' },
+    json: { type: 'boolean', help: 'as JSON, with all there is' },
+    ...TO_HIVEMIND,
+  },
+  async run(given) {
+    const show = (stats: Stats, before?: Stats) =>
+      given.is('json') ? JSON.stringify(stats, null, given.is('watch') ? 0 : 2) : statsText(stats, before);
+    await withAdmin(given, async (admin) => {
+      if (given.is('watch')) return await watch(admin, (stats, before) => show(stats, before), given.is('json'));
+      print(show(await ask(admin)));
+    });
+    return 0;
+  },
+};
+
+async function ask(admin: Admin): Promise<Stats> {
+  return (await admin.ask('admin.get_stats')) as Stats;
+}
+
+async function watch(admin: Admin, show: (stats: Stats, before?: Stats) => string, plain: boolean): Promise<void> {
+  let stopped = false;
+  let wake = () => {};
+  process.once('SIGINT', () => {
+    stopped = true;
+    wake();
+  });
+  let before: Stats | undefined;
+  while (!stopped) {
+    const stats = await ask(admin);
+    const text = show(stats, before);
+    if (plain) print(text);
+    else print(process.stdout.isTTY ? `${CLEAR}${text}` : `${text}\n`);
+    before = stats;
+    await new Promise<void>((resolve) => {
+      const timer = setTimeout(resolve, WATCH_MS);
+      wake = () => {
+        clearTimeout(timer);
+        resolve();
+      };
+    });
+  }
+}
+
+/**
+ * The figures as a person reads them.
+ * @param before an earlier answer of the same hivemind, for what happened a second since then
+ */
+export function statsText(stats: Stats, before?: Stats): string {
+  const { freshness, since_start: counts, services } = stats;
+  const seconds = before === undefined ? 0 : stats.uptime - before.uptime;
+  const rate = (now: number, then: number | undefined) =>
+    seconds > 0 && then !== undefined ? ` (${((now - then) / seconds).toFixed(1)}/s)` : '';
+  const lines: [string, string][] = [
+    ['Up', `${duration(stats.uptime)}, block ${write(stats.block_height)}`],
+    [
+      'Network',
+      `${write(stats.snodes)} storage servers in ${write(stats.swarms)} swarms: ${write(stats.connections)} connected, ${write(stats.pending_connections)} being connected`,
+    ],
+  ];
+  if (freshness) {
+    lines.push([
+      'Freshness',
+      `${write(freshness.fresh_nodes)} servers fresh; stalest account ${duration(freshness.oldest_seconds)}; ${write(freshness.uncovered)} accounts uncovered`,
+    ]);
+    lines.push(['oxend', freshness.oxend ? 'answers' : 'DOES NOT ANSWER']);
+  }
+  lines.push(['Accounts', `${write(stats.accounts_monitored)}, with ${write(stats.subscriptions.total ?? 0)} devices`]);
+  if (counts) {
+    const then = before?.since_start;
+    const malformed = Object.values(counts.malformed).reduce((sum, count) => sum + count, 0);
+    lines.push(
+      [
+        'Notifications',
+        `${write(counts.raw)}${rate(counts.raw, then?.raw)}, of them copies ${write(counts.duplicates)}`,
+      ],
+      ['Messages', `${write(counts.unique)}${rate(counts.unique, then?.unique)}`],
+      ['Pushes', `${write(counts.pushes)}${rate(counts.pushes, then?.pushes)}`],
+      [
+        'Dropped',
+        `${write(counts.unwanted)} unwanted, ${write(counts.unasked)} not asked for, ${write(malformed)} malformed`,
+      ],
+    );
+  }
+  return services === undefined ? list(lines) : `${list(lines)}\n\n${servicesTable(services)}`;
+}

@@ -1,0 +1,107 @@
+import type { Clock, Timer } from '../clock.ts';
+
+/** A program to keep running. */
+export interface Program {
+  readonly name: string;
+  /** Stopped only when all that are not last have ended. */
+  readonly last?: boolean;
+}
+
+/** One run of a program. */
+export interface Run {
+  kill(signal: NodeJS.Signals): void;
+  /** How it ended, in words; exit code 0 is `undefined`. Never rejects. */
+  readonly ended: Promise<string | undefined>;
+}
+
+export interface SupervisorModules {
+  readonly clock: Clock;
+  readonly start: (program: Program) => Run;
+  readonly log: (level: 'info' | 'warn' | 'error', text: string) => void;
+}
+
+export interface Supervisor {
+  /** Passes a signal on to all that run. */
+  signal(signal: NodeJS.Signals): void;
+  /** Ends all in order: first those that are not last. Called again: no patience any more. */
+  stop(): void;
+  /** When all have ended after {@link Supervisor.stop}: whether each did so in order. */
+  readonly done: Promise<boolean>;
+}
+
+/** The wait before a restart: doubled each time, up to the second figure, and forgotten after a run as long as the third; ms. */
+const FIRST_WAIT = 500;
+const LONGEST_WAIT = 30_000;
+const GOOD_RUN = 60_000;
+
+interface Kept {
+  readonly program: Program;
+  run: Run | undefined;
+  timer: Timer | undefined;
+  wait: number;
+}
+
+/** Keeps programs running: what dies is started again, after a wait that grows while it keeps dying. */
+export function supervise(programs: readonly Program[], { clock, start, log }: SupervisorModules): Supervisor {
+  const kept = programs.map((program): Kept => ({ program, run: undefined, timer: undefined, wait: FIRST_WAIT }));
+  let stopping: 'no' | 'first' | 'last' = 'no';
+  let inOrder = true;
+  let finish = (_inOrder: boolean) => {};
+  const done = new Promise<boolean>((resolve) => (finish = resolve));
+
+  const launch = (each: Kept) => {
+    each.timer = undefined;
+    const startedAt = clock.monotonic();
+    const run = start(each.program);
+    each.run = run;
+    void run.ended.then((how) => {
+      each.run = undefined;
+      if (stopping !== 'no') {
+        if (how !== undefined) {
+          inOrder = false;
+          log('warn', `${each.program.name} did not stop in order: ${how}`);
+        }
+        advance();
+        return;
+      }
+      if (clock.monotonic() - startedAt >= GOOD_RUN) each.wait = FIRST_WAIT;
+      log(
+        'error',
+        `${each.program.name} ended by itself (${how ?? 'exit code 0'}), is started again in ${each.wait / 1000} s`,
+      );
+      each.timer = clock.setTimeout(() => launch(each), each.wait);
+      each.wait = Math.min(each.wait * 2, LONGEST_WAIT);
+    });
+  };
+
+  const running = (last: boolean) => kept.filter(({ program, run }) => run && (program.last === true) === last);
+  /** Goes on with stopping as far as it can. */
+  const advance = () => {
+    if (stopping === 'first' && running(false).length === 0) {
+      stopping = 'last';
+      for (const { run } of running(true)) run?.kill('SIGTERM');
+    }
+    if (stopping === 'last' && running(true).length === 0 && running(false).length === 0) finish(inOrder);
+  };
+
+  for (const each of kept) launch(each);
+  log('info', `started: ${programs.map(({ name }) => name).join(', ')}`);
+
+  return {
+    done,
+    signal(signal) {
+      for (const { run } of kept) run?.kill(signal);
+    },
+    stop() {
+      if (stopping !== 'no') {
+        // A daemon that is told a second time ends at once; one that is told for the first time by this ends in order, which is quick when nothing is left to do.
+        for (const { run } of kept) run?.kill('SIGTERM');
+        return;
+      }
+      stopping = 'first';
+      for (const { timer } of kept) timer?.cancel();
+      for (const { run } of running(false)) run?.kill('SIGTERM');
+      advance();
+    },
+  };
+}

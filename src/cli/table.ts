@@ -1,0 +1,39 @@
+/** A cell; numbers are written with separators and stand to the right. */
+export type Cell = string | number;
+
+/** Rows as aligned columns under their heads, for a terminal. */
+export function table(heads: readonly string[], rows: readonly (readonly Cell[])[]): string {
+  const written = rows.map((row) => row.map(write));
+  const widths = heads.map((head, column) => Math.max(head.length, ...written.map((row) => row[column]!.length)));
+  // A column is to the right if its values are numbers, heads and dashes aside.
+  const right = heads.map((_, column) => rows.some((row) => typeof row[column] === 'number'));
+  const line = (cells: readonly string[]) =>
+    cells
+      .map((cell, column) => (right[column] ? cell.padStart(widths[column]!) : cell.padEnd(widths[column]!)))
+      .join('  ')
+      .trimEnd();
+  return [line(heads), ...written.map(line)].join('\n');
+}
+
+/** Named lines, the names in a column of their own. */
+export function list(lines: readonly (readonly [name: string, text: string])[]): string {
+  const width = Math.max(...lines.map(([name]) => name.length));
+  return lines.map(([name, text]) => `${name.padEnd(width)}  ${text}`.trimEnd()).join('\n');
+}
+
+export function write(cell: Cell): string {
+  return typeof cell === 'number' ? cell.toLocaleString('en') : printable(cell);
+}
+
+/** Names and error texts come from elsewhere: nothing of them may steer the terminal. */
+function printable(text: string): string {
+  return text.replace(/\p{Cc}/gu, '?');
+}
+
+/** Seconds as a person says them. */
+export function duration(seconds: number): string {
+  if (seconds < 90) return `${Math.round(seconds)} s`;
+  if (seconds < 5400) return `${Math.round(seconds / 60)} min`;
+  if (seconds < 172_800) return `${(seconds / 3600).toFixed(1)} h`;
+  return `${Math.round(seconds / 86_400)} days`;
+}

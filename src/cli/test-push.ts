@@ -1,0 +1,42 @@
+import { stringifySorted } from '../codec/json.ts';
+import { CliError, type Command, print, UsageError } from './command.ts';
+import { TO_HIVEMIND, withAdmin } from './hivemind.ts';
+
+/** The hivemind waits 30 s for the provider, and up to 15 s for the notifier to look at the token. */
+const PATIENCE = 50_000;
+
+export const command: Command = {
+  summary: "Sends one real push through the running suite, and shows the provider's answer",
+  words: ['SERVICE', '[TOKEN]'],
+  help: [
+    'TOKEN is the device token that the app gave to the server, for example from its debug log. The push is',
+    'sealed with a key that nobody has, so the phone shows its generic notification. Nothing is stored.',
+    'Exit code 0 when the provider accepted it, else 1.',
+  ].join('\n'),
+  options: {
+    info: { type: 'string', value: 'JSON', help: 'the whole service_info, for a service that takes more than a token' },
+    ...TO_HIVEMIND,
+  },
+  async run(given) {
+    const info = serviceInfo(given.words[1], given.text('info'));
+    const request = [given.words[0]!, stringifySorted(info)];
+    const answer = (await withAdmin(given, (admin) => admin.ask('admin.test_push', request, PATIENCE))) as {
+      ok: boolean;
+      answer: string;
+    };
+    if (!answer.ok) throw new CliError(`not accepted: ${answer.answer}`);
+    print(answer.answer);
+    return 0;
+  },
+};
+
+function serviceInfo(token: string | undefined, json: string | undefined): unknown {
+  if ((token === undefined) === (json === undefined))
+    throw new UsageError('test-push needs a TOKEN or --info, one of them');
+  if (json === undefined) return { token };
+  try {
+    return JSON.parse(json);
+  } catch (error) {
+    throw new UsageError(`--info is no JSON: ${(error as Error).message}`);
+  }
+}
