@@ -36,7 +36,8 @@ try {
         ),
       ),
     );
-    if (!replies.every(([reply]) => reply?.includes('"success":true'))) throw new Error('a subscription was refused');
+    const refused = replies.find(([reply]) => !reply?.includes('"success":true'));
+    if (refused) throw new Error(`a subscription was refused: ${refused[0]}`);
     const watched = () =>
       accounts.every(({ id }) => world.network.membersFor(id).every((server) => server.watches(id, 0)));
     while (!watched()) await new Promise((resolve) => setTimeout(resolve, 20));

@@ -69,9 +69,9 @@ export async function startBench(servers: number, swarms: number): Promise<Bench
         commands: {
           validate: {
             kind: 'request',
-            handler: ({ parts, reply }) => {
-              const { token } = JSON.parse(parts[1]?.toString() ?? '') as { token: string };
-              reply('0', token);
+            handler: (message) => {
+              const { token } = JSON.parse(message.parts[1]?.toString() ?? '') as { token: string };
+              message.reply('0', token);
             },
           },
           sealed: {
