@@ -62,6 +62,9 @@ export class Member {
   /** Requests in a row without a good answer, and until when (monotonic ms) it is left alone for that. */
   failures = 0;
   notBefore = 0;
+  /** When (monotonic ms) the latest handshake was, and how many in a row came shortly after another. */
+  upAt = Number.NEGATIVE_INFINITY;
+  flaps = 0;
   /** How large the next bulk body may be: grows while answers come, shrinks when they do not. */
   limit = 0;
   lastError = '';

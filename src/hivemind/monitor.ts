@@ -33,6 +33,9 @@ const GATHER = 25;
 const URGENT_BODY = 64 * 1024;
 const MAX_URGENT_IN_FLIGHT = 8;
 const MAX_URGENT = 2000;
+/** Handshakes that follow each other within this time (ms); so many of them are answered with everything at once. */
+const FLAPPING = 60_000;
+const FREE_FLAPS = 3;
 /** How long (ms) work holds the event loop, and how much is done between two glances at the clock. */
 const SLICE = 8;
 const ADDS = 32;
@@ -103,9 +106,14 @@ export class Monitor {
 
   /** A handshake with the server is complete: it knows nothing of us, so everything is asked at once. */
   up(member: Member, link: Link): void {
+    const { clock, jitter } = this.#options;
     member.link = link;
     member.failures = 0;
-    member.notBefore = 0;
+    // A connection that breaks again and again must not make us send everything again and again.
+    member.flaps = clock.monotonic() - member.upAt < FLAPPING ? member.flaps + 1 : 0;
+    member.upAt = clock.monotonic();
+    const wait = member.flaps > FREE_FLAPS ? Math.min(60, 2 ** (member.flaps - FREE_FLAPS)) * (0.5 + jitter()) : 0;
+    member.notBefore = clock.monotonic() + wait * 1000;
     member.limit = FIRST_BODY;
     member.reset();
     this.wake(member);
@@ -160,7 +168,8 @@ export class Monitor {
 
   #hurry(member: Member, id: number): void {
     if (!member.link || this.#stopped) return;
-    const patient = member.failures > 0 || member.urgent.length >= MAX_URGENT;
+    const resting = member.notBefore > this.#options.clock.monotonic();
+    const patient = resting || member.failures > 0 || member.urgent.length >= MAX_URGENT;
     if (patient) {
       member.again = true;
       this.wake(member);

@@ -152,6 +152,49 @@ test('after each handshake everything of the swarm is asked for again at once', 
   assert.equal(servers[1]!.log.length, others, 'the other server is left alone');
 });
 
+test('a server whose connection breaks again and again is not sent everything each time', () => {
+  const { servers, clock, watch } = network({ accounts: 100, servers: 1 });
+  const [server] = servers as [FakeServer];
+  const before = server.log.length;
+  for (let i = 0; i < 200; i++) {
+    server.breakConnection(100, true);
+    clock.advance(500);
+  }
+  assert.ok(server.log.length - before < 15, `${server.log.length - before} requests`);
+  clock.advance(2 * MINUTE);
+  assert.equal(watch.summary().unconfirmed, 0);
+});
+
+test('requests are built in slices, so that nobody waits for the event loop', () => {
+  const accounts = new FakeAccounts();
+  for (let i = 0; i < 5000; i++) accounts.add();
+  const net = new FakeNetwork(accounts);
+  const { clock } = net;
+  // As if an account took a tenth of a millisecond.
+  let spent = 0;
+  const monotonic = clock.monotonic.bind(clock);
+  clock.monotonic = () => monotonic() + spent;
+  const write = accounts.writeMonitors.bind(accounts);
+  accounts.writeMonitors = (...all) => {
+    spent += 0.1;
+    return write(...all);
+  };
+  let longest = 0;
+  const setTimeout = clock.setTimeout.bind(clock);
+  clock.setTimeout = (callback, ms) =>
+    setTimeout(() => {
+      const before = spent;
+      callback();
+      longest = Math.max(longest, spent - before);
+    }, ms);
+  net.add(SWARM);
+  net.publish();
+  clock.advance(20 * SECOND);
+  assert.equal(net.watch.summary().unconfirmed, 0);
+  assert.ok(spent >= 500);
+  assert.ok(longest < 15, `${longest} ms in one piece`);
+});
+
 test('a refused signature is replaced by the next best one at once, at this server only', () => {
   for (const code of [4, 5]) {
     const { accounts, servers, clock, watch } = network({ accounts: 0, servers: 2 });
