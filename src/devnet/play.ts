@@ -10,6 +10,9 @@ const PACE = 2500;
 /** After this long a phone should have woken, and a copy too many would have come, ms. */
 const SETTLED = 1500;
 
+/** npm passes on the Ctrl-C that we have got from the terminal ourselves: what comes this soon after is no second one, ms. */
+const SAME_SIGNAL = 1000;
+
 /** So many messages are remembered. */
 const REMEMBERED = 100;
 
@@ -75,8 +78,12 @@ export async function play(modules: {
     over.abort();
   }
 
+  let lastSignal = Number.NEGATIVE_INFINITY;
   function onSignal(signal: NodeJS.Signals): void {
+    const again = clock.monotonic() - lastSignal > SAME_SIGNAL;
+    lastSignal = clock.monotonic();
     if (over.signal.aborted) {
+      if (!again) return;
       say(`\n${signal} again: ending everything at once`);
       killAll();
       process.exit(1);
