@@ -3,6 +3,7 @@
 import type { Timer } from '../clock.ts';
 import type { Address } from './address.ts';
 import { Link, type Wire } from './link.ts';
+import { LINGER } from './socket.ts';
 
 /** How long a broken connection may stay broken before it is given up, in milliseconds. */
 const LOST_TIMEOUT = 60_000;
@@ -16,8 +17,12 @@ export interface ConnectionOwner {
   hello(connection: Connection): void;
   disconnect(connection: Connection): void;
   failure(connection: Connection, reason: string): void;
-  /** The connection is closed, by whomever: its socket has to forget it. */
-  released(connection: Connection): void;
+  /**
+   * The connection is closed, by whomever: its socket has to forget it.
+   *
+   * @param linger how long what is queued for it may wait to leave, in milliseconds
+   */
+  released(connection: Connection, linger: number): void;
 }
 
 /**
@@ -135,7 +140,9 @@ export class Connection extends Link {
   #end(code: 'UNREACHABLE' | 'CLOSED', reason: string): void {
     this.#deadline?.cancel();
     this.#greeting?.cancel();
+    // What is queued for a peer that is not there would only hold the socket's end up.
+    const linger = code === 'CLOSED' && this.sendable ? LINGER : 0;
     this.shut(code, reason);
-    this.#owner.released(this);
+    this.#owner.released(this, linger);
   }
 }

@@ -10,7 +10,7 @@ import { type KeyPair, randomKeyPair, toZ85 } from './keys.ts';
 import type { Wire } from './link.ts';
 import { readMessage } from './message.ts';
 import type { Commands } from './remote.ts';
-import { MAX_MESSAGE_SIZE, NOTIFY_CONNECT_AND_DISCONNECT, openRouter, quietly, receiveAll } from './socket.ts';
+import { LINGER, MAX_MESSAGE_SIZE, NOTIFY_CONNECT_AND_DISCONNECT, openRouter, quietly, receiveAll } from './socket.ts';
 
 export { Connection } from './connection.ts';
 
@@ -92,7 +92,7 @@ export class Peers {
       hello: (connection) => this.#tell(() => this.#on.hello?.(connection)),
       disconnect: (connection) => this.#tell(() => this.#on.disconnect?.(connection)),
       failure: (connection, reason) => this.#tell(() => this.#on.failure?.(connection, reason)),
-      released: (connection) => this.#release(connection),
+      released: (connection, linger) => this.#release(connection, linger),
     };
     this.#loops = Promise.all([
       this.#watch(),
@@ -179,16 +179,18 @@ export class Peers {
     }
   }
 
-  #release(connection: Connection): void {
+  #release(connection: Connection, linger: number): void {
     this.#connections.delete(connection.id);
     const { endpoint } = connection;
     if (endpoint === undefined) return;
     this.#endpoints.delete(endpoint);
     try {
+      this.#socket.linger = linger;
       this.#socket.disconnect(endpoint);
     } catch (error) {
       this.#stray(`disconnect() failed: ${(error as Error).message}`);
     }
+    this.#socket.linger = LINGER;
   }
 
   #take(frames: Buffer[]): void {

@@ -5,6 +5,9 @@ import { Router } from 'zeromq';
 /** Bytes of the largest message taken, if not said otherwise; a larger one costs its sender the connection. */
 export const MAX_MESSAGE_SIZE = 10 * 1024 * 1024;
 
+/** How long what lies in libzmq's queues when we close is given to leave, in milliseconds. */
+export const LINGER = 1000;
+
 /** libzmq's ROUTER_NOTIFY, which zeromq.js has no name for: a ROUTER is told of peers by `[routing id, ""]`. */
 const ROUTER_NOTIFY = 97;
 export const NOTIFY_DISCONNECT = 2;
@@ -20,8 +23,7 @@ export function openRouter(maxMessageSize: number, notify: number): Router {
   const socket = new Router({
     mandatory: true,
     sendTimeout: 0,
-    // What lies in libzmq's queues when the socket is closed is given this long to leave, in milliseconds.
-    linger: 1000,
+    linger: LINGER,
     maxMessageSize,
     handshakeInterval: 10_000,
     heartbeatInterval: 15_000,
