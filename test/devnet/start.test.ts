@@ -1,0 +1,110 @@
+import assert from 'node:assert/strict';
+import { type ChildProcess, spawn } from 'node:child_process';
+import fs from 'node:fs/promises';
+import os from 'node:os';
+import path from 'node:path';
+import { after, before, test } from 'node:test';
+import { setTimeout as sleep } from 'node:timers/promises';
+
+const MAIN = path.resolve(import.meta.dirname, '../../src/devnet/main.ts');
+
+let folder: string;
+
+before(async () => {
+  folder = await fs.mkdtemp(path.join(os.tmpdir(), 'spns-world-'));
+});
+
+after(() => fs.rm(folder, { recursive: true, force: true }));
+
+/** Starts the world as `npm start` does. */
+function start(...args: string[]) {
+  const child: ChildProcess = spawn(process.execPath, [MAIN, '--folder', folder, ...args], {
+    stdio: ['ignore', 'pipe', 'pipe'],
+  });
+  let output = '';
+  const waiting: { pattern: RegExp; resolve: () => void }[] = [];
+  for (const stream of [child.stdout!, child.stderr!]) {
+    stream.setEncoding('utf8').on('data', (chunk: string) => {
+      output += chunk;
+      for (const one of waiting) if (one.pattern.test(output)) one.resolve();
+    });
+  }
+  const ended = new Promise<number | string>((resolve) => {
+    child.once('close', (code, signal) => resolve(code ?? signal!));
+  });
+  return {
+    child,
+    ended,
+    output: () => output,
+    /** Resolves when it has said that; rejects if it ends before. */
+    said: (pattern: RegExp) =>
+      Promise.race([
+        new Promise<void>((resolve) => {
+          if (pattern.test(output)) resolve();
+          else waiting.push({ pattern, resolve });
+        }),
+        ended.then((code) => {
+          throw new Error(`ended with ${code}:\n${output}`);
+        }),
+      ]),
+  };
+}
+
+/** The processes of this world: all its parts have its folder in their arguments or their environment. */
+async function processes(): Promise<string[]> {
+  const found: string[] = [];
+  for (const pid of await fs.readdir('/proc')) {
+    if (!/^\d+$/.test(pid)) continue;
+    const read = (file: string) => fs.readFile(`/proc/${pid}/${file}`, 'latin1').catch(() => '');
+    const [arguments_, environment, state] = await Promise.all([read('cmdline'), read('environ'), read('stat')]);
+    const isOurs = Number(pid) !== process.pid && (arguments_.includes(folder) || environment.includes(folder));
+    if (isOurs && !/\) Z /.test(state)) found.push(`${pid} ${arguments_.replaceAll('\0', ' ')}`);
+  }
+  return found;
+}
+
+async function untilNoneIsLeft(): Promise<void> {
+  // What was told to end a moment ago may still be in the table.
+  for (let tries = 0; tries < 200; tries++) {
+    if ((await processes()).length === 0) return;
+    await sleep(25);
+  }
+  assert.deepEqual(await processes(), []);
+}
+
+test('wakes each phone once and ends with 0, leaving no process', async () => {
+  const run = start('--once');
+  assert.equal(await run.ended, 0, run.output());
+  for (const phone of ["Ada's iPhone", "Bo's Android phone", "Bo's iPad", "Cem's Huawei phone"]) {
+    assert.match(run.output(), new RegExp(`${phone} wakes after \\d+ ms through \\w+: “`), run.output());
+  }
+  assert.match(run.output(), /5 copies came from the swarm, 4 were dropped/);
+  await untilNoneIsLeft();
+});
+
+test('runs a second time on the same data, and SIGTERM stops it all', async () => {
+  const run = start();
+  await run.said(/wakes after/);
+  run.child.kill('SIGTERM');
+  assert.equal(await run.ended, 0, run.output());
+  assert.match(run.output(), /Everything has been stopped/);
+  await untilNoneIsLeft();
+});
+
+test('a daemon that dies is told, and ends the run with 1', async () => {
+  const run = start();
+  await run.said(/wakes after/);
+  const web = (await processes()).find((one) => one.includes('src/web/main.ts'))!;
+  process.kill(Number(web.split(' ')[0]), 'SIGKILL');
+  assert.equal(await run.ended, 1, run.output());
+  assert.match(run.output(), /Failed: web died \(ended by SIGKILL\)/);
+  await untilNoneIsLeft();
+});
+
+test('when it is killed itself, the daemons end', async () => {
+  const run = start();
+  await run.said(/wakes after/);
+  run.child.kill('SIGKILL');
+  await run.ended;
+  await untilNoneIsLeft();
+});
