@@ -1,0 +1,71 @@
+import type { StatChange } from './statements.ts';
+
+/** So many counters wait at most; a notifier that makes up names must not fill the memory while the database is away. */
+const MAX_WAITING = 20_000;
+const MAX_NAME = 500;
+const MAX_TEXT = 10_000;
+
+/** Statistics that wait to be written. What is added to one counter is added up (spec/hivemind.md, section 1.4). */
+export class StatChanges {
+  #changes = new Map<string, StatChange>();
+  /** How many changes were not taken: impossible names or values, or too many waiting. */
+  dropped = 0;
+
+  get size(): number {
+    return this.#changes.size;
+  }
+
+  /** Adds an integer to a counter; a text in it counts as 0. */
+  add(service: string, name: string, by: number): void {
+    this.#put({ service, name, adds: true, value: by });
+  }
+
+  /** Puts an integer or a text in a counter's place. */
+  set(service: string, name: string, value: number | string): void {
+    this.#put({ service, name, adds: false, value });
+  }
+
+  /** Takes all changes out. */
+  take(): StatChange[] {
+    const all = [...this.#changes.values()];
+    this.#changes = new Map();
+    return all;
+  }
+
+  /** Puts changes back that could not be written, before what has come since. */
+  restore(changes: readonly StatChange[]): void {
+    const since = this.take();
+    for (const change of [...changes, ...since]) this.#put(change);
+  }
+
+  #put(change: StatChange): void {
+    const { service, name, value } = change;
+    const fits = typeof value === 'string' ? isStorable(value, MAX_TEXT) : Number.isFinite(value);
+    if (!fits || !isStorable(service, MAX_NAME) || !isStorable(name, MAX_NAME)) {
+      this.dropped++;
+      return;
+    }
+    const key = `${service}\0${name}`;
+    const before = this.#changes.get(key);
+    if (!before && this.#changes.size >= MAX_WAITING) {
+      this.dropped++;
+      return;
+    }
+    this.#changes.set(key, before ? merge(before, change) : { ...change, value: whole(value) });
+  }
+}
+
+function merge(before: StatChange, change: StatChange): StatChange {
+  if (!change.adds) return { ...change, value: whole(change.value) };
+  const base = typeof before.value === 'number' ? before.value : 0;
+  return { ...before, value: whole(base + (change.value as number)) };
+}
+
+function whole(value: number | string): number | string {
+  return typeof value === 'string' ? value : Math.trunc(value);
+}
+
+/** PostgreSQL takes no NUL in a text, and none beyond some 2,700 bytes in a key. */
+function isStorable(text: string, max: number): boolean {
+  return text.length <= max && !text.includes('\0');
+}

@@ -1,0 +1,29 @@
+/** Random numbers that come out the same for the same seed, so that a failing test can be run again. */
+export interface Random {
+  readonly seed: number;
+  /** An integer from 0 to below `below`. */
+  int(below: number): number;
+  bytes(size: number): Buffer;
+  pick<T>(list: readonly T[]): T;
+}
+
+/** mulberry32; the seed is taken from SPNS_TEST_SEED if that is set. */
+export function seededRandom(seed = Number(process.env.SPNS_TEST_SEED ?? Math.floor(Math.random() * 2 ** 32))): Random {
+  let state = seed >>> 0;
+  const next = () => {
+    state = (state + 0x6d2b79f5) | 0;
+    let t = Math.imul(state ^ (state >>> 15), 1 | state);
+    t = (t + Math.imul(t ^ (t >>> 7), 61 | t)) ^ t;
+    return (t ^ (t >>> 14)) >>> 0;
+  };
+  return {
+    seed,
+    int: (below) => Math.floor((next() / 2 ** 32) * below),
+    bytes(size) {
+      const bytes = Buffer.alloc(size);
+      for (let at = 0; at < size; at++) bytes[at] = next() & 255;
+      return bytes;
+    },
+    pick: (list) => list[Math.floor((next() / 2 ** 32) * list.length)]!,
+  };
+}
