@@ -6,6 +6,9 @@ import { parseAddress } from '../oxenmq/address.ts';
 import { connectHivemind } from './hivemind.ts';
 import { buildServer, listen } from './server.ts';
 
+/** What it takes to send the last answers when stopping, ms. */
+const LAST_WORDS = 2000;
+
 /** Builds the front-end from its parts and starts it. */
 export async function startWeb({ config, clock, registry, log: root }: Context): Promise<Daemon> {
   const log = category(root, 'web');
@@ -58,9 +61,12 @@ export async function startWeb({ config, clock, registry, log: root }: Context):
       settings = { ...settings, rateLimit: next.rateLimit, inFlightLimit: next.inFlightLimit };
       return changes;
     },
-    async stop() {
-      // What is in flight is still answered; idle connections are closed at once.
+    async stop(deadline) {
+      // Idle connections are closed at once; what is in flight has until shortly before the end for its answer, and is then told
+      // to come again.
+      const cut = clock.setTimeout(() => void hivemind.close(), Math.max(deadline - LAST_WORDS, 0));
       await server.close();
+      cut.cancel();
       await hivemind.close();
       faults.stop();
     },

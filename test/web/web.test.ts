@@ -1,0 +1,117 @@
+import assert from 'node:assert/strict';
+import { randomBytes } from 'node:crypto';
+import http from 'node:http';
+import { type TestContext, test } from 'node:test';
+import { Registry } from 'prom-client';
+import { systemClock } from '../../src/clock.ts';
+import { createLog } from '../../src/daemon/log.ts';
+import type { Context } from '../../src/daemon/run.ts';
+import { startWeb } from '../../src/web/web.ts';
+import { fakeHivemind } from './fake-hivemind.ts';
+
+/** The daemon's context, with what the front-end uses of it. */
+function contextFor(address: string, socket: string): { context: Context; lines: string[] } {
+  const lines: string[] = [];
+  const output = { write: (text: string) => lines.push(text), flush: async () => undefined, dropped: 0 };
+  const web = {
+    listen: `unix:${socket}`,
+    bodyLimit: 100_000,
+    trustProxy: false,
+    rateLimit: 5,
+    inFlightLimit: 10,
+    metricsListen: undefined,
+  };
+  const config = { web, hivemind: { listen: address }, keys: { onionreq: randomBytes(32) } };
+  const log = createLog({ level: 'trace', levels: new Map(), format: 'plain' }, 'web', {
+    output,
+    style: 'plain',
+  } as never);
+  const context = { config, clock: systemClock, registry: new Registry(), log };
+  return { context: context as unknown as Context, lines };
+}
+
+function post(socketPath: string, body: string): Promise<{ status: number; body: string }> {
+  return new Promise((resolve, reject) => {
+    const request = http.request({ socketPath, path: '/subscribe', method: 'POST', agent: false }, (response) => {
+      let text = '';
+      response.setEncoding('utf8').on('data', (chunk: string) => {
+        text += chunk;
+      });
+      response.on('end', () => resolve({ status: response.statusCode!, body: text }));
+    });
+    request.on('error', reject);
+    request.end(body);
+  });
+}
+
+async function untilReady(daemon: Awaited<ReturnType<typeof startWeb>>): Promise<void> {
+  while (!daemon.ready!().ok) await new Promise((resolve) => setTimeout(resolve, 5));
+}
+
+async function start(t: TestContext, answer: (body: string) => string | undefined) {
+  let asked = (): void => undefined;
+  const fake = await fakeHivemind(t, (_, request) => {
+    const text = answer(request.parts[0]!.toString());
+    if (text !== undefined) request.reply(text);
+    asked();
+  });
+  const socket = `${fake.folder}/web.sock`;
+  const { context, lines } = contextFor(fake.address, socket);
+  const nextAsked = () =>
+    new Promise<void>((resolve) => {
+      asked = resolve;
+    });
+  return { fake, socket, context, lines, nextAsked };
+}
+
+test('what is in flight when the front-end stops is answered: by the hivemind, or with the advice to come again', async (t) => {
+  const { fake, socket, context, nextAsked } = await start(t, () => undefined);
+  await fake.start();
+  const daemon = await startWeb(context);
+  await untilReady(daemon);
+  const arrived = nextAsked();
+  const answer = post(socket, '[{}]');
+  await arrived;
+  await daemon.stop(2_100);
+  assert.deepEqual(await answer, {
+    status: 503,
+    body: '[{"error":3,"message":"Timeout waiting for push notification backend"}]\n',
+  });
+  await assert.rejects(post(socket, '{}'));
+});
+
+test('starts before the hivemind, is ready when that is there, and logs nothing of what clients send', async (t) => {
+  const { fake, socket, context, lines } = await start(t, (body) => `{"error":5,"message":"${body.length}"}`);
+  const daemon = await startWeb(context);
+  try {
+    assert.deepEqual(daemon.ready!(), { ok: false, reasons: ['no connection to the hivemind'] });
+    assert.equal((await post(socket, 'secret-token')).status, 503);
+    await fake.start();
+    await untilReady(daemon);
+    assert.deepEqual(await post(socket, 'secret-token'), { status: 503, body: '{"error":5,"message":"12"}' });
+    assert.equal(daemon.status!(), '0 requests in flight');
+    assert.doesNotMatch(lines.join('\n'), /secret-token/);
+    assert.match(lines.join('\n'), /rate_limit has no effect/);
+  } finally {
+    await daemon.stop(5_000);
+  }
+});
+
+test('a reload takes over the limits and names them', async (t) => {
+  const { fake, socket, context } = await start(t, () => undefined);
+  await fake.start();
+  const daemon = await startWeb(context);
+  try {
+    await untilReady(daemon);
+    const web = { ...context.config.web, rateLimit: 7, inFlightLimit: 0 };
+    assert.deepEqual(await daemon.reload!({ ...context.config, web }), [
+      '[web].rate_limit is now 7',
+      '[web].in_flight_limit is now 0',
+    ]);
+    const answer = await post(socket, '{}');
+    assert.deepEqual([answer.status, JSON.parse(answer.body).error], [503, 2]);
+    assert.deepEqual(await daemon.reload!({ ...context.config, web }), []);
+  } finally {
+    await daemon.stop(5_000);
+  }
+});
