@@ -89,7 +89,7 @@ export async function startPostgres(options: { dataDir: string; fsync?: boolean 
 
 function settings(fsync: boolean): string[] {
   const list = ['listen_addresses=', 'max_connections=200', 'shared_buffers=64MB', 'log_timezone=UTC', 'timezone=UTC'];
-  if (!fsync) list.push('fsync=off', 'synchronous_commit=off', 'full_page_writes=off', 'autovacuum=off');
+  if (!fsync) list.push('fsync=off', 'full_page_writes=off', 'autovacuum=off');
   return list;
 }
 
