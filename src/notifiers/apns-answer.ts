@@ -56,8 +56,8 @@ export function readAnswer(answer: ApnsAnswer, asked: number): Outcome {
   if (reason === 'DeviceTokenNotForTopic') return refused(reason);
   if (status === 413 || (reason !== undefined && OUR_MESSAGE.has(reason))) return refused(reason ?? '413');
   if (reason === EXPIRED_TOKEN) return misconfigured(reason);
-  if (reason === 'TooManyProviderTokenUpdates') return retry(reason, TOKEN_PAUSE, true);
-  if (status === 429) return retry(reason ?? '429', DEVICE_PAUSE);
+  if (reason === 'TooManyProviderTokenUpdates') return retry(reason, TOKEN_PAUSE, 'everyone');
+  if (status === 429) return retry(reason ?? '429', DEVICE_PAUSE, 'device');
   if (reason !== undefined && OUR_CONFIGURATION.has(reason)) return misconfigured(reason);
   if (status === 403 || status === 404 || status === 405) return misconfigured(reason ?? String(status));
   if (typeof status === 'number' && status >= 500) return serverTrouble(status, reason);

@@ -63,12 +63,18 @@ export interface Delivery {
   readonly expiry: number;
 }
 
+/**
+ * Whose trouble a retry is: that of this one device; the provider's, so that nothing is sent for a while if it goes on; or the provider asks
+ * everyone to wait, and nothing at all is sent until then.
+ */
+export type Whom = 'device' | 'provider' | 'everyone';
+
 /** What became of a push at the provider. */
 export type Outcome =
   | { readonly kind: 'accepted' }
   | { readonly kind: 'gone'; readonly reason: string; readonly time: number }
   | { readonly kind: 'refused'; readonly reason: string }
-  | { readonly kind: 'retry'; readonly reason: string; readonly after?: number; readonly everyone?: boolean }
+  | { readonly kind: 'retry'; readonly reason: string; readonly after: number; readonly whom: Whom }
   | { readonly kind: 'misconfigured'; readonly reason: string };
 
 type OutcomeOf<Kind extends Outcome['kind']> = Extract<Outcome, { kind: Kind }>;
@@ -91,11 +97,11 @@ export function refused(reason: string): OutcomeOf<'refused'> {
 
 /**
  * A passing trouble: the push is tried again.
- * @param after milliseconds that the provider asked to wait; without it the common policy alone decides
- * @param everyone true if the provider means all pushes, not this one: all wait
+ * @param after milliseconds to wait at least, for what the provider asked; the common policy adds to it
+ * @param whom whose trouble it is
  */
-export function retry(reason: string, after?: number, everyone?: boolean): OutcomeOf<'retry'> {
-  return { kind: 'retry', reason, ...(after === undefined ? {} : { after }), ...(everyone ? { everyone } : {}) };
+export function retry(reason: string, after = 0, whom: Whom = 'provider'): OutcomeOf<'retry'> {
+  return { kind: 'retry', reason, after, whom };
 }
 
 /** The provider does not accept us: the operator is told, the device is kept, and the push is tried again. */

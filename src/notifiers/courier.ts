@@ -249,10 +249,10 @@ export class Courier {
       this.#end(entry, outcome);
       return;
     }
-    const after = (outcome.kind === 'retry' && outcome.after) || 0;
-    if (outcome.kind === 'retry' && outcome.everyone) this.#pauseFor(after, outcome.reason);
-    // A wait that the provider asked of one push says nothing of the others.
-    else if (after === 0 && ++this.#trouble >= TROUBLE && !this.#pause) this.#pauseFor(0, outcome.reason);
+    const after = outcome.kind === 'retry' ? outcome.after : 0;
+    const whom = outcome.kind === 'retry' ? outcome.whom : 'provider';
+    if (whom === 'everyone') this.#pauseFor(after, outcome.reason);
+    else if (whom === 'provider' && ++this.#trouble >= TROUBLE && !this.#pause) this.#pauseFor(0, outcome.reason);
     this.#again(entry, after);
   }
 

@@ -104,7 +104,9 @@ test('a push that waits for another attempt holds up no other device', async () 
       const { id } = first!;
       attempts.push(id);
       return [
-        id === 'slow' && attempts.filter((other) => other === 'slow').length < 3 ? retry('503', 10_000) : accepted,
+        id === 'slow' && attempts.filter((other) => other === 'slow').length < 3
+          ? retry('429', 10_000, 'device')
+          : accepted,
       ];
     },
     { concurrency: 1 },
@@ -169,7 +171,7 @@ test('expired pushes are not sent, neither at first nor again', async () => {
 });
 
 test('pushes beyond the limit of those that wait for another attempt are given up', async () => {
-  const { clock, courier, ends } = setUp(async () => [retry('this device only', 1_000)], { maxRetrying: 2 });
+  const { clock, courier, ends } = setUp(async () => [retry('429', 1_000, 'device')], { maxRetrying: 2 });
   for (const id of ['a', 'b', 'c']) courier.add(push(id));
   await clock.advance(0);
   assert.deepEqual(ends, ['c given-up too-many-retries']);
@@ -214,7 +216,7 @@ test('a wait that is meant for everyone stops everyone for that time', async () 
   const { clock, courier, ends } = setUp(
     async () => {
       sent.push(clock.monotonic());
-      return [sent.length === 1 ? retry('quota', 60_000, true) : accepted];
+      return [sent.length === 1 ? retry('quota', 60_000, 'everyone') : accepted];
     },
     { concurrency: 1 },
   );
@@ -299,8 +301,8 @@ test('random outcomes: every push ends exactly once, and nothing is left', async
       accepted,
       accepted,
       retry('503'),
-      retry('429', 5_000),
-      retry('quota', 9_000, true),
+      retry('429', 5_000, 'device'),
+      retry('quota', 9_000, 'everyone'),
       gone('x', 1),
       refused('y'),
       misconfigured('z'),

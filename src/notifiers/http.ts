@@ -1,0 +1,62 @@
+import type { IncomingHttpHeaders } from 'node:http';
+import { type Agent, request } from 'node:https';
+
+/** A provider's answer, whole. */
+export interface Reply {
+  readonly status: number;
+  readonly headers: IncomingHttpHeaders;
+  readonly text: string;
+}
+
+export interface PostOptions {
+  readonly agent: Agent;
+  readonly headers: Readonly<Record<string, string>>;
+  readonly body: string;
+  /** Milliseconds until the answer must be there. */
+  readonly timeout: number;
+}
+
+/** A provider's answers are short; one that is not is none. Characters. */
+const LONGEST_REPLY = 65_536;
+
+/** Sends a POST over the agent's kept-alive connections. Rejects with an Error if no whole answer comes in time. */
+export function post(url: string, { agent, headers, body, timeout }: PostOptions): Promise<Reply> {
+  return new Promise((resolve, reject) => {
+    const signal = AbortSignal.timeout(timeout);
+    const length = { 'content-length': String(Buffer.byteLength(body)) };
+    const outgoing = request(url, { method: 'POST', agent, headers: { ...headers, ...length }, signal }, (incoming) => {
+      let text = '';
+      incoming.setEncoding('utf8');
+      incoming.on('data', (chunk: string) => {
+        text += chunk;
+        if (text.length > LONGEST_REPLY) incoming.destroy(new Error('the answer is too long'));
+      });
+      incoming.on('end', () => {
+        if (incoming.complete) resolve({ status: incoming.statusCode ?? 0, headers: incoming.headers, text });
+        else reject(new Error('the answer is cut off'));
+      });
+      incoming.on('error', reject);
+    });
+    outgoing.on('error', (error) => reject(signal.aborted ? new Error('no answer in time', { cause: error }) : error));
+    outgoing.end(body);
+  });
+}
+
+/** A word for why a request failed: the same each time, and without addresses. */
+export function trouble(error: unknown): string {
+  const { code, message } = error as NodeJS.ErrnoException;
+  if (message === 'no answer in time') return message;
+  return `connection trouble${typeof code === 'string' ? ` (${code})` : ''}`;
+}
+
+/** @returns what the JSON text stands for if it is an object, else undefined */
+export function jsonObject(text: string): Record<string, unknown> | undefined {
+  try {
+    const value: unknown = JSON.parse(text);
+    return typeof value === 'object' && value !== null && !Array.isArray(value)
+      ? (value as Record<string, unknown>)
+      : undefined;
+  } catch {
+    return undefined;
+  }
+}

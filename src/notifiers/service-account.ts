@@ -1,0 +1,67 @@
+import { createPrivateKey, type KeyObject, sign } from 'node:crypto';
+import { readFileSync } from 'node:fs';
+
+/** What a Google service-account file says. */
+export interface ServiceAccount {
+  readonly projectId: string;
+  readonly email: string;
+  readonly key: KeyObject;
+  readonly keyId: string | undefined;
+  /** Where access tokens are had. */
+  readonly tokenUri: string;
+}
+
+const SCOPE = 'https://www.googleapis.com/auth/firebase.messaging';
+/** Seconds that the signed request for a token is good; Google allows an hour. */
+const ASSERTION_LIFETIME = 3_600;
+
+/** Reads the JSON file that the Firebase console gives for a service account. Throws an Error with a sentence. */
+export function readServiceAccount(path: string): ServiceAccount {
+  let json: Record<string, unknown>;
+  try {
+    json = JSON.parse(readFileSync(path, 'utf8'));
+  } catch (error) {
+    const code = (error as NodeJS.ErrnoException).code;
+    if (code === 'ENOENT') throw new Error('is not there: correct the path', { cause: error });
+    if (code === 'EACCES') throw new Error('may not be read by this user: give it the right owner', { cause: error });
+    throw new Error('is no JSON file: it must be the service-account file from the Firebase console', { cause: error });
+  }
+  const field = (name: string): string => {
+    const value = json?.[name];
+    if (typeof value === 'string' && value !== '') return value;
+    throw new Error(`has no ${name}: it must be the service-account file from the Firebase console`);
+  };
+  let key: KeyObject;
+  try {
+    key = createPrivateKey(field('private_key'));
+  } catch (error) {
+    if (error instanceof Error && error.message.startsWith('has no')) throw error;
+    throw new Error('has a private_key that cannot be read: get a new file from the Firebase console', {
+      cause: error,
+    });
+  }
+  if (key.asymmetricKeyType !== 'rsa') throw new Error('has a private_key that is no RSA key: get a new file');
+  const tokenUri = field('token_uri');
+  if (!URL.canParse(tokenUri) || !tokenUri.startsWith('https://'))
+    throw new Error('has a token_uri that is no https:// address');
+  const projectId = field('project_id');
+  if (!/^[\w:.-]+$/.test(projectId)) throw new Error('has a project_id that cannot be one');
+  const keyId = typeof json.private_key_id === 'string' ? json.private_key_id : undefined;
+  return { projectId, email: field('client_email'), key, keyId, tokenUri };
+}
+
+/**
+ * The form that asks Google for an access token (RFC 7523, section 2.1).
+ * @param now Unix milliseconds
+ */
+export function tokenRequest({ email, key, keyId, tokenUri }: ServiceAccount, now: number): string {
+  const issued = Math.floor(now / 1000);
+  const part = (value: object) => Buffer.from(JSON.stringify(value)).toString('base64url');
+  const header = part({ alg: 'RS256', typ: 'JWT', kid: keyId });
+  const claims = part({ iss: email, scope: SCOPE, aud: tokenUri, iat: issued, exp: issued + ASSERTION_LIFETIME });
+  const signature = sign('sha256', Buffer.from(`${header}.${claims}`), key).toString('base64url');
+  return new URLSearchParams({
+    grant_type: 'urn:ietf:params:oauth:grant-type:jwt-bearer',
+    assertion: `${header}.${claims}.${signature}`,
+  }).toString();
+}
