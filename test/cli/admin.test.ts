@@ -1,0 +1,250 @@
+import assert from 'node:assert/strict';
+import { writeFile } from 'node:fs/promises';
+import { join } from 'node:path';
+import { test } from 'node:test';
+import { systemClock } from '../../src/clock.ts';
+import { stringifySorted } from '../../src/codec/json.ts';
+import { keyPairFromSecret, randomKeyPair } from '../../src/oxenmq/keys.ts';
+import { Listener } from '../../src/oxenmq/listener.ts';
+import type { Access, Commands } from '../../src/oxenmq/remote.ts';
+import { folder, type Result, spns, startSpns } from './spns.ts';
+
+const SERVICE = {
+  service: 'apns',
+  notifiers: 2,
+  subscriptions: 61_000,
+  queued: 1_200,
+  queued_bytes: 840_000,
+  in_flight: 40,
+  oldest_seconds: 75,
+  handed: 9_000,
+  accepted: 8_900,
+  refused: 3,
+  redelivered: 1,
+  dropped: { overflow: 5, expired: 2 },
+  gone: 17,
+  breaker_open: true,
+};
+const NODE = {
+  address: 'tcp://198.51.100.1:22020',
+  key: '0123456789ab',
+  swarm: 'ff',
+  state: 'up',
+  connected_since: Math.floor(Date.now() / 1000) - 7_200,
+  accounts: 500,
+  confirmed: 500,
+  unconfirmed: 0,
+  refused: 0,
+  oldest_seconds: 600,
+  in_flight: 0,
+  failures: 0,
+  last_error: '',
+};
+const NODES = [
+  { ...NODE },
+  { ...NODE, address: 'tcp://198.51.100.2:22020', oldest_seconds: 1_200 },
+  {
+    ...NODE,
+    address: 'tcp://198.51.100.3:22020',
+    state: 'cooldown',
+    connected_since: null,
+    confirmed: 0,
+    unconfirmed: 500,
+    failures: 4,
+    last_error: 'no \u001b[31mHELLO',
+  },
+];
+const STATS = {
+  accounts_monitored: 80_000,
+  block_hash: 'aa',
+  block_height: 1_234_567,
+  connections: 1_998,
+  pending_connections: 2,
+  snodes: 2_000,
+  subscriptions: { apns: 61_000, total: 61_000 },
+  swarms: 280,
+  uptime: 7_200,
+  freshness: { fresh_nodes: 1_995, oldest_seconds: 3_000, unconfirmed: 10, uncovered: 0, oxend: true },
+  since_start: {
+    raw: 5_000,
+    duplicates: 4_000,
+    unique: 1_000,
+    pushes: 1_100,
+    unwanted: 3,
+    unasked: 2,
+    malformed: { malformed: 1 },
+  },
+  services: [SERVICE],
+};
+
+/** Something that answers as a hivemind does, and a configuration that leads to it. */
+async function hivemind(
+  t: { after(fn: () => Promise<void>): void },
+  answers: Record<string, (parts: string[]) => unknown> = {},
+  access: Access = 'admin',
+): Promise<string> {
+  const dir = await folder(t);
+  const given: Record<string, (parts: string[]) => unknown> = {
+    get_stats: () => STATS,
+    get_nodes: () => NODES,
+    get_services: () => [SERVICE],
+    ...answers,
+  };
+  const commands: Commands = {
+    admin: {
+      access: 'admin',
+      commands: Object.fromEntries(
+        Object.entries(given).map(([name, answer]) => [
+          name,
+          {
+            kind: 'request' as const,
+            handler: (message) => message.reply(stringifySorted(answer(message.parts.map(String)))),
+          },
+        ]),
+      ),
+    },
+  };
+  const listener = new Listener({ clock: systemClock, address: `ipc://${dir}/h.sock`, access, commands });
+  await listener.bind();
+  t.after(() => listener.close());
+  await writeFile(join(dir, 'spns.ini'), '[hivemind]\nlisten = ipc://./h.sock\n');
+  return dir;
+}
+
+function succeeded({ code, out, err }: Result): string {
+  assert.equal(code, 0, err);
+  assert.equal(err, '');
+  return out;
+}
+
+test('stats shows the figures, and --json all of them', async (t) => {
+  const dir = await hivemind(t);
+  const text = succeeded(await spns(['stats'], dir));
+  assert.match(text, /^Up +2\.0 h, block 1,234,567$/m);
+  assert.match(text, /^Network +2,000 storage servers in 280 swarms: 1,998 connected, 2 being connected$/m);
+  assert.match(text, /^Freshness +1,995 servers fresh; stalest account 50 min; 0 accounts uncovered$/m);
+  assert.match(text, /^Notifications +5,000, of them copies 4,000$/m);
+  assert.match(text, /^Dropped +3 unwanted, 2 not asked for, 1 malformed$/m);
+  assert.match(text, /^apns +2 /m);
+  assert.deepEqual(JSON.parse(succeeded(await spns(['stats', '--json'], dir))), STATS);
+});
+
+test('stats works with a hivemind of the original kind, which tells less', async (t) => {
+  const { freshness: _, since_start: __, services: ___, ...original } = STATS;
+  const dir = await hivemind(t, { get_stats: () => original });
+  const text = succeeded(await spns(['stats'], dir));
+  assert.match(text, /^Accounts +80,000, with 61,000 devices$/m);
+});
+
+test('stats --watch asks again and again, with what happens a second, until Ctrl-C', async (t) => {
+  let asked = 0;
+  const dir = await hivemind(t, {
+    get_stats: () => {
+      asked++;
+      return { ...STATS, uptime: 100 + 2 * asked, since_start: { ...STATS.since_start, raw: 1_000 + 50 * asked } };
+    },
+  });
+  const child = startSpns(['stats', '--watch'], dir);
+  let out = '';
+  child.stdout!.setEncoding('utf8');
+  for await (const text of child.stdout!) {
+    out += text;
+    if (!child.killed && out.includes('/s)')) child.kill('SIGINT');
+  }
+  assert.match(out, /Notifications +1,100 \(25\.0\/s\)/);
+  // No terminal: nothing that clears a screen.
+  assert.ok(!out.includes('\u001b'));
+  assert.equal(child.exitCode ?? (await new Promise((resolve) => child.once('exit', resolve))), 0);
+});
+
+test('services shows queues, answers and the breaker', async (t) => {
+  const dir = await hivemind(t);
+  const [heads, row] = succeeded(await spns(['services'], dir)).split('\n');
+  assert.match(
+    heads!,
+    /^service +notifiers +devices +queued +in flight +oldest +accepted +refused +redelivered +gone +dropped +removal$/,
+  );
+  assert.match(row!, /^apns +2 +61,000 +1,200 +40 +75 s +8,900 +3 +1 +17 +7 +stopped$/);
+  assert.deepEqual(JSON.parse(succeeded(await spns(['services', '--json'], dir))), [SERVICE]);
+  const none = await hivemind(t, { get_services: () => [] });
+  assert.match(succeeded(await spns(['services'], none)), /No service yet/);
+});
+
+test('nodes puts those that need a look first, and what they say cannot steer the terminal', async (t) => {
+  const dir = await hivemind(t);
+  const lines = succeeded(await spns(['nodes'], dir)).split('\n');
+  assert.match(lines[1]!, /^tcp:\/\/198\.51\.100\.3:22020 +ff +cooldown +- +0\/500 +0 +10 min +4 +no \?\[31mHELLO$/);
+  assert.match(lines[2]!, /100\.2:22020 +ff +up +2\.0 h +500\/500 +0 +20 min/);
+  assert.match(lines[3]!, /100\.1:22020/);
+  assert.equal(lines.at(-2), '3 storage servers, 1 need a look');
+
+  const bad = await spns(['nodes', '--bad', '--json'], dir);
+  assert.equal(bad.code, 1);
+  assert.deepEqual(JSON.parse(bad.out), [NODES[2]]);
+});
+
+test("test-push passes the token on and tells the provider's answer", async (t) => {
+  const token = 'ab'.repeat(32);
+  const asked: string[][] = [];
+  const dir = await hivemind(t, {
+    test_push: (parts) => {
+      asked.push(parts);
+      return parts[1]!.includes(token) ? { ok: true, answer: 'accepted' } : { ok: false, answer: 'Invalid token' };
+    },
+  });
+  const good = await spns(['test-push', 'apns', token], dir);
+  assert.equal(succeeded(good), 'accepted\n');
+  assert.deepEqual(asked[0], ['apns', `{"token":"${token}"}`]);
+
+  const bad = await spns(['test-push', 'mine', '--info', '{"id": [1]}'], dir);
+  assert.equal(bad.code, 1);
+  assert.equal(bad.err, 'spns: not accepted: Invalid token\n');
+  assert.deepEqual(asked[1], ['mine', '{"id":[1]}']);
+});
+
+test('without a hivemind it says what to look at', async (t) => {
+  const dir = await folder(t, { 'spns.ini': '[hivemind]\nlisten = ipc://./h.sock\n' });
+  const { code, err } = await spns(['stats'], dir);
+  assert.equal(code, 1);
+  assert.match(
+    err,
+    /^spns: no hivemind answers: its socket \.\/h\.sock is not there\. Is it running \(systemctl status spns-hivemind\)/,
+  );
+});
+
+test('an old hivemind, or a socket without the right, is told as what it is', async (t) => {
+  const dir = await hivemind(t, {}, 'none');
+  const { code, err } = await spns(['stats'], dir);
+  assert.equal(code, 1);
+  assert.match(err, /refuses admin\.get_stats: that socket is not an admin's/);
+  const old = await spns(['test-push', 'apns', 'x'], await hivemind(t));
+  assert.match(old.err, /does not know admin\.test_push/);
+});
+
+test('from afar: --connect and --key, and a key that is not admitted', async (t) => {
+  const secret = Buffer.alloc(32, 9);
+  const dir = await folder(t, { 'my.key': `${secret.toString('hex')}\n`, 'other.key': `${'08'.repeat(32)}\n` });
+  const server = randomKeyPair();
+  const admin = keyPairFromSecret(secret).publicKey;
+  const listener = new Listener({
+    clock: systemClock,
+    address: 'tcp://127.0.0.1:*',
+    access: 'admin',
+    keys: server,
+    allow: (key) => admin.equals(key),
+    commands: {
+      admin: {
+        access: 'admin',
+        commands: { get_stats: { kind: 'request', handler: (message) => message.reply(stringifySorted(STATS)) } },
+      },
+    },
+  });
+  await listener.bind();
+  t.after(() => listener.close());
+  const address = `${listener.endpoint.replace('tcp:', 'curve:')}/${server.publicKey.toString('hex')}`;
+  assert.match(succeeded(await spns(['stats', '--connect', address, '--key', 'my.key'], dir)), /1,998 connected/);
+  const refused = await spns(['stats', '--connect', address, '--key', 'other.key'], dir);
+  assert.equal(refused.code, 1);
+  assert.match(refused.err, /no hivemind answers: .*listen_curve_admin/);
+  assert.match((await spns(['stats', '--connect', 'nowhere'], dir)).err, /nowhere is no address/);
+});

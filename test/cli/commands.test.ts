@@ -1,0 +1,79 @@
+import assert from 'node:assert/strict';
+import { execFileSync } from 'node:child_process';
+import { readFileSync, statSync, symlinkSync } from 'node:fs';
+import { join } from 'node:path';
+import { test } from 'node:test';
+import { keyPairFromSecret } from '../../src/oxenmq/keys.ts';
+import { folder, spns } from './spns.ts';
+
+test('without a command it lists them, with --help it tells of each', async (t) => {
+  const dir = await folder(t);
+  const { code, out } = await spns([], dir);
+  assert.equal(code, 2);
+  const names = [...out.matchAll(/^ {2}([a-z-]+) {2}/gm)].map((match) => match[1]!);
+  assert.deepEqual(names, ['keygen', 'check-config', 'migrate', 'run', 'stats', 'services', 'nodes', 'test-push']);
+  assert.equal((await spns(['--help'], dir)).code, 0);
+  const helps = await Promise.all(names.map((name) => spns([name, '--help'], dir)));
+  for (const [index, help] of helps.entries()) {
+    assert.equal(help.code, 0);
+    assert.ok(help.out.startsWith(`spns ${names[index]}`), help.out);
+    assert.match(help.out, /--help/);
+  }
+});
+
+test('--version tells the version of the package', async (t) => {
+  const { version } = JSON.parse(readFileSync(join(import.meta.dirname, '../../package.json'), 'utf8'));
+  assert.equal((await spns(['--version'], await folder(t))).out.trim(), version);
+});
+
+test('a command line that makes no sense is said in a sentence, exit code 2', async (t) => {
+  const dir = await folder(t);
+  const cases: [string[], RegExp][] = [
+    [['stat'], /no command "stat": did you mean stats\?/],
+    [['constructor'], /no command "constructor"/],
+    [['stats', '--wach'], /Unknown option '--wach'\nusage: spns stats/],
+    [['stats', 'now'], /does not know what to do with "now"/],
+    [['keygen'], /keygen needs FILE/],
+    [['test-push', 'apns'], /needs a TOKEN or --info/],
+    [['test-push', 'apns', '--info', '{'], /--info is no JSON/],
+  ];
+  const results = await Promise.all(cases.map(([args]) => spns(args, dir)));
+  for (const [index, { code, err }] of results.entries()) {
+    assert.equal(code, 2, err);
+    assert.match(err, cases[index]![1]);
+    assert.doesNotMatch(err, /\n {4}at /, 'a stack');
+  }
+});
+
+test('keygen writes a key for its owner alone, prints the public one, and never overwrites', async (t) => {
+  const dir = await folder(t);
+  const first = await spns(['keygen', 'hive.key'], dir);
+  assert.equal(first.code, 0, first.err);
+  const file = join(dir, 'hive.key');
+  assert.equal(statSync(file).mode & 0o777, 0o600);
+  const text = readFileSync(file, 'utf8');
+  assert.match(text, /^[0-9a-f]{64}\n$/);
+  assert.equal(first.out.trim(), keyPairFromSecret(Buffer.from(text.trim(), 'hex')).publicKey.toString('hex'));
+
+  const again = await spns(['keygen', 'hive.key'], dir);
+  assert.equal(again.code, 1);
+  assert.match(again.err, /is already there and is not overwritten/);
+  assert.equal(readFileSync(file, 'utf8'), text);
+  assert.match((await spns(['keygen', 'no/such/folder.key'], dir)).err, /no such file or directory/);
+});
+
+test('the wrapper runs it by the Node of the checkout, from anywhere and through a link', async (t) => {
+  const dir = await folder(t);
+  const link = join(dir, 'spns');
+  symlinkSync(join(import.meta.dirname, '../../src/cli/spns'), link);
+  // No Node in the search path at all.
+  const env = { PATH: '/usr/bin:/bin' };
+  assert.match(execFileSync(link, ['--version'], { cwd: dir, env, encoding: 'utf8' }), /^\d+\.\d+\.\d+/);
+});
+
+test('without a configuration it says where it looked', async (t) => {
+  const dir = await folder(t);
+  const { code, err } = await spns(['stats', '--config', 'mine.ini'], dir);
+  assert.equal(code, 1);
+  assert.match(err, /mine\.ini is not there/);
+});

@@ -1,0 +1,128 @@
+import assert from 'node:assert/strict';
+import { test } from 'node:test';
+import { type Program, type Run, type Supervisor, supervise } from '../../src/cli/supervisor.ts';
+import { FakeClock } from '../support/fake-clock.ts';
+
+interface FakeRun {
+  name: string;
+  signals: string[];
+  end(how?: string): void;
+}
+
+function stage(programs: Program[] = [{ name: 'hivemind', last: true }, { name: 'web' }, { name: 'notify-apns' }]) {
+  const clock = new FakeClock();
+  const runs: FakeRun[] = [];
+  const said: string[] = [];
+  const start = ({ name }: Program): Run => {
+    const signals: string[] = [];
+    let end = (_how?: string) => {};
+    const ended = new Promise<string | undefined>((resolve) => (end = resolve));
+    runs.push({ name, signals, end: (how) => end(how) });
+    return { kill: (signal) => signals.push(signal), ended };
+  };
+  const supervisor: Supervisor = supervise(programs, {
+    clock,
+    start,
+    log: (level, text) => said.push(`${level} ${text}`),
+  });
+  const last = (name: string) => runs.findLast((run) => run.name === name)!;
+  return { clock, runs, said, supervisor, last };
+}
+
+test('what dies is started again, after a wait that grows while it keeps dying', async () => {
+  const { clock, runs, said, last } = stage();
+  assert.deepEqual(
+    runs.map(({ name }) => name),
+    ['hivemind', 'web', 'notify-apns'],
+  );
+  const waits: number[] = [];
+  for (let times = 0; times < 9; times++) {
+    last('web').end('exit code 1');
+    await clock.advance(0);
+    const before = runs.length;
+    let waited = 0;
+    while (runs.length === before) {
+      await clock.advance(100);
+      waited += 100;
+    }
+    waits.push(waited);
+  }
+  assert.deepEqual(waits, [500, 1000, 2000, 4000, 8000, 16_000, 30_000, 30_000, 30_000]);
+  assert.equal(said[1], 'error web ended by itself (exit code 1), is started again in 0.5 s');
+  assert.equal(runs.filter(({ name }) => name !== 'web').length, 2);
+});
+
+test('a good run makes the earlier failures forgotten; an exit with 0 is none', async () => {
+  const { clock, runs, last } = stage();
+  last('web').end('exit code 1');
+  await clock.advance(0);
+  await clock.advance(500);
+  last('web').end('exit code 1');
+  await clock.advance(0);
+  await clock.advance(1000);
+  assert.equal(runs.length, 5);
+  await clock.advance(60_000);
+  last('web').end();
+  await clock.advance(0);
+  await clock.advance(499);
+  assert.equal(runs.length, 5);
+  await clock.advance(1);
+  assert.equal(runs.length, 6);
+});
+
+test('told to stop, it ends the hivemind last, so that the others can hand over to it', async () => {
+  const { clock, supervisor, last } = stage();
+  supervisor.stop();
+  assert.deepEqual(last('web').signals, ['SIGTERM']);
+  assert.deepEqual(last('notify-apns').signals, ['SIGTERM']);
+  assert.deepEqual(last('hivemind').signals, []);
+  last('web').end();
+  await clock.advance(0);
+  assert.deepEqual(last('hivemind').signals, []);
+  last('notify-apns').end();
+  await clock.advance(0);
+  assert.deepEqual(last('hivemind').signals, ['SIGTERM']);
+  last('hivemind').end();
+  assert.equal(await supervisor.done, true);
+  assert.equal(clock.pending, 0);
+});
+
+test('what waits for its restart is not started any more when all is to stop', async () => {
+  const { clock, runs, supervisor, last } = stage();
+  last('hivemind').end('by SIGKILL');
+  last('web').end('by SIGKILL');
+  await clock.advance(0);
+  supervisor.stop();
+  assert.equal(clock.pending, 0);
+  last('notify-apns').end();
+  assert.equal(await supervisor.done, true);
+  assert.equal(runs.length, 3);
+});
+
+test('one that did not stop in order is told, and makes the whole not in order', async () => {
+  const { supervisor, said, last } = stage();
+  supervisor.stop();
+  last('web').end('exit code 1');
+  last('notify-apns').end();
+  last('hivemind').end();
+  assert.equal(await supervisor.done, false);
+  assert.ok(said.includes('warn web did not stop in order: exit code 1'));
+});
+
+test('told twice, it passes the haste on to all', async () => {
+  const { supervisor, last } = stage();
+  supervisor.stop();
+  supervisor.stop();
+  assert.deepEqual(last('web').signals, ['SIGTERM', 'SIGTERM']);
+  assert.deepEqual(last('hivemind').signals, ['SIGTERM']);
+});
+
+test('SIGHUP goes to all that run', async () => {
+  const { clock, supervisor, last } = stage();
+  last('web').end('exit code 1');
+  await clock.advance(0);
+  supervisor.signal('SIGHUP');
+  assert.deepEqual(last('hivemind').signals, ['SIGHUP']);
+  assert.deepEqual(last('notify-apns').signals, ['SIGHUP']);
+  assert.deepEqual(last('web').signals, []);
+});
