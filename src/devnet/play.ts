@@ -1,8 +1,9 @@
 import type { Clock, Timer } from '../clock.ts';
 import type { Random } from './account.ts';
 import type { Child } from './children.ts';
+import type { Person } from './people.ts';
 import type { Phone, Woken } from './phone.ts';
-import { type Letter, type Person, startWorld, type World } from './world.ts';
+import { type Letter, startWorld, type World } from './world.ts';
 
 /** Somebody writes this often, ms. */
 const PACE = 2500;

@@ -5,11 +5,12 @@ import path from 'node:path';
 import { setTimeout as sleep } from 'node:timers/promises';
 import type { Clock } from '../clock.ts';
 import { x25519Public } from '../session/sodium.ts';
-import { type Account, groupAccount, groupMember, type Random, sessionAccount } from './account.ts';
-import { type Carrier, startCarriers } from './carriers.ts';
+import type { Account, Random } from './account.ts';
+import { startCarriers } from './carriers.ts';
 import { type Child, createChildren } from './children.ts';
 import { type Network, startNetwork } from './network.ts';
-import { createPhone, type FrontEnd, type Phone, type Woken } from './phone.ts';
+import { farewell, makePeople, namespaceOf, type Person, subscribe, untilWatched } from './people.ts';
+import type { FrontEnd, Phone, Woken } from './phone.ts';
 import { startPostgres } from './postgres.ts';
 import { health, openPort } from './reach.ts';
 import { formatIni, keyFile } from './settings.ts';
@@ -24,14 +25,6 @@ export interface World {
   readonly frontEnd: FrontEnd;
   /** Stores a message for an account in the network. */
   write(account: Account, text: string): Letter;
-}
-
-/** Somebody to write to, or a group. */
-export interface Person {
-  readonly name: string;
-  readonly account: Account;
-  /** The phones that must wake. */
-  readonly phones: readonly Phone[];
 }
 
 /** A message on its way. */
@@ -66,10 +59,6 @@ const PATIENCE = 45_000;
 
 /** How long the phones may take to unsubscribe at the end, ms. */
 const FAREWELL = 2000;
-
-/** Namespaces in which somebody writes to a person, and to a group. */
-const PERSON_NAMESPACE = 0;
-const GROUP_NAMESPACE = 11;
 
 /** How long the storage servers keep a message, ms. */
 const MESSAGE_LIFETIME = 14 * 86_400_000;
@@ -223,73 +212,6 @@ export async function startWorld(modules: {
       return { hash: digest, copies };
     },
   };
-}
-
-function namespaceOf(account: Account): number {
-  return account.id[0] === 5 ? PERSON_NAMESPACE : GROUP_NAMESPACE;
-}
-
-/** A session account, an account with two devices, and a group account through a subaccount. */
-function makePeople(modules: {
-  carriers: readonly Carrier[];
-  devices: Map<string, Phone>;
-  random: Random;
-  now: () => number;
-}): Person[] {
-  const { carriers, devices, random, now } = modules;
-  const phone = (name: string, service: string, account: Account): Phone => {
-    const carrier = carriers.find((one) => one.service === service)!;
-    const token = carrier.token(random);
-    const platform = service.startsWith('apns') ? 'ios' : 'android';
-    const made = createPhone({ name, platform, service, serviceInfo: { token }, accounts: [account], random, now });
-    devices.set(`${service} ${token}`, made);
-    return made;
-  };
-  const ada = sessionAccount(random);
-  const bo = sessionAccount(random);
-  const member = groupMember(groupAccount(random), random);
-  return [
-    { name: 'Ada', account: ada, phones: [phone("Ada's iPhone", 'apns', ada)] },
-    {
-      name: 'Bo',
-      account: bo,
-      phones: [phone("Bo's Android phone", 'firebase', bo), phone("Bo's iPad", 'apns', bo)],
-    },
-    { name: 'the hiking group', account: member, phones: [phone("Cem's Huawei phone", 'huawei', member)] },
-  ];
-}
-
-async function subscribe(phone: Phone, frontEnd: FrontEnd, signal: AbortSignal): Promise<void> {
-  const deadline = performance.now() + PATIENCE;
-  for (;;) {
-    const reply = await phone.subscribe(frontEnd);
-    const elements = Array.isArray(reply.body) ? reply.body : [reply.body];
-    if (reply.code === 200 && elements.every((element) => element?.success === true)) return;
-    // As the apps do: what is said to be passing is tried again.
-    if (reply.code !== 503 || performance.now() > deadline) {
-      throw new Error(`${phone.name} could not subscribe: ${reply.code} ${JSON.stringify(reply.body)}`);
-    }
-    await sleep(500, undefined, { signal });
-  }
-}
-
-/** Whether it succeeds does not matter: something may have died. */
-async function farewell(phones: readonly Phone[], frontEnd: FrontEnd): Promise<void> {
-  await Promise.allSettled(phones.map((phone) => phone.unsubscribe(frontEnd)));
-}
-
-async function untilWatched(network: Network, name: string, account: Account, signal: AbortSignal): Promise<void> {
-  const deadline = performance.now() + PATIENCE;
-  const members = network.membersFor(account.id);
-  const namespace = namespaceOf(account);
-  for (;;) {
-    const watching = members.filter((server) => server.watches(account.id, namespace)).length;
-    if (watching === members.length) return;
-    if (performance.now() > deadline) {
-      throw new Error(`only ${watching} of ${members.length} storage servers were asked to watch ${name}`);
-    }
-    await sleep(20, undefined, { signal });
-  }
 }
 
 async function untilReady(child: Child, socketPath: string, signal: AbortSignal): Promise<void> {
