@@ -37,8 +37,6 @@ export class Connection extends Link {
   readonly label: string;
   /** The owner's own. */
   data: unknown;
-  /** What was last seen at the peer's address, for the words of a failure. */
-  trouble: string | undefined;
   /** What libzmq calls this connection; not set if it could not be made. */
   endpoint: string | undefined;
   readonly #wire: Wire;
@@ -47,6 +45,9 @@ export class Connection extends Link {
   #heard = false;
   /** HELLO came, at least once. */
   #greeted = false;
+  /** What was seen at the peer's address, for the words of a failure; a failed handshake says more than what follows it. */
+  #seen = 'no answer at all';
+  #handshakeFailed = false;
   #deadline: Timer | undefined;
   #greeting: Timer | undefined;
 
@@ -80,9 +81,16 @@ export class Connection extends Link {
   start(helloTimeout: number): void {
     this.transmit(['HI']);
     this.#deadline = this.#wire.clock.setTimeout(
-      () => this.fail(`no HELLO within ${helloTimeout} ms: ${this.trouble ?? 'no answer at all'}`),
+      () => this.fail(`no HELLO within ${helloTimeout} ms: ${this.#seen}`),
       helloTimeout,
     );
+  }
+
+  /** Takes note of how the attempts to connect go. */
+  saw(what: string, handshakeFailed: boolean): void {
+    if (this.#handshakeFailed && !handshakeFailed) return;
+    this.#handshakeFailed = handshakeFailed;
+    this.#seen = what;
   }
 
   /** Something came in that only the peer can have sent. */

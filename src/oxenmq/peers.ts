@@ -229,11 +229,9 @@ export class Peers {
       const event = await events.receive();
       if (event.type === 'end') return;
       const connection = 'address' in event ? this.#endpoints.get(event.address) : undefined;
-      if (!connection) continue;
-      if (event.type === 'connect') connection.trouble ??= 'the peer accepted the connection and said nothing';
-      else if (event.type === 'connect:retry') connection.trouble ??= 'no connection could be made';
-      else if (event.type === 'handshake') connection.trouble = 'the peer did not answer HI';
-      else if (event.type.startsWith('handshake:error')) connection.trouble = handshakeTrouble(event);
+      const progress = PROGRESS[event.type];
+      if (progress) connection?.saw(progress, false);
+      else if (event.type.startsWith('handshake:error')) connection?.saw(handshakeTrouble(event), true);
     }
   }
 
@@ -254,6 +252,13 @@ export class Peers {
     }
   }
 }
+
+/** How far an attempt to connect has come, by libzmq's event. */
+const PROGRESS: { readonly [event: string]: string } = {
+  connect: 'the peer accepted the connection and said nothing',
+  'connect:retry': 'no connection could be made',
+  handshake: 'the peer did not answer HI',
+};
 
 function handshakeTrouble(event: object): string {
   const error = 'error' in event ? (event.error as NodeJS.ErrnoException & { status?: number }) : undefined;

@@ -137,7 +137,8 @@ export class RawServer {
       } catch {
         return;
       }
-      if (hello && String(frames[1]) === 'HI') await this.send(frames[0]!, 'HELLO');
+      // Whoever said HI may be gone.
+      if (hello && String(frames[1]) === 'HI') await this.send(frames[0]!, 'HELLO').catch(() => {});
       this.received.add(frames);
     }
   }
