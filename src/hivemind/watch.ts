@@ -82,7 +82,6 @@ export class Watch {
   get counters() {
     return {
       ...this.#monitor.counters,
-      answers: this.#monitor.answers,
       nodes: this.#nodes.counters,
       swarms: this.#swarms.counters,
     };

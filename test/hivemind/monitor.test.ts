@@ -368,7 +368,11 @@ test('a stopped watch leaves no timer and takes no more notice of answers', () =
   accounts.add();
   servers[0]!.breakConnection(SECOND, true);
   watch.stop();
+  const asked = servers[1]!.log.length;
+  accounts.add();
+  accounts.change(3);
   clock.advance(MINUTE);
+  assert.equal(servers[1]!.log.length, asked);
   assert.equal(clock.pending, 0);
   assert.equal(net.bytesInFlight, 0);
 });
