@@ -1,186 +1,23 @@
 import assert from 'node:assert/strict';
 import { randomBytes } from 'node:crypto';
-import { EventEmitter, once } from 'node:events';
 import { test } from 'node:test';
-import { systemClock } from '../../src/clock.ts';
 import { encode } from '../../src/codec/bencode.ts';
-import { type Account, groupAccount, groupMember, sessionAccount } from '../../src/devnet/account.ts';
-import { type Network, startNetwork } from '../../src/devnet/network.ts';
-import type { Connection } from '../../src/oxenmq/peers.ts';
-import { type Commands, OxenmqError } from '../../src/oxenmq/remote.ts';
-import type { Notification } from '../../src/session/notification.ts';
-import {
-  decodeSealedPushes,
-  encodeDeviceGone,
-  encodePushReport,
-  encodeRegistration,
-  type SealedPush,
-} from '../../src/session/notifier-protocol.ts';
+import { groupAccount, groupMember, sessionAccount } from '../../src/devnet/account.ts';
+import { keyPairFromSecret } from '../../src/oxenmq/keys.ts';
+import { OxenmqError } from '../../src/oxenmq/remote.ts';
+import { encodeDeviceGone } from '../../src/session/notifier-protocol.ts';
 import { openPayload } from '../../src/session/payload.ts';
-import { decodePush, type Push } from '../../src/session/push.ts';
-import { monitorMessage, unsubscribeMessage } from '../../src/session/subscription.ts';
-import { type Cleaner, startTestHivemind, type TestHivemind, type TestHivemindOptions } from '../support/hivemind.ts';
-
-const seconds = () => Math.floor(Date.now() / 1000);
-
-/** A subscribe request as a client signs it. */
-function subscribe(
-  account: Account,
-  token: string,
-  options: { key?: Buffer; at?: number; namespaces?: number[] } = {},
-) {
-  const { key = Buffer.alloc(32, 9), at = seconds(), namespaces = [0] } = options;
-  const signature = account.sign(
-    monitorMessage({
-      ...account,
-      account: account.id,
-      namespaces,
-      wantData: true,
-      signedAt: at,
-      signature: Buffer.alloc(0),
-    }),
-  );
-  return {
-    ...identity(account),
-    namespaces,
-    data: true,
-    sig_ts: at,
-    signature: signature.toString('base64'),
-    service: 'test',
-    service_info: { token },
-    enc_key: key.toString('hex'),
-  };
-}
-
-function unsubscribe(account: Account, token: string, at = seconds()) {
-  const signature = account.sign(unsubscribeMessage(account.id, at));
-  return {
-    ...identity(account),
-    sig_ts: at,
-    signature: signature.toString('base64'),
-    service: 'test',
-    service_info: { token },
-  };
-}
-
-function identity(account: Account) {
-  return {
-    pubkey: account.id.toString('hex'),
-    session_ed25519: account.sessionEd25519?.toString('hex'),
-    subaccount: account.subaccount?.tag.toString('hex'),
-    subaccount_sig: account.subaccount?.signature.toString('hex'),
-  };
-}
-
-let messages = 0;
-function message(account: Account, text: string, namespace = 0): Notification {
-  return {
-    account: account.id,
-    hash: Buffer.from(`message-${++messages}`.padEnd(43, '-')),
-    namespace,
-    timestamp: Date.now(),
-    expiry: Date.now() + 86_400_000,
-    data: Buffer.from(text),
-  };
-}
-
-/** A notifier: every token is a device. It collects what it is pushed. */
-class TestNotifier extends EventEmitter<{ push: [] }> {
-  readonly sealed: SealedPush[] = [];
-  readonly dicts: Push[] = [];
-  readonly connection: Connection;
-  acknowledge = true;
-
-  constructor(hivemind: TestHivemind) {
-    super();
-    const commands: Commands = {
-      notifier: {
-        access: 'none',
-        commands: {
-          validate: {
-            kind: 'request',
-            handler: (request) => {
-              const { token } = JSON.parse(request.parts[1]?.toString() ?? '') as { token: string };
-              request.reply('0', token.padEnd(32, '.'));
-            },
-          },
-          push: {
-            kind: 'command',
-            handler: ({ parts }) => {
-              this.dicts.push(decodePush(parts[0] as Buffer));
-              this.emit('push');
-            },
-          },
-          sealed: {
-            kind: 'command',
-            handler: ({ parts }) => {
-              const pushes = decodeSealedPushes(parts[0] as Buffer);
-              this.sealed.push(...pushes);
-              if (this.acknowledge) this.report({ accepted: pushes.map(({ id }) => id) });
-              this.emit('push');
-            },
-          },
-        },
-      },
-    };
-    this.connection = hivemind.connect(commands);
-  }
-
-  async register(): Promise<this> {
-    const registration = encodeRegistration({ service: 'test', instance: randomBytes(8), window: 1_000 });
-    await this.connection.request('admin.register_notifier', [registration]);
-    return this;
-  }
-
-  report(what: { accepted?: number[]; refused?: number[]; answers?: [number, string][] }): void {
-    const report = { service: 'test', accepted: [], refused: [], handedBack: [], answers: [], ...what };
-    this.connection.send('admin.push_report', encodePushReport(report));
-  }
-
-  async pushes(count: number): Promise<void> {
-    while (this.sealed.length + this.dicts.length < count) await once(this, 'push');
-  }
-}
-
-interface World {
-  hivemind: TestHivemind;
-  network: Network;
-  notifier: TestNotifier;
-  client: Connection;
-  send(command: 'subscribe' | 'unsubscribe', body: unknown): Promise<unknown>;
-}
-
-async function startWorld(t: Cleaner, options: TestHivemindOptions = {}): Promise<World> {
-  const network = await startNetwork({ clock: systemClock, random: randomBytes, servers: 6, swarms: 2 });
-  t.after(() => network.stop());
-  const hivemind = await startTestHivemind(t, {
-    ...options,
-    settings: { oxend_rpc: network.oxend.address, ...options.settings },
-  });
-  const notifier = await new TestNotifier(hivemind).register();
-  const client = hivemind.connect();
-  return {
-    hivemind,
-    network,
-    notifier,
-    client,
-    async send(command, body) {
-      const [reply] = await client.request(`push.${command}`, [JSON.stringify(body)]);
-      return JSON.parse(reply?.toString() ?? '');
-    },
-  };
-}
-
-/** Resolves when every member of the account's swarm watches it: polled, since nothing tells the end of it. */
-async function watched({ network }: World, account: Account, namespace = 0): Promise<void> {
-  const ready = () => network.membersFor(account.id).every((server) => server.watches(account.id, namespace));
-  while (!ready()) await new Promise((resolve) => setTimeout(resolve, 5));
-}
-
-async function stats({ client }: World): Promise<{ subscriptions: { total: number } }> {
-  const [body] = await client.request('admin.get_stats', []);
-  return JSON.parse(body?.toString() ?? '') as { subscriptions: { total: number } };
-}
+import { startTestHivemind } from '../support/hivemind.ts';
+import {
+  message,
+  seconds,
+  startWorld,
+  stats,
+  subscribe,
+  TestNotifier,
+  unsubscribe,
+  watched,
+} from '../support/session-world.ts';
 
 test('a device subscribes, a message arrives in five copies, and one sealed push reaches the notifier', async (t) => {
   const world = await startWorld(t);
@@ -374,7 +211,6 @@ test('requests during the start-up are held and answered', async (t) => {
 
 test('a stranger at the public listener may subscribe and nothing else', async (t) => {
   const secret = randomBytes(32);
-  const { keyPairFromSecret } = await import('../../src/oxenmq/keys.ts');
   const { publicKey } = keyPairFromSecret(secret);
   const hivemind = await startTestHivemind(t, {
     secret,

@@ -1,0 +1,134 @@
+import assert from 'node:assert/strict';
+import { randomBytes } from 'node:crypto';
+import fs from 'node:fs/promises';
+import os from 'node:os';
+import path from 'node:path';
+import { test } from 'node:test';
+import { sessionAccount } from '../../src/devnet/account.ts';
+import { startPostgres } from '../../src/devnet/postgres.ts';
+import { message, startWorld, stats, subscribe, TestNotifier, watched } from '../support/session-world.ts';
+
+/** Polls what nothing announces. */
+async function until(condition: () => boolean | Promise<boolean>): Promise<void> {
+  while (!(await condition())) await new Promise((resolve) => setTimeout(resolve, 10));
+}
+
+test('pushing goes on without a database; requests fail with a passing code, and work again when it is back', async (t) => {
+  const dataDir = await fs.mkdtemp(path.join(os.tmpdir(), 'spns-test-pg-'));
+  let postgres = await startPostgres({ dataDir, fsync: false });
+  t.after(() => postgres.remove());
+  await postgres.createDatabase('spns');
+  const world = await startWorld(t, { database: postgres.url('spns') });
+  const account = sessionAccount(randomBytes);
+  await world.send('subscribe', subscribe(account, 'phone'));
+  await watched(world, account);
+
+  await postgres.stop('immediate');
+  world.network.deliver(message(account, 'without a database'));
+  await world.notifier.pushes(1);
+  const refused = (await world.send('subscribe', subscribe(sessionAccount(randomBytes), 'other'))) as { error: number };
+  assert.equal(refused.error, 5);
+  assert.equal(world.hivemind.daemon.ready?.().ok, false, '/ready says so');
+  // What the statistics counted meanwhile is not lost either.
+  assert.equal((await stats(world)).subscriptions.total, 1);
+
+  postgres = await startPostgres({ dataDir, fsync: false });
+  const again = sessionAccount(randomBytes);
+  await until(async () => {
+    const reply = (await world.send('subscribe', subscribe(again, 'again'))) as { success?: boolean };
+    return reply.success === true;
+  });
+  assert.equal((await stats(world)).subscriptions.total, 2);
+});
+
+test('a storage server that restarts is asked again at once for everything of its swarm', async (t) => {
+  const world = await startWorld(t);
+  const accounts = Array.from({ length: 20 }, () => sessionAccount(randomBytes));
+  await world.send(
+    'subscribe',
+    accounts.map((account, index) => subscribe(account, `phone ${index}`)),
+  );
+  for (const account of accounts) await watched(world, account);
+  const [member] = world.network.servers;
+  assert.ok(member);
+  const monitored = member.server.monitors;
+  await member.server.stop();
+  await member.server.start();
+  await until(() => member.server.monitors === monitored);
+});
+
+test('a storage server that refuses, is silent or sends nonsense hinders no other', async (t) => {
+  const world = await startWorld(t);
+  const account = sessionAccount(randomBytes);
+  const [sick, ...healthy] = world.network.membersFor(account.id);
+  assert.ok(sick);
+  sick.mood.silent = true;
+  await world.send('subscribe', subscribe(account, 'phone'));
+  await until(() => healthy.every((server) => server.watches(account.id, 0)));
+  assert.equal(world.network.deliver(message(account, 'hello')), healthy.length);
+  await world.notifier.pushes(1);
+});
+
+test('an oxend that comes late, goes away and comes back is waited for, and the swarms stay meanwhile', async (t) => {
+  const world = await startWorld(t);
+  const account = sessionAccount(randomBytes);
+  await world.send('subscribe', subscribe(account, 'phone'));
+  await watched(world, account);
+  await world.network.oxend.stop();
+  world.network.deliver(message(account, 'without oxend'));
+  await world.notifier.pushes(1);
+  const before = world.network.oxend.counters.lists;
+  await world.network.oxend.start();
+  await until(() => world.network.oxend.counters.lists > before);
+});
+
+test('an account is watched by its new swarm when the swarms change', async (t) => {
+  const world = await startWorld(t);
+  const accounts = Array.from({ length: 40 }, () => sessionAccount(randomBytes));
+  await world.send(
+    'subscribe',
+    accounts.map((account, index) => subscribe(account, `phone ${index}`)),
+  );
+  for (const account of accounts) await watched(world, account);
+  // A third swarm appears in the middle of the larger half, made of one server of each of the others.
+  const [first, second] = world.network.servers;
+  assert.ok(first && second);
+  const middle = BigInt.asUintN(64, (world.network.swarms[0] ?? 0n) + 2n ** 62n);
+  world.network.move(first, middle);
+  world.network.move(second, middle);
+  world.network.oxend.mine();
+  for (const account of accounts) await watched(world, account);
+  for (const account of accounts) world.network.deliver(message(account, 'hello'));
+  await world.notifier.pushes(accounts.length);
+});
+
+test('every push is accounted for when notifiers die under load', async (t) => {
+  const world = await startWorld(t);
+  const accounts = Array.from({ length: 50 }, () => sessionAccount(randomBytes));
+  await world.send(
+    'subscribe',
+    accounts.map((account, index) => subscribe(account, `phone ${index}`)),
+  );
+  for (const account of accounts) await watched(world, account);
+  const texts = new Map<string, number>();
+  let current = world.notifier;
+  const rounds = 5;
+  for (let round = 0; round < rounds; round++) {
+    current.acknowledge = round === rounds - 1;
+    for (const account of accounts) world.network.deliver(message(account, `round ${round}`));
+    if (round === rounds - 1) break;
+    await current.pushes(1);
+    current.connection.close();
+    current = await new TestNotifier(world.hivemind).register();
+  }
+  // The last one acknowledges; it must get everything that none before it acknowledged.
+  current.acknowledge = true;
+  current.report({ accepted: current.sealed.map(({ id }) => id) });
+  await until(async () => {
+    const [body] = await world.client.request('admin.get_services', []);
+    const [service] = JSON.parse(body?.toString() ?? '') as { accepted: number; queued: number; in_flight: number }[];
+    return service?.accepted === accounts.length * rounds && service.queued === 0 && service.in_flight === 0;
+  });
+  for (const { id } of current.sealed) texts.set(String(id), (texts.get(String(id)) ?? 0) + 1);
+  assert.equal(texts.size, accounts.length * rounds);
+});
