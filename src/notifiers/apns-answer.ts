@@ -47,8 +47,9 @@ export const EXPIRED_TOKEN = 'ExpiredProviderToken';
 export function readAnswer(answer: ApnsAnswer, asked: number): Outcome {
   if (answer.taken) return accepted;
   const { status, timestamp } = answer;
-  // The library gives some reasons as the message of an error.
-  const reason = answer.reason ?? (status === 403 ? answer.error?.message : undefined);
+  // The library gives one of the reasons, a single word, as the message of an error.
+  const word = /^\w+$/.exec(answer.error?.message ?? '')?.[0];
+  const reason = answer.reason ?? word;
   if (status === 410) return gone(reason ?? '410', validTime(timestamp) ?? asked);
   // Without a timestamp, as of the sending: a newer subscription with the same token stays.
   if (reason === 'BadDeviceToken') return gone(reason, asked);
@@ -60,6 +61,7 @@ export function readAnswer(answer: ApnsAnswer, asked: number): Outcome {
   if (status === 429) return retry(reason ?? '429', DEVICE_PAUSE, 'device');
   if (reason !== undefined && OUR_CONFIGURATION.has(reason)) return misconfigured(reason);
   if (status === 403 || status === 404 || status === 405) return misconfigured(reason ?? String(status));
+  if (reason === 'IdleTimeout') return retry(reason);
   if (typeof status === 'number' && status >= 500) return serverTrouble(status, reason);
   if (typeof status === 'number' && status >= 400) return refused(reason ?? String(status));
   return retry(trouble(answer));

@@ -29,6 +29,8 @@ export interface ApnsClientOptions {
   readonly port: number;
   readonly ca: Buffer | undefined;
   readonly credential: ApnsCredential;
+  /** Milliseconds to an answer. The library counts from when a push is queued, and would wait 5 s. */
+  readonly timeout: number;
 }
 
 /** The part of the library's own parts that has no public face. {@link inside} checks that it is still as it was. */
@@ -42,8 +44,6 @@ interface SharedToken {
   regenerate(generation: number): void;
 }
 
-/** Milliseconds to an answer. Longer than the library's 5 s, which it counts from when a push is queued. */
-const REQUEST_TIMEOUT = 10_000;
 /** Apple refuses tokens that change more often than every 20 minutes. */
 const TOKEN_KEPT = 20 * 60_000;
 
@@ -53,7 +53,7 @@ const TOKEN_KEPT = 20 * 60_000;
  * @param monotonic the time, in milliseconds
  */
 export function createClients(count: number, options: ApnsClientOptions, monotonic: () => number): ApnsClient[] {
-  const { host, port, ca, credential } = options;
+  const { host, port, ca, credential, timeout } = options;
   const providers = Array.from(
     { length: count },
     () =>
@@ -65,7 +65,7 @@ export function createClients(count: number, options: ApnsClientOptions, monoton
         ...(credential.certificate ? { cert: credential.certificate, key: credential.certificate } : {}),
         // Its own retries come three at once; ours are the runtime's.
         connectionRetryLimit: 0,
-        requestTimeout: REQUEST_TIMEOUT,
+        requestTimeout: timeout,
         // For node:http2, to which all options are handed on: Apple allows one stream at first, and refuses those that come before its word.
         ...{ peerMaxConcurrentStreams: 1 },
       }),

@@ -28,6 +28,7 @@ export function create({ service, section, clock }: BackendContext): Backend {
   const credential = readApnsCredential(section, clock.now());
   const connections = section.integer('connections', { default: 3, min: 1, max: 16 });
   const streams = section.integer('streams', { default: 500, min: 1, max: 1000 });
+  const timeout = section.number('timeout', { default: 10, min: 0.1, max: 60 }) * 1000;
   // For tests: another server than Apple's.
   const host = section.string('host', { default: service === 'apns-sandbox' ? SANDBOX : PRODUCTION });
   const port = section.integer('port', { default: 443, min: 1, max: 65_535 });
@@ -36,7 +37,9 @@ export function create({ service, section, clock }: BackendContext): Backend {
   for (const key of ['retries', 'retry_interval']) section.string(key);
   section.check();
 
-  const clients = createClients(connections, { host, port, ca, credential: credential! }, () => clock.monotonic());
+  const clients = createClients(connections, { host, port, ca, credential: credential!, timeout }, () =>
+    clock.monotonic(),
+  );
   let next = 0;
 
   const ask = async ({ id, expiry }: Delivery, body: string): Promise<Outcome> => {
@@ -90,5 +93,7 @@ function isExpired(outcome: Outcome): boolean {
 }
 
 function lengthOf(token: unknown): number | string {
-  return typeof token === 'string' ? [...token].length : `a ${token === null ? 'null' : typeof token}`;
+  return typeof token === 'string'
+    ? [...token].length
+    : `a ${token === null ? 'null' : Array.isArray(token) ? 'list' : typeof token}`;
 }

@@ -1,0 +1,84 @@
+import assert from 'node:assert/strict';
+import { test } from 'node:test';
+import { parseJson } from '../../src/codec/json.ts';
+import { startFakeApns } from '../../src/devnet/providers/apns.ts';
+import { startFakeFcm } from '../../src/devnet/providers/fcm.ts';
+import { startFakeHuawei } from '../../src/devnet/providers/huawei.ts';
+import { type Backend, type CreateBackend, Refusal } from '../../src/notifiers/backend.ts';
+import { loadBackend } from '../../src/notifiers/load.ts';
+import { vectors } from '../support/vectors.ts';
+import { contextOf, folder, sectionOf } from './support.ts';
+
+interface Vectors {
+  validate: { notifier: string; request_parts: string[]; reply: string[] }[];
+}
+
+/**
+ * Where we answer differently on purpose. The original takes lists for tokens and `true` for a number by accident, and tells clients the errors
+ * of its language; here all of them are code 4 with a sentence.
+ */
+const DIFFERENT: Record<string, string[]> = {
+  'apns {"token":null}': ['4', 'Invalid token: expected length-64 device token, not a null'],
+  'apns {"token":5}': ['4', 'Invalid token: expected length-64 device token, not a number'],
+  'apns "x"': ['4', 'Invalid service_info: expected an object'],
+  'apns 5': ['4', 'Invalid service_info: expected an object'],
+  'apns null': ['4', 'Invalid service_info: expected an object'],
+  'apns []': ['4', 'Invalid service_info: expected an object'],
+  'firebase {"token":5}': ['4', 'Invalid firebase device token'],
+  'firebase {"token":["a","b"]}': ['4', 'Invalid firebase device token'],
+  'firebase "x"': ['4', 'Invalid service_info: expected an object'],
+  'dummy {"foo":"TEST-1","bar":true}': ['4', 'Invalid input: bar must be an integer'],
+};
+
+test('devices are validated as the original does, but for the differences named above', async (t) => {
+  const path = await folder(t);
+  const fakes = { apns: await startFakeApns(), firebase: await startFakeFcm(), huawei: await startFakeHuawei() };
+  const backends = new Map<string, Backend>();
+  for (const service of ['apns', 'apns-sandbox', 'firebase', 'huawei', 'dummy']) {
+    const create: CreateBackend = await loadBackend(service, sectionOf(`notify-${service}`, {}));
+    const fake = fakes[service.replace('-sandbox', '') as keyof typeof fakes];
+    backends.set(service, await create(contextOf(service, fake ? await fake.settings(path) : {})));
+  }
+  t.after(async () => {
+    for (const backend of backends.values()) await backend.close?.();
+    for (const fake of Object.values(fakes)) await fake.close();
+  });
+  const unused = new Set(Object.keys(DIFFERENT));
+  for (const { notifier, request_parts, reply } of vectors<Vectors>('notifiers.json').validate) {
+    const [name, json] = request_parts;
+    // What is no request for this notifier, or not JSON, is the runtime's affair: notifier.test.ts.
+    if (name !== notifier || request_parts.length !== 2 || json === '{nope') continue;
+    let key = `${notifier} ${json}`;
+    if (reply.length > 3) {
+      key = `${notifier} a list of ${reply.length - 1}`;
+      assert.deepEqual(answer(backends.get(notifier)!, json!), [
+        '4',
+        'Invalid token: expected length-64 device token, not a list',
+      ]);
+      continue;
+    }
+    unused.delete(key);
+    assert.deepEqual(answer(backends.get(notifier)!, json!), DIFFERENT[key] ?? reply, key);
+  }
+  assert.deepEqual([...unused], []);
+});
+
+function answer(backend: Backend, json: string): string[] {
+  try {
+    const { id, data } = backend.validate(parseJson(json));
+    return ['0', id, ...(data ? [Buffer.from(data).toString()] : [])];
+  } catch (error) {
+    assert.ok(error instanceof Refusal, String(error));
+    return [String(error.code), error.message];
+  }
+}
+
+test('a service of an unknown name is refused with a sentence', async () => {
+  await assert.rejects(loadBackend('apsn', sectionOf('notify-apsn', {})), /no notifier named apsn.*module = /);
+  await assert.rejects(
+    loadBackend('x', sectionOf('notify-x', { module: '/nowhere.ts' })),
+    /\[notify-x\].module = \/nowhere.ts: cannot be loaded/,
+  );
+  const file = new URL('../../src/clock.ts', import.meta.url).pathname;
+  await assert.rejects(loadBackend('x', sectionOf('notify-x', { module: file })), /exports no function named create/);
+});
