@@ -1,0 +1,143 @@
+import assert from 'node:assert/strict';
+import { type ChildProcess, spawn } from 'node:child_process';
+import { randomBytes } from 'node:crypto';
+import { once } from 'node:events';
+import fs from 'node:fs/promises';
+import os from 'node:os';
+import path from 'node:path';
+import { type TestContext, test } from 'node:test';
+import pg from 'pg';
+import { systemClock } from '../../src/clock.ts';
+import { sessionAccount } from '../../src/devnet/account.ts';
+import { parseAddress } from '../../src/oxenmq/address.ts';
+import { Peers } from '../../src/oxenmq/peers.ts';
+import type { Incoming } from '../../src/oxenmq/remote.ts';
+import { createDatabase } from '../support/postgres.ts';
+import { subscribe } from '../support/session-world.ts';
+
+const MAIN = path.join(import.meta.dirname, '../../src/hivemind/main.ts');
+
+/** A hivemind as a process of its own, and a notifier of the original's kind whose answers the test holds. */
+async function startProcess(t: TestContext) {
+  const folder = await fs.mkdtemp(path.join(os.tmpdir(), 'spns-process-'));
+  const database = await createDatabase(t);
+  const address = `ipc://${folder}/hivemind.sock`;
+  await fs.writeFile(path.join(folder, 'key'), randomBytes(32), { mode: 0o600 });
+  await fs.writeFile(
+    path.join(folder, 'spns.ini'),
+    `[db]\nurl = ${database}\n[keys]\nhivemind = ${folder}/key\n` +
+      `[hivemind]\nlisten = ${address}\noxend_rpc = ipc://${folder}/no-oxend\nnotifiers_expected = test\nstartup_wait = 60\n`,
+  );
+  const running: ChildProcess[] = [];
+  const start = () => {
+    const child = spawn(process.execPath, [MAIN], {
+      env: { ...process.env, SPNS_CONFIG: path.join(folder, 'spns.ini') },
+      stdio: ['ignore', 'pipe', 'pipe'],
+    });
+    running.push(child);
+    let output = '';
+    child.stdout?.on('data', (data) => (output += data));
+    child.stderr?.on('data', (data) => (output += data));
+    return { child, output: () => output, exit: once(child, 'exit') as Promise<[number | null, string | null]> };
+  };
+  const asked: Incoming[] = [];
+  const peers = new Peers({
+    clock: systemClock,
+    commands: {
+      notifier: {
+        access: 'none',
+        commands: { validate: { kind: 'request', handler: (request) => void asked.push(request) } },
+      },
+    },
+    on: { handshake: (connection) => connection.send('admin.register_service', 'test') },
+  });
+  const connection = peers.connect(parseAddress(address));
+  t.after(async () => {
+    await peers.close();
+    for (const child of running) child.kill('SIGKILL');
+    await fs.rm(folder, { recursive: true, force: true });
+  });
+  const ask = (body: unknown) =>
+    connection.request('push.subscribe', [JSON.stringify(body)]).then(([reply]) => reply?.toString());
+  const answerNext = async () => {
+    while (asked.length === 0) await new Promise((resolve) => setTimeout(resolve, 5));
+    const request = asked.shift();
+    const { token } = JSON.parse(request?.parts[1]?.toString() ?? '') as { token: string };
+    request?.reply('0', token.padEnd(32, '.'));
+  };
+  const count = async () => {
+    const client = new pg.Client({ connectionString: database });
+    await client.connect();
+    const { rows } = await client.query<{ count: string }>('SELECT count(*) FROM subscriptions');
+    await client.end();
+    return Number(rows[0]?.count);
+  };
+  return { start, ask, answerNext, asked, count, database };
+}
+
+const SUCCESS = '{"added":true,"message":"Subscription successful","success":true}';
+
+test('SIGTERM: what is in work is answered, nothing new is taken, and the process ends with 0', async (t) => {
+  const { start, ask, answerNext, asked, count } = await startProcess(t);
+  const hivemind = start();
+  const inWork = ask(subscribe(sessionAccount(randomBytes), 'phone'));
+  while (asked.length === 0) await new Promise((resolve) => setTimeout(resolve, 5));
+  hivemind.child.kill('SIGTERM');
+  while (!hivemind.output().includes('stopping')) await once(hivemind.child.stdout as NodeJS.ReadableStream, 'data');
+  assert.equal(
+    await ask(subscribe(sessionAccount(randomBytes), 'late')),
+    '{"error":5,"message":"The server is busy; try again later"}',
+  );
+  await answerNext();
+  assert.equal(await inWork, SUCCESS);
+  const [code] = await hivemind.exit;
+  assert.equal(code, 0, hivemind.output());
+  assert.equal(await count(), 1);
+});
+
+test('a second signal ends the process at once', async (t) => {
+  const { start, ask, asked } = await startProcess(t);
+  const hivemind = start();
+  ask(subscribe(sessionAccount(randomBytes), 'phone')).catch(() => {});
+  while (asked.length === 0) await new Promise((resolve) => setTimeout(resolve, 5));
+  hivemind.child.kill('SIGTERM');
+  while (!hivemind.output().includes('stopping')) await once(hivemind.child.stdout as NodeJS.ReadableStream, 'data');
+  hivemind.child.kill('SIGTERM');
+  const [code] = await hivemind.exit;
+  assert.equal(code, 1);
+});
+
+test('SIGKILL: every subscription that a client was told of is there after the restart', async (t) => {
+  const { start, ask, answerNext, count } = await startProcess(t);
+  const first = start();
+  const told = 20;
+  const replies = Array.from({ length: told }, (_, index) =>
+    ask(subscribe(sessionAccount(randomBytes), `phone ${index}`)),
+  );
+  for (let index = 0; index < told; index++) await answerNext();
+  for (const reply of replies) assert.equal(await reply, SUCCESS);
+  first.child.kill('SIGKILL');
+  await first.exit;
+  const second = start();
+  while (!second.output().includes(`loaded ${told} subscriptions`)) {
+    await once(second.child.stdout as NodeJS.ReadableStream, 'data');
+  }
+  assert.equal(await count(), told);
+});
+
+test('a wrong configuration is told whole, and ends with 1', async (t) => {
+  const folder = await fs.mkdtemp(path.join(os.tmpdir(), 'spns-process-'));
+  t.after(() => fs.rm(folder, { recursive: true, force: true }));
+  await fs.writeFile(path.join(folder, 'spns.ini'), '[db]\nurl = mysql://x\n[hivemind]\nmax_connects = many\n');
+  const child = spawn(process.execPath, [MAIN], {
+    env: { ...process.env, SPNS_CONFIG: path.join(folder, 'spns.ini') },
+    stdio: ['ignore', 'pipe', 'inherit'],
+  });
+  let output = '';
+  child.stdout.on('data', (data) => (output += data));
+  const [code] = (await once(child, 'close')) as [number];
+  assert.equal(code, 1);
+  for (const problem of ['[db].url', '[hivemind].max_connects', '[hivemind].oxend_rpc', '[keys].hivemind']) {
+    assert.ok(output.includes(problem), `${problem} is told: ${output}`);
+  }
+});
