@@ -14,9 +14,10 @@ import { registerMetrics } from './metrics.ts';
 import { Network } from './network.ts';
 import type { Node } from './nodes.ts';
 import { Outbox } from './outbox.ts';
-import { serviceReports, statsReport, statusLine } from './report.ts';
+import { serviceReports, statsReport, statusLine, statusSample } from './report.ts';
 import { Seen } from './seen.ts';
 import { Stats } from './stats.ts';
+import { statusPage } from './status-page.ts';
 import { Store } from './store.ts';
 import { Subscriptions } from './subscribe.ts';
 import { testPush } from './test-push.ts';
@@ -162,16 +163,21 @@ export async function startHivemind(context: Context): Promise<Daemon> {
   };
   timers.push(clock.setInterval(flush, STATISTICS_MS));
 
+  const readiness = () => {
+    const reasons = [
+      ...(isReady ? [] : ['waiting for notifiers']),
+      ...(store.connected ? [] : ['the database does not answer']),
+      ...network.complaints(),
+    ];
+    // Without oxend or a storage server the hivemind still does its work for clients: that is a complaint, not a reason to be taken out of service.
+    return { ok: isReady && store.connected, reasons };
+  };
+  const page = statusPage(() => statusSample(sources, readiness().reasons), clock);
+
   return {
     status: () => `${isReady ? '' : 'waiting for notifiers; '}${statusLine(sources)}`,
-    ready: () => {
-      const reasons = [
-        ...(isReady ? [] : ['waiting for notifiers']),
-        ...(store.connected ? [] : ['the database does not answer']),
-        ...network.complaints(),
-      ];
-      return { ok: isReady && store.connected, reasons };
-    },
+    ready: readiness,
+    routes: page.routes,
     reload(next: Config): string[] {
       const limits = outboxLimits(next);
       outbox.setLimits(limits.limits, limits.breaker);
@@ -183,6 +189,7 @@ export async function startHivemind(context: Context): Promise<Daemon> {
       open();
       await subscriptions.stop();
       for (const timer of timers) timer.cancel();
+      page.stop();
       await network.stop();
       const lost = await outbox.stop(HAND_OVER_MS);
       if (lost > 0) log.warn(`${lost} pushes could not be handed over and are given up`);

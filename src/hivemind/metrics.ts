@@ -143,16 +143,17 @@ export function registerMetrics(registry: Registry, sources: MetricSources): voi
   gauge('spns_block_height', "Height of the network's last block known, -1 before the first", [], () => [
     [summary().blockHeight],
   ]);
-  gauge('spns_oxend_up', '1 while oxend answers', [], () => [[network.oxendUp ? 1 : 0]]);
+  gauge('spns_oxend_up', '1 while oxend is connected and makes sense', [], () => [[network.oxendUp ? 1 : 0]]);
   gauge('spns_nodes_fresh', 'Storage servers that confirmed every account within their lifetime', [], () => [
     [summary().fresh],
   ]);
   gauge(
     'spns_freshness_oldest_seconds',
-    'How long ago the stalest account of any storage server was confirmed',
+    'How long ago the stalest account was confirmed, by the freshest server of its swarm',
     [],
     () => [[summary().oldestSeconds]],
   );
+  gauge('spns_nodes_silent', 'Storage servers that are connected and answer nothing', [], () => [[summary().silent]]);
   gauge('spns_accounts_unconfirmed', 'Monitors that no storage server has confirmed yet', [], () => [
     [summary().unconfirmed],
   ]);
@@ -164,5 +165,8 @@ export function registerMetrics(registry: Registry, sources: MetricSources): voi
   );
   counter('spns_monitor_answers_total', 'Answers for single accounts by result', ['result'], () =>
     Object.entries(network.counters.answers).map(([result, count]): Reading => [count, { result }]),
+  );
+  counter('spns_monitor_passed_over_total', 'Accounts that were not asked for, by why', ['reason'], () =>
+    Object.entries(network.counters.passedOver).map(([reason, count]): Reading => [count, { reason }]),
   );
 }

@@ -4,6 +4,7 @@ import type { IntakeCounters } from './intake.ts';
 import type { Network } from './network.ts';
 import type { Outbox } from './outbox.ts';
 import type { Stats } from './stats.ts';
+import type { StatusSample } from './status-page.ts';
 
 /** Where an operator's figures come from. */
 export interface ReportSources {
@@ -54,6 +55,7 @@ export function statsReport(sources: ReportSources): Record<string, unknown> {
     uptime: (clock.now() - startedAt) / 1000,
     freshness: {
       fresh_nodes: summary.fresh,
+      silent_nodes: summary.silent,
       oldest_seconds: summary.oldestSeconds,
       unconfirmed: summary.unconfirmed,
       uncovered: summary.uncovered,
@@ -99,6 +101,19 @@ export function serviceReports({ outbox, clock, devices }: Pick<ReportSources, '
   });
 }
 
+/** What the status page shows of this moment. */
+export function statusSample(sources: ReportSources, complaints: readonly string[]): StatusSample {
+  const { network, devices, intake } = sources;
+  return {
+    ...network.summary(),
+    accounts: devices.accounts,
+    raw: intake.raw,
+    unique: intake.unique,
+    services: serviceReports(sources),
+    complaints,
+  };
+}
+
 /** The line for systemd and the log (spec/hivemind.md, section 6), and what the original's lacks: freshness and queues. */
 export function statusLine({ startedAt, devices, network, stats, outbox, intake }: ReportSources): string {
   const { connected, nodes, pending, blockHeight, fresh } = network.summary();
@@ -112,5 +127,6 @@ export function statusLine({ startedAt, devices, network, stats, outbox, intake 
     `notifies: ${stats.total('notifies')}`,
     `pushes recv'd: ${intake.raw}`,
     `unacknowledged: ${outbox.outstanding}`,
+    ...network.complaints(),
   ].join('; ');
 }
