@@ -1,3 +1,4 @@
+import { isDeepStrictEqual } from 'node:util';
 import type { Clock, Timer } from '../clock.ts';
 import type { Config } from '../daemon/config.ts';
 import { category } from '../daemon/log.ts';
@@ -44,7 +45,8 @@ export async function startHivemind(context: Context): Promise<Daemon> {
   const devices = new Devices({ random });
   const seen = new Seen({ clock, random, lifetime: settings.filterLifetime * 1000 });
   const stats = new Stats(clock, store);
-  const outbox = new Outbox({ clock, random, ...outboxLimits(config), log: (level, text) => log[level](text) });
+  let current = outboxLimits(config);
+  const outbox = new Outbox({ clock, random, ...current, log: (level, text) => log[level](text) });
   const network = new Network({
     clock,
     random,
@@ -67,7 +69,7 @@ export async function startHivemind(context: Context): Promise<Daemon> {
     store,
     devices,
     stats,
-    notifierFor: (service) => outbox.services.get(service)?.choose(0)?.remote,
+    notifierFor: (service) => outbox.validator(service)?.remote,
     log: (level, text) => log[level](text),
   });
   const deadDevices = new DeadDevices({
@@ -179,10 +181,19 @@ export async function startHivemind(context: Context): Promise<Daemon> {
     ready: readiness,
     routes: page.routes,
     reload(next: Config): string[] {
+      const changes: string[] = [];
       const limits = outboxLimits(next);
-      outbox.setLimits(limits.limits, limits.breaker);
-      seen.lifetime = next.hivemind.filterLifetime * 1000;
-      return ['outbox and breaker limits, filter lifetime'];
+      if (!isDeepStrictEqual(limits, current)) {
+        outbox.setLimits(limits.limits, limits.breaker);
+        current = limits;
+        changes.push("the outbox's and the breaker's limits");
+      }
+      const lifetime = next.hivemind.filterLifetime * 1000;
+      if (lifetime !== seen.lifetime) {
+        seen.lifetime = lifetime;
+        changes.push("the duplicate filter's lifetime");
+      }
+      return changes;
     },
     async stop() {
       await started;
@@ -209,7 +220,7 @@ async function expectedNotifiers(
   stopping: AbortSignal,
 ): Promise<void> {
   const deadline = clock.monotonic() + wait * 1000;
-  const missing = () => expected.some((name) => !outbox.available(name));
+  const missing = () => expected.some((name) => !outbox.validator(name));
   // With nobody expected the original waits the full time, for whoever may come.
   while (!stopping.aborted && clock.monotonic() < deadline && (expected.length === 0 || missing())) {
     await new Promise<void>((resolve) => {

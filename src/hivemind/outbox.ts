@@ -3,7 +3,7 @@ import type { Remote } from '../oxenmq/remote.ts';
 import type { PushReport } from '../session/notifier-protocol.ts';
 import type { BreakerLimits } from './breaker.ts';
 import type { QueuedPush, QueueLimits } from './push-queue.ts';
-import { hashText, Service } from './service.ts';
+import { hashText, type Instance, Service } from './service.ts';
 
 /** What the outbox is made with. */
 export interface OutboxOptions {
@@ -65,9 +65,9 @@ export class Outbox {
     return service;
   }
 
-  /** True if a notifier of that name is there and takes requests. */
-  available(name: string): boolean {
-    return this.#services.get(name)?.available === true;
+  /** The notifier that answers for a device of that service; see {@link Service.validator}. */
+  validator(name: string): Instance | undefined {
+    return this.#services.get(name)?.validator;
   }
 
   /** Queues one push for one device. It will be delivered, or dropped and counted. */
@@ -143,7 +143,7 @@ export class Outbox {
 
   #deliverable(): boolean {
     for (const service of this.#services.values()) {
-      if (service.inFlight > 0 || (service.queue.length > 0 && service.available)) return true;
+      if (service.inFlight > 0 || (service.queue.length > 0 && service.validator)) return true;
     }
     return false;
   }

@@ -95,9 +95,13 @@ export class Service {
     return this.#instances;
   }
 
-  /** True if a notifier is there that takes requests. */
-  get available(): boolean {
-    return this.#instances.some((instance) => !instance.draining);
+  /** The notifier to ask about a device's token: the one with the least to do, be its window full or not. Undefined if none is there. */
+  get validator(): Instance | undefined {
+    let best: Instance | undefined;
+    for (const instance of this.#instances) {
+      if (!instance.draining && (!best || instance.inFlight.size < best.inFlight.size)) best = instance;
+    }
+    return best;
   }
 
   get inFlight(): number {
@@ -228,7 +232,7 @@ export class Service {
   }
 
   /** The instance for a device among those that can take a push now, by rendezvous hashing: when one goes, only its devices move. */
-  choose(deviceHash: number): Instance | undefined {
+  #choose(deviceHash: number): Instance | undefined {
     let best: Instance | undefined;
     let bestScore = -1;
     for (const instance of this.#instances) {
@@ -265,7 +269,7 @@ export class Service {
         this.#drop(push, 'expired');
         continue;
       }
-      const instance = this.choose(push.deviceHash);
+      const instance = this.#choose(push.deviceHash);
       if (!instance) {
         // No window is open: an acknowledgement or a new notifier starts the pump again.
         blocked.push(push);

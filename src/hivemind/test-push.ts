@@ -27,7 +27,7 @@ export async function testPush(
   wait = 30_000,
 ): Promise<{ ok: boolean; answer: string }> {
   const { clock, random, outbox } = modules;
-  const instance = outbox.services.get(service)?.choose(0);
+  const instance = outbox.validator(service);
   let device: Awaited<ReturnType<typeof validateDevice>>;
   try {
     device = await validateDevice(service, instance?.remote, serviceInfo);

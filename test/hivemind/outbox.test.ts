@@ -135,6 +135,17 @@ test('a notifier is given no more than its window before it acknowledges', async
   assert.equal(service.counters.refused, 2);
 });
 
+test('a notifier whose provider is down, so that its window is full, still answers for tokens', async (t) => {
+  const { clock, outbox, add } = setUp();
+  t.after(() => outbox.stop(0));
+  const notifier = new FakeNotifier('one');
+  outbox.register('apns', notifier, 2);
+  for (let index = 0; index < 5; index++) add(`device ${index}`);
+  await clock.advance(0);
+  assert.equal(outbox.validator('apns')?.remote, notifier);
+  assert.equal(outbox.validator('firebase'), undefined);
+});
+
 test('what a notifier did not acknowledge when it went is given to the next, before newer pushes', async (t) => {
   const { clock, outbox, add, report, service } = setUp();
   t.after(() => outbox.stop(0));
@@ -187,7 +198,7 @@ test('a notifier that drains is given nothing new, and what it hands back goes t
   for (let index = 0; index < 3; index++) add(`device ${index}`);
   await clock.advance(0);
   service.drain('one');
-  assert.equal(outbox.available('apns'), false);
+  assert.equal(outbox.validator('apns'), undefined);
   add('device 3');
   await clock.advance(1_000);
   assert.equal(first.sealed.length, 3);
