@@ -316,6 +316,7 @@ export function includesNamespaces(
   bStart: number,
   bEnd: number,
 ): boolean {
+  if (aEnd - aStart < bEnd - bStart) return false;
   // Item by item: each one of `b` is sought from where the last was found.
   let at = aStart;
   for (let from = bStart; from < bEnd; ) {

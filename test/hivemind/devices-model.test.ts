@@ -13,9 +13,9 @@ import { makeRow } from '../support/rows.ts';
 const STEPS = 100_000;
 const START = 1_700_000_000;
 /** Small, so that accounts come and go all the time. */
-const ACCOUNTS = 300;
+const ACCOUNTS = 600;
 const DEVICES = 120;
-const LIFETIME = 4_000;
+const LIFETIME = 3_000;
 
 interface Entry {
   row: DeviceRow;
@@ -232,15 +232,18 @@ async function compareWithPostgres(
     for (let at = 0; at < rows.length; at += 2_000) {
       await Promise.all(
         rows.slice(at, at + 2_000).map(async (row) => {
-          // Renewed once more, and asked for once too late, on the way.
-          const before = {
-            ...row,
-            signedAt: row.signedAt - 1,
-            namespaces: [row.namespaces[0]!],
-            serviceData: Buffer.of(1),
-          };
-          const results = await Promise.all([store.upsert(before), store.upsert(row), store.upsert(before)]);
-          assert.deepEqual(results, ['added', 'updated', 'stale']);
+          if (row.signedAt % 8 > 0) assert.equal(await store.upsert(row), 'added');
+          else {
+            // Renewed, and asked for once too late, on the way.
+            const before = {
+              ...row,
+              signedAt: row.signedAt - 1,
+              namespaces: [row.namespaces[0]!],
+              serviceData: Buffer.of(1),
+            };
+            const results = await Promise.all([store.upsert(before), store.upsert(row), store.upsert(before)]);
+            assert.deepEqual(results, ['added', 'updated', 'stale']);
+          }
           const isThere = model.entries.has(model.key(row));
           const { account, service, serviceId, signedAt } = row;
           if (!isThere) assert.equal(await store.remove(account, service, serviceId, signedAt), true);
