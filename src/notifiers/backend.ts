@@ -9,7 +9,7 @@ import type { Logger } from '../daemon/log.ts';
 export interface Backend {
   /**
    * Checks what a client gave as `service_info` (any JSON) and names its device.
-   * Throws {@link Refusal} for what it cannot accept.
+   * Throws {@link Refusal}, or a plain Error, for what it cannot accept: the client is told the message. An error of any other kind is a fault.
    */
   validate(info: unknown): Device;
   /**
@@ -74,7 +74,7 @@ export type Outcome =
   | { readonly kind: 'accepted' }
   | { readonly kind: 'gone'; readonly reason: string; readonly time: number }
   | { readonly kind: 'refused'; readonly reason: string }
-  | { readonly kind: 'retry'; readonly reason: string; readonly after: number; readonly whom: Whom }
+  | { readonly kind: 'retry'; readonly reason: string; readonly after?: number; readonly whom?: Whom }
   | { readonly kind: 'misconfigured'; readonly reason: string };
 
 type OutcomeOf<Kind extends Outcome['kind']> = Extract<Outcome, { kind: Kind }>;

@@ -249,8 +249,8 @@ export class Courier {
       this.#end(entry, outcome);
       return;
     }
-    const after = outcome.kind === 'retry' ? outcome.after : 0;
-    const whom = outcome.kind === 'retry' ? outcome.whom : 'provider';
+    const after = (outcome.kind === 'retry' && outcome.after) || 0;
+    const whom = (outcome.kind === 'retry' && outcome.whom) || 'provider';
     if (whom === 'everyone') this.#pauseFor(after, outcome.reason);
     else if (whom === 'provider' && ++this.#trouble >= TROUBLE && !this.#pause) this.#pauseFor(0, outcome.reason);
     this.#again(entry, after);

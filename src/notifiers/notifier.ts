@@ -226,6 +226,7 @@ export class Notifier {
     } catch (error) {
       this.counters.refusals++;
       if (error instanceof Refusal) message.reply(String(error.code), error.message);
+      else if (error instanceof Error && error.constructor === Error) message.reply('4', error.message);
       else {
         this.#say.error('checking a device failed', { err: error });
         message.reply('4', 'Internal error');

@@ -122,6 +122,24 @@ test('devices are validated, and what makes no sense is answered', async (t) => 
   }
 });
 
+test('a plain error of a backend is a refusal, any other kind a fault that clients are not told of', async (t) => {
+  const hivemind = await FakeHivemind.start(t, SERVICE);
+  const { notifier, lines } = setUp(t, hivemind, () => accepted, {
+    backend: {
+      validate(info) {
+        if (info === 1) throw new Error('Invalid number');
+        return (info as { deep: { id: { id: string } } }).deep.id;
+      },
+      send: async () => [],
+    },
+  });
+  await hivemind.until(() => hivemind.instances.size === 1);
+  assert.deepEqual(await hivemind.validate(SERVICE, '1'), ['4', 'Invalid number']);
+  assert.deepEqual(await hivemind.validate(SERVICE, '2'), ['4', 'Internal error']);
+  assert.equal(notifier.counters.refusals, 2);
+  assert.ok(lines.some((line) => line.includes('checking a device failed')));
+});
+
 test('rubbish from the hivemind is counted and survived', async (t) => {
   const hivemind = await FakeHivemind.start(t, SERVICE);
   const { notifier } = setUp(t, hivemind, () => accepted);
