@@ -15,7 +15,7 @@ export function watchCredential(expiry: number | undefined, what: string, clock:
     const days = Math.floor((expiry - clock.now()) / DAY);
     const when = new Date(expiry).toISOString().slice(0, 10);
     if (days < 0) log.error(`${what} ran out on ${when}: no push will be accepted until it is replaced`);
-    else if (days < WARNING_DAYS) log.warn(`${what} runs out on ${when}, in ${days} days: replace it before`);
+    else if (days <= WARNING_DAYS) log.warn(`${what} runs out on ${when}, in ${days} days: replace it before`);
   };
   look();
   return clock.setInterval(look, DAY);

@@ -253,7 +253,10 @@ export class Notifier {
       if (attempts > 1) total.retries++;
     } else if (end.kind !== 'handed-back') total.failures++;
     this.#count('reason' in end ? `${end.kind}:${end.reason}` : end.kind);
-    if (end.kind === 'given-up') this.#say.warn(`a push was given up: ${end.reason}`);
+    if (end.kind === 'given-up') {
+      this.#say.warn(`a push was given up: ${end.reason}`);
+      if (push.wantsAnswer && push.pushId !== undefined) this.#ledger.answer(push.pushId, `given up: ${end.reason}`);
+    }
     if (end.kind === 'gone') {
       if (this.#gone.length >= MAX_GONE) this.#gone.shift();
       this.#gone.push({ serviceId: push.id, time: Math.floor(end.time), reason: end.reason });

@@ -205,11 +205,12 @@ test('an expired push is refused without asking the provider', async (t) => {
   const hivemind = await FakeHivemind.start(t, SERVICE);
   const { sent, notifier } = setUp(t, hivemind, () => accepted);
   await hivemind.until(() => hivemind.instances.size === 1);
-  const ids = hivemind.push([{ expiry: Date.now() - 1 }, { expiry: 0 }]);
+  const ids = hivemind.push([{ expiry: Date.now() - 1, wantsAnswer: true }, { expiry: 0 }]);
   await hivemind.until(() => hivemind.outstanding === 0);
   assert.deepEqual([...hivemind.refused], [ids[0]]);
   assert.equal(sent.length, 1);
   assert.equal(notifier.ends.get('given-up:expired'), 1);
+  assert.deepEqual(hivemind.answers, [[ids[0], 'given up: expired']]);
 });
 
 test('with an original hivemind it registers under L and its key, seals the pushes itself, and sends statistics', async (t) => {

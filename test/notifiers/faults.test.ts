@@ -1,0 +1,127 @@
+import assert from 'node:assert/strict';
+import { randomBytes } from 'node:crypto';
+import { constants } from 'node:http2';
+import { type TestContext, test } from 'node:test';
+import { systemClock } from '../../src/clock.ts';
+import { startFakeApns } from '../../src/devnet/providers/apns.ts';
+import { fcmError, startFakeFcm } from '../../src/devnet/providers/fcm.ts';
+import { huaweiCode, startFakeHuawei } from '../../src/devnet/providers/huawei.ts';
+import type { FakeProvider } from '../../src/devnet/providers/script.ts';
+import { loadBackend } from '../../src/notifiers/load.ts';
+import { Notifier } from '../../src/notifiers/notifier.ts';
+import { randomKeyPair } from '../../src/oxenmq/keys.ts';
+import { FakeHivemind } from './fake-hivemind.ts';
+import { apnsToken, contextOf, folder, keepLog, sectionOf } from './support.ts';
+
+/** As the real policy, but a hundred times faster. */
+const policy = { base: 20, cap: 500, lifetime: 60_000 };
+
+/** A notifier of the real kind between a hivemind and a provider, and what came out for each device. */
+async function setUp(t: TestContext, service: string, fake: FakeProvider, keys: Record<string, string> = {}) {
+  const hivemind = await FakeHivemind.start(t, service);
+  const settings = { ...(await fake.settings(await folder(t))), ...keys };
+  const create = await loadBackend(service, sectionOf('', {}));
+  const context = contextOf(service, settings);
+  const backend = await create(context);
+  const notifier = new Notifier({
+    service,
+    backend,
+    address: hivemind.address,
+    keys: randomKeyPair(),
+    clock: systemClock,
+    random: randomBytes,
+    log: keepLog().log,
+    policy,
+  });
+  hivemind.beforeEnd.push(async () => {
+    await fake.close();
+    await notifier.stop(1_100);
+  });
+  const times = new Map<string, number>();
+  fake.taken.onPush = ({ token }) => times.set(token, (times.get(token) ?? 0) + 1);
+  await hivemind.until(() => hivemind.instances.size === 1);
+  return { hivemind, notifier, times };
+}
+
+test('Apple: goodbyes, cut connections and refused streams under load lose nothing, and double only what was unknown', async (t) => {
+  const fake = await startFakeApns({ delay: 3, streams: 50 });
+  const { hivemind, notifier, times } = await setUp(t, 'apns', fake, { connections: '2', streams: '50' });
+  const count = 2_000;
+  hivemind.push(Array.from({ length: count }, (_, index) => ({ serviceId: apnsToken(index) })));
+  fake.script.next({ reset: constants.NGHTTP2_REFUSED_STREAM }, 15);
+  await fake.taken.reached(300);
+  fake.goaway();
+  await fake.taken.reached(800);
+  fake.cut();
+  await fake.taken.reached(1_200);
+  fake.script.next({ goaway: constants.NGHTTP2_ENHANCE_YOUR_CALM }, 2);
+  await hivemind.until(() => hivemind.outstanding === 0);
+  assert.equal(hivemind.accepted.size, count);
+  assert.equal(times.size, count);
+  // sent = delivered + given up + held
+  assert.deepEqual(notifier.courier.held, 0);
+  assert.deepEqual([...notifier.ends.keys()], ['accepted']);
+  // At most the streams of the connections that ended without a word.
+  const duplicates = fake.taken.count - count;
+  t.diagnostic(`${duplicates} of ${count} pushes were taken twice`);
+  assert.ok(duplicates <= 200, `${duplicates} duplicates`);
+});
+
+test('Google: expired tokens and cut connections under load lose nothing', async (t) => {
+  const fake = await startFakeFcm({ delay: 2 });
+  const { hivemind, notifier, times } = await setUp(t, 'firebase', fake, { connections: '2', notify_interval: '0' });
+  const count = 3_000;
+  fake.script.device('dead', fcmError(404, 'NOT_FOUND', 'UNREGISTERED'));
+  hivemind.push([{ serviceId: 'dead' }, ...Array.from({ length: count }, (_, index) => ({ serviceId: `d${index}` }))]);
+  await fake.taken.reached(500);
+  fake.expireTokens();
+  await fake.taken.reached(1_500);
+  fake.cut();
+  await hivemind.until(() => hivemind.outstanding === 0);
+  assert.equal(hivemind.accepted.size, count);
+  assert.equal(times.size, count);
+  assert.deepEqual(
+    hivemind.gone.map(({ serviceId }) => serviceId),
+    ['dead'],
+  );
+  assert.equal(notifier.courier.held, 0);
+  // At most what was on its way over the connections that were cut: 100 streams each.
+  const duplicates = fake.taken.count - count;
+  t.diagnostic(`${duplicates} of ${count} pushes were taken twice`);
+  assert.ok(duplicates <= 200, `${duplicates} duplicates`);
+});
+
+test('Huawei: expired tokens, dead devices and cut connections under load lose nothing', async (t) => {
+  const fake = await startFakeHuawei({ delay: 2 });
+  const { hivemind, notifier, times } = await setUp(t, 'huawei', fake, { connections: '20' });
+  const count = 1_500;
+  fake.script.device('dead', huaweiCode('80300007', 'All tokens are invalid'));
+  hivemind.push([{ serviceId: 'dead' }, ...Array.from({ length: count }, (_, index) => ({ serviceId: `d${index}` }))]);
+  await fake.taken.reached(300);
+  fake.expireTokens();
+  await fake.taken.reached(700);
+  fake.cut();
+  await hivemind.until(() => hivemind.outstanding === 0);
+  assert.equal(hivemind.accepted.size, count);
+  assert.equal(times.size, count);
+  assert.deepEqual(
+    hivemind.gone.map(({ serviceId }) => serviceId),
+    ['dead'],
+  );
+  assert.equal(notifier.courier.held, 0);
+  assert.equal(fake.tokensGiven, 2);
+  assert.ok(fake.taken.count - count <= 20);
+});
+
+test('a provider that refuses everything for a while is not hammered, and all devices get their pushes when it is back', async (t) => {
+  const fake = await startFakeApns();
+  const { hivemind, times, notifier } = await setUp(t, 'apns', fake, { connections: '1', streams: '10' });
+  fake.script.all = { cut: true };
+  hivemind.push(Array.from({ length: 500 }, (_, index) => ({ serviceId: apnsToken(index) })));
+  while (!notifier.courier.isPaused) await new Promise((resolve) => setTimeout(resolve, 5));
+  const { requests } = fake;
+  assert.ok(requests < 100, `${requests} requests`);
+  fake.script.clear();
+  await hivemind.until(() => hivemind.outstanding === 0);
+  assert.equal(times.size, 500);
+});

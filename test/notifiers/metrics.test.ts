@@ -1,0 +1,87 @@
+import assert from 'node:assert/strict';
+import { randomBytes } from 'node:crypto';
+import { test } from 'node:test';
+import { Registry } from 'prom-client';
+import { systemClock } from '../../src/clock.ts';
+import { accepted, type Backend, gone } from '../../src/notifiers/backend.ts';
+import { connectAddress } from '../../src/notifiers/build.ts';
+import { watchCredential } from '../../src/notifiers/credential.ts';
+import { observeNotifier, providerLatency } from '../../src/notifiers/metrics.ts';
+import { Notifier } from '../../src/notifiers/notifier.ts';
+import { zmqAddress } from '../../src/oxenmq/address.ts';
+import { randomKeyPair } from '../../src/oxenmq/keys.ts';
+import { FakeHivemind } from './fake-hivemind.ts';
+import { FakeClock, keepLog } from './support.ts';
+
+const DAY = 86_400_000;
+
+test('what a notifier does can be read as metrics', async (t) => {
+  const hivemind = await FakeHivemind.start(t, 'toy');
+  const registry = new Registry();
+  const backend: Backend = {
+    validate: () => ({ id: 'x' }),
+    send: async ([push]) => [push!.id === 'dead' ? gone('Unregistered', 1) : accepted],
+    credentialExpiry: Date.now() + 10 * DAY,
+  };
+  const notifier = new Notifier({
+    service: 'toy',
+    backend,
+    address: hivemind.address,
+    keys: randomKeyPair(),
+    clock: systemClock,
+    random: randomBytes,
+    log: keepLog().log,
+    took: providerLatency(registry),
+  });
+  hivemind.beforeEnd.push(() => notifier.stop(1_100));
+  observeNotifier(registry, notifier, backend, systemClock);
+  await hivemind.until(() => hivemind.instances.size === 1);
+  hivemind.push([{ serviceId: 'dead' }, {}, {}]);
+  await hivemind.until(() => hivemind.outstanding === 0);
+  // Read twice: nothing is counted twice.
+  await registry.metrics();
+  const text = await registry.metrics();
+  for (const line of [
+    'spns_notifier_pushes_total{outcome="accepted",reason=""} 2',
+    'spns_notifier_pushes_total{outcome="gone",reason="Unregistered"} 1',
+    'spns_notifier_received_total 3',
+    'spns_notifier_attempts_total 3',
+    'spns_notifier_retries_total 0',
+    'spns_notifier_queued 0',
+    'spns_notifier_paused 0',
+    'spns_notifier_registered 1',
+    'spns_notifier_provider_seconds_count 3',
+  ]) {
+    assert.ok(text.includes(`\n${line}\n`), `${line}\n${text}`);
+  }
+  const left = Number(/^spns_notifier_credential_seconds_left (\S+)$/m.exec(text)![1]);
+  assert.ok(left > 9.9 * 86_400 && left <= 10 * 86_400);
+});
+
+test('a credential that runs out is told from 30 days on, once a day', async () => {
+  const clock = new FakeClock(Date.UTC(2026, 0, 1));
+  const { log, lines } = keepLog();
+  const timer = watchCredential(Date.UTC(2026, 1, 2), 'the credential of apns', clock, log);
+  assert.equal(lines.length, 0);
+  await clock.advance(3 * DAY);
+  assert.equal(lines.length, 2);
+  assert.match(lines[0]!, /"warning".*the credential of apns runs out on 2026-02-02, in 30 days/);
+  await clock.advance(30 * DAY);
+  assert.equal(lines.length, 32);
+  assert.match(lines.at(-1)!, /"error".*ran out on 2026-02-02/);
+  timer.cancel();
+  assert.equal(clock.pending, 0);
+  watchCredential(undefined, 'x', clock, log).cancel();
+  assert.equal(lines.length, 32);
+});
+
+test('a hivemind that listens on any address is reached on this machine', () => {
+  for (const [listen, expected] of [
+    ['tcp://*:22030', 'tcp://127.0.0.1:22030'],
+    ['tcp://0.0.0.0:22030', 'tcp://127.0.0.1:22030'],
+    ['tcp://10.0.0.7:22030', 'tcp://10.0.0.7:22030'],
+    ['ipc://./hivemind.sock', 'ipc://./hivemind.sock'],
+  ] as const) {
+    assert.equal(zmqAddress(connectAddress(listen)), expected);
+  }
+});
