@@ -1,0 +1,196 @@
+import assert from 'node:assert/strict';
+import { randomBytes } from 'node:crypto';
+import { readdirSync, readFileSync } from 'node:fs';
+import { request } from 'node:http';
+import { test } from 'node:test';
+import { sessionAccount } from '../../src/devnet/account.ts';
+import { monitorMessage } from '../../src/session/subscription.ts';
+import { createDatabase } from '../support/postgres.ts';
+import { folder, spns, startSpns } from './spns.ts';
+
+/** A whole suite under one parent; its output as it grows. */
+async function suite(t: { after(fn: () => Promise<void>): void }, log = '') {
+  const url = await createDatabase(t);
+  const dir = await folder(t, {
+    'hive.key': randomBytes(32).toString('hex'),
+    'web.key': randomBytes(32).toString('hex'),
+    'spns.ini': [
+      `[db]\nurl = ${url.replaceAll('%', '%%')}`,
+      '[hivemind]\nlisten = ipc://./h.sock\noxend_rpc = ipc://./no-oxend.sock\nstartup_wait = 0',
+      '[keys]\nhivemind = hive.key\nonionreq = web.key',
+      '[web]\nlisten = unix:./web.sock',
+      '[notify-dummy]',
+      log,
+    ].join('\n'),
+  });
+  const child = startSpns(['run'], dir);
+  let output = '';
+  const look = new Set<() => void>();
+  for (const stream of [child.stdout!, child.stderr!]) {
+    stream.setEncoding('utf8').on('data', (text: string) => {
+      output += text;
+      for (const each of look) each();
+    });
+  }
+  const ended = new Promise<number | string | null>((resolve) => {
+    child.once('close', (code, signal) => {
+      resolve(code ?? signal);
+      for (const each of look) each();
+    });
+  });
+  t.after(async () => {
+    if (child.exitCode === null && child.signalCode === null) {
+      for (const pid of children(child.pid!)) process.kill(pid, 'SIGKILL');
+      child.kill('SIGKILL');
+    }
+    await ended;
+  });
+  return {
+    dir,
+    child,
+    ended,
+    output: () => output,
+    /** Resolves when the output has matched so many times. */
+    said: (pattern: RegExp, times = 1) =>
+      new Promise<void>((resolve, reject) => {
+        const check = () => {
+          if ((output.match(new RegExp(pattern, 'g')) ?? []).length >= times) {
+            look.delete(check);
+            resolve();
+          } else if (child.exitCode !== null) reject(new Error(`ended before it said ${pattern}:\n${output}`));
+        };
+        look.add(check);
+        check();
+      }),
+  };
+}
+
+/** The processes that `pid` has started, by the program that they run. */
+function children(pid: number, program = ''): number[] {
+  return readdirSync('/proc')
+    .filter((name) => /^\d+$/.test(name))
+    .map(Number)
+    .filter((each) => {
+      try {
+        const parent = / [A-Z] (\d+) /.exec(readFileSync(`/proc/${each}/stat`, 'latin1'))?.[1];
+        return Number(parent) === pid && readFileSync(`/proc/${each}/cmdline`, 'latin1').includes(program);
+      } catch {
+        return false;
+      }
+    });
+}
+
+/** A POST to the web front-end's Unix socket. */
+function post(socketPath: string, path: string, body: string): Promise<{ status: number; body: string }> {
+  return new Promise((resolve, reject) => {
+    const asked = request(
+      { socketPath, path, method: 'POST', headers: { 'content-type': 'application/json' } },
+      (response) => {
+        let text = '';
+        response.setEncoding('utf8').on('data', (chunk: string) => (text += chunk));
+        response.on('end', () => resolve({ status: response.statusCode!, body: text }));
+      },
+    );
+    asked.on('error', reject);
+    asked.end(body);
+  });
+}
+
+/** A subscription of a new account for the dummy notifier, and everything in it that no log may hold. */
+function subscription(): { body: string; secrets: string[] } {
+  const account = sessionAccount(randomBytes);
+  const [token, encKey, now] = [
+    `TEST-${randomBytes(16).toString('hex')}`,
+    randomBytes(32),
+    Math.floor(Date.now() / 1000),
+  ];
+  const wish = {
+    account: account.id,
+    sessionEd25519: account.sessionEd25519,
+    subaccount: null,
+    namespaces: [0],
+    wantData: true,
+    signedAt: now,
+    signature: Buffer.alloc(64),
+  };
+  const signature = account.sign(monitorMessage(wish));
+  const body = {
+    pubkey: account.id.toString('hex'),
+    session_ed25519: account.sessionEd25519!.toString('hex'),
+    namespaces: [0],
+    data: true,
+    sig_ts: now,
+    signature: signature.toString('base64'),
+    service: 'dummy',
+    service_info: { foo: token, bar: 7 },
+    enc_key: encKey.toString('hex'),
+  };
+  const secrets = [account.id, account.sessionEd25519!, encKey, signature].flatMap((bytes) => [
+    bytes.toString('hex'),
+    bytes.toString('base64'),
+  ]);
+  return { body: JSON.stringify(body), secrets: [token, ...secrets] };
+}
+
+test('one command runs the whole suite, restarts what dies, and ends all in order', async (t) => {
+  const { dir, child, ended, said, output } = await suite(t);
+  await said(/ready for subscriptions/);
+  await said(/web: listening/);
+  await said(/: connected to the hivemind/);
+  await said(/notifier for dummy registered/);
+
+  const killed = children(child.pid!, 'web/main.ts');
+  assert.equal(killed.length, 1);
+  process.kill(killed[0]!, 'SIGKILL');
+  await said(/web ended by itself \(by SIGKILL\), is started again in 0\.5 s/);
+  await said(/web: listening/, 2);
+  await said(/: connected to the hivemind/, 2);
+  const answer = await post(`${dir}/web.sock`, '/subscribe', subscription().body);
+  assert.deepEqual(JSON.parse(answer.body), { added: true, message: 'Subscription successful', success: true });
+
+  child.kill('SIGHUP');
+  await said(/reloaded: the configuration is as it was/, 3);
+
+  child.kill('SIGTERM');
+  assert.equal(await ended, 0, output());
+  assert.deepEqual(children(child.pid!), []);
+});
+
+test("a whole run's log holds no token, key, account or signature, and the commands see what happens", async (t) => {
+  const { dir, child, ended, said, output } = await suite(t, '[log]\nlevel = info');
+  await said(/web: listening/);
+  await said(/: connected to the hivemind/);
+  await said(/ready for subscriptions/);
+  await said(/notifier for dummy registered/);
+  const { body, secrets } = subscription();
+  assert.equal((await post(`${dir}/web.sock`, '/subscribe', body)).status, 200);
+  // Again, a forged one, one for no device, and one that is no use at all.
+  await post(`${dir}/web.sock`, '/subscribe', body);
+  await post(`${dir}/web.sock`, '/subscribe', body.replace(/"sig_ts":\d/, '"sig_ts":1'));
+  await post(`${dir}/web.sock`, '/subscribe', body.replace('TEST-', 'WRONG-'));
+  await post(`${dir}/web.sock`, '/subscribe', body.slice(0, -1));
+
+  const [services, stats, push] = await Promise.all([
+    spns(['services'], dir),
+    spns(['stats', '--json'], dir),
+    spns(['test-push', 'dummy', '--info', JSON.stringify({ foo: 'TEST-operator', bar: 1 })], dir),
+  ]);
+  assert.match(services.out, /^dummy +1 +1 /m);
+  assert.equal(JSON.parse(stats.out).subscriptions.total, 1);
+  assert.equal(push.code, 0, push.err);
+  assert.match(push.out, /^accepted/);
+  assert.equal((await spns(['nodes'], dir)).out.trim(), '0 storage servers, 0 need a look');
+
+  child.kill('SIGTERM');
+  assert.equal(await ended, 0, output());
+  assert.ok(output().length > 500);
+  for (const secret of [...secrets, 'TEST-operator']) assert.ok(!output().includes(secret), `the log holds ${secret}`);
+});
+
+test('a configuration that is wrong is told before anything is started', async (t) => {
+  const dir = await folder(t, { 'spns.ini': '[hivemind]\nmax_connects = many\n' });
+  const { code, err } = await spns(['run'], dir);
+  assert.equal(code, 1);
+  assert.match(err, /spns: .*max_connects = many: must be a whole number/);
+  assert.match(err, /oxend_rpc: is required/);
+});
