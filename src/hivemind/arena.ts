@@ -1,12 +1,12 @@
 /** What a reference counts in. */
-const UNIT = 16;
+const UNIT = 8;
 const SLAB_SIZE = 256 * 1024;
-/** A reference is 18 bits of slab and 14 of unit in it. */
-const UNIT_BITS = 14;
+/** A reference is 17 bits of slab and 15 of unit in it. */
+const UNIT_BITS = 15;
 const UNIT_MASK = (1 << UNIT_BITS) - 1;
 const MAX_SLABS = 2 ** (32 - UNIT_BITS);
 /** Cells of up to this many units have a size of their own each, larger ones come in eighths of the power of two below. */
-const EXACT = 64;
+const EXACT = 128;
 /** Cells larger than this get a slab to themselves. */
 const MAX_CELL = SLAB_SIZE / 8 / UNIT;
 const LARGE = -1;
@@ -62,7 +62,7 @@ export class Arena {
     const slab = open.length > 0 ? open[open.length - 1]! : this.#openSlab(cls);
     const size = SIZES[cls]!;
     let unit = this.#freed[slab]! - 1;
-    if (unit >= 0) this.#freed[slab] = this.#words[slab]![unit * 4]!;
+    if (unit >= 0) this.#freed[slab] = this.#words[slab]![unit * (UNIT / 4)]!;
     else {
       unit = this.#fresh[slab]!;
       this.#fresh[slab] = unit + size;
@@ -85,7 +85,7 @@ export class Arena {
     const size = SIZES[cls]!;
     const open = this.#open[cls]!;
     const wasFull = this.#freed[slab] === 0 && this.#fresh[slab]! + size > SLAB_SIZE / UNIT;
-    this.#words[slab]![unit * 4] = this.#freed[slab]!;
+    this.#words[slab]![unit * (UNIT / 4)] = this.#freed[slab]!;
     this.#freed[slab] = unit + 1;
     this.inUse -= size * UNIT;
     if (wasFull) open.push(slab);

@@ -36,7 +36,7 @@ const MAX_SERVICES = 65_536;
  * All subscriptions, in packed memory outside the garbage collector's sight: what a notification is looked up in, and what the storage servers are asked for.
  * PostgreSQL has the same on disk ({@link Store}). No operation takes longer for there being more subscriptions.
  *
- * A million subscriptions to 800,000 accounts take about 420 MB with tokens of 150 characters.
+ * A million subscriptions to 800,000 accounts, with tokens of 150 characters, take about 420 MB beside the process itself: 340 in records, 50 in hash tables, 30 in accounts.
  */
 export class Devices {
   readonly #records = new Records();
@@ -58,7 +58,6 @@ export class Devices {
   #serviceIdSize = 0;
   #service = 0;
   #account = 0;
-  readonly #pair = Buffer.alloc(8);
   readonly #isDevice = (ref: number) => this.#sameDevice(ref);
   readonly #isKey = (ref: number) => this.#records.account(ref) === this.#account && this.#sameDevice(ref);
 
@@ -107,7 +106,7 @@ export class Devices {
     const accountHash = this.#accounts.hash(row.account, 0);
     const service = this.#numberOf(row.service);
     const deviceHash = this.#seekDevice(service, row.serviceId);
-    const keyHash = this.#mix(accountHash, deviceHash);
+    const keyHash = mix(accountHash, deviceHash);
     let account = this.#accounts.find(row.account, 0, accountHash);
     let old = 0;
     if (account >= 0) {
@@ -261,7 +260,7 @@ export class Devices {
     this.#account = this.#accounts.find(account, 0, accountHash);
     if (this.#account < 0) return undefined;
     const deviceHash = this.#seekDevice(number, serviceId);
-    const ref = this.#byKey.find(this.#mix(accountHash, deviceHash), this.#isKey);
+    const ref = this.#byKey.find(mix(accountHash, deviceHash), this.#isKey);
     return ref === 0 ? undefined : { ref, accountHash, deviceHash };
   }
 
@@ -270,7 +269,7 @@ export class Devices {
     const account = this.#records.account(ref);
     const isLast = this.#accounts.value(account) === ref && this.#records.next(ref, Link.ACCOUNT) === 0;
     const before = isLast ? [] : this.#upstreamOf(account);
-    this.#detach(ref, this.#mix(accountHash, deviceHash), deviceHash);
+    this.#detach(ref, mix(accountHash, deviceHash), deviceHash);
     if (isLast) {
       this.onAccountRemoved(account);
       this.#accounts.remove(account, accountHash);
@@ -357,7 +356,7 @@ export class Devices {
   }
 
   #hashDevice(service: number, bytes: Uint8Array, at: number, size: number): number {
-    return this.#mix(service, this.#hash.bytes(bytes, at, at + size));
+    return mix(service, this.#hash.bytes(bytes, at, at + size));
   }
 
   #sameDevice(ref: number): boolean {
@@ -369,10 +368,11 @@ export class Devices {
     for (let n = 0; n < size; n++) if (bytes[at + n] !== this.#serviceId[n]) return false;
     return true;
   }
+}
 
-  #mix(a: number, b: number): number {
-    this.#pair.writeUInt32LE(a, 0);
-    this.#pair.writeUInt32LE(b, 4);
-    return this.#hash.bytes(this.#pair, 0, 8);
-  }
+/** Makes one hash of two numbers of which at least one is a keyed hash, which nobody outside knows. */
+function mix(a: number, b: number): number {
+  let hash = Math.imul(a ^ Math.imul(b, 0x9e3779b1), 0x85ebca6b);
+  hash = Math.imul(hash ^ (hash >>> 15), 0xc2b2ae35);
+  return (hash ^ (hash >>> 16)) >>> 0;
 }

@@ -2,7 +2,7 @@ import type { QueryConfig } from 'pg';
 import type { DeviceKey, DeviceRow } from './device.ts';
 
 /** Rows to delete at once when they have expired: some tens of milliseconds, after which others have their turn. */
-export const EXPIRE_SLICE = 500;
+export const EXPIRE_SLICE = 250;
 
 /**
  * Writes many subscriptions at once; no two may be for the same key. A row of the answer for each that was written: its number `n` in the list, and whether it is

@@ -30,7 +30,7 @@ describe('the arena', () => {
         const ref = arena.alloc(size);
         const cell = { ref, size, mark: 1 + random.int(255) };
         const at = arena.offset(ref);
-        assert.ok(ref !== 0 && at % 16 === 0);
+        assert.ok(ref !== 0 && at % 8 === 0);
         arena.bytes(ref).fill(cell.mark, at, at + size);
         assert.equal(arena.words(ref)[at / 4]! & 255, cell.mark);
         cells.push(cell);
