@@ -51,7 +51,8 @@ export class DeadDevices {
     const removed = devices.removeDevice(report.service, report.serviceId, Math.floor(time / 1000));
     if (removed.length === 0) return 0;
     log('debug', `${report.service}: a device is gone (${report.reason}), ${removed.length} subscriptions removed`);
-    const keys = removed.map(({ account }) => ({ account, service: report.service, serviceId: report.serviceId }));
+    // With the time of what was removed: a renewal that is just being written is not touched.
+    const keys = removed.map((one) => ({ ...one, service: report.service, serviceId: report.serviceId }));
     try {
       await store.removeDevices(keys);
     } catch (error) {

@@ -24,7 +24,7 @@ export interface EndpointModules {
   /** A block was announced by somebody who may. */
   onBlock: () => void;
   /** Told of admin messages that made no sense. */
-  log: (level: 'warn', text: string) => void;
+  log: (text: string) => void;
 }
 
 const SERVICE_NAME_MAX = 32;
@@ -49,7 +49,7 @@ export function endpoints(modules: EndpointModules): Commands {
     try {
       handler(message);
     } catch (error) {
-      log('warn', `${what} ignored: ${(error as Error).message}`);
+      log(`${what} ignored: ${(error as Error).message}`);
     }
   };
   const json = (answer: () => unknown) => (message: Incoming) => message.reply(stringifySorted(answer()));

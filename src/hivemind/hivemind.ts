@@ -1,7 +1,7 @@
 import { isDeepStrictEqual } from 'node:util';
 import type { Clock, Timer } from '../clock.ts';
 import type { Config } from '../daemon/config.ts';
-import { category } from '../daemon/log.ts';
+import { category, repeated } from '../daemon/log.ts';
 import type { Context, Daemon } from '../daemon/run.ts';
 import { keyPairFromSecret } from '../oxenmq/keys.ts';
 import { Listener } from '../oxenmq/listener.ts';
@@ -36,6 +36,8 @@ const NOTIFIER_POLL_MS = 25;
 export async function startHivemind(context: Context): Promise<Daemon> {
   const { clock, config, random, registry, systemd } = context;
   const log = category(context.log, 'hivemind');
+  // What clients, notifiers and strangers can cause at will is said once, and then counted.
+  const faults = repeated(log, clock);
   const settings = config.hivemind;
 
   // The database first: its lock tells whether another hivemind runs, before we take that one's sockets away.
@@ -70,7 +72,7 @@ export async function startHivemind(context: Context): Promise<Daemon> {
     devices,
     stats,
     notifierFor: (service) => outbox.validator(service)?.remote,
-    log: (level, text) => log[level](text),
+    log: (level, text) => (level === 'debug' ? log.debug(text) : faults.warn(text)),
   });
   const deadDevices = new DeadDevices({
     clock,
@@ -105,7 +107,7 @@ export async function startHivemind(context: Context): Promise<Daemon> {
     getServices: () => serviceReports(sources),
     testPush: (service, info) => testPush(service, info, { clock, random, outbox }),
     onBlock: () => network.refresh(),
-    log: (level, text) => log[level](text),
+    log: (text) => faults.warn(text),
   });
   const keys = keyPairFromSecret(config.keys.hivemind);
   const listen = async (address: string, access: Access, curve: boolean, allow?: (key: Buffer) => boolean) => {
@@ -116,7 +118,12 @@ export async function startHivemind(context: Context): Promise<Daemon> {
       commands,
       keys: curve ? keys : undefined,
       allow,
-      on: { disconnect: (remote) => outbox.gone(remote) },
+      // The web front-end and the notifiers may run under other users of the same group.
+      mode: 0o660,
+      on: {
+        disconnect: (remote) => outbox.gone(remote),
+        stray: (reason) => faults.warn('a message was dropped', { reason }),
+      },
     });
     await listener.bind();
     log.info(`listening at ${listener.endpoint} (${access === 'admin' ? 'admin' : 'push.* only'})`);
@@ -207,6 +214,7 @@ export async function startHivemind(context: Context): Promise<Daemon> {
       flush();
       await store.close();
       for (const listener of listeners) await listener.close();
+      faults.stop();
     },
   };
 }
