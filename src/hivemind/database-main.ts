@@ -1,6 +1,6 @@
 import pg from 'pg';
-import { clientConfig } from './connection.ts';
-import { migrate } from './migrate.ts';
+import { clientConfig } from './store/connection.ts';
+import { migrate } from './store/migrate.ts';
 
 /**
  * The database at the command line's service, as a process of its own: `check` looks and changes nothing, `migrate` brings the tables up to date. The address comes in

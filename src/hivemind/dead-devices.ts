@@ -1,8 +1,8 @@
 import type { Clock } from '../clock.ts';
 import type { DeviceGone } from '../session/notifier-protocol.ts';
-import type { Devices } from './devices.ts';
-import type { Service } from './service.ts';
-import type { Store } from './store.ts';
+import type { Devices } from './devices/devices.ts';
+import type { Service } from './outbox/service.ts';
+import type { Store } from './store/store.ts';
 
 /** What the removal of dead devices works with. */
 export interface DeadDeviceModules {

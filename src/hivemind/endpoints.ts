@@ -2,7 +2,7 @@ import { parseJson, stringifySorted } from '../codec/json.ts';
 import type { Commands, Incoming } from '../oxenmq/remote.ts';
 import { decodeDeviceGone, decodePushReport, decodeRegistration } from '../session/notifier-protocol.ts';
 import type { DeadDevices } from './dead-devices.ts';
-import type { Outbox } from './outbox.ts';
+import type { Outbox } from './outbox/outbox.ts';
 import type { Stats } from './stats.ts';
 import type { Subscriptions } from './subscribe.ts';
 

@@ -1,6 +1,6 @@
 import { parseNotification } from '../session/notification.ts';
-import type { Devices, WantingDevice } from './devices.ts';
-import type { Outbox } from './outbox.ts';
+import type { Devices, WantingDevice } from './devices/devices.ts';
+import type { Outbox } from './outbox/outbox.ts';
 import type { Seen } from './seen.ts';
 
 /** What becomes of the storage servers' notifications; plain numbers, read by the metrics. */

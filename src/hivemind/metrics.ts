@@ -1,10 +1,10 @@
 import { Counter, Gauge, type Registry } from 'prom-client';
 import type { Clock } from '../clock.ts';
-import type { Devices } from './devices.ts';
+import type { Devices } from './devices/devices.ts';
 import type { IntakeCounters } from './intake.ts';
-import type { Network } from './network.ts';
-import type { Outbox } from './outbox.ts';
-import type { Store } from './store.ts';
+import type { Network } from './network/network.ts';
+import type { Outbox } from './outbox/outbox.ts';
+import type { Store } from './store/store.ts';
 import type { SubscriptionCounters } from './subscribe.ts';
 
 /** Where the figures come from. Nothing here counts by itself: the parts count in plain numbers, and are read when asked. */

@@ -1,8 +1,8 @@
 import type { Clock } from '../clock.ts';
-import type { Devices } from './devices.ts';
+import type { Devices } from './devices/devices.ts';
 import type { IntakeCounters } from './intake.ts';
-import type { Network } from './network.ts';
-import type { Outbox } from './outbox.ts';
+import type { Network } from './network/network.ts';
+import type { Outbox } from './outbox/outbox.ts';
 import type { Stats } from './stats.ts';
 import type { StatusSample } from './status-page.ts';
 

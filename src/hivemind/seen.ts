@@ -1,5 +1,5 @@
 import type { Clock } from '../clock.ts';
-import { SipHash } from './siphash.ts';
+import { SipHash } from './devices/siphash.ts';
 
 /** A power of two. Each table grows by itself, so that no single entry pays for the whole filter. */
 const TABLES = 256;

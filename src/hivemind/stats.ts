@@ -1,7 +1,7 @@
 import { isUtf8 } from 'node:buffer';
 import type { Clock } from '../clock.ts';
 import { BencodeError, decode } from '../codec/bencode.ts';
-import type { StatRow, Store } from './store.ts';
+import type { StatRow, Store } from './store/store.ts';
 
 /** A statistic's value, as the table service_stats has it: an integer or a text. */
 export type StatValue = number | string;

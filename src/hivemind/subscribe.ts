@@ -2,11 +2,11 @@ import type { Clock } from '../clock.ts';
 import { parseJson, stringifySorted } from '../codec/json.ts';
 import type { Remote } from '../oxenmq/remote.ts';
 import { Code, parseSubscribe, parseUnsubscribe, RequestError, verifyUnsubscribe } from '../session/request.ts';
-import type { DeviceRow } from './device.ts';
-import type { Devices } from './devices.ts';
+import type { DeviceRow } from './devices/device.ts';
+import type { Devices } from './devices/devices.ts';
 import type { Stats } from './stats.ts';
-import type { Store } from './store.ts';
-import { StoreError } from './store-error.ts';
+import type { Store } from './store/store.ts';
+import { StoreError } from './store/store-error.ts';
 import { GENERIC_ERROR, unavailable, type ValidDevice, validateDevice } from './validate.ts';
 
 /** What a client may ask for. */

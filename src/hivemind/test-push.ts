@@ -1,7 +1,7 @@
 import type { Clock } from '../clock.ts';
 import { ACCOUNT_SIZE } from '../session/account.ts';
 import { RequestError } from '../session/request.ts';
-import type { Outbox } from './outbox.ts';
+import type { Outbox } from './outbox/outbox.ts';
 import { validateDevice } from './validate.ts';
 
 /** What a test push works with. */

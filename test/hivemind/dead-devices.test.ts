@@ -2,9 +2,9 @@ import assert from 'node:assert/strict';
 import { randomBytes } from 'node:crypto';
 import { test } from 'node:test';
 import { DeadDevices } from '../../src/hivemind/dead-devices.ts';
-import type { DeviceKey, DeviceRow } from '../../src/hivemind/device.ts';
-import { Devices } from '../../src/hivemind/devices.ts';
-import { Outbox } from '../../src/hivemind/outbox.ts';
+import type { DeviceKey, DeviceRow } from '../../src/hivemind/devices/device.ts';
+import { Devices } from '../../src/hivemind/devices/devices.ts';
+import { Outbox } from '../../src/hivemind/outbox/outbox.ts';
 import { FakeClock } from '../support/fake-clock.ts';
 
 const TOKEN = 'token'.padEnd(32, '.');

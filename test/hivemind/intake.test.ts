@@ -1,10 +1,10 @@
 import assert from 'node:assert/strict';
 import { randomBytes } from 'node:crypto';
 import { test } from 'node:test';
-import type { DeviceRow } from '../../src/hivemind/device.ts';
-import { Devices } from '../../src/hivemind/devices.ts';
+import type { DeviceRow } from '../../src/hivemind/devices/device.ts';
+import { Devices } from '../../src/hivemind/devices/devices.ts';
 import { Intake } from '../../src/hivemind/intake.ts';
-import { Outbox } from '../../src/hivemind/outbox.ts';
+import { Outbox } from '../../src/hivemind/outbox/outbox.ts';
 import { Seen } from '../../src/hivemind/seen.ts';
 import type { Remote } from '../../src/oxenmq/remote.ts';
 import { encodeNotification, type Notification } from '../../src/session/notification.ts';

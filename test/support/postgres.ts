@@ -4,7 +4,7 @@ import path from 'node:path';
 import { after } from 'node:test';
 import pg from 'pg';
 import { type Postgres, startPostgres } from '../../src/devnet/postgres.ts';
-import { migrate } from '../../src/hivemind/migrate.ts';
+import { migrate } from '../../src/hivemind/store/migrate.ts';
 
 /** Tells the test files where the run's one server is: the URL of its database `postgres`. */
 const VARIABLE = 'SPNS_TEST_POSTGRES';

@@ -1,4 +1,4 @@
-import type { DeviceRow } from '../../src/hivemind/device.ts';
+import type { DeviceRow } from '../../src/hivemind/devices/device.ts';
 import { type Random, seededRandom } from './random.ts';
 
 const random = seededRandom();

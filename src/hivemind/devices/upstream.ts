@@ -1,0 +1,167 @@
+import { ACCOUNT_SIZE } from '../../session/account.ts';
+import { copyBytes, digits, includesNamespaces, Link, type Records } from './records.ts';
+
+/** Up to this many subscriptions of one account each is compared with each. */
+const COMPARED = 64;
+/**
+ * Bytes of monitor dicts that one account gets. Far above any true need: it keeps a member of a group, who may subscribe to it as often as he likes, from
+ * making its dicts too many for any storage server.
+ */
+const MAX_ACCOUNT_BYTES = 1_000_000;
+
+/**
+ * Chooses which of an account's subscriptions are sent to the storage servers: of those that ask for the same the one signed last, and none that another covers
+ * (spec/hivemind.md, section 4; `isSame` and `covers` of session/subscription.ts, on packed records).
+ *
+ * @param first the first record of the account
+ * @param refused signatures (by {@link Records.signatureRef}) that a storage server did not accept: the next best is chosen
+ * @returns records, in an order that depends on nothing but them
+ */
+export function chooseUpstream(records: Records, first: number, refused?: ReadonlySet<number>): number[] {
+  const all: number[] = [];
+  for (let ref = first; ref !== 0; ref = records.next(ref, Link.ACCOUNT)) {
+    if (refused === undefined || !refused.has(records.signatureRef(ref))) all.push(ref);
+  }
+  if (all.length < 2) return all;
+  all.sort((a, b) => records.signedAt(b) - records.signedAt(a) || records.signatureRef(b) - records.signatureRef(a));
+  if (all.length > COMPARED) return chooseOfMany(records, all);
+  const distinct: number[] = [];
+  for (const ref of all) {
+    // What covers and is covered asks for the same.
+    if (!distinct.some((newer) => covers(records, newer, ref) && covers(records, ref, newer))) distinct.push(ref);
+  }
+  return distinct.filter((ref) => !distinct.some((other) => other !== ref && covers(records, other, ref)));
+}
+
+/** Costs no more than the sorting. Everybody's first, that is each subaccount's shortest, comes before anybody's second. */
+function chooseOfMany(records: Records, newestFirst: readonly number[]): number[] {
+  const distinct = new Map<string, { ref: number; tag: string; size: number; rank: number }>();
+  for (const ref of newestFirst) {
+    const tag = tagOf(records, ref);
+    const at = records.namespacesAt(ref);
+    const wanted = records.bytes(ref).toString('latin1', at, at + records.namespacesSize(ref));
+    const key = `${records.wantsData(ref) ? 1 : 0}${wanted}/${tag}`;
+    if (!distinct.has(key)) distinct.set(key, { ref, tag, size: monitorSize(records, ref), rank: 0 });
+  }
+  const list = [...distinct.values()].sort((a, b) => a.size - b.size);
+  const ranks = new Map<string, number>();
+  for (const entry of list) {
+    entry.rank = ranks.get(entry.tag) ?? 0;
+    ranks.set(entry.tag, entry.rank + 1);
+  }
+  list.sort((a, b) => a.rank - b.rank);
+  return list.map(({ ref }) => ref);
+}
+
+function tagOf(records: Records, ref: number): string {
+  const at = records.subaccountAt(ref) + 64;
+  return records.hasSubaccount(ref) ? records.bytes(ref).toString('latin1', at, at + 36) : '';
+}
+
+function covers(records: Records, a: number, b: number): boolean {
+  if (records.wantsData(b) && !records.wantsData(a)) return false;
+  if (records.hasSubaccount(a) !== records.hasSubaccount(b)) return false;
+  const aBytes = records.bytes(a);
+  const bBytes = records.bytes(b);
+  if (records.hasSubaccount(a)) {
+    const aAt = records.subaccountAt(a) + 64;
+    const bAt = records.subaccountAt(b) + 64;
+    for (let n = 0; n < 36; n++) if (aBytes[aAt + n] !== bBytes[bAt + n]) return false;
+  }
+  const aAt = records.namespacesAt(a);
+  const bAt = records.namespacesAt(b);
+  return includesNamespaces(aBytes, aAt, aAt + records.namespacesSize(a), bBytes, bAt, bAt + records.namespacesSize(b));
+}
+
+/** Bytes of one monitor dict; the account's id and the session key differ by one. */
+function monitorSize(records: Records, ref: number): number {
+  let size = 'd1:nle1:s64:1:tiee'.length + 64 + records.namespacesSize(ref) + digits(records.signedAt(ref));
+  size += records.hasSessionKey(ref) ? '1:P32:'.length + 32 : '1:p33:'.length + ACCOUNT_SIZE;
+  if (records.hasSubaccount(ref)) size += '1:S64:1:T36:'.length + 64 + 36;
+  if (records.wantsData(ref)) size += '1:di1e'.length;
+  return size;
+}
+
+const text = (value: string) => Buffer.from(value, 'latin1');
+const SESSION_KEY = text('d1:P32:');
+const ACCOUNT_FIRST = text('d');
+const SUBACCOUNT = text('1:S64:');
+const TAG = text('1:T36:');
+const DATA = text('1:di1e');
+const NAMESPACES = text('1:nl');
+const NAMESPACES_END = text('e');
+const ACCOUNT = text('1:p33:');
+const SIGNATURE = text('1:s64:');
+const TIME = text('1:ti');
+const TIME_END = text('ee');
+
+/**
+ * Appends the monitor dicts of those records (spec/network.md, section 3; the same bytes as `encodeMonitor`).
+ *
+ * @param account where the account's 33 bytes begin in `accountBytes`
+ * @param refs gets the signature reference of each dict
+ * @returns the new offset, or -1 if they do not fit; then what lies behind `offset` is undefined
+ */
+export function writeUpstream(
+  records: Records,
+  chosen: readonly number[],
+  accountBytes: Buffer,
+  account: number,
+  out: Buffer,
+  offset: number,
+  refs?: number[],
+): number {
+  const before = refs?.length ?? 0;
+  let at = offset;
+  for (const ref of chosen) {
+    const size = monitorSize(records, ref);
+    if (at + size - offset > MAX_ACCOUNT_BYTES) break;
+    if (at + size > out.length) {
+      if (refs) refs.length = before;
+      return -1;
+    }
+    at = writeMonitor(records, ref, accountBytes, account, out, at);
+    refs?.push(records.signatureRef(ref));
+  }
+  return at;
+}
+
+function writeMonitor(
+  records: Records,
+  ref: number,
+  accountBytes: Buffer,
+  account: number,
+  out: Buffer,
+  at: number,
+): number {
+  const bytes = records.bytes(ref);
+  if (records.hasSessionKey(ref)) {
+    at = copyBytes(out, at, SESSION_KEY, 0, SESSION_KEY.length);
+    at = copyBytes(out, at, bytes, records.sessionKeyAt(ref), 32);
+  } else at = copyBytes(out, at, ACCOUNT_FIRST, 0, 1);
+  if (records.hasSubaccount(ref)) {
+    const from = records.subaccountAt(ref);
+    at = copyBytes(out, at, SUBACCOUNT, 0, SUBACCOUNT.length);
+    at = copyBytes(out, at, bytes, from, 64);
+    at = copyBytes(out, at, TAG, 0, TAG.length);
+    at = copyBytes(out, at, bytes, from + 64, 36);
+  }
+  if (records.wantsData(ref)) at = copyBytes(out, at, DATA, 0, DATA.length);
+  at = copyBytes(out, at, NAMESPACES, 0, NAMESPACES.length);
+  at = copyBytes(out, at, bytes, records.namespacesAt(ref), records.namespacesSize(ref));
+  at = copyBytes(out, at, NAMESPACES_END, 0, 1);
+  if (!records.hasSessionKey(ref)) {
+    at = copyBytes(out, at, ACCOUNT, 0, ACCOUNT.length);
+    at = copyBytes(out, at, accountBytes, account, ACCOUNT_SIZE);
+  }
+  at = copyBytes(out, at, SIGNATURE, 0, SIGNATURE.length);
+  at = copyBytes(out, at, bytes, records.signatureAt(ref), 64);
+  at = copyBytes(out, at, TIME, 0, TIME.length);
+  let value = records.signedAt(ref);
+  const end = at + digits(value);
+  for (let n = end - 1; n >= at; n--) {
+    out[n] = 0x30 + (value % 10);
+    value = Math.floor(value / 10);
+  }
+  return copyBytes(out, end, TIME_END, 0, 2);
+}

@@ -1,0 +1,217 @@
+import type { Clock } from '../../clock.ts';
+import { formatAddress, parseAddress } from '../../oxenmq/address.ts';
+import { keyPairFromSecret } from '../../oxenmq/keys.ts';
+import { type Connection, Peers } from '../../oxenmq/peers.ts';
+import type { Handler } from '../../oxenmq/remote.ts';
+import type { ServiceNodes } from '../../session/service-nodes.ts';
+import { blake2b } from '../../session/sodium.ts';
+import type { NodeReport, Summary } from './freshness.ts';
+import type { Link } from './member.ts';
+import type { LinkEvents, Node } from './nodes.ts';
+import { Oxend, type OxendEvents, type OxendLink } from './oxend.ts';
+import { type MonitoredAccounts, Watch } from './watch.ts';
+
+export interface NetworkOptions {
+  readonly clock: Clock;
+  readonly random: (bytes: number) => Buffer;
+  readonly accounts: MonitoredAccounts;
+  /** The hivemind's X25519 private key, 32 bytes. */
+  readonly secret: Uint8Array;
+  /** OxenMQ address of oxend. */
+  readonly oxend: string;
+  /** So many connections to storage servers are established at a time; 0 = none at all, a dry run. */
+  readonly maxConnects: number;
+  /** How long renewals that are due may wait for each other, in ms. */
+  readonly interval: number;
+  readonly log: { info(text: string): void; warn(text: string): void; debug(text: string): void };
+  /** A storage server sent a `notify.message`; `body` is its part. */
+  readonly onNotification: (node: Node, body: Buffer) => void;
+}
+
+const MONITOR_TIMEOUT = 15_000;
+const MAX_MESSAGE = 10 * 1024 * 1024;
+/** What a connection carries: whom to tell about it, and whose it is. */
+interface Attached {
+  readonly events: LinkEvents | OxendEvents;
+  readonly node?: Node;
+  greeted: boolean;
+}
+
+/** The network side of the hivemind: oxend, the storage servers, and what they monitor for us. */
+export class Network {
+  readonly #options: NetworkOptions;
+  readonly #watch: Watch;
+  readonly #oxend: Oxend;
+  readonly #toOxend: Peers;
+  readonly #toNodes: Peers;
+
+  constructor(options: NetworkOptions) {
+    this.#options = options;
+    const { clock, log } = options;
+    const keys = keyPairFromSecret(Buffer.from(options.secret));
+    const jitter = jitterOf(options.random);
+    this.#watch = new Watch({
+      ...options,
+      jitter,
+      defer: (work) => void setImmediate(work),
+      connect: (node, events) => this.#connectNode(node, events),
+    });
+    const oxend = parseAddress(options.oxend);
+    this.#oxend = new Oxend({
+      clock,
+      jitter,
+      connect: (events) => this.#connectOxend(oxend, events),
+      onList: (list) => this.#update(list),
+      log,
+    });
+
+    const on = {
+      handshake: (connection: Connection) => {
+        const attached = connection.data as Attached;
+        if (attached.greeted) attached.events.up();
+      },
+      hello: (connection: Connection) => {
+        const attached = connection.data as Attached;
+        attached.greeted = true;
+        attached.events.up();
+      },
+      disconnect: (connection: Connection) => (connection.data as Attached).events.down(),
+      failure: (connection: Connection, reason: string) => (connection.data as Attached).events.failed(reason),
+      stray: (reason: string) => log.debug(`stray message: ${reason}`),
+    };
+    const onMessage: Handler = ({ remote, parts }) => {
+      const { node } = (remote as Connection).data as Attached;
+      if (node) options.onNotification(node, parts[0] ?? Buffer.alloc(0));
+    };
+    const onBlock: Handler = () => this.#oxend.block();
+    const command = (name: string, handler: Handler) => ({
+      notify: { access: 'basic' as const, commands: { [name]: { kind: 'command' as const, handler } } },
+    });
+    // oxend knows us by the usual id, the storage servers by a secret one; and neither can pose as the other.
+    this.#toOxend = new Peers({ clock, keys, maxMessageSize: MAX_MESSAGE, commands: command('block', onBlock), on });
+    this.#toNodes = new Peers({
+      clock,
+      keys,
+      routingId: secretRoutingId(options.secret),
+      maxMessageSize: MAX_MESSAGE,
+      commands: command('message', onMessage),
+      on,
+    });
+  }
+
+  /** Begins to look for oxend; everything else follows from what it tells. */
+  start(): void {
+    if (this.#options.maxConnects === 0)
+      this.#options.log.warn('max_connects is 0: no storage server will be connected');
+    this.#oxend.start();
+  }
+
+  /** Closes every connection. Nothing of this is left then, neither timer nor socket. */
+  async stop(): Promise<void> {
+    this.#oxend.stop();
+    this.#watch.stop();
+    await Promise.all([this.#toOxend.close(), this.#toNodes.close()]);
+  }
+
+  /** Asks oxend for the service nodes now. */
+  refresh(): void {
+    this.#oxend.refresh();
+  }
+
+  /**
+   * Whether a notification about an account counts if it comes from this storage server: only if we asked that one to monitor it,
+   * which means it is, or was within the lifetime of a monitor, of the account's swarm (design, decision 16).
+   */
+  accepts(node: Node, id: number): boolean {
+    return this.#watch.accepts(node, id);
+  }
+
+  /** Whether oxend is connected and its last answer made sense. */
+  get oxendUp(): boolean {
+    return this.#oxend.up;
+  }
+
+  /** All figures that only grow. */
+  get counters() {
+    return { ...this.#watch.counters, oxend: this.#oxend.counters, peers: this.#toNodes.counters };
+  }
+
+  /** Every storage server, with what it monitors for us. */
+  nodes(): NodeReport[] {
+    return this.#watch.nodes();
+  }
+
+  /** Figures of the whole; cheap. Ages may be one interval old. */
+  summary(): Summary {
+    return { ...this.#watch.summary(), blockHeight: this.#oxend.height, blockHash: this.#oxend.blockHash };
+  }
+
+  /** What is wrong with the network side, in words; nothing of it hinders subscriptions or pushes already under way. */
+  complaints(): string[] {
+    const complaints: string[] = [];
+    const { nodes, connected, silent } = this.summary();
+    if (this.#oxend.problem) complaints.push(`oxend: ${this.#oxend.problem}`);
+    if (nodes > 0 && connected === 0 && this.#options.maxConnects > 0)
+      complaints.push('no storage server is connected');
+    if (silent > 0) complaints.push(`${silent} storage servers are connected but do not answer`);
+    return complaints;
+  }
+
+  #update(list: ServiceNodes): void {
+    const before = this.#watch.size;
+    // A network without a single storage server is far less likely than an oxend that is not yet in its right mind.
+    if (list.nodes.length === 0 && before.nodes > 0) throw new Error('no storage server in the list');
+    this.#watch.update(list.nodes);
+    const { nodes, swarms } = this.#watch.size;
+    if (swarms === before.swarms) return;
+    this.#options.log.info(`height ${list.height}: ${nodes} storage servers in ${swarms} swarms`);
+  }
+
+  #connectNode(node: Node, events: LinkEvents): Link {
+    const { host, port, publicKey } = node.address;
+    const attached: Attached = { events, node, greeted: false };
+    const address = { protocol: 'tcp' as const, host, port, publicKey };
+    const connection = this.#toNodes.connect(address, { label: `node ${node.key.slice(0, 12)}`, data: attached });
+    return {
+      request: (body, done) => {
+        connection
+          .request('monitor.messages', [body], MONITOR_TIMEOUT)
+          .then(
+            (parts) => done(parts[0], parts.length === 0 ? 'a reply without content' : undefined),
+            (error) => done(undefined, error.code ?? String(error)),
+          )
+          .catch((error) => this.#options.log.warn(`a reply of a storage server could not be taken in: ${error}`));
+      },
+      close: () => connection.close(),
+    };
+  }
+
+  #connectOxend(address: ReturnType<typeof parseAddress>, events: OxendEvents): OxendLink {
+    this.#options.log.info(`connecting to oxend at ${formatAddress(address)}`);
+    const attached: Attached = { events, greeted: false };
+    const connection = this.#toOxend.connect(address, { label: 'oxend', data: attached });
+    return {
+      request: (command, parts) => connection.request(command, parts),
+      close: () => connection.close(),
+    };
+  }
+}
+
+/**
+ * The name by which storage servers know us: whoever holds it gets our notifications, so nobody may guess it; and after a restart
+ * it must be the same, so that they go on at once (design, decision 12).
+ */
+export function secretRoutingId(secret: Uint8Array): Buffer {
+  return Buffer.concat([Buffer.from('S'), blake2b(32, Buffer.from('spns storage server routing id'), secret)]);
+}
+
+/** Cheap randomness for spreading things in time, uniform in [0, 1) (mulberry32). */
+function jitterOf(random: (bytes: number) => Buffer): () => number {
+  let state = random(4).readUInt32LE(0);
+  return () => {
+    state = (state + 0x6d2b79f5) | 0;
+    let t = Math.imul(state ^ (state >>> 15), 1 | state);
+    t = (t + Math.imul(t ^ (t >>> 7), 61 | t)) ^ t;
+    return ((t ^ (t >>> 14)) >>> 0) / 2 ** 32;
+  };
+}

@@ -1,0 +1,159 @@
+import type { Clock } from '../../clock.ts';
+import type { ServiceNode } from '../../session/service-nodes.ts';
+import { isFresh, isSilent, type NodeReport, reportNode } from './freshness.ts';
+import { Monitor } from './monitor.ts';
+import { type Connect, type Node, Nodes } from './nodes.ts';
+import { type Accounts, type Defer, MONITOR_LIFETIME, Swarms } from './swarms.ts';
+
+/** The accounts to monitor, and how they tell that something changed. `Devices` is one. */
+export interface MonitoredAccounts extends Accounts {
+  onAccountAdded: (id: number) => void;
+  onAccountRemoved: (id: number) => void;
+  onUpstreamChanged: (id: number) => void;
+}
+
+export interface WatchOptions {
+  readonly clock: Clock;
+  /** Uniform in [0, 1). */
+  readonly jitter: () => number;
+  readonly defer: Defer;
+  readonly accounts: MonitoredAccounts;
+  /** So many connections to storage servers are established at a time; 0 = none at all. */
+  readonly maxConnects: number;
+  /** How long renewals that are due may wait for each other, in ms. */
+  readonly interval: number;
+  readonly connect: Connect;
+}
+
+/** Renewals are gathered for at most this long (seconds), so that they are never late. */
+const MAX_INTERVAL = 60;
+
+/** Has every account watched by all storage servers of its swarm: joins the swarms, the servers and what they were asked. */
+export class Watch {
+  readonly #clock: Clock;
+  readonly #origin: number;
+  readonly #swarms: Swarms;
+  readonly #monitor: Monitor;
+  readonly #nodes: Nodes;
+
+  constructor(options: WatchOptions) {
+    const { clock, jitter, defer, accounts, maxConnects, connect } = options;
+    this.#clock = clock;
+    this.#origin = clock.monotonic();
+    const now = () => this.#now();
+    const interval = Math.min(Math.max(Math.ceil(options.interval / 1000), 1), MAX_INTERVAL);
+    const swarms = new Swarms({ clock, accounts, now, defer, onWork: (member) => monitor.wake(member) });
+    const monitor = new Monitor({ clock, accounts, swarms, now, jitter, defer, interval });
+    this.#swarms = swarms;
+    this.#monitor = monitor;
+    this.#nodes = new Nodes({
+      clock,
+      jitter,
+      maxConnects,
+      connect,
+      on: {
+        added: (node) => {
+          monitor.add(node.member);
+          this.#enter(node);
+        },
+        moved: (node, from) => this.#move(node, from),
+        removed: (node) => {
+          monitor.remove(node.member);
+          swarms.leave(node.member);
+        },
+        up: (node, link) => monitor.up(node.member, link),
+        down: (node) => monitor.down(node.member),
+      },
+    });
+    accounts.onAccountAdded = (id) => {
+      if (swarms.add(id)) monitor.urgent(id);
+    };
+    accounts.onAccountRemoved = (id) => swarms.remove(id);
+    accounts.onUpstreamChanged = (id) => {
+      if (swarms.touch(id)) monitor.urgent(id);
+    };
+  }
+
+  /** How many storage servers and swarms there are. */
+  get size(): { nodes: number; swarms: number } {
+    return { nodes: this.#nodes.size, swarms: this.#swarms.current.length };
+  }
+
+  get counters() {
+    return {
+      ...this.#monitor.counters,
+      nodes: this.#nodes.counters,
+      swarms: this.#swarms.counters,
+    };
+  }
+
+  /** Takes over the network's storage servers. */
+  update(nodes: readonly ServiceNode[]): void {
+    this.#swarms.setIds(nodes.map((node) => node.swarm));
+    this.#nodes.update(nodes);
+  }
+
+  /**
+   * Whether a notification about an account counts if it comes from this storage server: only if we asked that one to monitor it,
+   * which means it is, or was within the lifetime of a monitor, of the account's swarm (design, decision 16).
+   */
+  accepts(node: Node, id: number): boolean {
+    if (this.#swarms.belongs(id, node.address.swarm)) return true;
+    if (node.formers.length === 0) return false;
+    const now = this.#clock.monotonic();
+    for (const { swarm, until } of node.formers) {
+      if (until >= now && this.#swarms.belongs(id, swarm)) return true;
+    }
+    return false;
+  }
+
+  /** Every storage server, with what it watches for us. */
+  nodes(): NodeReport[] {
+    const now = this.#now();
+    return Array.from(this.#nodes.values(), (node) => reportNode(node, now));
+  }
+
+  /** Figures of the whole. Costs a look at each server and swarm, not at accounts: ages may be one interval old. */
+  summary() {
+    const { nodes, swarms } = this.size;
+    let [connected, fresh, silent, unconfirmed, refused, uncovered, oldestSeconds] = [0, 0, 0, 0, 0, 0, 0];
+    for (const { member, state } of this.#nodes.values()) {
+      if (state === 'up') connected++;
+      if (isFresh(member)) fresh++;
+      if (isSilent(member)) silent++;
+      unconfirmed += member.accounts - member.confirmed - member.refusedAccounts;
+      refused += member.refusedAccounts;
+    }
+    for (const swarm of this.#swarms.current) {
+      uncovered += swarm.uncovered;
+      if (swarm.oldest > 0) oldestSeconds = Math.max(oldestSeconds, this.#now() - swarm.oldest);
+    }
+    const { pending } = this.#nodes;
+    return { nodes, swarms, connected, pending, fresh, silent, oldestSeconds, unconfirmed, refused, uncovered };
+  }
+
+  stop(): void {
+    this.#nodes.stop();
+    this.#monitor.stop();
+    this.#swarms.stop();
+  }
+
+  /** Whole seconds from 1 on, on a clock that never jumps. */
+  #now(): number {
+    return Math.floor((this.#clock.monotonic() - this.#origin) / 1000) + 1;
+  }
+
+  #enter(node: Node): void {
+    const swarm = this.#swarms.get(node.address.swarm);
+    if (swarm) this.#swarms.enter(node.member, swarm);
+  }
+
+  #move(node: Node, from: bigint): void {
+    const now = this.#clock.monotonic();
+    const formers = node.formers.filter((former) => former.until >= now && former.swarm !== from);
+    node.formers = [...formers, { swarm: from, until: now + MONITOR_LIFETIME * 1000 }];
+    this.#swarms.leave(node.member);
+    this.#enter(node);
+    this.#monitor.wake(node.member);
+  }
+}

@@ -1,0 +1,348 @@
+import type { Clock, Timer } from '../../clock.ts';
+import type { Remote } from '../../oxenmq/remote.ts';
+import { encodeSealedPushes, type PushReport, type SealedPush } from '../../session/notifier-protocol.ts';
+import { sealPayload } from '../../session/payload.ts';
+import { encodePush } from '../../session/push.ts';
+import { Breaker, type BreakerLimits } from './breaker.ts';
+import { type DropReason, PushQueue, type QueuedPush, type QueueLimits } from './push-queue.ts';
+
+/** A notifier process that takes the pushes of a service. */
+export interface Instance {
+  readonly remote: Remote;
+  /** Ours acknowledge and take sealed payloads; the original's take the original's dict and say nothing. */
+  readonly acknowledges: boolean;
+  /** How many unacknowledged pushes it takes at most. */
+  window: number;
+  /** What it has been given and has not acknowledged, by push id, oldest first. */
+  readonly inFlight: Map<number, QueuedPush>;
+  /** It finishes what it has and takes nothing new. */
+  draining: boolean;
+  /** Its last registration, by the monotonic clock, in milliseconds. */
+  lastSeen: number;
+  /** Mixed with a device's hash to rank the instances for it. */
+  readonly rank: number;
+}
+
+/** What a service counts; plain numbers, read by the metrics and by admin.get_stats. */
+export interface ServiceCounters {
+  queued: number;
+  /** Given to a notifier; a push given again after a notifier's death counts again. */
+  handed: number;
+  accepted: number;
+  refused: number;
+  redelivered: number;
+  /** Devices that the provider called gone, and what became of that. */
+  gone: number;
+  goneHeldBack: number;
+  readonly dropped: Record<DropReason, number>;
+}
+
+/** What a service is made with. */
+export interface ServiceOptions {
+  clock: Clock;
+  limits: QueueLimits;
+  breaker: BreakerLimits;
+  /** 24 random bytes, the nonce of one sealed payload. */
+  nonce: () => Buffer;
+  /** Runs a function when the messages that have arrived are dealt with; setImmediate outside tests. */
+  defer: (callback: () => void) => void;
+  /** Told when something happened that an operator would want to read. */
+  log: (level: 'info' | 'warn', text: string) => void;
+}
+
+/** Registrations come every 5 s; three missed ones and the notifier is taken for dead. */
+const REGISTRATION_LIFETIME = 20_000;
+/** One message to a notifier carries at most so many pushes, so that the first need not wait for the last to be sealed. */
+const BATCH = 64;
+/** Pushes dealt with before the event loop gets its turn: about 5 ms of sealing. */
+const SLICE = 192;
+/** When a notifier's pipe is full or just gone: ask again after this. */
+const RETRY_MS = 25;
+
+/**
+ * The pushes of one service: a bounded queue, the notifiers that take from it, and what each of them has not yet
+ * acknowledged. One service never waits for another (design: an outbox a service).
+ */
+export class Service {
+  readonly name: string;
+  readonly queue: PushQueue;
+  readonly breaker: Breaker;
+  readonly counters: ServiceCounters = {
+    queued: 0,
+    handed: 0,
+    accepted: 0,
+    refused: 0,
+    redelivered: 0,
+    gone: 0,
+    goneHeldBack: 0,
+    dropped: { overflow: 0, too_old: 0, expired: 0, unacknowledged: 0, shutdown: 0 },
+  };
+  readonly #options: ServiceOptions;
+  #instances: Instance[] = [];
+  #pumping = false;
+  #retry: Timer | undefined;
+  #stopped = false;
+
+  constructor(name: string, options: ServiceOptions) {
+    this.name = name;
+    this.#options = options;
+    this.breaker = new Breaker(options.breaker, options.clock);
+    this.queue = new PushQueue(options.limits, (push, reason) => this.#drop(push, reason));
+  }
+
+  /** The notifiers that are registered now, those that drain among them. */
+  get instances(): readonly Instance[] {
+    return this.#instances;
+  }
+
+  /** The notifier to ask about a device's token: the one with the least to do, be its window full or not. Undefined if none is there. */
+  get validator(): Instance | undefined {
+    let best: Instance | undefined;
+    for (const instance of this.#instances) {
+      if (!instance.draining && (!best || instance.inFlight.size < best.inFlight.size)) best = instance;
+    }
+    return best;
+  }
+
+  get inFlight(): number {
+    let total = 0;
+    for (const instance of this.#instances) total += instance.inFlight.size;
+    return total;
+  }
+
+  /** When the oldest push that is neither acknowledged nor given up came in (monotonic milliseconds). */
+  get oldest(): number | undefined {
+    let oldest = this.queue.oldest ?? Number.POSITIVE_INFINITY;
+    for (const instance of this.#instances) {
+      for (const push of instance.inFlight.values()) {
+        oldest = Math.min(oldest, push.queuedAt);
+        break;
+      }
+    }
+    return oldest === Number.POSITIVE_INFINITY ? undefined : oldest;
+  }
+
+  /**
+   * A notifier registered, for the first time or again.
+   * @param window how many unacknowledged pushes it takes; undefined for one of the original's, which acknowledges nothing
+   */
+  register(remote: Remote, window: number | undefined): void {
+    const now = this.#options.clock.monotonic();
+    let instance = this.#instances.find((known) => known.remote.id === remote.id);
+    const acknowledges = window !== undefined;
+    if (instance && instance.acknowledges !== acknowledges) {
+      this.unregister(remote.id);
+      instance = undefined;
+    }
+    if (!instance) {
+      instance = {
+        remote,
+        acknowledges,
+        window: 0,
+        inFlight: new Map(),
+        draining: false,
+        lastSeen: now,
+        rank: hashText(remote.id),
+      };
+      // An original notifier that comes back on another route replaces the one before, as the original's hivemind has it.
+      if (!acknowledges) this.#instances = this.#instances.filter((known) => known.acknowledges);
+      this.#instances.push(instance);
+      const kind = acknowledges ? '' : " (of the original's kind: pushes to it are not acknowledged)";
+      this.#options.log('info', `notifier for ${this.name} registered${kind}; ${this.#instances.length} connected`);
+    }
+    instance.window = window ?? Number.POSITIVE_INFINITY;
+    instance.lastSeen = now;
+    this.#pump();
+  }
+
+  /** The notifier asks for no new pushes; what it has it will report. */
+  drain(remoteId: string): void {
+    const instance = this.#instances.find((known) => known.remote.id === remoteId);
+    if (instance) instance.draining = true;
+  }
+
+  /** The notifier has gone: what it did not acknowledge goes to the others, or waits for the next. */
+  unregister(remoteId: string): void {
+    const instance = this.#instances.find((known) => known.remote.id === remoteId);
+    if (!instance) return;
+    this.#instances = this.#instances.filter((known) => known !== instance);
+    const left = [...instance.inFlight.values()];
+    this.counters.redelivered += left.length;
+    this.queue.putBack(left);
+    const rest = left.length > 0 ? `, ${left.length} pushes that it had not acknowledged go to the next` : '';
+    this.#options.log(
+      instance.draining ? 'info' : 'warn',
+      `notifier for ${this.name} is gone${rest}; ${this.#instances.length} connected`,
+    );
+    this.#pump();
+  }
+
+  /** Takes a push; it will be delivered, or dropped and counted. */
+  add(push: QueuedPush): void {
+    this.counters.queued++;
+    this.queue.add(push);
+    this.#pump();
+  }
+
+  /** A notifier's report of what became of its pushes. Ids that it was not given, or reported before, are ignored. */
+  report(remoteId: string, report: PushReport): void {
+    const instance = this.#instances.find((known) => known.remote.id === remoteId);
+    if (!instance) return;
+    for (const [id, text] of report.answers) instance.inFlight.get(id)?.onAnswer?.(text);
+    let accepted = 0;
+    for (const id of report.accepted) if (instance.inFlight.delete(id)) accepted++;
+    this.counters.accepted += accepted;
+    if (accepted > 0) this.breaker.accepted(accepted);
+    for (const id of report.refused) if (instance.inFlight.delete(id)) this.counters.refused++;
+    const back: QueuedPush[] = [];
+    for (const id of report.handedBack) {
+      const push = instance.inFlight.get(id);
+      if (push && instance.inFlight.delete(id)) back.push(push);
+    }
+    this.counters.redelivered += back.length;
+    this.queue.putBack(back);
+    this.#pump();
+  }
+
+  /** Called every few seconds: gives up what is too old, and notifiers that have fallen silent. */
+  sweep(): void {
+    const now = this.#options.clock.monotonic();
+    this.queue.dropOld(now);
+    for (const instance of this.#instances) {
+      // Notifiers give up in time by themselves; what is left twice the age was lost on the way.
+      for (const push of instance.inFlight.values()) {
+        if (now - push.queuedAt <= this.queue.limits.maxAge * 2) break;
+        instance.inFlight.delete(push.id);
+        this.#drop(push, 'unacknowledged');
+      }
+      if (now - instance.lastSeen > REGISTRATION_LIFETIME) this.unregister(instance.remote.id);
+    }
+    this.#pump();
+  }
+
+  /** Gives up what still waits, and stops. Returns how many pushes were given up. */
+  stop(): number {
+    this.#stopped = true;
+    this.#retry?.cancel();
+    const left = this.queue.length + this.inFlight;
+    for (const instance of this.#instances) for (const push of instance.inFlight.values()) this.#drop(push, 'shutdown');
+    this.#instances = [];
+    this.queue.clear('shutdown');
+    return left;
+  }
+
+  /** The instance for a device among those that can take a push now, by rendezvous hashing: when one goes, only its devices move. */
+  #choose(deviceHash: number): Instance | undefined {
+    let best: Instance | undefined;
+    let bestScore = -1;
+    for (const instance of this.#instances) {
+      if (instance.draining || instance.inFlight.size >= instance.window) continue;
+      const score = mix(deviceHash ^ instance.rank);
+      if (score > bestScore) {
+        best = instance;
+        bestScore = score;
+      }
+    }
+    return best;
+  }
+
+  #pump(): void {
+    if (this.#pumping || this.#stopped || this.#instances.length === 0 || this.queue.length === 0) return;
+    this.#pumping = true;
+    // Deferred, so that what arrives in one turn of the event loop leaves in one message.
+    this.#options.defer(() => {
+      this.#pumping = false;
+      if (!this.#stopped) this.#deliver();
+    });
+  }
+
+  #deliver(): void {
+    const batches = new Map<Instance, QueuedPush[]>();
+    const blocked: QueuedPush[] = [];
+    let full = false;
+    const wall = this.#options.clock.now();
+    let left = SLICE;
+    while (left-- > 0) {
+      const push = this.queue.take();
+      if (!push) break;
+      if (push.expiry > 0 && push.expiry <= wall) {
+        this.#drop(push, 'expired');
+        continue;
+      }
+      const instance = this.#choose(push.deviceHash);
+      if (!instance) {
+        // No window is open: an acknowledgement or a new notifier starts the pump again.
+        blocked.push(push);
+        full = true;
+        break;
+      }
+      if (!instance.acknowledges) {
+        if (instance.remote.send('notifier.push', encodePush(push))) this.counters.handed++;
+        else blocked.push(push);
+        if (blocked.length > 0) break;
+        continue;
+      }
+      instance.inFlight.set(push.id, push);
+      const batch = batches.get(instance);
+      if (!batch) batches.set(instance, [push]);
+      else if (batch.push(push) >= BATCH) {
+        batches.delete(instance);
+        this.#send(instance, batch, blocked);
+        if (blocked.length > 0) break;
+      }
+    }
+    for (const [instance, batch] of batches) this.#send(instance, batch, blocked);
+    if (blocked.length === 0) {
+      if (this.queue.length > 0) this.#pump();
+      return;
+    }
+    this.queue.putBack(blocked);
+    if (!full) this.#pumpLater();
+  }
+
+  /** Seals a batch for its devices and sends it as one message: frames are what a message costs (platform: ZeroMQ). */
+  #send(instance: Instance, batch: readonly QueuedPush[], blocked: QueuedPush[]): void {
+    const sealed: SealedPush[] = batch.map((push) => ({
+      id: push.id,
+      serviceId: push.serviceId,
+      serviceData: push.serviceData,
+      expiry: push.expiry,
+      payload: sealPayload(push, push.encKey, this.#options.nonce()),
+      wantsAnswer: push.onAnswer !== undefined,
+    }));
+    if (instance.remote.send('notifier.sealed', encodeSealedPushes(sealed))) {
+      this.counters.handed += batch.length;
+      return;
+    }
+    for (const push of batch) {
+      instance.inFlight.delete(push.id);
+      blocked.push(push);
+    }
+  }
+
+  #pumpLater(): void {
+    this.#retry?.cancel();
+    this.#retry = this.#options.clock.setTimeout(() => {
+      this.#retry = undefined;
+      this.#pump();
+    }, RETRY_MS);
+  }
+
+  #drop(push: QueuedPush, reason: DropReason): void {
+    this.counters.dropped[reason]++;
+    push.onAnswer?.(`given up: ${reason.replace('_', ' ')}`);
+  }
+}
+
+/** FNV-1a over the UTF-16 units of a text; spreads devices and instances, guards nothing. */
+export function hashText(text: string): number {
+  let hash = 0x811c9dc5;
+  for (let index = 0; index < text.length; index++) hash = Math.imul(hash ^ text.charCodeAt(index), 0x01000193);
+  return hash >>> 0;
+}
+
+function mix(value: number): number {
+  value = Math.imul(value ^ (value >>> 16), 0x85ebca6b);
+  value = Math.imul(value ^ (value >>> 13), 0xc2b2ae35);
+  return (value ^ (value >>> 16)) >>> 0;
+}

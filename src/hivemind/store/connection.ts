@@ -1,0 +1,253 @@
+import net from 'node:net';
+import pg from 'pg';
+import type { Clock, Timer } from '../../clock.ts';
+import type { Logger } from '../../daemon/log.ts';
+import { completeUrl } from './database-url.ts';
+import { StoreError, sqlState } from './store-error.ts';
+
+/** Held by a hivemind as long as it is connected. An advisory lock counts within one database; any fixed numbers would do. */
+const HIVEMIND_LOCK = [0x53504e53, 2];
+/** How long a start waits for the lock of one that was killed a moment ago. */
+const LOCK_WAIT = 3_000;
+const LOCK_POLL = 100;
+const RETRY_FIRST = 100;
+const RETRY_MOST = 10_000;
+const SESSION = [
+  // The server notices within a minute that the machine of a lost hivemind is gone, and gives its lock free.
+  'tcp_keepalives_idle = 30',
+  'tcp_keepalives_interval = 10',
+  'tcp_keepalives_count = 3',
+  // Every statement here seeks a few rows by their keys. A plan made while the tables were small must not read them through when they have grown.
+  'plan_cache_mode = force_generic_plan',
+  'enable_seqscan = off',
+  'enable_hashjoin = off',
+  'enable_mergejoin = off',
+  'jit = off',
+]
+  .map((setting) => `SET ${setting}`)
+  .join('; ');
+
+export interface ConnectionOptions {
+  url: string;
+  clock: Clock;
+  log: Logger;
+  random: (bytes: number) => Buffer;
+  /** milliseconds that the server may take for a connection or a statement */
+  timeout: number;
+}
+
+/**
+ * The one connection over which the hivemind writes. It holds the lock, so whoever writes here is the only one who does. When it is lost it is made anew, at
+ * growing intervals; what was in flight fails at once.
+ */
+export class Connection {
+  readonly #options: ConnectionOptions;
+  #client: { client: pg.Client; socket: net.Socket } | undefined;
+  #closed = false;
+  #failures = 0;
+  #retry: Timer | undefined;
+  readonly #waiting = new Set<() => void>();
+  #lane: Promise<unknown> = Promise.resolve();
+
+  constructor(options: ConnectionOptions) {
+    this.#options = options;
+  }
+
+  /** Whether the database answered last. */
+  get connected(): boolean {
+    return this.#client !== undefined;
+  }
+
+  /**
+   * The first connection.
+   *
+   * @param prepare is done on it before anything else
+   * @throws StoreError
+   */
+  async open(prepare: (client: pg.Client) => Promise<void>): Promise<void> {
+    const { clock } = this.#options;
+    const deadline = clock.monotonic() + LOCK_WAIT;
+    for (;;) {
+      try {
+        const made = await this.#connect();
+        try {
+          await prepare(made.client);
+        } catch (error) {
+          made.socket.destroy();
+          const code = sqlState((error as Error).cause ?? error) === undefined ? 'unavailable' : 'refused';
+          throw new StoreError(code, (error as Error).message, { cause: error });
+        }
+        this.#keep(made);
+        return;
+      } catch (error) {
+        const isLocked = error instanceof StoreError && error.code === 'locked';
+        if (!isLocked || clock.monotonic() > deadline) throw error;
+        await new Promise<void>((resolve) => clock.setTimeout(resolve, LOCK_POLL));
+      }
+    }
+  }
+
+  /** Waits until the database answers, but no longer than `ms`. */
+  async whenConnected(ms: number): Promise<boolean> {
+    if (this.connected || this.#closed) return this.connected;
+    await new Promise<void>((resolve) => {
+      const done = () => {
+        timer.cancel();
+        this.#waiting.delete(done);
+        resolve();
+      };
+      const timer = this.#options.clock.setTimeout(done, ms);
+      this.#waiting.add(done);
+    });
+    return this.connected;
+  }
+
+  /**
+   * Runs one statement, after those that were given before it.
+   *
+   * @throws the server's error, or StoreError `unavailable`
+   */
+  query<Row extends pg.QueryResultRow>(query: pg.QueryConfig): Promise<pg.QueryResult<Row>> {
+    const result = this.#lane.then(() => this.#query<Row>(query));
+    this.#lane = result.catch(() => undefined);
+    return result;
+  }
+
+  /** Ends the connection, and with it the lock. What is in flight fails. */
+  async close(): Promise<void> {
+    this.#closed = true;
+    this.#retry?.cancel();
+    for (const done of [...this.#waiting]) done();
+    const last = this.#client;
+    this.#client = undefined;
+    if (!last) return;
+    await this.#within(last.socket, last.client.end()).catch(() => undefined);
+    last.socket.destroy();
+  }
+
+  async #query<Row extends pg.QueryResultRow>(query: pg.QueryConfig): Promise<pg.QueryResult<Row>> {
+    const current = this.#client;
+    if (!current) throw new StoreError('unavailable', 'The database cannot be reached');
+    try {
+      return await this.#within(current.socket, current.client.query<Row>(query));
+    } catch (error) {
+      const state = sqlState(error);
+      // 25006: it has become a standby. 57P01 to 57P05: it is going down. Neither is any use to us.
+      if (state === undefined || state === '25006' || state.startsWith('57P')) this.#lost(current, error as Error);
+      if (state !== undefined && !/^(08|25006|53|57)/.test(state)) throw error;
+      throw new StoreError('unavailable', `The database did not carry it out: ${(error as Error).message}`, {
+        cause: error,
+      });
+    }
+  }
+
+  /** The server ends a statement that takes too long; a server that does not answer at all loses the connection a moment later. */
+  async #within<T>(socket: net.Socket, work: Promise<T>): Promise<T> {
+    let timedOut = false;
+    const timer = this.#options.clock.setTimeout(() => {
+      timedOut = true;
+      socket.destroy(new Error('no answer'));
+    }, this.#options.timeout + Math.min(1_000, this.#options.timeout));
+    try {
+      return await work;
+    } catch (error) {
+      if (timedOut) throw new Error(`no answer within ${this.#options.timeout} ms`, { cause: error });
+      throw error;
+    } finally {
+      timer.cancel();
+    }
+  }
+
+  async #connect(): Promise<{ client: pg.Client; socket: net.Socket }> {
+    const { url, timeout } = this.#options;
+    // A socket of our own, since only destroying it ends a connection whose other end is silent.
+    const socket = new net.Socket();
+    const client = new pg.Client({
+      ...clientConfig(url),
+      connectionTimeoutMillis: timeout,
+      statement_timeout: timeout,
+      keepAlive: true,
+      keepAliveInitialDelayMillis: 10_000,
+      stream: () => socket,
+    });
+    client.on('error', () => undefined);
+    try {
+      await client.connect();
+      await this.#within(socket, client.query(SESSION));
+      await this.#within(socket, takeLock(client));
+      return { client, socket };
+    } catch (error) {
+      socket.destroy();
+      if (error instanceof StoreError) throw error;
+      throw new StoreError('unavailable', `The database cannot be reached: ${(error as Error).message}`, {
+        cause: error,
+      });
+    }
+  }
+
+  #keep(made: { client: pg.Client; socket: net.Socket }): void {
+    if (this.#closed) {
+      made.socket.destroy();
+      return;
+    }
+    this.#failures = 0;
+    this.#client = made;
+    made.client.on('error', (error) => this.#lost(made, error));
+    made.client.on('end', () => this.#lost(made, new Error('the connection was ended')));
+    for (const done of [...this.#waiting]) done();
+  }
+
+  #lost(which: { client: pg.Client; socket: net.Socket }, error: Error): void {
+    if (this.#client !== which) return;
+    this.#client = undefined;
+    which.socket.destroy();
+    this.#options.log.warn(`the connection to the database is lost: ${error.message}`);
+    this.#reconnect();
+  }
+
+  #reconnect(): void {
+    if (this.#closed) return;
+    const { clock, log, random } = this.#options;
+    const longest = Math.min(RETRY_MOST, RETRY_FIRST * 2 ** this.#failures++);
+    const wait = longest * (0.5 + random(2).readUInt16LE() / 2 ** 17);
+    this.#retry = clock.setTimeout(() => {
+      this.#connect().then(
+        (made) => {
+          if (this.#failures > 1) log.info(`the database answers again, after ${this.#failures} attempts`);
+          else log.info('the database answers again');
+          this.#keep(made);
+        },
+        (cause: Error) => {
+          // The first is said aloud, the others are the same fault.
+          log[this.#failures === 1 ? 'error' : 'debug'](cause.message);
+          this.#reconnect();
+        },
+      );
+    }, wait);
+  }
+}
+
+/** For any client on the hivemind's database. */
+export function clientConfig(url: string): pg.ClientConfig {
+  return { connectionString: completeUrl(url), application_name: 'spns hivemind' };
+}
+
+async function takeLock(client: pg.Client): Promise<void> {
+  const { rows } = await client.query<{ locked: boolean }>(
+    'SELECT pg_try_advisory_lock($1, $2) AS locked',
+    HIVEMIND_LOCK,
+  );
+  if (rows[0]?.locked) return;
+  const holders = await client.query<{ pid: number; host: string | null }>(
+    `SELECT a.pid, host(a.client_addr) AS host FROM pg_locks l JOIN pg_stat_activity a USING (pid)
+     WHERE l.locktype = 'advisory' AND l.granted AND l.classid = $1 AND l.objid = $2 AND l.objsubid = 2
+       AND l.database = (SELECT oid FROM pg_database WHERE datname = current_database())`,
+    HIVEMIND_LOCK,
+  );
+  const holder = holders.rows[0];
+  const where = holder ? ` (from ${holder.host ?? 'this machine'}, served by PostgreSQL process ${holder.pid})` : '';
+  throw new StoreError(
+    'locked',
+    `Another hivemind is at work on this database${where}: stop it first, or give this one a database of its own`,
+  );
+}

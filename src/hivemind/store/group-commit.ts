@@ -1,0 +1,182 @@
+import type { QueryConfig, QueryResult } from 'pg';
+import type { Clock } from '../../clock.ts';
+import type { DeviceKey, DeviceRow } from '../devices/device.ts';
+import type { Connection } from './connection.ts';
+import { dropStatement, type Removal, removeStatement, upsertStatement } from './statements.ts';
+import { isDataError, StoreError, sqlState } from './store-error.ts';
+
+/** Rows in one statement. The database compares them with each other once, so ten times as many would not be ten times as good. */
+const BATCH = 256;
+/** Service data in one statement, in bytes. */
+const BATCH_BYTES = 4_000_000;
+/** Requests that wait at most; more fail at once. */
+const MAX_WAITING = 20_000;
+/** Milliseconds that a request waits for a database that is away. */
+const PATIENCE = 2_000;
+const DEADLOCKS = 3;
+
+type Change =
+  | { readonly kind: 'upsert'; readonly what: DeviceRow }
+  | { readonly kind: 'remove'; readonly what: Removal }
+  | { readonly kind: 'drop'; readonly what: Removal };
+
+type Waiting = Change & {
+  readonly key: string;
+  readonly since: number;
+  readonly settle: (result: 'added' | 'updated' | 'removed' | 'nothing' | StoreError) => void;
+};
+
+/**
+ * Writes what has come in while the last commit was under way, all in one statement: a commit costs the same for one row as for a hundred. Nobody waits for others to come: a
+ * request that finds the database idle goes at once.
+ */
+export class GroupCommit {
+  readonly counters = { commits: 0, rows: 0, commitMs: 0, failures: 0 };
+  readonly #connection: Pick<Connection, 'query' | 'whenConnected' | 'connected'>;
+  readonly #clock: Clock;
+  #waiting: Waiting[] = [];
+  #working: Promise<void> | undefined;
+  #closed = false;
+
+  constructor(connection: Pick<Connection, 'query' | 'whenConnected' | 'connected'>, clock: Clock) {
+    this.#connection = connection;
+    this.#clock = clock;
+  }
+
+  async upsert(row: DeviceRow): Promise<'added' | 'updated' | 'stale'> {
+    const result = await this.#do({ kind: 'upsert', what: row });
+    return result === 'added' || result === 'updated' ? result : 'stale';
+  }
+
+  async remove(removal: Removal): Promise<boolean> {
+    return (await this.#do({ kind: 'remove', what: removal })) === 'removed';
+  }
+
+  async drop(removal: Removal): Promise<boolean> {
+    return (await this.#do({ kind: 'drop', what: removal })) === 'removed';
+  }
+
+  /** Takes no more; resolves when all that wait are answered. */
+  async close(): Promise<void> {
+    this.#closed = true;
+    await this.#working;
+  }
+
+  #do(change: Change): Promise<'added' | 'updated' | 'removed' | 'nothing'> {
+    if (this.#closed) return Promise.reject(new StoreError('unavailable', 'The database is being closed'));
+    if (this.#waiting.length >= MAX_WAITING) {
+      this.counters.failures++;
+      return Promise.reject(new StoreError('unavailable', 'Too many requests wait for the database'));
+    }
+    return new Promise((resolve, reject) => {
+      this.#waiting.push({
+        ...change,
+        key: keyOf(change.what),
+        since: this.#clock.monotonic(),
+        settle: (result) => (result instanceof StoreError ? reject(result) : resolve(result)),
+      });
+      this.#working ??= this.#work();
+    });
+  }
+
+  async #work(): Promise<void> {
+    while (this.#waiting.length > 0) {
+      // One turn, so that what arrived together is written together.
+      await new Promise((resolve) => setImmediate(resolve));
+      if (!this.#connection.connected) await this.#waitForConnection();
+      for (const batch of this.#takeBatch()) await this.#write(batch);
+    }
+    // In the same turn as the look at the queue: whoever comes next finds either us at work or nobody.
+    this.#working = undefined;
+  }
+
+  async #waitForConnection(): Promise<void> {
+    const left = PATIENCE - (this.#clock.monotonic() - this.#waiting[0]!.since);
+    if (left > 0 && (await this.#connection.whenConnected(this.#closed ? 0 : left))) return;
+    const now = this.#clock.monotonic();
+    const keep: Waiting[] = [];
+    for (const one of this.#waiting) {
+      if (!this.#closed && now - one.since < PATIENCE) keep.push(one);
+      else one.settle(new StoreError('unavailable', 'The database cannot be reached'));
+    }
+    this.#waiting = keep;
+  }
+
+  /** The next rows to write, apart by kind. Of several changes to one key only the first is taken: the others stay, in their order. */
+  #takeBatch(): Waiting[][] {
+    if (!this.#connection.connected) return [];
+    const kinds: Record<Change['kind'], Waiting[]> = { upsert: [], remove: [], drop: [] };
+    const keys = new Set<string>();
+    const later: Waiting[] = [];
+    let bytes = 0;
+    let n = 0;
+    for (; n < this.#waiting.length && keys.size < BATCH && later.length < BATCH && bytes < BATCH_BYTES; n++) {
+      const one = this.#waiting[n]!;
+      if (keys.has(one.key)) {
+        later.push(one);
+        continue;
+      }
+      keys.add(one.key);
+      kinds[one.kind].push(one);
+      if (one.kind === 'upsert') bytes += (one.what.serviceData?.length ?? 0) + one.what.namespaces.length * 8;
+    }
+    this.#waiting = n === this.#waiting.length ? later : later.concat(this.#waiting.slice(n));
+    return [kinds.upsert, kinds.remove, kinds.drop].filter((batch) => batch.length > 0);
+  }
+
+  async #write(batch: readonly Waiting[]): Promise<void> {
+    const started = this.#clock.monotonic();
+    try {
+      const { rows } = await this.#query(statementFor(batch));
+      this.counters.commits++;
+      this.counters.rows += batch.length;
+      const results = new Map(
+        rows.map(({ n, added }) => [n, added === undefined ? 'removed' : added ? 'added' : 'updated'] as const),
+      );
+      for (const [n, one] of batch.entries()) one.settle(results.get(n) ?? 'nothing');
+    } catch (error) {
+      this.counters.failures++;
+      if (error instanceof StoreError) {
+        for (const one of batch) one.settle(error);
+      } else if (isDataError(error) && batch.length > 1) {
+        // One of them is bad: its neighbours must not suffer for it.
+        const half = batch.length >> 1;
+        await this.#write(batch.slice(0, half));
+        await this.#write(batch.slice(half));
+      } else {
+        const code = isDataError(error) ? 'refused' : 'unavailable';
+        // Without the server's error as its cause: that shows the row, with the device's token and key.
+        const text = `The database did not store it: ${(error as Error).message} (${sqlState(error) ?? 'no SQLSTATE'})`;
+        for (const one of batch) one.settle(new StoreError(code, text));
+      }
+    } finally {
+      this.counters.commitMs += this.#clock.monotonic() - started;
+    }
+  }
+
+  async #query(statement: QueryConfig): Promise<QueryResult<{ n: number; added?: boolean }>> {
+    for (let attempt = 1; ; attempt++) {
+      try {
+        return await this.#connection.query(statement);
+      } catch (error) {
+        // 40: it was in somebody's way, and nothing of it was done.
+        if (attempt === DEADLOCKS || !sqlState(error)?.startsWith('40')) throw error;
+      }
+    }
+  }
+}
+
+function statementFor(batch: readonly Waiting[]): QueryConfig {
+  const rows: DeviceRow[] = [];
+  const removals: Removal[] = [];
+  for (const one of batch) {
+    if (one.kind === 'upsert') rows.push(one.what);
+    else removals.push(one.what);
+  }
+  if (rows.length > 0) return upsertStatement(rows);
+  return batch[0]!.kind === 'remove' ? removeStatement(removals) : dropStatement(removals);
+}
+
+function keyOf({ account, service, serviceId }: DeviceKey): string {
+  return `${account.toString('latin1')}${service}\0${serviceId}`;
+}

@@ -1,0 +1,157 @@
+import type { QueryConfig } from 'pg';
+import type { DeviceKey, DeviceRow } from '../devices/device.ts';
+
+/** Rows to delete at once when they have expired: some tens of milliseconds, after which others have their turn. */
+export const EXPIRE_SLICE = 250;
+
+/**
+ * Writes many subscriptions at once; no two may be for the same key. A row of the answer for each that was written: its number `n` in the list, and whether it is
+ * new. The others are stale: what is stored, or an unsubscription, was signed later (design, decision 15).
+ */
+const UPSERT = `
+WITH input AS (
+  SELECT * FROM unnest($1::int[], $2::bytea[], $3::bytea[], $4::bytea[], $5::bytea[], $6::bytea[], $7::bigint[], $8::boolean[], $9::bytea[], $10::varchar[],
+    $11::varchar[], $12::bytea[], $13::text[])
+  AS t(n, account, session_ed25519, subaccount_tag, subaccount_sig, signature, signature_ts, want_data, enc_key, service, svcid, svcdata, namespaces)
+), fresh AS (
+  SELECT i.* FROM input i
+  WHERE NOT EXISTS (
+    SELECT FROM spns_unsubscribed u
+    WHERE u.account = i.account AND u.service = i.service AND u.svcid = i.svcid AND u.signature_ts > i.signature_ts
+  )
+), written AS (
+  INSERT INTO subscriptions AS s
+    (account, session_ed25519, subaccount_tag, subaccount_sig, signature, signature_ts, want_data, enc_key, service, svcid, svcdata)
+  SELECT account, session_ed25519, subaccount_tag, subaccount_sig, signature, signature_ts, want_data, enc_key, service, svcid, svcdata FROM fresh
+  ON CONFLICT (account, service, svcid) DO UPDATE SET
+    session_ed25519 = excluded.session_ed25519, subaccount_tag = excluded.subaccount_tag, subaccount_sig = excluded.subaccount_sig,
+    signature = excluded.signature, signature_ts = excluded.signature_ts, want_data = excluded.want_data, enc_key = excluded.enc_key,
+    svcdata = excluded.svcdata
+  WHERE s.signature_ts <= excluded.signature_ts
+  RETURNING id, account, service, svcid, xmax = 0 AS added
+), result AS (
+  SELECT w.id, i.n, w.added, i.namespaces::smallint[] AS namespaces
+  FROM written w JOIN input i ON i.account = w.account AND i.service = w.service AND i.svcid = w.svcid
+), dropped AS (
+  DELETE FROM sub_namespaces d USING result r WHERE d.subscription = r.id AND NOT r.added AND d.namespace <> ALL (r.namespaces)
+), put AS (
+  INSERT INTO sub_namespaces (subscription, namespace) SELECT r.id, unnest(r.namespaces) FROM result r ON CONFLICT DO NOTHING
+)
+SELECT n, added FROM result`;
+
+/** Takes subscriptions away and remembers since when; `n` of each that was there and not signed later. */
+const REMOVE = `
+WITH input AS (
+  SELECT * FROM unnest($1::int[], $2::bytea[], $3::varchar[], $4::varchar[], $5::bigint[]) AS t(n, account, service, svcid, signature_ts)
+), remembered AS (
+  INSERT INTO spns_unsubscribed AS u (account, service, svcid, signature_ts) SELECT account, service, svcid, signature_ts FROM input
+  ON CONFLICT (account, service, svcid) DO UPDATE SET signature_ts = greatest(u.signature_ts, excluded.signature_ts)
+)
+DELETE FROM subscriptions s USING input i
+WHERE s.account = i.account AND s.service = i.service AND s.svcid = i.svcid AND s.signature_ts <= i.signature_ts
+RETURNING i.n`;
+
+/** Takes subscriptions away, unless signed later than given. */
+const DROP = `
+DELETE FROM subscriptions s USING unnest($1::int[], $2::bytea[], $3::varchar[], $4::varchar[], $5::bigint[]) AS i(n, account, service, svcid, signature_ts)
+WHERE s.account = i.account AND s.service = i.service AND s.svcid = i.svcid AND s.signature_ts <= i.signature_ts
+RETURNING i.n`;
+
+/** Rows that somebody else is just renewing are passed over, and looked at next time. */
+const EXPIRE = `
+DELETE FROM subscriptions WHERE id IN (
+  SELECT id FROM subscriptions WHERE signature_ts <= $1 ORDER BY signature_ts LIMIT ${EXPIRE_SLICE} FOR UPDATE SKIP LOCKED
+)`;
+
+const FORGET = `
+DELETE FROM spns_unsubscribed WHERE ctid IN (
+  SELECT ctid FROM spns_unsubscribed WHERE signature_ts <= $1 ORDER BY signature_ts LIMIT ${EXPIRE_SLICE} FOR UPDATE SKIP LOCKED
+)`;
+
+/** Adds and sets many counters at once (spec/hivemind.md, section 1.4). A sum that is too large stays at the largest number there is. */
+const STATS = `
+WITH input AS (
+  SELECT service, name, adds, str,
+    CASE WHEN str IS NULL THEN greatest(least(int, 9223372036854775807), -9223372036854775808)::bigint END AS int
+  FROM unnest($1::varchar[], $2::varchar[], $3::boolean[], $4::varchar[], $5::numeric[]) AS t(service, name, adds, str, int)
+), replaced AS (
+  INSERT INTO service_stats (service, name, val_str, val_int) SELECT service, name, str, int FROM input WHERE NOT adds
+  ON CONFLICT (service, name) DO UPDATE SET val_str = excluded.val_str, val_int = excluded.val_int
+)
+INSERT INTO service_stats AS s (service, name, val_int) SELECT service, name, int FROM input WHERE adds
+ON CONFLICT (service, name) DO UPDATE SET val_str = NULL,
+  val_int = greatest(least(coalesce(s.val_int, 0)::numeric + excluded.val_int, 9223372036854775807), -9223372036854775808)::bigint`;
+
+export function upsertStatement(rows: readonly DeviceRow[]): QueryConfig {
+  const column = <T>(read: (row: DeviceRow) => T) => rows.map(read);
+  return {
+    name: 'upsert',
+    text: UPSERT,
+    values: [
+      rows.map((_, n) => n),
+      column((row) => row.account),
+      column((row) => row.sessionEd25519),
+      column((row) => row.subaccount?.tag ?? null),
+      column((row) => row.subaccount?.signature ?? null),
+      column((row) => row.signature),
+      column((row) => row.signedAt),
+      column((row) => row.wantData),
+      column((row) => row.encKey),
+      column((row) => row.service),
+      column((row) => row.serviceId),
+      column((row) => row.serviceData),
+      column((row) => `{${row.namespaces.join()}}`),
+    ],
+  };
+}
+
+/** A key, and the unix seconds after which a signature protects its row. */
+export type Removal = DeviceKey & { readonly signedAt: number };
+
+export function removeStatement(removals: readonly Removal[]): QueryConfig {
+  return { name: 'remove', text: REMOVE, values: removalColumns(removals) };
+}
+
+export function dropStatement(removals: readonly Removal[]): QueryConfig {
+  return { name: 'drop', text: DROP, values: removalColumns(removals) };
+}
+
+function removalColumns(removals: readonly Removal[]): unknown[] {
+  return [
+    removals.map((_, n) => n),
+    removals.map(({ account }) => account),
+    removals.map(({ service }) => service),
+    removals.map(({ serviceId }) => serviceId),
+    removals.map(({ signedAt }) => signedAt),
+  ];
+}
+
+export function expireStatement(cutoff: number): QueryConfig {
+  return { name: 'expire', text: EXPIRE, values: [cutoff] };
+}
+
+export function forgetStatement(cutoff: number): QueryConfig {
+  return { name: 'forget', text: FORGET, values: [cutoff] };
+}
+
+/** What is to be done to one counter: `adds` an integer to it, or puts an integer or a text in its place. */
+export interface StatChange {
+  readonly service: string;
+  readonly name: string;
+  readonly adds: boolean;
+  readonly value: number | string;
+}
+
+export function statsStatement(changes: readonly StatChange[]): QueryConfig {
+  return {
+    name: 'stats',
+    text: STATS,
+    values: [
+      changes.map(({ service }) => service),
+      changes.map(({ name }) => name),
+      changes.map(({ adds }) => adds),
+      changes.map(({ value }) => (typeof value === 'string' ? value : null)),
+      changes.map(({ value }) => (typeof value === 'string' ? null : value)),
+    ],
+  };
+}

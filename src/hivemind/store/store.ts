@@ -1,0 +1,280 @@
+import { randomBytes } from 'node:crypto';
+import { setImmediate as nextTurn } from 'node:timers/promises';
+import pg, { type QueryConfig } from 'pg';
+import { to as copyTo } from 'pg-copy-streams';
+import type { Clock, Timer } from '../../clock.ts';
+import type { Logger } from '../../daemon/log.ts';
+import { SIGNATURE_LIFETIME } from '../../session/subscription.ts';
+import { type DeviceKey, type DeviceRow, rowFault } from '../devices/device.ts';
+import { Connection, clientConfig } from './connection.ts';
+import { COPY_ROWS, CopyRows } from './copy-rows.ts';
+import { GroupCommit } from './group-commit.ts';
+import { migrate } from './migrate.ts';
+import { StatChanges } from './stat-changes.ts';
+import { EXPIRE_SLICE, expireStatement, forgetStatement, statsStatement } from './statements.ts';
+import { isDataError, StoreError } from './store-error.ts';
+
+export { StoreError } from './store-error.ts';
+
+/** Statistics are written this often, in milliseconds. */
+const STATS_EVERY = 5_000;
+/** Of the statistics of one statement; more go with the next. */
+const STATS_AT_ONCE = 2_000;
+/** How long, in ms, the loading may hold the event loop. */
+const LOAD_SLICE = 8;
+const NO_LIMIT = Number.MAX_SAFE_INTEGER;
+
+export interface StoreOptions {
+  /** as libpq takes it: `postgresql://user@host/database`, without a host the local socket */
+  readonly url: string;
+  readonly clock: Clock;
+  readonly log: Logger;
+  /** milliseconds that the server may take for an answer; 5,000 if not given */
+  readonly timeout?: number;
+  readonly random?: (bytes: number) => Buffer;
+}
+
+/** One row of service_stats. */
+export interface StatRow {
+  /** '' for the hivemind's own */
+  readonly service: string;
+  readonly name: string;
+  readonly value: number | string;
+}
+
+/**
+ * The subscriptions on disk, in the original's tables. The database is the truth, and never in the way of a push: only requests that change subscriptions wait for it.
+ *
+ * One hivemind writes to a database at a time; it holds a lock for that on the connection over which it writes.
+ */
+export class Store {
+  readonly #options: StoreOptions;
+  readonly #connection: Connection;
+  readonly #commits: GroupCommit;
+  readonly #stats = new StatChanges();
+  readonly #timer: Timer;
+  #flushing: Promise<void> | undefined;
+  #expiring = false;
+
+  /**
+   * Connects, takes the lock, and brings the tables up to date.
+   *
+   * @throws StoreError with a sentence for the operator: `unavailable`, `locked` (by another hivemind), `refused` (tables of a later version, or no right to make ours)
+   */
+  static async open(options: StoreOptions): Promise<Store> {
+    const { url, clock, log, timeout = 5_000, random = randomBytes } = options;
+    const connection = new Connection({ url, clock, log, timeout, random });
+    await connection.open(async (client) => {
+      // A large table may need longer for a new index than any statement may take later.
+      await client.query('SET statement_timeout = 0');
+      const applied = await migrate(client);
+      await client.query(`SET statement_timeout = ${timeout}`);
+      if (applied.length > 0) log.info(`the database was brought up to date: ${applied.join(', ')}`);
+    });
+    return new Store(options, connection);
+  }
+
+  private constructor(options: StoreOptions, connection: Connection) {
+    this.#options = options;
+    this.#connection = connection;
+    this.#commits = new GroupCommit(connection, options.clock);
+    this.#timer = options.clock.setInterval(() => void this.#flush(), STATS_EVERY);
+  }
+
+  /** Whether the database answered last. */
+  get connected(): boolean {
+    return this.#connection.connected;
+  }
+
+  /** commits: group commits; rows: of these; commitMs: what they took together, in ms; failures: group commits that failed. */
+  get counters(): { commits: number; rows: number; commitMs: number; failures: number } {
+    return this.#commits.counters;
+  }
+
+  /**
+   * Reads all subscriptions, without holding the event loop or the memory: in a stream of which only a piece is here at a time.
+   *
+   * @param nowSeconds unix seconds: signatures that are out of date then are passed over
+   * @param visit gets each good row; its buffers are good for as long as the call
+   * @returns how many were visited, and how many passed over because they are out of date or not as they must be; never a reason to fail
+   * @throws StoreError `unavailable`
+   */
+  async load(nowSeconds: number, visit: (row: DeviceRow) => void): Promise<{ rows: number; skipped: number }> {
+    const { clock, log } = this.#options;
+    const faults = new Map<string, number>();
+    let rows = 0;
+    const reader = new CopyRows((row) => {
+      const fault = row.signedAt <= nowSeconds - SIGNATURE_LIFETIME ? 'out of date' : rowFault(row);
+      if (fault !== undefined) {
+        faults.set(fault, (faults.get(fault) ?? 0) + 1);
+        return;
+      }
+      rows++;
+      visit(row);
+    });
+    const client = new pg.Client({ ...clientConfig(this.#options.url), connectionTimeoutMillis: 10_000 });
+    client.on('error', () => undefined);
+    try {
+      await client.connect();
+      let since = clock.monotonic();
+      for await (const chunk of client.query(copyTo(COPY_ROWS))) {
+        reader.push(chunk as Buffer);
+        if (clock.monotonic() - since < LOAD_SLICE) continue;
+        await nextTurn();
+        since = clock.monotonic();
+      }
+      if (!reader.ended) throw new Error('the connection was lost');
+    } catch (error) {
+      throw new StoreError('unavailable', `The subscriptions could not be read: ${(error as Error).message}`, {
+        cause: error,
+      });
+    } finally {
+      await client.end().catch(() => undefined);
+    }
+    const skipped = [...faults.values()].reduce((sum, count) => sum + count, 0);
+    const reasons = [...faults].map(([fault, count]) => `${count} ${fault}`).join(', ');
+    if (skipped > (faults.get('out of date') ?? 0)) log.warn(`subscriptions passed over, by what is wrong: ${reasons}`);
+    return { rows, skipped };
+  }
+
+  /**
+   * Stores a subscription, new or renewed; resolves after its commit.
+   *
+   * @returns 'stale' if what is stored for the same key, or the unsubscription of it, was signed later: then nothing has changed
+   * @throws StoreError `unavailable`, or `refused` if the database cannot store such a row
+   */
+  upsert(row: DeviceRow): Promise<'added' | 'updated' | 'stale'> {
+    const fault = rowFault(row);
+    if (fault !== undefined)
+      return Promise.reject(new StoreError('refused', `The subscription cannot be stored: ${fault}`));
+    return this.#commits.upsert(row);
+  }
+
+  /**
+   * Takes a subscription away because its device asked for that, and remembers it for as long as an earlier subscription could be replayed (14 days). Resolves after its
+   * commit.
+   *
+   * @param signedAt unix seconds: a subscription signed later stays
+   * @returns whether there was one and it was taken away
+   * @throws StoreError
+   */
+  remove(account: Uint8Array, service: string, serviceId: string, signedAt: number): Promise<boolean> {
+    const key = { account: Buffer.from(account), service, serviceId };
+    if (!isKey(key)) return Promise.reject(new StoreError('refused', 'There can be no such subscription'));
+    return this.#commits.remove({ ...key, signedAt });
+  }
+
+  /**
+   * Takes subscriptions away because their device is gone; nothing is remembered of it.
+   *
+   * @param keys with `signedAt`, if known: a subscription signed later stays
+   * @returns how many were there
+   * @throws StoreError
+   */
+  async removeDevices(keys: readonly (DeviceKey & { readonly signedAt?: number })[]): Promise<number> {
+    const removed = await Promise.all(
+      keys.filter(isKey).map((key) => this.#commits.drop({ ...key, signedAt: key.signedAt ?? NO_LIMIT })),
+    );
+    return removed.filter(Boolean).length;
+  }
+
+  /**
+   * Deletes what is out of date, a slice at a time, so that subscribers need not wait. A second call while one is at work does nothing.
+   *
+   * @param cutoff unix seconds: signatures of then or earlier go, and unsubscriptions likewise
+   * @returns the number of subscriptions that went
+   * @throws StoreError
+   */
+  async deleteExpired(cutoff: number): Promise<number> {
+    if (this.#expiring) return 0;
+    this.#expiring = true;
+    try {
+      await this.#slices(forgetStatement(cutoff));
+      return await this.#slices(expireStatement(cutoff));
+    } catch (error) {
+      throw asStoreError(error);
+    } finally {
+      this.#expiring = false;
+    }
+  }
+
+  /**
+   * Changes statistics, in memory; they are written every few seconds, and at the end. What cannot be written waits for the database to come back.
+   *
+   * @param service '' for the hivemind's own
+   * @param increments integers to add
+   * @param values integers or texts to put in the place of what is there
+   */
+  addStats(service: string, increments: Record<string, number>, values: Record<string, string | number> = {}): void {
+    for (const [name, by] of Object.entries(increments)) this.#stats.add(service, name, by);
+    for (const [name, value] of Object.entries(values)) this.#stats.set(service, name, value);
+  }
+
+  /** All statistics, with what was not written yet. @throws StoreError */
+  async readStats(): Promise<StatRow[]> {
+    await this.#flush();
+    try {
+      const { rows } = await this.#connection.query<{
+        service: string;
+        name: string;
+        val_str: string | null;
+        val_int: string | null;
+      }>({ text: 'SELECT service, name, val_str, val_int FROM service_stats ORDER BY service, name' });
+      return rows.map((row) => ({ service: row.service, name: row.name, value: row.val_str ?? Number(row.val_int) }));
+    } catch (error) {
+      throw asStoreError(error);
+    }
+  }
+
+  /** Writes what waits, if the database answers, and ends the connection. Requests that come later fail. */
+  async close(): Promise<void> {
+    this.#timer.cancel();
+    await this.#commits.close();
+    if (this.connected) await this.#flush();
+    await this.#connection.close();
+  }
+
+  async #slices(statement: QueryConfig): Promise<number> {
+    let total = 0;
+    for (;;) {
+      const { rowCount } = await this.#connection.query(statement);
+      total += rowCount ?? 0;
+      if ((rowCount ?? 0) < EXPIRE_SLICE) return total;
+    }
+  }
+
+  #flush(): Promise<void> {
+    this.#flushing ??= this.#writeStats().finally(() => {
+      this.#flushing = undefined;
+    });
+    return this.#flushing;
+  }
+
+  async #writeStats(): Promise<void> {
+    if (!this.connected) return;
+    const changes = this.#stats.take();
+    while (changes.length > 0) {
+      const some = changes.splice(0, STATS_AT_ONCE);
+      try {
+        await this.#connection.query(statsStatement(some));
+      } catch (error) {
+        if (isDataError(error)) {
+          // What can go wrong was sorted out before; should something be left, it must not stand in the way of the rest for ever.
+          this.#options.log.error(`${some.length} statistics could not be written: ${(error as Error).message}`);
+          continue;
+        }
+        this.#stats.restore([...some, ...changes]);
+        return;
+      }
+    }
+  }
+}
+
+function isKey({ account, service, serviceId }: DeviceKey): boolean {
+  return account.length > 0 && !service.includes('\0') && !serviceId.includes('\0') && serviceId.length < 1_000;
+}
+
+function asStoreError(error: unknown): StoreError {
+  if (error instanceof StoreError) return error;
+  return new StoreError('refused', `The database refused it: ${(error as Error).message}`, { cause: error });
+}

@@ -1,0 +1,273 @@
+import assert from 'node:assert/strict';
+import { randomBytes } from 'node:crypto';
+import { describe, it } from 'node:test';
+import type { DeviceRow } from '../../../src/hivemind/devices/device.ts';
+import { Devices } from '../../../src/hivemind/devices/devices.ts';
+import { encodeMonitor } from '../../../src/session/monitor.ts';
+import { makeRow } from '../../support/rows.ts';
+import covers from '../../vectors/covers.json' with { type: 'json' };
+
+const NOW = 1_700_000_000;
+const GROUP = Buffer.alloc(33, 3);
+
+function makeDevices(rows: readonly DeviceRow[] = []): Devices {
+  const devices = new Devices({ random: randomBytes });
+  for (const row of rows) devices.upsert(row, row.signedAt);
+  return devices;
+}
+
+function monitors(devices: Devices, account: Buffer, refused?: ReadonlySet<number>): { bytes: string; refs: number[] } {
+  const out = Buffer.alloc(3_000_000);
+  const refs: number[] = [];
+  const end = devices.writeMonitors(devices.accountId(account), out, 10, refused, refs);
+  return { bytes: out.toString('latin1', 10, end), refs };
+}
+
+function expected(...rows: DeviceRow[]): string {
+  return rows.map((row) => encodeMonitor(row).toString('latin1')).join('');
+}
+
+const ref = (row: DeviceRow) => row.signature.readUIntBE(0, 6);
+
+describe('the index of subscriptions', () => {
+  it('gives back every field of what was put in', () => {
+    const rows = [
+      makeRow(),
+      makeRow({
+        account: GROUP,
+        subaccount: { tag: randomBytes(36), signature: randomBytes(64) },
+        wantData: false,
+        serviceId: 'ünïcode-'.repeat(10),
+        serviceData: Buffer.alloc(0),
+        namespaces: [-32768, -10, 0, 11, 32767],
+      }),
+      makeRow({
+        serviceId: 'x'.repeat(999),
+        serviceData: randomBytes(99_999),
+        namespaces: Array.from({ length: 65_536 }, (_, n) => n - 32_768),
+      }),
+    ];
+    const devices = makeDevices(rows);
+    for (const row of rows) assert.deepEqual(devices.get(row.account, row.service, row.serviceId), row);
+    assert.equal(devices.get(GROUP, 'firebase', rows[0]!.serviceId), undefined);
+    assert.equal(devices.get(GROUP, 'nobody', rows[1]!.serviceId), undefined);
+    assert.deepEqual([devices.size, devices.accounts], [3, 3]);
+  });
+
+  it('finds the devices that want a message, and lends them nothing that changes later', () => {
+    const first = makeRow({ account: GROUP, namespaces: [-10, 0, 11], serviceData: Buffer.of(1, 2, 3) });
+    const second = makeRow({ account: GROUP, namespaces: [1, 110], wantData: false, service: 'apns' });
+    const devices = makeDevices([first, second, makeRow()]);
+    const wanting = (namespace: number) => {
+      const found: unknown[] = [];
+      devices.forEachWanting(devices.accountId(GROUP), namespace, (device) => found.push(device));
+      return found;
+    };
+    const of = ({ service, serviceId, serviceData, encKey, wantData }: DeviceRow) => [
+      { service, serviceId, serviceData, encKey, wantData },
+    ];
+    const kept = wanting(0);
+    for (const namespace of [-10, 0, 11]) assert.deepEqual(wanting(namespace), of(first));
+    for (const namespace of [1, 110]) assert.deepEqual(wanting(namespace), of(second));
+    for (const namespace of [-11, -1, 10, 2, 12, 111, -110]) assert.deepEqual(wanting(namespace), []);
+    devices.remove(GROUP, first.service, first.serviceId);
+    devices.upsert(makeRow({ account: GROUP, namespaces: [-10, 0, 11], serviceData: Buffer.of(9, 9, 9) }), NOW);
+    assert.deepEqual(kept, of(first));
+  });
+
+  it('asks the storage servers in the bytes of a single subscription', () => {
+    for (const row of [
+      makeRow({ namespaces: [-400, -11, 0, 1, 2, 17] }),
+      makeRow({ wantData: false }),
+      makeRow({ account: GROUP, wantData: false }),
+      makeRow({
+        account: GROUP,
+        subaccount: { tag: randomBytes(36), signature: randomBytes(64) },
+        namespaces: [11, 12],
+      }),
+      makeRow({ namespaces: Array.from({ length: 65_536 }, (_, n) => n - 32_768), signedAt: 4_294_967_295 }),
+    ]) {
+      assert.deepEqual(monitors(makeDevices([row]), row.account), { bytes: expected(row), refs: [ref(row)] });
+    }
+  });
+
+  it('asks once for what several devices want alike, by the newest signature', () => {
+    const rows = [1, 3, 2].map((age) => makeRow({ account: GROUP, signedAt: NOW + age }));
+    const other = makeRow({ account: GROUP, namespaces: [1], signedAt: NOW });
+    const devices = makeDevices([...rows, other]);
+    assert.deepEqual(monitors(devices, GROUP).bytes, expected(rows[1]!, other));
+    // A storage server refused a signature: the next best.
+    assert.deepEqual(monitors(devices, GROUP, new Set([ref(rows[1]!), ref(other)])).bytes, expected(rows[2]!));
+    const all = new Set([...rows, other].map(ref));
+    assert.deepEqual(monitors(devices, GROUP, all), { bytes: '', refs: [] });
+  });
+
+  it('leaves out what another subscription covers, by the vectors', () => {
+    for (const { a, b, intended } of covers.cases) {
+      const make = (side: typeof a | typeof b): DeviceRow | undefined => {
+        if (side.namespaces.length === 0) return undefined;
+        return makeRow({
+          account: GROUP,
+          namespaces: side.namespaces,
+          wantData: side.data,
+          signedAt: side.sig_ts,
+          subaccount: side.subaccount
+            ? { tag: Buffer.from(side.subaccount, 'hex'), signature: Buffer.alloc(64, 1) }
+            : null,
+        });
+      };
+      const rowA = make(a);
+      const rowB = make(b);
+      if (!rowA || !rowB || !intended) continue;
+      const { refs } = monitors(makeDevices([rowA, rowB]), GROUP);
+      const hasA = !intended.b_covers_a || (intended.is_same && a.sig_ts > b.sig_ts);
+      const hasB = !intended.a_covers_b || (intended.is_same && b.sig_ts > a.sig_ts);
+      if (intended.is_same && a.sig_ts === b.sig_ts) assert.equal(refs.length, 1);
+      else assert.deepEqual(new Set(refs), new Set([...(hasA ? [ref(rowA)] : []), ...(hasB ? [ref(rowB)] : [])]));
+    }
+  });
+
+  it('says when the dicts do not fit, and leaves the list of signatures alone', () => {
+    const rows = [makeRow({ account: GROUP }), makeRow({ account: GROUP, namespaces: [1] })];
+    const devices = makeDevices(rows);
+    const size = expected(...rows).length;
+    const refs = [5];
+    const id = devices.accountId(GROUP);
+    assert.equal(devices.writeMonitors(id, Buffer.alloc(size - 1), 0, undefined, refs), -1);
+    assert.deepEqual(refs, [5]);
+    assert.equal(devices.writeMonitors(id, Buffer.alloc(size), 0, undefined, refs), size);
+    assert.equal(refs.length, 3);
+  });
+
+  it('does not let one member of a group crowd out the others', () => {
+    const subaccount = (n: number) => ({ tag: Buffer.alloc(36, n), signature: Buffer.alloc(64, n) });
+    const honest = makeRow({ account: GROUP, subaccount: subaccount(1), namespaces: [11, 12, 13, 14] });
+    const devices = makeDevices([honest]);
+    for (let n = 0; n < 5000; n++) {
+      const row = makeRow({ account: GROUP, subaccount: subaccount(2), namespaces: [n], signedAt: NOW + 100 });
+      devices.upsert(row, NOW);
+    }
+    const { bytes, refs } = monitors(devices, GROUP);
+    assert.ok(bytes.includes(expected(honest)));
+    assert.ok(bytes.length <= 1_000_000 && refs.length > 1000);
+  });
+
+  it('takes a later request for a device in the place of the earlier, and never the other way', () => {
+    const row = makeRow({ namespaces: [0, 1] });
+    const devices = makeDevices();
+    assert.equal(devices.upsert(row, NOW), 'added');
+    const later = makeRow({ ...row, signedAt: NOW + 1, namespaces: [2], serviceData: randomBytes(5000) });
+    assert.equal(devices.upsert(later, NOW), 'updated');
+    assert.equal(devices.upsert(row, NOW), 'stale');
+    assert.deepEqual(devices.get(row.account, row.service, row.serviceId), later);
+    assert.deepEqual([devices.size, devices.accounts], [1, 1]);
+  });
+
+  it('removes a device from all accounts, but not where it was asked for since', () => {
+    const serviceId = 'd'.repeat(64);
+    const old = makeRow({ serviceId });
+    const renewed = makeRow({ serviceId });
+    const signedLater = makeRow({ serviceId, signedAt: NOW + 50 });
+    const elsewhere = makeRow({ serviceId, service: 'apns' });
+    const devices = makeDevices([old, signedLater, elsewhere]);
+    devices.upsert(renewed, NOW + 50);
+    assert.deepEqual(devices.removeDevice('firebase', serviceId, NOW + 49), [{ account: old.account, signedAt: NOW }]);
+    assert.equal(devices.size, 3);
+    assert.deepEqual(devices.removeDevice('firebase', serviceId, NOW + 49), []);
+    assert.equal(devices.removeDevice('firebase', serviceId, NOW + 50).length, 2);
+    assert.deepEqual(devices.countByService(), new Map([['apns', 1]]));
+    assert.deepEqual(devices.removeDevice('unknown', serviceId, NOW + 50), []);
+  });
+
+  it('expires to the second, a slice at a time', () => {
+    const devices = makeDevices();
+    for (let n = 0; n < 5000; n++) devices.upsert(makeRow({ signedAt: NOW + (n % 100) }), NOW);
+    assert.equal(devices.expire(NOW - 1), 0);
+    assert.equal(devices.expire(NOW), 50);
+    let total = 0;
+    for (let count = 1; count > 0; total += count) {
+      count = devices.expire(NOW + 98);
+      assert.ok(count <= 2000);
+    }
+    assert.equal(total, 4900);
+    assert.deepEqual([devices.size, devices.accounts], [50, 50]);
+    assert.equal(devices.expire(NOW + 99), 50);
+    assert.deepEqual(devices.countByService(), new Map());
+  });
+
+  it('tells of accounts that come and go, and of changes that concern the storage servers alone', () => {
+    const devices = makeDevices();
+    const events: string[] = [];
+    const name = (id: number) => {
+      const { bytes, offset } = devices.account(id);
+      return bytes[offset] === 3 ? 'group' : 'other';
+    };
+    devices.onAccountAdded = (id) => events.push(`+${name(id)} ${devices.isLive(id)}`);
+    devices.onAccountRemoved = (id) => events.push(`-${name(id)} ${devices.isLive(id)}`);
+    devices.onUpstreamChanged = (id) => events.push(`~${name(id)}`);
+    const after = (work: () => void) => {
+      work();
+      return events.splice(0);
+    };
+    const row = makeRow({ account: GROUP, namespaces: [0, 1] });
+    const { service, serviceId } = row;
+    assert.deepEqual(
+      after(() => devices.upsert(row, NOW)),
+      ['+group true'],
+    );
+    assert.deepEqual(
+      after(() => devices.upsert({ ...row, encKey: Buffer.alloc(32) }, NOW)),
+      [],
+    );
+    assert.deepEqual(
+      after(() => devices.upsert({ ...row, signature: Buffer.alloc(64), signedAt: NOW + 1 }, NOW)),
+      ['~group'],
+    );
+    const covered = makeRow({ account: GROUP, namespaces: [1] });
+    assert.deepEqual(
+      after(() => devices.upsert(covered, NOW)),
+      [],
+    );
+    const wider = makeRow({ account: GROUP, namespaces: [1, 2] });
+    assert.deepEqual(
+      after(() => devices.upsert(wider, NOW)),
+      ['~group'],
+    );
+    assert.deepEqual(
+      after(() => devices.remove(GROUP, 'firebase', covered.serviceId)),
+      [],
+    );
+    assert.deepEqual(
+      after(() => devices.remove(GROUP, service, serviceId)),
+      ['~group'],
+    );
+    assert.deepEqual(
+      after(() => devices.remove(GROUP, 'firebase', wider.serviceId)),
+      ['-group false'],
+    );
+    assert.deepEqual(
+      after(() => devices.remove(GROUP, 'firebase', wider.serviceId)),
+      [],
+    );
+    assert.equal(devices.accountId(GROUP), -1);
+  });
+
+  it('gives the numbers of accounts that are gone to new ones', () => {
+    const devices = makeDevices();
+    const rows = Array.from({ length: 100 }, () => makeRow());
+    for (const row of rows) devices.upsert(row, NOW);
+    for (const row of rows.slice(20)) devices.remove(row.account, row.service, row.serviceId);
+    for (let n = 0; n < 80; n++) devices.upsert(makeRow(), NOW);
+    assert.equal(devices.capacity, 100);
+    assert.equal(devices.accounts, 100);
+  });
+
+  it('reads an account from the middle of a message, and no further than it goes', () => {
+    const row = makeRow();
+    const devices = makeDevices([row]);
+    const message = Buffer.concat([Buffer.from('d1:@33:'), row.account, Buffer.from('e')]);
+    assert.equal(devices.accountId(message, 7), devices.accountId(row.account));
+    assert.equal(devices.accountId(message, 8), -1);
+    assert.equal(devices.accountId(message, 30), -1);
+  });
+});

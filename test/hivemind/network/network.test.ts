@@ -1,0 +1,235 @@
+import assert from 'node:assert/strict';
+import { randomBytes } from 'node:crypto';
+import { mkdtemp, rm } from 'node:fs/promises';
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
+import { type TestContext, test } from 'node:test';
+import { systemClock } from '../../../src/clock.ts';
+import { Network, secretRoutingId } from '../../../src/hivemind/network/network.ts';
+import type { Node } from '../../../src/hivemind/network/nodes.ts';
+import { type KeyPair, keyPairFromSecret, randomKeyPair } from '../../../src/oxenmq/keys.ts';
+import { Listener } from '../../../src/oxenmq/listener.ts';
+import type { Remote } from '../../../src/oxenmq/remote.ts';
+import { Happenings } from '../../oxenmq/support.ts';
+import { FakeAccounts, readRequest, SUCCESS } from './support/fake-accounts.ts';
+
+const LOW = 2n ** 62n;
+const HIGH = 2n ** 64n - 2n ** 62n;
+
+/** What a storage server or oxend was asked: by whom, and for which accounts. */
+interface Asked {
+  server: string;
+  remote: Remote;
+  accounts: number[];
+}
+
+interface Server {
+  name: string;
+  keys: KeyPair;
+  listener: Listener;
+  swarm: bigint;
+  answers: boolean;
+}
+
+/** A storage server with a real CURVE socket, which says yes to everything. */
+async function openServer(
+  t: TestContext,
+  asked: Happenings<Asked>,
+  name: string,
+  swarm: bigint,
+  old?: Server,
+): Promise<Server> {
+  const keys = old?.keys ?? randomKeyPair();
+  const listener = new Listener({
+    clock: systemClock,
+    address: old?.listener.endpoint ?? 'tcp://127.0.0.1:*',
+    access: 'none',
+    keys,
+    commands: {
+      monitor: {
+        access: 'none',
+        commands: {
+          messages: {
+            kind: 'request',
+            handler: (message) => {
+              const request = readRequest(message.parts[0]!);
+              asked.add({ server: name, remote: message.remote, accounts: request.map(({ account }) => account) });
+              if (server.answers) message.reply(Buffer.from(`l${SUCCESS.repeat(request.length)}e`));
+            },
+          },
+        },
+      },
+    },
+  });
+  const server = { name, keys, listener, swarm, answers: true };
+  await listener.bind();
+  t.after(() => listener.close());
+  return server;
+}
+
+/** An oxend that lists the servers it is given. */
+async function openOxend(t: TestContext, address: string, asked: Happenings<Asked>, listed: Server[]) {
+  const state = { height: 1000 };
+  const listener = new Listener({
+    clock: systemClock,
+    address,
+    access: 'admin',
+    commands: {
+      sub: {
+        access: 'basic',
+        commands: {
+          block: {
+            kind: 'request',
+            handler: (message) => {
+              asked.add({ server: 'sub.block', remote: message.remote, accounts: [] });
+              message.reply('OK');
+            },
+          },
+        },
+      },
+      rpc: {
+        access: 'basic',
+        commands: {
+          get_service_nodes: {
+            kind: 'request',
+            handler: (message) => {
+              asked.add({ server: 'get_service_nodes', remote: message.remote, accounts: [] });
+              const nodes = listed.map(({ keys, listener, swarm }) => {
+                const port = new URL(listener.endpoint).port;
+                const key = keys.publicKey.toString('hex');
+                return `{"pubkey_x25519":"${key}","public_ip":"127.0.0.1","storage_lmq_port":${port},"swarm_id":${swarm}}`;
+              });
+              const hash = 'ab'.repeat(32);
+              message.reply(
+                '200',
+                `{"block_hash":"${hash}","height":${state.height},"service_node_states":[${nodes}],"status":"OK"}`,
+              );
+            },
+          },
+        },
+      },
+    },
+  });
+  await listener.bind();
+  t.after(() => listener.close());
+  return { state, listener };
+}
+
+async function openNetwork(t: TestContext, accounts: FakeAccounts) {
+  const directory = await mkdtemp(join(tmpdir(), 'spns-'));
+  t.after(() => rm(directory, { recursive: true }));
+  const oxend = `ipc://${directory}/oxend.sock`;
+  const secret = randomBytes(32);
+  const notifications = new Happenings<{ node: Node; body: Buffer }>();
+  const network = new Network({
+    clock: systemClock,
+    random: randomBytes,
+    accounts,
+    secret,
+    oxend,
+    maxConnects: 10,
+    interval: 30_000,
+    log: { info: () => {}, warn: () => {}, debug: () => {} },
+    onNotification: (node, body) => notifications.add({ node, body }),
+  });
+  t.after(() => network.stop());
+  return { network, oxend, secret, notifications };
+}
+
+/** Accounts of both swarms: numbers 0, 2, 4… of LOW and 1, 3, 5… of HIGH. */
+function someAccounts(count: number): FakeAccounts {
+  const accounts = new FakeAccounts();
+  for (let i = 0; i < count; i++) accounts.add(undefined, (i % 2 === 0 ? LOW : HIGH) + BigInt(i));
+  return accounts;
+}
+
+/** Waits until `server` has been asked for each of these accounts, in requests after the first `after`. */
+function isAskedFor(asked: Happenings<Asked>, server: string, accounts: number[], after = 0): Promise<boolean> {
+  return asked.when((all) => {
+    const seen = new Set(all.slice(after).flatMap((one) => (one.server === server ? one.accounts : [])));
+    return accounts.every((account) => seen.has(account)) || undefined;
+  });
+}
+
+test('over real sockets: from oxend to the storage servers to a notification', { timeout: 60_000 }, async (t) => {
+  const asked = new Happenings<Asked>();
+  const accounts = someAccounts(10);
+  const { network, oxend, secret, notifications } = await openNetwork(t, accounts);
+  const [low, high] = [await openServer(t, asked, 'low', LOW), await openServer(t, asked, 'high', HIGH)];
+  network.start();
+  assert.equal(network.oxendUp, false);
+  assert.equal(network.complaints().length, 1);
+
+  // oxend comes later than we do.
+  const listed = [low, high];
+  const { state, listener } = await openOxend(t, oxend, asked, listed);
+  await isAskedFor(asked, 'low', [0, 2, 4, 6, 8]);
+  await isAskedFor(asked, 'high', [1, 3, 5, 7, 9]);
+  assert.deepEqual(
+    asked.all.slice(0, 2).map(({ server }) => server),
+    ['sub.block', 'get_service_nodes'],
+  );
+  const { publicKey } = keyPairFromSecret(secret);
+  const toOxend = asked.all[0]!.remote;
+  assert.equal(toOxend.id, `L${publicKey.toString('latin1')}`, 'oxend knows us by our public key');
+  const toLow = await asked.first(({ server }) => server === 'low');
+  assert.equal(toLow.remote.id, secretRoutingId(secret).toString('latin1'), 'storage servers by a secret');
+
+  toLow.remote.send('notify.message', 'd1:@…e');
+  const { node, body } = await notifications.first(() => true);
+  assert.equal(body.toString(), 'd1:@…e');
+  assert.ok(network.accepts(node, accounts.idOf(0)));
+  assert.ok(!network.accepts(node, accounts.idOf(1)));
+
+  // A new subscription.
+  const before = asked.all.length;
+  const number = accounts.add(undefined, HIGH);
+  await isAskedFor(asked, 'high', [number], before);
+
+  // A new server, of which a block tells.
+  const third = await openServer(t, asked, 'third', HIGH);
+  listed.push(third);
+  state.height = 1001;
+  listener.remote(Buffer.from(toOxend.id, 'latin1')).send('notify.block', '1001', Buffer.alloc(32));
+  await isAskedFor(asked, 'third', [1, 3, 5, 7, 9, number]);
+  assert.equal(network.summary().blockHeight, 1001);
+  assert.equal(network.summary().nodes, 3);
+  assert.equal(network.oxendUp, true);
+  assert.deepEqual(network.complaints(), []);
+});
+
+test('a storage server that restarted is asked for everything again', { timeout: 60_000 }, async (t) => {
+  const asked = new Happenings<Asked>();
+  const { network, oxend } = await openNetwork(t, someAccounts(10));
+  const [low, high] = [await openServer(t, asked, 'low', LOW), await openServer(t, asked, 'high', HIGH)];
+  await openOxend(t, oxend, asked, [low, high]);
+  network.start();
+  await isAskedFor(asked, 'low', [0, 2, 4, 6, 8]);
+  await isAskedFor(asked, 'high', [1, 3, 5, 7, 9]);
+  const before = asked.all.length;
+  await low.listener.close();
+  await openServer(t, asked, 'low again', LOW, low);
+  await isAskedFor(asked, 'low again', [0, 2, 4, 6, 8]);
+  assert.ok(!asked.all.slice(before).some(({ server }) => server === 'high'), 'the other one is left alone');
+});
+
+test('a storage server behind a wrong key hinders nobody else', { timeout: 60_000 }, async (t) => {
+  const asked = new Happenings<Asked>();
+  const { network, oxend } = await openNetwork(t, someAccounts(10));
+  const [low, high] = [await openServer(t, asked, 'low', LOW), await openServer(t, asked, 'high', HIGH)];
+  await openOxend(t, oxend, asked, [{ ...low, keys: randomKeyPair() }, high]);
+  network.start();
+  await isAskedFor(asked, 'high', [1, 3, 5, 7, 9]);
+  assert.ok(!asked.all.some(({ server }) => server === 'low'));
+  assert.equal(network.summary().connected, 1);
+});
+
+test('the secret routing id cannot be guessed from the public key, is stable and does not start with NUL', () => {
+  const secret = Buffer.alloc(32, 7);
+  const id = secretRoutingId(secret);
+  assert.deepEqual(secretRoutingId(Buffer.alloc(32, 7)), id);
+  assert.notDeepEqual(secretRoutingId(Buffer.alloc(32, 8)), id);
+  assert.notEqual(id[0], 0);
+  assert.ok(id.length <= 255);
+  assert.equal(id.includes(keyPairFromSecret(secret).publicKey), false);
+});

@@ -1,0 +1,269 @@
+import assert from 'node:assert/strict';
+import { test } from 'node:test';
+import { Oxend, type OxendEvents, type OxendLink } from '../../../src/hivemind/network/oxend.ts';
+import { OxenmqError } from '../../../src/oxenmq/remote.ts';
+import { SERVICE_NODES_REQUEST } from '../../../src/session/service-nodes.ts';
+import { FakeClock } from '../../support/fake-clock.ts';
+
+const SECOND = 1000;
+const MINUTE = 60 * SECOND;
+
+function list(height: number): Buffer[] {
+  const node = { pubkey_x25519: 'ab'.repeat(32), public_ip: '10.0.0.1', storage_lmq_port: 22020, swarm_id: 7 };
+  const answer = { height, block_hash: 'cd'.repeat(32), service_node_states: [node], status: 'OK' };
+  return [Buffer.from('200'), Buffer.from(JSON.stringify(answer))];
+}
+
+/** An oxend of which a test decides what it answers. */
+function setUp(jitter = 1) {
+  const clock = new FakeClock();
+  const calls: { command: string; parts: readonly string[]; at: number }[] = [];
+  const heights: number[] = [];
+  const warnings: string[] = [];
+  const state = {
+    height: 100,
+    connects: 0,
+    closed: 0,
+    events: undefined as OxendEvents | undefined,
+    subscribe: async (): Promise<Buffer[]> => [Buffer.from('OK')],
+    nodes: async (): Promise<Buffer[]> => list(state.height),
+    onList: (): void => {},
+  };
+  const oxend = new Oxend({
+    clock,
+    jitter: () => jitter,
+    connect: (events): OxendLink => {
+      state.connects++;
+      state.events = events;
+      return {
+        request: (command, parts) => {
+          calls.push({ command, parts, at: clock.monotonic() });
+          return command === 'sub.block' ? state.subscribe() : state.nodes();
+        },
+        close: () => state.closed++,
+      };
+    },
+    onList: (nodes) => {
+      state.onList();
+      heights.push(nodes.height);
+    },
+    log: { info: () => {}, warn: (text) => warnings.push(text) },
+  });
+  const count = (command: string) => calls.filter((call) => call.command === command).length;
+  return { clock, calls, heights, warnings, state, oxend, count };
+}
+
+/** The same, started and connected. */
+async function connected() {
+  const all = setUp();
+  all.oxend.start();
+  all.state.events!.up();
+  await all.clock.advance(0);
+  return all;
+}
+
+test('on connecting, sub.block goes first and then the list is asked for', async () => {
+  const { calls, heights, oxend } = await connected();
+  assert.deepEqual(
+    calls.map(({ command, parts }) => [command, ...parts]),
+    [['sub.block'], ['rpc.get_service_nodes', SERVICE_NODES_REQUEST]],
+  );
+  assert.deepEqual(heights, [100]);
+  assert.equal(oxend.up, true);
+  assert.equal(oxend.height, 100);
+  assert.equal(oxend.blockHash, 'cd'.repeat(32));
+});
+
+test('sub.block is repeated at least every 10 minutes', async () => {
+  const { clock, calls, state } = await connected();
+  state.subscribe = async () => [Buffer.from('ALREADY')];
+  await clock.advance(60 * MINUTE);
+  const times = calls.filter(({ command }) => command === 'sub.block').map(({ at }) => at);
+  assert.ok(times.length >= 7);
+  for (let i = 1; i < times.length; i++) assert.ok(times[i]! - times[i - 1]! <= 10 * MINUTE);
+});
+
+test('a block leads to a refresh at once', async () => {
+  const { clock, heights, oxend, state } = await connected();
+  state.height = 101;
+  oxend.block();
+  await clock.advance(0);
+  assert.deepEqual(heights, [100, 101]);
+});
+
+test('many blocks while a request is in flight lead to one more request', async () => {
+  const { clock, oxend, state, count } = await connected();
+  let answer: (reply: Buffer[]) => void = () => {};
+  state.nodes = () => new Promise((resolve) => (answer = resolve));
+  for (let i = 0; i < 50; i++) oxend.block();
+  await clock.advance(0);
+  assert.equal(count('rpc.get_service_nodes'), 2);
+  answer(list(101));
+  await clock.advance(0);
+  assert.equal(count('rpc.get_service_nodes'), 3);
+  answer(list(102));
+  await clock.advance(0);
+  assert.equal(count('rpc.get_service_nodes'), 3);
+  assert.equal(oxend.height, 102);
+});
+
+test('OK instead of ALREADY means that blocks were missed: the list is asked for', async () => {
+  const { clock, oxend, count } = await connected();
+  await clock.advance(5 * MINUTE);
+  const before = count('rpc.get_service_nodes');
+  await clock.advance(4 * MINUTE + SECOND);
+  assert.equal(oxend.counters.lostSubscriptions, 1);
+  assert.equal(count('rpc.get_service_nodes'), before + 1);
+});
+
+test('the list is asked for periodically without any block', async () => {
+  const { clock, state, count } = await connected();
+  state.subscribe = async () => [Buffer.from('ALREADY')];
+  await clock.advance(60 * MINUTE);
+  assert.ok(count('rpc.get_service_nodes') >= 12);
+  assert.ok(count('rpc.get_service_nodes') <= 15);
+});
+
+test('wrong answers keep the old state, are counted, and are repeated with back-off', async () => {
+  const wrong: (() => Promise<Buffer[]>)[] = [
+    async () => [],
+    async () => [Buffer.from('200')],
+    async () => [Buffer.from('400'), Buffer.from('Unable to parse request')],
+    async () => [Buffer.from('200'), Buffer.from('{')],
+    async () => [Buffer.from('200'), Buffer.from('{"service_node_states": 7}')],
+    async () => {
+      throw new OxenmqError('FORBIDDEN', 'not for you');
+    },
+  ];
+  for (const nodes of wrong) {
+    const { clock, heights, oxend, state, count } = await connected();
+    state.nodes = nodes;
+    const before = count('rpc.get_service_nodes');
+    oxend.block();
+    await clock.advance(0);
+    await clock.advance(2 * MINUTE);
+    assert.deepEqual(heights, [100]);
+    assert.equal(oxend.height, 100);
+    assert.equal(oxend.up, false);
+    assert.notEqual(oxend.problem, '');
+    const attempts = count('rpc.get_service_nodes') - before;
+    assert.ok(attempts >= 5 && attempts <= 9, `${attempts} attempts in two minutes`);
+    assert.equal(oxend.counters.wrongAnswers, attempts);
+    state.nodes = async () => list(103);
+    await clock.advance(MINUTE);
+    assert.deepEqual(heights, [100, 103]);
+    assert.equal(oxend.up, true);
+  }
+});
+
+test('a list that its taker refuses is a wrong answer', async () => {
+  const { clock, oxend, state } = await connected();
+  state.onList = () => {
+    throw new Error('no storage server in the list');
+  };
+  state.height = 200;
+  oxend.block();
+  await clock.advance(0);
+  assert.equal(oxend.height, 100);
+  assert.equal(oxend.problem, 'no storage server in the list');
+});
+
+test('timeouts are counted apart', async () => {
+  const { clock, oxend, state } = await connected();
+  state.nodes = async () => {
+    throw new OxenmqError('TIMEOUT', 'no reply');
+  };
+  oxend.block();
+  await clock.advance(0);
+  assert.equal(oxend.counters.timeouts, 1);
+});
+
+test('a failed sub.block is repeated soon, and the list is asked for nevertheless', async () => {
+  const { clock, oxend, state, count } = setUp();
+  state.subscribe = async () => [Buffer.from('what?')];
+  oxend.start();
+  state.events!.up();
+  await clock.advance(0);
+  assert.equal(oxend.height, 100);
+  await clock.advance(20 * SECOND);
+  assert.ok(count('sub.block') >= 4);
+});
+
+test('after a loss and a new handshake it is subscribed and asked for anew', async () => {
+  const { clock, heights, oxend, state, count } = await connected();
+  state.events!.down();
+  assert.equal(oxend.up, false);
+  assert.equal(oxend.problem, 'the connection is lost');
+  await clock.advance(30 * MINUTE);
+  assert.equal(count('sub.block'), 1);
+  state.events!.up();
+  await clock.advance(0);
+  assert.equal(count('sub.block'), 2);
+  assert.deepEqual(heights, [100, 100]);
+});
+
+test('a handshake while sub.block is unanswered leads to another sub.block', async () => {
+  const { clock, oxend, state, count } = setUp();
+  let fail: (error: Error) => void = () => {};
+  state.subscribe = () => new Promise((_, reject) => (fail = reject));
+  oxend.start();
+  state.events!.up();
+  state.events!.down();
+  state.events!.up();
+  state.subscribe = async () => [Buffer.from('OK')];
+  fail(new OxenmqError('UNREACHABLE', 'the connection broke'));
+  await clock.advance(0);
+  assert.equal(count('sub.block'), 2);
+  assert.equal(oxend.up, true);
+});
+
+test('oxend may be absent as long as it likes: it is tried again and again, and said so once in a while', async () => {
+  const { clock, oxend, state, warnings } = setUp();
+  oxend.start();
+  for (let i = 0; i < 360; i++) {
+    // Each attempt fails after 10 seconds, the next comes within 10 more.
+    await clock.advance(10 * SECOND);
+    state.events!.failed('no HELLO within 10000 ms');
+    await clock.advance(10 * SECOND);
+    assert.equal(state.connects, i + 2);
+  }
+  assert.ok(warnings.length >= 20 && warnings.length <= 30, `${warnings.length} warnings in two hours`);
+  assert.match(warnings[0]!, /no HELLO within 10000 ms; waiting for it/);
+  state.events!.up();
+  await clock.advance(0);
+  assert.equal(oxend.up, true);
+});
+
+test('a connection that cannot even be tried is tried again', async () => {
+  const clock = new FakeClock();
+  let attempts = 0;
+  const oxend = new Oxend({
+    clock,
+    jitter: () => 1,
+    connect: () => {
+      attempts++;
+      throw new Error('bad address');
+    },
+    onList: () => {},
+    log: { info: () => {}, warn: () => {} },
+  });
+  oxend.start();
+  await clock.advance(MINUTE);
+  assert.ok(attempts > 4);
+  assert.equal(oxend.problem, 'bad address');
+  oxend.stop();
+  assert.equal(clock.pending, 0);
+});
+
+test('stopped, it leaves no timer and no connection, and late answers do nothing', async () => {
+  const { clock, heights, oxend, state } = await connected();
+  let answer: (reply: Buffer[]) => void = () => {};
+  state.nodes = () => new Promise((resolve) => (answer = resolve));
+  oxend.block();
+  oxend.stop();
+  answer(list(101));
+  await clock.advance(60 * MINUTE);
+  assert.deepEqual(heights, [100]);
+  assert.equal(clock.pending, 0);
+  assert.equal(state.closed, 1);
+});

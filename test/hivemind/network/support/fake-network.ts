@@ -1,0 +1,283 @@
+import type { Clock, Timer } from '../../../../src/clock.ts';
+import type { Link } from '../../../../src/hivemind/network/member.ts';
+import type { LinkEvents, Node } from '../../../../src/hivemind/network/nodes.ts';
+import { Watch } from '../../../../src/hivemind/network/watch.ts';
+import type { ServiceNode } from '../../../../src/session/service-nodes.ts';
+import { type FakeAccounts, type FakeMonitor, readRequest, SUCCESS } from './fake-accounts.ts';
+
+/** Small, seeded and good enough to choose what happens in a simulation (mulberry32). Uniform in [0, 1). */
+export function seeded(seed: number): () => number {
+  let state = seed | 0;
+  return () => {
+    state = (state + 0x6d2b79f5) | 0;
+    let t = Math.imul(state ^ (state >>> 15), 1 | state);
+    t = (t + Math.imul(t ^ (t >>> 7), 61 | t)) ^ t;
+    return ((t ^ (t >>> 14)) >>> 0) / 2 ** 32;
+  };
+}
+
+interface Entry {
+  at: number;
+  readonly order: number;
+  /** 0 = once. */
+  readonly every: number;
+  /** undefined = cancelled or done. */
+  callback: (() => void) | undefined;
+}
+
+/**
+ * A clock for rules that know no promises: it runs hours in milliseconds, because it never has to let the event loop turn.
+ * Timers are kept in a binary heap by time, then by age.
+ */
+export class SimulatedClock implements Clock {
+  #time = 0;
+  #order = 0;
+  readonly #heap: Entry[] = [];
+
+  now(): number {
+    return 1_700_000_000_000 + this.#time;
+  }
+
+  monotonic(): number {
+    return this.#time;
+  }
+
+  setTimeout(callback: () => void, ms: number): Timer {
+    return this.#set(callback, ms, 0);
+  }
+
+  setInterval(callback: () => void, ms: number): Timer {
+    return this.#set(callback, ms, Math.max(ms, 1));
+  }
+
+  /** How many timers are set. */
+  get pending(): number {
+    return this.#heap.filter((entry) => entry.callback).length;
+  }
+
+  /** Lets `ms` milliseconds pass. */
+  advance(ms: number): void {
+    const end = this.#time + ms;
+    for (let first = this.#heap[0]; first && first.at <= end; first = this.#heap[0]) {
+      this.#pop();
+      if (!first.callback) continue;
+      this.#time = Math.max(this.#time, first.at);
+      const { callback } = first;
+      if (first.every > 0) {
+        first.at += first.every;
+        this.#push(first);
+      } else {
+        first.callback = undefined;
+      }
+      callback();
+    }
+    this.#time = end;
+  }
+
+  #set(callback: () => void, ms: number, every: number): Timer {
+    const entry: Entry = { at: this.#time + Math.max(ms, 0), order: this.#order++, every, callback };
+    this.#push(entry);
+    return {
+      cancel: () => {
+        entry.callback = undefined;
+      },
+    };
+  }
+
+  #push(entry: Entry): void {
+    const heap = this.#heap;
+    let i = heap.push(entry) - 1;
+    while (i > 0) {
+      const parent = (i - 1) >> 1;
+      if (!isBefore(entry, heap[parent]!)) break;
+      heap[i] = heap[parent]!;
+      i = parent;
+    }
+    heap[i] = entry;
+  }
+
+  #pop(): void {
+    const heap = this.#heap;
+    const last = heap.pop()!;
+    if (heap.length === 0) return;
+    let i = 0;
+    for (;;) {
+      let child = 2 * i + 1;
+      if (child >= heap.length) break;
+      if (child + 1 < heap.length && isBefore(heap[child + 1]!, heap[child]!)) child++;
+      if (!isBefore(heap[child]!, last)) break;
+      heap[i] = heap[child]!;
+      i = child;
+    }
+    heap[i] = last;
+  }
+}
+
+function isBefore(a: { at: number; order: number }, b: { at: number; order: number }): boolean {
+  return a.at < b.at || (a.at === b.at && a.order < b.order);
+}
+
+/** What a storage server does with a request: an answer, or nothing. */
+export type Behaviour = (request: FakeMonitor[]) => Buffer | undefined;
+
+/** Says yes to everything. */
+export const willing: Behaviour = (request) => Buffer.from(`l${SUCCESS.repeat(request.length)}e`);
+
+const LIFETIME = 65 * 60_000;
+
+/** A storage server as the rules see it through a link, with the memory of a real one. */
+export class FakeServer {
+  readonly #clock: Clock;
+  readonly #network: FakeNetwork;
+  address: ServiceNode;
+  behave: Behaviour = willing;
+  /** How long an answer takes, in ms. */
+  delay = 50;
+  /** Nobody listens there: connections fail after 10 s. */
+  absent = false;
+  /** By account number and subscription: until when it is monitored, and with which version. */
+  readonly monitors = new Map<string, { until: number; version: number }>();
+  /** Every request, with its time. */
+  readonly log: { at: number; size: number; elements: FakeMonitor[] }[] = [];
+  connects = 0;
+  inFlight = 0;
+  mostInFlight = 0;
+  /** The connection to it. */
+  node: Node | undefined;
+  events: LinkEvents | undefined;
+  isUp = false;
+  /** What it has been asked and not yet answered belongs to this connection. */
+  #session = 0;
+
+  constructor(network: FakeNetwork, clock: Clock, address: ServiceNode) {
+    this.#network = network;
+    this.#clock = clock;
+    this.address = address;
+  }
+
+  connect(node: Node, events: LinkEvents): Link {
+    this.connects++;
+    this.node = node;
+    this.events = events;
+    this.isUp = false;
+    const session = ++this.#session;
+    const isCurrent = () => session === this.#session && this.events === events;
+    this.#clock.setTimeout(() => {
+      if (!isCurrent() || this.absent) return;
+      this.isUp = true;
+      events.up();
+    }, 20);
+    this.#clock.setTimeout(() => {
+      if (isCurrent() && !this.isUp) events.failed('connection attempt timed out');
+    }, 10_000);
+    return {
+      request: (body, done) => this.#request(body, done),
+      close: () => {
+        if (this.events !== events) return;
+        this.events = undefined;
+        this.isUp = false;
+        this.#session++;
+      },
+    };
+  }
+
+  /** The connection breaks and is back after `ms`; a restarted server has forgotten everything. */
+  breakConnection(ms: number, forget: boolean): void {
+    if (forget) this.monitors.clear();
+    if (!this.isUp || !this.events) return;
+    const { events } = this;
+    this.isUp = false;
+    const session = ++this.#session;
+    events.down();
+    this.#clock.setTimeout(() => {
+      if (session !== this.#session || this.events !== events) return;
+      this.isUp = true;
+      events.up();
+    }, ms);
+  }
+
+  /** Whether it would tell us of a message for this account. */
+  monitorsAccount(account: number, version: number): boolean {
+    const entry = this.monitors.get(`${account}:0`);
+    return entry !== undefined && entry.until > this.#clock.monotonic() && entry.version === version;
+  }
+
+  #request(body: Buffer, done: (reply: Buffer | undefined, failure: string | undefined) => void): void {
+    const session = this.#session;
+    const elements = readRequest(body);
+    this.log.push({ at: this.#clock.monotonic(), size: body.length, elements });
+    this.inFlight++;
+    this.mostInFlight = Math.max(this.mostInFlight, this.inFlight);
+    this.#network.bytesInFlight += body.length;
+    this.#network.mostBytesInFlight = Math.max(this.#network.mostBytesInFlight, this.#network.bytesInFlight);
+    const finish = (reply: Buffer | undefined, failure: string | undefined) => {
+      this.inFlight--;
+      this.#network.bytesInFlight -= body.length;
+      done(reply, failure);
+    };
+    if (!this.isUp) {
+      this.#clock.setTimeout(() => finish(undefined, 'UNREACHABLE'), 1);
+      return;
+    }
+    const reply = this.behave(elements);
+    this.#clock.setTimeout(() => {
+      if (session !== this.#session) return this.#timeOut(finish, this.delay);
+      if (!reply) return this.#timeOut(finish, this.delay);
+      this.#remember(elements, reply);
+      finish(reply, undefined);
+    }, this.delay);
+  }
+
+  #timeOut(finish: (reply: undefined, failure: string) => void, passed: number): void {
+    this.#clock.setTimeout(() => finish(undefined, 'TIMEOUT'), Math.max(15_000 - passed, 0));
+  }
+
+  #remember(elements: FakeMonitor[], reply: Buffer): void {
+    const results = reply.toString('latin1').match(/d7:(successi1e|errcodei\d+e5:error\d+:[^e]*)e/g) ?? [];
+    for (const [i, { account, subscription, version }] of elements.entries()) {
+      if (results[i] !== SUCCESS) continue;
+      this.monitors.set(`${account}:${subscription}`, { until: this.#clock.monotonic() + LIFETIME, version });
+    }
+  }
+}
+
+/** Storage servers without sockets, and a watch over them. */
+export class FakeNetwork {
+  readonly clock = new SimulatedClock();
+  readonly watch: Watch;
+  readonly servers = new Map<string, FakeServer>();
+  bytesInFlight = 0;
+  mostBytesInFlight = 0;
+
+  constructor(
+    accounts: FakeAccounts,
+    options: { seed?: number; maxConnects?: number; interval?: number; jitter?: () => number } = {},
+  ) {
+    const { clock } = this;
+    this.watch = new Watch({
+      clock,
+      accounts,
+      jitter: options.jitter ?? seeded(options.seed ?? 1),
+      defer: (work) => void clock.setTimeout(work, 0),
+      maxConnects: options.maxConnects ?? 500,
+      interval: options.interval ?? 30_000,
+      connect: (node, events) => this.servers.get(node.key)!.connect(node, events),
+    });
+  }
+
+  /** A new storage server, which is not in the list before {@link publish} is called. */
+  add(swarm: bigint): FakeServer {
+    const index = this.servers.size + 1;
+    const publicKey = Buffer.alloc(32);
+    publicKey.writeUInt32BE(index);
+    const address = { publicKey, host: `10.0.${index >> 8}.${index & 255}`, port: 22020, swarm };
+    const server = new FakeServer(this, this.clock, address);
+    this.servers.set(publicKey.toString('hex'), server);
+    return server;
+  }
+
+  /** oxend's list changes to these servers, all there are if none are given. */
+  publish(servers: Iterable<FakeServer> = this.servers.values()): void {
+    this.watch.update(Array.from(servers, (server) => server.address));
+  }
+}

@@ -1,0 +1,183 @@
+import assert from 'node:assert/strict';
+import { test } from 'node:test';
+import { Member } from '../../../src/hivemind/network/member.ts';
+import type { Node } from '../../../src/hivemind/network/nodes.ts';
+import { Swarms } from '../../../src/hivemind/network/swarms.ts';
+import { FakeAccounts } from './support/fake-accounts.ts';
+import { FakeNetwork, type FakeServer, SimulatedClock } from './support/fake-network.ts';
+
+const SECOND = 1000;
+const MINUTE = 60 * SECOND;
+const LOW = 2n ** 62n;
+const MIDDLE = 2n ** 63n;
+const HIGH = 2n ** 63n + 2n ** 62n;
+
+function network(swarms: readonly bigint[], accounts = 300) {
+  const fake = new FakeAccounts();
+  for (let i = 0; i < accounts; i++) fake.add();
+  const net = new FakeNetwork(fake);
+  const servers = swarms.flatMap((swarm) => [net.add(swarm), net.add(swarm)]);
+  net.publish();
+  net.clock.advance(5 * SECOND);
+  return { net, accounts: fake, servers, clock: net.clock, watch: net.watch };
+}
+
+function move(server: FakeServer, swarm: bigint): void {
+  server.address = { ...server.address, swarm };
+}
+
+/** Which of the servers monitor an account, by their places in the list. */
+function watchers(servers: readonly FakeServer[], number: number): number[] {
+  return servers.flatMap((server, i) => (server.monitorsAccount(number, 1) ? [i] : []));
+}
+
+test('a swarm that splits: only the accounts that move are asked for, and only at the new servers', () => {
+  const { net, accounts, servers, clock } = network([LOW]);
+  const logged = servers.map((server) => server.log.length);
+  const newcomers = [net.add(HIGH), net.add(HIGH)];
+  net.publish();
+  clock.advance(2 * SECOND);
+  assert.deepEqual(
+    servers.map((server) => server.log.length),
+    logged,
+  );
+  const moved = accounts.numbers.filter((number) => newcomers[0]!.monitorsAccount(number, 1));
+  assert.ok(moved.length > 100 && moved.length < 200, `${moved.length} moved`);
+  assert.deepEqual(
+    net.watch.nodes().map(({ accounts }) => accounts),
+    [300 - moved.length, 300 - moved.length, moved.length, moved.length],
+  );
+});
+
+test('a swarm that vanishes: its accounts are asked for at those that are closest now, and nothing else', () => {
+  const { net, accounts, servers, clock } = network([LOW, MIDDLE, HIGH]);
+  const orphans = accounts.numbers.filter((number) => servers[2]!.monitorsAccount(number, 1));
+  const kept = accounts.numbers.filter((number) => !servers[2]!.monitorsAccount(number, 1));
+  const logged = servers[0]!.log.length;
+  net.publish(servers.filter(({ address }) => address.swarm !== MIDDLE));
+  clock.advance(2 * SECOND);
+  assert.ok(orphans.length > 50);
+  for (const number of orphans) {
+    assert.equal(watchers(servers, number).filter((i) => i < 2 || i > 3).length, 2);
+  }
+  const askedSince = new Set(
+    servers[0]!.log.slice(logged).flatMap(({ elements }) => elements.map(({ account }) => account)),
+  );
+  for (const number of kept) assert.ok(!askedSince.has(number));
+});
+
+test('swarms that merge: the servers that change sides are asked for everything of their new swarm', () => {
+  const { net, accounts, servers, clock } = network([LOW, HIGH]);
+  move(servers[2]!, LOW);
+  move(servers[3]!, LOW);
+  net.publish();
+  clock.advance(2 * SECOND);
+  for (const number of accounts.numbers) assert.deepEqual(watchers(servers, number).slice(0, 2), [0, 1]);
+  for (const number of accounts.numbers) assert.equal(watchers(servers, number).length, 4);
+});
+
+test('1,000 changes of the swarms, back and forth: each account ends up at all its servers', () => {
+  const { net, accounts, servers, clock, watch } = network([LOW, MIDDLE, HIGH], 50);
+  for (let i = 0; i < 1000; i++) {
+    move(servers[i % servers.length]!, [LOW, MIDDLE, HIGH, 7n, 2n ** 64n - 9n][(i * 7) % 5]!);
+    net.publish();
+    clock.advance(i % 3 === 0 ? 0 : 10);
+  }
+  clock.advance(MINUTE);
+  for (const number of accounts.numbers) {
+    const swarms = new Set(watchers(servers, number).map((i) => servers[i]!.address.swarm));
+    assert.ok(swarms.size > 0);
+  }
+  assert.equal(watch.summary().unconfirmed, 0);
+  assert.equal(
+    watch.nodes().reduce((sum, { accounts, confirmed }) => sum + accounts - confirmed, 0),
+    0,
+  );
+});
+
+test('the same list again, in another order, changes nothing', () => {
+  const { net, servers, clock, watch } = network([LOW, HIGH]);
+  const logged = servers.map((server) => server.log.length);
+  net.publish([...servers].reverse());
+  clock.advance(MINUTE);
+  assert.deepEqual(
+    servers.map((server) => server.log.length),
+    logged,
+  );
+  assert.deepEqual(
+    servers.map((server) => server.connects),
+    [1, 1, 1, 1],
+  );
+  assert.equal(watch.counters.swarms.recalculations, 1);
+});
+
+test('a notification counts only from a server of the swarm of its account', () => {
+  const { accounts, servers, watch } = network([LOW, HIGH]);
+  const nodes = servers.map((server) => server.node as Node);
+  for (const number of accounts.numbers) {
+    const accepting = nodes.flatMap((node, i) => (watch.accepts(node, accounts.idOf(number)) ? [i] : []));
+    assert.deepEqual(accepting, watchers(servers, number));
+  }
+  assert.ok(!watch.accepts(nodes[0]!, -1));
+  assert.ok(!watch.accepts(nodes[0]!, 300));
+});
+
+test('after a change of the swarms the former servers of an account still count for 65 minutes', () => {
+  const { net, accounts, servers, clock, watch } = network([LOW]);
+  const node = servers[0]!.node as Node;
+  net.add(HIGH);
+  net.publish();
+  clock.advance(64 * MINUTE);
+  for (const number of accounts.numbers) assert.ok(watch.accepts(node, accounts.idOf(number)));
+  clock.advance(2 * MINUTE);
+  const still = accounts.numbers.filter((number) => watch.accepts(node, accounts.idOf(number)));
+  assert.deepEqual(
+    still,
+    accounts.numbers.filter((number) => watchers(servers.slice(0, 1), number).length === 1),
+  );
+  assert.ok(still.length < 200);
+});
+
+test('a server that moved to another swarm still counts for its former accounts for 65 minutes', () => {
+  const { net, accounts, servers, clock, watch } = network([LOW, HIGH]);
+  const own = accounts.numbers.filter((number) => servers[0]!.monitorsAccount(number, 1));
+  const node = servers[0]!.node as Node;
+  move(servers[0]!, HIGH);
+  net.publish();
+  clock.advance(64 * MINUTE);
+  assert.ok(accounts.numbers.every((number) => watch.accepts(node, accounts.idOf(number))));
+  clock.advance(2 * MINUTE);
+  assert.ok(own.length > 100);
+  assert.ok(own.every((number) => !watch.accepts(node, accounts.idOf(number))));
+});
+
+test('many accounts are moved in slices, so that nobody waits for the event loop', () => {
+  const accounts = new FakeAccounts();
+  for (let i = 0; i < 20_000; i++) accounts.add();
+  const clock = new SimulatedClock();
+  const slices: (() => void)[] = [];
+  // A clock on which every look costs a millisecond: as if 256 accounts took so long.
+  let time = 0;
+  clock.monotonic = () => time++;
+  const swarms = new Swarms({ clock, accounts, now: () => 1, defer: (work) => slices.push(work), onWork: () => {} });
+  swarms.setIds([LOW, HIGH]);
+  const member = new Member();
+  swarms.enter(member, swarms.get(HIGH)!);
+  let count = 0;
+  const spent: number[] = [];
+  for (let slice = slices.shift(); slice; slice = slices.shift()) {
+    const before = time;
+    slice();
+    spent.push(time - before);
+    // Accounts come and go meanwhile.
+    if (count++ === 3) {
+      accounts.remove(5);
+      swarms.remove(accounts.capacity - 1);
+      swarms.add(accounts.capacity - 1);
+    }
+  }
+  assert.ok(count >= 8, `${count} slices`);
+  assert.ok(Math.max(...spent) <= 10);
+  assert.ok(!swarms.recalculating);
+  assert.ok(member.accounts > 8000 && member.accounts < 12_000);
+});

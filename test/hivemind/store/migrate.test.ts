@@ -1,0 +1,156 @@
+import assert from 'node:assert/strict';
+import { describe, it, type TestContext } from 'node:test';
+import pg from 'pg';
+import { pino } from 'pino';
+import { systemClock } from '../../../src/clock.ts';
+import type { DeviceRow } from '../../../src/hivemind/devices/device.ts';
+import { migrate } from '../../../src/hivemind/store/migrate.ts';
+import { Store, StoreError } from '../../../src/hivemind/store/store.ts';
+import { createDatabase } from '../../support/postgres.ts';
+import { makeRow } from '../../support/rows.ts';
+
+const NOW = 1_700_000_000;
+const log = pino({ level: 'silent' });
+
+/** The original's tables, after spec/hivemind.md, section 4. */
+const ORIGINAL = `
+CREATE TABLE subscriptions (
+  id BIGINT GENERATED ALWAYS AS IDENTITY PRIMARY KEY,
+  account BYTEA NOT NULL,
+  session_ed25519 BYTEA,
+  subaccount_tag BYTEA,
+  subaccount_sig BYTEA,
+  signature BYTEA NOT NULL,
+  signature_ts BIGINT NOT NULL,
+  want_data BOOLEAN NOT NULL,
+  enc_key BYTEA NOT NULL,
+  service VARCHAR NOT NULL,
+  svcid VARCHAR NOT NULL,
+  svcdata BYTEA,
+  UNIQUE (account, service, svcid)
+);
+CREATE INDEX sub_sig_ts_idx ON subscriptions (signature_ts);
+CREATE INDEX sub_service_idx ON subscriptions (service);
+CREATE TABLE sub_namespaces (
+  subscription BIGINT NOT NULL REFERENCES subscriptions (id) ON DELETE CASCADE,
+  namespace SMALLINT NOT NULL,
+  PRIMARY KEY (subscription, namespace)
+);
+CREATE TABLE service_stats (
+  service VARCHAR NOT NULL,
+  name VARCHAR NOT NULL,
+  val_str VARCHAR,
+  val_int BIGINT,
+  PRIMARY KEY (service, name),
+  CHECK ((val_str IS NULL) <> (val_int IS NULL))
+);`;
+
+const BEFORE_SUBACCOUNTS = `${ORIGINAL}
+ALTER TABLE subscriptions DROP COLUMN subaccount_tag, DROP COLUMN subaccount_sig, ADD COLUMN subkey_tag BYTEA;`;
+
+/** As the original inserts: columns by name, then the namespaces. */
+async function insertAsOriginal(client: pg.Client, row: DeviceRow): Promise<void> {
+  const { rows } = await client.query<{ id: string }>(
+    `INSERT INTO subscriptions (account, session_ed25519, signature, signature_ts, want_data, enc_key, service, svcid, svcdata)
+     VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9) RETURNING id`,
+    [
+      row.account,
+      row.sessionEd25519,
+      row.signature,
+      row.signedAt,
+      row.wantData,
+      row.encKey,
+      row.service,
+      row.serviceId,
+      row.serviceData,
+    ],
+  );
+  for (const namespace of row.namespaces) {
+    await client.query('INSERT INTO sub_namespaces VALUES ($1, $2)', [rows[0]!.id, namespace]);
+  }
+}
+
+async function connect(t: TestContext, url: string): Promise<pg.Client> {
+  const client = new pg.Client({ connectionString: url });
+  client.on('error', () => undefined);
+  await client.connect();
+  t.after(() => client.end());
+  return client;
+}
+
+async function columns(client: pg.Client): Promise<string[]> {
+  const { rows } = await client.query<{ name: string }>(
+    `SELECT table_name || '.' || column_name || ' ' || data_type || ' ' || is_nullable AS name
+     FROM information_schema.columns WHERE table_schema = 'public' ORDER BY 1`,
+  );
+  return rows.map(({ name }) => name);
+}
+
+async function indexes(client: pg.Client): Promise<number> {
+  const { rows } = await client.query(
+    "SELECT FROM pg_indexes WHERE tablename = 'subscriptions' AND indexdef ~ '\\((service|signature_ts)\\)'",
+  );
+  return rows.length;
+}
+
+describe('the migrations', () => {
+  for (const [name, schema] of [
+    ["the original's database", ORIGINAL],
+    ["the original's database from before subaccounts", BEFORE_SUBACCOUNTS],
+  ] as const) {
+    it(`take over ${name} with its rows, and leave it usable by the original`, async (t) => {
+      const url = await createDatabase(t, { empty: true });
+      const client = await connect(t, url);
+      await client.query(schema);
+      const rows = [makeRow({ namespaces: [-10, 0, 3] }), makeRow({ serviceData: Buffer.of(1, 2) })];
+      for (const row of rows) await insertAsOriginal(client, row);
+      const before = await indexes(client);
+
+      const store = await Store.open({ url, clock: systemClock, log });
+      const found: string[] = [];
+      assert.deepEqual(await store.load(NOW, (row) => found.push(`${row.serviceId} ${row.namespaces}`)), {
+        rows: 2,
+        skipped: 0,
+      });
+      assert.deepEqual(found.sort(), rows.map((row) => `${row.serviceId} ${row.namespaces}`).sort());
+      assert.equal(await store.upsert({ ...rows[0]!, signedAt: NOW + 1 }), 'updated');
+      await store.close();
+
+      assert.equal(before, 2);
+      assert.equal(await indexes(client), 2);
+      await insertAsOriginal(client, makeRow());
+    });
+  }
+
+  it('make the same tables of every beginning', async (t) => {
+    const shapes: string[][] = [];
+    for (const schema of ['', ORIGINAL, BEFORE_SUBACCOUNTS]) {
+      const client = await connect(t, await createDatabase(t, { empty: true }));
+      await client.query(schema);
+      assert.equal((await migrate(client)).length, 3);
+      assert.deepEqual(await migrate(client), []);
+      assert.equal(await indexes(client), 2);
+      shapes.push(await columns(client));
+    }
+    assert.deepEqual(shapes[1], shapes[0]);
+    assert.deepEqual(shapes[2], shapes[0]);
+  });
+
+  it('run once when two processes start together', async (t) => {
+    const url = await createDatabase(t, { empty: true });
+    const clients = await Promise.all([connect(t, url), connect(t, url)]);
+    const applied = await Promise.all(clients.map((client) => migrate(client)));
+    assert.deepEqual(applied.map((names) => names.length).sort(), [0, 3]);
+  });
+
+  it('refuse a database of a later version', async (t) => {
+    const url = await createDatabase(t);
+    const client = await connect(t, url);
+    await client.query("INSERT INTO spns_migrations (number, name) VALUES (99, '099_later.sql')");
+    await assert.rejects(Store.open({ url, clock: systemClock, log }), (error: unknown) => {
+      assert.ok(error instanceof StoreError);
+      assert.match(error.message, /last used by a later version/);
+      return true;
+    });
+  });
+});

@@ -1,0 +1,199 @@
+import assert from 'node:assert/strict';
+import fs from 'node:fs/promises';
+import os from 'node:os';
+import path from 'node:path';
+import { after, before, describe, it, type TestContext } from 'node:test';
+import { setTimeout as sleep } from 'node:timers/promises';
+import pg from 'pg';
+import { pino } from 'pino';
+import { systemClock } from '../../../src/clock.ts';
+import { type Postgres, startPostgres } from '../../../src/devnet/postgres.ts';
+import { Store, StoreError } from '../../../src/hivemind/store/store.ts';
+import { makeRow } from '../../support/rows.ts';
+
+const NOW = 1_700_000_000;
+const log = pino({ level: process.env.SPNS_TEST_LOG ?? 'silent' });
+const TIMEOUT = 1_000;
+
+const isUnavailable = (error: unknown) => error instanceof StoreError && error.code === 'unavailable';
+
+async function until(condition: () => boolean): Promise<void> {
+  while (!condition()) await sleep(10);
+}
+
+describe('the store on a failing database', () => {
+  let dataDir: string;
+  let server: Postgres;
+  let made = 0;
+
+  // A server of our own: the one that all test files share must not be stopped.
+  before(async () => {
+    dataDir = await fs.mkdtemp(path.join(os.tmpdir(), 'spns-test-pg-'));
+    server = await startPostgres({ dataDir, fsync: false });
+  });
+
+  after(() => server.remove());
+
+  async function openStore(t: TestContext): Promise<{ store: Store; url: string }> {
+    const name = `fault_${++made}`;
+    await server.createDatabase(name);
+    const url = server.url(name);
+    const store = await Store.open({ url, clock: systemClock, log, timeout: TIMEOUT });
+    t.after(() => store.close());
+    return { store, url };
+  }
+
+  async function admin<Row extends pg.QueryResultRow>(text: string): Promise<Row[]> {
+    const client = new pg.Client({ connectionString: server.url('postgres') });
+    await client.connect();
+    try {
+      return (await client.query<Row>(text)).rows;
+    } finally {
+      await client.end();
+    }
+  }
+
+  /** Runs upserts without a pause until `stop` is called; gives how many were confirmed, and every other error than `unavailable` fails the test. */
+  function writeOn(store: Store): { confirmed: Set<string>; failed: number; stop: () => Promise<void> } {
+    const state = { confirmed: new Set<string>(), failed: 0, stop: async () => {} };
+    let running = true;
+    const writers = Array.from({ length: 20 }, async () => {
+      while (running) {
+        const row = makeRow();
+        try {
+          await store.upsert(row);
+          state.confirmed.add(row.serviceId);
+        } catch (error) {
+          assert.ok(isUnavailable(error), String(error));
+          state.failed++;
+          await sleep(5);
+        }
+      }
+    });
+    state.stop = async () => {
+      running = false;
+      await Promise.all(writers);
+    };
+    return state;
+  }
+
+  async function idsIn(store: Store): Promise<Set<string>> {
+    const ids = new Set<string>();
+    await store.load(NOW, (row) => ids.add(row.serviceId));
+    return ids;
+  }
+
+  it('loses nothing that it confirmed when PostgreSQL crashes and comes back', async (t) => {
+    const { store } = await openStore(t);
+    const work = writeOn(store);
+    await until(() => work.confirmed.size > 200);
+    store.addStats('', { pushes: 3 });
+    await server.stop('immediate');
+    await until(() => !store.connected && work.failed > 0);
+    store.addStats('', { pushes: 4 });
+
+    const before = work.confirmed.size;
+    server = await startPostgres({ dataDir, fsync: false });
+    await until(() => work.confirmed.size > before + 200);
+    await work.stop();
+
+    const ids = await idsIn(store);
+    for (const id of work.confirmed) assert.ok(ids.has(id), 'a confirmed subscription is missing');
+    const [pushes] = await store.readStats();
+    assert.deepEqual(pushes, { service: '', name: 'pushes', value: 7 });
+  });
+
+  it('goes on when its connection is cut in the middle of a commit', async (t) => {
+    const { store } = await openStore(t);
+    const work = writeOn(store);
+    for (let round = 1; round <= 3; round++) {
+      const before = work.confirmed.size;
+      await until(() => work.confirmed.size > before + 100);
+      await admin(
+        "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE application_name = 'spns hivemind' AND state <> 'idle'",
+      );
+    }
+    const before = work.confirmed.size;
+    await until(() => work.confirmed.size > before + 100);
+    await work.stop();
+    const ids = await idsIn(store);
+    for (const id of work.confirmed) assert.ok(ids.has(id), 'a confirmed subscription is missing');
+  });
+
+  it('fails requests in bounded time while nothing answers, and goes on when it does again', async (t) => {
+    const { store } = await openStore(t);
+    await store.upsert(makeRow());
+    const pids = await admin<{ pid: number }>("SELECT pid FROM pg_stat_activity WHERE backend_type = 'client backend'");
+    const processes = [server.pid, ...pids.map(({ pid }) => pid)];
+    const signal = (name: NodeJS.Signals) => {
+      for (const pid of processes) {
+        try {
+          process.kill(pid, name);
+        } catch {
+          // the backend that answered the query above is gone
+        }
+      }
+    };
+    signal('SIGSTOP');
+    try {
+      const started = performance.now();
+      await assert.rejects(store.upsert(makeRow()), isUnavailable);
+      assert.ok(!store.connected);
+      await assert.rejects(store.upsert(makeRow()), isUnavailable);
+      assert.ok(performance.now() - started < 10_000);
+    } finally {
+      signal('SIGCONT');
+    }
+    await until(() => store.connected);
+    assert.equal(await store.upsert(makeRow()), 'added');
+  });
+
+  it('ends a statement that waits too long, and keeps its connection', async (t) => {
+    const { store, url } = await openStore(t);
+    const row = makeRow();
+    await store.upsert(row);
+    const other = new pg.Client({ connectionString: url });
+    await other.connect();
+    await other.query('BEGIN');
+    await other.query('SELECT FROM subscriptions FOR UPDATE');
+    await assert.rejects(store.upsert(row), isUnavailable);
+    assert.ok(store.connected);
+    await other.query('ROLLBACK');
+    await other.end();
+    assert.equal(await store.upsert(row), 'updated');
+  });
+
+  it('lets requests wait a moment for a database that is coming back', async (t) => {
+    const { store } = await openStore(t);
+    await store.upsert(makeRow());
+    await admin("SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE application_name = 'spns hivemind'");
+    await until(() => !store.connected);
+    assert.equal(await store.upsert(makeRow()), 'added');
+  });
+
+  it('stays away from a database that another hivemind took over in the meantime', async (t) => {
+    const { store, url } = await openStore(t);
+    const other = new pg.Client({ connectionString: url });
+    await other.connect();
+    // Waits for the lock, and has it the moment it is free.
+    const lock = other.query('SELECT pg_advisory_lock(objid_class, 2) FROM (VALUES (1397771859)) AS v(objid_class)');
+    await until(() => store.connected);
+    await admin("SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE application_name = 'spns hivemind'");
+    await lock;
+    await until(() => !store.connected);
+    await assert.rejects(store.upsert(makeRow()), isUnavailable);
+    await other.end();
+    await until(() => store.connected);
+    assert.equal(await store.upsert(makeRow()), 'added');
+  });
+
+  it('closes in bounded time while nothing answers', async (t) => {
+    const { store } = await openStore(t);
+    store.addStats('', { pushes: 1 });
+    await server.stop('immediate');
+    const waiting = assert.rejects(store.upsert(makeRow()), isUnavailable);
+    await store.close();
+    await waiting;
+    server = await startPostgres({ dataDir, fsync: false });
+  });
+});

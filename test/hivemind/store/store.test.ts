@@ -1,0 +1,253 @@
+import assert from 'node:assert/strict';
+import { describe, it, type TestContext } from 'node:test';
+import pg from 'pg';
+import { pino } from 'pino';
+import { systemClock } from '../../../src/clock.ts';
+import type { DeviceRow } from '../../../src/hivemind/devices/device.ts';
+import { Store, StoreError } from '../../../src/hivemind/store/store.ts';
+import { createDatabase } from '../../support/postgres.ts';
+import { makeRow } from '../../support/rows.ts';
+
+const NOW = 1_700_000_000;
+const log = pino({ level: process.env.SPNS_TEST_LOG ?? 'silent' });
+
+async function openStore(t: TestContext, url?: string): Promise<{ store: Store; url: string }> {
+  url ??= await createDatabase(t);
+  const store = await Store.open({ url, clock: systemClock, log });
+  t.after(() => store.close());
+  return { store, url };
+}
+
+async function sql<Row extends pg.QueryResultRow>(url: string, text: string, values?: unknown[]): Promise<Row[]> {
+  const client = new pg.Client({ connectionString: url });
+  await client.connect();
+  try {
+    return (await client.query<Row>(text, values)).rows;
+  } finally {
+    await client.end();
+  }
+}
+
+/** What the store has, by service id; copies, since the rows are views. */
+async function stored(store: Store, now = NOW): Promise<Map<string, DeviceRow>> {
+  const rows = new Map<string, DeviceRow>();
+  await store.load(now, (row) => rows.set(row.serviceId, structuredCloneOf(row)));
+  return rows;
+}
+
+function structuredCloneOf(row: DeviceRow): DeviceRow {
+  const copy = (bytes: Buffer | null) => bytes && Buffer.from(bytes);
+  return {
+    ...row,
+    account: copy(row.account)!,
+    sessionEd25519: copy(row.sessionEd25519),
+    subaccount: row.subaccount && { tag: copy(row.subaccount.tag)!, signature: copy(row.subaccount.signature)! },
+    signature: copy(row.signature)!,
+    encKey: copy(row.encKey)!,
+    serviceData: copy(row.serviceData),
+  };
+}
+
+function refusal(code: string) {
+  return (error: unknown) => error instanceof StoreError && error.code === code;
+}
+
+describe('the store', () => {
+  it('gives back every field of what it stored', async (t) => {
+    const { store } = await openStore(t);
+    const group = Buffer.alloc(33, 3);
+    const rows = [
+      makeRow(),
+      makeRow({
+        account: group,
+        subaccount: { tag: Buffer.alloc(36, 1), signature: Buffer.alloc(64, 2) },
+        wantData: false,
+        service: 'apns-sandbox',
+        serviceId: 'ünïcode-'.repeat(10),
+        serviceData: Buffer.alloc(0),
+        namespaces: [-32768, -10, 0, 11, 32767],
+      }),
+      makeRow({ serviceData: Buffer.alloc(99_999, 7), namespaces: Array.from({ length: 3000 }, (_, n) => n - 1500) }),
+    ];
+    assert.deepEqual(await Promise.all(rows.map((row) => store.upsert(row))), ['added', 'added', 'added']);
+    assert.deepEqual(await stored(store), new Map(rows.map((row) => [row.serviceId, row])));
+  });
+
+  it('renews a subscription in place, with its new namespaces', async (t) => {
+    const { store, url } = await openStore(t);
+    const row = makeRow({ namespaces: [0, 2, 4] });
+    await store.upsert(row);
+    const [before] = await sql<{ id: string }>(url, 'SELECT id FROM subscriptions');
+    const renewed = makeRow({ ...row, signature: Buffer.alloc(64, 9), signedAt: NOW + 5, namespaces: [-1, 2, 3] });
+    assert.equal(await store.upsert(renewed), 'updated');
+    assert.deepEqual((await stored(store)).get(row.serviceId), renewed);
+    assert.deepEqual(await sql(url, 'SELECT id FROM subscriptions'), [before]);
+  });
+
+  it('changes nothing for a request that was signed before the stored one', async (t) => {
+    const { store } = await openStore(t);
+    const row = makeRow();
+    await store.upsert(row);
+    const replay = makeRow({ ...row, signedAt: NOW - 1, encKey: Buffer.alloc(32, 6), namespaces: [7] });
+    assert.equal(await store.upsert(replay), 'stale');
+    assert.deepEqual((await stored(store)).get(row.serviceId), row);
+    assert.equal(await store.remove(row.account, row.service, row.serviceId, NOW - 1), false);
+    assert.equal((await stored(store)).size, 1);
+  });
+
+  it('does not bring an unsubscribed device back for an old request', async (t) => {
+    const { store } = await openStore(t);
+    const row = makeRow();
+    await store.upsert(row);
+    assert.equal(await store.remove(row.account, row.service, row.serviceId, NOW + 10), true);
+    assert.equal(await store.remove(row.account, row.service, row.serviceId, NOW + 10), false);
+    assert.equal(await store.upsert(row), 'stale');
+    assert.equal((await stored(store)).size, 0);
+    assert.equal(await store.upsert({ ...row, signedAt: NOW + 10 }), 'added');
+
+    const never = makeRow();
+    assert.equal(await store.remove(never.account, never.service, never.serviceId, NOW), false);
+    assert.equal(await store.upsert({ ...never, signedAt: NOW - 1 }), 'stale');
+  });
+
+  it('forgets unsubscriptions and deletes subscriptions when their time is over, however many', async (t) => {
+    const { store, url } = await openStore(t);
+    const old = Array.from({ length: 1201 }, () => makeRow({ signedAt: NOW }));
+    const young = makeRow({ signedAt: NOW + 1 });
+    await Promise.all([...old, young].map((row) => store.upsert(row)));
+    const gone = makeRow();
+    await store.remove(gone.account, gone.service, gone.serviceId, NOW);
+    assert.equal(await store.deleteExpired(NOW), 1201);
+    assert.deepEqual([...(await stored(store)).keys()], [young.serviceId]);
+    assert.deepEqual(await sql(url, 'SELECT count(*)::int AS n FROM sub_namespaces'), [{ n: 1 }]);
+    assert.deepEqual(await sql(url, 'SELECT count(*)::int AS n FROM spns_unsubscribed'), [{ n: 0 }]);
+  });
+
+  it('writes what comes together in few commits, each answered for itself', async (t) => {
+    const { store } = await openStore(t);
+    const rows = Array.from({ length: 300 }, () => makeRow());
+    await store.upsert(rows[0]!);
+    const before = store.counters.commits;
+    const results = await Promise.all(rows.map((row) => store.upsert(row)));
+    assert.deepEqual(results, ['updated', ...Array.from({ length: 299 }, () => 'added')]);
+    assert.ok(store.counters.commits - before <= 3, `${store.counters.commits - before} commits`);
+  });
+
+  it('keeps the order of several changes to one key', async (t) => {
+    const { store } = await openStore(t);
+    const row = makeRow();
+    const { account, service, serviceId } = row;
+    const results = await Promise.all([
+      store.upsert(row),
+      store.upsert({ ...row, signedAt: NOW + 1 }),
+      store.remove(account, service, serviceId, NOW + 2),
+      store.remove(account, service, serviceId, NOW + 2),
+      store.upsert({ ...row, signedAt: NOW + 1 }),
+      store.upsert({ ...row, signedAt: NOW + 3 }),
+      store.removeDevices([{ account, service, serviceId, signedAt: NOW + 2 }]),
+      store.removeDevices([{ account, service, serviceId }]),
+      store.upsert({ ...row, signedAt: NOW + 4 }),
+    ]);
+    assert.deepEqual(results, ['added', 'updated', true, false, 'stale', 'added', 0, 1, 'added']);
+    assert.equal((await stored(store)).get(serviceId)?.signedAt, NOW + 4);
+  });
+
+  it('refuses bad rows without harm to those written with them', async (t) => {
+    const { store, url } = await openStore(t);
+    await sql(url, "ALTER TABLE subscriptions ADD CHECK (svcid NOT LIKE 'wrong%')");
+    const rows = Array.from({ length: 100 }, (_, n) =>
+      makeRow(n % 25 === 3 ? { serviceId: `wrong${n}`.padEnd(40, 'x') } : {}),
+    );
+    const results = await Promise.allSettled(rows.map((row) => store.upsert(row)));
+    for (const [n, result] of results.entries()) {
+      if (n % 25 === 3) assert.ok(result.status === 'rejected' && refusal('refused')(result.reason));
+      else assert.deepEqual(result, { status: 'fulfilled', value: 'added' });
+    }
+    await assert.rejects(store.upsert(makeRow({ serviceId: `nul\0${'x'.repeat(40)}` })), refusal('refused'));
+    await assert.rejects(store.upsert(makeRow({ namespaces: [] })), refusal('refused'));
+    assert.equal((await stored(store)).size, 96);
+  });
+
+  it('passes over rows that are not as they must be', async (t) => {
+    const { store, url } = await openStore(t);
+    const good = makeRow();
+    await store.upsert(good);
+    const insert = async (column: string, value: string) => {
+      const row = makeRow();
+      await store.upsert(row);
+      await sql(url, `UPDATE subscriptions SET ${column} = ${value} WHERE svcid = $1`, [row.serviceId]);
+    };
+    await insert('account', "'\\x05'");
+    await insert('session_ed25519', 'NULL');
+    await insert('subaccount_tag', "'\\x0102'");
+    await insert('signature', "''");
+    await insert('enc_key', "'\\x00'");
+    await insert('signature_ts', String(NOW - 1_209_600));
+    await insert('signature_ts', '-5');
+    await insert('service', "''");
+    await insert('svcid', "'short'");
+    const bare = makeRow();
+    await store.upsert(bare);
+    await sql(url, 'DELETE FROM sub_namespaces WHERE subscription = (SELECT id FROM subscriptions WHERE svcid = $1)', [
+      bare.serviceId,
+    ]);
+    const rows: string[] = [];
+    assert.deepEqual(await store.load(NOW, (row) => rows.push(row.serviceId)), { rows: 1, skipped: 10 });
+    assert.deepEqual(rows, [good.serviceId]);
+  });
+
+  it('refuses a database on which another hivemind works, with a sentence', async (t) => {
+    const { url } = await openStore(t);
+    await assert.rejects(Store.open({ url, clock: systemClock, log }), (error: Error) => {
+      assert.ok(refusal('locked')(error));
+      assert.match(error.message, /^Another hivemind is at work on this database .*: stop it first/);
+      return true;
+    });
+  });
+
+  it('can be opened as soon as the one before is closed', async (t) => {
+    const url = await createDatabase(t);
+    const first = await Store.open({ url, clock: systemClock, log });
+    const second = Store.open({ url, clock: systemClock, log });
+    await first.close();
+    await (await second).close();
+  });
+
+  it('tells when there is no database', async () => {
+    const url = 'postgresql:///spns?host=%2Fnonexistent&user=nobody';
+    await assert.rejects(Store.open({ url, clock: systemClock, log }), refusal('unavailable'));
+  });
+
+  it('adds up statistics in memory and writes them by the original rules', async (t) => {
+    const { store, url } = await openStore(t);
+    await sql(
+      url,
+      "INSERT INTO service_stats VALUES ('apns', 'notifies', NULL, 40), ('apns', 'version', '1.0', NULL), ('apns', 'odd', 'text', NULL), ('apns', 'huge', NULL, 9223372036854775800)",
+    );
+    store.addStats('apns', { notifies: 2, odd: 3, huge: 1000 }, { version: '2.0', failures: 7 });
+    store.addStats('apns', { notifies: 1, failures: 1 }, {});
+    store.addStats('', {}, { 'last.apns': NOW });
+    store.addStats('bad\0', { x: 1 }, {});
+    const rows = await store.readStats();
+    assert.deepEqual(
+      rows.map(({ service, name, value }) => [service, name, value]),
+      [
+        ['', 'last.apns', NOW],
+        ['apns', 'failures', 8],
+        ['apns', 'huge', Number(9223372036854775807n)],
+        ['apns', 'notifies', 43],
+        ['apns', 'odd', 3],
+        ['apns', 'version', '2.0'],
+      ],
+    );
+  });
+
+  it('writes the last statistics when it is closed', async (t) => {
+    const url = await createDatabase(t);
+    const store = await Store.open({ url, clock: systemClock, log });
+    store.addStats('', { pushes: 5 });
+    await store.close();
+    assert.deepEqual(await sql(url, 'SELECT name, val_int FROM service_stats'), [{ name: 'pushes', val_int: '5' }]);
+    await assert.rejects(store.upsert(makeRow()), refusal('unavailable'));
+  });
+});
