@@ -1,5 +1,6 @@
 import type { Clock, Timer } from '../clock.ts';
 import { type Backend, type Delivery, type Outcome, retry } from './backend.ts';
+import { Fifo } from './fifo.ts';
 import { ceiling, jitter, nextAttempt, RETRY, type RetryPolicy } from './retry.ts';
 
 /** A push on its way through this process. */
@@ -67,8 +68,7 @@ export class Courier {
   readonly #concurrency: number;
   readonly #linger: number;
   readonly #policy: RetryPolicy;
-  #queue: Entry[] = [];
-  #head = 0;
+  readonly #queue = new Fifo<Entry>();
   readonly #held = new Set<Entry>();
   /** Calls of `send` that run, each as what ends the waiting for it. */
   readonly #calls = new Set<(outcomes: readonly Outcome[]) => void>();
@@ -93,7 +93,7 @@ export class Courier {
 
   /** Pushes that wait for their first attempt or are due for another. */
   get queued(): number {
-    return this.#queue.length - this.#head;
+    return this.#queue.length;
   }
 
   /** Pushes that the provider is being asked about. */
@@ -124,7 +124,8 @@ export class Courier {
       return;
     }
     this.#queue.push(entry);
-    while (this.queued > this.#options.maxQueue) this.#end(this.#take()!, { kind: 'given-up', reason: 'overflow' });
+    while (this.queued > this.#options.maxQueue)
+      this.#end(this.#queue.take()!, { kind: 'given-up', reason: 'overflow' });
     this.#pump();
   }
 
@@ -144,7 +145,7 @@ export class Courier {
       this.#end(entry, rest === 'hand-back' ? { kind: 'handed-back' } : { kind: 'given-up', reason: 'shutdown' });
     }
     if (rest === 'hand-back') {
-      for (let entry = this.#take(); entry; entry = this.#take()) this.#end(entry, { kind: 'handed-back' });
+      for (let entry = this.#queue.take(); entry; entry = this.#queue.take()) this.#end(entry, { kind: 'handed-back' });
     }
     this.#pump();
     return new Promise((resolve) => {
@@ -157,8 +158,7 @@ export class Courier {
   abandon(): void {
     const end: End = this.#stopping === 'finish' ? { kind: 'given-up', reason: 'shutdown' } : { kind: 'handed-back' };
     this.#stopping ??= 'hand-back';
-    this.#queue = [];
-    this.#head = 0;
+    this.#queue.clear();
     for (const entry of this.#held) {
       entry.timer?.cancel();
       this.#end(entry, end);
@@ -193,7 +193,7 @@ export class Courier {
     const entries: Entry[] = [];
     const wall = this.#options.clock.now();
     while (entries.length < count) {
-      const entry = this.#take();
+      const entry = this.#queue.take();
       if (!entry) break;
       if (entry.expiry > 0 && entry.expiry <= wall) this.#end(entry, { kind: 'given-up', reason: 'expired' });
       else entries.push(entry);
@@ -300,18 +300,6 @@ export class Courier {
       this.#pump();
     }, ms);
     this.#pause = { until, timer };
-  }
-
-  #take(): Entry | undefined {
-    const entry = this.#queue[this.#head];
-    if (!entry) return undefined;
-    this.#head++;
-    // The taken part is given back once it is the larger half: constant cost for each push, in the mean.
-    if (this.#head > 64 && this.#head * 2 > this.#queue.length) {
-      this.#queue = this.#queue.slice(this.#head);
-      this.#head = 0;
-    }
-    return entry;
   }
 
   #end(entry: Entry, end: End): void {

@@ -1,4 +1,5 @@
 import type { Clock, Timer } from '../clock.ts';
+import type { Outcome } from './backend.ts';
 import type { End } from './courier.ts';
 
 /** Everything that goes into one `admin.push_report`; see session/notifier-protocol.ts. */
@@ -133,4 +134,20 @@ function empty(): Report {
 
 function count(report: Report): number {
   return report.accepted.length + report.refused.length + report.handedBack.length + report.answers.length;
+}
+
+/** What a provider said, for the operator who waits to read it. */
+export function inWords(outcome: Outcome): string {
+  switch (outcome.kind) {
+    case 'accepted':
+      return 'accepted';
+    case 'gone':
+      return `device gone: ${outcome.reason}`;
+    case 'refused':
+      return `refused: ${outcome.reason}`;
+    case 'retry':
+      return `not yet, will be tried again: ${outcome.reason}`;
+    case 'misconfigured':
+      return `the provider does not accept our credentials or settings: ${outcome.reason}`;
+  }
 }

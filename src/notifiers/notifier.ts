@@ -10,7 +10,7 @@ import { sealPayload } from '../session/payload.ts';
 import { decodePush } from '../session/push.ts';
 import { type Backend, type Outcome, Refusal } from './backend.ts';
 import { Courier, type End, type HeldPush } from './courier.ts';
-import { Ledger } from './ledger.ts';
+import { inWords, Ledger } from './ledger.ts';
 import { Link } from './link.ts';
 import type { RetryPolicy } from './retry.ts';
 import { Statistics } from './stats.ts';
@@ -273,21 +273,6 @@ export class Notifier {
 
   #tellGone(): void {
     while (this.#gone.length > 0 && this.#link.deviceGone(this.#gone[0]!)) this.#gone.shift();
-  }
-}
-
-function inWords(outcome: Outcome): string {
-  switch (outcome.kind) {
-    case 'accepted':
-      return 'accepted';
-    case 'gone':
-      return `device gone: ${outcome.reason}`;
-    case 'refused':
-      return `refused: ${outcome.reason}`;
-    case 'retry':
-      return `not yet, will be tried again: ${outcome.reason}`;
-    case 'misconfigured':
-      return `the provider does not accept our credentials or settings: ${outcome.reason}`;
   }
 }
 
