@@ -4,7 +4,6 @@ import type { IntakeCounters } from './intake.ts';
 import type { Network } from './network/network.ts';
 import type { Outbox } from './outbox/outbox.ts';
 import type { Stats } from './stats.ts';
-import type { StatusSample } from './status-page.ts';
 
 /** Where an operator's figures come from. */
 export interface ReportSources {
@@ -34,6 +33,29 @@ export interface ServiceReport {
   dropped: Record<string, number>;
   gone: number;
   breaker_open: boolean;
+}
+
+/** What the status page shows of one moment; all counters count from the start of the process. */
+export interface StatusSample {
+  /** Storage servers known, their swarms, and how many of them are connected or being connected. */
+  readonly nodes: number;
+  readonly swarms: number;
+  readonly connected: number;
+  readonly pending: number;
+  /** Storage servers that confirmed every account within their lifetime. */
+  readonly fresh: number;
+  /** How long ago the stalest account of any storage server was confirmed, seconds. */
+  readonly oldestSeconds: number;
+  /** Accounts that no storage server of their swarm has confirmed. */
+  readonly uncovered: number;
+  readonly blockHeight: number;
+  readonly accounts: number;
+  /** Notifications received, copies included, and messages among them that concerned a device. */
+  readonly raw: number;
+  readonly unique: number;
+  readonly services: readonly ServiceReport[];
+  /** Why the hivemind is not ready, or what it complains of: a sentence each. */
+  readonly complaints: readonly string[];
 }
 
 /** The answer to admin.get_stats: every key of the original's (spec/hivemind.md, section 1.5), and ours beside them. */

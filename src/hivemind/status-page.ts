@@ -1,30 +1,7 @@
 import { readFileSync } from 'node:fs';
 import type { Clock } from '../clock.ts';
 import type { RouteReply, Routes } from '../daemon/metrics.ts';
-import type { ServiceReport } from './report.ts';
-
-/** What the status page shows of one moment; all counters count from the start of the process. */
-export interface StatusSample {
-  /** Storage servers known, their swarms, and how many of them are connected or being connected. */
-  readonly nodes: number;
-  readonly swarms: number;
-  readonly connected: number;
-  readonly pending: number;
-  /** Storage servers that confirmed every account within their lifetime. */
-  readonly fresh: number;
-  /** How long ago the stalest account of any storage server was confirmed, seconds. */
-  readonly oldestSeconds: number;
-  /** Accounts that no storage server of their swarm has confirmed. */
-  readonly uncovered: number;
-  readonly blockHeight: number;
-  readonly accounts: number;
-  /** Notifications received, copies included, and messages among them that concerned a device. */
-  readonly raw: number;
-  readonly unique: number;
-  readonly services: readonly ServiceReport[];
-  /** Why the hivemind is not ready, or what it complains of: a sentence each. */
-  readonly complaints: readonly string[];
-}
+import type { StatusSample } from './report.ts';
 
 /** The status page at the metrics address. */
 export interface StatusPage {

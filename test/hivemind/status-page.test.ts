@@ -4,8 +4,8 @@ import { join } from 'node:path';
 import { test } from 'node:test';
 import { Registry } from 'prom-client';
 import { serveMetrics } from '../../src/daemon/metrics.ts';
-import type { ServiceReport } from '../../src/hivemind/report.ts';
-import { problemsOf, type StatusSample, statusPage } from '../../src/hivemind/status-page.ts';
+import type { ServiceReport, StatusSample } from '../../src/hivemind/report.ts';
+import { problemsOf, statusPage } from '../../src/hivemind/status-page.ts';
 import { FakeClock } from '../support/fake-clock.ts';
 import { noChromium, type Page, startChromium } from './chromium.ts';
 
