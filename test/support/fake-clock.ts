@@ -32,6 +32,11 @@ export class FakeClock implements Clock {
     this.#wall += ms;
   }
 
+  /** Lets time pass without firing anything, as when the process is stopped or its event loop is blocked. */
+  stall(ms: number): void {
+    this.#elapsed += ms;
+  }
+
   setTimeout(callback: () => void, ms: number): Timer {
     return this.#add(callback, ms, undefined);
   }
@@ -52,7 +57,8 @@ export class FakeClock implements Clock {
       if (!next) break;
       this.#elapsed = Math.max(this.#elapsed, next.at);
       if (next.every === undefined) this.#timers.delete(next);
-      else next.at += Math.max(next.every, 1);
+      // An interval that was held up fires once, not as often as it was missed.
+      else next.at = Math.max(next.at, this.#elapsed) + Math.max(next.every, 1);
       next.callback();
       await settle();
     }

@@ -38,8 +38,12 @@ export class Outbox {
     this.#options = options;
     // Ids start at the time in microseconds, so that a notifier's late report to a hivemind that has restarted hits none of ours.
     this.#lastId = Math.floor(options.clock.now()) * 1000;
+    let swept = options.clock.monotonic();
     this.#sweeper = options.clock.setInterval(() => {
-      for (const service of this.#services.values()) service.sweep();
+      // Where we ourselves were held up, nobody is silent who could not be heard.
+      const heldUp = options.clock.monotonic() - swept - SWEEP_MS;
+      swept = options.clock.monotonic();
+      for (const service of this.#services.values()) service.sweep(Math.max(0, heldUp));
     }, SWEEP_MS);
   }
 

@@ -204,8 +204,11 @@ export class Service {
     this.#pump();
   }
 
-  /** Called every few seconds: gives up what is too old, and notifiers that have fallen silent. */
-  sweep(): void {
+  /**
+   * Called every few seconds: gives up what is too old, and notifiers that have fallen silent.
+   * @param heldUp for how long this process has not been listening, in milliseconds
+   */
+  sweep(heldUp: number): void {
     const now = this.#options.clock.monotonic();
     this.queue.dropOld(now);
     for (const instance of this.#instances) {
@@ -215,6 +218,7 @@ export class Service {
         instance.inFlight.delete(push.id);
         this.#drop(push, 'unacknowledged');
       }
+      instance.lastSeen += heldUp;
       if (now - instance.lastSeen > REGISTRATION_LIFETIME) this.unregister(instance.remote.id);
     }
     this.#pump();

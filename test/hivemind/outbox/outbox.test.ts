@@ -227,6 +227,19 @@ test('a notifier that falls silent is taken for dead, one that registers again a
   assert.equal(outbox.service('firebase').instances.length, 1);
 });
 
+test('a notifier is not taken for dead because the hivemind itself was held up', async (t) => {
+  const { clock, outbox, add, service } = setUp();
+  t.after(() => outbox.stop(0));
+  const notifier = new FakeNotifier('one');
+  outbox.register('apns', notifier, 100);
+  add('device');
+  await clock.advance(0);
+  clock.stall(60_000);
+  await clock.advance(3_000);
+  assert.equal(service.instances.length, 1);
+  assert.equal(notifier.sealed.length, 1, 'nothing is given a second time');
+});
+
 test("a notifier of the original's kind gets the original's dict, once, and no acknowledgement is waited for", async (t) => {
   const { clock, outbox, add, service } = setUp();
   t.after(() => outbox.stop(0));
