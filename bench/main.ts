@@ -1,14 +1,16 @@
 import { randomBytes } from 'node:crypto';
 import { burst, flatOut, steady } from './messages.ts';
+import { notifier } from './notifiers.ts';
 import { startUp } from './start-up.ts';
 import { subscriptions } from './subscriptions.ts';
 import { makeAccounts, startBench, subscribeRequest } from './world.ts';
 
 /**
- * `npm run bench [row …]`: measures the hivemind over simulated storage servers, and prints one line of JSON a row.
+ * `npm run bench [row …]`: measures the hivemind over simulated storage servers and the notifiers over fake
+ * providers, and prints one line of JSON a row.
  * Machines differ and are shared: compare only figures of one run.
  */
-const ROWS = ['subscriptions', 'flat-out', 'burst', 'steady', 'start-up'] as const;
+const ROWS = ['subscriptions', 'flat-out', 'burst', 'steady', 'start-up', 'apns', 'firebase', 'huawei'] as const;
 const chosen = process.argv.slice(2);
 const unknown = chosen.filter((row) => !(ROWS as readonly string[]).includes(row));
 if (unknown.length > 0) {
@@ -18,35 +20,41 @@ if (unknown.length > 0) {
 const wanted = (row: (typeof ROWS)[number]) => chosen.length === 0 || chosen.includes(row);
 const print = (row: object) => process.stdout.write(`${JSON.stringify(row)}\n`);
 
-/** Five servers in one swarm: five copies of each message, as the figures of the original were taken. */
-const world = await startBench(5, 1);
-try {
-  await world.startHivemind();
-  if (wanted('subscriptions')) for (const row of await subscriptions(world)) print(row);
-
-  if (wanted('flat-out') || wanted('burst') || wanted('steady')) {
-    const accounts = makeAccounts(1_000);
-    const now = Math.floor(Date.now() / 1000);
-    const replies = await Promise.all(
-      accounts.map((account) =>
-        world.client.request(
-          'push.subscribe',
-          [subscribeRequest(account, randomBytes(32).toString('hex'), now)],
-          60_000,
-        ),
-      ),
-    );
-    const refused = replies.find(([reply]) => !reply?.includes('"success":true'));
-    if (refused) throw new Error(`a subscription was refused: ${refused[0]}`);
-    const watched = () =>
-      accounts.every(({ id }) => world.network.membersFor(id).every((server) => server.watches(id, 0)));
-    while (!watched()) await new Promise((resolve) => setTimeout(resolve, 20));
-    if (wanted('flat-out')) print(await flatOut(world, accounts));
-    if (wanted('burst')) print(await burst(world, accounts));
-    if (wanted('steady')) print(await steady(world, accounts));
-  }
-} finally {
-  await world.stop();
-}
+if (['subscriptions', 'flat-out', 'burst', 'steady'].some((row) => wanted(row as (typeof ROWS)[number])))
+  await hivemindRows();
 if (wanted('start-up')) print(await startUp());
+for (const service of ['apns', 'firebase', 'huawei'] as const) if (wanted(service)) print(await notifier(service));
 process.exit(0);
+
+/** Five servers in one swarm: five copies of each message, as the figures of the original were taken. */
+async function hivemindRows(): Promise<void> {
+  const world = await startBench(5, 1);
+  try {
+    await world.startHivemind();
+    if (wanted('subscriptions')) for (const row of await subscriptions(world)) print(row);
+
+    if (wanted('flat-out') || wanted('burst') || wanted('steady')) {
+      const accounts = makeAccounts(1_000);
+      const now = Math.floor(Date.now() / 1000);
+      const replies = await Promise.all(
+        accounts.map((account) =>
+          world.client.request(
+            'push.subscribe',
+            [subscribeRequest(account, randomBytes(32).toString('hex'), now)],
+            60_000,
+          ),
+        ),
+      );
+      const refused = replies.find(([reply]) => !reply?.includes('"success":true'));
+      if (refused) throw new Error(`a subscription was refused: ${refused[0]}`);
+      const watched = () =>
+        accounts.every(({ id }) => world.network.membersFor(id).every((server) => server.watches(id, 0)));
+      while (!watched()) await new Promise((resolve) => setTimeout(resolve, 20));
+      if (wanted('flat-out')) print(await flatOut(world, accounts));
+      if (wanted('burst')) print(await burst(world, accounts));
+      if (wanted('steady')) print(await steady(world, accounts));
+    }
+  } finally {
+    await world.stop();
+  }
+}
