@@ -88,7 +88,7 @@ export function registerMetrics(registry: Registry, sources: MetricSources): voi
     services().map((service): Reading => [service.queue.bytes, { service: service.name }]),
   );
   gauge('spns_outbox_in_flight', 'Pushes with a notifier that it has not acknowledged', ['service'], () =>
-    services().map((service): Reading => [service.inFlight, { service: service.name }]),
+    services().map((service): Reading => [service.instances.inFlight, { service: service.name }]),
   );
   gauge('spns_outbox_oldest_seconds', 'Age of the oldest push that is not acknowledged', ['service'], () => {
     const now = clock.monotonic();
@@ -97,7 +97,7 @@ export function registerMetrics(registry: Registry, sources: MetricSources): voi
     );
   });
   gauge('spns_notifiers', 'Notifiers connected', ['service'], () =>
-    services().map((service): Reading => [service.instances.length, { service: service.name }]),
+    services().map((service): Reading => [service.instances.size, { service: service.name }]),
   );
   counter('spns_devices_gone_total', 'Devices that a provider called gone', ['service'], () =>
     services().map(({ name: service, counters }): Reading => [counters.gone, { service }]),

@@ -106,11 +106,11 @@ export function serviceReports({ outbox, clock, devices }: Pick<ReportSources, '
     const { queue, counters, oldest } = service;
     return {
       service: name,
-      notifiers: service.instances.length,
+      notifiers: service.instances.size,
       subscriptions: subscriptions.get(name) ?? 0,
       queued: queue.length,
       queued_bytes: queue.bytes,
-      in_flight: service.inFlight,
+      in_flight: service.instances.inFlight,
       oldest_seconds: oldest === undefined ? 0 : (now - oldest) / 1000,
       handed: counters.handed,
       accepted: counters.accepted,

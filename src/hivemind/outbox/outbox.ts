@@ -2,8 +2,9 @@ import type { Clock, Timer } from '../../clock.ts';
 import type { Remote } from '../../oxenmq/remote.ts';
 import type { PushReport } from '../../session/notifier-protocol.ts';
 import type { BreakerLimits } from './breaker.ts';
+import { hashText, type Instance, type Instances } from './instances.ts';
 import type { QueuedPush, QueueLimits } from './push-queue.ts';
-import { hashText, type Instance, Service } from './service.ts';
+import { Service } from './service.ts';
 
 /** What the outbox is made with. */
 export interface OutboxOptions {
@@ -69,9 +70,9 @@ export class Outbox {
     return service;
   }
 
-  /** The notifier that answers for a device of that service; see {@link Service.validator}. */
+  /** The notifier that answers for a device of that service; see {@link Instances.validator}. */
   validator(name: string): Instance | undefined {
-    return this.#services.get(name)?.validator;
+    return this.#services.get(name)?.instances.validator;
   }
 
   /** Queues one push for one device. It will be delivered, or dropped and counted. */
@@ -123,7 +124,7 @@ export class Outbox {
   /** How many pushes are neither acknowledged nor given up. */
   get outstanding(): number {
     let total = 0;
-    for (const service of this.#services.values()) total += service.queue.length + service.inFlight;
+    for (const service of this.#services.values()) total += service.queue.length + service.instances.inFlight;
     return total;
   }
 
@@ -147,7 +148,7 @@ export class Outbox {
 
   #deliverable(): boolean {
     for (const service of this.#services.values()) {
-      if (service.inFlight > 0 || (service.queue.length > 0 && service.validator)) return true;
+      if (service.instances.inFlight > 0 || (service.queue.length > 0 && service.instances.validator)) return true;
     }
     return false;
   }

@@ -4,24 +4,8 @@ import { encodeSealedPushes, type PushReport, type SealedPush } from '../../sess
 import { sealPayload } from '../../session/payload.ts';
 import { encodePush } from '../../session/push.ts';
 import { Breaker, type BreakerLimits } from './breaker.ts';
+import { type Instance, Instances } from './instances.ts';
 import { type DropReason, PushQueue, type QueuedPush, type QueueLimits } from './push-queue.ts';
-
-/** A notifier process that takes the pushes of a service. */
-export interface Instance {
-  readonly remote: Remote;
-  /** Ours acknowledge and take sealed payloads; the original's take the original's dict and say nothing. */
-  readonly acknowledges: boolean;
-  /** How many unacknowledged pushes it takes at most. */
-  window: number;
-  /** What it has been given and has not acknowledged, by push id, oldest first. */
-  readonly inFlight: Map<number, QueuedPush>;
-  /** It finishes what it has and takes nothing new. */
-  draining: boolean;
-  /** Its last registration, by the monotonic clock, in milliseconds. */
-  lastSeen: number;
-  /** Mixed with a device's hash to rank the instances for it. */
-  readonly rank: number;
-}
 
 /** What a service counts; plain numbers, read by the metrics and by admin.get_stats. */
 export interface ServiceCounters {
@@ -67,6 +51,8 @@ export class Service {
   readonly name: string;
   readonly queue: PushQueue;
   readonly breaker: Breaker;
+  /** The notifiers that are registered now. */
+  readonly instances = new Instances();
   readonly counters: ServiceCounters = {
     queued: 0,
     handed: 0,
@@ -78,7 +64,6 @@ export class Service {
     dropped: { overflow: 0, too_old: 0, expired: 0, unacknowledged: 0, shutdown: 0 },
   };
   readonly #options: ServiceOptions;
-  #instances: Instance[] = [];
   #pumping = false;
   #retry: Timer | undefined;
   #stopped = false;
@@ -90,35 +75,9 @@ export class Service {
     this.queue = new PushQueue(options.limits, (push, reason) => this.#drop(push, reason));
   }
 
-  /** The notifiers that are registered now, those that drain among them. */
-  get instances(): readonly Instance[] {
-    return this.#instances;
-  }
-
-  /** The notifier to ask about a device's token: the one with the least to do, be its window full or not. Undefined if none is there. */
-  get validator(): Instance | undefined {
-    let best: Instance | undefined;
-    for (const instance of this.#instances) {
-      if (!instance.draining && (!best || instance.inFlight.size < best.inFlight.size)) best = instance;
-    }
-    return best;
-  }
-
-  get inFlight(): number {
-    let total = 0;
-    for (const instance of this.#instances) total += instance.inFlight.size;
-    return total;
-  }
-
   /** When the oldest push that is neither acknowledged nor given up came in (monotonic milliseconds). */
   get oldest(): number | undefined {
-    let oldest = this.queue.oldest ?? Number.POSITIVE_INFINITY;
-    for (const instance of this.#instances) {
-      for (const push of instance.inFlight.values()) {
-        oldest = Math.min(oldest, push.queuedAt);
-        break;
-      }
-    }
+    const oldest = Math.min(this.queue.oldest ?? Number.POSITIVE_INFINITY, this.instances.oldest);
     return oldest === Number.POSITIVE_INFINITY ? undefined : oldest;
   }
 
@@ -128,27 +87,16 @@ export class Service {
    */
   register(remote: Remote, window: number | undefined): void {
     const now = this.#options.clock.monotonic();
-    let instance = this.#instances.find((known) => known.remote.id === remote.id);
     const acknowledges = window !== undefined;
+    let instance = this.instances.find(remote.id);
     if (instance && instance.acknowledges !== acknowledges) {
       this.unregister(remote.id);
       instance = undefined;
     }
     if (!instance) {
-      instance = {
-        remote,
-        acknowledges,
-        window: 0,
-        inFlight: new Map(),
-        draining: false,
-        lastSeen: now,
-        rank: hashText(remote.id),
-      };
-      // An original notifier that comes back on another route replaces the one before, as the original's hivemind has it.
-      if (!acknowledges) this.#instances = this.#instances.filter((known) => known.acknowledges);
-      this.#instances.push(instance);
+      instance = this.instances.add(remote, acknowledges, now);
       const kind = acknowledges ? '' : " (of the original's kind: pushes to it are not acknowledged)";
-      this.#options.log('info', `notifier for ${this.name} registered${kind}; ${this.#instances.length} connected`);
+      this.#options.log('info', `notifier for ${this.name} registered${kind}; ${this.instances.size} connected`);
     }
     instance.window = window ?? Number.POSITIVE_INFINITY;
     instance.lastSeen = now;
@@ -157,22 +105,22 @@ export class Service {
 
   /** The notifier asks for no new pushes; what it has it will report. */
   drain(remoteId: string): void {
-    const instance = this.#instances.find((known) => known.remote.id === remoteId);
+    const instance = this.instances.find(remoteId);
     if (instance) instance.draining = true;
   }
 
   /** The notifier has gone: what it did not acknowledge goes to the others, or waits for the next. */
   unregister(remoteId: string): void {
-    const instance = this.#instances.find((known) => known.remote.id === remoteId);
+    const instance = this.instances.find(remoteId);
     if (!instance) return;
-    this.#instances = this.#instances.filter((known) => known !== instance);
+    this.instances.remove(instance);
     const left = [...instance.inFlight.values()];
     this.counters.redelivered += left.length;
     this.queue.putBack(left);
     const rest = left.length > 0 ? `, ${left.length} pushes that it had not acknowledged go to the next` : '';
     this.#options.log(
       instance.draining ? 'info' : 'warn',
-      `notifier for ${this.name} is gone${rest}; ${this.#instances.length} connected`,
+      `notifier for ${this.name} is gone${rest}; ${this.instances.size} connected`,
     );
     this.#pump();
   }
@@ -186,7 +134,7 @@ export class Service {
 
   /** A notifier's report of what became of its pushes. Ids that it was not given, or reported before, are ignored. */
   report(remoteId: string, report: PushReport): void {
-    const instance = this.#instances.find((known) => known.remote.id === remoteId);
+    const instance = this.instances.find(remoteId);
     if (!instance) return;
     for (const [id, text] of report.answers) instance.inFlight.get(id)?.onAnswer?.(text);
     let accepted = 0;
@@ -211,7 +159,7 @@ export class Service {
   sweep(heldUp: number): void {
     const now = this.#options.clock.monotonic();
     this.queue.dropOld(now);
-    for (const instance of this.#instances) {
+    for (const instance of this.instances.all) {
       // Notifiers give up in time by themselves; what is left twice the age was lost on the way.
       for (const push of instance.inFlight.values()) {
         if (now - push.queuedAt <= this.queue.limits.maxAge * 2) break;
@@ -228,30 +176,15 @@ export class Service {
   stop(): number {
     this.#stopped = true;
     this.#retry?.cancel();
-    const left = this.queue.length + this.inFlight;
-    for (const instance of this.#instances) for (const push of instance.inFlight.values()) this.#drop(push, 'shutdown');
-    this.#instances = [];
+    const left = this.queue.length + this.instances.inFlight;
+    for (const { inFlight } of this.instances.all) for (const push of inFlight.values()) this.#drop(push, 'shutdown');
+    this.instances.clear();
     this.queue.clear('shutdown');
     return left;
   }
 
-  /** The instance for a device among those that can take a push now, by rendezvous hashing: when one goes, only its devices move. */
-  #choose(deviceHash: number): Instance | undefined {
-    let best: Instance | undefined;
-    let bestScore = -1;
-    for (const instance of this.#instances) {
-      if (instance.draining || instance.inFlight.size >= instance.window) continue;
-      const score = mix(deviceHash ^ instance.rank);
-      if (score > bestScore) {
-        best = instance;
-        bestScore = score;
-      }
-    }
-    return best;
-  }
-
   #pump(): void {
-    if (this.#pumping || this.#stopped || this.#instances.length === 0 || this.queue.length === 0) return;
+    if (this.#pumping || this.#stopped || this.instances.size === 0 || this.queue.length === 0) return;
     this.#pumping = true;
     // Deferred, so that what arrives in one turn of the event loop leaves in one message.
     this.#options.defer(() => {
@@ -273,7 +206,7 @@ export class Service {
         this.#drop(push, 'expired');
         continue;
       }
-      const instance = this.#choose(push.deviceHash);
+      const instance = this.instances.choose(push.deviceHash);
       if (!instance) {
         // No window is open: an acknowledgement or a new notifier starts the pump again.
         blocked.push(push);
@@ -336,17 +269,4 @@ export class Service {
     this.counters.dropped[reason]++;
     push.onAnswer?.(`given up: ${reason.replace('_', ' ')}`);
   }
-}
-
-/** FNV-1a over the UTF-16 units of a text; spreads devices and instances, guards nothing. */
-export function hashText(text: string): number {
-  let hash = 0x811c9dc5;
-  for (let index = 0; index < text.length; index++) hash = Math.imul(hash ^ text.charCodeAt(index), 0x01000193);
-  return hash >>> 0;
-}
-
-function mix(value: number): number {
-  value = Math.imul(value ^ (value >>> 16), 0x85ebca6b);
-  value = Math.imul(value ^ (value >>> 13), 0xc2b2ae35);
-  return (value ^ (value >>> 16)) >>> 0;
 }

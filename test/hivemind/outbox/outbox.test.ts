@@ -91,9 +91,9 @@ test('a push is sealed for its device, and held until it is acknowledged', async
   assert.ok(push);
   assert.equal(push.serviceId, 'device');
   assert.equal(openPayload(push.payload, KEY).data?.toString(), 'to device');
-  assert.equal(service.inFlight, 1);
+  assert.equal(service.instances.inFlight, 1);
   report(notifier, { accepted: [push.id] });
-  assert.equal(service.inFlight, 0);
+  assert.equal(service.instances.inFlight, 0);
   assert.equal(service.counters.accepted, 1);
 });
 
@@ -222,9 +222,9 @@ test('a notifier that falls silent is taken for dead, one that registers again a
     outbox.register('firebase', silent, 100);
     await clock.advance(5_000);
   }
-  assert.equal(service.instances.length, 0);
+  assert.equal(service.instances.size, 0);
   assert.equal(service.queue.length, 1);
-  assert.equal(outbox.service('firebase').instances.length, 1);
+  assert.equal(outbox.service('firebase').instances.size, 1);
 });
 
 test('a notifier is not taken for dead because the hivemind itself was held up', async (t) => {
@@ -236,7 +236,7 @@ test('a notifier is not taken for dead because the hivemind itself was held up',
   await clock.advance(0);
   clock.stall(60_000);
   await clock.advance(3_000);
-  assert.equal(service.instances.length, 1);
+  assert.equal(service.instances.size, 1);
   assert.equal(notifier.sealed.length, 1, 'nothing is given a second time');
 });
 
@@ -250,7 +250,7 @@ test("a notifier of the original's kind gets the original's dict, once, and no a
   assert.equal(notifier.dicts.length, 1);
   assert.equal(notifier.dicts[0]?.serviceId, 'device');
   assert.deepEqual(notifier.dicts[0]?.encKey, KEY);
-  assert.equal(service.inFlight, 0);
+  assert.equal(service.instances.inFlight, 0);
   assert.equal(service.counters.handed, 1);
 });
 
@@ -303,7 +303,7 @@ test('what a notifier never acknowledges is given up after twice the age', async
     outbox.register('apns', notifier, 100);
   }
   assert.equal(service.counters.dropped.unacknowledged, 1);
-  assert.equal(service.inFlight, 0);
+  assert.equal(service.instances.inFlight, 0);
 });
 
 test("the provider's answer in words reaches who asked for it", async (t) => {
@@ -358,6 +358,6 @@ test('reports of unknown pushes, services and notifiers are ignored', async (t) 
   report(notifier, { accepted: [1, 2, 3], refused: [4], handedBack: [5] });
   report(new FakeNotifier('stranger'), { accepted: notifier.ids });
   outbox.report(notifier, { service: 'nope', accepted: notifier.ids, refused: [], handedBack: [], answers: [] });
-  assert.equal(service.inFlight, 1);
+  assert.equal(service.instances.inFlight, 1);
   assert.equal(service.counters.accepted, 0);
 });
