@@ -1,7 +1,7 @@
 import assert from 'node:assert/strict';
 import { execFileSync } from 'node:child_process';
 import { readFileSync, statSync, symlinkSync } from 'node:fs';
-import { join } from 'node:path';
+import { dirname, join } from 'node:path';
 import { test } from 'node:test';
 import { keyPairFromSecret } from '../../src/oxenmq/keys.ts';
 import { folder, spns } from './spns.ts';
@@ -62,12 +62,12 @@ test('keygen writes a key for its owner alone, prints the public one, and never 
   assert.match((await spns(['keygen', 'no/such/folder.key'], dir)).err, /no such file or directory/);
 });
 
-test('the wrapper runs it by the Node of the checkout, from anywhere and through a link', async (t) => {
+test('the wrapper runs it by the Node of the checkout, or the one in the path, from anywhere and through a link', async (t) => {
   const dir = await folder(t);
   const link = join(dir, 'spns');
   symlinkSync(join(import.meta.dirname, '../../src/cli/spns'), link);
-  // No Node in the search path at all.
-  const env = { PATH: '/usr/bin:/bin' };
+  // Ours comes last: where npm brought none, it is what the wrapper finds.
+  const env = { PATH: `/usr/bin:/bin:${dirname(process.execPath)}` };
   assert.match(execFileSync(link, ['--version'], { cwd: dir, env, encoding: 'utf8' }), /^\d+\.\d+\.\d+/);
 });
 

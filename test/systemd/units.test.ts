@@ -68,7 +68,7 @@ for (const file of SERVICES) {
       unit.get('Service.LoadCredential')?.every((credential) => /^(\w+\.key):\/etc\/spns\/\1$/.test(credential)),
     );
     const [node, program, ...rest] = unit.get('Service.ExecStart')![0]!.split(' ');
-    assert.equal(node, `${INSTALLED}node_modules/.bin/node`);
+    assert.equal(node, `${INSTALLED}src/cli/node`);
     assert.ok(program!.startsWith(INSTALLED));
     assert.ok(existsSync(join(ROOT, program!.slice(INSTALLED.length))), `${program} is not in the repository`);
     assert.deepEqual(rest, file.includes('@') ? ['%i'] : []);
@@ -91,7 +91,7 @@ test('systemd finds nothing wrong with the units', { skip }, (t) => {
   // It looks whether the program is there: in this checkout, not where an operator will put his.
   for (const file of readdirSync(UNITS)) {
     const text = readFileSync(join(UNITS, file), 'utf8');
-    writeFileSync(join(dir, file), text.replaceAll(`${INSTALLED}node_modules/.bin/node`, process.execPath));
+    writeFileSync(join(dir, file), text.replaceAll(`${INSTALLED}src/cli/node`, process.execPath));
   }
   const files = readdirSync(dir).map((file) => join(dir, file));
   const { status, stdout, stderr } = spawnSync('systemd-analyze', ['verify', '--man=no', ...files], {
