@@ -73,6 +73,7 @@ for (const file of SERVICES) {
     assert.ok(existsSync(join(ROOT, program!.slice(INSTALLED.length))), `${program} is not in the repository`);
     assert.deepEqual(rest, file.includes('@') ? ['%i'] : []);
     assert.ok(!unit.has('Service.MemoryDenyWriteExecute'), 'V8 compiles at run time');
+    assert.equal(unit.get('Service.SystemCallFilter')?.at(-1), 'sched_setscheduler', 'libzmq aborts without it');
   });
 
   test(`${file} is exposed by 2.0 or less, by systemd-analyze security`, { skip }, () => {
