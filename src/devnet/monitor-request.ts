@@ -57,7 +57,7 @@ export function checkMonitor(value: Bencoded, now: number, verify = true): Monit
     return refuse(BAD_PUBKEY, 'Provided P= Session Ed25519 pubkey must be 32 bytes');
   }
   if (p !== undefined && !isBytes(p, 33)) return refuse(BAD_PUBKEY, 'Provided p= pubkey must be 33 bytes');
-  const x25519 = P === undefined ? undefined : edToX25519Public(P as Buffer);
+  const x25519 = P === undefined ? undefined : converted(P as Buffer);
   if (P !== undefined && !x25519) return refuse(BAD_PUBKEY, 'Invalid P= ed25519 public key');
 
   const S = value.get('S');
@@ -97,6 +97,19 @@ export function checkMonitor(value: Bencoded, now: number, verify = true): Monit
     key = tag.subarray(4);
   }
   return ed25519Verify(s, message, key) ? monitor : refuse(BAD_SIG, 'Signature verification failed');
+}
+
+/** All servers of a swarm convert the same keys; in one process, once is enough. */
+const conversions = new Map<string, Buffer | undefined>();
+const MAX_CONVERSIONS = 100_000;
+
+function converted(ed25519: Buffer): Buffer | undefined {
+  const key = ed25519.toString('latin1');
+  if (!conversions.has(key)) {
+    if (conversions.size >= MAX_CONVERSIONS) conversions.clear();
+    conversions.set(key, edToX25519Public(ed25519));
+  }
+  return conversions.get(key);
 }
 
 function subaccountFailure(account: Buffer, key: Buffer, tag: Buffer, signature: Buffer): string | undefined {

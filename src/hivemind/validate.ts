@@ -50,14 +50,14 @@ export function unavailable(service: string): RequestError {
  * @throws RequestError the notifier's own code and text, or the generic one where the answer makes no sense
  */
 export function readValidation(reply: readonly Buffer[]): ValidDevice {
-  const nonsense = new RequestError(Code.ERROR, GENERIC_ERROR);
+  const nonsense = () => new RequestError(Code.ERROR, GENERIC_ERROR);
   const [code, text, data] = reply;
-  if (!code || !text || reply.length > 3 || !/^-?[0-9]{1,10}$/.test(code.toString('latin1'))) throw nonsense;
+  if (!code || !text || reply.length > 3 || !/^-?[0-9]{1,10}$/.test(code.toString('latin1'))) throw nonsense();
   const number = Number(code.toString('latin1'));
   // The original cannot answer with a text that is not UTF-8; ours shows what can be shown of it.
   if (number !== Code.OK) throw new RequestError(number, text.toString('utf8'));
-  if (text.length < ID_MIN || text.length > ID_MAX || !isUtf8(text) || text.includes(0)) throw nonsense;
-  if (data && data.length > DATA_MAX) throw nonsense;
+  if (text.length < ID_MIN || text.length > ID_MAX || !isUtf8(text) || text.includes(0)) throw nonsense();
+  if (data && data.length > DATA_MAX) throw nonsense();
   // Copied: the frames belong to the transport, the row lives on.
   return { serviceId: text.toString('utf8'), serviceData: data ? Buffer.from(data) : null };
 }
