@@ -1,7 +1,9 @@
 import type { Clock, Timer } from '../clock.ts';
-import { type Backend, type Delivery, type Outcome, retry } from './backend.ts';
+import type { Backend, Delivery, Outcome } from './backend.ts';
+import { Calls } from './calls.ts';
 import { Fifo } from './fifo.ts';
-import { ceiling, jitter, nextAttempt, RETRY, type RetryPolicy } from './retry.ts';
+import { Outage } from './outage.ts';
+import { nextAttempt, RETRY, type RetryPolicy } from './retry.ts';
 
 /** A push on its way through this process. */
 export interface HeldPush extends Delivery {
@@ -20,15 +22,19 @@ export type End =
   | { readonly kind: 'given-up'; readonly reason: GiveUpReason }
   | { readonly kind: 'handed-back' };
 
-/** What a {@link Courier} is made with. */
-export interface CourierOptions {
-  readonly backend: Backend;
-  readonly clock: Clock;
-  readonly random: (bytes: number) => Buffer;
+/** How many pushes a {@link Courier} holds at most. */
+export interface CourierLimits {
   /** Pushes that may wait to be sent; beyond it the oldest is given up. */
   readonly maxQueue: number;
   /** Pushes that may wait for another attempt; beyond it a push that would join them is given up. */
   readonly maxRetrying: number;
+}
+
+/** What a {@link Courier} is made with. */
+export interface CourierOptions extends CourierLimits {
+  readonly backend: Backend;
+  readonly clock: Clock;
+  readonly random: (bytes: number) => Buffer;
   /** Milliseconds after which a call of `send` that says nothing counts as failed. */
   readonly sendTimeout?: number;
   readonly policy?: RetryPolicy;
@@ -52,43 +58,36 @@ interface Entry {
 }
 
 const SEND_TIMEOUT = 30_000;
-/** So many answers in a row that are trouble, and it is the provider or we, not the pushes. */
-const TROUBLE = 20;
-/** A pause after trouble starts at this and doubles to `cap`: one push then asks whether it is over. */
-const PAUSE: RetryPolicy = { base: 1_000, cap: 60_000, lifetime: 0 };
 
 /**
  * Carries pushes to a provider: a queue, so many calls at a time, and the retries. A push that has to wait for another attempt waits
- * aside, so it never holds up another device. When everything fails, the provider is left alone for a while and then asked with a
- * single push, so an outage costs neither attempts nor pushes.
+ * aside, so it never holds up another device. What becomes of all of them when everything fails, {@link Outage} tells.
  */
 export class Courier {
   readonly #options: CourierOptions;
-  readonly #batch: number;
-  readonly #concurrency: number;
-  readonly #linger: number;
   readonly #policy: RetryPolicy;
+  readonly #outage: Outage;
+  #backend: Backend;
+  #limits: CourierLimits;
   readonly #queue = new Fifo<Entry>();
   readonly #held = new Set<Entry>();
-  /** Calls of `send` that run, each as what ends the waiting for it. */
-  readonly #calls = new Set<(outcomes: readonly Outcome[]) => void>();
+  readonly #calls: Calls;
   #retrying = 0;
   #inFlight = 0;
   #lingering: Timer | undefined;
   #lingered = false;
-  #pause: { readonly until: number; readonly timer: Timer } | undefined;
-  #pauses = 0;
-  #trouble = 0;
   #probing = false;
   #stopping: 'hand-back' | 'finish' | undefined;
   #idle: (() => void)[] = [];
 
   constructor(options: CourierOptions) {
     this.#options = options;
-    this.#batch = options.backend.batch ?? 1;
-    this.#concurrency = options.backend.concurrency ?? 16;
-    this.#linger = options.backend.linger ?? 0;
+    this.#backend = options.backend;
+    this.#limits = options;
     this.#policy = options.policy ?? RETRY;
+    const { clock, random, paused } = options;
+    this.#calls = new Calls(clock, options.sendTimeout ?? SEND_TIMEOUT);
+    this.#outage = new Outage({ clock, random, paused, resume: () => this.#pump() });
   }
 
   /** Pushes that wait for their first attempt or are due for another. */
@@ -113,7 +112,21 @@ export class Courier {
 
   /** Whether all sending is put off. */
   get isPaused(): boolean {
-    return this.#pause !== undefined;
+    return this.#outage.isPaused;
+  }
+
+  /**
+   * Sends everything from now on with another backend. What the one before is being asked about comes to its end there.
+   * @returns when the one before is not needed any more
+   */
+  use(backend: Backend, limits: CourierLimits): Promise<void> {
+    const before = this.#backend;
+    this.#backend = backend;
+    this.#limits = limits;
+    const unused = this.#calls.unused(before);
+    this.#outage.askAgain();
+    this.#pump();
+    return unused;
   }
 
   add(push: HeldPush): void {
@@ -124,7 +137,7 @@ export class Courier {
       return;
     }
     this.#queue.push(entry);
-    while (this.queued > this.#options.maxQueue)
+    while (this.queued > this.#limits.maxQueue)
       this.#end(this.#queue.take()!, { kind: 'given-up', reason: 'overflow' });
     this.#pump();
   }
@@ -163,27 +176,27 @@ export class Courier {
       entry.timer?.cancel();
       this.#end(entry, end);
     }
-    this.#pause?.timer.cancel();
-    this.#pause = undefined;
+    this.#outage.stop();
     this.#lingering?.cancel();
-    for (const settle of this.#calls) settle([]);
+    this.#calls.abandon();
   }
 
   #pump(): void {
-    while (this.#calls.size < this.#concurrency && !this.#pause && this.queued > 0) {
-      const testing = this.#trouble >= TROUBLE;
-      if (testing && this.#probing) return;
-      if (this.#linger > 0 && this.queued < this.#batch && !this.#lingered) {
+    const { batch = 1, concurrency = 16, linger = 0 } = this.#backend;
+    while (this.#calls.size < concurrency && !this.#outage.isPaused && this.queued > 0) {
+      const probe = this.#outage.isProbing;
+      if (probe && this.#probing) return;
+      if (linger > 0 && this.queued < batch && !this.#lingered) {
         this.#lingering ??= this.#options.clock.setTimeout(() => {
           this.#lingering = undefined;
           this.#lingered = true;
           this.#pump();
           this.#lingered = this.#stopping !== undefined;
-        }, this.#linger);
+        }, linger);
         return;
       }
-      const entries = this.#takeBatch(testing ? 1 : this.#batch);
-      if (entries.length > 0) void this.#send(entries, testing);
+      const entries = this.#takeBatch(probe ? 1 : batch);
+      if (entries.length > 0) void this.#send(entries, probe);
     }
     this.#checkIdle();
   }
@@ -202,57 +215,36 @@ export class Courier {
   }
 
   async #send(entries: readonly Entry[], probe: boolean): Promise<void> {
-    const { clock, backend } = this.#options;
+    const { clock } = this.#options;
     const start = clock.monotonic();
     this.#inFlight += entries.length;
     if (probe) this.#probing = true;
     for (const entry of entries) {
       if (entry.attempts++ === 0) entry.firstTried = start;
     }
-    const outcomes = await this.#outcomes(backend, entries);
+    const outcomes = await this.#calls.run(
+      this.#backend,
+      entries.map((entry) => entry.push),
+    );
     this.#inFlight -= entries.length;
     if (probe) this.#probing = false;
     this.#options.took?.(clock.monotonic() - start);
-    for (let index = 0; index < entries.length; index++) {
-      this.#settle(entries[index]!, outcomes[index] ?? retry('the backend said nothing of this push'));
-    }
+    for (let index = 0; index < entries.length; index++) this.#settle(entries[index]!, outcomes[index]!);
     this.#pump();
-  }
-
-  /** What the backend says, or a retry for all if it throws or says nothing in time. */
-  #outcomes(backend: Backend, entries: readonly Entry[]): Promise<readonly Outcome[]> {
-    return new Promise((resolve) => {
-      const timer = this.#options.clock.setTimeout(
-        () => failed('no answer in time'),
-        this.#options.sendTimeout ?? SEND_TIMEOUT,
-      );
-      const settle = (outcomes: readonly Outcome[]) => {
-        timer.cancel();
-        this.#calls.delete(settle);
-        resolve(outcomes);
-      };
-      const failed = (reason: string) => settle(entries.map(() => retry(reason)));
-      this.#calls.add(settle);
-      // Through a promise, so that a backend that throws at once is met the same way.
-      Promise.resolve(entries.map((entry) => entry.push))
-        .then((pushes) => backend.send(pushes))
-        .then(settle, (error: unknown) => failed(error instanceof Error ? error.message : String(error)));
-    });
   }
 
   #settle(entry: Entry, outcome: Outcome): void {
     if (!this.#held.has(entry)) return;
     this.#options.answered?.(entry.push, outcome);
     if (outcome.kind !== 'retry' && outcome.kind !== 'misconfigured') {
-      this.#trouble = 0;
-      this.#pauses = 0;
+      this.#outage.answered();
       this.#end(entry, outcome);
       return;
     }
     const after = (outcome.kind === 'retry' && outcome.after) || 0;
     const whom = (outcome.kind === 'retry' && outcome.whom) || 'provider';
-    if (whom === 'everyone') this.#pauseFor(after, outcome.reason);
-    else if (whom === 'provider' && ++this.#trouble >= TROUBLE && !this.#pause) this.#pauseFor(0, outcome.reason);
+    if (whom === 'everyone') this.#outage.asked(after, outcome.reason);
+    else if (whom === 'provider') this.#outage.failed(outcome.reason);
     this.#again(entry, after);
   }
 
@@ -271,7 +263,7 @@ export class Courier {
       this.#end(entry, { kind: 'given-up', reason: delay });
       return;
     }
-    if (this.#retrying >= this.#options.maxRetrying) {
+    if (this.#retrying >= this.#limits.maxRetrying) {
       this.#end(entry, { kind: 'given-up', reason: 'too-many-retries' });
       return;
     }
@@ -282,24 +274,6 @@ export class Courier {
       this.#queue.push(entry);
       this.#pump();
     }, delay);
-  }
-
-  /** Sends nothing for at least `least` milliseconds. */
-  #pauseFor(least: number, reason: string): void {
-    const { clock, random } = this.#options;
-    const high = ceiling(++this.#pauses, PAUSE);
-    const ms = Math.max(least, high / 2) + jitter(high / 2, random);
-    const until = clock.monotonic() + ms;
-    if (this.#pause && this.#pause.until >= until) return;
-    if (!this.#pause) this.#options.paused?.(ms, reason);
-    this.#pause?.timer.cancel();
-    // One push is sent when the pause is over, and all others follow only if it fares better.
-    this.#trouble = Math.max(this.#trouble, TROUBLE);
-    const timer = clock.setTimeout(() => {
-      this.#pause = undefined;
-      this.#pump();
-    }, ms);
-    this.#pause = { until, timer };
   }
 
   #end(entry: Entry, end: End): void {

@@ -242,6 +242,76 @@ test('a wrong configuration keeps the pushes, and asks with one at a time', asyn
   courier.abandon();
 });
 
+test('a batch that is told to wait as a whole waits as long as it was told, not longer for its size', async () => {
+  const sent: number[] = [];
+  const { clock, courier, ends, pauses } = setUp(
+    async (pushes) => {
+      sent.push(clock.monotonic());
+      return pushes.map(() => (sent.length === 1 ? retry('quota', 7_000, 'everyone') : accepted));
+    },
+    { batch: 500, concurrency: 4, linger: 10 },
+  );
+  for (let index = 0; index < 500; index++) courier.add(push(`p${index}`));
+  await clock.advance(0);
+  await clock.advance(6_999);
+  assert.equal(sent.length, 1);
+  await clock.advance(3_000);
+  assert.equal(ends.length, 500);
+  assert.equal(pauses.length, 1);
+  assert.ok(pauses[0]! >= 7_000 && pauses[0]! <= 7_500, `${pauses[0]} ms`);
+});
+
+const LIMITS = { maxQueue: 1_000, maxRetrying: 1_000 };
+
+test('another backend takes over at once, and what the one before was asked ends there', async () => {
+  const before = manual();
+  const after = manual();
+  const { clock, courier, ends } = setUp(before.send, { concurrency: 2 });
+  for (const id of ['a', 'b', 'c', 'd', 'e']) courier.add(push(id));
+  await clock.advance(0);
+  let unused = false;
+  void courier.use({ validate: () => ({ id: '' }), send: after.send, concurrency: 4 }, LIMITS).then(() => {
+    unused = true;
+  });
+  await clock.advance(0);
+  assert.deepEqual(
+    [before, after].map(({ calls }) => calls.map(({ ids }) => ids[0])),
+    [
+      ['a', 'b'],
+      ['c', 'd'],
+    ],
+  );
+  before.calls[0]!.answer(accepted);
+  await clock.advance(0);
+  assert.equal(unused, false);
+  assert.deepEqual(after.calls[2]!.ids, ['e']);
+  before.calls[1]!.answer(gone('dead', 5));
+  for (const call of after.calls) call.answer(accepted);
+  await clock.advance(0);
+  assert.equal(unused, true);
+  assert.deepEqual(ends.slice().sort(), ['a accepted', 'b gone dead', 'c accepted', 'd accepted', 'e accepted']);
+  assert.equal(clock.pending, 0);
+});
+
+test('a backend that is replaced because the provider refused it ends the pause; a wait that the provider asked for goes on', async () => {
+  for (const [outcome, waits] of [
+    [misconfigured('BadCertificate'), false],
+    [retry('quota', 60_000, 'everyone'), true],
+  ] as const) {
+    const { clock, courier, ends } = setUp(async () => [outcome]);
+    for (let index = 0; index < 100; index++) courier.add(push(`p${index}`));
+    while (!courier.isPaused) await clock.advance(100);
+    void courier.use({ validate: () => ({ id: '' }), send: async () => [accepted] }, LIMITS);
+    assert.equal(courier.isPaused, waits);
+    await clock.advance(1_000);
+    assert.equal(ends.length > 50, !waits, outcome.kind);
+    await clock.advance(10 * 60_000);
+    assert.equal(ends.length, 100);
+    assert.ok(ends.every((end) => end.endsWith('accepted')));
+    assert.equal(clock.pending, 0);
+  }
+});
+
 test('stopping hands back what has not been sent and waits for what has', async () => {
   const provider = manual();
   const { clock, courier, ends } = setUp(provider.send, { concurrency: 2 });
