@@ -62,7 +62,8 @@ export class AccessToken {
       this.#held = { token: json.access_token, until };
       return json.access_token;
     }
-    const error = typeof json?.error === 'string' || typeof json?.error === 'number' ? ` ${json.error}` : '';
+    // A word or a number; anything else could hold what is nobody's business.
+    const error = /^[\w.-]{1,60}$/.test(String(json?.error ?? '')) ? ` ${json?.error}` : '';
     const reason = `OAuth: ${reply.status}${error}`;
     const passing = reply.status >= 500 || reply.status === 429 || reply.status === 200;
     const after = retryAfter(reply.headers['retry-after'], this.#clock.now());

@@ -47,9 +47,8 @@ export const EXPIRED_TOKEN = 'ExpiredProviderToken';
 export function readAnswer(answer: ApnsAnswer, asked: number): Outcome {
   if (answer.taken) return accepted;
   const { status, timestamp } = answer;
-  // The library gives one of the reasons, a single word, as the message of an error.
-  const word = /^\w+$/.exec(answer.error?.message ?? '')?.[0];
-  const reason = answer.reason ?? word;
+  // The library gives one of the reasons as the message of an error.
+  const reason = wordOf(answer.reason) ?? wordOf(answer.error?.message);
   if (status === 410) return gone(reason ?? '410', validTime(timestamp) ?? asked);
   // Without a timestamp, as of the sending: a newer subscription with the same token stays.
   if (reason === 'BadDeviceToken') return gone(reason, asked);
@@ -69,6 +68,11 @@ export function readAnswer(answer: ApnsAnswer, asked: number): Outcome {
 
 function serverTrouble(status: number, reason: string | undefined): Outcome {
   return retry(reason === undefined ? String(status) : `${status} ${reason}`, SERVER_PAUSE);
+}
+
+/** Apple's reasons are single words. Anything else may be of any length and hold a token, and is no name for a counter. */
+function wordOf(text: unknown): string | undefined {
+  return typeof text === 'string' && /^\w{1,60}$/.test(text) ? text : undefined;
 }
 
 function validTime(timestamp: number | undefined): number | undefined {

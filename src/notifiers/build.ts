@@ -1,33 +1,62 @@
+import type { Config } from '../daemon/config.ts';
 import type { Context, Daemon } from '../daemon/run.ts';
 import { type Address, parseAddress } from '../oxenmq/address.ts';
 import { keyPairFromSecret } from '../oxenmq/keys.ts';
 import { deriveNotifierKey } from '../session/notifier-key.ts';
+import type { Backend } from './backend.ts';
 import { watchCredential } from './credential.ts';
+import { fingerprint } from './fingerprint.ts';
 import { loadBackend } from './load.ts';
 import { observeNotifier, providerLatency } from './metrics.ts';
 import { Notifier } from './notifier.ts';
 
 /** The daemon of one notifier: finds its backend, checks its settings, and connects it with the hivemind. */
 export async function buildNotifier(service: string, context: Context): Promise<Daemon> {
-  const { config, log, clock, random, registry } = context;
-  const section = config.section(`notify-${service}`);
-  const create = await loadBackend(service, section);
-  const backend = await create({ service, section, log, clock, random });
-  for (const warning of section.warnings()) log.warn(warning);
+  const { clock, log, random, registry } = context;
+  /** Throws ConfigError, or an Error with a sentence, for settings that are wrong. */
+  const createBackend = async (config: Config): Promise<Backend> => {
+    const section = config.section(`notify-${service}`);
+    const create = await loadBackend(service, section);
+    const backend = await create({ service, section, log, clock, random });
+    for (const warning of section.warnings()) log.warn(warning);
+    return backend;
+  };
+  const watchCredentialOf = ({ credentialExpiry }: Backend) =>
+    watchCredential(credentialExpiry, `the credential of ${service}`, clock, log);
+
+  let current = fingerprint(context.config, service);
+  const backend = await createBackend(context.config);
   const notifier = new Notifier({
     service,
     backend,
-    address: connectAddress(config.hivemind.listen),
-    keys: keyPairFromSecret(deriveNotifierKey(config.keys.hivemind, service)),
+    address: connectAddress(context.config.hivemind.listen),
+    keys: keyPairFromSecret(deriveNotifierKey(context.config.keys.hivemind, service)),
     clock,
     random,
     log,
     took: providerLatency(registry),
   });
-  observeNotifier(registry, notifier, backend, clock);
-  const watch = watchCredential(backend.credentialExpiry, `the credential of ${service}`, clock, log);
+  observeNotifier(registry, notifier, clock);
+  let watch = watchCredentialOf(backend);
+  let stopped = false;
   return {
+    /** Only if something has changed: Apple takes connections that come and go, and new tokens every few minutes, for an attack. */
+    async reload(config) {
+      const next = fingerprint(config, service);
+      if (next === current) return [];
+      const replacement = await createBackend(config);
+      if (stopped) {
+        await replacement.close?.();
+        return [];
+      }
+      current = next;
+      watch.cancel();
+      watch = watchCredentialOf(replacement);
+      notifier.use(replacement).catch((error) => log.warn({ err: error }, 'the old settings could not be let go of'));
+      return [`the settings and credentials of ${service}`];
+    },
     async stop(deadline) {
+      stopped = true;
       watch.cancel();
       await notifier.stop(deadline);
     },

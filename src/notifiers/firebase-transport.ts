@@ -18,6 +18,16 @@ export function withoutRetries(messaging: Messaging): void {
   handler.http2Client.retry = undefined;
 }
 
+interface Detour {
+  /** The address of the server in Google's place. */
+  readonly to: string | undefined;
+  readonly ca: Buffer | undefined;
+}
+
+/** Those that hold, the newest last: after a reload there are two for a while, and the library does not say for whom it connects. */
+const detours: Detour[] = [];
+const original = http2.connect;
+
 /**
  * Stands between firebase-admin and node:http2, for the library has no setting for either:
  * - when Google closes a connection in order, the library never says what became of the requests on it, and a whole batch would have to be sent
@@ -27,23 +37,30 @@ export function withoutRetries(messaging: Messaging): void {
  * @returns what undoes it
  */
 export function intercept(to: string | undefined, ca: Buffer | undefined): () => void {
-  const original = http2.connect;
-  http2.connect = ((authority: string | URL, options: SecureClientSessionOptions, ...rest: []) => {
-    if (String(authority) !== GOOGLE) return original(authority, options, ...rest);
-    const session =
-      to === undefined ? original(GOOGLE, options, ...rest) : original(to, { ...options, ...(ca ? { ca } : {}) });
-    const request = session.request.bind(session);
-    session.request = (headers, ...more) => {
-      // The library says `https:`, which Google does not mind, but others do.
-      const stream = request({ ...(headers as OutgoingHttpHeaders), ':scheme': 'https' }, ...more);
-      failWhenClosed(stream);
-      return stream;
-    };
-    return session;
-  }) as typeof http2.connect;
+  const detour: Detour = { to, ca };
+  detours.push(detour);
+  http2.connect = connect as typeof http2.connect;
   return () => {
-    http2.connect = original;
+    const index = detours.indexOf(detour);
+    if (index >= 0) detours.splice(index, 1);
+    if (detours.length === 0) http2.connect = original;
   };
+}
+
+function connect(authority: string | URL, options: SecureClientSessionOptions, ...rest: []) {
+  const detour = detours.at(-1);
+  if (!detour || String(authority) !== GOOGLE) return original(authority, options, ...rest);
+  const { to, ca } = detour;
+  const session =
+    to === undefined ? original(GOOGLE, options, ...rest) : original(to, { ...options, ...(ca ? { ca } : {}) });
+  const request = session.request.bind(session);
+  session.request = (headers, ...more) => {
+    // The library says `https:`, which Google does not mind, but others do.
+    const stream = request({ ...(headers as OutgoingHttpHeaders), ':scheme': 'https' }, ...more);
+    failWhenClosed(stream);
+    return stream;
+  };
+  return session;
 }
 
 /** Makes a stream that is closed before its answer is complete tell an error, which the library would pass over if it is `aborted`. */

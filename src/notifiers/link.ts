@@ -23,7 +23,7 @@ export interface LinkOptions {
   /** The notifier's own pair, derived from the hivemind's key: its public half is the routing id towards an original hivemind. */
   readonly keys: KeyPair;
   /** How many unacknowledged pushes we take. */
-  readonly window: number;
+  readonly window: () => number;
   /** `notifier.validate`, `notifier.sealed` and `notifier.push`. */
   readonly validate: Handler;
   readonly sealed: Handler;
@@ -229,6 +229,6 @@ export class Link {
 
   #registration(): Buffer {
     const { service, window } = this.#options;
-    return encodeRegistration({ service, instance: this.#instance, window });
+    return encodeRegistration({ service, instance: this.#instance, window: window() });
   }
 }

@@ -1,6 +1,5 @@
 import { Counter, Gauge, Histogram, type Registry } from 'prom-client';
 import type { Clock } from '../clock.ts';
-import type { Backend } from './backend.ts';
 import type { Notifier } from './notifier.ts';
 
 /** Seconds. Providers answer within 0.05 to 0.3; the tail is what an operator looks for. */
@@ -18,7 +17,7 @@ export function providerLatency(registry: Registry): (ms: number) => void {
 }
 
 /** Puts a notifier's counters on the registry. They are read when somebody asks; the push path knows nothing of it. */
-export function observeNotifier(registry: Registry, notifier: Notifier, backend: Backend, clock: Clock): void {
+export function observeNotifier(registry: Registry, notifier: Notifier, clock: Clock): void {
   const registers = [registry];
   const counter = (name: string, help: string, value: () => number) => {
     new Counter({
@@ -76,7 +75,8 @@ export function observeNotifier(registry: Registry, notifier: Notifier, backend:
     courier.isPaused ? 1 : 0,
   );
   gauge('spns_notifier_registered', '1 while the hivemind has our registration', () => (notifier.registered ? 1 : 0));
-  gauge('spns_notifier_credential_seconds_left', 'Seconds until the credential for the provider runs out', () =>
-    backend.credentialExpiry === undefined ? undefined : (backend.credentialExpiry - clock.now()) / 1000,
-  );
+  gauge('spns_notifier_credential_seconds_left', 'Seconds until the credential for the provider runs out', () => {
+    const { credentialExpiry } = notifier.backend;
+    return credentialExpiry === undefined ? undefined : (credentialExpiry - clock.now()) / 1000;
+  });
 }

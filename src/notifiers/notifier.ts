@@ -9,7 +9,7 @@ import { type DeviceGone, decodeSealedPushes } from '../session/notifier-protoco
 import { sealPayload } from '../session/payload.ts';
 import { decodePush } from '../session/push.ts';
 import { type Backend, type Outcome, Refusal } from './backend.ts';
-import { Courier, type End, type HeldPush } from './courier.ts';
+import { Courier, type CourierLimits, type End, type HeldPush } from './courier.ts';
 import { inWords, Ledger } from './ledger.ts';
 import { Link } from './link.ts';
 import type { RetryPolicy } from './retry.ts';
@@ -56,6 +56,7 @@ export class Notifier {
   readonly #ledger: Ledger;
   readonly #statistics = new Statistics();
   readonly #ping: Timer;
+  #backend: Backend;
   #gone: Omit<DeviceGone, 'service'>[] = [];
   readonly #say: Repeated;
   /** How pushes ended, by kind and reason: `accepted`, `gone:Unregistered`, `given-up:expired`, … */
@@ -73,17 +74,14 @@ export class Notifier {
   constructor(options: NotifierOptions) {
     this.#options = options;
     const { backend, clock, random, log, service } = options;
+    this.#backend = backend;
     this.#say = repeated(log, clock);
-    const atOnce = (backend.batch ?? 1) * (backend.concurrency ?? 16);
-    const window = Math.max(MIN_WINDOW, 2 * atOnce);
     this.#ledger = new Ledger(clock, (report) => this.#link.report(report));
     this.#courier = new Courier({
       backend,
       clock,
       random,
-      maxQueue: window * QUEUE_WINDOWS,
-      // Half of the window stays free for pushes that have not been tried yet.
-      maxRetrying: Math.max(window / 2, atOnce),
+      ...limitsOf(backend),
       ...(options.policy ? { policy: options.policy } : {}),
       ...(options.took ? { took: options.took } : {}),
       answered: (push, outcome) => this.#onAnswer(push, outcome),
@@ -96,7 +94,7 @@ export class Notifier {
       service,
       address: options.address,
       keys: options.keys,
-      window,
+      window: () => windowOf(this.#backend),
       log,
       say: this.#say,
       validate: (message) => this.#validate(message),
@@ -118,6 +116,21 @@ export class Notifier {
     return this.#courier;
   }
 
+  /** What it sends with. */
+  get backend(): Backend {
+    return this.#backend;
+  }
+
+  /** Sends with another backend from now on. The one before is closed when it has answered what it was asked. */
+  async use(backend: Backend): Promise<void> {
+    const before = this.#backend;
+    this.#backend = backend;
+    const unused = this.#courier.use(backend, limitsOf(backend));
+    this.#link.ping();
+    await unused;
+    await before.close?.();
+  }
+
   get registered(): boolean {
     return this.#link.registered;
   }
@@ -132,7 +145,7 @@ export class Notifier {
    * @param deadline milliseconds that this may take
    */
   async stop(deadline: number): Promise<void> {
-    const { clock, log, backend } = this.#options;
+    const { clock, log } = this.#options;
     const end = clock.monotonic() + Math.max(deadline - CLOSING, 0);
     this.#ping.cancel();
     // Said first, so that what is handed back from now on is not given to us again.
@@ -151,7 +164,7 @@ export class Notifier {
     if (this.#ledger.unreported > 0) {
       log.warn(`${this.#ledger.unreported} pushes could not be reported: the hivemind will send them again`);
     }
-    await within(clock, CLOSE_BACKEND, Promise.resolve(backend.close?.()));
+    await within(clock, CLOSE_BACKEND, Promise.resolve(this.#backend.close?.()));
     await this.#link.close();
     this.#say.stop();
     log.info(this.#statistics.status());
@@ -180,7 +193,15 @@ export class Notifier {
         this.counters.duplicates++;
         continue;
       }
-      this.#courier.add({ pushId: id, id: serviceId, data: serviceData, payload, expiry: Number(expiry), wantsAnswer });
+      this.#courier.add({
+        pushId: id,
+        id: serviceId,
+        // Copied: a push that waits for an hour must not keep the whole batch in memory that it came in.
+        data: serviceData && Buffer.from(serviceData),
+        payload: Buffer.from(payload),
+        expiry: Number(expiry),
+        wantsAnswer,
+      });
     }
   }
 
@@ -220,7 +241,7 @@ export class Notifier {
       return;
     }
     try {
-      const { id, data } = this.#options.backend.validate(info);
+      const { id, data } = this.#backend.validate(info);
       if (data) message.reply('0', id, data);
       else message.reply('0', id);
     } catch (error) {
@@ -274,6 +295,21 @@ export class Notifier {
   #tellGone(): void {
     while (this.#gone.length > 0 && this.#link.deviceGone(this.#gone[0]!)) this.#gone.shift();
   }
+}
+
+/** Pushes that the provider is asked about at a time. */
+function atOnce({ batch = 1, concurrency = 16 }: Backend): number {
+  return batch * concurrency;
+}
+
+function windowOf(backend: Backend): number {
+  return Math.max(MIN_WINDOW, 2 * atOnce(backend));
+}
+
+function limitsOf(backend: Backend): CourierLimits {
+  const window = windowOf(backend);
+  // Half of the window stays free for pushes that have not been tried yet.
+  return { maxQueue: window * QUEUE_WINDOWS, maxRetrying: Math.max(window / 2, atOnce(backend)) };
 }
 
 /** @returns whether `work` was done within `ms` milliseconds */

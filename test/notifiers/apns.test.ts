@@ -104,6 +104,9 @@ const ROWS: [ApnsAnswer, string][] = [
   ),
   [{ status: 413, reason: 'PayloadTooLarge' }, 'refused: PayloadTooLarge'],
   [{ status: 400, reason: 'SomethingNew' }, 'refused: SomethingNew'],
+  // What is no word is not repeated.
+  [{ status: 400, reason: `no device ${'ab'.repeat(32)}` }, 'refused: 400'],
+  [{ status: 410, body: '{"reason":{"a":1}}' }, 'gone: 410'],
   [{ status: 429, reason: 'TooManyRequests' }, 'retry: TooManyRequests'],
   [{ status: 429, reason: 'TooManyProviderTokenUpdates' }, 'retry: TooManyProviderTokenUpdates'],
   [{ status: 500, reason: 'InternalServerError' }, 'retry: 500'],

@@ -147,6 +147,8 @@ test('without an access token nothing is sent, and what the OAuth server says de
   assert.equal(brief(await send()), 'retry: OAuth: 502');
   fake.oauth.next({ status: 400, body: { error: 1101, sub_error: 20001 } });
   assert.equal(brief(await send()), 'misconfigured: OAuth: 400 1101');
+  fake.oauth.next({ status: 400, body: { error: 'client fake-app-secret is unknown' } });
+  assert.equal(brief(await send()), 'misconfigured: OAuth: 400');
   assert.equal(fake.requests, 0);
   assert.deepEqual(await send(), { kind: 'accepted' });
 });

@@ -34,7 +34,7 @@ test('what a notifier does can be read as metrics', async (t) => {
     took: providerLatency(registry),
   });
   hivemind.beforeEnd.push(() => notifier.stop(1_100));
-  observeNotifier(registry, notifier, backend, systemClock);
+  observeNotifier(registry, notifier, systemClock);
   await hivemind.until(() => hivemind.instances.size === 1);
   hivemind.push([{ serviceId: 'dead' }, {}, {}]);
   await hivemind.until(() => hivemind.outstanding === 0);
@@ -56,6 +56,17 @@ test('what a notifier does can be read as metrics', async (t) => {
   }
   const left = Number(/^spns_notifier_credential_seconds_left (\S+)$/m.exec(text)![1]);
   assert.ok(left > 9.9 * 86_400 && left <= 10 * 86_400);
+  // Of a new credential the new end is told, and one that does not run out has none.
+  let closed = false;
+  await notifier.use({ ...backend, credentialExpiry: Date.now() + 400 * DAY });
+  assert.match(await registry.metrics(), /^spns_notifier_credential_seconds_left 345\d{5}/m);
+  const close = () => {
+    closed = true;
+  };
+  await notifier.use({ ...backend, credentialExpiry: undefined, close });
+  assert.doesNotMatch(await registry.metrics(), /^spns_notifier_credential_seconds_left /m);
+  await notifier.use(backend);
+  assert.ok(closed);
 });
 
 test('a credential that runs out is told from 30 days on, once a day', async () => {

@@ -169,6 +169,18 @@ test('a push that is told twice is sent once, and its end is told again', async 
   assert.equal(notifier.counters.duplicates, 1);
 });
 
+test('a push that waits does not keep in memory the batch that it came in', async (t) => {
+  const hivemind = await FakeHivemind.start(t, SERVICE);
+  const { sent } = setUp(t, hivemind, () => accepted);
+  await hivemind.until(() => hivemind.instances.size === 1);
+  hivemind.push(Array.from({ length: 64 }, () => ({ payload: randomBytes(2_856), serviceData: randomBytes(100) })));
+  await hivemind.until(() => hivemind.outstanding === 0);
+  for (const { payload, data } of sent) {
+    // Node cuts small buffers from pieces of this size.
+    assert.ok(payload.buffer.byteLength <= Buffer.poolSize && data!.buffer.byteLength <= Buffer.poolSize);
+  }
+});
+
 test('who wants the answer in words gets it, also when the push has to wait', async (t) => {
   const hivemind = await FakeHivemind.start(t, SERVICE);
   let first = true;

@@ -7,7 +7,6 @@ import { Registry } from 'prom-client';
 import { systemClock } from '../../src/clock.ts';
 import { createRegistry } from '../../src/daemon/metrics.ts';
 import { type MetricSources, registerMetrics } from '../../src/hivemind/metrics.ts';
-import type { Backend } from '../../src/notifiers/backend.ts';
 import { observeNotifier, providerLatency } from '../../src/notifiers/metrics.ts';
 import type { Notifier } from '../../src/notifiers/notifier.ts';
 import { webMetrics } from '../../src/web/metrics.ts';
@@ -62,7 +61,7 @@ const exported = (() => {
   register((registry) => webMetrics(registry, nothing));
   register((registry) => {
     providerLatency(registry);
-    observeNotifier(registry, {} as Notifier, {} as Backend, systemClock);
+    observeNotifier(registry, {} as Notifier, systemClock);
   });
   // Prometheus' own.
   names.set('up', new Set());
