@@ -87,14 +87,21 @@ export async function startBench(servers: number, swarms: number): Promise<Bench
         },
       },
     },
-    on: { handshake: (connection) => register(connection) },
+    on: {
+      handshake: (connection) => register(connection),
+      // Filling a database takes longer than a broken connection is kept; the next hivemind waits for this notifier.
+      failure: () => {
+        notifier = peers.connect(address);
+      },
+    },
   });
   const instance = randomBytes(8);
   const register = (connection: Connection) => {
     const registration = encodeRegistration({ service: SERVICE, instance, window: 20_000 });
     connection.request('admin.register_notifier', [registration]).catch(() => {});
   };
-  const notifier = peers.connect(parseAddress(`ipc://${socket}`));
+  const address = parseAddress(`ipc://${socket}`);
+  let notifier = peers.connect(address);
   const pings = setInterval(() => register(notifier), 5_000);
   const clients = new Peers({ clock: systemClock, commands: {} });
 
@@ -102,7 +109,7 @@ export async function startBench(servers: number, swarms: number): Promise<Bench
     network,
     postgres,
     database: postgres.url('spns'),
-    client: clients.connect(parseAddress(`ipc://${socket}`)),
+    client: clients.connect(address),
     hivemind: undefined as unknown as ChildProcess,
     onPushes: () => {},
     async startHivemind() {
