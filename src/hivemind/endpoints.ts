@@ -4,7 +4,7 @@ import { decodeDeviceGone, decodePushReport, decodeRegistration } from '../sessi
 import type { DeadDevices } from './dead-devices.ts';
 import type { Outbox } from './outbox/outbox.ts';
 import type { Stats } from './stats.ts';
-import type { Subscriptions } from './subscribe.ts';
+import { BUSY, failure, type Subscriptions } from './subscribe.ts';
 
 /** What the endpoints pass requests on to. */
 export interface EndpointModules {
@@ -30,6 +30,13 @@ export interface EndpointModules {
 const SERVICE_NAME_MAX = 32;
 /** A notifier of ours may not ask for more pushes at once than this, whatever it says. */
 const WINDOW_MAX = 20_000;
+/**
+ * Bytes of clients' requests that are in work or wait for the start-up to end; who comes beyond that is told to come again. A start may take minutes, and
+ * anybody may send requests meanwhile.
+ */
+const MAX_REQUEST_BYTES = 64 * 1024 * 1024;
+/** What a request takes beside its body, in bytes. */
+const REQUEST_OVERHEAD = 2_000;
 
 /**
  * The OMQ endpoints of the hivemind (spec/hivemind.md, section 1, and the additions between our hivemind and our
@@ -38,11 +45,20 @@ const WINDOW_MAX = 20_000;
 export function endpoints(modules: EndpointModules): Commands {
   const { subscriptions, outbox, stats, deadDevices, log } = modules;
 
+  let requestBytes = 0;
   const client = (kind: 'subscribe' | 'unsubscribe') => async (message: Incoming) => {
-    // The transport's buffers are its own; the request may wait here for the start-up to end.
-    const body = message.parts[0];
-    await modules.ready;
-    message.reply(await subscriptions.handle(kind, body));
+    const size = message.parts.reduce((sum, part) => sum + part.length, REQUEST_OVERHEAD);
+    if (requestBytes + size > MAX_REQUEST_BYTES) {
+      message.reply(failure(BUSY));
+      return;
+    }
+    requestBytes += size;
+    try {
+      await modules.ready;
+      message.reply(await subscriptions.handle(kind, message.parts[0]));
+    } finally {
+      requestBytes -= size;
+    }
   };
   /** Runs a handler whose message comes from a notifier: what it cannot read is said and dropped. */
   const careful = (what: string, handler: (message: Incoming) => void) => (message: Incoming) => {

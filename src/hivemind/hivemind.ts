@@ -27,6 +27,12 @@ const CLEAN_UP_MS = 30_000;
 const STATISTICS_MS = 15_000;
 /** Of the ten seconds that a stop may take, the notifiers have this long to acknowledge what they hold. */
 const HAND_OVER_MS = 5_000;
+/** And so long for their word on devices that clients wait for; what they have vouched for is then still written. */
+const VALIDATE_MS = 2_000;
+/** The rest of the stop, in ms: for the last answers, after a database that has stopped answering was given up. */
+const LAST_MS = 500;
+/** The largest message that a stranger may send, in bytes: the original's limit. A notifier's may be larger. */
+const PUBLIC_MESSAGE = 1024 * 1024;
 const NOTIFIER_POLL_MS = 25;
 
 /**
@@ -118,10 +124,12 @@ export async function startHivemind(context: Context): Promise<Daemon> {
       commands,
       keys: curve ? keys : undefined,
       allow,
+      maxMessageSize: access === 'none' ? PUBLIC_MESSAGE : undefined,
       // The web front-end and the notifiers may run under other users of the same group.
       mode: 0o660,
       on: {
-        disconnect: (remote) => outbox.gone(remote),
+        // A stranger may go by the name of a notifier, but only there.
+        disconnect: access === 'admin' ? (remote) => outbox.gone(remote) : undefined,
         stray: (reason) => faults.warn('a message was dropped', { reason }),
       },
     });
@@ -139,7 +147,10 @@ export async function startHivemind(context: Context): Promise<Daemon> {
   systemd.status('Loading existing subscriptions');
   const loading = clock.monotonic();
   stats.load(await store.readStats());
-  const loaded = await store.load(unixSeconds(clock), (row) => devices.upsert(row, row.signedAt));
+  const loaded = await store.load(unixSeconds(clock), (row) => {
+    context.stopping.throwIfAborted();
+    devices.upsert(row, row.signedAt);
+  });
   log.info(
     `loaded ${loaded.rows} subscriptions of ${devices.accounts} accounts in ${((clock.monotonic() - loading) / 1000).toFixed(1)} s` +
       (loaded.skipped > 0 ? `; ${loaded.skipped} rows are invalid and were passed over` : ''),
@@ -159,7 +170,10 @@ export async function startHivemind(context: Context): Promise<Daemon> {
 
   const cleanUp = () => {
     const cutoff = unixSeconds(clock) - SIGNATURE_LIFETIME;
-    devices.expire(cutoff);
+    const expire = () => {
+      if (devices.expire(cutoff) > 0 && !context.stopping.aborted) setImmediate(expire);
+    };
+    expire();
     store.deleteExpired(cutoff).catch((error: Error) => log.warn(`expired subscriptions stay: ${error.message}`));
   };
   timers.push(clock.setInterval(cleanUp, CLEAN_UP_MS));
@@ -202,17 +216,22 @@ export async function startHivemind(context: Context): Promise<Daemon> {
       }
       return changes;
     },
-    async stop() {
+    async stop(deadline) {
+      const end = clock.monotonic() + deadline - LAST_MS;
       await started;
       open();
-      await subscriptions.stop();
+      // Side by side with the rest: a notifier that answers nobody must not take the time of those that do.
+      const answered = subscriptions.stop(VALIDATE_MS);
       for (const timer of timers) timer.cancel();
       page.stop();
       await network.stop();
       const lost = await outbox.stop(HAND_OVER_MS);
+      if (!(await within(answered, end - clock.monotonic(), clock)))
+        log.warn('clients wait for a database that does not answer');
       if (lost > 0) log.warn(`${lost} pushes could not be handed over and are given up`);
       flush();
-      await store.close();
+      const closed = await within(store.close(), end - clock.monotonic(), clock);
+      if (!closed) log.warn('the database does not answer: the last statistics are lost');
       for (const listener of listeners) await listener.close();
       faults.stop();
     },
@@ -234,6 +253,19 @@ async function expectedNotifiers(
     await new Promise<void>((resolve) => {
       clock.setTimeout(resolve, Math.min(NOTIFIER_POLL_MS, deadline - clock.monotonic()));
     });
+  }
+}
+
+/** Whether it is done before so many milliseconds have passed. */
+async function within(work: Promise<void>, ms: number, clock: Clock): Promise<boolean> {
+  let timer: Timer | undefined;
+  const late = new Promise<false>((resolve) => {
+    timer = clock.setTimeout(() => resolve(false), Math.max(ms, 0));
+  });
+  try {
+    return await Promise.race([work.then(() => true), late]);
+  } finally {
+    timer?.cancel();
   }
 }
 

@@ -7,7 +7,7 @@ import type { Devices } from './devices/devices.ts';
 import type { Stats } from './stats.ts';
 import type { Store } from './store/store.ts';
 import { StoreError } from './store/store-error.ts';
-import { GENERIC_ERROR, unavailable, type ValidDevice, validateDevice } from './validate.ts';
+import { GENERIC_ERROR, timedOut, unavailable, type ValidDevice, validateDevice } from './validate.ts';
 
 /** What a client may ask for. */
 export type RequestKind = 'subscribe' | 'unsubscribe';
@@ -17,7 +17,7 @@ export interface SubscriptionModules {
   clock: Clock;
   store: Pick<Store, 'upsert' | 'remove'>;
   stats: Pick<Stats, 'add'>;
-  devices: Pick<Devices, 'upsert' | 'remove' | 'get'>;
+  devices: Pick<Devices, 'upsert' | 'remove' | 'get' | 'hasRoom'>;
   /** The notifier that answers for a device of that service; undefined if none is there. */
   notifierFor: (service: string) => Remote | undefined;
   log: (level: 'debug' | 'warn', text: string) => void;
@@ -33,9 +33,17 @@ export interface SubscriptionCounters {
 
 /** Elements in work at once; what comes beyond that is told to come again, before it costs anything. */
 const MAX_PENDING = 4_096;
+/** Elements of one request in work at once, so that one request does not take all the places. */
+const AT_ONCE = 64;
+/**
+ * Elements that one request may have. The smallest that could succeed has some 300 bytes, so in the 1 MiB that the original takes there is no room for
+ * more; what has more is made of rubbish, and its answer would be thirty times its size.
+ */
+const MAX_ELEMENTS = 4_096;
 /** The event loop gets its turn after this much uninterrupted checking of signatures, in milliseconds. */
 const SLICE_MS = 4;
-const BUSY = 'The server is busy; try again later';
+/** What a request gets that comes while too many are in work. */
+export const BUSY = new RequestError(Code.INTERNAL_ERROR, 'The server is busy; try again later');
 const INTERNAL = 'An internal error occurred while processing your request';
 
 /** Clients' subscriptions and unsubscriptions, from the bytes of the request to the bytes of the reply. */
@@ -43,14 +51,16 @@ export class Subscriptions {
   readonly counters: SubscriptionCounters = { results: new Map(), checkMs: 0, checks: 0 };
   readonly #modules: SubscriptionModules;
   readonly #inWork = new Map<string, number>();
+  /** What is to be read and verified; done in slices, first come first served. */
+  #checks: (() => void)[] = [];
+  /** Ends the wait for a notifier's word on a device, of everybody who waits for one. */
+  readonly #giveUp = new Set<() => void>();
   #pending = 0;
-  #lastYield: number;
   #accepting = true;
   #idle: (() => void) | undefined;
 
   constructor(modules: SubscriptionModules) {
     this.#modules = modules;
-    this.#lastYield = modules.clock.monotonic();
   }
 
   /**
@@ -72,8 +82,24 @@ export class Subscriptions {
       return failure(new RequestError(Code.BAD_INPUT, 'Invalid JSON: expected object or array of objects'));
     }
     if (!Array.isArray(request)) return this.#element(kind, request);
-    const replies = await Promise.all(request.map((element) => this.#element(kind, element)));
-    return `[${replies.join(',')}]`;
+    if (request.length > MAX_ELEMENTS) {
+      this.#count(kind, Code.BAD_INPUT);
+      return failure(new RequestError(Code.BAD_INPUT, `Invalid request: more than ${MAX_ELEMENTS} elements`));
+    }
+    return `[${(await this.#elements(kind, request)).join(',')}]`;
+  }
+
+  /** Answers the elements in their order, some at a time. */
+  async #elements(kind: RequestKind, elements: readonly unknown[]): Promise<string[]> {
+    const replies: string[] = new Array(elements.length);
+    let next = 0;
+    const work = async () => {
+      for (let index = next++; index < elements.length; index = next++) {
+        replies[index] = await this.#element(kind, elements[index]);
+      }
+    };
+    await Promise.all(Array.from({ length: Math.min(AT_ONCE, elements.length) }, work));
+    return replies;
   }
 
   /** How many elements are in work. */
@@ -89,16 +115,24 @@ export class Subscriptions {
     return this.#inWork.has(deviceKey(service, serviceId));
   }
 
-  /** Takes no more requests; resolves when those in work are answered. */
-  async stop(): Promise<void> {
+  /**
+   * Takes no more requests; resolves when those in work are answered.
+   * @param patience how long notifiers may still take for their word on a device, in milliseconds; the client is then told that they timed out
+   */
+  async stop(patience: number): Promise<void> {
     this.#accepting = false;
-    if (this.#pending > 0) await new Promise<void>((resolve) => (this.#idle = resolve));
+    if (this.#pending === 0) return;
+    const timer = this.#modules.clock.setTimeout(() => {
+      for (const giveUp of [...this.#giveUp]) giveUp();
+    }, patience);
+    await new Promise<void>((resolve) => (this.#idle = resolve));
+    timer.cancel();
   }
 
   async #element(kind: RequestKind, element: unknown): Promise<string> {
     if (!this.#accepting || this.#pending >= MAX_PENDING) {
       this.#count(kind, Code.INTERNAL_ERROR);
-      return failure(new RequestError(Code.INTERNAL_ERROR, BUSY));
+      return failure(BUSY);
     }
     this.#pending++;
     try {
@@ -123,6 +157,9 @@ export class Subscriptions {
     const { service } = request;
     const device = await this.#validate(service, request.serviceInfo);
     return this.#during(service, device, async () => {
+      if (!devices.hasRoom(request.account, service, device.serviceId, request.subaccount?.tag)) {
+        throw new RequestError(Code.ERROR, 'Too many devices are subscribed to this account');
+      }
       const row: DeviceRow = {
         account: request.account,
         sessionEd25519: request.sessionEd25519,
@@ -158,8 +195,14 @@ export class Subscriptions {
     // After the notifier's answer, as the original has it: a notifier's own refusal comes before a bad signature.
     await this.#check(() => verifyUnsubscribe(request, seconds(clock.now())));
     return this.#during(service, device, async () => {
-      const removed = await store.remove(account, service, device.serviceId, request.signedAt);
-      if (removed) devices.remove(account, service, device.serviceId);
+      const deleted = await store.remove(account, service, device.serviceId, request.signedAt);
+      // After that commit the database has nothing that was signed by then. Memory may have: when the connection broke during an earlier attempt, that one was
+      // carried out and nobody was told.
+      const known = devices.get(account, service, device.serviceId);
+      const removed =
+        known !== undefined && known.signedAt <= request.signedAt
+          ? devices.remove(account, service, device.serviceId)
+          : deleted;
       return {
         message: removed
           ? 'Device unsubscribed from push notifications'
@@ -181,7 +224,13 @@ export class Subscriptions {
   #validate(service: string, serviceInfo: unknown): Promise<ValidDevice> {
     const remote = this.#modules.notifierFor(service);
     if (!remote) return Promise.reject(unavailable(service));
-    return validateDevice(service, remote, serviceInfo);
+    return new Promise((resolve, reject) => {
+      const giveUp = () => reject(timedOut(service));
+      this.#giveUp.add(giveUp);
+      validateDevice(service, remote, serviceInfo)
+        .then(resolve, reject)
+        .finally(() => this.#giveUp.delete(giveUp));
+    });
   }
 
   /** Runs `work` while the device counts as in work. */
@@ -198,19 +247,32 @@ export class Subscriptions {
   }
 
   /** Verifying takes 0.1 to 0.3 ms; an array of a hundred must not keep the notifications waiting. */
-  async #check<T>(work: () => T): Promise<T> {
+  #check<T>(work: () => T): Promise<T> {
+    return new Promise((resolve, reject) => {
+      this.#checks.push(() => {
+        try {
+          resolve(work());
+        } catch (error) {
+          reject(error);
+        }
+      });
+      if (this.#checks.length === 1) setImmediate(() => this.#runChecks());
+    });
+  }
+
+  #runChecks(): void {
     const { clock } = this.#modules;
-    while (clock.monotonic() - this.#lastYield > SLICE_MS) {
-      await new Promise<void>((resolve) => setImmediate(resolve));
-      this.#lastYield = clock.monotonic();
-    }
     const start = clock.monotonic();
-    try {
-      return work();
-    } finally {
-      this.counters.checkMs += clock.monotonic() - start;
-      this.counters.checks++;
+    let done = 0;
+    let now = start;
+    while (done < this.#checks.length && now - start < SLICE_MS) {
+      this.#checks[done++]!();
+      now = clock.monotonic();
     }
+    this.counters.checkMs += now - start;
+    this.counters.checks += done;
+    this.#checks = this.#checks.slice(done);
+    if (this.#checks.length > 0) setImmediate(() => this.#runChecks());
   }
 
   #known(error: unknown): RequestError {
@@ -234,7 +296,8 @@ export class Subscriptions {
   }
 }
 
-function failure(error: RequestError): string {
+/** An error as a client gets it. */
+export function failure(error: RequestError): string {
   return stringifySorted(error.message === '' ? { error: error.code } : { error: error.code, message: error.message });
 }
 

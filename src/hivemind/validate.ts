@@ -34,7 +34,7 @@ export async function validateDevice(
   } catch (error) {
     const lost = error instanceof OxenmqError && ['TIMEOUT', 'UNREACHABLE', 'CLOSED'].includes(error.code);
     throw lost
-      ? new RequestError(Code.SERVICE_TIMEOUT, `${service} notification service timed out`)
+      ? timedOut(service)
       : new RequestError(Code.ERROR, `failed to communicate with ${service} notification service`);
   }
   return readValidation(reply);
@@ -43,6 +43,11 @@ export async function validateDevice(
 /** The error for a service that has no notifier. */
 export function unavailable(service: string): RequestError {
   return new RequestError(Code.SERVICE_NOT_AVAILABLE, `${service} notification service not currently available`);
+}
+
+/** The error for a service whose notifier does not answer. */
+export function timedOut(service: string): RequestError {
+  return new RequestError(Code.SERVICE_TIMEOUT, `${service} notification service timed out`);
 }
 
 /**

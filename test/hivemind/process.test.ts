@@ -95,6 +95,17 @@ test('SIGTERM: what is in work is answered, nothing new is taken, and the proces
   assert.equal(await count(), 1);
 });
 
+test('SIGTERM: a notifier that does not answer does not hold the end up, and its clients are told to come again', async (t) => {
+  const { start, ask, asked } = await startProcess(t);
+  const hivemind = start();
+  const inWork = ask(subscribe(sessionAccount(randomBytes), 'phone'));
+  while (asked.length === 0) await new Promise((resolve) => setTimeout(resolve, 5));
+  hivemind.child.kill('SIGTERM');
+  assert.equal(await inWork, '{"error":3,"message":"test notification service timed out"}');
+  const [code] = await hivemind.exit;
+  assert.equal(code, 0, hivemind.output());
+});
+
 test('a second signal ends the process at once', async (t) => {
   const { start, ask, asked } = await startProcess(t);
   const hivemind = start();

@@ -31,6 +31,12 @@ const BUCKET = 60;
 /** Of an account with more devices than this, every change counts as one upstream. */
 const LOOKED_AT = 32;
 const MAX_SERVICES = 65_536;
+/**
+ * Devices of one account, and of one of its subaccounts, to which others may be added. A message is pushed to each of them, and a change among them goes to the
+ * storage servers: without an end to it one stranger's account could keep us busy. A group has at most 100 members, with a few devices each.
+ */
+const MAX_DEVICES = 1_000;
+const MAX_SUBACCOUNT_DEVICES = 100;
 
 /**
  * All subscriptions, in packed memory outside the garbage collector's sight: what a notification is looked up in, and what the storage servers are asked for.
@@ -131,6 +137,27 @@ export class Devices {
     const found = this.#find(account, service, serviceId);
     if (found === undefined) return undefined;
     return this.#records.row(found.ref, this.#accountBytes(this.#records.account(found.ref)), service);
+  }
+
+  /**
+   * Whether this device may subscribe to this account: it has done so already, or there are not too many yet.
+   *
+   * @param tag of the subaccount, 36 bytes, if it is one
+   */
+  hasRoom(account: Uint8Array, service: string, serviceId: string, tag: Uint8Array | undefined): boolean {
+    const id = this.accountId(account);
+    if (id < 0) return true;
+    let [all, alike] = [0, 0];
+    for (
+      let ref = this.#accounts.value(id);
+      ref !== 0 && all < MAX_DEVICES;
+      ref = this.#records.next(ref, Link.ACCOUNT)
+    ) {
+      all++;
+      if (tag !== undefined && this.#records.hasTag(ref, tag)) alike++;
+    }
+    if (all < MAX_DEVICES && alike < MAX_SUBACCOUNT_DEVICES) return true;
+    return this.#find(account, service, serviceId) !== undefined;
   }
 
   /** Takes away the subscription of this device to this account. */

@@ -175,6 +175,15 @@ export class Records {
     return this.sessionKeyAt(ref) + (this.hasSessionKey(ref) ? SESSION_KEY : 0);
   }
 
+  /** Whether it was signed by the subaccount with that tag of 36 bytes. */
+  hasTag(ref: number, tag: Uint8Array): boolean {
+    if (!this.hasSubaccount(ref)) return false;
+    const bytes = this.bytes(ref);
+    const at = this.subaccountAt(ref) + 64;
+    for (let n = 0; n < 36; n++) if (bytes[at + n] !== tag[n]) return false;
+    return true;
+  }
+
   /** Where the namespaces begin, as bencoded integers without the list around them. */
   namespacesAt(ref: number): number {
     return this.subaccountAt(ref) + (this.hasSubaccount(ref) ? SUBACCOUNT : 0);

@@ -152,6 +152,23 @@ describe('the index of subscriptions', () => {
     assert.ok(bytes.length <= 1_000_000 && refs.length > 1000);
   });
 
+  it('has room for a thousand devices of an account and a hundred of a subaccount, and always for those it knows', () => {
+    const subaccount = { tag: randomBytes(36), signature: randomBytes(64) };
+    const crowd = (count: number, shared: Partial<DeviceRow>) =>
+      Array.from({ length: count }, () => makeRow({ account: GROUP, sessionEd25519: null, ...shared }));
+    const mine = crowd(100, { subaccount });
+    const devices = makeDevices([...mine, ...crowd(899, { subaccount: null })]);
+    const hasRoom = (serviceId: string, tag?: Buffer) => devices.hasRoom(GROUP, 'apns', serviceId, tag);
+    assert.equal(hasRoom('x'.repeat(32), subaccount.tag), false);
+    assert.equal(hasRoom('x'.repeat(32), randomBytes(36)), true);
+    assert.equal(hasRoom('x'.repeat(32)), true);
+    devices.upsert(makeRow({ account: GROUP, sessionEd25519: null, subaccount: null }), NOW);
+    assert.equal(devices.size, 1_000);
+    assert.equal(hasRoom('x'.repeat(32)), false);
+    assert.equal(devices.hasRoom(GROUP, mine[0]!.service, mine[0]!.serviceId, subaccount.tag), true);
+    assert.equal(devices.hasRoom(Buffer.alloc(33, 9), 'apns', 'x'.repeat(32), undefined), true);
+  });
+
   it('takes a later request for a device in the place of the earlier, and never the other way', () => {
     const row = makeRow({ namespaces: [0, 1] });
     const devices = makeDevices();
