@@ -85,8 +85,9 @@ export class TestNotifier extends EventEmitter<{ push: [] }> {
   readonly dicts: Push[] = [];
   readonly connection: Connection;
   acknowledge = true;
+  #again: NodeJS.Timeout | undefined;
 
-  constructor(hivemind: TestHivemind) {
+  constructor(hivemind: Pick<TestHivemind, 'connect'>) {
     super();
     const commands: Commands = {
       notifier: {
@@ -123,7 +124,11 @@ export class TestNotifier extends EventEmitter<{ push: [] }> {
 
   async register(): Promise<this> {
     const registration = encodeRegistration({ service: 'test', instance: randomBytes(8), window: 1_000 });
-    await this.connection.request('admin.register_notifier', [registration]);
+    const request = () => this.connection.request('admin.register_notifier', [registration]);
+    await request();
+    clearInterval(this.#again);
+    // As a real one, which is taken for dead otherwise; until its connection is closed.
+    this.#again = setInterval(() => request().catch(() => clearInterval(this.#again)), 5_000).unref();
     return this;
   }
 
@@ -145,9 +150,14 @@ export interface World {
   send(command: 'subscribe' | 'unsubscribe', body: unknown): Promise<unknown>;
 }
 
-export async function startWorld(t: Cleaner, options: TestHivemindOptions = {}): Promise<World> {
+/** @param options.prepare what is to be done to the network before the hivemind sees it */
+export async function startWorld(
+  t: Cleaner,
+  options: TestHivemindOptions & { prepare?: (network: Network) => Promise<void> | void } = {},
+): Promise<World> {
   const network = await startNetwork({ clock: systemClock, random: randomBytes, servers: 6, swarms: 2 });
   t.after(() => network.stop());
+  await options.prepare?.(network);
   const hivemind = await startTestHivemind(t, {
     ...options,
     settings: { oxend_rpc: network.oxend.address, ...options.settings },

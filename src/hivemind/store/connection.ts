@@ -27,6 +27,17 @@ const SESSION = [
   .map((setting) => `SET ${setting}`)
   .join('; ');
 
+/** A process of PostgreSQL's: its number may be used again, but not with the same start. */
+interface Backend {
+  readonly pid: number;
+  readonly started: string;
+}
+
+interface Made {
+  readonly client: pg.Client;
+  readonly socket: net.Socket;
+}
+
 export interface ConnectionOptions {
   url: string;
   clock: Clock;
@@ -42,7 +53,9 @@ export interface ConnectionOptions {
  */
 export class Connection {
   readonly #options: ConnectionOptions;
-  #client: { client: pg.Client; socket: net.Socket } | undefined;
+  #client: Made | undefined;
+  /** What served the last connection that held the lock. */
+  #backend: Backend | undefined;
   #closed = false;
   #failures = 0;
   #retry: Timer | undefined;
@@ -158,7 +171,7 @@ export class Connection {
     }
   }
 
-  async #connect(): Promise<{ client: pg.Client; socket: net.Socket }> {
+  async #connect(): Promise<Made> {
     const { url, timeout } = this.#options;
     // A socket of our own, since only destroying it ends a connection whose other end is silent.
     const socket = new net.Socket();
@@ -174,7 +187,7 @@ export class Connection {
     try {
       await client.connect();
       await this.#within(socket, client.query(SESSION));
-      await this.#within(socket, takeLock(client));
+      this.#backend = await this.#within(socket, takeLock(client, this.#backend));
       return { client, socket };
     } catch (error) {
       socket.destroy();
@@ -185,7 +198,7 @@ export class Connection {
     }
   }
 
-  #keep(made: { client: pg.Client; socket: net.Socket }): void {
+  #keep(made: Made): void {
     if (this.#closed) {
       made.socket.destroy();
       return;
@@ -197,7 +210,7 @@ export class Connection {
     for (const done of [...this.#waiting]) done();
   }
 
-  #lost(which: { client: pg.Client; socket: net.Socket }, error: Error): void {
+  #lost(which: Made, error: Error): void {
     if (this.#client !== which) return;
     this.#client = undefined;
     which.socket.destroy();
@@ -232,19 +245,32 @@ export function clientConfig(url: string): pg.ClientConfig {
   return { connectionString: completeUrl(url), application_name: 'spns hivemind' };
 }
 
-async function takeLock(client: pg.Client): Promise<void> {
-  const { rows } = await client.query<{ locked: boolean }>(
-    'SELECT pg_try_advisory_lock($1, $2) AS locked',
+/**
+ * @param last what served our own last connection. After a break that PostgreSQL has not noticed it still holds the lock, for up to a minute: it is ended
+ * @returns what serves this one
+ */
+async function takeLock(client: pg.Client, last: Backend | undefined): Promise<Backend> {
+  const { rows } = await client.query<Backend & { locked: boolean }>(
+    `SELECT pg_try_advisory_lock($1, $2) AS locked, pid, backend_start::text AS started
+     FROM pg_stat_activity WHERE pid = pg_backend_pid()`,
     HIVEMIND_LOCK,
   );
-  if (rows[0]?.locked) return;
-  const holders = await client.query<{ pid: number; host: string | null }>(
-    `SELECT a.pid, host(a.client_addr) AS host FROM pg_locks l JOIN pg_stat_activity a USING (pid)
+  const [mine] = rows;
+  if (!mine) throw new Error('the server does not show its own process');
+  if (mine.locked) return { pid: mine.pid, started: mine.started };
+  const holders = await client.query<Backend & { host: string | null }>(
+    `SELECT a.pid, a.backend_start::text AS started, host(a.client_addr) AS host
+     FROM pg_locks l JOIN pg_stat_activity a USING (pid)
      WHERE l.locktype = 'advisory' AND l.granted AND l.classid = $1 AND l.objid = $2 AND l.objsubid = 2
        AND l.database = (SELECT oid FROM pg_database WHERE datname = current_database())`,
     HIVEMIND_LOCK,
   );
   const holder = holders.rows[0];
+  if (last && holder?.pid === last.pid && holder.started === last.started) {
+    await client.query('SELECT pg_terminate_backend($1)', [last.pid]);
+    // It is free a moment later: the next attempt will have it.
+    throw new StoreError('locked', 'The lost connection still held the lock, and has been ended');
+  }
   const where = holder ? ` (from ${holder.host ?? 'this machine'}, served by PostgreSQL process ${holder.pid})` : '';
   throw new StoreError(
     'locked',
