@@ -174,7 +174,7 @@ export async function startHivemind(context: Context): Promise<Daemon> {
       if (devices.expire(cutoff) > 0 && !context.stopping.aborted) setImmediate(expire);
     };
     expire();
-    store.deleteExpired(cutoff).catch((error: Error) => log.warn(`expired subscriptions stay: ${error.message}`));
+    store.deleteExpired(cutoff).catch((error: Error) => faults.warn(`expired subscriptions stay: ${error.message}`));
   };
   timers.push(clock.setInterval(cleanUp, CLEAN_UP_MS));
 

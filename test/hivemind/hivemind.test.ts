@@ -232,12 +232,16 @@ test('a stranger at the public listener may subscribe and nothing else', async (
   await assert.rejects(turnedAway.request('push.subscribe', ['{'], 500), OxenmqError);
 });
 
-test('subscriptions survive a restart, and notifications flow again before they are renewed', async (t) => {
+test('subscriptions and unsubscriptions survive a restart, and notifications flow again before they are renewed', async (t) => {
   const secret = randomBytes(32);
   const world = await startWorld(t, { secret });
   const account = sessionAccount(randomBytes);
   await world.send('subscribe', subscribe(account, 'phone'));
   await watched(world, account);
+  const left = sessionAccount(randomBytes);
+  const replayed = subscribe(left, 'phone', { at: seconds() - 100 });
+  await world.send('subscribe', replayed);
+  await world.send('unsubscribe', unsubscribe(left, 'phone'));
   await world.hivemind.stop();
   const next = await startTestHivemind(t, {
     secret,
@@ -246,6 +250,8 @@ test('subscriptions survive a restart, and notifications flow again before they 
     database: world.hivemind.database,
   });
   const notifier = await new TestNotifier(next).register();
+  const [reply] = await next.connect().request('push.subscribe', [JSON.stringify(replayed)]);
+  assert.match(reply?.toString() ?? '', /signed before the device was unsubscribed/);
   // The servers still know us by the same routing id; they tell as soon as we are connected again.
   const pushed = notifier.pushes(1).then(() => true);
   const pause = () => new Promise<false>((resolve) => setTimeout(resolve, 20, false));

@@ -1,6 +1,43 @@
 import type { Remote } from '../../oxenmq/remote.ts';
 import type { QueuedPush } from './push-queue.ts';
 
+/** The pushes that a notifier has been given and has not acknowledged, oldest first. */
+export class InFlight {
+  readonly #pushes = new Map<number, QueuedPush>();
+  #bytes = 0;
+
+  get size(): number {
+    return this.#pushes.size;
+  }
+
+  /** The memory that they hold. */
+  get bytes(): number {
+    return this.#bytes;
+  }
+
+  get(id: number): QueuedPush | undefined {
+    return this.#pushes.get(id);
+  }
+
+  values(): Iterable<QueuedPush> {
+    return this.#pushes.values();
+  }
+
+  add(push: QueuedPush): void {
+    this.#pushes.set(push.id, push);
+    this.#bytes += push.bytes;
+  }
+
+  /** Takes one out; undefined if it is not there. */
+  take(id: number): QueuedPush | undefined {
+    const push = this.#pushes.get(id);
+    if (!push) return undefined;
+    this.#pushes.delete(id);
+    this.#bytes -= push.bytes;
+    return push;
+  }
+}
+
 /** A notifier process that takes the pushes of a service. */
 export interface Instance {
   readonly remote: Remote;
@@ -8,8 +45,7 @@ export interface Instance {
   readonly acknowledges: boolean;
   /** How many unacknowledged pushes it takes at most. */
   window: number;
-  /** What it has been given and has not acknowledged, by push id, oldest first. */
-  readonly inFlight: Map<number, QueuedPush>;
+  readonly inFlight: InFlight;
   /** It finishes what it has and takes nothing new. */
   draining: boolean;
   /** Its last registration, by the monotonic clock, in milliseconds. */
@@ -68,7 +104,7 @@ export class Instances {
       remote,
       acknowledges,
       window: 0,
-      inFlight: new Map(),
+      inFlight: new InFlight(),
       draining: false,
       lastSeen: now,
       rank: hashText(remote.id),
@@ -86,12 +122,16 @@ export class Instances {
     this.#all = [];
   }
 
-  /** The notifier for a device among those that can take a push now, by rendezvous hashing: when one goes, only its devices move. */
-  choose(deviceHash: number): Instance | undefined {
+  /**
+   * The notifier for a device among those that can take a push now, by rendezvous hashing: when one goes, only its devices move.
+   * @param maxBytes one that holds so much is given no more, whatever its window is
+   */
+  choose(deviceHash: number, maxBytes: number): Instance | undefined {
     let best: Instance | undefined;
     let bestScore = -1;
     for (const instance of this.#all) {
-      if (instance.draining || instance.inFlight.size >= instance.window) continue;
+      const { inFlight } = instance;
+      if (instance.draining || inFlight.size >= instance.window || inFlight.bytes >= maxBytes) continue;
       const score = mix(deviceHash ^ instance.rank);
       if (score > bestScore) {
         best = instance;

@@ -32,7 +32,8 @@ export interface QueueLimits {
 export class PushQueue {
   limits: QueueLimits;
   readonly #drop: (push: QueuedPush, reason: DropReason) => void;
-  #items: QueuedPush[] = [];
+  /** What was taken is let go of at once: it may hold a frame of 77 kB. */
+  #items: (QueuedPush | undefined)[] = [];
   /** Index of the first waiting item: taking from the front moves this instead of the whole array. */
   #head = 0;
   #bytes = 0;
@@ -65,8 +66,14 @@ export class PushQueue {
   /** Puts back, at the front and in their own order, pushes that were taken but not delivered. */
   putBack(pushes: readonly QueuedPush[]): void {
     if (pushes.length === 0) return;
-    this.#items = pushes.concat(this.#items.slice(this.#head));
-    this.#head = 0;
+    if (pushes.length <= this.#head) {
+      // Into the places of what was taken: a full window puts one push back for each acknowledgement, however many wait.
+      this.#head -= pushes.length;
+      for (const [index, push] of pushes.entries()) this.#items[this.#head + index] = push;
+    } else {
+      this.#items = [...pushes, ...this.#items.slice(this.#head)];
+      this.#head = 0;
+    }
     for (const push of pushes) this.#bytes += push.bytes;
     this.#trim();
   }
@@ -75,7 +82,7 @@ export class PushQueue {
   take(): QueuedPush | undefined {
     const push = this.#items[this.#head];
     if (!push) return undefined;
-    this.#head++;
+    this.#items[this.#head++] = undefined;
     this.#bytes -= push.bytes;
     // Give the taken part back once it is the larger half: constant cost for each push, in the mean.
     if (this.#head > 64 && this.#head * 2 > this.#items.length) {

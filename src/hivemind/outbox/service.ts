@@ -138,14 +138,14 @@ export class Service {
     if (!instance) return;
     for (const [id, text] of report.answers) instance.inFlight.get(id)?.onAnswer?.(text);
     let accepted = 0;
-    for (const id of report.accepted) if (instance.inFlight.delete(id)) accepted++;
+    for (const id of report.accepted) if (instance.inFlight.take(id)) accepted++;
     this.counters.accepted += accepted;
     if (accepted > 0) this.breaker.accepted(accepted);
-    for (const id of report.refused) if (instance.inFlight.delete(id)) this.counters.refused++;
+    for (const id of report.refused) if (instance.inFlight.take(id)) this.counters.refused++;
     const back: QueuedPush[] = [];
     for (const id of report.handedBack) {
-      const push = instance.inFlight.get(id);
-      if (push && instance.inFlight.delete(id)) back.push(push);
+      const push = instance.inFlight.take(id);
+      if (push) back.push(push);
     }
     this.counters.redelivered += back.length;
     this.queue.putBack(back);
@@ -163,7 +163,7 @@ export class Service {
       // Notifiers give up in time by themselves; what is left twice the age was lost on the way.
       for (const push of instance.inFlight.values()) {
         if (now - push.queuedAt <= this.queue.limits.maxAge * 2) break;
-        instance.inFlight.delete(push.id);
+        instance.inFlight.take(push.id);
         this.#drop(push, 'unacknowledged');
       }
       instance.lastSeen += heldUp;
@@ -206,7 +206,7 @@ export class Service {
         this.#drop(push, 'expired');
         continue;
       }
-      const instance = this.instances.choose(push.deviceHash);
+      const instance = this.instances.choose(push.deviceHash, this.queue.limits.maxBytes);
       if (!instance) {
         // No window is open: an acknowledgement or a new notifier starts the pump again.
         blocked.push(push);
@@ -219,7 +219,7 @@ export class Service {
         if (blocked.length > 0) break;
         continue;
       }
-      instance.inFlight.set(push.id, push);
+      instance.inFlight.add(push);
       const batch = batches.get(instance);
       if (!batch) batches.set(instance, [push]);
       else if (batch.push(push) >= BATCH) {
@@ -252,7 +252,7 @@ export class Service {
       return;
     }
     for (const push of batch) {
-      instance.inFlight.delete(push.id);
+      instance.inFlight.take(push.id);
       blocked.push(push);
     }
   }

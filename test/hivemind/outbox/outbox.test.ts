@@ -135,6 +135,21 @@ test('a notifier is given no more than its window before it acknowledges', async
   assert.equal(service.counters.refused, 2);
 });
 
+test('a notifier that holds as many bytes as a queue may hold is given no more, whatever its window is', async (t) => {
+  const { clock, outbox, add, report } = setUp({ maxBytes: 10_000, maxAge: 600_000 });
+  t.after(() => outbox.stop(0));
+  const notifier = new FakeNotifier('one');
+  outbox.register('apns', notifier, 1_000);
+  for (let round = 0; round < 3; round++) {
+    for (let index = 0; index < 8; index++) add(`device ${index}`);
+    await clock.advance(0);
+  }
+  assert.equal(notifier.sealed.length, 10);
+  report(notifier, { accepted: notifier.ids.slice(0, 3) });
+  await clock.advance(0);
+  assert.equal(notifier.sealed.length, 13);
+});
+
 test('a notifier whose provider is down, so that its window is full, still answers for tokens', async (t) => {
   const { clock, outbox, add } = setUp();
   t.after(() => outbox.stop(0));

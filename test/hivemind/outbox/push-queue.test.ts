@@ -72,6 +72,17 @@ test('what is put back comes out first, in its own order', () => {
   );
 });
 
+test('putting one back costs the same however many wait', () => {
+  const { queue: held } = queue(1e12);
+  for (let id = 0; id < 300_000; id++) held.add(push(id));
+  const start = performance.now();
+  for (let round = 0; round < 5_000; round++) held.putBack([held.take() as QueuedPush]);
+  const took = performance.now() - start;
+  // Copying the queue each time took ten seconds and more.
+  assert.ok(took < 1_000, `${took} ms`);
+  assert.deepEqual(drain(held).slice(0, 3), [0, 1, 2]);
+});
+
 test('putting back into a full queue drops the oldest, which are those put back', () => {
   const { queue: held, dropped } = queue(300);
   held.add(push(1));
