@@ -32,6 +32,12 @@ export interface Subscription {
 /** A signed wish not to be told any more. */
 export type Unsubscription = Omit<Subscription, 'namespaces' | 'wantData'>;
 
+/**
+ * Namespaces of one subscription. There are 65,536, apps use about ten (spec/network.md, section 4), and each message of the account is held against all of
+ * them, for each device: a stranger's account could keep us busy.
+ */
+export const MAX_NAMESPACES = 256;
+
 /** Seconds for which a subscription's signature is good. */
 export const SIGNATURE_LIFETIME = 1_209_600;
 
@@ -104,7 +110,7 @@ export function checkSubscription(subscription: Subscription, nowSeconds: number
  * The same, without the first rule: for a subscription whose key is known to belong to its account.
  *
  * @param nowSeconds unix seconds
- * @throws RequestError (4) with the original's text for the first rule that is broken
+ * @throws RequestError (4) with the original's text for the first rule that is broken; the number of namespaces is ours
  */
 export function checkOwnedSubscription(subscription: Subscription, nowSeconds: number): void {
   const { namespaces, signedAt } = subscription;
@@ -115,6 +121,7 @@ export function checkOwnedSubscription(subscription: Subscription, nowSeconds: n
     if (previous > namespace) throw refused('Subscription: namespaces are not sorted numerically');
     if (previous === namespace) throw refused('Subscription: namespaces contains duplicates');
   }
+  if (namespaces.length > MAX_NAMESPACES) throw refused(`Subscription: more than ${MAX_NAMESPACES} namespaces`);
   if (signedAt === 0) throw refused('Subscription: signature timestamp is missing');
   if (signedAt <= nowSeconds - SIGNATURE_LIFETIME) throw refused('Subscription: sig_ts timestamp is too old');
   if (signedAt >= nowSeconds + CLOCK_TOLERANCE) {

@@ -76,6 +76,12 @@ describe('stringifySorted', () => {
     );
     // In UTF-16 the emoji would come first.
     assert.equal(stringifySorted({ '😀': 1, '\uffee': 2 }), '{"\uffee":2,"😀":1}');
+    const keys = ['b', 'é', '', 'a\u0000', 'z', 'ab', '~', 'Z', 'a', '\u07ff', '\ud7ff'];
+    const sorted = (of: string[]) =>
+      Object.keys(JSON.parse(stringifySorted(Object.fromEntries(of.map((key) => [key, 1])))));
+    const byBytes = (of: string[]) => [...of].sort((a, b) => Buffer.compare(Buffer.from(a), Buffer.from(b)));
+    assert.deepEqual(sorted(keys), byBytes(keys));
+    assert.deepEqual(sorted([...keys, '😀', '\uffee']), byBytes([...keys, '😀', '\uffee']));
   });
 
   it('escapes only what it must', () => {

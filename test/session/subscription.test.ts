@@ -71,6 +71,14 @@ describe('the verdict on a signed request', () => {
     });
   }
 
+  it('refuses more namespaces than any app has, before it looks at the signature', () => {
+    const { namespaces: _, ...rest } = subscription(signatures.cases.find(({ verdict }) => verdict === 'ok')!);
+    const check = (count: number) =>
+      checkSubscription({ ...rest, namespaces: Array.from({ length: count }, (_, index) => index) }, signatures.now);
+    assert.throws(() => check(257), { code: 4, message: 'Subscription: more than 256 namespaces' });
+    assert.throws(() => check(256), { code: 4, message: /verification failed/ });
+  });
+
   it('turns bad with any single bit of what was signed', () => {
     const good = signatures.cases.filter(({ verdict, op }) => verdict === 'ok' && op === 'subscribe');
     fuzz(150, (random) => {
