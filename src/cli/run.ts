@@ -2,6 +2,7 @@ import { spawn } from 'node:child_process';
 import { systemClock } from '../clock.ts';
 import { loadConfig } from '../daemon/config.ts';
 import { createLog, flushLog } from '../daemon/log.ts';
+import { createNotifier } from '../daemon/systemd.ts';
 import { programPath } from './child.ts';
 import type { Command } from './command.ts';
 import { CONFIG, locateConfig } from './locate.ts';
@@ -15,8 +16,9 @@ export const command: Command = {
   words: [],
   help: [
     'For one machine without systemd, or for a container. Each is a process of its own; what dies is started again.',
-    'SIGTERM and Ctrl-C end all in order, the hivemind last; a second time ends them at once. SIGHUP lets all read',
-    'the configuration again; a section [notify-NAME] that is new needs a restart. Exit code 0 if all ended in order.',
+    'SIGTERM and Ctrl-C end all in order, the hivemind last; a second time ends them at once. If this process is killed,',
+    'they end by themselves. SIGHUP lets all read the configuration again; a section [notify-NAME] that is new needs a',
+    'restart. systemd (Type=notify) is told when all have started. Exit code 0 if all ended in order.',
   ].join('\n'),
   options: { config: CONFIG },
   async run(given) {
@@ -29,14 +31,19 @@ export const command: Command = {
       { name: 'web' },
       ...notifiers.map((name) => ({ name })),
     ];
+    const systemd = createNotifier(process.env);
+    const watchdog =
+      systemd.watchdogInterval && systemClock.setInterval(() => systemd.watchdog(), systemd.watchdogInterval);
     const supervisor = supervise(programs, {
       clock: systemClock,
+      systemd,
       start: (program) => startDaemon(program.name),
       log: (level, text) => log[level](text),
     });
     for (const signal of ['SIGTERM', 'SIGINT'] as const) process.on(signal, () => supervisor.stop());
     process.on('SIGHUP', () => supervisor.signal('SIGHUP'));
     const inOrder = await supervisor.done;
+    if (watchdog) watchdog.cancel();
     await flushLog(log, 500);
     return inOrder ? 0 : 1;
   },
@@ -47,12 +54,14 @@ function startDaemon(name: string): Run {
   const file = notifier === undefined ? `${name}/main.ts` : 'notifiers/main.ts';
   const child = spawn(process.execPath, [programPath(file), ...(notifier === undefined ? [] : [notifier])], {
     env: { ...process.env, ...NOT_FOR_CHILDREN },
-    stdio: ['ignore', 'inherit', 'inherit'],
+    // The channel tells us when it has started, and tells it when we are gone, even by SIGKILL: then it ends by itself.
+    stdio: ['ignore', 'inherit', 'inherit', 'ipc'],
     // A group of its own: Ctrl-C in a terminal goes to the whole group, and a daemon that is told twice ends at once.
     detached: true,
   });
   return {
     kill: (signal) => child.kill(signal),
+    ready: new Promise((resolve) => child.on('message', (message) => message === 'ready' && resolve())),
     ended: new Promise((resolve) => {
       child.once('error', (error) => resolve(`could not be started: ${error.message}`));
       child.once('exit', (code, signal) =>

@@ -1,4 +1,5 @@
 import type { Clock, Timer } from '../clock.ts';
+import type { Systemd } from '../daemon/systemd.ts';
 
 /** A program to keep running. */
 export interface Program {
@@ -10,6 +11,8 @@ export interface Program {
 /** One run of a program. */
 export interface Run {
   kill(signal: NodeJS.Signals): void;
+  /** Resolves when it has started; never, if it does not get that far. */
+  readonly ready: Promise<void>;
   /** How it ended, in words; exit code 0 is `undefined`. Never rejects. */
   readonly ended: Promise<string | undefined>;
 }
@@ -18,6 +21,8 @@ export interface SupervisorModules {
   readonly clock: Clock;
   readonly start: (program: Program) => Run;
   readonly log: (level: 'info' | 'warn' | 'error', text: string) => void;
+  /** Told of the whole: ready when every program has started. */
+  readonly systemd: Pick<Systemd, 'ready' | 'status' | 'stopping'>;
 }
 
 export interface Supervisor {
@@ -33,29 +38,57 @@ export interface Supervisor {
 const FIRST_WAIT = 500;
 const LONGEST_WAIT = 30_000;
 const GOOD_RUN = 60_000;
+/** A daemon ends within ten seconds by itself; one that has not after these, ms, is stuck and is killed. */
+const STUCK = 15_000;
 
 interface Kept {
   readonly program: Program;
   run: Run | undefined;
+  started: boolean;
+  /** Of its restart, or of the end of our patience with it. */
   timer: Timer | undefined;
   wait: number;
 }
 
 /** Keeps programs running: what dies is started again, after a wait that grows while it keeps dying. */
-export function supervise(programs: readonly Program[], { clock, start, log }: SupervisorModules): Supervisor {
-  const kept = programs.map((program): Kept => ({ program, run: undefined, timer: undefined, wait: FIRST_WAIT }));
+export function supervise(programs: readonly Program[], { clock, start, log, systemd }: SupervisorModules): Supervisor {
+  const kept = programs.map(
+    (program): Kept => ({ program, run: undefined, started: false, timer: undefined, wait: FIRST_WAIT }),
+  );
   let stopping: 'no' | 'first' | 'last' = 'no';
+  let isReady = false;
   let inOrder = true;
   let finish = (_inOrder: boolean) => {};
   const done = new Promise<boolean>((resolve) => (finish = resolve));
+
+  const names = (of: readonly Kept[]) => of.map(({ program }) => program.name).join(', ');
+  const tell = () => {
+    if (stopping !== 'no') {
+      systemd.status(`Stopping: ${names(kept.filter(({ run }) => run))}`);
+      return;
+    }
+    const missing = kept.filter(({ started }) => !started);
+    systemd.status(missing.length > 0 ? `Not running: ${names(missing)}` : `Running: ${names(kept)}`);
+    if (isReady || missing.length > 0) return;
+    isReady = true;
+    systemd.ready();
+    log('info', 'all have started');
+  };
 
   const launch = (each: Kept) => {
     each.timer = undefined;
     const startedAt = clock.monotonic();
     const run = start(each.program);
     each.run = run;
+    void run.ready.then(() => {
+      each.started = each.run === run;
+      tell();
+    });
     void run.ended.then((how) => {
       each.run = undefined;
+      each.started = false;
+      each.timer?.cancel();
+      tell();
       if (stopping !== 'no') {
         if (how !== undefined) {
           inOrder = false;
@@ -75,17 +108,22 @@ export function supervise(programs: readonly Program[], { clock, start, log }: S
   };
 
   const running = (last: boolean) => kept.filter(({ program, run }) => run && (program.last === true) === last);
+  const end = (each: Kept) => {
+    each.run?.kill('SIGTERM');
+    each.timer = clock.setTimeout(() => each.run?.kill('SIGKILL'), STUCK);
+  };
   /** Goes on with stopping as far as it can. */
   const advance = () => {
     if (stopping === 'first' && running(false).length === 0) {
       stopping = 'last';
-      for (const { run } of running(true)) run?.kill('SIGTERM');
+      for (const each of running(true)) end(each);
     }
     if (stopping === 'last' && running(true).length === 0 && running(false).length === 0) finish(inOrder);
   };
 
+  tell();
   for (const each of kept) launch(each);
-  log('info', `started: ${programs.map(({ name }) => name).join(', ')}`);
+  log('info', `starting ${names(kept)}`);
 
   return {
     done,
@@ -99,8 +137,10 @@ export function supervise(programs: readonly Program[], { clock, start, log }: S
         return;
       }
       stopping = 'first';
+      systemd.stopping();
+      tell();
       for (const { timer } of kept) timer?.cancel();
-      for (const { run } of running(false)) run?.kill('SIGTERM');
+      for (const each of running(false)) end(each);
       advance();
     },
   };

@@ -22,7 +22,7 @@ const STATUS_LOGGED_EVERY = 20;
 
 /**
  * The life of a daemon's process, from the configuration to the exit code:
- * - 0 when it was told to end (SIGTERM, SIGINT) and ended in order, also during its start;
+ * - 0 when it was told to end (SIGTERM, SIGINT, or the death of the "spns run" that started it) and ended in order, also during its start;
  * - 1 when the configuration is wrong, the start or the stop failed, the stop took longer than 10 s, a second signal came, or the program has a fault.
  *
  * SIGHUP reads the configuration again. The process always ends by an exit: a forgotten timer must not keep a dead daemon alive.
@@ -64,6 +64,18 @@ export async function runDaemon(
   process.on('unhandledRejection', fault);
 
   let life: Life | undefined;
+  const stop = (why: string) => {
+    systemd.stopping();
+    systemClock.setTimeout(() => {
+      log.fatal({ seconds: EXIT_DEADLINE / 1000 }, 'did not stop in time, ends now');
+      void exit(1);
+    }, EXIT_DEADLINE - FLUSH_DEADLINE);
+    stopping.abort(new Error(`stopped by ${why}`));
+    life?.stop().then(
+      () => exit(0),
+      (error) => fail(error, 'could not stop in order'),
+    );
+  };
   for (const signal of ['SIGTERM', 'SIGINT'] as const) {
     process.on(signal, () => {
       if (stopping.signal.aborted) {
@@ -72,18 +84,15 @@ export async function runDaemon(
         return;
       }
       log.info({ signal }, 'stopping');
-      systemd.stopping();
-      systemClock.setTimeout(() => {
-        log.fatal({ seconds: EXIT_DEADLINE / 1000 }, 'did not stop in time, ends now');
-        void exit(1);
-      }, EXIT_DEADLINE - FLUSH_DEADLINE);
-      stopping.abort(new Error(`stopped by ${signal}`));
-      life?.stop().then(
-        () => exit(0),
-        (error) => fail(error, 'could not stop in order'),
-      );
+      stop(signal);
     });
   }
+  // Under "spns run" there is a channel to it. When that breaks the parent is dead, and nobody else would end us.
+  process.once('disconnect', () => {
+    if (stopping.signal.aborted) return;
+    log.error('the process that started this one is gone, stopping');
+    stop('the death of its parent');
+  });
   let reloadAfterStart = false;
   process.on('SIGHUP', () => {
     if (life) life.reload();
@@ -144,6 +153,7 @@ async function startLife(
   daemon = running;
   if (!stopping.aborted) {
     systemd.ready();
+    process.send?.('ready', undefined, undefined, () => {});
     log.info({ seconds: seconds(clock.monotonic() - started) }, 'started');
   }
 

@@ -1,15 +1,16 @@
 import assert from 'node:assert/strict';
-import { randomBytes } from 'node:crypto';
+import { randomBytes, randomUUID } from 'node:crypto';
 import { readdirSync, readFileSync } from 'node:fs';
 import { request } from 'node:http';
 import { test } from 'node:test';
 import { sessionAccount } from '../../src/devnet/account.ts';
 import { monitorMessage } from '../../src/session/subscription.ts';
+import { NotifySocket } from '../daemon/notify-socket.ts';
 import { createDatabase } from '../support/postgres.ts';
 import { folder, spns, startSpns } from './spns.ts';
 
 /** A whole suite under one parent; its output as it grows. */
-async function suite(t: { after(fn: () => Promise<void>): void }, log = '') {
+async function suite(t: { after(fn: () => Promise<void>): void }, log = '', env: Record<string, string> = {}) {
   const url = await createDatabase(t);
   const dir = await folder(t, {
     'hive.key': randomBytes(32).toString('hex'),
@@ -23,7 +24,7 @@ async function suite(t: { after(fn: () => Promise<void>): void }, log = '') {
       log,
     ].join('\n'),
   });
-  const child = startSpns(['run'], dir);
+  const child = startSpns(['run'], dir, env);
   let output = '';
   const look = new Set<() => void>();
   for (const stream of [child.stdout!, child.stderr!]) {
@@ -154,6 +155,38 @@ test('one command runs the whole suite, restarts what dies, and ends all in orde
   child.kill('SIGTERM');
   assert.equal(await ended, 0, output());
   assert.deepEqual(children(child.pid!), []);
+});
+
+test('when the parent is killed, all that it started end in order by themselves', async (t) => {
+  const { child, ended, said, output } = await suite(t);
+  await said(/spns: all have started/);
+  assert.equal(children(child.pid!).length, 3);
+  child.kill('SIGKILL');
+  // Its output ends only when the last of those that share it has ended.
+  await ended;
+  for (const name of ['hivemind', 'web', 'notify-dummy']) {
+    assert.match(output(), new RegExp(`error ${name}: the process that started this one is gone, stopping`));
+    assert.match(output(), new RegExp(`info ${name}: stopped`));
+  }
+});
+
+test('systemd is told of the whole by the parent alone: status, watchdog, ready when all have started, the end', async (t) => {
+  const path = `@spns-test-${randomUUID()}`;
+  const systemd = new NotifySocket(path);
+  t.after(() => systemd.close());
+  const { child, ended, output } = await suite(t, '', { NOTIFY_SOCKET: path, WATCHDOG_USEC: '200000' });
+  await systemd.message(/^READY=1$/);
+  await systemd.message(/^WATCHDOG=1$/);
+  for (const sign of [/ready for subscriptions/, /web: started/, /notify-dummy: started/, /all have started/]) {
+    assert.match(output(), sign);
+  }
+  child.kill('SIGTERM');
+  assert.equal(await ended, 0, output());
+  const messages = systemd.read().filter((message) => message !== 'WATCHDOG=1');
+  assert.equal(messages[0], 'STATUS=Not running: hivemind, web, notify-dummy');
+  assert.equal(messages.filter((message) => message === 'READY=1').length, 1);
+  assert.equal(messages[messages.indexOf('READY=1') - 1], 'STATUS=Running: hivemind, web, notify-dummy');
+  assert.equal(messages[messages.indexOf('READY=1') + 1], 'STOPPING=1');
 });
 
 test("a whole run's log holds no token, key, account or signature, and the commands see what happens", async (t) => {

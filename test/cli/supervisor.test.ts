@@ -6,6 +6,7 @@ import { FakeClock } from '../support/fake-clock.ts';
 interface FakeRun {
   name: string;
   signals: string[];
+  start(): void;
   end(how?: string): void;
 }
 
@@ -13,20 +14,28 @@ function stage(programs: Program[] = [{ name: 'hivemind', last: true }, { name: 
   const clock = new FakeClock();
   const runs: FakeRun[] = [];
   const said: string[] = [];
+  const told: string[] = [];
   const start = ({ name }: Program): Run => {
     const signals: string[] = [];
     let end = (_how?: string) => {};
+    let begin = () => {};
     const ended = new Promise<string | undefined>((resolve) => (end = resolve));
-    runs.push({ name, signals, end: (how) => end(how) });
-    return { kill: (signal) => signals.push(signal), ended };
+    const ready = new Promise<void>((resolve) => (begin = resolve));
+    runs.push({ name, signals, start: () => begin(), end: (how) => end(how) });
+    return { kill: (signal) => signals.push(signal), ready, ended };
   };
   const supervisor: Supervisor = supervise(programs, {
     clock,
     start,
     log: (level, text) => said.push(`${level} ${text}`),
+    systemd: {
+      ready: () => told.push('ready'),
+      status: (text) => told.push(text),
+      stopping: () => told.push('stopping'),
+    },
   });
   const last = (name: string) => runs.findLast((run) => run.name === name)!;
-  return { clock, runs, said, supervisor, last };
+  return { clock, runs, said, told, supervisor, last };
 }
 
 test('what dies is started again, after a wait that grows while it keeps dying', async () => {
@@ -93,10 +102,11 @@ test('what waits for its restart is not started any more when all is to stop', a
   last('web').end('by SIGKILL');
   await clock.advance(0);
   supervisor.stop();
-  assert.equal(clock.pending, 0);
+  await clock.advance(5_000);
   last('notify-apns').end();
   assert.equal(await supervisor.done, true);
   assert.equal(runs.length, 3);
+  assert.equal(clock.pending, 0);
 });
 
 test('one that did not stop in order is told, and makes the whole not in order', async () => {
@@ -115,6 +125,43 @@ test('told twice, it passes the haste on to all', async () => {
   supervisor.stop();
   assert.deepEqual(last('web').signals, ['SIGTERM', 'SIGTERM']);
   assert.deepEqual(last('hivemind').signals, ['SIGTERM']);
+});
+
+test('systemd is told what does not run, once that all do, and what is being stopped', async () => {
+  const { clock, told, supervisor, last } = stage();
+  assert.deepEqual(told, ['Not running: hivemind, web, notify-apns']);
+  for (const name of ['hivemind', 'web']) last(name).start();
+  await clock.advance(0);
+  assert.equal(told.at(-1), 'Not running: notify-apns');
+  last('notify-apns').start();
+  await clock.advance(0);
+  assert.deepEqual(told.slice(-2), ['Running: hivemind, web, notify-apns', 'ready']);
+  last('web').end('by SIGKILL');
+  await clock.advance(0);
+  assert.equal(told.at(-1), 'Not running: web');
+  await clock.advance(500);
+  last('web').start();
+  await clock.advance(0);
+  assert.equal(told.at(-1), 'Running: hivemind, web, notify-apns');
+  supervisor.stop();
+  assert.deepEqual(told.slice(-2), ['stopping', 'Stopping: hivemind, web, notify-apns']);
+  assert.equal(told.filter((text) => text === 'ready').length, 1);
+});
+
+test('one that is stuck and does not end is killed', async () => {
+  const { clock, supervisor, said, last } = stage();
+  supervisor.stop();
+  last('notify-apns').end();
+  await clock.advance(14_999);
+  assert.deepEqual(last('web').signals, ['SIGTERM']);
+  await clock.advance(1);
+  assert.deepEqual(last('web').signals, ['SIGTERM', 'SIGKILL']);
+  last('web').end('by SIGKILL');
+  await clock.advance(0);
+  last('hivemind').end();
+  assert.equal(await supervisor.done, false);
+  assert.ok(said.includes('warn web did not stop in order: by SIGKILL'));
+  assert.equal(clock.pending, 0);
 });
 
 test('SIGHUP goes to all that run', async () => {
