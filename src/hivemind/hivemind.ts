@@ -147,10 +147,7 @@ export async function startHivemind(context: Context): Promise<Daemon> {
   systemd.status('Loading existing subscriptions');
   const loading = clock.monotonic();
   stats.load(await store.readStats());
-  const loaded = await store.load(unixSeconds(clock), (row) => {
-    context.stopping.throwIfAborted();
-    devices.upsert(row, row.signedAt);
-  });
+  const loaded = await store.load(unixSeconds(clock), (row) => devices.upsert(row, row.signedAt), context.stopping);
   log.info(
     `loaded ${loaded.rows} subscriptions of ${devices.accounts} accounts in ${((clock.monotonic() - loading) / 1000).toFixed(1)} s` +
       (loaded.skipped > 0 ? `; ${loaded.skipped} rows are invalid and were passed over` : ''),

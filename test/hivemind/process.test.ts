@@ -106,6 +106,25 @@ test('SIGTERM: a notifier that does not answer does not hold the end up, and its
   assert.equal(code, 0, hivemind.output());
 });
 
+test('SIGTERM while the subscriptions are loaded ends the start with 0, even if the database does not hand them out', async (t) => {
+  const { start, database } = await startProcess(t);
+  const first = start();
+  while (!first.output().includes('loaded 0')) await once(first.child.stdout as NodeJS.ReadableStream, 'data');
+  first.child.kill('SIGTERM');
+  await first.exit;
+  const client = new pg.Client({ connectionString: database });
+  await client.connect();
+  await client.query('BEGIN');
+  await client.query('LOCK TABLE subscriptions');
+  const second = start();
+  while (!second.output().includes('listening at')) await once(second.child.stdout as NodeJS.ReadableStream, 'data');
+  second.child.kill('SIGTERM');
+  const [code] = await second.exit;
+  await client.end();
+  assert.equal(code, 0, second.output());
+  assert.ok(!second.output().includes('loaded'));
+});
+
 test('a second signal ends the process at once', async (t) => {
   const { start, ask, asked } = await startProcess(t);
   const hivemind = start();

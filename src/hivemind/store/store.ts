@@ -96,10 +96,15 @@ export class Store {
    *
    * @param nowSeconds unix seconds: signatures that are out of date then are passed over
    * @param visit gets each good row; its buffers are good for as long as the call
+   * @param stopping ends the reading, whether rows come or not
    * @returns how many were visited, and how many passed over because they are out of date or not as they must be; never a reason to fail
-   * @throws StoreError `unavailable`
+   * @throws StoreError `unavailable`, also if it was ended
    */
-  async load(nowSeconds: number, visit: (row: DeviceRow) => void): Promise<{ rows: number; skipped: number }> {
+  async load(
+    nowSeconds: number,
+    visit: (row: DeviceRow) => void,
+    stopping?: AbortSignal,
+  ): Promise<{ rows: number; skipped: number }> {
     const { clock, log } = this.#options;
     const faults = new Map<string, number>();
     let rows = 0;
@@ -114,7 +119,10 @@ export class Store {
     });
     const client = new pg.Client({ ...clientConfig(this.#options.url), connectionTimeoutMillis: 10_000 });
     client.on('error', () => undefined);
+    const stop = () => void client.end().catch(() => undefined);
+    stopping?.addEventListener('abort', stop);
     try {
+      stopping?.throwIfAborted();
       await client.connect();
       let since = clock.monotonic();
       for await (const chunk of client.query(copyTo(COPY_ROWS))) {
@@ -129,6 +137,7 @@ export class Store {
         cause: error,
       });
     } finally {
+      stopping?.removeEventListener('abort', stop);
       await client.end().catch(() => undefined);
     }
     const skipped = [...faults.values()].reduce((sum, count) => sum + count, 0);
