@@ -1,9 +1,11 @@
+import { statSync } from 'node:fs';
 import { loadConfig } from '../daemon/config.ts';
-import { ConfigError } from '../daemon/section.ts';
-import { runProgram } from './child.ts';
+import type { Ini } from '../daemon/ini.ts';
+import { ConfigError, isSecretKey } from '../daemon/section.ts';
+import { mayRead, runProgram, type User } from './child.ts';
 import { type Command, type Given, print } from './command.ts';
 import { CONFIG, locateConfig, readIni, readReach } from './locate.ts';
-import { databaseUser, USER } from './user.ts';
+import { daemonUser, USER } from './user.ts';
 
 export const command: Command = {
   summary:
@@ -11,7 +13,7 @@ export const command: Command = {
   words: [],
   help: [
     'Nothing is changed and nothing is sent to a provider. Exit code 1 if anything must be put right.',
-    'Run it as root when the keys are readable to root alone.',
+    'Run it as root when the keys are readable to root alone; what else the daemons read is then looked at as their user.',
   ].join('\n'),
   options: {
     config: CONFIG,
@@ -45,22 +47,59 @@ async function checkAll(file: string, given: Given): Promise<Findings> {
   const short = (text: string) => text.replace(`${file}: `, '');
   take(problems.map(short), warnings, 'settings and keys of the hivemind and the web front-end');
 
-  const services = [...readIni(file).sections.keys()]
+  const ini = readIni(file);
+  const user = daemonUser(given);
+  const readable = user === undefined || mayRead(file, user);
+  if (!readable) {
+    findings.problems.push(`the user ${user.name} may not read this file: chgrp ${user.name} and chmod 640 it`);
+  }
+  findings.warnings.push(...exposedSecrets(file, ini));
+
+  const services = [...ini.sections.keys()]
     .filter((name) => /^notify-./.test(name))
     .map((name) => name.slice('notify-'.length));
   if (services.length === 0)
     findings.warnings.push('there is no [notify-…] section: without a notifier nobody is woken');
-  const checks = services.map((service) => runProgram('notifiers/check.ts', [service]));
+  const checks = services.map((service) => checkNotifier(service, readable ? user : undefined));
   for (const [index, service] of services.entries()) {
-    const { code, output, errors } = await checks[index]!;
-    const found: Pick<Findings, 'problems' | 'warnings'> =
-      code === 0
-        ? JSON.parse(output)
-        : { problems: [`[notify-${service}]: the check failed: ${errors || output}`], warnings: [] };
+    const found = await checks[index]!;
     take(found.problems, found.warnings, `settings and credential of ${service}`);
   }
   if (!given.is('no-database')) await checkDatabase(given, take);
   return findings;
+}
+
+type Found = Pick<Findings, 'problems' | 'warnings'>;
+
+/** As the daemons' user first: what only root may read is right if systemd hands it over, and wrong if not. */
+async function checkNotifier(service: string, user: User | undefined): Promise<Found> {
+  const found = await checkNotifierAs(service, user);
+  if (user === undefined || found.problems.length === 0) return found;
+  const forRoot = await checkNotifierAs(service, undefined);
+  if (forRoot.problems.length > 0) return forRoot;
+  const advice = `root may, the user ${user.name} may not: chgrp ${user.name} and chmod 640 it, unless a LoadCredential hands it over`;
+  return {
+    problems: [],
+    warnings: [...forRoot.warnings, ...found.problems.map((problem) => `${problem} (${advice})`)],
+  };
+}
+
+async function checkNotifierAs(service: string, as: User | undefined): Promise<Found> {
+  const { code, output, errors } = await runProgram('notifiers/check.ts', [service], { as });
+  if (code === 0) return JSON.parse(output);
+  return { problems: [`[notify-${service}]: the check failed: ${errors || output}`], warnings: [] };
+}
+
+function exposedSecrets(file: string, ini: Ini): string[] {
+  if ((statSync(file).mode & 0o004) === 0) return [];
+  const secrets = [...ini.sections].flatMap(([name, section]) =>
+    [...section]
+      .filter(([key, { value }]) => isSecretKey(key) || /^postgres(ql)?:\/\/[^:/@]*:[^@/]+@/.test(value))
+      .map(([key]) => `[${name}].${key}`),
+  );
+  return secrets.length === 0
+    ? []
+    : [`every user of this machine may read this file, which holds ${secrets.join(' and ')}: chmod 640 it`];
 }
 
 function checkFile(): { problems: readonly string[]; warnings: readonly string[] } {
@@ -97,7 +136,7 @@ async function checkDatabase(
   }
   const { code, output, errors } = await runProgram('hivemind/database-main.ts', ['check'], {
     env: { SPNS_DATABASE_URL: databaseUrl },
-    as: databaseUser(given),
+    as: daemonUser(given),
   });
   if (code === 0) take([], [], output);
   else take([`[db].url: the database cannot be used: ${output || errors}`], [], '');

@@ -1,9 +1,10 @@
-import { spawn } from 'node:child_process';
+import { spawn, spawnSync } from 'node:child_process';
 import { readFileSync } from 'node:fs';
 import { fileURLToPath } from 'node:url';
 
 /** A user of this machine. */
 export interface User {
+  readonly name: string;
   readonly uid: number;
   readonly gid: number;
 }
@@ -29,7 +30,7 @@ export function runProgram(
   const child = spawn(process.execPath, [programPath(file), ...args], {
     env: { ...process.env, ...options.env },
     stdio: ['ignore', 'pipe', 'pipe'],
-    ...options.as,
+    ...(options.as && { uid: options.as.uid, gid: options.as.gid }),
   });
   let output = '';
   let errors = '';
@@ -41,11 +42,16 @@ export function runProgram(
   });
 }
 
+/** Whether that user may read the file. */
+export function mayRead(file: string, { uid, gid }: User): boolean {
+  return spawnSync('/bin/sh', ['-c', 'test -r "$0"', file], { uid, gid, stdio: 'ignore' }).status === 0;
+}
+
 /** Looks a user up by name; undefined if there is none. */
 export function findUser(name: string): User | undefined {
   for (const line of readFileSync('/etc/passwd', 'utf8').split('\n')) {
     const [user, , uid, gid] = line.split(':');
-    if (user === name && uid && gid) return { uid: Number(uid), gid: Number(gid) };
+    if (user === name && uid && gid) return { name, uid: Number(uid), gid: Number(gid) };
   }
   return undefined;
 }

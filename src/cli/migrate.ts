@@ -1,7 +1,7 @@
 import { runProgram } from './child.ts';
 import { CliError, type Command, print } from './command.ts';
 import { CONFIG, readReach } from './locate.ts';
-import { databaseUser, USER } from './user.ts';
+import { daemonUser, USER } from './user.ts';
 
 export const command: Command = {
   summary: 'Makes or upgrades the tables in the database; the hivemind does the same at its start',
@@ -12,7 +12,7 @@ export const command: Command = {
     const { databaseUrl } = readReach(given);
     const { code, output, errors } = await runProgram('hivemind/database-main.ts', ['migrate'], {
       env: { SPNS_DATABASE_URL: databaseUrl },
-      as: databaseUser(given),
+      as: daemonUser(given),
     });
     if (code !== 0) throw new CliError(`the database: ${output || errors}`);
     print(output);

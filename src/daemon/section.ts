@@ -45,7 +45,6 @@ type Given<T> = { readonly default: T } | { readonly required: true };
 
 const YES = new Set(['1', 'yes', 'true', 'on']);
 const NO = new Set(['0', 'no', 'false', 'off']);
-const SECRET_KEY = /secret|password/;
 const URL_PASSWORD = /(:\/\/[^:/@\s]*:)[^@\s]*@/g;
 
 /**
@@ -193,9 +192,14 @@ export class Section {
   #place(key: string, secret: boolean): string {
     const value = this.#raw(key);
     if (value === undefined) return `[${this.name}].${key}`;
-    if (secret || SECRET_KEY.test(key)) return `[${this.name}].${key} = (not shown)`;
+    if (secret || isSecretKey(key)) return `[${this.name}].${key} = (not shown)`;
     return `[${this.name}].${key} = ${value.replace(/\s+/g, ' ').replace(URL_PASSWORD, '$1***@')}`;
   }
+}
+
+/** Whether the name of a key says that its value must not be shown. */
+export function isSecretKey(key: string): boolean {
+  return /secret|password/.test(key);
 }
 
 function inRange(value: number, { min, max }: NumberReading): number {

@@ -1,19 +1,27 @@
 import assert from 'node:assert/strict';
-import { chmodSync } from 'node:fs';
+import { chmodSync, readFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { test } from 'node:test';
+import { findUser, mayRead } from '../../src/cli/child.ts';
 import { createDatabase } from '../support/postgres.ts';
-import { folder, spns } from './spns.ts';
+import { folder, MAIN, spns } from './spns.ts';
 
 const KEY = `${'07'.repeat(32)}\n`;
 const GOOD =
   '[hivemind]\noxend_rpc = ipc:///oxend.sock\n[keys]\nhivemind = hive.key\nonionreq = web.key\n[notify-dummy]\n';
+/** A machine may have a user spns, who may not look into these tests' folders. */
+const asMe = process.getuid?.() === 0 ? ['--user', 'root'] : [];
+const nobody = findUser('nobody');
+const notRoot =
+  (process.getuid?.() !== 0 || !nobody || !mayRead(MAIN, nobody)) &&
+  'only root can look with the eyes of another user, who must be able to read this checkout';
+const CERTIFICATE = readFileSync(new URL('../../src/devnet/providers/certificates/apns.pem', import.meta.url), 'utf8');
 const escaped = (url: string) => url.replaceAll('%', '%%');
 
 test('a configuration in order passes, and the database is looked at', async (t) => {
   const url = await createDatabase(t);
   const dir = await folder(t, { 'hive.key': KEY, 'web.key': KEY, 'spns.ini': `[db]\nurl = ${escaped(url)}\n${GOOD}` });
-  const { code, out, err } = await spns(['check-config'], dir);
+  const { code, out, err } = await spns(['check-config', ...asMe], dir);
   assert.equal(code, 0, out + err);
   assert.match(out, /good {5}settings and keys of the hivemind and the web front-end/);
   assert.match(out, /good {5}settings and credential of dummy/);
@@ -24,12 +32,15 @@ test('a configuration in order passes, and the database is looked at', async (t)
 test('an empty database is no problem, and migrate makes the tables', async (t) => {
   const url = await createDatabase(t, { empty: true });
   const dir = await folder(t, { 'hive.key': KEY, 'web.key': KEY, 'spns.ini': `[db]\nurl = ${escaped(url)}\n${GOOD}` });
-  assert.match((await spns(['check-config'], dir)).out, /the tables will be made at the hivemind's first start/);
-  const made = await spns(['migrate'], dir);
+  assert.match(
+    (await spns(['check-config', ...asMe], dir)).out,
+    /the tables will be made at the hivemind's first start/,
+  );
+  const made = await spns(['migrate', ...asMe], dir);
   assert.equal(made.code, 0, made.err);
   assert.match(made.out, /^done: 001_original\.sql/);
-  assert.match((await spns(['migrate'], dir)).out, /up to date/);
-  assert.match((await spns(['check-config'], dir)).out, /0 subscriptions/);
+  assert.match((await spns(['migrate', ...asMe], dir)).out, /up to date/);
+  assert.match((await spns(['check-config', ...asMe], dir)).out, /0 subscriptions/);
 });
 
 test('everything that is wrong is told at once: settings, keys, notifiers, database', async (t) => {
@@ -45,7 +56,7 @@ test('everything that is wrong is told at once: settings, keys, notifiers, datab
       '[notify-nobody]',
     ].join('\n'),
   });
-  const { code, out } = await spns(['check-config'], dir);
+  const { code, out } = await spns(['check-config', ...asMe], dir);
   assert.equal(code, 1);
   assert.match(out, /wrong {4}\[hivemind\]\.max_connects = many: must be a whole number/);
   assert.match(out, /wrong {4}\[hivemind\]\.oxend_rpc: is required/);
@@ -63,17 +74,17 @@ test('a database that cannot be used is told with its reason; it can be left out
     'web.key': KEY,
     'spns.ini': `[db]\nurl = postgresql://nobody:secretword@127.0.0.1:1/none\n${GOOD}`,
   });
-  const { code, out, err } = await spns(['check-config'], dir);
+  const { code, out, err } = await spns(['check-config', ...asMe], dir);
   assert.equal(code, 1);
   assert.match(out, /wrong {4}\[db\]\.url: the database cannot be used: .*ECONNREFUSED/);
   assert.doesNotMatch(out + err, /secretword/);
-  assert.equal((await spns(['check-config', '--no-database'], dir)).code, 0);
+  assert.equal((await spns(['check-config', '--no-database', ...asMe], dir)).code, 0);
 });
 
 test('key files that anybody may read are warned of, and so is a suite without a notifier', async (t) => {
   const dir = await folder(t, { 'hive.key': KEY, 'web.key': KEY, 'spns.ini': GOOD.replace('[notify-dummy]\n', '') });
   chmodSync(join(dir, 'hive.key'), 0o644);
-  const { code, out } = await spns(['check-config', '--no-database'], dir);
+  const { code, out } = await spns(['check-config', '--no-database', ...asMe], dir);
   assert.equal(code, 0);
   assert.match(
     out,
@@ -85,6 +96,41 @@ test('key files that anybody may read are warned of, and so is a suite without a
 
 test('--config goes to the folder of the file, as the units do', async (t) => {
   const dir = await folder(t, { 'hive.key': KEY, 'web.key': KEY, 'spns.ini': GOOD });
-  const { code, out } = await spns(['check-config', '--no-database', '--config', join(dir, 'spns.ini')], '/');
+  const { code, out } = await spns(['check-config', '--no-database', ...asMe, '--config', join(dir, 'spns.ini')], '/');
   assert.equal(code, 0, out);
+});
+
+test('what the daemons could not read is told to root, who can', { skip: notRoot }, async (t) => {
+  const ini = `${GOOD.replace('dummy', 'apns')}identifier = x\ncert_file = apns.pem\n`;
+  const dir = await folder(t, { 'hive.key': KEY, 'web.key': KEY, 'apns.pem': CERTIFICATE, 'spns.ini': ini });
+  const check = () => spns(['check-config', '--no-database', '--user', 'nobody'], dir);
+  const closed = await check();
+  assert.equal(closed.code, 1);
+  assert.match(closed.out, /wrong {4}the user nobody may not read this file: chgrp nobody and chmod 640 it/);
+
+  for (const [file, mode] of [
+    ['.', 0o755],
+    ['spns.ini', 0o644],
+  ] as const)
+    chmodSync(join(dir, file), mode);
+  const opened = await check();
+  assert.equal(opened.code, 0, opened.out);
+  assert.match(
+    opened.out,
+    /careful {2}\[notify-apns\]\.cert_file .*may not be read.*\(root may, the user nobody may not/,
+  );
+
+  chmodSync(join(dir, 'apns.pem'), 0o644);
+  assert.match((await check()).out, /All is well\.$/m);
+});
+
+test('a configuration with a password in it that anybody may read is warned of', async (t) => {
+  const ini = `[db]\nurl = postgresql://spns:secretword@db/spns\n${GOOD}[notify-huawei]\napp_id = 1\napp_secret = secretword\n`;
+  const dir = await folder(t, { 'hive.key': KEY, 'web.key': KEY, 'spns.ini': ini });
+  const check = () => spns(['check-config', '--no-database', ...asMe], dir);
+  assert.match((await check()).out, /All is well\.$/m);
+  chmodSync(join(dir, 'spns.ini'), 0o644);
+  const { out } = await check();
+  assert.match(out, /careful {2}every user .* holds \[db\]\.url and \[notify-huawei\]\.app_secret: chmod 640 it/);
+  assert.doesNotMatch(out, /secretword/);
 });
