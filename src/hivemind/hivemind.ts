@@ -53,6 +53,8 @@ export async function startHivemind(context: Context): Promise<Daemon> {
   const devices = new Devices({ random });
   const seen = new Seen({ clock, random, lifetime: settings.filterLifetime * 1000 });
   const stats = new Stats(clock, store);
+  // Before anybody can report: what is counted from here on comes on top.
+  stats.load(await store.readStats());
   let current = outboxLimits(config);
   const outbox = new Outbox({ clock, random, ...current, log: (level, text) => log[level](text) });
   const network = new Network({
@@ -99,6 +101,13 @@ export async function startHivemind(context: Context): Promise<Daemon> {
   });
 
   const sources = { clock, startedAt: clock.now(), devices, network, stats, outbox, intake: intake.counters };
+  let counted = { raw: 0, pushes: 0 };
+  const flush = () => {
+    const { raw, pushes } = intake.counters;
+    stats.add('', { pushes: raw - counted.raw, notifications: pushes - counted.pushes });
+    counted = { raw, pushes };
+  };
+
   let open = () => {};
   const ready = new Promise<void>((resolve) => (open = resolve));
   let isReady = false;
@@ -108,7 +117,10 @@ export async function startHivemind(context: Context): Promise<Daemon> {
     stats,
     deadDevices,
     ready,
-    getStats: () => statsReport(sources),
+    getStats: () => {
+      flush();
+      return statsReport(sources);
+    },
     getNodes: () => network.nodes(),
     getServices: () => serviceReports(sources),
     testPush: (service, info) => testPush(service, info, { clock, random, outbox }),
@@ -146,7 +158,6 @@ export async function startHivemind(context: Context): Promise<Daemon> {
 
   systemd.status('Loading existing subscriptions');
   const loading = clock.monotonic();
-  stats.load(await store.readStats());
   const loaded = await store.load(unixSeconds(clock), (row) => devices.upsert(row, row.signedAt), context.stopping);
   log.info(
     `loaded ${loaded.rows} subscriptions of ${devices.accounts} accounts in ${((clock.monotonic() - loading) / 1000).toFixed(1)} s` +
@@ -175,12 +186,6 @@ export async function startHivemind(context: Context): Promise<Daemon> {
   };
   timers.push(clock.setInterval(cleanUp, CLEAN_UP_MS));
 
-  let counted = { raw: 0, pushes: 0 };
-  const flush = () => {
-    const { raw, pushes } = intake.counters;
-    stats.add('', { pushes: raw - counted.raw, notifications: pushes - counted.pushes });
-    counted = { raw, pushes };
-  };
   timers.push(clock.setInterval(flush, STATISTICS_MS));
 
   const readiness = () => {

@@ -174,6 +174,9 @@ test('get_stats has every key of the original', async (t) => {
   const account = sessionAccount(randomBytes);
   await world.send('subscribe', subscribe(account, 'phone'));
   await watched(world, account);
+  await world.send('subscribe', subscribe(account, 'phone'));
+  world.network.deliver(message(account, 'hello'));
+  await world.notifier.pushes(1);
   const report = encode({ '+notifies': 3, '+failures': 0, 'notifies_per_day.1m': 17 });
   world.notifier.connection.send('admin.service_stats', 'test', report);
   world.notifier.connection.send('admin.service_stats', 'test', report);
@@ -187,8 +190,11 @@ test('get_stats has every key of the original', async (t) => {
   assert.equal(all.connections, 6);
   assert.equal(typeof all['last.test'], 'number');
   assert.deepEqual(all.notifier, {
-    test: { failures: 0, notifies: 6, 'notifies_per_day.1m': 17, subscription: 1 },
+    test: { failures: 0, notifies: 6, 'notifies_per_day.1m': 17, subscription: 1, sub_renew: 1 },
   });
+  assert.equal(all.notifications, 1);
+  assert.ok((all.pushes as number) >= 1 && (all.pushes as number) <= 3, 'the other copies may still be on their way');
+  assert.equal(all.sub_renew, 1);
   assert.equal(all.pending_connections, 0);
   assert.equal(all.snodes, 6);
   assert.equal(all.subscription, 1);
