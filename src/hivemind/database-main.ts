@@ -1,6 +1,6 @@
 import pg from 'pg';
 import { clientConfig } from './store/connection.ts';
-import { migrate } from './store/migrate.ts';
+import { migrate, pendingMigrations } from './store/migrate.ts';
 
 /**
  * The database at the command line's service, as a process of its own: `check` looks and changes nothing, `migrate` brings the tables up to date. The address comes in
@@ -24,8 +24,9 @@ async function check(client: pg.Client): Promise<string> {
   );
   const { version, user, tables, create, standby } = rows[0]!;
   if (standby) throw new Error('this PostgreSQL is a standby, which takes no changes: name the primary in [db].url');
+  const mayNotMake = `the user ${user} may not make the tables: GRANT CREATE ON SCHEMA public TO ${user}`;
   if (tables.length < TABLES.length) {
-    if (!create) throw new Error(`the user ${user} may not make the tables: GRANT CREATE ON SCHEMA public TO ${user}`);
+    if (!create) throw new Error(mayNotMake);
     return `PostgreSQL ${version} answers; the tables will be made at the hivemind's first start, or by "spns migrate"`;
   }
   const refused = await client.query<{ name: string }>(
@@ -38,8 +39,24 @@ async function check(client: pg.Client): Promise<string> {
       `the user ${user} may not use the tables: GRANT ALL ON ${names} TO ${user}, or make it their owner`,
     );
   }
+  const { rows: foreign } = await client.query<{ name: string; owner: string }>(
+    `SELECT relname AS name, pg_get_userbyid(relowner) AS owner FROM pg_class
+       WHERE oid IN (SELECT to_regclass(name) FROM unnest($1::text[]) AS name) AND NOT pg_has_role(relowner, 'USAGE')`,
+    [TABLES],
+  );
+  const pending = await pendingMigrations(client);
+  if (pending.length > 0 && foreign.length > 0) {
+    const owned = foreign.map(({ name, owner }) => `${name} of ${owner}`).join(', ');
+    const change = foreign.map(({ name }) => `ALTER TABLE ${name} OWNER TO ${user}`).join('; ');
+    throw new Error(
+      `the tables must be upgraded, which only their owner may do, and ${owned} is not ${user}'s: ${change}`,
+    );
+  }
+  if (pending.length > 0 && !create) throw new Error(mayNotMake);
   const { rows: counted } = await client.query<{ count: string }>('SELECT count(*) FROM subscriptions');
-  return `PostgreSQL ${version} answers; ${Number(counted[0]!.count).toLocaleString('en')} subscriptions`;
+  const upgrade =
+    pending.length > 0 ? ` its tables will be upgraded at the hivemind's first start, or by "spns migrate";` : '';
+  return `PostgreSQL ${version} answers;${upgrade} ${Number(counted[0]!.count).toLocaleString('en')} subscriptions`;
 }
 
 async function main(task: string | undefined): Promise<void> {

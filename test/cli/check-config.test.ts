@@ -1,7 +1,9 @@
 import assert from 'node:assert/strict';
-import { chmodSync, readFileSync } from 'node:fs';
+import { randomUUID } from 'node:crypto';
+import { chmodSync, readFileSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { test } from 'node:test';
+import pg from 'pg';
 import { findUser, mayRead } from '../../src/cli/child.ts';
 import { createDatabase } from '../support/postgres.ts';
 import { folder, MAIN, spns } from './spns.ts';
@@ -41,6 +43,35 @@ test('an empty database is no problem, and migrate makes the tables', async (t) 
   assert.match(made.out, /^done: 001_original\.sql/);
   assert.match((await spns(['migrate', ...asMe], dir)).out, /up to date/);
   assert.match((await spns(['check-config', ...asMe], dir)).out, /0 subscriptions/);
+});
+
+test("tables of the original's that this user may use and not upgrade are a problem, said with what to do", async (t) => {
+  const url = await createDatabase(t, { empty: true });
+  const dir = await folder(t, { 'hive.key': KEY, 'web.key': KEY });
+  const configure = (as: string) =>
+    writeFileSync(join(dir, 'spns.ini'), `[db]\nurl = ${escaped(as)}\n${GOOD}`, { mode: 0o600 });
+  const check = () => spns(['check-config', ...asMe], dir);
+  const client = new pg.Client(url);
+  await client.connect();
+  const user = `spns_check_${randomUUID().replaceAll('-', '')}`;
+  try {
+    const original = new URL('../../src/hivemind/store/migrations/001_original.sql', import.meta.url);
+    await client.query(readFileSync(original, 'utf8'));
+    await client.query(`CREATE ROLE ${user} LOGIN; GRANT ALL ON ALL TABLES IN SCHEMA public TO ${user}`);
+
+    configure(url.replace('user=postgres', `user=${user}`));
+    const { code, out } = await check();
+    assert.equal(code, 1);
+    assert.match(
+      out,
+      /tables must be upgraded, which only their owner may do.*ALTER TABLE subscriptions OWNER TO spns_check_/,
+    );
+    configure(url);
+    assert.match((await check()).out, /its tables will be upgraded at the hivemind's first start.*; 0 subscriptions/);
+  } finally {
+    await client.query(`DROP OWNED BY ${user} CASCADE; DROP ROLE ${user}`);
+    await client.end();
+  }
 });
 
 test('everything that is wrong is told at once: settings, keys, notifiers, database', async (t) => {

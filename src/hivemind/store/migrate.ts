@@ -14,39 +14,49 @@ const MIGRATION_LOCK = [0x53504e53, 1];
  * @throws Error when the database is from a later version than this program
  */
 export async function migrate(client: ClientBase): Promise<string[]> {
-  const files = (await fs.readdir(FOLDER)).filter((name) => /^\d{3}_.*\.sql$/.test(name)).sort();
   await client.query('SELECT pg_advisory_lock($1, $2)', MIGRATION_LOCK);
   try {
     await client.query(
       'CREATE TABLE IF NOT EXISTS spns_migrations (number INT PRIMARY KEY, name VARCHAR NOT NULL, applied TIMESTAMPTZ NOT NULL DEFAULT now())',
     );
-    const { rows } = await client.query<{ number: number }>('SELECT number FROM spns_migrations');
-    const done = new Set(rows.map((row) => row.number));
-    const latest = Math.max(0, ...done);
-    if (latest > files.length) {
-      throw new Error(
-        `The database was last used by a later version (its tables are at ${latest}, this version knows ${files.length}): install that version`,
-      );
-    }
-    const applied: string[] = [];
-    for (const name of files) {
-      const number = Number(name.slice(0, 3));
-      if (done.has(number)) continue;
-      await apply(client, number, name);
-      applied.push(name);
-    }
-    return applied;
+    const names = await pendingMigrations(client);
+    for (const name of names) await apply(client, name);
+    return names;
   } finally {
     await client.query('SELECT pg_advisory_unlock($1, $2)', MIGRATION_LOCK);
   }
 }
 
-async function apply(client: ClientBase, number: number, name: string): Promise<void> {
+/**
+ * What {@link migrate} would run. Changes nothing.
+ *
+ * @throws Error when the database is from a later version than this program
+ */
+export async function pendingMigrations(client: ClientBase): Promise<string[]> {
+  const files = (await fs.readdir(FOLDER)).filter((name) => /^\d{3}_.*\.sql$/.test(name)).sort();
+  const { rows: found } = await client.query("SELECT WHERE to_regclass('spns_migrations') IS NOT NULL");
+  if (found.length === 0) return files;
+  const { rows } = await client.query<{ number: number }>('SELECT number FROM spns_migrations');
+  const done = new Set(rows.map((row) => row.number));
+  const latest = Math.max(0, ...done);
+  if (latest > files.length) {
+    throw new Error(
+      `The database was last used by a later version (its tables are at ${latest}, this version knows ${files.length}): install that version`,
+    );
+  }
+  return files.filter((name) => !done.has(numberOf(name)));
+}
+
+function numberOf(name: string): number {
+  return Number(name.slice(0, 3));
+}
+
+async function apply(client: ClientBase, name: string): Promise<void> {
   const sql = await fs.readFile(new URL(name, FOLDER), 'utf8');
   await client.query('BEGIN');
   try {
     await client.query(sql);
-    await client.query('INSERT INTO spns_migrations (number, name) VALUES ($1, $2)', [number, name]);
+    await client.query('INSERT INTO spns_migrations (number, name) VALUES ($1, $2)', [numberOf(name), name]);
     await client.query('COMMIT');
   } catch (error) {
     await client.query('ROLLBACK');
