@@ -57,7 +57,8 @@ interface Entry {
   timer: Timer | undefined;
 }
 
-const SEND_TIMEOUT = 30_000;
+/** Longer than any backend waits by itself: what it had been told by then would be sent twice. */
+const SEND_TIMEOUT = 60_000;
 
 /**
  * Carries pushes to a provider: a queue, so many calls at a time, and the retries. A push that has to wait for another attempt waits
@@ -110,9 +111,9 @@ export class Courier {
     return this.#held.size;
   }
 
-  /** Whether all sending is put off. */
+  /** Whether all sending is put off. It is so, too, while a single push asks whether the trouble is over. */
   get isPaused(): boolean {
-    return this.#outage.isPaused;
+    return this.#outage.isOn;
   }
 
   /**
@@ -183,8 +184,8 @@ export class Courier {
 
   #pump(): void {
     const { batch = 1, concurrency = 16, linger = 0 } = this.#backend;
-    while (this.#calls.size < concurrency && !this.#outage.isPaused && this.queued > 0) {
-      const probe = this.#outage.isProbing;
+    while (this.#calls.size < concurrency && !this.#outage.isWaiting && this.queued > 0) {
+      const probe = this.#outage.isOn;
       if (probe && this.#probing) return;
       if (linger > 0 && this.queued < batch && !this.#lingered) {
         this.#lingering ??= this.#options.clock.setTimeout(() => {

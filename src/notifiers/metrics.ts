@@ -71,8 +71,10 @@ export function observeNotifier(registry: Registry, notifier: Notifier, clock: C
   gauge('spns_notifier_queued', 'Pushes that wait to be sent', () => courier.queued);
   gauge('spns_notifier_in_flight', 'Pushes that the provider is being asked about', () => courier.inFlight);
   gauge('spns_notifier_retrying', 'Pushes that wait for another attempt', () => courier.retrying);
-  gauge('spns_notifier_paused', '1 while nothing is sent because the provider fails or asked for it', () =>
-    courier.isPaused ? 1 : 0,
+  gauge(
+    'spns_notifier_paused',
+    '1 while the provider fails or asked us to wait: nothing is sent, or a push now and then to find out',
+    () => (courier.isPaused ? 1 : 0),
   );
   gauge('spns_notifier_registered', '1 while the hivemind has our registration', () => (notifier.registered ? 1 : 0));
   gauge('spns_notifier_credential_seconds_left', 'Seconds until the credential for the provider runs out', () => {

@@ -32,14 +32,14 @@ export class Outage {
     this.#options = options;
   }
 
-  /** Nothing may be sent. */
-  get isPaused(): boolean {
-    return this.#pause !== undefined;
+  /** The trouble goes on: nothing may be sent, or a single push whose answer decides. */
+  get isOn(): boolean {
+    return this.#trouble >= TROUBLE;
   }
 
-  /** A single push may be sent, and its answer decides. */
-  get isProbing(): boolean {
-    return this.#trouble >= TROUBLE;
+  /** Nothing may be sent. */
+  get isWaiting(): boolean {
+    return this.#pause !== undefined;
   }
 
   /** The provider answered a push, whatever it made of it. */

@@ -211,6 +211,23 @@ test('in an outage the provider is asked with single pushes, ever more rarely, a
   assert.equal(clock.pending, 0);
 });
 
+test('an outage is one for whoever looks until a push is taken, also while one is being asked about', async () => {
+  const provider = manual();
+  const { clock, courier } = setUp(provider.send, { concurrency: 30 });
+  for (let index = 0; index < 30; index++) courier.add(push(`p${index}`));
+  await clock.advance(0);
+  for (const call of provider.calls.splice(0)) call.answer(retry('503'));
+  await clock.advance(0);
+  assert.equal(courier.isPaused, true);
+  while (provider.calls.length === 0) await clock.advance(100);
+  assert.equal(courier.inFlight, 1);
+  assert.equal(courier.isPaused, true);
+  provider.calls[0]!.answer(accepted);
+  await clock.advance(0);
+  assert.equal(courier.isPaused, false);
+  courier.abandon();
+});
+
 test('a wait that is meant for everyone stops everyone for that time', async () => {
   const sent: number[] = [];
   const { clock, courier, ends } = setUp(
@@ -302,9 +319,9 @@ test('a backend that is replaced because the provider refused it ends the pause;
     for (let index = 0; index < 100; index++) courier.add(push(`p${index}`));
     while (!courier.isPaused) await clock.advance(100);
     void courier.use({ validate: () => ({ id: '' }), send: async () => [accepted] }, LIMITS);
-    assert.equal(courier.isPaused, waits);
     await clock.advance(1_000);
     assert.equal(ends.length > 50, !waits, outcome.kind);
+    assert.equal(courier.isPaused, waits);
     await clock.advance(10 * 60_000);
     assert.equal(ends.length, 100);
     assert.ok(ends.every((end) => end.endsWith('accepted')));

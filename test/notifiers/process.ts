@@ -5,7 +5,6 @@ import { writeFile } from 'node:fs/promises';
 import { join } from 'node:path';
 import type { TestContext } from 'node:test';
 import { fileURLToPath } from 'node:url';
-import type { FakeHivemind } from './fake-hivemind.ts';
 
 const MAIN = fileURLToPath(new URL('../../src/notifiers/main.ts', import.meta.url));
 
@@ -23,7 +22,7 @@ export interface NotifierProcess {
 export async function writeConfig(
   path: string,
   service: string,
-  hivemind: FakeHivemind | undefined,
+  hivemind: { readonly endpoint: string } | undefined,
   keys: Record<string, string>,
 ): Promise<string> {
   await writeFile(join(path, 'hivemind.key'), randomBytes(32).toString('hex'), { mode: 0o600 });
