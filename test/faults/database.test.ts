@@ -113,13 +113,15 @@ test('a database that answers slowly costs bounded memory: what does not fit is 
     assert.ok(service!.queued_bytes <= 500_000, `${service!.queued_bytes} bytes wait`);
   }
   assert.ok((await replies).every(({ success }) => success));
-  // The notifier's window fills up, and no more goes out.
-  await until(async () => (await readBooks(world.client)).services[0]!.in_flight === 1_000);
-  await world.notifier.pushes(1_000);
+  // What the notifier may hold is full, too, and no more goes out.
+  await until(async () => {
+    const [service] = (await readBooks(world.client)).services;
+    return service!.in_flight > 0 && service!.in_flight === world.notifier.sealed.length;
+  });
   const books = await readBooks(world.client);
   checkBooks(books);
   const [service] = books.services;
   assert.ok(service!.dropped.overflow! > 0);
   assert.equal(books.since_start.unique, 60 * accounts.length);
-  assert.equal(new Set(pushedHashes([world.notifier])).size, 1_000, 'nothing twice to one device');
+  assert.equal(new Set(pushedHashes([world.notifier])).size, service!.in_flight, 'nothing twice');
 });
