@@ -1,7 +1,39 @@
-import { type Config, ConfigError, changedKeys, type LoadOptions, loadConfig } from './config.ts';
+import { type Config, ConfigError, changedKeys, type DaemonName, type LoadOptions, loadConfig } from './config.ts';
 import type { Daemon } from './daemon.ts';
 import { applyLogSettings, type Logger } from './log.ts';
 import type { Systemd } from './systemd.ts';
+
+/** The keys that a daemon reads only when it starts; spns.ini.example marks them so. `notify` stands for every notifier. */
+export const RESTART_KEYS: { readonly [daemon: string]: readonly string[] } = {
+  hivemind: [
+    '[db].url',
+    '[hivemind].oxend_rpc',
+    '[hivemind].listen',
+    '[hivemind].listen_curve',
+    '[hivemind].listen_curve_admin',
+    '[hivemind].listen_curve_public',
+    '[hivemind].subs_interval',
+    '[hivemind].max_connects',
+    '[hivemind].metrics_listen',
+    '[keys].hivemind',
+  ],
+  web: [
+    '[hivemind].listen',
+    '[keys].onionreq',
+    '[web].listen',
+    '[web].body_limit',
+    '[web].trust_proxy',
+    '[web].metrics_listen',
+  ],
+  notify: ['[hivemind].listen', '[keys].hivemind'],
+};
+
+/** Of the keys that changed, those that the daemon does not take over before it is started again. */
+export function needRestart(name: DaemonName, changed: readonly string[]): string[] {
+  const known =
+    name === 'hivemind' || name === 'web' ? RESTART_KEYS[name]! : [...RESTART_KEYS.notify!, `[${name}].metrics_listen`];
+  return changed.filter((key) => known.includes(key));
+}
 
 /**
  * Reads the configuration again and lets the daemon take it over. A file that is wrong, or that the daemon refuses, changes nothing, and is told.
@@ -9,12 +41,18 @@ import type { Systemd } from './systemd.ts';
  * @returns the configuration that holds from now on
  */
 export async function reloadConfig({
+  name,
+  first,
   config,
   options,
   daemon,
   log,
   systemd,
 }: {
+  name: DaemonName;
+  /** What the daemon was started with. */
+  first: Config;
+  /** What holds now. */
   config: Config;
   options: LoadOptions;
   daemon: Pick<Daemon, 'reload'>;
@@ -30,6 +68,8 @@ export async function reloadConfig({
     if (applyLogSettings(log, next.log)) changes.push('log levels and format');
     if (keys.length > 0) log.info({ keys: keys.join(' ') }, 'the configuration file has changed');
     for (const change of changes) log.info(`reloaded: ${change}`);
+    const waiting = needRestart(name, changedKeys(first, next));
+    if (waiting.length > 0) log.warn({ keys: waiting.join(' ') }, 'these changes need a restart');
     if (changes.length === 0) {
       log.info(
         keys.length > 0

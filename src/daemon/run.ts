@@ -179,7 +179,7 @@ async function startLife(
       // One after the other: the last file that was written is the one that holds in the end.
       reloading = reloading.then(async () => {
         if (stopping.aborted) return;
-        config = await reloadConfig({ config, options, daemon: running, log, systemd });
+        config = await reloadConfig({ name, first: base.config, config, options, daemon: running, log, systemd });
       });
     },
   };

@@ -3,8 +3,10 @@ import { chmodSync, mkdirSync, mkdtempSync, readFileSync, rmSync, statSync, writ
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { after, test } from 'node:test';
+import { isDeepStrictEqual } from 'node:util';
 import { type Config, ConfigError, changedKeys, type LoadOptions, loadConfig } from '../../src/daemon/config.ts';
 import { generateKeyFile, readKeyFile } from '../../src/daemon/key-file.ts';
+import { RESTART_KEYS } from '../../src/daemon/reload.ts';
 import { keyPairFromSecret } from '../../src/oxenmq/keys.ts';
 
 const folder = mkdtempSync(join(tmpdir(), 'spns-config-'));
@@ -238,14 +240,28 @@ test('the example is a valid configuration without a warning, and so are its com
   assert.deepEqual(config.warnings, []);
   assert.equal(config.hivemind.listenCurveAdmin.length, 2);
   assert.equal(config.section('notify-apns').string('cert_file'), 'apns.pem');
+});
+
+test('what the example comments out is the default, except where there is none', () => {
+  const example = readFileSync(new URL('../../spns.ini.example', import.meta.url), 'utf8').replace(
+    /^(hivemind|onionreq) = .*/gm,
+    `$1 = ${keyFile}`,
+  );
   const plain = load(example);
-  for (const key of ['subsInterval', 'maxConnects', 'outboxMaxBytes', 'goneBreakerShare', 'listen'] as const) {
-    assert.equal(
-      config.hivemind[key],
-      plain.hivemind[key],
-      `the example shows another default than the code's for ${key}`,
-    );
-  }
+  const shown = load(example.replace(/^;(\[|\w+ =| {4}\w)/gm, '$1'));
+  const differing = (['db', 'hivemind', 'web', 'log'] as const).flatMap((section) =>
+    Object.entries(shown[section])
+      .filter(([key, value]) => !isDeepStrictEqual(value, (plain[section] as Record<string, unknown>)[key]))
+      .map(([key]) => `${section}.${key}`),
+  );
+  assert.deepEqual(differing, [
+    'hivemind.notifiersExpected',
+    'hivemind.listenCurve',
+    'hivemind.listenCurvePublic',
+    'hivemind.listenCurveAdmin',
+    'hivemind.metricsListen',
+    'web.metricsListen',
+  ]);
 });
 
 test('the example explains every key that is read', () => {
@@ -258,6 +274,41 @@ test('the example explains every key that is read', () => {
   for (const key of keys.filter((name) => name !== 'omq_push_instances')) {
     assert.match(example, new RegExp(`^;?${key} =`, 'm'), `${key} is missing`);
   }
+});
+
+test('the example explains every key of a notifier, with its true default', () => {
+  const read = (path: string) => readFileSync(new URL(path, import.meta.url), 'utf8');
+  // What only the tests set, and what is the original's and read to be ignored.
+  const unexplained = ['host', 'port', 'url', 'oauth_url', 'ca_file', 'retries', 'retry_interval'];
+  const sections = read('../../spns.ini.example').split(/^;\[notify-/m);
+  for (const [name, files] of Object.entries({
+    apns: ['apns.ts', 'apns-credential.ts'],
+    firebase: ['firebase.ts'],
+    huawei: ['huawei.ts'],
+    example: ['load.ts'],
+  })) {
+    const example = sections.find((section) => section.startsWith(`${name}]`))!;
+    const sources = files.map((file) => read(`../../src/notifiers/${file}`)).join('');
+    const keys = [...sources.matchAll(/section\.\w+\('(\w+)'(?:, \{ default: ([\d.]+))?/g)];
+    assert(keys.length > 0);
+    for (const [, key, value] of keys) {
+      if (unexplained.includes(key!) || (name === 'huawei' && key === 'notify_interval')) continue;
+      assert.match(example, new RegExp(`^;${key} = ${value ?? '.'}`, 'm'), `${key} of ${name}`);
+    }
+  }
+});
+
+test('the example marks exactly those keys that need a restart', () => {
+  const example = readFileSync(new URL('../../spns.ini.example', import.meta.url), 'utf8').split(/^;?\[notify-/m)[0]!;
+  const marked: string[] = [];
+  for (const part of example.split(/^(?=\[)/m)) {
+    const section = /^\[\w+\]/.exec(part)?.[0];
+    for (const paragraph of part.split(/\n\n+/)) {
+      if (!/needs? a restart/i.test(paragraph)) continue;
+      marked.push(...[...paragraph.matchAll(/^;?(\w+) =/gm)].map((match) => `${section}.${match[1]}`));
+    }
+  }
+  assert.deepEqual(marked.sort(), [...new Set(Object.values(RESTART_KEYS).flat())].sort());
 });
 
 test('key files: raw bytes, hex with blanks; what is wrong with others', () => {

@@ -110,6 +110,22 @@ describe('the life of a daemon', { concurrency: 4 }, () => {
     assert.equal(await child.ended, 0);
   });
 
+  test('what a reload cannot change is named until the daemon is started again', async (t) => {
+    const child = start(t, { config: 'limit = 1\n' });
+    await child.line(/up$/);
+    child.configure(
+      '[hivemind]\nlisten = ipc:///elsewhere\nmax_connects = 3\n[notify-fixture]\nlimit = 1\nmetrics_listen = 127.0.0.1:0\n',
+    );
+    child.process.kill('SIGHUP');
+    const waiting =
+      /warning .*these changes need a restart keys="\[notify-fixture\]\.metrics_listen \[hivemind\]\.listen"/;
+    await child.line(waiting);
+    await child.line(/reloaded: nothing that can change without a restart has changed/);
+    child.process.kill('SIGHUP');
+    await child.line(/reloaded: the configuration is as it was/);
+    assert.equal(child.lines.filter((line) => waiting.test(line)).length, 2);
+  });
+
   test('a SIGHUP during the start is kept for after it', async (t) => {
     const child = start(t, { what: 'start-slow', config: 'limit = 1\n' });
     await child.line(/waiting/);
