@@ -29,7 +29,7 @@ export function webMetrics(registry: Registry, hivemind: Hivemind): WebMetrics {
   });
   const failures = new Counter({
     name: 'spns_web_onion_failures_total',
-    help: 'Onion requests that could not be read: undecryptable, or malformed inside',
+    help: 'Onion requests that could not be read: undecryptable, malformed inside, or too many long ones at a time (busy)',
     labelNames: ['reason'],
     registers,
   });
@@ -49,7 +49,7 @@ export function webMetrics(registry: Registry, hivemind: Hivemind): WebMetrics {
       this.set(hivemind.connected ? 1 : 0);
     },
   });
-  for (const reason of ['undecryptable', 'malformed']) failures.inc({ reason }, 0);
+  for (const reason of ['undecryptable', 'malformed', 'busy']) failures.inc({ reason }, 0);
 
   return {
     request(via, path, answer, took) {

@@ -14,7 +14,7 @@ import { type Answer, errorAnswer, methodNotAllowed, notFound, options } from '.
 import type { Hivemind } from './hivemind.ts';
 import { type WebMetrics, webMetrics } from './metrics.ts';
 import { isSubscriptionPath, MAX_ONION, ONION_PATH, onionRequest, undecryptable } from './onion.ts';
-import { bodyMissing, ROUTES, type SubscriptionPath, subscription, tooLarge } from './subscriptions.ts';
+import { bodyMissing, RETRY_AFTER, ROUTES, type SubscriptionPath, subscription, tooLarge } from './subscriptions.ts';
 
 /** What an operator can set, see `[web]` in spns.ini. */
 export interface ServerOptions {
@@ -30,6 +30,11 @@ export interface ServerOptions {
 /** A client has this long to deliver its headers, and this long for the whole request, ms. Bodies are small. */
 const HEADERS_TIMEOUT = 10_000;
 const REQUEST_TIMEOUT = 30_000;
+
+/** What an onion request has beside a body that is within the limit, bytes, and more. */
+const ONION_EXTRA = 64 * 1024;
+/** Longer onion requests are of no use to anybody; those that are being received may hold so much in all, bytes. */
+const MAX_LONG_ONIONS = 64 * 1024 * 1024;
 
 /** Idle time of a kept-alive connection, ms: longer than nginx keeps its upstream connections (60 s). */
 const KEEP_ALIVE = 75_000;
@@ -71,11 +76,17 @@ export async function buildServer(modules: ServerModules): Promise<FastifyInstan
   });
 
   server.setErrorHandler((error: FastifyError & { answer?: Answer }, request, reply) => {
-    if (error.answer) return send(reply, error.answer);
     const path = request.routeOptions.url ?? '';
+    if (error.answer) {
+      metrics.request('plain', path, error.answer, reply.elapsedTime / 1000);
+      return send(reply, error.answer);
+    }
     if (error.code === 'FST_ERR_CTP_BODY_TOO_LARGE') {
       reply.header('connection', 'close');
-      if (isSubscriptionPath(path)) return send(reply, tooLarge);
+      if (isSubscriptionPath(path)) {
+        metrics.request('plain', path, tooLarge, reply.elapsedTime / 1000);
+        return send(reply, tooLarge);
+      }
       if (path === ONION_PATH) return send(reply, undecryptable);
     }
     const status = error.statusCode ?? 500;
@@ -90,7 +101,21 @@ export async function buildServer(modules: ServerModules): Promise<FastifyInstan
 
   await server.register(plainRoutes(modules, metrics));
 
-  server.post(ONION_PATH, { bodyLimit: MAX_ONION }, async (request, reply) => {
+  let longOnions = 0;
+  const admit = async (request: FastifyRequest, reply: FastifyReply) => {
+    const length = Number(request.headers['content-length'] ?? MAX_ONION);
+    if (length <= bodyLimit + ONION_EXTRA || length > MAX_ONION) return;
+    if (longOnions + length > MAX_LONG_ONIONS) {
+      metrics.onionFailure('busy');
+      reply.header('connection', 'close');
+      return send(reply, busy);
+    }
+    longOnions += length;
+    reply.raw.once('close', () => {
+      longOnions -= length;
+    });
+  };
+  server.post(ONION_PATH, { bodyLimit: MAX_ONION, onRequest: admit }, async (request, reply) => {
     const start = clock.monotonic();
     const body = (request.body as Buffer | undefined) ?? Buffer.alloc(0);
     const answer = await onionRequest({ hivemind, onionKey, bodyLimit }, body, {
@@ -128,6 +153,13 @@ function plainRoutes(modules: ServerModules, metrics: WebMetrics): FastifyPlugin
     }
   };
 }
+
+/** It cannot be encrypted for the client, whose key is in the request that was not read. */
+const busy: Answer = {
+  status: 503,
+  headers: { 'content-type': 'text/plain; charset=utf-8', 'retry-after': RETRY_AFTER },
+  body: 'Too many requests at the moment\n',
+};
 
 const tooMany: Answer = errorAnswer(429, 2, 'Too many requests from your address, try again later');
 

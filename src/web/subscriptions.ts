@@ -11,8 +11,8 @@ export const bodyMissing: Answer = errorAnswer(200, 1, 'Invalid request: request
 /** Errors that pass by themselves: the client should come again (hivemind.md, section 1.1, codes 2, 3 and 5). */
 const PASSING = new Set([2, 3, 5]);
 
-/** Seconds a client should wait when the hivemind is behind. */
-const RETRY_AFTER = '15';
+/** Seconds after which a client should come again. */
+export const RETRY_AFTER = '15';
 
 /** A front-end error is repeated for each element up to here; nobody asks for more, and a reply must not dwarf its request. */
 const MAX_REPEATED = 1000;
@@ -21,7 +21,7 @@ const MAX_REPEATED = 1000;
  * Carries out a POST to /subscribe or /unsubscribe: passes the body on to the hivemind unread, and its reply back.
  *
  * The status tells the truth (design.md, decision 14): today's Android app takes an element with an `error` for done
- * and asks again only after a status other than 2xx, so a failure that passes makes it 503, with the same JSON.
+ * and asks again only after a status other than 2xx, so a failure that passes makes it 503, with the same JSON and a Retry-After.
  *
  * @param bodyLimit bytes; the clients count on 100,000 (spec/onionreq.md, section 2)
  */
@@ -33,8 +33,11 @@ export async function subscription(
 ): Promise<Answer> {
   if (body.length > bodyLimit) return tooLarge;
   const outcome = await hivemind.ask(ROUTES[path], body);
-  if (outcome.kind !== 'reply') return ownAnswer(outcome, body);
-  return jsonAnswer(hasPassingError(outcome.data) ? 503 : 200, outcome.data);
+  const answer =
+    outcome.kind === 'reply'
+      ? jsonAnswer(hasPassingError(outcome.data) ? 503 : 200, outcome.data)
+      : ownAnswer(outcome, body);
+  return answer.status === 503 ? { ...answer, headers: { ...answer.headers, 'retry-after': RETRY_AFTER } } : answer;
 }
 
 function ownAnswer(outcome: Exclude<Outcome, { kind: 'reply' }>, body: Uint8Array): Answer {
@@ -42,10 +45,8 @@ function ownAnswer(outcome: Exclude<Outcome, { kind: 'reply' }>, body: Uint8Arra
     case 'away':
     case 'timeout':
       return forEach(body, errorAnswer(503, 3, 'Timeout waiting for push notification backend'));
-    case 'busy': {
-      const answer = forEach(body, errorAnswer(503, 2, 'Too many requests at the moment, try again later'));
-      return { ...answer, headers: { ...answer.headers, 'retry-after': RETRY_AFTER } };
-    }
+    case 'busy':
+      return forEach(body, errorAnswer(503, 2, 'Too many requests at the moment, try again later'));
     case 'failed':
       return forEach(body, errorAnswer(200, 4, 'An error occured while processing your request'));
   }

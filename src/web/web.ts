@@ -38,9 +38,6 @@ export async function startWeb({ config, clock, registry, log: root }: Context):
     registry,
     onFault: (what, err) => faults.error(what, { err }),
   });
-  if (settings.rateLimit > 0 && 'path' in address && settings.trustProxy === false) {
-    log.warn('[web].rate_limit has no effect: on a Unix socket clients are known only through [web].trust_proxy');
-  }
   try {
     log.info({ address: await listen(server, address) }, 'listening');
   } catch (error) {

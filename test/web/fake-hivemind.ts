@@ -1,6 +1,7 @@
 import fs from 'node:fs/promises';
 import os from 'node:os';
 import path from 'node:path';
+import type { FastifyInstance } from 'fastify';
 import { Registry } from 'prom-client';
 import { type Clock, systemClock } from '../../src/clock.ts';
 import { parseAddress } from '../../src/oxenmq/address.ts';
@@ -98,7 +99,7 @@ export async function serve(
   hivemind: Hivemind,
   onionKey: Uint8Array,
   options: Partial<ServerOptions> = {},
-): Promise<{ url: string; registry: Registry; faults: unknown[] }> {
+): Promise<{ url: string; server: FastifyInstance; registry: Registry; faults: unknown[] }> {
   const registry = new Registry();
   const faults: unknown[] = [];
   const all: ServerOptions = {
@@ -117,5 +118,5 @@ export async function serve(
     onFault: (what, error) => faults.push(what, error),
   });
   cleanUp(scope, () => server.close());
-  return { url: await listen(server, all.listen), registry, faults };
+  return { url: await listen(server, all.listen), server, registry, faults };
 }

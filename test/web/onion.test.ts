@@ -149,6 +149,6 @@ test('an inner failure that passes is an inner 503 within an outer 200', async (
   assert.equal(answer.status, 200);
   assert.equal(
     request.open(answer.body).toString(),
-    `l62:{"code": 503, "headers": {"content-type": "application/json"}}${body.length}:${body}e`,
+    `l83:{"code": 503, "headers": {"content-type": "application/json", "retry-after": "15"}}${body.length}:${body}e`,
   );
 });

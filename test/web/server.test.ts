@@ -1,5 +1,6 @@
 import assert from 'node:assert/strict';
 import { randomBytes } from 'node:crypto';
+import { once } from 'node:events';
 import http from 'node:http';
 import { test } from 'node:test';
 import { encryptOnion } from '../../src/session/onion.ts';
@@ -99,6 +100,63 @@ test('a body above the limit is refused, before it is sent if its length is told
   assert.deepEqual([answer.status, answer.body], [200, '{"error":1,"message":"Invalid request: request too large"}\n']);
   assert.equal(answer.headers.connection, 'close');
   assert.deepEqual(asked, []);
+});
+
+test('onion requests that are far too long take a bounded share of memory, and nothing from the usual ones', async (t) => {
+  const { url, server, registry } = await start(t);
+  const onion = `${url}/oxen/v4/lsrpc`;
+  const long = Buffer.alloc(10 * 1024 * 1024);
+  const begun: http.ClientRequest[] = [];
+  for (let i = 0; i < 6; i++) {
+    const arrived = once(server.server, 'request');
+    const request = http.request(onion, {
+      agent: false,
+      method: 'POST',
+      headers: { 'content-length': long.length },
+    });
+    request.on('error', () => undefined);
+    request.flushHeaders();
+    begun.push(request);
+    await arrived;
+  }
+  const refused = await ask(onion, { headers: { 'content-length': String(long.length) } }, (request) => {
+    request.on('error', () => undefined);
+    request.flushHeaders();
+  });
+  assert.deepEqual([refused.status, refused.headers['retry-after'], refused.headers.connection], [503, '15', 'close']);
+  assert.match(await registry.metrics(), /spns_web_onion_failures_total\{reason="busy"\} 1/);
+  const { body } = encryptOnion(Buffer.from('l2:{}e'), x25519Public(onionKey), 'xchacha20');
+  assert.equal((await ask(onion, {}, (request) => request.end(body))).status, 200);
+
+  const given = begun.pop()!;
+  const answered = once(given, 'response');
+  given.end(long);
+  const [response] = (await answered) as [http.IncomingMessage];
+  assert.equal(response.statusCode, 400);
+  response.resume();
+  await once(response, 'close');
+  assert.equal((await ask(onion, {}, (request) => request.end(long))).status, 400, 'there is room again');
+  for (const request of begun) request.destroy();
+});
+
+test('a client that is slow is given up', async (t) => {
+  const { server } = await start(t);
+  assert.equal(server.server.headersTimeout, 10_000);
+  assert.equal(server.server.requestTimeout, 30_000);
+});
+
+test('what is refused before it is looked at is counted, too', async (t) => {
+  const { url, registry } = await start(t, { rateLimit: () => 1 });
+  const post = (body: string) => ask(`${url}/subscribe`, {}, (request) => request.end(body));
+  assert.equal((await post(' '.repeat(100_001))).status, 200);
+  assert.equal((await post('{}')).status, 429);
+  const metrics = await registry.metrics();
+  for (const status of ['200', '429']) {
+    assert.match(
+      metrics,
+      new RegExp(`spns_web_requests_total\\{via="plain",route="subscribe",status="${status}"\\} 1`),
+    );
+  }
 });
 
 test('other methods and other paths are answered as the original does', async (t) => {

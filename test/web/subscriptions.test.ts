@@ -37,6 +37,7 @@ test('a reply of the hivemind goes back unchanged, with the status 503 if any of
     const answer = await answerTo(reply(text));
     assert.deepEqual([answer.status, answer.body], [status, text], text);
     assert.equal(answer.headers['content-type'], 'application/json');
+    assert.equal(answer.headers['retry-after'], status === 503 ? '15' : undefined);
   }
 });
 
@@ -46,6 +47,7 @@ test('without an answer of the hivemind the client is told to come again, in the
     assert.deepEqual(await answerTo({ kind }, '{}').then(({ status, body }) => [status, body]), [503, `${error}\n`]);
     const array = await answerTo({ kind }, ' [{"pubkey":"05"}, {"pubkey":"03"}]');
     assert.deepEqual([array.status, array.body], [503, `[${error},${error}]\n`]);
+    assert.equal(array.headers['retry-after'], '15');
     assert.equal((await answerTo({ kind }, '[broken')).body, `${error}\n`);
     assert.equal((await answerTo({ kind }, '[]')).body, `${error}\n`);
     assert.equal(
