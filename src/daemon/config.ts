@@ -81,7 +81,7 @@ export function loadConfig(env: NodeJS.ProcessEnv, { role = 'all', read }: LoadO
   const hivemind = collect('hivemind', (section) => readHivemind(section, role, warnings));
   const keys = collect('keys', (section) => readKeys(section, role, warnings));
   const log = collect('log', (section) => readLog(section, warnings));
-  const web = collect('web', readWeb);
+  const web = collect('web', (section) => readWeb(section, warnings));
   read?.((name) => collect(name, (section) => section));
 
   for (const section of opened) {

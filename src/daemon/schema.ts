@@ -140,15 +140,35 @@ export function readHivemind(section: Section, role: Role, warnings: string[]): 
   return Object.freeze(settings);
 }
 
-export function readWeb(section: Section): WebSettings {
-  return Object.freeze({
+export function readWeb(section: Section, warnings: string[]): WebSettings {
+  const settings = {
     listen: section.parsed('listen', checkedListen, { default: '127.0.0.1:8000' }),
     bodyLimit: section.integer('body_limit', { default: 100_000, min: 1024, max: 16 * 1024 * 1024 }),
     trustProxy: section.parsed('trust_proxy', trustProxy, { default: false }),
     rateLimit: section.integer('rate_limit', { default: 0, min: 0 }),
     inFlightLimit: section.integer('in_flight_limit', { default: 500, min: 1 }),
     metricsListen: section.parsed('metrics_listen', checkedListen),
-  });
+  };
+  if (section.problems.length === 0) warnings.push(...proxyWarnings(settings));
+  return Object.freeze(settings);
+}
+
+/** What does not go together with where the front-end listens. */
+function proxyWarnings({ listen, trustProxy, rateLimit }: WebSettings): string[] {
+  const address = parseListen(listen);
+  const local = 'path' in address || /^(127\.|::1$|localhost$)/.test(address.host);
+  if (rateLimit > 0 && trustProxy === false && local) {
+    const effect = 'path' in address ? 'has no effect' : 'counts all clients as one';
+    return [
+      `[web].rate_limit ${effect}: with listen = ${listen} clients come through a proxy, and are told apart only if [web].trust_proxy believes it`,
+    ];
+  }
+  if (trustProxy === true && !local) {
+    return [
+      `[web].trust_proxy = yes believes everybody who can connect to ${listen} about his address: name your proxies instead, unless nobody else can`,
+    ];
+  }
+  return [];
 }
 
 export function readLog(section: Section, warnings: string[]): LogSettings {

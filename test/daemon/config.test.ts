@@ -186,6 +186,21 @@ test('omq_push_instances is accepted and explained', () => {
   assert.deepEqual(load(`${MINIMUM}omq_push_instances = 0\n`).warnings, []);
 });
 
+test('a limit for clients who cannot be told apart, and trust in everybody, are warned of', () => {
+  const warnings = (text: string) => load(`${MINIMUM}[web]\n${text}`).warnings;
+  for (const fine of [
+    'rate_limit = 10\ntrust_proxy = yes',
+    'rate_limit = 10\ntrust_proxy = loopback\nlisten = unix:web.sock',
+    'rate_limit = 10\nlisten = 0.0.0.0:8000',
+    'trust_proxy = 192.0.2.1\nlisten = 0.0.0.0:8000',
+  ]) {
+    assert.deepEqual(warnings(fine), [], fine);
+  }
+  assert.match(warnings('rate_limit = 10')[0]!, /^\[web\]\.rate_limit counts all clients as one: .*trust_proxy/);
+  assert.match(warnings('rate_limit = 10\nlisten = unix:web.sock')[0]!, /^\[web\]\.rate_limit has no effect/);
+  assert.match(warnings('trust_proxy = yes\nlisten = [::]:8000')[0]!, /^\[web\]\.trust_proxy = yes believes everybody/);
+});
+
 test('the address of oxend is parsed, key and all', () => {
   const key = 'ab'.repeat(32);
   const oxend = (address: string) => problems(`${KEYS}[hivemind]\noxend_rpc = ${address}\n`);
