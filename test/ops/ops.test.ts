@@ -29,15 +29,19 @@ const alertExpressions = [...ALERTS.matchAll(/^ {8}expr: (?:\|\n((?: {10}.*\n)+)
 const dashboardExpressions = panels.flatMap(({ targets }) => (targets ?? []).map(({ expr }) => expr));
 
 /** What the daemons export, with the labels of each. Nothing is read from the sources: names and labels stand at registration. */
+const registered: { name: string; type: string; help: string; labelNames?: string[] }[] = [];
 const exported = (() => {
   const names = new Map<string, Set<string>>();
   const register = (fill: (registry: Registry) => void, registry = new Registry()) => {
     fill(registry);
     for (const metric of registry.getMetricsAsArray() as unknown as {
       name: string;
+      type: string;
+      help: string;
       labelNames?: string[];
       buckets?: number[];
     }[]) {
+      registered.push(metric);
       const labels = new Set(metric.labelNames ?? []);
       names.set(metric.name, labels);
       if (!metric.buckets) continue;
@@ -109,6 +113,40 @@ for (const [where, expressions] of [
     }
   });
 }
+
+test("metrics are named by Prometheus' conventions, and their labels take few values", () => {
+  const labels = new Set<string>();
+  for (const { name, type, help, labelNames = [] } of registered) {
+    assert.match(name, /^(spns|process|nodejs)_[a-z0-9_]+$/);
+    assert.equal(name.endsWith('_total'), type === 'counter', `${name} is a ${type}`);
+    assert.doesNotMatch(name, /_(ms|milliseconds|minutes|mb|kb)(_|$)/, `${name} is not in seconds or bytes`);
+    assert.ok(help, name);
+    if (name.startsWith('spns_')) for (const label of labelNames) labels.add(label);
+  }
+  // Nothing by device, account, storage server or client.
+  const few = ['kind', 'outcome', 'reason', 'result', 'route', 'service', 'state', 'status', 'via'];
+  assert.deepEqual([...labels].sort(), few);
+});
+
+test('everything that an operator must see is exported', () => {
+  for (const name of [
+    ...['node_connections', 'nodes', 'nodes_fresh', 'freshness_oldest_seconds'],
+    ...['notifications_raw_total', 'notifications_duplicate_total', 'notifications_unique_total'],
+    ...[
+      'pushes_total',
+      'outbox_pushes',
+      'outbox_oldest_seconds',
+      'pushes_dropped_total',
+      'notifications_dropped_total',
+    ],
+    ...['notifier_retries_total', 'notifier_provider_seconds_bucket', 'devices_gone_total', 'gone_breaker_open'],
+    ...['requests_total', 'signature_check_seconds_total', 'database_commit_seconds_total'],
+    'notifier_credential_seconds_left',
+  ]) {
+    assert.ok(exported.has(`spns_${name}`), name);
+  }
+  assert.ok(exported.has('nodejs_eventloop_lag_p99_seconds'));
+});
 
 test('counters are looked at by rate, increase or changes, never as they are', () => {
   for (const expression of [...alertExpressions, ...dashboardExpressions]) {
