@@ -5,6 +5,8 @@ import os from 'node:os';
 import path from 'node:path';
 import { after, before, test } from 'node:test';
 import { setTimeout as sleep } from 'node:timers/promises';
+import pg from 'pg';
+import { startPostgres } from '../../src/devnet/postgres.ts';
 
 const MAIN = path.resolve(import.meta.dirname, '../../src/devnet/main.ts');
 
@@ -80,6 +82,38 @@ test('wakes each phone once and ends with 0, leaving no process', async () => {
   }
   assert.match(run.output(), /5 copies came from the swarm, 4 were dropped/);
   await untilNoneIsLeft();
+});
+
+test("the daemons' logs of that run hold no token, key, account or message", async () => {
+  const server = await startPostgres({ dataDir: path.join(folder, 'postgres'), fsync: false });
+  const client = new pg.Client(server.url('spns'));
+  await client.connect();
+  // The phones unsubscribe when they have been woken.
+  const { rows } = await client.query<{ account: Buffer; svcid: string }>(
+    'SELECT account, svcid FROM spns_unsubscribed',
+  );
+  await client.end();
+  await server.stop();
+  assert.ok(rows.length >= 4);
+  const values: (Buffer | string)[] = rows.flatMap(({ account, svcid }) => [account, svcid]);
+  for (const key of await fs.readdir(path.join(folder, 'keys'))) {
+    values.push(Buffer.from(await fs.readFile(path.join(folder, 'keys', key), 'latin1'), 'hex'));
+  }
+  const secrets = values.flatMap((value) =>
+    Buffer.isBuffer(value) ? [value.toString('hex'), value.toString('base64')] : [value],
+  );
+  assert.ok(secrets.every((secret) => secret.length >= 32));
+  const logs = path.join(folder, 'log');
+  const names = await fs.readdir(logs);
+  assert.equal(names.length, 5);
+  for (const name of names) {
+    const log = await fs.readFile(path.join(logs, name), 'utf8');
+    assert.ok(log.length > 200, name);
+    for (const secret of [...secrets, 'fake-app-secret', 'PRIVATE KEY', 'blue tent']) {
+      // A token's beginning would be enough to know it again.
+      assert.ok(!log.includes(secret.slice(0, 16)), `${name} holds ${secret}`);
+    }
+  }
 });
 
 test('runs a second time on the same data, and SIGTERM stops it all', async () => {
