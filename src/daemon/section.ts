@@ -59,6 +59,7 @@ export class Section {
   readonly #credentials: string | undefined;
   readonly #asked = new Set<string>();
   readonly #prefixes: string[] = [];
+  readonly #obsolete = new Map<string, string>();
 
   /** @param credentials systemd's `$CREDENTIALS_DIRECTORY`, where {@link Section.path} looks first */
   constructor(name: string, entries: IniSection, defaults: IniSection, credentials?: string) {
@@ -148,6 +149,11 @@ export class Section {
       .map((key) => [key.slice(prefix.length), this.#raw(key)!] as const);
   }
 
+  /** Notes that a key of the original's has no meaning any more; if it is there, `why` is told among the warnings. */
+  obsolete(key: string, why: string): void {
+    this.#obsolete.set(key, why);
+  }
+
   /** Notes that a key has a wrong value: "[section].key = value: `sentence`". */
   problem(key: string, sentence: string, secret = false): void {
     this.problems.push(`${this.#place(key, secret)}: ${sentence}`);
@@ -163,6 +169,9 @@ export class Section {
     return [...this.#entries]
       .filter(([key]) => !this.#asked.has(key) && !this.#prefixes.some((prefix) => key.startsWith(prefix)))
       .map(([key, entry]) => {
+        const why = this.#obsolete.get(key);
+        if (why !== undefined)
+          return `[${this.name}].${key} (line ${entry.line}) has no meaning any more: ${why}; remove it`;
         const near = nearest(key, this.#asked);
         const help = near ? `did you mean ${near}?` : 'remove it, or see spns.ini.example for the keys there are';
         return `[${this.name}].${key} (line ${entry.line}) is not a key that is known here and is ignored: ${help}`;

@@ -33,8 +33,9 @@ export function create({ service, section, clock }: BackendContext): Backend {
   const host = section.string('host', { default: service === 'apns-sandbox' ? SANDBOX : PRODUCTION });
   const port = section.integer('port', { default: 443, min: 1, max: 65_535 });
   const ca = section.parsed('ca_file', (path) => readFileSync(path));
-  // The original's keys; retrying is the runtime's now.
-  for (const key of ['retries', 'retry_interval']) section.string(key);
+  for (const key of ['retries', 'retry_interval']) {
+    section.obsolete(key, 'all notifiers try again by one rule, for up to an hour');
+  }
   section.check();
 
   const clients = createClients(connections, { host, port, ca, credential: credential!, timeout }, () =>

@@ -36,8 +36,9 @@ export function create({ section, clock, random }: BackendContext): Backend {
   // For tests: another server than Google's. The OAuth server is named by the service-account file.
   const url = section.string('url', { pattern: /^https:\/\//, what: 'an https:// address' });
   const ca = section.parsed('ca_file', (path) => readFileSync(path));
-  // The original's keys; retrying is the runtime's now.
-  for (const key of ['retries', 'retry_interval']) section.string(key);
+  for (const key of ['retries', 'retry_interval']) {
+    section.obsolete(key, 'all notifiers try again by one rule, for up to an hour');
+  }
   section.check();
   const { projectId, tokenUri } = account as ServiceAccount;
 

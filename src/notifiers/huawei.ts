@@ -35,8 +35,7 @@ export function create({ section, log, clock }: BackendContext): Backend {
   const oauth = { default: 'https://oauth-login.cloud.huawei.com/oauth2/v3/token', ...address };
   const oauthUrl = section.string('oauth_url', oauth);
   const ca = section.parsed('ca_file', (path) => readFileSync(path));
-  // The original's key; pushes are sent as they come now.
-  section.string('notify_interval');
+  section.obsolete('notify_interval', 'pushes are sent as they come');
   section.check();
 
   const url = `${base}/v1/${appId}/messages:send`;

@@ -73,6 +73,15 @@ test('keys that nobody asked for are warned of', () => {
   ]);
 });
 
+test("a key of the original's that has no meaning any more is told as that", () => {
+  const s = section('retries = 3\n');
+  s.obsolete('retries', 'all try again by one rule');
+  s.obsolete('interval', 'nobody waits');
+  assert.deepEqual(s.warnings(), [
+    '[notify-x].retries (line 4) has no meaning any more: all try again by one rule; remove it',
+  ]);
+});
+
 test("a path is taken from the credentials directory if it is there, from the daemon's folder if not, and stays if absolute", (t) => {
   const folder = mkdtempSync(join(tmpdir(), 'spns-section-'));
   t.after(() => rmSync(folder, { recursive: true }));
