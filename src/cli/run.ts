@@ -24,7 +24,7 @@ export const command: Command = {
   async run(given) {
     locateConfig(given);
     const config = loadConfig(process.env);
-    const log = createLog(config.log, 'spns');
+    const log = createLog(config.log, 'spns', { shared: true });
     const notifiers = [...config.ini.sections.keys()].filter((name) => /^notify-./.test(name));
     const programs: Program[] = [
       { name: 'hivemind', last: true },

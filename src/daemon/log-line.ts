@@ -50,8 +50,11 @@ const COLOURS = new Map([
 ]);
 const DEEPEST_CAUSE = 8;
 
-/** One line for a record; never more than one, whatever strangers put into its texts. */
-export function renderLine(record: LogRecord, style: Style, withStack: boolean): string {
+/**
+ * One line for a record; never more than one, whatever strangers put into its texts.
+ * @param shared whether other daemons write to the same place, where journald cannot tell them apart
+ */
+export function renderLine(record: LogRecord, style: Style, withStack: boolean, shared = false): string {
   const { level, time, name, category, msg, fields: logged, ...bound } = record;
   const { err, ...rest } = logged ?? {};
   const fields = { ...bound, ...rest };
@@ -72,8 +75,11 @@ export function renderLine(record: LogRecord, style: Style, withStack: boolean):
   for (const [key, value] of Object.entries(fields)) text += ` ${key}=${fieldValue(value)}`;
   if (withStack && err?.stack) text += ` stack=${fieldValue(frames(err.stack))}`;
   text = oneLine(text);
-  if (style === 'journal') return `<${PRIORITIES.get(level) ?? 6}>${category ? `${category}: ` : ''}${text}`;
   const source = category && category !== name ? `${name}/${category}` : name;
+  if (style === 'journal') {
+    const from = shared ? source : category;
+    return `<${PRIORITIES.get(level) ?? 6}>${from ? `${from}: ` : ''}${text}`;
+  }
   const stamp = new Date(time).toISOString();
   if (style === 'plain') return `${stamp} ${levelName} ${source}: ${text}`;
   const colour = (code: number, part: string) => `\x1b[${code}m${part}\x1b[0m`;

@@ -14,6 +14,8 @@ export interface LogOptions {
   readonly output?: Output;
   /** Default: what stdout is connected to. `format = json` comes first. */
   readonly style?: Style;
+  /** Whether other daemons write to the same output. Default: whether "spns run" has started us. */
+  readonly shared?: boolean;
 }
 
 interface State {
@@ -46,6 +48,7 @@ let stdout: Output | undefined;
 export function createLog(settings: LogSettings, name: string, options: LogOptions = {}): Logger {
   const clock = options.clock ?? systemClock;
   const output = options.output ?? standardOutput();
+  const shared = options.shared ?? process.channel !== undefined;
   const found = options.style ?? detectStyle(process.env, process.stdout.isTTY === true);
   const root = pino(
     {
@@ -61,7 +64,7 @@ export function createLog(settings: LogSettings, name: string, options: LogOptio
         const record: LogRecord = { ...(parseJson(line) as LogRecord), name };
         const { format } = state.settings;
         const style = format === 'json' ? 'json' : format === 'plain' && found === 'terminal' ? 'plain' : found;
-        output.write(renderLine(record, style, stackWanted(state.settings, record.category)));
+        output.write(renderLine(record, style, stackWanted(state.settings, record.category), shared));
       },
     },
   );

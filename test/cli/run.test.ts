@@ -174,10 +174,14 @@ test('systemd is told of the whole by the parent alone: status, watchdog, ready 
   const path = `@spns-test-${randomUUID()}`;
   const systemd = new NotifySocket(path);
   t.after(() => systemd.close());
-  const { child, ended, output } = await suite(t, '', { NOTIFY_SOCKET: path, WATCHDOG_USEC: '200000' });
+  const { child, ended, output } = await suite(t, '', {
+    NOTIFY_SOCKET: path,
+    WATCHDOG_USEC: '200000',
+    INVOCATION_ID: 'test',
+  });
   await systemd.message(/^READY=1$/);
   await systemd.message(/^WATCHDOG=1$/);
-  for (const sign of [/ready for subscriptions/, /web: started/, /notify-dummy: started/, /all have started/]) {
+  for (const sign of [/hivemind: started/, /web: started/, /notify-dummy: started/, /spns: all have/]) {
     assert.match(output(), sign);
   }
   child.kill('SIGTERM');

@@ -19,11 +19,12 @@ function logTo(
   style: Style,
   chosen = settings('info'),
   name = 'hivemind',
+  shared = false,
 ): { log: Logger; lines: string[]; clock: FakeClock } {
   const lines: string[] = [];
   const output: Output = { write: (line) => void lines.push(line), flush: async () => {}, dropped: 0 };
   const clock = new FakeClock(1_700_000_000_123);
-  return { log: createLog(chosen, name, { clock, output, style }), lines, clock };
+  return { log: createLog(chosen, name, { clock, output, style, shared }), lines, clock };
 }
 
 test('under systemd a line is a priority, the category and the text', () => {
@@ -45,6 +46,14 @@ test('under systemd a line is a priority, the category and the text', () => {
     '<3>snode: e',
     '<2>snode: f',
   ]);
+});
+
+test('where daemons share one journal, a line tells which of them speaks', () => {
+  const { log, lines } = logTo('journal', settings('info'), 'hivemind', true);
+  log.info('started');
+  category(log, 'hivemind').info('ready');
+  category(log, 'snode').warn('w');
+  assert.deepEqual(lines, ['<6>hivemind: started', '<6>hivemind: ready', '<4>hivemind/snode: w']);
 });
 
 test('elsewhere it has the time, the level by its original name, and the daemon', () => {
