@@ -6,9 +6,6 @@ import { ROUTES, type SubscriptionPath, subscription } from './subscriptions.ts'
 /** Where service nodes post what clients encrypted for us. */
 export const ONION_PATH = '/oxen/v4/lsrpc';
 
-/** Largest onion request, bytes (spec/onionreq.md, section 4). */
-export const MAX_ONION = 10 * 1024 * 1024;
-
 /**
  * Longest metadata in JSON, bytes, outside and inside; real ones have some hundred. All the rest of a request costs little a
  * byte, but JSON made for the purpose could keep us busy for the better part of a second.

@@ -10,10 +10,11 @@ import fastify, {
 import type { Registry } from 'prom-client';
 import type { Clock } from '../clock.ts';
 import { formatListen, type ListenAddress, removeStaleSocket } from '../daemon/listen.ts';
+import { MAX_ONION_SIZE } from '../session/onion.ts';
 import { type Answer, errorAnswer, methodNotAllowed, notFound, options } from './answer.ts';
 import type { Hivemind } from './hivemind.ts';
 import { type WebMetrics, webMetrics } from './metrics.ts';
-import { isSubscriptionPath, MAX_ONION, ONION_PATH, onionRequest, undecryptable } from './onion.ts';
+import { isSubscriptionPath, ONION_PATH, onionRequest, undecryptable } from './onion.ts';
 import { bodyMissing, RETRY_AFTER, ROUTES, type SubscriptionPath, subscription, tooLarge } from './subscriptions.ts';
 
 /** What an operator can set, see `[web]` in spns.ini. */
@@ -103,8 +104,8 @@ export async function buildServer(modules: ServerModules): Promise<FastifyInstan
 
   let longOnions = 0;
   const admit = async (request: FastifyRequest, reply: FastifyReply) => {
-    const length = Number(request.headers['content-length'] ?? MAX_ONION);
-    if (length <= bodyLimit + ONION_EXTRA || length > MAX_ONION) return;
+    const length = Number(request.headers['content-length'] ?? MAX_ONION_SIZE);
+    if (length <= bodyLimit + ONION_EXTRA || length > MAX_ONION_SIZE) return;
     if (longOnions + length > MAX_LONG_ONIONS) {
       metrics.onionFailure('busy');
       reply.header('connection', 'close');
@@ -115,7 +116,7 @@ export async function buildServer(modules: ServerModules): Promise<FastifyInstan
       longOnions -= length;
     });
   };
-  server.post(ONION_PATH, { bodyLimit: MAX_ONION, onRequest: admit }, async (request, reply) => {
+  server.post(ONION_PATH, { bodyLimit: MAX_ONION_SIZE, onRequest: admit }, async (request, reply) => {
     const start = clock.monotonic();
     const body = (request.body as Buffer | undefined) ?? Buffer.alloc(0);
     const answer = await onionRequest({ hivemind, onionKey, bodyLimit }, body, {
