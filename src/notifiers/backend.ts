@@ -9,7 +9,8 @@ import type { Logger } from '../daemon/log.ts';
 export interface Backend {
   /**
    * Checks what a client gave as `service_info` (any JSON) and names its device.
-   * Throws {@link Refusal}, or a plain Error, for what it cannot accept: the client is told the message. An error of any other kind is a fault.
+   * Throws {@link Refusal} for what it cannot accept, and the client is told its code and message. Whatever else is
+   * thrown is a fault, of which clients are told nothing: the text may be a library's.
    */
   validate(info: unknown): Device;
   /**
@@ -41,6 +42,8 @@ export interface BackendContext {
   readonly log: Logger;
   readonly clock: Clock;
   readonly random: (bytes: number) => Buffer;
+  /** What {@link Backend.validate} throws: an operator's own module cannot know where to import it from. */
+  readonly Refusal: typeof Refusal;
 }
 
 /** A client's device. */
@@ -114,8 +117,10 @@ export class Refusal extends Error {
   /** 1: something is missing; 4: something is wrong (spec/hivemind.md, section 1.2). */
   readonly code: number;
 
+  /** @throws RangeError for a code that would mean that the device was accepted, or nothing at all */
   constructor(code: number, message: string) {
     super(message);
+    if (!Number.isInteger(code) || code === 0) throw new RangeError(`${code} is no code of a refusal`);
     this.name = 'Refusal';
     this.code = code;
   }

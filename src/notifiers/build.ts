@@ -3,7 +3,7 @@ import type { Context, Daemon } from '../daemon/run.ts';
 import { type Address, parseAddress } from '../oxenmq/address.ts';
 import { keyPairFromSecret } from '../oxenmq/keys.ts';
 import { deriveNotifierKey } from '../session/notifier-key.ts';
-import type { Backend } from './backend.ts';
+import { type Backend, Refusal } from './backend.ts';
 import { watchCredential } from './credential.ts';
 import { fingerprint } from './fingerprint.ts';
 import { loadBackend } from './load.ts';
@@ -17,7 +17,7 @@ export async function buildNotifier(service: string, context: Context): Promise<
   const createBackend = async (config: Config): Promise<Backend> => {
     const section = config.section(`notify-${service}`);
     const create = await loadBackend(service, section);
-    const backend = await create({ service, section, log, clock, random });
+    const backend = await create({ service, section, log, clock, random, Refusal });
     for (const warning of section.warnings()) log.warn(warning);
     return backend;
   };

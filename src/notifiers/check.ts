@@ -4,6 +4,7 @@ import { systemClock } from '../clock.ts';
 import { parseIni } from '../daemon/ini.ts';
 import { createLog } from '../daemon/log.ts';
 import { ConfigError, Section } from '../daemon/section.ts';
+import { Refusal } from './backend.ts';
 import { loadBackend } from './load.ts';
 
 /**
@@ -24,7 +25,7 @@ async function check(service: string): Promise<{ problems: readonly string[]; wa
   const log = createLog({ level: 'none', levels: new Map(), format: 'plain' }, name);
   try {
     const create = await loadBackend(service, section);
-    const backend = await create({ service, section, log, clock: systemClock, random: randomBytes });
+    const backend = await create({ service, section, log, clock: systemClock, random: randomBytes, Refusal });
     await backend.close?.();
     return { problems: [], warnings: [...section.warnings(), ...expiryWarning(name, backend.credentialExpiry)] };
   } catch (error) {

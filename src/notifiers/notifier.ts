@@ -247,9 +247,10 @@ export class Notifier {
     } catch (error) {
       this.counters.refusals++;
       if (error instanceof Refusal) message.reply(String(error.code), error.message);
-      else if (error instanceof Error && error.constructor === Error) message.reply('4', error.message);
       else {
-        this.#say.error('checking a device failed', { err: error });
+        // The text of a library's error may hold the token.
+        this.#say.error('checking a device failed', { error: error instanceof Error ? error.name : typeof error });
+        this.#options.log.debug({ err: error }, 'checking a device failed');
         message.reply('4', 'Internal error');
       }
     }

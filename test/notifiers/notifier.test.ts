@@ -8,6 +8,7 @@ import {
   type Delivery,
   gone,
   type Outcome,
+  Refusal,
   refused,
   retry,
   tokenOf,
@@ -122,12 +123,15 @@ test('devices are validated, and what makes no sense is answered', async (t) => 
   }
 });
 
-test('a plain error of a backend is a refusal, any other kind a fault that clients are not told of', async (t) => {
+test('clients are told the message of a refusal, and of no other error; what it holds is logged at debug alone', async (t) => {
   const hivemind = await FakeHivemind.start(t, SERVICE);
   const { notifier, lines } = setUp(t, hivemind, () => accepted, {
     backend: {
       validate(info) {
-        if (info === 1) throw new Error('Invalid number');
+        if (info === 1) throw new Refusal(4, 'Invalid number');
+        if (info === 3) throw new Error('connect ECONNREFUSED 10.0.0.1:5432 for secret-token');
+        if (info === 4) throw 'secret-token';
+        if (info === 5) throw new Refusal(0, 'an id of my choice, long enough to pass for one');
         return (info as { deep: { id: { id: string } } }).deep.id;
       },
       send: async () => [],
@@ -136,8 +140,14 @@ test('a plain error of a backend is a refusal, any other kind a fault that clien
   await hivemind.until(() => hivemind.instances.size === 1);
   assert.deepEqual(await hivemind.validate(SERVICE, '1'), ['4', 'Invalid number']);
   assert.deepEqual(await hivemind.validate(SERVICE, '2'), ['4', 'Internal error']);
-  assert.equal(notifier.counters.refusals, 2);
-  assert.ok(lines.some((line) => line.includes('checking a device failed')));
+  for (const info of ['3', '4', '5']) {
+    assert.deepEqual(await hivemind.validate(SERVICE, info), ['4', 'Internal error']);
+  }
+  assert.equal(notifier.counters.refusals, 5);
+  const told = lines.filter((line) => line.includes('checking a device failed'));
+  const aboveDebug = told.filter((line) => !line.includes('"level":"debug"'));
+  assert.ok(aboveDebug.length > 0 && told.some((line) => line.includes('secret-token')));
+  assert.ok(aboveDebug.every((line) => !line.includes('secret-token')));
 });
 
 test('rubbish from the hivemind is counted and survived', async (t) => {
