@@ -1,6 +1,6 @@
 /** zeromq.js's ROUTER, as both sides of OxenMQ use it. */
 
-import { Router } from 'zeromq';
+import { context, Router } from 'zeromq';
 
 /** Bytes of the largest message taken, if not said otherwise; a larger one costs its sender the connection. */
 export const MAX_MESSAGE_SIZE = 10 * 1024 * 1024;
@@ -12,6 +12,19 @@ export const LINGER = 1000;
 const ROUTER_NOTIFY = 97;
 export const NOTIFY_DISCONNECT = 2;
 export const NOTIFY_CONNECT_AND_DISCONNECT = 3;
+
+/** libzmq's ZMQ_ZERO_COPY_RECV, which zeromq.js has no name for. */
+const ZERO_COPY_RECV = 10;
+/**
+ * Else libzmq hands out views into slabs of some 20 kB which it received into, and whoever keeps one small message keeps the slab:
+ * ten times the memory that anybody can count. Read when a socket is made, hence set before any.
+ */
+(context as unknown as OptionSetter).setInt32Option(ZERO_COPY_RECV, 0);
+
+/** zeromq.js keeps the setters for options without a name protected. */
+interface OptionSetter {
+  setInt32Option(option: number, value: number): void;
+}
 
 /**
  * A ROUTER with the original's options (spec/oxenmq.md, section 1). The high-water marks are libzmq's: 1,000 messages a peer each way.
@@ -33,8 +46,7 @@ export function openRouter(maxMessageSize: number, notify: number): Router {
     // Else a black hole holds a connect for as long as the kernel repeats its SYN: two minutes.
     connectTimeout: 10_000,
   });
-  // zeromq.js keeps the setters for options without a name protected.
-  (socket as unknown as { setInt32Option(option: number, value: number): void }).setInt32Option(ROUTER_NOTIFY, notify);
+  (socket as unknown as OptionSetter).setInt32Option(ROUTER_NOTIFY, notify);
   return socket;
 }
 
