@@ -1,4 +1,4 @@
-import { type Bencoded, BencodeError, decode } from '../codec/bencode.ts';
+import { type Bencoded, BencodeError, decode, type Encodable } from '../codec/bencode.ts';
 import { ed25519Verify, edToX25519Public } from '../session/sodium.ts';
 
 /**
@@ -16,6 +16,9 @@ export interface Monitor {
 export interface Refusal {
   readonly errcode: number;
   readonly error: string;
+  /** With errcode 6: who has the account instead. */
+  readonly snodes?: Encodable[];
+  readonly swarm?: string;
 }
 
 export const BAD_ARGS = 1;

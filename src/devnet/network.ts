@@ -45,7 +45,7 @@ export async function startNetwork(modules: {
     const server = await startStorageServer({ clock, secretKey: random(32), host, verify });
     servers.push({ server, swarm: ids[i % ids.length]! });
   }
-  const oxend = await startOxend({ clock, random });
+  const oxend = await startOxend({ clock, random, onBlock: takeOver });
   let space: SwarmSpace;
   let bySwarm: Map<bigint, StorageServer[]>;
 
@@ -54,6 +54,11 @@ export async function startNetwork(modules: {
     for (const { server, swarm } of servers) bySwarm.set(swarm, [...(bySwarm.get(swarm) ?? []), server]);
     space = new SwarmSpace([...bySwarm.keys()].sort((a, b) => (a < b ? -1 : a > b ? 1 : 0)));
     oxend.nodes = servers.map(listed);
+  }
+
+  /** The storage servers learn from a block what has changed, as we do. */
+  function takeOver(): void {
+    for (const { server, swarm } of servers) server.takeOver({ own: swarm, swarms: bySwarm });
   }
 
   const network: Network = {
@@ -82,6 +87,7 @@ export async function startNetwork(modules: {
     },
   };
   arrange();
+  takeOver();
   return network;
 }
 

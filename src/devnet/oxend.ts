@@ -40,6 +40,8 @@ export async function startOxend(modules: {
   random: (bytes: number) => Buffer;
   nodes?: readonly ListedNode[];
   height?: number;
+  /** Called with each new block, before those who subscribed are told. */
+  onBlock?: () => void;
   /** zmq address to bind */
   listen?: string;
 }): Promise<Oxend> {
@@ -91,6 +93,7 @@ export async function startOxend(modules: {
     mine() {
       height++;
       hash = random(32);
+      modules.onBlock?.();
       for (const [id, { remote, until }] of subscribers) {
         if (until <= clock.monotonic()) subscribers.delete(id);
         else if (remote.send('notify.block', String(height), hash)) counters.blocksTold++;

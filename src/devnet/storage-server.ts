@@ -5,6 +5,7 @@ import { Listener } from '../oxenmq/listener.ts';
 import type { Incoming, Remote } from '../oxenmq/remote.ts';
 import { encodeNotification, type Notification } from '../session/notification.ts';
 import { checkMonitor, type Refusal, readMonitorRequest } from './monitor-request.ts';
+import { judgeOf, type SwarmView } from './swarm-view.ts';
 
 /** A message as it goes to every member of a swarm: encoded once, whoever tells it. */
 export interface Envelope {
@@ -52,13 +53,25 @@ export interface StorageServer {
   watches(account: Uint8Array, namespace: number): boolean;
   /** Stores a message: tells everybody who monitors its account and namespace. Gives how many were told. */
   store(message: Envelope): number;
+  /**
+   * A block changed the shape of the network for this server: it tells of accounts that are not its own any more, and takes no
+   * others than its own from now on. Without a view, as at first, it takes every account; with an empty one, none.
+   */
+  takeOver(view: SwarmView | undefined): void;
   /** Forgets every monitor, as it does when it is restarted; connections stay. */
   forget(): void;
   /** Goes away and forgets. */
   stop(): Promise<void>;
   /** Comes back under the same key and port. */
   start(): Promise<void>;
-  readonly counters: { requests: number; accepted: number; refused: number; told: number; untold: number };
+  readonly counters: {
+    requests: number;
+    accepted: number;
+    refused: number;
+    told: number;
+    untold: number;
+    ended: number;
+  };
 }
 
 interface Watch {
@@ -90,7 +103,8 @@ export async function startStorageServer(modules: {
   const watches = new Map<string, Map<string, Watch>>();
   const remotes = new Map<string, Remote>();
   const mood: Mood = { silent: false, refuse: undefined, delay: 0 };
-  const counters = { requests: 0, accepted: 0, refused: 0, told: 0, untold: 0 };
+  const counters = { requests: 0, accepted: 0, refused: 0, told: 0, untold: 0, ended: 0 };
+  let judge = judgeOf(undefined);
   let listener: Listener | undefined;
   let port = 0;
 
@@ -117,9 +131,10 @@ export async function startStorageServer(modules: {
     const now = Math.floor(clock.now() / 1000);
     const answers = read.elements.map((element) => {
       const checked = mood.refuse ?? checkMonitor(element, now, verify);
-      if ('errcode' in checked) {
+      const refusal = 'errcode' in checked ? checked : judge.refusal(checked.account);
+      if ('errcode' in checked || refusal) {
         counters.refused++;
-        return { ...checked };
+        return { ...refusal };
       }
       counters.accepted++;
       watch(remote.id, checked.account.toString('latin1'), checked.namespaces, checked.wantData);
@@ -177,6 +192,16 @@ export async function startStorageServer(modules: {
       }
       counters.told += told;
       return told;
+    },
+    takeOver(view) {
+      judge = judgeOf(view);
+      if (!judge.informed) return;
+      for (const [key, here] of watches) {
+        const ended = judge.ended(Buffer.from(key, 'latin1'));
+        if (!ended) continue;
+        watches.delete(key);
+        for (const id of here.keys()) if (remoteOf(id)?.send('notify.monitor_ended', ended)) counters.ended++;
+      }
     },
     forget() {
       watches.clear();

@@ -6,7 +6,7 @@ import { encode } from '../../src/codec/bencode.ts';
 import { parseJson } from '../../src/codec/json.ts';
 import { type Account, groupAccount, groupMember, sessionAccount } from '../../src/devnet/account.ts';
 import { type Network, startNetwork } from '../../src/devnet/network.ts';
-import type { StorageServer } from '../../src/devnet/storage-server.ts';
+import { envelope, type StorageServer } from '../../src/devnet/storage-server.ts';
 import { parseAddress } from '../../src/oxenmq/address.ts';
 import { type Connection, Peers } from '../../src/oxenmq/peers.ts';
 import { encodeMonitor, parseMonitorReply } from '../../src/session/monitor.ts';
@@ -25,6 +25,7 @@ async function start(t: TestContext, servers = 1, swarms = 1) {
 
   const heard: { from: string; notification: Notification }[] = [];
   const blocks: string[][] = [];
+  const ended: { from: string; body: Buffer }[] = [];
   const waiting: { done: () => boolean; resolve: () => void }[] = [];
   const look = (): void => {
     for (const one of waiting.splice(0)) one.done() ? one.resolve() : waiting.push(one);
@@ -40,6 +41,13 @@ async function start(t: TestContext, servers = 1, swarms = 1) {
             handler({ remote, parts }) {
               const notification = parseNotification(parts[0]!);
               if (typeof notification !== 'string') heard.push({ from: (remote as Connection).label, notification });
+              look();
+            },
+          },
+          monitor_ended: {
+            kind: 'command',
+            handler({ remote, parts }) {
+              ended.push({ from: (remote as Connection).label, body: parts[0]! });
               look();
             },
           },
@@ -74,6 +82,7 @@ async function start(t: TestContext, servers = 1, swarms = 1) {
     network,
     heard,
     blocks,
+    ended,
     peers,
     until,
     connectTo,
@@ -123,7 +132,7 @@ test('every member of the swarm tells of a message, to those who asked for its a
     const results = await monitor(connection, [subscription(ada, [0, 2]), subscription(member, [-11, 11], false)]);
     assert.deepEqual(
       results.map(({ code }) => code),
-      [0, 0],
+      [ada, member].map(({ id }) => (network.membersFor(id).includes(server) ? 0 : 6)),
     );
   }
   const toAda = message(ada);
@@ -272,4 +281,46 @@ test('a server that moves changes the swarm, and the list', async (t) => {
   const sizes = [1, 3];
   assert.ok(sizes.includes(network.membersFor(ada.id).length));
   assert.deepEqual(network.oxend.nodes.map(({ swarm }) => swarm).filter((swarm) => swarm === member!.swarm).length, 1);
+});
+
+test('with the block that takes accounts from a server, it tells those who monitored them, and takes them no more', async (t) => {
+  const { network, connectTo, ended, until, heard } = await start(t, 2, 1);
+  const [mover, stayer] = network.servers;
+  const accounts = Array.from({ length: 40 }, () => sessionAccount(randomBytes));
+  const connection = await connectTo(mover!.server, 'mover');
+  const list = accounts.map((account) => subscription(account, [0]));
+  assert.ok((await monitor(connection, list)).every(({ code }) => code === 0));
+
+  network.move(mover!, network.swarms[0]! ^ (1n << 63n));
+  assert.equal(mover!.server.counters.ended, 0, 'nobody notices without a block');
+  network.oxend.mine();
+  const gone = accounts.filter(({ id }) => !network.membersFor(id).includes(mover!.server));
+  assert.ok(gone.length > 0 && gone.length < 40);
+  await until(() => ended.length === gone.length);
+  assert.deepEqual(
+    new Set(ended.map(({ body }) => body.subarray(7, 40).toString('hex'))),
+    new Set(gone.map(({ id }) => id.toString('hex'))),
+  );
+  const key = stayer!.server.publicKey.toString('hex');
+  for (const { from, body } of ended) {
+    assert.equal(from, 'mover');
+    const text = body.toString('latin1');
+    assert.ok(text.startsWith('d1:@33:'));
+    assert.match(
+      text.slice(40),
+      /^7:errcodei6e5:error56:Account is no longer stored by this service node's swarm6:snodesl/,
+    );
+    assert.ok(
+      text.endsWith(
+        `13:pubkey_x2551964:${key}ee5:swarm${stayer!.swarm.toString(16).length}:${stayer!.swarm.toString(16)}e`,
+      ),
+    );
+  }
+  for (const account of gone) assert.equal(mover!.server.store(envelope(message(account))), 0, 'deleted first');
+  const results = await monitor(connection, list);
+  assert.deepEqual(
+    results.map(({ code }) => code),
+    accounts.map((account) => (gone.includes(account) ? 6 : 0)),
+  );
+  assert.equal(heard.length, 0);
 });
