@@ -67,7 +67,7 @@ export function readReach(given: Given): Reach {
 /** The file as written, with what could not be read of it in `problems`. Throws CliError. */
 export function readIni(file: string): Ini {
   try {
-    return parseIni(readFileSync(file, 'utf8'));
+    return parseIni(readFileSync(file));
   } catch (error) {
     throw new CliError(`${file} cannot be read: ${(error as Error).message}`);
   }

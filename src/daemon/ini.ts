@@ -1,3 +1,7 @@
+import { isUtf8 } from 'node:buffer';
+import { parse } from 'ini';
+import { LINE_END, readTag, toIni } from './configparser.ts';
+
 /** One `key = value` of an INI file. */
 export interface IniEntry {
   readonly value: string;
@@ -12,102 +16,100 @@ export interface Ini {
   /** Sections by their exact name; `DEFAULT` is not among them, its entries stand in every section that lacks them. */
   readonly sections: ReadonlyMap<string, IniSection>;
   readonly defaults: IniSection;
-  /** What could not be read, each with its line. */
+  /** What could not be read, each with its line, and never more of its content than a key. */
   readonly problems: readonly string[];
 }
 
-const HEADER = /^\[(.+)\]/;
-const OPTION = /^(.*?)\s*[=:]\s*(.*)$/;
+type Entries = Map<string, IniEntry>;
+
 const REFERENCE = /%%|%\(([^)]*)\)s/g;
 const MAX_REFERENCE_DEPTH = 10;
-
-interface OpenEntry {
-  lines: string[];
-  line: number;
-}
+/** Characters that all values of a file may have together once their references are filled in. */
+const MAX_EXPANDED = 1024 * 1024;
 
 /**
- * Reads an INI file the way Python's configparser does, because operators bring the original's file along (spec/hivemind.md, section 5).
- * That is not what the usual INI readers of npm do: they cut values at `;` and `#`, split `[a.b]`, turn `true` into a boolean, know no `:`, no
- * continuation lines and no line numbers. Here:
- * - `#` and `;` start a comment only at the start of a line; within a value they are text;
- * - a key ends at the first `=` or `:`; keys are case-insensitive, section names are not;
- * - a line that is indented deeper than its key continues the value;
- * - `%%` is a percent sign, `%(key)s` the value of another key of the section; a lone `%`, which configparser refuses, is itself;
- * - a repeated section or key is a problem, not a silent choice between the two.
+ * Reads an INI file as Python's configparser does, by the package `ini` behind {@link toIni}. `%%` is a percent sign,
+ * `%(key)s` the value of another key of the section; a lone `%`, which configparser refuses, is itself.
+ *
+ * @param file its bytes, which must be UTF-8, or its text
+ * @returns never throws: what is wrong is among the problems
  */
-export function parseIni(text: string): Ini {
-  const problems: string[] = [];
-  const sections = new Map<string, Map<string, OpenEntry>>();
-  const defaults = new Map<string, OpenEntry>();
-  let section: Map<string, OpenEntry> | undefined;
-  let name = '';
-  let open: OpenEntry | undefined;
-  let indent = 0;
+export function parseIni(file: string | Uint8Array): Ini {
+  const { text, problem } = typeof file === 'string' ? { text: file } : decodeText(file);
+  const rewritten = toIni(text);
+  const problems = [...(problem === undefined ? [] : [problem]), ...rewritten.problems];
 
-  const lines = text.replace(/^\uFEFF/, '').split(/\r\n|\n|\r/);
-  for (const [index, raw] of lines.entries()) {
-    const number = index + 1;
-    const line = raw.trim();
-    if (line === '') {
-      open?.lines.push('');
-      continue;
+  const sections = new Map<string, Entries>();
+  // `ini` moves sections with dots in their names to the end; each entry knows its line, so only they need their order.
+  const found = Object.entries<Record<string, unknown>>(parse(rewritten.text, { bracketedArray: false }))
+    .map(([tag, values]) => ({ ...readTag(tag), values }))
+    .sort((a, b) => a.line - b.line);
+  for (const { name, values } of found) {
+    const entries = sections.get(name) ?? new Map();
+    sections.set(name, entries);
+    for (const [tag, value] of Object.entries(values)) {
+      const { name: key, line } = readTag(tag);
+      // `ini` makes a boolean of true and false and a null of null: here everything is text.
+      entries.set(key, { value: String(value), line });
     }
-    if (line.startsWith('#') || line.startsWith(';')) continue;
-    const depth = raw.length - raw.trimStart().length;
-    if (open && depth > indent) {
-      open.lines.push(line);
-      continue;
-    }
-    indent = depth;
-    open = undefined;
-    const header = HEADER.exec(line);
-    if (header) {
-      name = header[1]!;
-      if (name === 'DEFAULT') {
-        section = defaults;
-        continue;
-      }
-      if (sections.has(name))
-        problems.push(`line ${number}: section [${name}] stands here a second time: join the two`);
-      section = sections.get(name) ?? new Map();
-      sections.set(name, section);
-      continue;
-    }
-    if (!section) {
-      problems.push(`line ${number}: "${line}" stands before the first [section]: move it into one`);
-      continue;
-    }
-    const option = OPTION.exec(line);
-    if (!option?.[1]) {
-      problems.push(`line ${number}: "${line}" is no "key = value": correct it, or put a # in front of it`);
-      continue;
-    }
-    const key = option[1].toLowerCase();
-    const earlier = section.get(key);
-    if (earlier) {
-      problems.push(`line ${number}: [${name}].${key} was already set on line ${earlier.line}: remove one of the two`);
-    }
-    open = { lines: [option[2]!], line: number };
-    section.set(key, open);
   }
+  const defaults = sections.get('DEFAULT') ?? new Map();
+  sections.delete('DEFAULT');
 
-  const defaultEntries = close(defaults, new Map());
-  const expanded = new Map<string, IniSection>();
-  for (const [key, entries] of sections) expanded.set(key, close(entries, defaults));
-  return { sections: expanded, defaults: defaultEntries, problems };
+  const budget = { left: MAX_EXPANDED };
+  const fill = (name: string, entries: Entries): IniSection => {
+    const filled: Entries = new Map();
+    for (const [key, { value, line }] of entries) {
+      const expanded = expand(value, entries, defaults, budget);
+      if (expanded === undefined)
+        problems.push(`line ${line}: [${name}].${key} grows out of bounds by its %(…)s: write it out`);
+      filled.set(key, { value: expanded ?? '', line });
+    }
+    return filled;
+  };
+  const filledDefaults = fill('DEFAULT', defaults);
+  return {
+    sections: new Map([...sections].map(([name, entries]) => [name, fill(name, entries)])),
+    defaults: filledDefaults,
+    problems,
+  };
 }
 
-/** Joins continued lines and puts in what `%(key)s` refers to. */
-function close(entries: Map<string, OpenEntry>, defaults: Map<string, OpenEntry>): IniSection {
-  const text = (entry: OpenEntry) => entry.lines.join('\n').trimEnd();
-  const expand = (value: string, depth: number): string =>
-    value.replace(REFERENCE, (found: string, key: string | undefined) => {
-      if (key === undefined) return '%';
-      const entry = entries.get(key.toLowerCase()) ?? defaults.get(key.toLowerCase());
-      return entry && depth < MAX_REFERENCE_DEPTH ? expand(text(entry), depth + 1) : found;
-    });
-  const closed = new Map<string, IniEntry>();
-  for (const [key, entry] of entries) closed.set(key, { value: expand(text(entry), 0), line: entry.line });
-  return closed;
+/** Fills in what a value refers to; undefined if the budget of characters does not allow it. */
+function expand(value: string, entries: Entries, defaults: Entries, budget: { left: number }): string | undefined {
+  let text = '';
+  const append = (part: string) => {
+    budget.left -= part.length;
+    if (budget.left >= 0) text += part;
+  };
+  const walk = (from: string, depth: number) => {
+    let at = 0;
+    for (const match of from.matchAll(REFERENCE)) {
+      if (budget.left < 0) return;
+      append(from.slice(at, match.index));
+      at = match.index + match[0].length;
+      const key = match[1]?.toLowerCase();
+      const entry = key === undefined ? undefined : (entries.get(key) ?? defaults.get(key));
+      if (key === undefined) append('%');
+      else if (entry && depth < MAX_REFERENCE_DEPTH) walk(entry.value, depth + 1);
+      else append(match[0]);
+    }
+    append(from.slice(at));
+  };
+  walk(value, 0);
+  return budget.left < 0 ? undefined : text;
+}
+
+/** The text of a file, and what is wrong with its encoding. */
+function decodeText(bytes: Uint8Array): { text: string; problem?: string } {
+  const utf16 = ['utf-16le', 'utf-16be'].find((_, n) => bytes[n] === 0xff && bytes[1 - n] === 0xfe);
+  if (utf16 !== undefined)
+    return { text: new TextDecoder(utf16).decode(bytes), problem: 'the file is in UTF-16: save it as UTF-8' };
+  if (bytes.includes(0))
+    return { text: '', problem: 'the file is no text in UTF-8, it has zero bytes: save it as UTF-8' };
+  const text = new TextDecoder('utf-8').decode(bytes);
+  if (isUtf8(bytes)) return { text };
+  const lines = Buffer.from(bytes).toString('latin1').split(LINE_END);
+  const bad = lines.findIndex((line) => !isUtf8(Buffer.from(line, 'latin1')));
+  return { text, problem: `line ${bad + 1} is not in UTF-8 (in Latin-1?): save the file as UTF-8` };
 }

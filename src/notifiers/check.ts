@@ -13,7 +13,7 @@ import { loadBackend } from './load.ts';
  */
 async function check(service: string): Promise<{ problems: readonly string[]; warnings: readonly string[] }> {
   const name = `notify-${service}`;
-  const ini = parseIni(readFileSync(process.env.SPNS_CONFIG ?? 'spns.ini', 'utf8'));
+  const ini = parseIni(readFileSync(process.env.SPNS_CONFIG ?? 'spns.ini'));
   const section = new Section(
     name,
     ini.sections.get(name) ?? new Map(),

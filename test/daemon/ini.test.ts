@@ -1,4 +1,5 @@
 import assert from 'node:assert/strict';
+import { readFileSync } from 'node:fs';
 import { test } from 'node:test';
 import { parseIni } from '../../src/daemon/ini.ts';
 import { editDistance, nearest } from '../../src/daemon/nearest.ts';
@@ -69,13 +70,75 @@ test('what cannot be read is told with its line, all of it', () => {
   assert.equal(problems.length, 5);
   assert.match(problems[0]!, /^line 1: .*before the first \[section\]/);
   assert.match(problems[1]!, /^line 4: \[a\]\.k was already set on line 3/);
-  assert.match(problems[2]!, /^line 5: "nonsense"/);
+  assert.match(problems[2]!, /^line 5: no "key = value"/);
   assert.match(problems[3]!, /^line 7: section \[a\] stands here a second time/);
   assert.match(problems[4]!, /^line 8: /);
 });
 
 test('Windows line ends and a byte order mark do no harm', () => {
   assert.deepEqual(values('\uFEFF[a]\r\nx = 1\r\n\r\ny = 2\r\n'), { a: { x: '1', y: '2' } });
+});
+
+const vectors: { name: string; text: string; sections: Record<string, Record<string, string>> }[] = JSON.parse(
+  readFileSync(new URL('../vectors/configparser.json', import.meta.url), 'utf8'),
+);
+for (const { name, text, sections } of vectors) {
+  test(`it reads what Python's configparser reads: ${name}`, () => {
+    assert.deepEqual(parseIni(text).problems, []);
+    assert.deepEqual(withDefaults(text), sections);
+    assert.deepEqual(withDefaults(Buffer.from(text)), sections, 'from bytes');
+  });
+}
+
+/** As Python shows sections: with what they take from [DEFAULT]. */
+function withDefaults(file: string | Buffer): Record<string, Record<string, string>> {
+  const { sections, defaults } = parseIni(file);
+  return Object.fromEntries(
+    [...sections].map(([name, entries]) => [
+      name,
+      Object.fromEntries([...defaults, ...entries].map(([key, { value }]) => [key, value])),
+    ]),
+  );
+}
+
+test('each entry knows its line, also behind continued lines and in sections with dots', () => {
+  const { sections } = parseIni('# x\n[a.b]\nx = 1\n  2\n\n; y\nz = 3\n[c]\n\nw = 4');
+  assert.equal(sections.get('a.b')?.get('x')?.line, 3);
+  assert.equal(sections.get('a.b')?.get('z')?.line, 7);
+  assert.equal(sections.get('c')?.get('w')?.line, 10);
+});
+
+test('a file in another encoding is told by the line, and nothing of it is shown', () => {
+  const text = '[db]\n# Schlüssel\nurl = postgresql://u:geheimß@h/d\n';
+  const latin1 = parseIni(Buffer.from(text, 'latin1'));
+  assert.deepEqual(latin1.problems, ['line 2 is not in UTF-8 (in Latin-1?): save the file as UTF-8']);
+  const little = Buffer.from(`\ufeff${text}`, 'utf16le');
+  assert.deepEqual(parseIni(little).problems, ['the file is in UTF-16: save it as UTF-8']);
+  assert.deepEqual(parseIni(Buffer.from(little).swap16()).problems, ['the file is in UTF-16: save it as UTF-8']);
+  for (const bytes of [little.subarray(2), Buffer.from('[a]\nx = 1\0\n')]) {
+    const { problems } = parseIni(bytes);
+    assert.equal(problems.length, 1);
+    assert.match(problems[0]!, /zero bytes: save it as UTF-8$/);
+  }
+  assert.deepEqual(parseIni(Buffer.from(text)).problems, []);
+  assert.deepEqual(parseIni(Buffer.from('[a]\nx = \ufffd')).problems, [], 'a replacement character of its own');
+});
+
+test('no problem shows more of a line than its key', () => {
+  const { problems } = parseIni('hunter2\n[db]\nurl postgresql, hunter2\nx = hunter2\nX = hunter2\n= hunter2\n');
+  assert.equal(problems.length, 4);
+  for (const problem of problems) assert.doesNotMatch(problem, /hunter2/);
+});
+
+test('references that grow out of bounds are a problem, and all values together stay within bounds', () => {
+  const bomb = ['[a]', `k0 = ${'x'.repeat(30)}`];
+  for (let n = 1; n < 12; n++) bomb.push(`k${n} = ${`%(k${n - 1})s`.repeat(10)}`);
+  const { sections, problems } = parseIni(bomb.join('\n'));
+  assert.ok(problems.length > 0);
+  assert.match(problems[0]!, /^line 7: \[a\]\.k5 grows out of bounds by its %\(…\)s/);
+  assert.equal(sections.get('a')?.get('k2')?.value.length, 3000);
+  const total = [...sections.get('a')!.values()].reduce((sum, { value }) => sum + value.length, 0);
+  assert.ok(total <= 1024 * 1024);
 });
 
 test('the nearest name is found for a slip or two, and none for another word', () => {
