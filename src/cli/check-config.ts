@@ -1,5 +1,5 @@
 import { statSync } from 'node:fs';
-import { loadConfig } from '../daemon/config.ts';
+import { loadConfig, runnableServices } from '../daemon/config.ts';
 import type { Ini } from '../daemon/ini.ts';
 import { ConfigError, isSecretKey } from '../daemon/section.ts';
 import { mayRead, runProgram, type User } from './child.ts';
@@ -55,9 +55,7 @@ async function checkAll(file: string, given: Given): Promise<Findings> {
   }
   findings.warnings.push(...exposedSecrets(file, ini));
 
-  const services = [...ini.sections.keys()]
-    .filter((name) => /^notify-./.test(name))
-    .map((name) => name.slice('notify-'.length));
+  const services = runnableServices(ini);
   if (services.length === 0)
     findings.warnings.push('there is no [notify-…] section: without a notifier nobody is woken');
   const checks = services.map((service) => checkNotifier(service, readable ? user : undefined));

@@ -1,6 +1,6 @@
 import { spawn } from 'node:child_process';
 import { systemClock } from '../clock.ts';
-import { loadConfig } from '../daemon/config.ts';
+import { loadConfig, runnableServices } from '../daemon/config.ts';
 import { createLog, flushLog } from '../daemon/log.ts';
 import { createNotifier } from '../daemon/systemd.ts';
 import { programPath } from './child.ts';
@@ -25,11 +25,10 @@ export const command: Command = {
     locateConfig(given);
     const config = loadConfig(process.env);
     const log = createLog(config.log, 'spns', { shared: true });
-    const notifiers = [...config.ini.sections.keys()].filter((name) => /^notify-./.test(name));
     const programs: Program[] = [
       { name: 'hivemind', last: true },
       { name: 'web' },
-      ...notifiers.map((name) => ({ name })),
+      ...runnableServices(config.ini).map((service) => ({ name: `notify-${service}` })),
     ];
     const systemd = createNotifier(process.env);
     const watchdog =

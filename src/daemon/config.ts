@@ -54,13 +54,16 @@ export interface LoadOptions {
 
 const SECTIONS = ['db', 'hivemind', 'keys', 'log', 'web'];
 
+/** The services whose notifier comes with SPNS. */
+export const BUILT_IN_SERVICES = ['apns', 'apns-sandbox', 'firebase', 'huawei', 'dummy'] as const;
+
 /**
  * Reads the configuration from the file that `SPNS_CONFIG` names, or else from `spns.ini` in the current folder; an empty `SPNS_CONFIG` means no
  * file, only defaults (spec/hivemind.md, section 5). Throws {@link ConfigError} with everything that is wrong.
  */
 export function loadConfig(env: NodeJS.ProcessEnv, { role = 'all', read }: LoadOptions = {}): Config {
   const file = env.SPNS_CONFIG === '' ? '' : resolve(env.SPNS_CONFIG ?? 'spns.ini');
-  const ini = parseIni(file === '' ? '' : readText(file));
+  const ini = parseIni(file === '' ? '' : readBytes(file));
   const problems = [...ini.problems];
   const warnings: string[] = [];
   const opened: Section[] = [];
@@ -88,7 +91,7 @@ export function loadConfig(env: NodeJS.ProcessEnv, { role = 'all', read }: LoadO
     problems.push(...section.problems);
     warnings.push(...section.warnings());
   }
-  warnings.push(...unknownSections(ini));
+  warnings.push(...unknownSections(ini), ...foreignNotifiers(ini));
   if (problems.length > 0) {
     const told = problems.map((problem) => (file === '' ? problem : `${file}: ${problem}`));
     throw new ConfigError(told, warnings);
@@ -130,9 +133,36 @@ function changedEntries(name: string, before: IniSection = new Map(), after: Ini
     .map((key) => `[${name}].${key}`);
 }
 
-function readText(file: string): string {
+/**
+ * The services whose notifier we can run: of the `[notify-NAME]` sections those of ours, and those that name a `module`.
+ * Others belong to a program of the operator's own, as they may in the original's file.
+ */
+export function runnableServices(ini: Ini): string[] {
+  return notifySections(ini)
+    .filter(([name, section]) => BUILT_IN_SERVICES.some((known) => known === name) || section.has('module'))
+    .map(([name]) => name);
+}
+
+function notifySections(ini: Ini): [name: string, section: IniSection][] {
+  return [...ini.sections].flatMap(([name, section]) =>
+    /^notify-./.test(name) ? [[name.slice('notify-'.length), section]] : [],
+  );
+}
+
+function foreignNotifiers(ini: Ini): string[] {
+  const runnable = new Set(runnableServices(ini));
+  return notifySections(ini)
+    .filter(([name]) => !runnable.has(name))
+    .map(([name]) => {
+      const near = nearest(name, BUILT_IN_SERVICES);
+      const help = near ? `did you mean [notify-${near}]?` : 'for a notifier written for this server, set module in it';
+      return `[notify-${name}] is left to a program of your own, for no notifier of that name comes with SPNS: ${help}`;
+    });
+}
+
+function readBytes(file: string): Buffer {
   try {
-    return readFileSync(file, 'utf8');
+    return readFileSync(file);
   } catch (error) {
     const code = (error as NodeJS.ErrnoException).code;
     const where =
@@ -148,7 +178,7 @@ function unknownSections(ini: Ini): string[] {
   return [...ini.sections.keys()]
     .filter((name) => !SECTIONS.includes(name) && !/^notify-./.test(name))
     .map((name) => {
-      const near = nearest(name, [...SECTIONS, 'notify-apns', 'notify-firebase', 'notify-huawei', 'notify-dummy']);
+      const near = nearest(name, [...SECTIONS, ...BUILT_IN_SERVICES.map((service) => `notify-${service}`)]);
       return `section [${name}] is not known and is ignored: ${near ? `did you mean [${near}]?` : 'remove it'}`;
     });
 }

@@ -76,15 +76,14 @@ export interface Keys {
   readonly onionreq?: Buffer;
 }
 
-const LEVELS: readonly string[] = [
-  'trace',
-  'debug',
-  'info',
-  'warning',
-  'error',
-  'critical',
-  'none',
-] satisfies LogLevel[];
+const LEVELS: readonly LogLevel[] = ['trace', 'debug', 'info', 'warning', 'error', 'critical', 'none'];
+/** The original's reader takes these, too. */
+const LEVEL_ALIASES: ReadonlyMap<string, LogLevel> = new Map([
+  ['warn', 'warning'],
+  ['err', 'error'],
+  ['crit', 'critical'],
+  ['off', 'none'],
+]);
 /** Categories whose near misses are called misspelt; others are taken as they come, for every part may have its own. */
 const CATEGORIES = ['hivemind', 'snode', 'oxenmq', 'stats', 'pg', 'utils', 'web', 'notifier'];
 const MAX_IPC_PATH = 107;
@@ -120,9 +119,10 @@ export function readHivemind(section: Section, role: Role, warnings: string[]): 
     goneBreakerMinimum: section.integer('gone_breaker_minimum', { default: 100, min: 1 }),
     metricsListen: section.parsed('metrics_listen', checkedListen),
   };
+  section.obsolete('quic_listen', 'it takes requests as onion requests, HTTPS and OxenMQ, not by QUIC');
   if (section.integer('omq_push_instances', { default: 0 }) > 0) {
     warnings.push(
-      '[hivemind].omq_push_instances is no longer needed and is ignored: one instance keeps up with all notifications; remove it',
+      '[hivemind].omq_push_instances is no longer needed and is ignored: one instance keeps up with all notifications',
     );
   }
   const { listen, listenCurve, listenCurvePublic } = settings;
@@ -172,15 +172,20 @@ function proxyWarnings({ listen, trustProxy, rateLimit }: WebSettings): string[]
 }
 
 export function readLog(section: Section, warnings: string[]): LogSettings {
-  const level = section.parsed<LogLevel>('level', logLevel, { default: 'info' });
+  const { level, levels } = section.parsed('level', compoundLevel, { default: compoundLevel('') });
   const format = section.parsed<LogFormat>('format', logFormat, { default: 'auto' });
-  const levels = new Map<string, LogLevel>();
-  for (const [category] of section.startingWith('level-')) {
+  const single = section.startingWith('level-').map(([category]) => category);
+  for (const category of single) {
     const value = section.parsed(`level-${category}`, logLevel);
     if (value !== undefined) levels.set(category, value);
+  }
+  for (const category of levels.keys()) {
     const near = nearest(category, CATEGORIES);
     if (near !== undefined && near !== category) {
-      warnings.push(`[log].level-${category} names a category that there may not be: did you mean level-${near}?`);
+      const [here, there] = single.includes(category)
+        ? [`level-${category}`, `level-${near}`]
+        : [`level = ${category}=…`, near];
+      warnings.push(`[log].${here} names a category that there may not be: did you mean ${there}?`);
     }
   }
   return Object.freeze({ level, levels, format });
@@ -200,6 +205,7 @@ export function readKeys(section: Section, role: Role, warnings: string[]): Keys
       return undefined;
     }
   };
+  section.obsolete('quic', 'it does not speak QUIC');
   const hivemind = read('hivemind', role !== 'web');
   const onionreq = read('onionreq', role === 'web' || role === 'all');
   return Object.freeze({
@@ -275,9 +281,23 @@ function isNetwork(text: string): boolean {
 }
 
 function logLevel(text: string): LogLevel {
-  const level = text.toLowerCase();
-  if (!LEVELS.includes(level)) throw new Error(`must be one of ${LEVELS.join(', ')}`);
-  return level as LogLevel;
+  const word = text.toLowerCase();
+  const level = LEVEL_ALIASES.get(word) ?? LEVELS.find((known) => known === word);
+  if (!level) throw new Error(`must be one of ${LEVELS.join(', ')}`);
+  return level;
+}
+
+/** `info`, or the original's `info, snode=debug, *=warning` (spec/upstream-2026.md, section 2.4); of several, the last counts. */
+function compoundLevel(text: string): { level: LogLevel; levels: Map<string, LogLevel> } {
+  const levels = new Map<string, LogLevel>();
+  let level: LogLevel = 'info';
+  for (const word of text.split(/[\s,;]+/).filter((part) => part !== '')) {
+    const [category, value] = word.includes('=') ? word.split('=', 2) : ['*', word];
+    if (category === '') throw new Error('must name a category in front of each =, as in: info, snode=debug');
+    if (category === '*') level = logLevel(value!);
+    else levels.set(category!.toLowerCase(), logLevel(value!));
+  }
+  return { level, levels };
 }
 
 function logFormat(text: string): LogFormat {

@@ -43,9 +43,12 @@ export interface StringReading extends Reading<string> {
 
 type Given<T> = { readonly default: T } | { readonly required: true };
 
+/** As Python takes them: an underscore may stand between two digits. */
+const FLOAT = /^[+-]?(\d+(_\d+)*\.?(\d+(_\d+)*)?|\.\d+(_\d+)*)(e[+-]?\d+(_\d+)*)?$/i;
 const YES = new Set(['1', 'yes', 'true', 'on']);
 const NO = new Set(['0', 'no', 'false', 'off']);
-const URL_PASSWORD = /(:\/\/[^:/@\s]*:)[^@\s]*@/g;
+/** To the last @: a password may hold one, where it should be %40. */
+const URL_PASSWORD = /(:\/\/[^:/@\s]*:)\S*@/g;
 
 /**
  * One section of the configuration, read key by key by whoever owns it, so that a new notifier names its keys in its own file. A wrong value is
@@ -89,7 +92,7 @@ export class Section {
   integer(key: string, reading?: NumberReading): number | undefined;
   integer(key: string, reading: NumberReading = {}): number | undefined {
     return this.#read(key, reading, 0, (text) => {
-      const value = /^[+-]?\d+$/.test(text) ? Number(text) : Number.NaN;
+      const value = /^[+-]?\d+(_\d+)*$/.test(text) ? Number(text.replaceAll('_', '')) : Number.NaN;
       if (!Number.isSafeInteger(value)) throw new Error('must be a whole number');
       return inRange(value, reading);
     });
@@ -99,7 +102,7 @@ export class Section {
   number(key: string, reading?: NumberReading): number | undefined;
   number(key: string, reading: NumberReading = {}): number | undefined {
     return this.#read(key, reading, 0, (text) => {
-      const value = /^[+-]?(\d+\.?\d*|\.\d+)(e[+-]?\d+)?$/i.test(text) ? Number(text) : Number.NaN;
+      const value = FLOAT.test(text) ? Number(text.replaceAll('_', '')) : Number.NaN;
       if (!Number.isFinite(value)) throw new Error('must be a number');
       return inRange(value, reading);
     });
@@ -171,7 +174,7 @@ export class Section {
       .map(([key, entry]) => {
         const why = this.#obsolete.get(key);
         if (why !== undefined)
-          return `[${this.name}].${key} (line ${entry.line}) has no meaning any more: ${why}; remove it`;
+          return `[${this.name}].${key} (line ${entry.line}) has no meaning for this server: ${why}. The original may need it, should you go back`;
         const near = nearest(key, this.#asked);
         const help = near ? `did you mean ${near}?` : 'remove it, or see spns.ini.example for the keys there are';
         return `[${this.name}].${key} (line ${entry.line}) is not a key that is known here and is ignored: ${help}`;

@@ -1,15 +1,15 @@
 import { pathToFileURL } from 'node:url';
-import { ConfigError, type Section } from '../daemon/config.ts';
+import { BUILT_IN_SERVICES, ConfigError, type Section } from '../daemon/config.ts';
 import type { CreateBackend } from './backend.ts';
 
 /** Services whose backend is here. Both of Apple's environments share one file. */
-const BUILT_IN: ReadonlyMap<string, string> = new Map([
-  ['apns', './apns.ts'],
-  ['apns-sandbox', './apns.ts'],
-  ['firebase', './firebase.ts'],
-  ['huawei', './huawei.ts'],
-  ['dummy', './dummy.ts'],
-]);
+const BUILT_IN: Readonly<Record<(typeof BUILT_IN_SERVICES)[number], string>> = {
+  apns: './apns.ts',
+  'apns-sandbox': './apns.ts',
+  firebase: './firebase.ts',
+  huawei: './huawei.ts',
+  dummy: './dummy.ts',
+};
 
 /**
  * Finds the backend of a service: the file named by `module` in its section, or one of ours.
@@ -18,13 +18,13 @@ const BUILT_IN: ReadonlyMap<string, string> = new Map([
 export async function loadBackend(service: string, section: Section): Promise<CreateBackend> {
   const path = section.path('module');
   section.check();
-  const builtIn = BUILT_IN.get(service);
-  if (path === undefined && builtIn === undefined) {
+  const known = BUILT_IN_SERVICES.find((name) => name === service);
+  if (path === undefined && known === undefined) {
     throw new ConfigError([
-      `there is no notifier named ${service}: those that come with SPNS are ${[...BUILT_IN.keys()].join(', ')}; for one of your own, set module = /path/to/file.ts in [${section.name}]`,
+      `there is no notifier named ${service}: those that come with SPNS are ${BUILT_IN_SERVICES.join(', ')}; for one of your own, set module = /path/to/file.ts in [${section.name}]`,
     ]);
   }
-  const file = path === undefined ? new URL(builtIn!, import.meta.url) : pathToFileURL(path);
+  const file = path === undefined ? new URL(BUILT_IN[known!], import.meta.url) : pathToFileURL(path);
   let loaded: { create?: unknown };
   try {
     loaded = await import(file.href);

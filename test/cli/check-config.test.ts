@@ -95,7 +95,7 @@ test('everything that is wrong is told at once: settings, keys, notifiers, datab
   assert.match(out, /wrong {4}\[keys\]\.hivemind .*no key/);
   assert.match(out, /wrong {4}\[keys\]\.onionreq .*web\.key is not there: make it with "spns keygen/);
   assert.match(out, /wrong {4}\[notify-apns\].*apns\.pem/);
-  assert.match(out, /wrong {4}there is no notifier named nobody/);
+  assert.match(out, /careful {2}\[notify-nobody\] is left to a program of your own/);
   assert.match(out, /\d things must be put right\.$/m);
 });
 

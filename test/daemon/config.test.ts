@@ -4,7 +4,14 @@ import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { after, test } from 'node:test';
 import { isDeepStrictEqual } from 'node:util';
-import { type Config, ConfigError, changedKeys, type LoadOptions, loadConfig } from '../../src/daemon/config.ts';
+import {
+  type Config,
+  ConfigError,
+  changedKeys,
+  type LoadOptions,
+  loadConfig,
+  runnableServices,
+} from '../../src/daemon/config.ts';
 import { generateKeyFile, readKeyFile } from '../../src/daemon/key-file.ts';
 import { RESTART_KEYS } from '../../src/daemon/reload.ts';
 import { keyPairFromSecret } from '../../src/oxenmq/keys.ts';
@@ -134,7 +141,7 @@ trust_proxy = proxy.example
 nonsense
 `);
   const expected = [
-    /^line 20: "nonsense"/,
+    /^line 20: no "key = value"/,
     /^\[db\]\.url = mysql:\/\/root:\*\*\*@h\/d: must be a PostgreSQL address/,
     /^\[hivemind\]\.subs_interval = soon: must be a whole number$/,
     /^\[hivemind\]\.max_connects = -1: must be at least 0$/,
@@ -177,6 +184,80 @@ level-mine = debug
       'section [uwsgi] is not known and is ignored: remove it',
     ],
   );
+});
+
+test("each of the original's example files is a good configuration, once its keys are there", () => {
+  const vectors: { name: string; text: string }[] = JSON.parse(
+    readFileSync(new URL('../vectors/configparser.json', import.meta.url), 'utf8'),
+  );
+  const told = (year: string) => {
+    const { text } = vectors.find(({ name }) => name === `the original's example of ${year}`)!;
+    return load(text.replace(/^(hivemind|onionreq) = .*/gm, `$1 = ${keyFile}`)).warnings.map((warning) =>
+      warning.replace(/ \(line \d+\)/, ''),
+    );
+  };
+  const admin = /^\[hivemind\]\.listen_curve_admin names keys, but there is no listen_curve/;
+  const [first, ...rest] = told('2024');
+  assert.match(first!, admin);
+  assert.deepEqual(rest, []);
+  assert.deepEqual(
+    told('2026').filter((warning) => !admin.test(warning)),
+    [
+      '[hivemind].quic_listen has no meaning for this server: it takes requests as onion requests, HTTPS and OxenMQ, not by QUIC. The original may need it, should you go back',
+      '[keys].quic has no meaning for this server: it does not speak QUIC. The original may need it, should you go back',
+    ],
+  );
+});
+
+test('what the readers of the original take is taken', () => {
+  const log = (text: string) => load(`${MINIMUM}[log]\n${text}`).log;
+  for (const [alias, level] of Object.entries({
+    WARN: 'warning',
+    warning: 'warning',
+    Err: 'error',
+    error: 'error',
+    crit: 'critical',
+    off: 'none',
+    none: 'none',
+  })) {
+    assert.equal(log(`level = ${alias}`).level, level);
+    assert.equal(log(`level-snode = ${alias}`).levels.get('snode'), level);
+  }
+  const compound = log('level = info, snode=debug;PG=off\n  *=warn\nlevel-pg = trace');
+  assert.equal(compound.level, 'warning');
+  assert.deepEqual(
+    [...compound.levels],
+    [
+      ['snode', 'debug'],
+      ['pg', 'trace'],
+    ],
+  );
+  assert.match(problems(`${MINIMUM}[log]\nlevel = info, snode=loud`)[0]!, /level = info, snode=loud: must be one of/);
+  assert.match(problems(`${MINIMUM}[log]\nlevel = =debug`)[0]!, /must name a category/);
+  assert.match(load(`${MINIMUM}[log]\nlevel = info, snodes=debug`).warnings[0]!, /did you mean snode\?$/);
+
+  const { hivemind } = load(`${MINIMUM}max_connects = 1_000\nstartup_wait = 1_0.5_0\nfilter_lifetime = +0_300\n`);
+  assert.equal(hivemind.maxConnects, 1000);
+  assert.equal(hivemind.startupWait, 10.5);
+  assert.equal(hivemind.filterLifetime, 300);
+  for (const wrong of ['1__000', '_1', '1_', '1,000', '0x10', '1_000.']) {
+    assert.match(problems(`${MINIMUM}max_connects = ${wrong}\n`)[0]!, /must be a whole number/, wrong);
+  }
+});
+
+test("a notifier's section of the operator's own is left alone, and said to be; with a module it is ours", () => {
+  const config = load(`${MINIMUM}[notify-telegram]\ntoken = x\n[notify-apns]\n[notify-mine]\nmodule = m.ts\n`);
+  assert.equal(config.warnings.length, 1);
+  assert.match(config.warnings[0]!, /^\[notify-telegram\] is left to a program of your own/);
+  assert.deepEqual(runnableServices(config.ini), ['apns', 'mine']);
+  assert.match(load(`${MINIMUM}[notify-firebse]\n`).warnings[0]!, /did you mean \[notify-firebase\]\?$/);
+});
+
+test('a password of the database is never shown, whatever is in it', () => {
+  for (const password of ['hunter2', 'hun@ter2', 'hun:ter2', 'h%%40unter2', 'hun/ter2@@']) {
+    const [problem = ''] = problems(`[db]\nurl = mysql://root:${password}@h/d\n${MINIMUM}`);
+    assert.match(problem, /^\[db\]\.url = mysql:\/\/root:\*\*\*@h\/d: must be/, password);
+  }
 });
 
 test('omq_push_instances is accepted and explained', () => {

@@ -73,12 +73,12 @@ test('keys that nobody asked for are warned of', () => {
   ]);
 });
 
-test("a key of the original's that has no meaning any more is told as that", () => {
+test("a key of the original's that has no meaning for us is told as that, without costing the way back", () => {
   const s = section('retries = 3\n');
   s.obsolete('retries', 'all try again by one rule');
   s.obsolete('interval', 'nobody waits');
   assert.deepEqual(s.warnings(), [
-    '[notify-x].retries (line 4) has no meaning any more: all try again by one rule; remove it',
+    '[notify-x].retries (line 4) has no meaning for this server: all try again by one rule. The original may need it, should you go back',
   ]);
 });
 
