@@ -1,8 +1,9 @@
 import { randomBytes } from 'node:crypto';
 import type { Account } from '../src/devnet/account.ts';
+import { messageHash } from '../src/session/message-hash.ts';
 import { type BenchWorld, measureCpu, percentile, round } from './world.ts';
 
-const BODY = randomBytes(500);
+const BODY_SIZE = 500;
 const DAY = 86_400_000;
 
 /** Messages of 500 bytes to random accounts. The expiry tells which message a push is of: it is the one thing that a notifier is told in clear. */
@@ -10,7 +11,6 @@ class Writer {
   readonly #world: BenchWorld;
   readonly #accounts: readonly Account[];
   readonly #base = Date.now() + 10 * DAY;
-  readonly #run = randomBytes(6).toString('base64url');
   readonly sentAt: number[] = [];
   readonly latencies: number[] = [];
   raw = 0;
@@ -43,14 +43,15 @@ class Writer {
   write(): void {
     const index = this.sentAt.length;
     const account = this.#accounts[index % this.#accounts.length] as Account;
+    const data = randomBytes(BODY_SIZE);
     this.sentAt.push(performance.now());
     this.raw += this.#world.network.deliver({
       account: account.id,
-      hash: Buffer.from(`${this.#run}${index}`.padEnd(43, '-')),
+      hash: messageHash(account.id, 0, data),
       namespace: 0,
       timestamp: Date.now(),
       expiry: this.#base + index,
-      data: BODY,
+      data,
     });
   }
 

@@ -100,7 +100,7 @@ export async function play(modules: {
   function woke(phone: Phone, message: Woken): void {
     const took = clock.now() - message.timestamp;
     const known = sent.get(message.hash);
-    const text = message.data?.toString() ?? '(no data)';
+    const text = message.data?.toString().replace(/\0.*/s, '') ?? '(no data)';
     say(`${now()}    ${phone.name} wakes after ${took} ms through ${phone.service}: “${text}”`);
     if (!known) return;
     known.wakes.set(phone, (known.wakes.get(phone) ?? 0) + 1);

@@ -1,9 +1,9 @@
-import { hash } from 'node:crypto';
 import fs from 'node:fs/promises';
 import os from 'node:os';
 import path from 'node:path';
 import { setTimeout as sleep } from 'node:timers/promises';
 import type { Clock } from '../clock.ts';
+import { messageHash } from '../session/message-hash.ts';
 import { x25519Public } from '../session/sodium.ts';
 import type { Account, Random } from './account.ts';
 import { startCarriers } from './carriers.ts';
@@ -199,17 +199,19 @@ export async function startWorld(modules: {
     frontEnd,
     write(account, text) {
       const timestamp = clock.now();
-      const data = Buffer.from(text);
-      const digest = hash('sha256', Buffer.concat([account.id, random(16), data]), 'base64').slice(0, 43);
+      // Real messages are encrypted, so that no two are alike.
+      const data = Buffer.from(`${text}\0${random(8).toString('hex')}`);
+      const namespace = namespaceOf(account);
+      const hash = messageHash(account.id, namespace, data);
       const copies = network.deliver({
         account: account.id,
-        hash: Buffer.from(digest),
-        namespace: namespaceOf(account),
+        hash,
+        namespace,
         timestamp,
         expiry: timestamp + MESSAGE_LIFETIME,
         data,
       });
-      return { hash: digest, copies };
+      return { hash: hash.toString(), copies };
     },
   };
 }

@@ -5,6 +5,7 @@ import type { Account } from '../../src/devnet/account.ts';
 import { type Network, startNetwork } from '../../src/devnet/network.ts';
 import type { Connection } from '../../src/oxenmq/peers.ts';
 import type { Commands } from '../../src/oxenmq/remote.ts';
+import { messageHash } from '../../src/session/message-hash.ts';
 import type { Notification } from '../../src/session/notification.ts';
 import {
   decodeSealedPushes,
@@ -67,15 +68,20 @@ function identity(account: Account) {
   };
 }
 
-let messages = 0;
+const written = new Map<string, number>();
+/** As of real messages, no two are the same: a text that is written again to the same account gets a number. */
 export function message(account: Account, text: string, namespace = 0): Notification {
+  const key = `${account.id.toString('latin1')} ${namespace} ${text}`;
+  const times = (written.get(key) ?? 0) + 1;
+  written.set(key, times);
+  const data = Buffer.from(times > 1 ? `${text} (${times})` : text);
   return {
     account: account.id,
-    hash: Buffer.from(`message-${++messages}`.padEnd(43, '-')),
+    hash: messageHash(account.id, namespace, data),
     namespace,
     timestamp: Date.now(),
     expiry: Date.now() + 86_400_000,
-    data: Buffer.from(text),
+    data,
   };
 }
 
