@@ -4,8 +4,12 @@ export interface Counters {
   received: number;
   /** Messages that libzmq took. */
   sent: number;
-  /** Messages not taken: the peer gone or unconnected, or its queues full. */
+  /** Commands and requests not taken: the peer gone or unconnected, or its queues full. Their senders were told. */
   refused: number;
+  /** Answers dropped: the peer gone, or too many wait for it to read them. */
+  unanswered: number;
+  /** Requests dropped unread, as the peer does not read the answers that wait for it. */
+  overrun: number;
   /** Messages taken and then lost, because the peer turned out to be gone or went with its queue full. */
   lost: number;
   /** Messages dropped because they were none: no name, no category, a name too long, a reply without tag. */
@@ -31,6 +35,8 @@ export function newCounters(): Counters {
     received: 0,
     sent: 0,
     refused: 0,
+    unanswered: 0,
+    overrun: 0,
     lost: 0,
     garbage: 0,
     refusals: 0,

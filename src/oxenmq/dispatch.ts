@@ -65,6 +65,12 @@ export class Dispatch {
     const entry = this.#entries.get(name);
     const tag = entry?.isRequest ? frames[2] : undefined;
     const refusal = refusalOf(entry, tag);
+    // Whatever this would be answered with could not be sent: so nothing is done for it.
+    if ((tag || refusal) && link.congested) {
+      this.#counters.overrun++;
+      this.#stray('a peer does not read the answers to its requests');
+      return;
+    }
     if (!entry || refusal) {
       this.#refuse(link, refusal ?? 'UNKNOWNCOMMAND', name, tag);
       return;

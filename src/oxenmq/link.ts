@@ -3,7 +3,7 @@
 import type { Router } from 'zeromq';
 import type { Clock } from '../clock.ts';
 import type { Counters } from './counters.ts';
-import { Outlet } from './outlet.ts';
+import { type Backlog, Outlet } from './outlet.ts';
 import { Pending } from './pending.ts';
 import type { Part, Remote } from './remote.ts';
 
@@ -15,6 +15,7 @@ export interface Wire {
   readonly socket: Router;
   readonly clock: Clock;
   readonly counters: Counters;
+  readonly backlog: Backlog;
 }
 
 export abstract class Link implements Remote {
@@ -31,7 +32,7 @@ export abstract class Link implements Remote {
     this.pending = new Pending(wire.clock);
     this.#route = route;
     this.#counters = wire.counters;
-    this.#outlet = new Outlet(wire.socket, wire.clock, wire.counters, () => this.gone());
+    this.#outlet = new Outlet(wire.socket, wire.clock, wire.counters, wire.backlog, () => this.gone());
   }
 
   get closed(): boolean {
@@ -56,15 +57,23 @@ export abstract class Link implements Remote {
     const { tag, reply } = this.pending.add(command, timeout);
     if (this.#closed) {
       this.pending.abandon(tag, 'CLOSED', `${command} was not sent: the connection is closed`);
-    } else if (!this.sendable || !this.transmit([command, tag, ...parts])) {
+    } else if (!this.sendable || !this.#outlet.send([this.#route, command, tag, ...parts])) {
       this.pending.abandon(tag, 'UNREACHABLE', `${command} was not sent: the peer is unconnected or its queue full`);
     }
     return reply;
   }
 
-  /** Sends frames that need no connection to be up: replies, refusals and the greetings. */
-  transmit(frames: readonly Part[]): boolean {
-    return this.#outlet.send([this.#route, ...frames]);
+  /** True while the peer does not read what it is answered: a request of its own could not be answered now. */
+  get congested(): boolean {
+    return this.#outlet.congested;
+  }
+
+  /**
+   * Sends frames that need no connection to be up, and that nobody would send again: replies, refusals and the greetings.
+   * They wait while the peer's queue is full; for what finds no room even then, there is a counter.
+   */
+  transmit(frames: readonly Part[]): void {
+    this.#outlet.post([this.#route, ...frames]);
   }
 
   /** Ends the link for us: nothing is sent any more, and every waiting request fails. */

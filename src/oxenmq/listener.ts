@@ -28,6 +28,11 @@ export interface ListenerOptions {
   readonly commands: Commands;
   /** In bytes; 10 MiB if not given. A client that sends more loses its connection. */
   readonly maxMessageSize?: number;
+  /**
+   * Messages in ZeroMQ's queue for one client; 1,000 if not given. What lies there is counted by nobody, so strangers get
+   * a short one: what does not fit waits in our own, which is bounded in bytes.
+   */
+  readonly sendQueue?: number;
   /** The permissions of an ipc socket, such as 0o660. libzmq leaves them to the umask, and with the usual one only the owner may connect. */
   readonly mode?: number;
   readonly on?: {
@@ -57,7 +62,8 @@ export class Listener {
     this.#socket = openRouter(options.maxMessageSize ?? MAX_MESSAGE_SIZE, NOTIFY_DISCONNECT);
     // A client that comes back before we saw it go takes its routing id over; without this it would be shut out.
     this.#socket.handover = true;
-    this.#wire = { socket: this.#socket, clock: options.clock, counters: this.counters };
+    if (options.sendQueue !== undefined) this.#socket.sendHighWaterMark = options.sendQueue;
+    this.#wire = { socket: this.#socket, clock: options.clock, counters: this.counters, backlog: { bytes: 0 } };
     this.#dispatch = new Dispatch(options.commands, options.access, this.counters, (reason) => this.#stray(reason));
   }
 

@@ -5,59 +5,101 @@ import type { Clock, Timer } from '../clock.ts';
 import type { Counters } from './counters.ts';
 import type { Part } from './remote.ts';
 
-/** How many messages may be in our hands, on top of the 1,000 in ZeroMQ's queue for the peer. */
-const HELD_MAX = 1000;
+/** How many messages may be handed to ZeroMQ in one turn of the event loop, before its word on the first is heard. */
+const IN_ONE_TURN = 1000;
+/** What may wait for one peer in our hands, on top of ZeroMQ's queue for it: messages, and bytes. */
+const WAITING_MESSAGES = 10_000;
+const WAITING_BYTES = 16 * 1024 * 1024;
+/** What may wait for all peers of a socket together, in bytes. */
+const WAITING_BYTES_OF_ALL = 128 * 1024 * 1024;
+/** A peer for which so much waits is asked to read before it asks for more: see {@link Outlet.congested}. */
+const CONGESTED_MESSAGES = 1000;
+const CONGESTED_BYTES = 4 * 1024 * 1024;
+/** What a message takes beside its parts, in bytes. */
+const OVERHEAD = 200;
 /** How long to wait, in milliseconds, before a full queue is tried again: at first, and at most. */
 const RETRY_FIRST = 10;
 const RETRY_MAX = 250;
 
 type Frames = readonly Part[];
 
+/** What waits for the peers of one socket, in bytes. */
+export interface Backlog {
+  bytes: number;
+}
+
 /**
  * With `sendTimeout: 0` zeromq.js hands a message to libzmq, or fails, before `send()` returns, so sends need not wait for
  * each other; but what came of it is told by the promise alone, after the caller has had its answer. Hence the queue
  * here: a message that was taken and then turned away because the peer's queue was full (EAGAIN) is held, and while
- * any is held no further one is taken.
+ * any is held no further command is taken: its sender knows what else to do with it. An answer has nobody who would
+ * keep it, so it waits here, as long as there is room.
  */
 export class Outlet {
   readonly #socket: Router;
   readonly #clock: Clock;
   readonly #counters: Counters;
+  readonly #backlog: Backlog;
   readonly #gone: () => void;
   /** Handed to ZeroMQ, in order, its word on them not yet heard: that comes before the event loop turns. */
   readonly #sent: Frames[] = [];
   readonly #held: Frames[] = [];
+  /** How many of them ZeroMQ has taken since the queue began to be emptied. */
+  #taken = 0;
+  #heldBytes = 0;
   #retryDelay = RETRY_FIRST;
   #retry: Timer | undefined;
+  #emptying = false;
   #closed = false;
 
-  /** @param gone called once libzmq says that it has no such peer (EHOSTUNREACH) */
-  constructor(socket: Router, clock: Clock, counters: Counters, gone: () => void) {
+  /**
+   * @param backlog shared by the outlets of a socket
+   * @param gone called once libzmq says that it has no such peer (EHOSTUNREACH)
+   */
+  constructor(socket: Router, clock: Clock, counters: Counters, backlog: Backlog, gone: () => void) {
     this.#socket = socket;
     this.#clock = clock;
     this.#counters = counters;
+    this.#backlog = backlog;
     this.#gone = gone;
+  }
+
+  /** True while so many answers wait for the peer to read them that a further request of its own could not be answered. */
+  get congested(): boolean {
+    return (
+      this.#held.length >= CONGESTED_MESSAGES ||
+      this.#heldBytes >= CONGESTED_BYTES ||
+      (this.#held.length > 0 && this.#backlog.bytes >= WAITING_BYTES_OF_ALL / 2)
+    );
   }
 
   /**
    * @param frames with the peer's routing id as the first
-   * @returns false if the message was not taken
+   * @returns false if the message was not taken, which has been counted
    */
   send(frames: Frames): boolean {
-    if (this.#closed || this.#held.length > 0 || this.#sent.length >= HELD_MAX) {
-      this.#counters.refused++;
+    if (!this.#closed && this.#held.length === 0 && this.#sent.length < IN_ONE_TURN && this.#hand(frames)) return true;
+    this.#counters.refused++;
+    return false;
+  }
+
+  /**
+   * Sends what nobody else would keep; it waits if it must.
+   *
+   * @param frames with the peer's routing id as the first
+   * @returns false if there was no room left for it, or the peer is gone; it has been counted
+   */
+  post(frames: Frames): boolean {
+    if (this.#closed) {
+      this.#counters.unanswered++;
       return false;
     }
-    let sending: Promise<void>;
-    try {
-      sending = this.#socket.send(frames as Part[] as Buffer[]);
-    } catch {
-      // The socket is closed.
-      this.#counters.refused++;
+    if (this.#held.length === 0 && this.#sent.length < IN_ONE_TURN && this.#hand(frames)) return true;
+    if (this.#socket.closed || !this.#hasRoom(sizeOf(frames))) {
+      this.#counters.unanswered++;
       return false;
     }
-    this.#sent.push(frames);
-    sending.then(this.#confirm, this.#turnedAway);
+    this.#hold(frames);
     return true;
   }
 
@@ -66,8 +108,23 @@ export class Outlet {
     if (this.#closed) return;
     this.#closed = true;
     this.#retry?.cancel();
-    this.#counters.lost += this.#held.length;
+    this.#counters.lost += this.#held.length - this.#taken;
+    this.#backlog.bytes -= this.#heldBytes;
     this.#held.length = 0;
+    this.#heldBytes = 0;
+  }
+
+  #hand(frames: Frames): boolean {
+    let sending: Promise<void>;
+    try {
+      sending = this.#socket.send(frames as Part[] as Buffer[]);
+    } catch {
+      // The socket is closed.
+      return false;
+    }
+    this.#sent.push(frames);
+    sending.then(this.#confirm, this.#turnedAway);
+    return true;
   }
 
   readonly #confirm = (): void => {
@@ -78,13 +135,28 @@ export class Outlet {
   readonly #turnedAway = (error: unknown): void => {
     const frames = this.#sent.shift();
     if (frames && !this.#closed && isFull(error)) {
-      this.#held.push(frames);
-      this.#retryLater();
+      this.#hold(frames);
       return;
     }
     this.#counters.lost++;
     if (!this.#closed) this.#gone();
   };
+
+  #hasRoom(bytes: number): boolean {
+    return (
+      this.#held.length < WAITING_MESSAGES &&
+      this.#heldBytes + bytes <= WAITING_BYTES &&
+      this.#backlog.bytes + bytes <= WAITING_BYTES_OF_ALL
+    );
+  }
+
+  #hold(frames: Frames): void {
+    const bytes = sizeOf(frames);
+    this.#held.push(frames);
+    this.#heldBytes += bytes;
+    this.#backlog.bytes += bytes;
+    if (!this.#emptying) this.#retryLater();
+  }
 
   #retryLater(): void {
     this.#retry ??= this.#clock.setTimeout(() => {
@@ -94,13 +166,16 @@ export class Outlet {
   }
 
   async #empty(): Promise<void> {
-    while (this.#held.length > 0) {
+    this.#emptying = true;
+    while (this.#taken < this.#held.length) {
+      const frames = this.#held[this.#taken]!;
       try {
-        await this.#socket.send(this.#held[0] as Part[] as Buffer[]);
+        await this.#socket.send(frames as Part[] as Buffer[]);
       } catch (error) {
         if (this.#closed) return;
+        const progress = this.#letGo();
         if (isFull(error)) {
-          this.#retryDelay = Math.min(this.#retryDelay * 2, RETRY_MAX);
+          this.#retryDelay = progress ? RETRY_FIRST : Math.min(this.#retryDelay * 2, RETRY_MAX);
           this.#retryLater();
         } else {
           this.#gone();
@@ -110,10 +185,30 @@ export class Outlet {
       this.#counters.sent++;
       // Closed while the message was on its way: the rest has been counted as lost, this one with it.
       if (this.#closed) return;
-      this.#held.shift();
+      this.#taken++;
     }
+    this.#letGo();
     this.#retryDelay = RETRY_FIRST;
   }
+
+  /** Lets go of what ZeroMQ has taken, all at once; returns whether that was anything. */
+  #letGo(): boolean {
+    this.#emptying = false;
+    let bytes = 0;
+    const taken = this.#held.splice(0, this.#taken);
+    for (const frames of taken) bytes += sizeOf(frames);
+    this.#taken = 0;
+    this.#heldBytes -= bytes;
+    this.#backlog.bytes -= bytes;
+    return taken.length > 0;
+  }
+}
+
+/** The bytes that a message holds until ZeroMQ takes it. */
+function sizeOf(frames: Frames): number {
+  let bytes = OVERHEAD;
+  for (const part of frames) bytes += part.length;
+  return bytes;
 }
 
 function isFull(error: unknown): boolean {

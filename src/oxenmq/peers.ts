@@ -85,7 +85,7 @@ export class Peers {
     this.#socket = openRouter(options.maxMessageSize ?? MAX_MESSAGE_SIZE, NOTIFY_CONNECT_AND_DISCONNECT);
     this.#socket.curvePublicKey = toZ85(keys.publicKey);
     this.#socket.curveSecretKey = toZ85(keys.secretKey);
-    this.#wire = { socket: this.#socket, clock: options.clock, counters: this.counters };
+    this.#wire = { socket: this.#socket, clock: options.clock, counters: this.counters, backlog: { bytes: 0 } };
     this.#dispatch = new Dispatch(options.commands, 'basic', this.counters, (reason) => this.#stray(reason));
     this.#owner = {
       handshake: (connection) => this.#tell(() => this.#on.handshake?.(connection)),

@@ -54,7 +54,10 @@ export interface Incoming {
   readonly remote: Remote;
   /** The parts after the name, and after the tag of a request. */
   readonly parts: Buffer[];
-  /** Answers a request, now or later. Only the first call counts; of a command, none. */
+  /**
+   * Answers a request, now or later. Only the first call counts; of a command, none. The answer waits while the peer's
+   * queue is full, up to 10,000 messages and 16 MiB a peer; what cannot wait either is counted as `unanswered`.
+   */
   reply(...parts: Part[]): void;
 }
 

@@ -2,6 +2,7 @@ import assert from 'node:assert/strict';
 import { existsSync, statSync, writeFileSync } from 'node:fs';
 import { createServer } from 'node:net';
 import { test } from 'node:test';
+import type { Dealer } from 'zeromq';
 import { systemClock } from '../../src/clock.ts';
 import { randomKeyPair } from '../../src/oxenmq/keys.ts';
 import { Listener } from '../../src/oxenmq/listener.ts';
@@ -208,6 +209,85 @@ test('a client that does not read costs a bounded queue, and the others nothing'
   for (let i = 0; i < taken; i++) assert.equal(String((await slow.receive())[1]), String(i));
   await slow.send('HI');
   assert.deepEqual((await slow.receive()).map(String), ['HELLO']);
+});
+
+/** Sends without end, as fast as ZeroMQ takes it. */
+async function flood(client: Dealer, count: number, message: (number: number) => (string | Buffer)[]): Promise<void> {
+  for (let number = 0; number < count; ) {
+    try {
+      await client.send(message(number) as string[]);
+      number++;
+    } catch {
+      await new Promise((resolve) => setTimeout(resolve, 1));
+    }
+  }
+}
+
+test('3,000 answers given in one turn all arrive, though ZeroMQ takes a third of them at a time', async (t) => {
+  const calls = new Happenings<Incoming>();
+  const listener = await openListener(t, { commands: offers(calls) });
+  const client = rawClient(t, listener.endpoint);
+  await flood(client, 3_000, (number) => ['a.request', String(number)]);
+  await calls.when((all) => (all.length === 3_000 ? true : undefined));
+  for (const call of calls.all) call.reply('x'.repeat(100));
+  const tags = new Set<string>();
+  while (tags.size < 3_000) tags.add(String((await client.receive())[1]));
+  assert.equal(listener.counters.unanswered + listener.counters.lost + listener.counters.overrun, 0);
+});
+
+test('of a client that does not read its answers no more is taken; every request is answered or counted, nobody else waits', async (t) => {
+  const handled = { count: 0 };
+  const answer = Buffer.alloc(64 * 1024);
+  const listener = await openListener(t, {
+    sendQueue: 16,
+    commands: {
+      a: {
+        access: 'none',
+        commands: {
+          request: {
+            kind: 'request',
+            handler: (call) => {
+              handled.count++;
+              call.reply(answer);
+            },
+          },
+        },
+      },
+    },
+  });
+  const deaf = rawClient(t, listener.endpoint);
+  const { counters } = listener;
+  const other = rawClient(t, listener.endpoint);
+  const others = async () => {
+    await other.send(['a.request', 'mine']);
+    assert.equal(String((await other.receive())[1]), 'mine');
+  };
+  await flood(deaf, 3_000, (number) => ['a.request', String(number)]);
+  while (counters.received < 3_000) await others();
+  await others();
+  const mine = handled.count - (3_000 - counters.overrun);
+  assert.ok(
+    mine > 0 && counters.overrun > 1_000,
+    `${counters.overrun} of 3,000 were refused before work was done for them`,
+  );
+  // Once it reads it gets every answer that was made, and is served again.
+  for (let answered = 0; answered < 3_000 - counters.overrun - counters.unanswered; answered++) await deaf.receive();
+  await deaf.send(['a.request', 'again']);
+  assert.equal(String((await deaf.receive())[1]), 'again');
+  assert.equal(counters.unanswered + counters.lost, 0);
+});
+
+test('answers for clients that went are counted', async (t) => {
+  const calls = new Happenings<Incoming>();
+  const gone = new Happenings<Remote>();
+  const listener = await openListener(t, { commands: offers(calls), on: { disconnect: (remote) => gone.add(remote) } });
+  const client = rawClient(t, listener.endpoint);
+  await client.send(['a.request', 'tag']);
+  const call = await calls.first(() => true);
+  client.close();
+  await gone.first(() => true);
+  call.reply('too late');
+  assert.equal(listener.counters.unanswered, 1);
 });
 
 test('a CURVE listener takes the keys it is told to, each listener its own', async (t) => {
