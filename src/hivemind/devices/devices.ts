@@ -4,7 +4,7 @@ import type { DeviceRow } from './device.ts';
 import { HashIndex } from './hash-index.ts';
 import { Link, Records } from './records.ts';
 import { SipHash } from './siphash.ts';
-import { chooseUpstream, writeUpstream } from './upstream.ts';
+import { asksForAll, chooseUpstream, effectOf, isSame, writeUpstream } from './upstream.ts';
 
 /** One device that is to be told of a message. Everything in it may be kept. */
 export interface WantingDevice {
@@ -28,8 +28,6 @@ export interface RemovedDevice {
 const SLICE = 2000;
 /** Subscriptions that expire within one minute are found together. */
 const BUCKET = 60;
-/** Of an account with more devices than this, every change counts as one upstream. */
-const LOOKED_AT = 32;
 const MAX_SERVICES = 65_536;
 /**
  * Devices of one account, and of one of its subaccounts, to which others may be added. A message is pushed to each of them, and a change among them goes to the
@@ -45,7 +43,7 @@ const MAX_SUBACCOUNT_DEVICES = 100;
  * A million subscriptions to 800,000 accounts, with tokens of 150 characters, take about 420 MB beside the process itself: 340 in records, 50 in hash tables, 30 in accounts.
  */
 export class Devices {
-  readonly #records = new Records();
+  readonly #records: Records;
   readonly #hash: SipHash;
   readonly #accounts: AccountTable;
   /** (account, service, service id) → record */
@@ -71,12 +69,17 @@ export class Devices {
   onAccountAdded: (id: number) => void = () => undefined;
   /** An account lost its last device; its bytes can still be read, its id will be used again. */
   onAccountRemoved: (id: number) => void = () => undefined;
-  /** {@link writeMonitors} gives something else for this account than before. Not called for accounts that come or go. */
-  onUpstreamChanged: (id: number) => void = () => undefined;
+  /**
+   * {@link writeMonitors} gives something else for this account than before. Not called for accounts that come or go.
+   *
+   * @param isMore whether something is asked for that was not before; else only other signatures are given for it, or less is asked for
+   */
+  onUpstreamChanged: (id: number, isMore: boolean) => void = () => undefined;
 
   /** @param options.random gives the key of the hash: strangers choose what is kept here */
   constructor(options: { random: (bytes: number) => Buffer }) {
     this.#hash = new SipHash(options.random(8));
+    this.#records = new Records(this.#hash);
     this.#accounts = new AccountTable(this.#hash);
   }
 
@@ -121,14 +124,19 @@ export class Devices {
       if (old !== 0 && records.signedAt(old) > row.signedAt) return 'stale';
     }
     const isNew = account < 0;
-    const before = isNew ? [] : this.#upstreamOf(account);
     if (isNew) account = this.#accounts.add(row.account, 0, accountHash);
-    if (old !== 0) this.#detach(old, keyHash, deviceHash);
-
     const ref = records.write(row, confirmedAt, account, service, this.#serviceId, this.#serviceIdSize);
+    // The same signature for the same, as when only the encryption key is another.
+    const isAskedAlike = old !== 0 && this.#isAskedAlike(old, ref);
+    const isMore = old === 0 || !asksForAll(records, old, ref);
+    const before = old === 0 || isAskedAlike ? 'none' : effectOf(records, this.#accounts.value(account), old);
+    if (old !== 0) this.#detach(old, keyHash, deviceHash);
     this.#attach(ref, keyHash, deviceHash);
     if (isNew) this.onAccountAdded(account);
-    else this.#tellIfChanged(account, before);
+    else if (!isAskedAlike) {
+      const after = effectOf(records, this.#accounts.value(account), ref);
+      if (before !== 'none' || after !== 'none') this.onUpstreamChanged(account, isMore && after === 'more');
+    }
     return old === 0 ? 'added' : 'updated';
   }
 
@@ -146,18 +154,13 @@ export class Devices {
    */
   hasRoom(account: Uint8Array, service: string, serviceId: string, tag: Uint8Array | undefined): boolean {
     const id = this.accountId(account);
-    if (id < 0) return true;
+    if (id < 0 || this.#find(account, service, serviceId) !== undefined) return true;
     let [all, alike] = [0, 0];
-    for (
-      let ref = this.#accounts.value(id);
-      ref !== 0 && all < MAX_DEVICES;
-      ref = this.#records.next(ref, Link.ACCOUNT)
-    ) {
-      all++;
+    for (let ref = this.#accounts.value(id); ref !== 0; ref = this.#records.next(ref, Link.ACCOUNT)) {
       if (tag !== undefined && this.#records.hasTag(ref, tag)) alike++;
+      if (++all === MAX_DEVICES || alike === MAX_SUBACCOUNT_DEVICES) return false;
     }
-    if (all < MAX_DEVICES && alike < MAX_SUBACCOUNT_DEVICES) return true;
-    return this.#find(account, service, serviceId) !== undefined;
+    return true;
   }
 
   /** Takes away the subscription of this device to this account. */
@@ -250,8 +253,14 @@ export class Devices {
   /** Calls `visit` for each device that wants to be told of this account's messages in this namespace. It must not change anything here. */
   forEachWanting(id: number, namespace: number, visit: (device: WantingDevice) => void): void {
     const records = this.#records;
+    // Most devices of an account ask for the same as the one before.
+    let [set, isIn] = [0, false];
     for (let ref = this.#accounts.value(id); ref !== 0; ref = records.next(ref, Link.ACCOUNT)) {
-      if (!records.hasNamespace(ref, namespace)) continue;
+      if (records.namespaces(ref) !== set) {
+        set = records.namespaces(ref);
+        isIn = records.sets.has(set, namespace);
+      }
+      if (!isIn) continue;
       visit({
         service: this.#services[records.service(ref)]!,
         serviceId: records.serviceId(ref),
@@ -295,12 +304,12 @@ export class Devices {
   #drop(ref: number, accountHash: number, deviceHash: number): void {
     const account = this.#records.account(ref);
     const isLast = this.#accounts.value(account) === ref && this.#records.next(ref, Link.ACCOUNT) === 0;
-    const before = isLast ? [] : this.#upstreamOf(account);
+    const effect = isLast ? 'none' : effectOf(this.#records, this.#accounts.value(account), ref);
     this.#detach(ref, mix(accountHash, deviceHash), deviceHash);
     if (isLast) {
       this.onAccountRemoved(account);
       this.#accounts.remove(account, accountHash);
-    } else this.#tellIfChanged(account, before);
+    } else if (effect !== 'none') this.onUpstreamChanged(account, false);
   }
 
   #attach(ref: number, keyHash: number, deviceHash: number): void {
@@ -343,19 +352,13 @@ export class Devices {
     records.free(ref);
   }
 
-  /** What {@link writeMonitors} would send, by signatures; undefined if that is too much work to find out. */
-  #upstreamOf(account: number): number[] | undefined {
-    const first = this.#accounts.value(account);
-    let count = 0;
-    for (let ref = first; ref !== 0; ref = this.#records.next(ref, Link.ACCOUNT))
-      if (++count > LOOKED_AT) return undefined;
-    return chooseUpstream(this.#records, first).map((ref) => this.#records.signatureRef(ref));
-  }
-
-  #tellIfChanged(account: number, before: number[] | undefined): void {
-    const now = before && this.#upstreamOf(account);
-    if (!now || now.length !== before.length || now.some((ref, n) => ref !== before[n]))
-      this.onUpstreamChanged(account);
+  #isAskedAlike(a: number, b: number): boolean {
+    const records = this.#records;
+    return (
+      records.signatureRef(a) === records.signatureRef(b) &&
+      records.signedAt(a) === records.signedAt(b) &&
+      isSame(records, a, b)
+    );
   }
 
   #accountBytes(id: number): Buffer {

@@ -1,5 +1,7 @@
 import { Arena } from './arena.ts';
 import type { DeviceRow } from './device.ts';
+import { NamespaceSets } from './namespace-sets.ts';
+import type { SipHash } from './siphash.ts';
 
 /** The words at the head of a record. First three double links, of which each leads through the records that have something in common. */
 export const Link = { ACCOUNT: 0, DEVICE: 2, TIME: 4 } as const;
@@ -11,9 +13,9 @@ const SIGNED_AT = 7;
 const CONFIRMED_AT = 8;
 /** Number of the service (16 bits), bytes of the service id (16 bits). */
 const NAMES = 9;
-/** Bytes of the namespaces, and the flags. */
+/** The set of them, a reference of {@link NamespaceSets}. */
 const NAMESPACES = 10;
-/** Bytes of the service data + 1; 0 for none. */
+/** Bytes of the service data + 1, 0 for none; and the flags. */
 const SERVICE_DATA = 11;
 const HEAD = 12 * 4;
 
@@ -27,17 +29,18 @@ const SIGNATURE = 64;
 const SESSION_KEY = 32;
 const SUBACCOUNT = 64 + 36;
 
-const I = 0x69;
-const E = 0x65;
-const MINUS = 0x2d;
-
 /**
  * Subscriptions in packed memory, each a record of {@link HEAD} bytes, then the encryption key, the signature, the session key, the subaccount's
- * signature and tag, the namespaces as they go to the storage servers (`i0ei3e`), the service id and the service data.
- * About 340 bytes for a Session account and a token of 150 characters.
+ * signature and tag, the service id and the service data. About 330 bytes for a Session account and a token of 150 characters.
  */
 export class Records {
   readonly #arena = new Arena();
+  /** What the records ask for. */
+  readonly sets: NamespaceSets;
+
+  constructor(hash: SipHash) {
+    this.sets = new NamespaceSets(this.#arena, hash);
+  }
 
   get reserved(): number {
     return this.#arena.reserved;
@@ -56,7 +59,6 @@ export class Records {
     serviceId: Buffer,
     size: number,
   ): number {
-    const namespacesSize = encodeNamespaces(row.namespaces);
     const dataSize = row.serviceData?.length ?? 0;
     const length =
       HEAD +
@@ -64,7 +66,6 @@ export class Records {
       SIGNATURE +
       (row.sessionEd25519 ? SESSION_KEY : 0) +
       (row.subaccount ? SUBACCOUNT : 0) +
-      namespacesSize +
       size +
       dataSize;
     const ref = this.#arena.alloc(length);
@@ -75,12 +76,12 @@ export class Records {
     words[head + SIGNED_AT] = row.signedAt;
     words[head + CONFIRMED_AT] = confirmedAt;
     words[head + NAMES] = (service << 16) | size;
-    words[head + NAMESPACES] =
-      namespacesSize +
+    words[head + NAMESPACES] = this.sets.take(row.namespaces);
+    words[head + SERVICE_DATA] =
+      (row.serviceData ? dataSize + 1 : 0) +
       (row.sessionEd25519 ? HAS_SESSION_KEY : 0) +
       (row.subaccount ? HAS_SUBACCOUNT : 0) +
       (row.wantData ? WANTS_DATA : 0);
-    words[head + SERVICE_DATA] = row.serviceData ? dataSize + 1 : 0;
 
     const bytes = this.#arena.bytes(ref);
     let at = this.#arena.offset(ref) + HEAD;
@@ -94,13 +95,13 @@ export class Records {
       put(row.subaccount.signature, 64);
       put(row.subaccount.tag, 36);
     }
-    put(encoded, namespacesSize);
     put(serviceId, size);
     if (row.serviceData) put(row.serviceData, dataSize);
     return ref;
   }
 
   free(ref: number): void {
+    this.sets.release(this.namespaces(ref));
     this.#arena.free(ref);
   }
 
@@ -142,15 +143,15 @@ export class Records {
   }
 
   wantsData(ref: number): boolean {
-    return (this.#word(ref, NAMESPACES) & WANTS_DATA) !== 0;
+    return (this.#word(ref, SERVICE_DATA) & WANTS_DATA) !== 0;
   }
 
   hasSessionKey(ref: number): boolean {
-    return (this.#word(ref, NAMESPACES) & HAS_SESSION_KEY) !== 0;
+    return (this.#word(ref, SERVICE_DATA) & HAS_SESSION_KEY) !== 0;
   }
 
   hasSubaccount(ref: number): boolean {
-    return (this.#word(ref, NAMESPACES) & HAS_SUBACCOUNT) !== 0;
+    return (this.#word(ref, SERVICE_DATA) & HAS_SUBACCOUNT) !== 0;
   }
 
   /** What the offsets below count in. */
@@ -184,17 +185,24 @@ export class Records {
     return true;
   }
 
-  /** Where the namespaces begin, as bencoded integers without the list around them. */
-  namespacesAt(ref: number): number {
-    return this.subaccountAt(ref) + (this.hasSubaccount(ref) ? SUBACCOUNT : 0);
+  /** The set of what is asked for: see {@link sets}. */
+  namespaces(ref: number): number {
+    return this.#word(ref, NAMESPACES);
   }
 
-  namespacesSize(ref: number): number {
-    return this.#word(ref, NAMESPACES) & LENGTH;
+  /** Whether both were signed by the same key: by the account itself, or by the same subaccount. */
+  sameSigner(a: number, b: number): boolean {
+    if (!this.hasSubaccount(a) || !this.hasSubaccount(b)) return this.hasSubaccount(a) === this.hasSubaccount(b);
+    const aBytes = this.bytes(a);
+    const bBytes = this.bytes(b);
+    const aAt = this.subaccountAt(a) + 64;
+    const bAt = this.subaccountAt(b) + 64;
+    for (let n = 0; n < 36; n++) if (aBytes[aAt + n] !== bBytes[bAt + n]) return false;
+    return true;
   }
 
   serviceIdAt(ref: number): number {
-    return this.namespacesAt(ref) + this.namespacesSize(ref);
+    return this.subaccountAt(ref) + (this.hasSubaccount(ref) ? SUBACCOUNT : 0);
   }
 
   serviceIdSize(ref: number): number {
@@ -208,7 +216,7 @@ export class Records {
   }
 
   serviceData(ref: number): Buffer | null {
-    const size = this.#word(ref, SERVICE_DATA) - 1;
+    const size = (this.#word(ref, SERVICE_DATA) & LENGTH) - 1;
     return size < 0 ? null : this.#copy(ref, this.serviceIdAt(ref) + this.serviceIdSize(ref), size);
   }
 
@@ -224,26 +232,9 @@ export class Records {
     return high * 2 ** 24 + ((bytes[at + 3]! << 16) | (bytes[at + 4]! << 8) | bytes[at + 5]!);
   }
 
-  hasNamespace(ref: number, namespace: number): boolean {
-    const bytes = this.bytes(ref);
-    const start = this.namespacesAt(ref);
-    const end = start + this.namespacesSize(ref);
-    for (let at = start; at < end; ) {
-      let value = 0;
-      const negative = bytes[++at] === MINUS;
-      if (negative) at++;
-      for (; bytes[at] !== E; at++) value = value * 10 + bytes[at]! - 0x30;
-      at++;
-      if (negative) value = -value;
-      if (value >= namespace) return value === namespace;
-    }
-    return false;
-  }
-
   /** The whole row, in memory of its own. */
   row(ref: number, account: Buffer, service: string): DeviceRow {
     const subaccountAt = this.subaccountAt(ref);
-    const namespacesAt = this.namespacesAt(ref);
     return {
       account,
       sessionEd25519: this.hasSessionKey(ref) ? this.#copy(ref, this.sessionKeyAt(ref), SESSION_KEY) : null,
@@ -257,9 +248,7 @@ export class Records {
       service,
       serviceId: this.serviceId(ref),
       serviceData: this.serviceData(ref),
-      namespaces: decodeNamespaces(
-        this.bytes(ref).toString('latin1', namespacesAt, namespacesAt + this.namespacesSize(ref)),
-      ),
+      namespaces: this.sets.list(this.namespaces(ref)),
     };
   }
 
@@ -276,78 +265,6 @@ export class Records {
     this.bytes(ref).copy(copy, 0, at, at + size);
     return copy;
   }
-}
-
-/** Room for all 65,536 namespaces, as long as they can get. */
-const encoded = Buffer.alloc(65_536 * 'i-32768e'.length);
-
-/** Writes the namespaces as bencoded integers to {@link encoded}; gives their size. */
-function encodeNamespaces(namespaces: readonly number[]): number {
-  let at = 0;
-  for (const namespace of namespaces) {
-    encoded[at++] = I;
-    if (namespace < 0) encoded[at++] = MINUS;
-    let value = Math.abs(namespace);
-    const end = at + digits(value);
-    for (let n = end - 1; n >= at; n--) {
-      encoded[n] = 0x30 + (value % 10);
-      value = Math.floor(value / 10);
-    }
-    at = end;
-    encoded[at++] = E;
-  }
-  return at;
-}
-
-/** How many decimal digits a number has that is not negative. */
-export function digits(value: number): number {
-  let count = 1;
-  for (; value >= 10; value = Math.floor(value / 10)) count++;
-  return count;
-}
-
-function decodeNamespaces(text: string): number[] {
-  const list: number[] = [];
-  for (let at = 0; at < text.length; ) {
-    const end = text.indexOf('e', at);
-    list.push(Number(text.slice(at + 1, end)));
-    at = end + 1;
-  }
-  return list;
-}
-
-/** Whether the encoded namespaces `b` are all among `a`. Both are ascending. */
-export function includesNamespaces(
-  a: Buffer,
-  aStart: number,
-  aEnd: number,
-  b: Buffer,
-  bStart: number,
-  bEnd: number,
-): boolean {
-  if (aEnd - aStart < bEnd - bStart) return false;
-  // Item by item: each one of `b` is sought from where the last was found.
-  let at = aStart;
-  for (let from = bStart; from < bEnd; ) {
-    let to = from + 1;
-    while (b[to] !== E) to++;
-    const size = to + 1 - from;
-    for (; at < aEnd; at = after(a, at)) if (sameItem(a, at, b, from, size)) break;
-    if (at >= aEnd) return false;
-    at += size;
-    from = to + 1;
-  }
-  return true;
-}
-
-function after(bytes: Buffer, at: number): number {
-  while (bytes[at] !== E) at++;
-  return at + 1;
-}
-
-function sameItem(a: Buffer, aAt: number, b: Buffer, bAt: number, size: number): boolean {
-  for (let n = 0; n < size; n++) if (a[aAt + n] !== b[bAt + n]) return false;
-  return true;
 }
 
 /** Copies `size` bytes; gives the place behind them. For few bytes a loop is faster than a call of `copy`. */

@@ -1,8 +1,9 @@
 import { ACCOUNT_SIZE } from '../../session/account.ts';
-import { copyBytes, digits, includesNamespaces, Link, type Records } from './records.ts';
+import { digits, writeDigits } from './namespace-sets.ts';
+import { copyBytes, Link, type Records } from './records.ts';
 
-/** Up to this many subscriptions of one account each is compared with each. */
-const COMPARED = 64;
+/** Up to this many subscriptions of one account each is compared with each; more are a crowd, in which each stands for itself. */
+const FEW = 32;
 /**
  * Bytes of monitor dicts that one account gets. Far above any true need: it keeps a member of a group, who may subscribe to it as often as he likes, from
  * making its dicts too many for any storage server.
@@ -23,24 +24,51 @@ export function chooseUpstream(records: Records, first: number, refused?: Readon
     if (refused === undefined || !refused.has(records.signatureRef(ref))) all.push(ref);
   }
   if (all.length < 2) return all;
-  all.sort((a, b) => records.signedAt(b) - records.signedAt(a) || records.signatureRef(b) - records.signatureRef(a));
-  if (all.length > COMPARED) return chooseOfMany(records, all);
+  all.sort((a, b) => newestFirst(records, a, b));
+  if (all.length > FEW) return chooseOfMany(records, all);
   const distinct: number[] = [];
   for (const ref of all) {
-    // What covers and is covered asks for the same.
-    if (!distinct.some((newer) => covers(records, newer, ref) && covers(records, ref, newer))) distinct.push(ref);
+    if (!distinct.some((newer) => isSame(records, newer, ref))) distinct.push(ref);
   }
   return distinct.filter((ref) => !distinct.some((other) => other !== ref && covers(records, other, ref)));
 }
 
+/** What it means for the storage servers that a subscription comes or goes. */
+export type Effect =
+  /** What they are asked for is the same, by the same signatures. */
+  | 'none'
+  /** Another signature stands for what they are asked for anyway, or something is asked for no more. */
+  | 'signatures'
+  /** Something is asked for that no other subscription of the account asks for. */
+  | 'more';
+
+/**
+ * What changes for the storage servers by this subscription: with it, compared with without it. Looks at {@link FEW} others at most.
+ *
+ * @param first the first record of the account; `ref` is among its records
+ */
+export function effectOf(records: Records, first: number, ref: number): Effect {
+  let isAskedFor = false;
+  let isHidden = false;
+  let others = 0;
+  for (let other = first; other !== 0; other = records.next(other, Link.ACCOUNT)) {
+    if (other === ref) continue;
+    // In a crowd nothing is hidden.
+    if (++others >= FEW) return isAskedFor ? 'signatures' : 'more';
+    if (isHidden || !asksForAll(records, other, ref)) continue;
+    isAskedFor = true;
+    isHidden = records.sameSigner(other, ref) && !(isSame(records, other, ref) && newestFirst(records, ref, other) < 0);
+  }
+  if (isHidden) return 'none';
+  return isAskedFor ? 'signatures' : 'more';
+}
+
 /** Costs no more than the sorting. Everybody's first, that is each subaccount's shortest, comes before anybody's second. */
-function chooseOfMany(records: Records, newestFirst: readonly number[]): number[] {
+function chooseOfMany(records: Records, sorted: readonly number[]): number[] {
   const distinct = new Map<string, { ref: number; tag: string; size: number; rank: number }>();
-  for (const ref of newestFirst) {
+  for (const ref of sorted) {
     const tag = tagOf(records, ref);
-    const at = records.namespacesAt(ref);
-    const wanted = records.bytes(ref).toString('latin1', at, at + records.namespacesSize(ref));
-    const key = `${records.wantsData(ref) ? 1 : 0}${wanted}/${tag}`;
+    const key = `${records.namespaces(ref)}${records.wantsData(ref) ? '+' : '-'}${tag}`;
     if (!distinct.has(key)) distinct.set(key, { ref, tag, size: monitorSize(records, ref), rank: 0 });
   }
   const list = [...distinct.values()].sort((a, b) => a.size - b.size);
@@ -58,24 +86,37 @@ function tagOf(records: Records, ref: number): string {
   return records.hasSubaccount(ref) ? records.bytes(ref).toString('latin1', at, at + 36) : '';
 }
 
+/** For sorting: the one signed last comes first. */
+function newestFirst(records: Records, a: number, b: number): number {
+  return records.signedAt(b) - records.signedAt(a) || records.signatureRef(b) - records.signatureRef(a);
+}
+
+/** Whether both ask for the same, by whatever signature. */
+export function isSame(records: Records, a: number, b: number): boolean {
+  return (
+    records.namespaces(a) === records.namespaces(b) &&
+    records.wantsData(a) === records.wantsData(b) &&
+    records.sameSigner(a, b)
+  );
+}
+
 function covers(records: Records, a: number, b: number): boolean {
+  return records.sameSigner(a, b) && asksForAll(records, a, b);
+}
+
+/** Whether `a` asks for all that `b` asks for, whoever signed them: a storage server joins what it is asked for by account. */
+export function asksForAll(records: Records, a: number, b: number): boolean {
   if (records.wantsData(b) && !records.wantsData(a)) return false;
-  if (records.hasSubaccount(a) !== records.hasSubaccount(b)) return false;
-  const aBytes = records.bytes(a);
-  const bBytes = records.bytes(b);
-  if (records.hasSubaccount(a)) {
-    const aAt = records.subaccountAt(a) + 64;
-    const bAt = records.subaccountAt(b) + 64;
-    for (let n = 0; n < 36; n++) if (aBytes[aAt + n] !== bBytes[bAt + n]) return false;
-  }
-  const aAt = records.namespacesAt(a);
-  const bAt = records.namespacesAt(b);
-  return includesNamespaces(aBytes, aAt, aAt + records.namespacesSize(a), bBytes, bAt, bAt + records.namespacesSize(b));
+  return records.sets.includes(records.namespaces(a), records.namespaces(b));
 }
 
 /** Bytes of one monitor dict; the account's id and the session key differ by one. */
 function monitorSize(records: Records, ref: number): number {
-  let size = 'd1:nle1:s64:1:tiee'.length + 64 + records.namespacesSize(ref) + digits(records.signedAt(ref));
+  let size =
+    'd1:nle1:s64:1:tiee'.length +
+    64 +
+    records.sets.encodedSize(records.namespaces(ref)) +
+    digits(records.signedAt(ref));
   size += records.hasSessionKey(ref) ? '1:P32:'.length + 32 : '1:p33:'.length + ACCOUNT_SIZE;
   if (records.hasSubaccount(ref)) size += '1:S64:1:T36:'.length + 64 + 36;
   if (records.wantsData(ref)) size += '1:di1e'.length;
@@ -148,7 +189,8 @@ function writeMonitor(
   }
   if (records.wantsData(ref)) at = copyBytes(out, at, DATA, 0, DATA.length);
   at = copyBytes(out, at, NAMESPACES, 0, NAMESPACES.length);
-  at = copyBytes(out, at, bytes, records.namespacesAt(ref), records.namespacesSize(ref));
+  const set = records.namespaces(ref);
+  at = copyBytes(out, at, records.sets.bytes(set), records.sets.encodedAt(set), records.sets.encodedSize(set));
   at = copyBytes(out, at, NAMESPACES_END, 0, 1);
   if (!records.hasSessionKey(ref)) {
     at = copyBytes(out, at, ACCOUNT, 0, ACCOUNT.length);
@@ -157,11 +199,6 @@ function writeMonitor(
   at = copyBytes(out, at, SIGNATURE, 0, SIGNATURE.length);
   at = copyBytes(out, at, bytes, records.signatureAt(ref), 64);
   at = copyBytes(out, at, TIME, 0, TIME.length);
-  let value = records.signedAt(ref);
-  const end = at + digits(value);
-  for (let n = end - 1; n >= at; n--) {
-    out[n] = 0x30 + (value % 10);
-    value = Math.floor(value / 10);
-  }
-  return copyBytes(out, end, TIME_END, 0, 2);
+  at = writeDigits(out, at, records.signedAt(ref));
+  return copyBytes(out, at, TIME_END, 0, 2);
 }

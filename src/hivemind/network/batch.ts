@@ -40,6 +40,11 @@ export class BatchBuilder {
     return this.#count;
   }
 
+  /** Bytes written so far. */
+  get size(): number {
+    return this.#offset;
+  }
+
   /** @param limit how large the body should be; one account fits in any case if it fits the buffer */
   begin(limit: number): void {
     this.#limit = Math.min(limit, this.#out.length) - 1;

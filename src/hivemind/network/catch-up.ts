@@ -27,6 +27,7 @@ const MAX_BYTES_IN_FLIGHT = 64 * 1024 * 1024;
 /** How long (ms) work holds the event loop, and how much is done between two glances at the clock. */
 const SLICE = 8;
 const ADDS = 32;
+const ADDED_BYTES = 256 * 1024;
 const STEPS = 32_768;
 
 /**
@@ -117,7 +118,8 @@ export class CatchUp {
       return true;
     }
     for (;;) {
-      for (let adds = 0; adds < ADDS; ) {
+      const enough = this.#builder.size + ADDED_BYTES;
+      for (let adds = 0; adds < ADDS && this.#builder.size < enough; ) {
         const position = nextDue(member, STEPS);
         if (member.scanned >= member.accounts) {
           this.#endCycle(member);

@@ -1,6 +1,6 @@
 import type { Clock } from '../../clock.ts';
 import { SwarmSpace } from '../../session/swarm.ts';
-import { type Member, State, type Swarm } from './member.ts';
+import { IN_FLIGHT, type Member, State, type Swarm } from './member.ts';
 
 /** What the network side needs to know of the accounts. Ids are small dense integers that may be used again after a removal. */
 export interface Accounts {
@@ -129,6 +129,24 @@ export class Swarms {
     const position = this.#positionOf[id]!;
     for (const member of swarm.members) member.touch(position);
     return swarm;
+  }
+
+  /**
+   * Other signatures stand for what is asked for an account. A storage server keeps no signatures: whoever has confirmed the account need not hear of it before the next
+   * renewal, only the others. Returns the swarm if there is one to be asked.
+   */
+  touchUnconfirmed(id: number): Swarm | undefined {
+    const swarm = this.swarmOf(id);
+    if (!swarm) return undefined;
+    const position = this.#positionOf[id]!;
+    let touched = false;
+    for (const member of swarm.members) {
+      // The answer to a request that is under way tells by itself whether another signature is needed.
+      if (member.state[position] === State.confirmed || member.due[position] === IN_FLIGHT) continue;
+      member.touch(position);
+      touched = true;
+    }
+    return touched ? swarm : undefined;
   }
 
   swarmOf(id: number): Swarm | undefined {

@@ -19,6 +19,8 @@ const BODY = 64 * 1024;
 const MAX_IN_FLIGHT = 8;
 /** More than this for one server is no matter for small requests. */
 const MAX_WAITING = 2000;
+/** How long (ms) the building of small requests may hold the event loop. */
+const SLICE = 8;
 
 /** New and changed subscriptions, and signatures that take the place of refused ones, beside the bulk requests. */
 export class Urgent {
@@ -46,17 +48,24 @@ export class Urgent {
     }
     member.urgent.push(id);
     this.#hasty.add(member);
-    this.#timer ??= clock.setTimeout(() => {
-      this.#timer = undefined;
-      for (const m of this.#hasty) this.flush(m);
-    }, GATHER);
+    this.#timer ??= clock.setTimeout(() => this.#flushAll(), GATHER);
   }
 
-  /** Sends what is waiting, as far as requests are free. */
-  flush(member: Member): void {
-    const { swarms, requests, wake } = this.#options;
+  #flushAll(): void {
+    this.#timer = undefined;
+    const deadline = this.#options.clock.monotonic() + SLICE;
+    for (const member of this.#hasty) this.flush(member, deadline);
+  }
+
+  /** Sends what is waiting, as far as requests are free and it does not take too long; the rest goes soon after. */
+  flush(member: Member, deadline = this.#options.clock.monotonic() + SLICE): void {
+    const { clock, swarms, requests, wake } = this.#options;
     if (!member.link) member.urgent = [];
     while (member.urgent.length > 0 && member.urgentInFlight < MAX_IN_FLIGHT) {
+      if (clock.monotonic() >= deadline) {
+        this.#timer ??= clock.setTimeout(() => this.#flushAll(), 0);
+        return;
+      }
       this.#builder.begin(BODY);
       let taken = 0;
       for (const id of member.urgent) {

@@ -3,13 +3,15 @@ import type { ServiceNode } from '../../session/service-nodes.ts';
 import { isFresh, isSilent, type NodeReport, reportNode } from './freshness.ts';
 import { Monitor } from './monitor.ts';
 import { type Connect, type Node, Nodes } from './nodes.ts';
+import { Pace } from './pace.ts';
 import { type Accounts, type Defer, MONITOR_LIFETIME, Swarms } from './swarms.ts';
 
 /** The accounts to monitor, and how they tell that something changed. `Devices` is one. */
 export interface MonitoredAccounts extends Accounts {
   onAccountAdded: (id: number) => void;
   onAccountRemoved: (id: number) => void;
-  onUpstreamChanged: (id: number) => void;
+  /** `isMore`: something is asked for that was not before; else only by other signatures, or less. */
+  onUpstreamChanged: (id: number, isMore: boolean) => void;
 }
 
 export interface WatchOptions {
@@ -35,6 +37,7 @@ export class Watch {
   readonly #swarms: Swarms;
   readonly #monitor: Monitor;
   readonly #nodes: Nodes;
+  readonly #pace: Pace;
 
   constructor(options: WatchOptions) {
     const { clock, jitter, defer, accounts, maxConnects, connect } = options;
@@ -68,10 +71,20 @@ export class Watch {
     accounts.onAccountAdded = (id) => {
       if (swarms.add(id)) monitor.urgent(id);
     };
-    accounts.onAccountRemoved = (id) => swarms.remove(id);
-    accounts.onUpstreamChanged = (id) => {
-      if (swarms.touch(id)) monitor.urgent(id);
+    const pace = new Pace({
+      clock,
+      ask: (id, isMore) => {
+        const swarm = isMore ? swarms.touch(id) : swarms.touchUnconfirmed(id);
+        if (swarm) monitor.urgent(id);
+        return swarm !== undefined;
+      },
+    });
+    this.#pace = pace;
+    accounts.onAccountRemoved = (id) => {
+      pace.forget(id);
+      swarms.remove(id);
     };
+    accounts.onUpstreamChanged = (id, isMore) => pace.changed(id, isMore);
   }
 
   /** How many storage servers and swarms there are. */
@@ -133,6 +146,7 @@ export class Watch {
   }
 
   stop(): void {
+    this.#pace.stop();
     this.#nodes.stop();
     this.#monitor.stop();
     this.#swarms.stop();

@@ -55,6 +55,45 @@ test('a changed subscription is asked for again within 200 ms', () => {
   for (const server of servers) assert.ok(server.monitorsAccount(1, 2));
 });
 
+test('another signature for what a server has confirmed waits for its renewal, and goes at once to one that has not', () => {
+  const { accounts, servers, clock } = network({ accounts: 3, servers: 2 });
+  const [first, second] = servers as [FakeServer, FakeServer];
+  second.behave = (request) =>
+    Buffer.from(`l${request.map(({ ref }) => (ref === 1000 ? refusal(5) : SUCCESS)).join('')}e`);
+  second.breakConnection(20, true);
+  clock.advance(5 * SECOND);
+  assert.deepEqual([first.monitorsAccount(1, 1), second.monitorsAccount(1, 1)], [true, false]);
+  const requests = first.log.length;
+  accounts.change(1, [[1001]], false);
+  clock.advance(200);
+  assert.ok(second.monitorsAccount(1, 2));
+  assert.equal(first.log.length, requests);
+  clock.advance(56 * MINUTE);
+  assert.ok(first.monitorsAccount(1, 2), 'asked by the new signature');
+});
+
+test('an account that changes all the time is asked for now and then, and no other waits for it', () => {
+  const { accounts, servers, clock } = network({ accounts: 3, servers: 1 });
+  const [server] = servers as [FakeServer];
+  const times = () => asked(server).get(1)!.length;
+  const before = times();
+  for (let n = 0; n < 6000; n++) {
+    accounts.change(1);
+    clock.advance(100);
+  }
+  assert.ok(times() - before <= 4 + 600 / 15 + 1, `asked for ${times() - before} times in 600 s`);
+  accounts.change(2);
+  clock.advance(200);
+  assert.ok(server.monitorsAccount(2, 2));
+  // The last of its changes is not forgotten; and when it has been quiet for a while, it is as good as any other.
+  clock.advance(16 * SECOND);
+  assert.ok(server.monitorsAccount(1, 6001));
+  clock.advance(5 * MINUTE);
+  accounts.change(1);
+  clock.advance(200);
+  assert.ok(server.monitorsAccount(1, 6002));
+});
+
 test('a change during a request is not taken for answered by it', () => {
   const { accounts, servers, clock } = network({ accounts: 3, servers: 1 });
   accounts.change(1);

@@ -29,7 +29,7 @@ export class FakeAccounts implements MonitoredAccounts {
   #next = 0;
   onAccountAdded: (id: number) => void = () => {};
   onAccountRemoved: (id: number) => void = () => {};
-  onUpstreamChanged: (id: number) => void = () => {};
+  onUpstreamChanged: (id: number, isMore: boolean) => void = () => {};
 
   /** @param padding makes each element so many bytes larger */
   constructor(padding = 0) {
@@ -80,12 +80,12 @@ export class FakeAccounts implements MonitoredAccounts {
     this.onAccountRemoved(id);
   }
 
-  /** What is asked for the account is another thing now. */
-  change(number: number, subscriptions?: number[][]): void {
+  /** What is asked for the account is another thing now; `isMore` false: only by other signatures. */
+  change(number: number, subscriptions?: number[][], isMore = true): void {
     const account = this.#slots[this.idOf(number)]!;
     account.version++;
     if (subscriptions) account.subscriptions = subscriptions;
-    this.onUpstreamChanged(this.idOf(number));
+    this.onUpstreamChanged(this.idOf(number), isMore);
   }
 
   isLive(id: number): boolean {

@@ -1,0 +1,199 @@
+import type { Arena } from './arena.ts';
+import { HashIndex } from './hash-index.ts';
+import type { SipHash } from './siphash.ts';
+
+/** The words at the head of a set: subscriptions that have it, how many namespaces it has, bytes of them as they are sent. */
+const USES = 0;
+const COUNT = 1;
+const ENCODED = 2;
+/** 64 bits, of which each namespace sets one: a set that lacks a bit of another cannot hold all of it. */
+const LOW_BITS = 3;
+const HIGH_BITS = 4;
+const HEAD = 5 * 4;
+
+const I = 0x69;
+const E = 0x65;
+const MINUS = 0x2d;
+/** Namespaces are kept as unsigned numbers in their order. */
+const BIAS = 32_768;
+
+/**
+ * The sets of namespaces that subscriptions ask for. Each is kept once, however many ask for it: nearly all do for one of a handful, and two subscriptions ask for the
+ * same exactly if they have the same reference. It lies in packed memory: the namespaces as 16 bits each, and as they go to the storage servers (`i0ei3e`).
+ */
+export class NamespaceSets {
+  readonly #arena: Arena;
+  readonly #hash: SipHash;
+  readonly #byContent = new HashIndex();
+  /** The set that is sought, as it is kept. */
+  readonly #sought = Buffer.alloc(65_536 * 2);
+  #soughtSize = 0;
+  readonly #isSought = (set: number) => this.#equals(set);
+
+  constructor(arena: Arena, hash: SipHash) {
+    this.#arena = arena;
+    this.#hash = hash;
+  }
+
+  /** How many different sets there are. */
+  get size(): number {
+    return this.#byContent.size;
+  }
+
+  /**
+   * The set of these namespaces, with one use more.
+   *
+   * @param namespaces ascending, each within int16
+   */
+  take(namespaces: readonly number[]): number {
+    const count = namespaces.length;
+    for (let n = 0; n < count; n++) {
+      const value = namespaces[n]! + BIAS;
+      this.#sought[2 * n] = value & 255;
+      this.#sought[2 * n + 1] = value >> 8;
+    }
+    this.#soughtSize = count * 2;
+    const hash = this.#hash.bytes(this.#sought, 0, count * 2);
+    let set = this.#byContent.find(hash, this.#isSought);
+    if (set === 0) {
+      set = this.#write(namespaces);
+      this.#byContent.add(hash, set);
+    }
+    this.#arena.words(set)[this.#arena.offset(set) / 4 + USES]!++;
+    return set;
+  }
+
+  /** Ends one use; a set without any is gone. */
+  release(set: number): void {
+    const words = this.#arena.words(set);
+    if (--words[this.#arena.offset(set) / 4 + USES]! > 0) return;
+    const at = this.#arena.offset(set) + HEAD;
+    this.#byContent.remove(this.#hash.bytes(this.#arena.bytes(set), at, at + 2 * this.count(set)), set);
+    this.#arena.free(set);
+  }
+
+  count(set: number): number {
+    return this.#word(set, COUNT);
+  }
+
+  /** Where the namespaces lie as bencoded integers, without the list around them, and how long that is. */
+  bytes(set: number): Buffer {
+    return this.#arena.bytes(set);
+  }
+
+  encodedAt(set: number): number {
+    return this.#arena.offset(set) + HEAD + 2 * this.count(set);
+  }
+
+  encodedSize(set: number): number {
+    return this.#word(set, ENCODED);
+  }
+
+  /** Takes 16 steps at most. */
+  has(set: number, namespace: number): boolean {
+    const bytes = this.#arena.bytes(set);
+    const start = this.#arena.offset(set) + HEAD;
+    const sought = namespace + BIAS;
+    let low = 0;
+    let high = this.count(set);
+    while (low < high) {
+      const middle = (low + high) >> 1;
+      if (valueAt(bytes, start + 2 * middle) < sought) low = middle + 1;
+      else high = middle;
+    }
+    return low < this.count(set) && valueAt(bytes, start + 2 * low) === sought;
+  }
+
+  /** Whether all of `b` is in `a`. At worst each namespace of both is looked at once. */
+  includes(a: number, b: number): boolean {
+    if (a === b) return true;
+    const aCount = this.count(a);
+    const bCount = this.count(b);
+    if (aCount <= bCount) return false;
+    if ((this.#word(b, LOW_BITS) & ~this.#word(a, LOW_BITS)) !== 0) return false;
+    if ((this.#word(b, HIGH_BITS) & ~this.#word(a, HIGH_BITS)) !== 0) return false;
+    const aBytes = this.#arena.bytes(a);
+    const bBytes = this.#arena.bytes(b);
+    let aAt = this.#arena.offset(a) + HEAD;
+    let bAt = this.#arena.offset(b) + HEAD;
+    const bEnd = bAt + 2 * bCount;
+    // So many of `a` may be passed over before too few are left.
+    for (let spare = aCount - bCount; bAt < bEnd; aAt += 2) {
+      if (valueAt(aBytes, aAt) === valueAt(bBytes, bAt)) bAt += 2;
+      else if (--spare < 0) return false;
+    }
+    return true;
+  }
+
+  /** A list of its own. */
+  list(set: number): number[] {
+    const bytes = this.#arena.bytes(set);
+    const start = this.#arena.offset(set) + HEAD;
+    return Array.from({ length: this.count(set) }, (_, n) => valueAt(bytes, start + 2 * n) - BIAS);
+  }
+
+  #write(namespaces: readonly number[]): number {
+    let size = 0;
+    for (const namespace of namespaces) size += 2 + digits(Math.abs(namespace)) + (namespace < 0 ? 1 : 0);
+    const set = this.#arena.alloc(HEAD + this.#soughtSize + size);
+    const words = this.#arena.words(set);
+    const head = this.#arena.offset(set) / 4;
+    words[head + USES] = 0;
+    words[head + COUNT] = namespaces.length;
+    words[head + ENCODED] = size;
+    words[head + LOW_BITS] = 0;
+    words[head + HIGH_BITS] = 0;
+    for (const namespace of namespaces) {
+      words[head + ((namespace & 32) === 0 ? LOW_BITS : HIGH_BITS)]! |= 1 << (namespace & 31);
+    }
+    const bytes = this.#arena.bytes(set);
+    const at = this.#arena.offset(set) + HEAD;
+    this.#sought.copy(bytes, at, 0, this.#soughtSize);
+    encode(namespaces, bytes, at + this.#soughtSize);
+    return set;
+  }
+
+  #equals(set: number): boolean {
+    const size = this.#soughtSize;
+    if (this.count(set) * 2 !== size) return false;
+    const bytes = this.#arena.bytes(set);
+    const at = this.#arena.offset(set) + HEAD;
+    for (let n = 0; n < size; n++) if (bytes[at + n] !== this.#sought[n]) return false;
+    return true;
+  }
+
+  #word(set: number, word: number): number {
+    return this.#arena.words(set)[this.#arena.offset(set) / 4 + word]!;
+  }
+}
+
+function valueAt(bytes: Buffer, at: number): number {
+  return bytes[at]! | (bytes[at + 1]! << 8);
+}
+
+/** Writes the namespaces as bencoded integers. */
+function encode(namespaces: readonly number[], to: Buffer, at: number): void {
+  for (const namespace of namespaces) {
+    to[at++] = I;
+    if (namespace < 0) to[at++] = MINUS;
+    at = writeDigits(to, at, Math.abs(namespace));
+    to[at++] = E;
+  }
+}
+
+/** Writes a number that is not negative in decimal digits; gives the place behind them. */
+export function writeDigits(to: Buffer, at: number, value: number): number {
+  const end = at + digits(value);
+  for (let n = end - 1; n >= at; n--) {
+    to[n] = 0x30 + (value % 10);
+    value = Math.floor(value / 10);
+  }
+  return end;
+}
+
+/** How many decimal digits a number has that is not negative. */
+export function digits(value: number): number {
+  let count = 1;
+  for (; value >= 10; value = Math.floor(value / 10)) count++;
+  return count;
+}

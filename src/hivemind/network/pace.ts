@@ -1,0 +1,79 @@
+import type { Clock, Timer } from '../../clock.ts';
+
+export interface PaceOptions {
+  readonly clock: Clock;
+  /**
+   * Has the storage servers asked for an account.
+   * @param isMore whether for more than before, or only by other signatures
+   * @returns false if there is nobody to ask
+   */
+  readonly ask: (id: number, isMore: boolean) => boolean;
+}
+
+/** One account may change so often at once, and then once in so many milliseconds; what comes between is gathered. */
+const AT_ONCE = 4;
+const EVERY = 15_000;
+const LOOK = 1_000;
+
+interface Account {
+  /** When (monotonic ms) it may change {@link AT_ONCE} times at once again. */
+  restedAt: number;
+  /** What waits: more than before, other signatures, or nothing. */
+  waiting: boolean | undefined;
+}
+
+/**
+ * Each change of what is asked for an account goes to all storage servers of its swarm with all that the account asks for, which may be a thousand times the size of the
+ * client's request. Who changes the same account all the time is therefore made to wait; nobody else is.
+ */
+export class Pace {
+  readonly #options: PaceOptions;
+  /** Accounts that changed lately. */
+  readonly #lately = new Map<number, Account>();
+  #timer: Timer | undefined;
+
+  constructor(options: PaceOptions) {
+    this.#options = options;
+  }
+
+  /** The account is asked for at once, or together with what else changes until its turn comes. */
+  changed(id: number, isMore: boolean): void {
+    const { clock, ask } = this.#options;
+    const now = clock.monotonic();
+    const account = this.#lately.get(id);
+    if (account !== undefined && !isRested(account, now)) {
+      account.waiting = account.waiting === true || isMore;
+      return;
+    }
+    if (!ask(id, isMore)) return;
+    if (account !== undefined) account.restedAt = Math.max(account.restedAt, now) + EVERY;
+    else this.#lately.set(id, { restedAt: now + EVERY, waiting: undefined });
+    this.#timer ??= clock.setInterval(() => this.#look(), LOOK);
+  }
+
+  /** There is no such account any more. */
+  forget(id: number): void {
+    this.#lately.delete(id);
+  }
+
+  stop(): void {
+    this.#timer?.cancel();
+    this.#timer = undefined;
+  }
+
+  #look(): void {
+    const now = this.#options.clock.monotonic();
+    for (const [id, account] of this.#lately) {
+      if (account.waiting !== undefined && isRested(account, now)) {
+        if (this.#options.ask(id, account.waiting)) account.restedAt = Math.max(account.restedAt, now) + EVERY;
+        account.waiting = undefined;
+      }
+      if (account.restedAt <= now) this.#lately.delete(id);
+    }
+    if (this.#lately.size === 0) this.stop();
+  }
+}
+
+function isRested({ restedAt }: Account, now: number): boolean {
+  return restedAt - now <= (AT_ONCE - 1) * EVERY;
+}
