@@ -20,6 +20,8 @@ export interface EndpointModules {
   getNodes: () => unknown;
   /** One line a service, for operators. */
   getServices: () => unknown;
+  /** What is held back from expiring; with the operator's approval it is let go. */
+  expire: (approved: boolean) => Promise<unknown>;
   testPush: (service: string, serviceInfo: unknown) => Promise<unknown>;
   /** A block was announced by somebody who may. */
   onBlock: () => void;
@@ -99,6 +101,11 @@ export function endpoints(modules: EndpointModules): Commands {
         get_stats: { kind: 'request', handler: json(modules.getStats) },
         get_nodes: { kind: 'request', handler: json(modules.getNodes) },
         get_services: { kind: 'request', handler: json(modules.getServices) },
+        expire: {
+          kind: 'request',
+          handler: async (message) =>
+            message.reply(stringifySorted(await modules.expire(String(message.parts[0]) === 'yes'))),
+        },
         test_push: {
           kind: 'request',
           handler: async (message) => {

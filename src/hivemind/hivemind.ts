@@ -3,13 +3,16 @@ import type { Clock, Timer } from '../clock.ts';
 import type { Config } from '../daemon/config.ts';
 import { category, repeated } from '../daemon/log.ts';
 import type { Context, Daemon } from '../daemon/run.ts';
+import { JudgedClock } from '../judged-clock.ts';
 import { keyPairFromSecret } from '../oxenmq/keys.ts';
 import { Listener } from '../oxenmq/listener.ts';
 import type { Access } from '../oxenmq/remote.ts';
-import { SIGNATURE_LIFETIME } from '../session/subscription.ts';
+import { CLOCK_TOLERANCE } from '../session/subscription.ts';
 import { DeadDevices } from './dead-devices.ts';
+import type { DeviceRow } from './devices/device.ts';
 import { Devices } from './devices/devices.ts';
 import { endpoints } from './endpoints.ts';
+import { Expiry } from './expiry.ts';
 import { Intake } from './intake.ts';
 import { registerMetrics } from './metrics.ts';
 import { Network } from './network/network.ts';
@@ -17,13 +20,13 @@ import type { Node } from './network/nodes.ts';
 import { Outbox } from './outbox/outbox.ts';
 import { serviceReports, statsReport, statusLine, statusSample } from './report.ts';
 import { Seen } from './seen.ts';
+import { SigningTimes } from './signing-times.ts';
 import { Stats } from './stats.ts';
 import { statusPage } from './status-page.ts';
 import { Store } from './store/store.ts';
 import { Subscriptions } from './subscribe.ts';
 import { testPush } from './test-push.ts';
 
-const CLEAN_UP_MS = 30_000;
 const STATISTICS_MS = 15_000;
 /** Of the ten seconds that a stop may take, the notifiers have this long to acknowledge what they hold. */
 const HAND_OVER_MS = 5_000;
@@ -40,15 +43,21 @@ const NOTIFIER_POLL_MS = 25;
  * network. Only joining happens here; what a part does is told in its own file.
  */
 export async function startHivemind(context: Context): Promise<Daemon> {
-  const { clock, config, random, registry, systemd } = context;
+  const { config, random, registry, systemd } = context;
   const log = category(context.log, 'hivemind');
   // What clients, notifiers and strangers can cause at will is said once, and then counted.
-  const faults = repeated(log, clock);
+  const faults = repeated(log, context.clock);
   const settings = config.hivemind;
 
   // The database first: its lock tells whether another hivemind runs, before we take that one's sockets away.
   systemd.status('Connecting to the database');
-  const store = await Store.open({ url: config.db.url, clock, log: category(context.log, 'pg') });
+  const store = await Store.open({ url: config.db.url, clock: context.clock, log: category(context.log, 'pg') });
+  // From here on there is one clock, and no step of the machine's costs a subscription.
+  const clock = await JudgedClock.start({
+    clock: context.clock,
+    database: () => store.time(),
+    log: (level, text) => log[level](text),
+  });
 
   const devices = new Devices({ random });
   const seen = new Seen({ clock, random, lifetime: settings.filterLifetime * 1000 });
@@ -74,8 +83,10 @@ export async function startHivemind(context: Context): Promise<Daemon> {
     outbox,
     accepts: (node, account) => network.accepts(node, account),
   });
+  const expiry = new Expiry({ clock, devices, store, log: (level, text) => log[level](text) });
   const subscriptions = new Subscriptions({
     clock,
+    time: () => ({ possible: clock.possible(), inDoubt: clock.doubt !== undefined || expiry.held !== undefined }),
     store,
     devices,
     stats,
@@ -93,6 +104,7 @@ export async function startHivemind(context: Context): Promise<Daemon> {
   registerMetrics(registry, {
     clock,
     devices,
+    expiry,
     intake: intake.counters,
     network,
     outbox,
@@ -100,7 +112,16 @@ export async function startHivemind(context: Context): Promise<Daemon> {
     subscriptions: subscriptions.counters,
   });
 
-  const sources = { clock, startedAt: clock.now(), devices, network, stats, outbox, intake: intake.counters };
+  const sources = {
+    clock,
+    startedAt: clock.now(),
+    since: clock.monotonic(),
+    devices,
+    network,
+    stats,
+    outbox,
+    intake: intake.counters,
+  };
   let counted = { raw: 0, pushes: 0 };
   const flush = () => {
     const { raw, pushes } = intake.counters;
@@ -121,6 +142,7 @@ export async function startHivemind(context: Context): Promise<Daemon> {
       flush();
       return statsReport(sources);
     },
+    expire: (approved) => expiry.report(approved),
     getNodes: () => network.nodes(),
     getServices: () => serviceReports(sources),
     testPush: (service, info) => testPush(service, info, { clock, random, outbox }),
@@ -158,11 +180,20 @@ export async function startHivemind(context: Context): Promise<Daemon> {
 
   systemd.status('Loading existing subscriptions');
   const loading = clock.monotonic();
-  const loaded = await store.load(unixSeconds(clock), (row) => devices.upsert(row, row.signedAt), context.stopping);
+  const signed = new SigningTimes();
+  const visit = (row: DeviceRow) => {
+    signed.add(row.signedAt);
+    devices.upsert(row, row.signedAt);
+  };
+  const loaded = await store.load(visit, context.stopping);
   log.info(
     `loaded ${loaded.rows} subscriptions of ${devices.accounts} accounts in ${((clock.monotonic() - loading) / 1000).toFixed(1)} s` +
       (loaded.skipped > 0 ? `; ${loaded.skipped} rows are invalid and were passed over` : ''),
   );
+
+  // Devices sign by their own clocks, at most so far ahead of the true time: a clock that says less is wrong.
+  clock.isAfter((signed.newest() - CLOCK_TOLERANCE) * 1000);
+  await expiry.start();
 
   const timers: Timer[] = [];
   // What follows takes as long as it takes: systemd and the operator see it in the status, the daemon is up.
@@ -176,23 +207,17 @@ export async function startHivemind(context: Context): Promise<Daemon> {
   };
   const started = start();
 
-  const cleanUp = () => {
-    const cutoff = unixSeconds(clock) - SIGNATURE_LIFETIME;
-    const expire = () => {
-      if (devices.expire(cutoff) > 0 && !context.stopping.aborted) setImmediate(expire);
-    };
-    expire();
-    store.deleteExpired(cutoff).catch((error: Error) => faults.warn(`expired subscriptions stay: ${error.message}`));
-  };
-  timers.push(clock.setInterval(cleanUp, CLEAN_UP_MS));
-
   timers.push(clock.setInterval(flush, STATISTICS_MS));
 
+  const complaints = () =>
+    [clock.doubt && `the time is in doubt: ${clock.doubt}`, expiry.complaint, ...network.complaints()].filter(
+      (text) => text !== undefined,
+    );
   const readiness = () => {
     const reasons = [
       ...(isReady ? [] : ['waiting for notifiers']),
       ...(store.connected ? [] : ['the database does not answer']),
-      ...network.complaints(),
+      ...complaints(),
     ];
     // Without oxend or a storage server the hivemind still does its work for clients: that is a complaint, not a reason to be taken out of service.
     return { ok: isReady && store.connected, reasons };
@@ -225,6 +250,7 @@ export async function startHivemind(context: Context): Promise<Daemon> {
       // Side by side with the rest: a notifier that answers nobody must not take the time of those that do.
       const answered = subscriptions.stop(VALIDATE_MS);
       for (const timer of timers) timer.cancel();
+      expiry.stop();
       page.stop();
       await network.stop();
       const lost = await outbox.stop(HAND_OVER_MS);
@@ -236,6 +262,7 @@ export async function startHivemind(context: Context): Promise<Daemon> {
       if (!closed) log.warn('the database does not answer: the last statistics are lost');
       for (const listener of listeners) await listener.close();
       faults.stop();
+      clock.stop();
     },
   };
 }
@@ -269,10 +296,6 @@ async function within(work: Promise<void>, ms: number, clock: Clock): Promise<bo
   } finally {
     timer?.cancel();
   }
-}
-
-function unixSeconds(clock: Clock): number {
-  return Math.floor(clock.now() / 1000);
 }
 
 function outboxLimits({ hivemind }: Config) {

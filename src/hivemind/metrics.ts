@@ -1,6 +1,8 @@
 import { Counter, Gauge, type Registry } from 'prom-client';
 import type { Clock } from '../clock.ts';
+import type { JudgedClock } from '../judged-clock.ts';
 import type { Devices } from './devices/devices.ts';
+import type { Expiry } from './expiry.ts';
 import type { IntakeCounters } from './intake.ts';
 import type { Network } from './network/network.ts';
 import type { Outbox } from './outbox/outbox.ts';
@@ -9,8 +11,9 @@ import type { SubscriptionCounters } from './subscribe.ts';
 
 /** Where the figures come from. Nothing here counts by itself: the parts count in plain numbers, and are read when asked. */
 export interface MetricSources {
-  clock: Clock;
+  clock: Clock & Pick<JudgedClock, 'doubt'>;
   devices: Devices;
+  expiry: Pick<Expiry, 'held'>;
   intake: IntakeCounters;
   network: Network;
   outbox: Outbox;
@@ -22,7 +25,7 @@ type Reading = readonly [value: number, labels?: Record<string, string>];
 
 /** Registers the hivemind's metrics; ops/ and the status page are written against these names. */
 export function registerMetrics(registry: Registry, sources: MetricSources): void {
-  const { clock, devices, intake, network, outbox, store, subscriptions } = sources;
+  const { clock, devices, expiry, intake, network, outbox, store, subscriptions } = sources;
   const services = () => [...outbox.services.values()];
 
   const counter = (name: string, help: string, labels: string[], read: () => Iterable<Reading>) =>
@@ -131,6 +134,12 @@ export function registerMetrics(registry: Registry, sources: MetricSources): voi
   gauge('spns_subscriptions', 'Subscriptions stored', ['service'], () =>
     [...devices.countByService()].map(([service, count]): Reading => [count, { service }]),
   );
+  gauge('spns_time_in_doubt', '1 while the clocks do not agree on the time', [], () => [
+    [clock.doubt === undefined ? 0 : 1],
+  ]);
+  gauge('spns_expiry_held', '1 while too many subscriptions at once seem to be out of date, and are kept', [], () => [
+    [expiry.held ? 1 : 0],
+  ]);
   gauge('spns_accounts', 'Accounts with a subscription', [], () => [[devices.accounts]]);
 
   const summary = () => network.summary();

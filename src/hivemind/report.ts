@@ -10,6 +10,8 @@ export interface ReportSources {
   clock: Clock;
   /** When the process started, unix milliseconds. */
   startedAt: number;
+  /** The same by the monotonic clock. */
+  since: number;
   devices: Devices;
   network: Network;
   stats: Stats;
@@ -60,7 +62,7 @@ export interface StatusSample {
 
 /** The answer to admin.get_stats: every key of the original's (spec/hivemind.md, section 1.5), and ours beside them. */
 export function statsReport(sources: ReportSources): Record<string, unknown> {
-  const { clock, startedAt, devices, network, stats, intake } = sources;
+  const { clock, since, devices, network, stats, intake } = sources;
   const summary = network.summary();
   const subscriptions: Record<string, number> = Object.create(null);
   for (const [service, count] of devices.countByService()) subscriptions[service] = count;
@@ -74,7 +76,7 @@ export function statsReport(sources: ReportSources): Record<string, unknown> {
     snodes: summary.nodes,
     subscriptions: { ...subscriptions, total: devices.size },
     swarms: summary.swarms,
-    uptime: (clock.now() - startedAt) / 1000,
+    uptime: (clock.monotonic() - since) / 1000,
     freshness: {
       fresh_nodes: summary.fresh,
       silent_nodes: summary.silent,

@@ -1,7 +1,14 @@
 import type { Clock } from '../clock.ts';
 import { parseJson, stringifySorted } from '../codec/json.ts';
 import type { Remote } from '../oxenmq/remote.ts';
-import { Code, parseSubscribe, parseUnsubscribe, RequestError, verifyUnsubscribe } from '../session/request.ts';
+import {
+  Code,
+  parseSubscribe,
+  parseUnsubscribe,
+  RequestError,
+  UntimelyError,
+  verifyUnsubscribe,
+} from '../session/request.ts';
 import type { DeviceRow } from './devices/device.ts';
 import type { Devices } from './devices/devices.ts';
 import type { Stats } from './stats.ts';
@@ -15,6 +22,8 @@ export type RequestKind = 'subscribe' | 'unsubscribe';
 /** What the subscriptions work with. */
 export interface SubscriptionModules {
   clock: Clock;
+  /** Every time that it may be (unix ms), and whether that is in doubt; by the clock alone if not given. */
+  time?: () => { readonly possible: readonly number[]; readonly inDoubt: boolean };
   store: Pick<Store, 'upsert' | 'remove'>;
   stats: Pick<Stats, 'add'>;
   devices: Pick<Devices, 'upsert' | 'remove' | 'get' | 'hasRoom'>;
@@ -152,7 +161,7 @@ export class Subscriptions {
   async #subscribe(element: unknown): Promise<object> {
     const { store, devices, stats, clock } = this.#modules;
     const request = await this.#check(() =>
-      parseSubscribe(element, seconds(clock.now()), (name) => this.#modules.notifierFor(name) !== undefined),
+      this.#inTime((now) => parseSubscribe(element, now, (name) => this.#modules.notifierFor(name) !== undefined)),
     );
     const { service } = request;
     const device = await this.#validate(service, request.serviceInfo);
@@ -186,14 +195,14 @@ export class Subscriptions {
   }
 
   async #unsubscribe(element: unknown): Promise<object> {
-    const { store, devices, clock } = this.#modules;
+    const { store, devices } = this.#modules;
     const request = await this.#check(() =>
       parseUnsubscribe(element, (name) => this.#modules.notifierFor(name) !== undefined),
     );
     const { account, service } = request;
     const device = await this.#validate(service, request.serviceInfo);
     // After the notifier's answer, as the original has it: a notifier's own refusal comes before a bad signature.
-    await this.#check(() => verifyUnsubscribe(request, seconds(clock.now())));
+    await this.#check(() => this.#inTime((now) => verifyUnsubscribe(request, now)));
     return this.#during(service, device, async () => {
       const deleted = await store.remove(account, service, device.serviceId, request.signedAt);
       // After that commit the database has nothing that was signed by then. Memory may have: when the connection broke during an earlier attempt, that one was
@@ -244,6 +253,26 @@ export class Subscriptions {
       if (left > 0) this.#inWork.set(key, left);
       else this.#inWork.delete(key);
     }
+  }
+
+  /**
+   * Does a check that may fail for the time alone, by each time that it may be: one that takes it is enough. While the time is in doubt none of them is reason enough to
+   * send a client away for days.
+   * @param check gets unix seconds
+   */
+  #inTime<T>(check: (now: number) => T): T {
+    const { clock, time } = this.#modules;
+    const { possible, inDoubt } = time?.() ?? { possible: [clock.now()], inDoubt: false };
+    let untimely: UntimelyError | undefined;
+    for (const now of possible) {
+      try {
+        return check(seconds(now));
+      } catch (error) {
+        if (!(error instanceof UntimelyError)) throw error;
+        untimely ??= error;
+      }
+    }
+    throw inDoubt ? new RequestError(Code.INTERNAL_ERROR, INTERNAL, { cause: untimely }) : untimely;
   }
 
   /** Verifying takes 0.1 to 0.3 ms; an array of a hundred must not keep the notifications waiting. */

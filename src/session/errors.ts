@@ -24,3 +24,6 @@ export class RequestError extends Error {
     this.code = code;
   }
 }
+
+/** A request that is refused for its time alone: by another clock than ours it might be good. */
+export class UntimelyError extends RequestError {}

@@ -5,7 +5,7 @@ import { ACCOUNT_SIZE, checkSessionEd25519, SESSION_PREFIX } from './account.ts'
 import { Code, RequestError } from './errors.ts';
 import { checkOwnedSubscription, type Subaccount, type Subscription, type Unsubscription } from './subscription.ts';
 
-export { Code, RequestError } from './errors.ts';
+export { Code, RequestError, UntimelyError } from './errors.ts';
 export { checkUnsubscription as verifyUnsubscribe } from './subscription.ts';
 
 /** A device's wish for pushes, valid in itself; whether the service takes the device, its notifier must say. */

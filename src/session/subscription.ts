@@ -1,7 +1,7 @@
 /** What a device signs when it wants to be told of an account's messages, and the rules for it (spec/network.md, 6 and 7). */
 
 import { checkSessionEd25519, verificationKey } from './account.ts';
-import { Code, RequestError } from './errors.ts';
+import { Code, RequestError, UntimelyError } from './errors.ts';
 import { ed25519Verify } from './sodium.ts';
 
 /** The right to an account's messages, given by its owner to another key. */
@@ -42,7 +42,7 @@ export const MAX_NAMESPACES = 256;
 export const SIGNATURE_LIFETIME = 1_209_600;
 
 /** Seconds by which the clock of a device may be wrong. */
-const CLOCK_TOLERANCE = 86_400;
+export const CLOCK_TOLERANCE = 86_400;
 
 const FLAG_READ = 1;
 const FLAG_ANY_PREFIX = 8;
@@ -98,7 +98,7 @@ export function unsubscribeMessage(account: Buffer, signedAt: number): Buffer {
  * bounds and its signatures are good, in this order (test/vectors/signatures.json).
  *
  * @param nowSeconds unix seconds
- * @throws RequestError (4) with the original's text for the first rule that is broken
+ * @throws RequestError (4) with the original's text for the first rule that is broken; UntimelyError for its time
  */
 export function checkSubscription(subscription: Subscription, nowSeconds: number): void {
   const { account, sessionEd25519 } = subscription;
@@ -110,7 +110,7 @@ export function checkSubscription(subscription: Subscription, nowSeconds: number
  * The same, without the first rule: for a subscription whose key is known to belong to its account.
  *
  * @param nowSeconds unix seconds
- * @throws RequestError (4) with the original's text for the first rule that is broken; the number of namespaces is ours
+ * @throws RequestError (4) with the original's text for the first rule that is broken, UntimelyError for its time; the number of namespaces is ours
  */
 export function checkOwnedSubscription(subscription: Subscription, nowSeconds: number): void {
   const { namespaces, signedAt } = subscription;
@@ -123,9 +123,9 @@ export function checkOwnedSubscription(subscription: Subscription, nowSeconds: n
   }
   if (namespaces.length > MAX_NAMESPACES) throw refused(`Subscription: more than ${MAX_NAMESPACES} namespaces`);
   if (signedAt === 0) throw refused('Subscription: signature timestamp is missing');
-  if (signedAt <= nowSeconds - SIGNATURE_LIFETIME) throw refused('Subscription: sig_ts timestamp is too old');
+  if (signedAt <= nowSeconds - SIGNATURE_LIFETIME) throw untimely('Subscription: sig_ts timestamp is too old');
   if (signedAt >= nowSeconds + CLOCK_TOLERANCE) {
-    throw refused('Subscription: sig_ts timestamp is too far in the future');
+    throw untimely('Subscription: sig_ts timestamp is too far in the future');
   }
   checkSignature(subscription, monitorMessage(subscription));
 }
@@ -135,14 +135,14 @@ export function checkOwnedSubscription(subscription: Subscription, nowSeconds: n
  * signatures are good, in this order (spec/hivemind.md, section 1.2).
  *
  * @param nowSeconds unix seconds
- * @throws RequestError (4) with the original's text; of the time, which the original does not tell its clients, only the
+ * @throws RequestError (4) with the original's text, UntimelyError for its time; of the time, which the original does not tell its clients, only the
  *   error's `cause` speaks
  */
 export function checkUnsubscription(unsubscription: Unsubscription, nowSeconds: number): void {
   const { account, sessionEd25519, signedAt } = unsubscription;
   if (sessionEd25519) checkSessionEd25519(account, sessionEd25519);
   if (Math.abs(signedAt - nowSeconds) > CLOCK_TOLERANCE) {
-    throw new RequestError(Code.ERROR, 'An error occured while processing your request', {
+    throw new UntimelyError(Code.ERROR, 'An error occured while processing your request', {
       cause: new Error('Invalid unsubscribe: sig_ts is more than 24 hours off'),
     });
   }
@@ -178,4 +178,8 @@ function sameSubaccount(a: Subscription, b: Subscription): boolean {
 
 function refused(message: string): RequestError {
   return new RequestError(Code.ERROR, message);
+}
+
+function untimely(message: string): RequestError {
+  return new UntimelyError(Code.ERROR, message);
 }

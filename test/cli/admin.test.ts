@@ -170,6 +170,20 @@ test('services shows queues, answers and the breaker', async (t) => {
   assert.match(succeeded(await spns(['services'], none)), /No service yet/);
 });
 
+test('expire tells what is held, lets it go when told to, and not while the time is in doubt', async (t) => {
+  const dir = await hivemind(t, {
+    expire: ([word]) => (word === 'yes' ? { expired: 61_000 } : { expired: 0, held: 'more than 3,050 of 61,000' }),
+  });
+  assert.equal(succeeded(await spns(['expire'], dir)).trim(), 'more than 3,050 of 61,000');
+  assert.equal(succeeded(await spns(['expire', '--yes'], dir)).trim(), '61000 subscriptions were let go');
+  const calm = await hivemind(t, { expire: () => ({ expired: 0 }) });
+  assert.equal(succeeded(await spns(['expire'], calm)).trim(), 'nothing is held');
+  const doubting = await hivemind(t, { expire: () => ({ expired: 0, doubt: 'two clocks' }) });
+  const { code, err } = await spns(['expire', '--yes'], doubting);
+  assert.equal(code, 1);
+  assert.match(err, /nothing is let go while the time is in doubt: two clocks/);
+});
+
 test('nodes puts those that need a look first, and what they say cannot steer the terminal', async (t) => {
   const dir = await hivemind(t);
   const lines = succeeded(await spns(['nodes'], dir)).split('\n');

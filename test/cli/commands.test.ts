@@ -11,7 +11,17 @@ test('without a command it lists them, with --help it tells of each', async (t) 
   const { code, out } = await spns([], dir);
   assert.equal(code, 2);
   const names = [...out.matchAll(/^ {2}([a-z-]+) {2}/gm)].map((match) => match[1]!);
-  assert.deepEqual(names, ['keygen', 'check-config', 'migrate', 'run', 'stats', 'services', 'nodes', 'test-push']);
+  assert.deepEqual(names, [
+    'keygen',
+    'check-config',
+    'migrate',
+    'run',
+    'stats',
+    'services',
+    'nodes',
+    'expire',
+    'test-push',
+  ]);
   assert.equal((await spns(['--help'], dir)).code, 0);
   const helps = await Promise.all(names.map((name) => spns([name, '--help'], dir)));
   for (const [index, help] of helps.entries()) {

@@ -3,6 +3,7 @@ import { test } from 'node:test';
 import { type Clock, systemClock } from '../../src/clock.ts';
 import type { Commands, Incoming, Part } from '../../src/oxenmq/remote.ts';
 import { startTestHivemind } from '../support/hivemind.ts';
+import { createSkewedDatabase } from '../support/skewed-database.ts';
 import { vectors } from '../support/vectors.ts';
 
 interface ReplyVectors {
@@ -61,7 +62,9 @@ function vectorNotifier(seen: { count: number }): Commands {
 test("requests are answered as the original's were", async (t) => {
   const start = Date.now();
   const clock: Clock = { ...systemClock, now: () => file.now * 1000 + 5_000 + (Date.now() - start) };
-  const hivemind = await startTestHivemind(t, { clock });
+  const database = await createSkewedDatabase(t);
+  await database.skew(clock.now() - start);
+  const hivemind = await startTestHivemind(t, { clock, database: database.url });
   const seen = { count: 0 };
   const notifier = hivemind.connect(vectorNotifier(seen));
   notifier.send('admin.register_service', 'cap');

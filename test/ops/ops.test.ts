@@ -53,8 +53,9 @@ const exported = (() => {
   register(() => {}, createRegistry(true));
   register((registry) =>
     registerMetrics(registry, {
-      clock: systemClock,
+      clock: nothing,
       devices: nothing,
+      expiry: nothing,
       intake: nothing,
       network: nothing,
       outbox: nothing,

@@ -223,6 +223,24 @@ export class Devices {
     return count;
   }
 
+  /**
+   * How many subscriptions {@link expire} would take away in all.
+   *
+   * @param cutoff unix seconds: those signed then or earlier
+   * @param most counts no further than one beyond this
+   */
+  countExpired(cutoff: number, most: number): number {
+    let count = 0;
+    for (const [minute, first] of this.#byTime) {
+      if (minute > Math.floor(cutoff / BUCKET)) continue;
+      for (let ref = first; ref !== 0 && count <= most; ref = this.#records.next(ref, Link.TIME)) {
+        if (this.#records.signedAt(ref) <= cutoff) count++;
+      }
+      if (count > most) break;
+    }
+    return count;
+  }
+
   /** Subscriptions of each service that has any. */
   countByService(): Map<string, number> {
     const counts = new Map<string, number>();

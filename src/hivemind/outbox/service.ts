@@ -197,12 +197,12 @@ export class Service {
     const batches = new Map<Instance, QueuedPush[]>();
     const blocked: QueuedPush[] = [];
     let full = false;
-    const wall = this.#options.clock.now();
+    const { clock } = this.#options;
     let left = SLICE;
     while (left-- > 0) {
       const push = this.queue.take();
       if (!push) break;
-      if (push.expiry > 0 && push.expiry <= wall) {
+      if (isExpired(push, clock)) {
         this.#drop(push, 'expired');
         continue;
       }
@@ -269,4 +269,9 @@ export class Service {
     this.counters.dropped[reason]++;
     push.onAnswer?.(`given up: ${reason.replace('_', ' ')}`);
   }
+}
+
+/** By the clock, and by the time that it had left when it came in: a clock that is wrong from the start must not cost every push. */
+function isExpired({ expiry, timestamp, queuedAt }: QueuedPush, clock: Clock): boolean {
+  return expiry > 0 && expiry <= clock.now() && Number(expiry) - Number(timestamp) <= clock.monotonic() - queuedAt;
 }

@@ -4,7 +4,6 @@ import pg, { type QueryConfig } from 'pg';
 import { to as copyTo } from 'pg-copy-streams';
 import type { Clock, Timer } from '../../clock.ts';
 import type { Logger } from '../../daemon/log.ts';
-import { SIGNATURE_LIFETIME } from '../../session/subscription.ts';
 import { type DeviceKey, type DeviceRow, rowFault } from '../devices/device.ts';
 import { Connection, clientConfig } from './connection.ts';
 import { COPY_ROWS, CopyRows } from './copy-rows.ts';
@@ -94,22 +93,19 @@ export class Store {
   /**
    * Reads all subscriptions, without holding the event loop or the memory: in a stream of which only a piece is here at a time.
    *
-   * @param nowSeconds unix seconds: signatures that are out of date then are passed over
+   * Signatures that are out of date are read like others: whether they are is not for this clock alone to say.
+   *
    * @param visit gets each good row; its buffers are good for as long as the call
    * @param stopping ends the reading, whether rows come or not
-   * @returns how many were visited, and how many passed over because they are out of date or not as they must be; never a reason to fail
+   * @returns how many were visited, and how many passed over because they are not as they must be; never a reason to fail
    * @throws StoreError `unavailable`, also if it was ended
    */
-  async load(
-    nowSeconds: number,
-    visit: (row: DeviceRow) => void,
-    stopping?: AbortSignal,
-  ): Promise<{ rows: number; skipped: number }> {
+  async load(visit: (row: DeviceRow) => void, stopping?: AbortSignal): Promise<{ rows: number; skipped: number }> {
     const { clock, log } = this.#options;
     const faults = new Map<string, number>();
     let rows = 0;
     const reader = new CopyRows((row) => {
-      const fault = row.signedAt <= nowSeconds - SIGNATURE_LIFETIME ? 'out of date' : rowFault(row);
+      const fault = rowFault(row);
       if (fault !== undefined) {
         faults.set(fault, (faults.get(fault) ?? 0) + 1);
         return;
@@ -142,7 +138,7 @@ export class Store {
     }
     const skipped = [...faults.values()].reduce((sum, count) => sum + count, 0);
     const reasons = [...faults].map(([fault, count]) => `${count} ${fault}`).join(', ');
-    if (skipped > (faults.get('out of date') ?? 0)) log.warn(`subscriptions passed over, by what is wrong: ${reasons}`);
+    if (skipped > 0) log.warn(`subscriptions passed over, by what is wrong: ${reasons}`);
     return { rows, skipped };
   }
 
@@ -191,19 +187,32 @@ export class Store {
    * Deletes what is out of date, a slice at a time, so that subscribers need not wait. A second call while one is at work does nothing.
    *
    * @param cutoff unix seconds: signatures of then or earlier go, and unsubscriptions likewise
+   * @param most subscriptions that may go, but for less than a slice
    * @returns the number of subscriptions that went
    * @throws StoreError
    */
-  async deleteExpired(cutoff: number): Promise<number> {
+  async deleteExpired(cutoff: number, most: number): Promise<number> {
     if (this.#expiring) return 0;
     this.#expiring = true;
     try {
-      await this.#slices(forgetStatement(cutoff));
-      return await this.#slices(expireStatement(cutoff));
+      await this.#slices(forgetStatement(cutoff), NO_LIMIT);
+      return await this.#slices(expireStatement(cutoff), most);
     } catch (error) {
       throw asStoreError(error);
     } finally {
       this.#expiring = false;
+    }
+  }
+
+  /** What the server's clock says, unix milliseconds. @throws StoreError */
+  async time(): Promise<number> {
+    try {
+      const { rows } = await this.#connection.query<{ now: string }>({
+        text: 'SELECT extract(epoch FROM clock_timestamp()) * 1000 AS now',
+      });
+      return Number(rows[0]?.now);
+    } catch (error) {
+      throw asStoreError(error);
     }
   }
 
@@ -243,12 +252,12 @@ export class Store {
     await this.#connection.close();
   }
 
-  async #slices(statement: QueryConfig): Promise<number> {
+  async #slices(statement: QueryConfig, most: number): Promise<number> {
     let total = 0;
     for (;;) {
       const { rowCount } = await this.#connection.query(statement);
       total += rowCount ?? 0;
-      if ((rowCount ?? 0) < EXPIRE_SLICE) return total;
+      if ((rowCount ?? 0) < EXPIRE_SLICE || total >= most) return total;
     }
   }
 

@@ -251,7 +251,7 @@ async function compareWithPostgres(
       );
     }
     const seen = new Set<string>();
-    const loaded = await store.load(START, (row) => {
+    const loaded = await store.load((row) => {
       const ours = devices.get(row.account, row.service, row.serviceId);
       assert.deepEqual(ours && comparable(ours), comparable(row));
       seen.add(model.key(row));

@@ -58,13 +58,13 @@ function setUp(limits = { maxBytes: 1e9, maxAge: 600_000 }) {
   });
   const add = (
     device: string,
-    options: { service?: string; expiry?: number; onAnswer?: (text: string) => void } = {},
+    options: { service?: string; timestamp?: number; expiry?: number; onAnswer?: (text: string) => void } = {},
   ) =>
     outbox.add({
       account: Buffer.alloc(33, 5),
       hash: Buffer.from('H'.repeat(43)),
       namespace: 0,
-      timestamp: clock.now(),
+      timestamp: options.timestamp ?? clock.now(),
       expiry: options.expiry ?? clock.now() + 1e9,
       data: Buffer.from(`to ${device}`),
       service: options.service ?? 'apns',
@@ -305,6 +305,20 @@ test('what is too old, expired or too much is dropped and counted under its reas
   await clock.advance(0);
   assert.equal(service.counters.dropped.expired, 1);
   assert.equal(service.counters.queued, 9);
+});
+
+test('a message that had time left when it came is no message that has expired, whatever the clock says', async (t) => {
+  const { clock, outbox, add, service } = setUp({ maxBytes: 5_000, maxAge: 10_000 });
+  t.after(() => outbox.stop(0));
+  const truth = clock.now();
+  clock.jump(15 * 86_400_000);
+  add('alive', { timestamp: truth, expiry: truth + 5_000 });
+  add('over', { timestamp: truth, expiry: truth + 1_000 });
+  await clock.advance(2_000);
+  outbox.register('apns', new FakeNotifier('one'), 100);
+  await clock.advance(0);
+  assert.equal(service.counters.dropped.expired, 1);
+  assert.equal(service.counters.handed, 1);
 });
 
 test('what a notifier never acknowledges is given up after twice the age', async (t) => {

@@ -108,7 +108,7 @@ describe('the migrations', () => {
 
       const store = await Store.open({ url, clock: systemClock, log });
       const found: string[] = [];
-      assert.deepEqual(await store.load(NOW, (row) => found.push(`${row.serviceId} ${row.namespaces}`)), {
+      assert.deepEqual(await store.load((row) => found.push(`${row.serviceId} ${row.namespaces}`)), {
         rows: 2,
         skipped: 0,
       });

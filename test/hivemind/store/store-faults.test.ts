@@ -11,7 +11,6 @@ import { type Postgres, startPostgres } from '../../../src/devnet/postgres.ts';
 import { Store, StoreError } from '../../../src/hivemind/store/store.ts';
 import { makeRow } from '../../support/rows.ts';
 
-const NOW = 1_700_000_000;
 const log = pino({ level: process.env.SPNS_TEST_LOG ?? 'silent' });
 const TIMEOUT = 1_000;
 
@@ -79,7 +78,7 @@ describe('the store on a failing database', () => {
 
   async function idsIn(store: Store): Promise<Set<string>> {
     const ids = new Set<string>();
-    await store.load(NOW, (row) => ids.add(row.serviceId));
+    await store.load((row) => ids.add(row.serviceId));
     return ids;
   }
 

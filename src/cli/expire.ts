@@ -1,0 +1,32 @@
+import { CliError, type Command, print } from './command.ts';
+import { TO_HIVEMIND, withAdmin } from './hivemind.ts';
+
+/** The answer to admin.expire. */
+interface ExpiryReport {
+  expired: number;
+  doubt?: string;
+  held?: string;
+}
+
+/** A mass of subscriptions is deleted a slice at a time. */
+const PATIENCE = 300_000;
+
+export const command: Command = {
+  summary: 'Tells of subscriptions that are out of date but held for being too many, and lets them go',
+  words: [],
+  help: [
+    'Subscriptions run out 14 days after they were signed. When a great part of them seems to do so at once, the',
+    'hivemind keeps them: its clock may be wrong. After a rightful one, as when the hivemind was off for two weeks,',
+    'look at the time (timedatectl), then let them go with --yes.',
+  ].join('\n'),
+  options: { yes: { type: 'boolean', help: 'the time is right: delete them' }, ...TO_HIVEMIND },
+  async run(given) {
+    const words = given.is('yes') ? ['yes'] : [];
+    const answer = await withAdmin(given, (admin) => admin.ask('admin.expire', words, PATIENCE));
+    const { expired, doubt, held } = answer as ExpiryReport;
+    if (doubt !== undefined) throw new CliError(`nothing is let go while the time is in doubt: ${doubt}`);
+    if (given.is('yes')) print(`${expired} subscriptions were let go`);
+    else print(held ?? 'nothing is held');
+    return 0;
+  },
+};
