@@ -60,8 +60,10 @@ export class Listener {
   constructor(options: ListenerOptions) {
     this.#options = options;
     this.#socket = openRouter(options.maxMessageSize ?? MAX_MESSAGE_SIZE, NOTIFY_DISCONNECT);
-    // A client that comes back before we saw it go takes its routing id over; without this it would be shut out.
-    this.#socket.handover = true;
+    // With `handover` a second client takes a routing id over, and the first, if it goes on sending and then hangs up, makes
+    // libzmq 4.3.5 abort the process (`!_io_error`). So a routing id belongs to whom it belonged first;
+    // a client that comes back must be seen to have gone, at once on ipc, on TCP by its FIN or by heartbeats within 45 s.
+    this.#socket.handover = false;
     if (options.sendQueue !== undefined) this.#socket.sendHighWaterMark = options.sendQueue;
     this.#wire = { socket: this.#socket, clock: options.clock, counters: this.counters, backlog: { bytes: 0 } };
     this.#dispatch = new Dispatch(options.commands, options.access, this.counters, (reason) => this.#stray(reason));

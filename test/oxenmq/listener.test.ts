@@ -156,20 +156,24 @@ test('the owner learns that a client went, and its requests fail', async (t) => 
   assert.equal(gone.all.length, 1);
 });
 
-test('a client that comes back before it was seen to go takes its place over', async (t) => {
+test('a routing id that is in use stays with its owner, and is free again when that one has gone', async (t) => {
   const calls = new Happenings<Incoming>();
   const gone = new Happenings<Remote>();
   const listener = await openListener(t, { commands: offers(calls), on: { disconnect: (remote) => gone.add(remote) } });
-  const old = rawClient(t, listener.endpoint, { routingId: Buffer.from('one') });
-  await greet(old);
-  const client = rawClient(t, listener.endpoint, { routingId: Buffer.from('one') });
-  await greet(client);
-  await client.send(['a.command']);
-  const { remote } = await calls.first(() => true);
-  old.close();
+  const owner = rawClient(t, listener.endpoint, { routingId: Buffer.from('one') });
+  await greet(owner);
+  const second = rawClient(t, listener.endpoint, { routingId: Buffer.from('one') });
+  await second.send(['a.command', 'of the second']);
+  // By then the second has long been heard, or not.
+  await greet(rawClient(t, listener.endpoint));
+  await owner.send(['a.command', 'of the owner']);
+  const { remote } = await calls.first(({ parts }) => String(parts[0]) === 'of the owner');
   assert.equal(remote.send('x.y'), true);
-  assert.deepEqual((await client.receive()).map(String), ['x.y']);
-  assert.deepEqual(gone.all, []);
+  assert.deepEqual((await owner.receive()).map(String), ['x.y']);
+  second.close();
+  owner.close();
+  await gone.first((one) => one === remote);
+  await greet(rawClient(t, listener.endpoint, { routingId: Buffer.from('one') }));
 });
 
 test('a message to nobody is lost, counted, and ends the remote', async (t) => {

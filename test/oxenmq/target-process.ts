@@ -1,0 +1,37 @@
+/** A process of its own with a listener, or with peers, for what may end one: it prints the address, or obeys what it is told. */
+
+import { systemClock } from '../../src/clock.ts';
+import { parseAddress } from '../../src/oxenmq/address.ts';
+import { Listener } from '../../src/oxenmq/listener.ts';
+import { Peers } from '../../src/oxenmq/peers.ts';
+
+const [role, address] = process.argv.slice(2) as ['listener' | 'peers', string];
+if (role === 'listener') {
+  const commands = {
+    ping: {
+      access: 'none' as const,
+      commands: { ping: { kind: 'request' as const, handler: (m: { reply(p: string): void }) => m.reply('pong') } },
+    },
+  };
+  const listener = new Listener({ clock: systemClock, address, access: 'admin', commands });
+  await listener.bind();
+  process.stdout.write(`${listener.endpoint}\n`);
+} else {
+  let failures = 0;
+  const connect = () => peers.connect(parseAddress(address));
+  const peers = new Peers({
+    clock: systemClock,
+    commands: {},
+    on: {
+      failure: () => {
+        failures++;
+        connect();
+      },
+    },
+  });
+  for (let i = 0; i < 50; i++) connect();
+  process.stdout.write('connecting\n');
+  process.on('message', () => process.send?.(failures));
+}
+// Ends with the test that started it.
+process.on('disconnect', () => process.exit(0));
