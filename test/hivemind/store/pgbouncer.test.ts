@@ -77,7 +77,7 @@ describe('behind PgBouncer', { skip }, () => {
     try {
       assert.equal(await store.upsert(row), 'added');
       const seen: Buffer[] = [];
-      await store.load(0, ({ account }) => seen.push(Buffer.from(account)));
+      await store.load(({ account }) => seen.push(Buffer.from(account)));
       assert.deepEqual(seen, [row.account]);
       await assert.rejects(Store.open({ url, clock: systemClock, log }), /Another hivemind is at work/);
     } finally {
