@@ -1,9 +1,7 @@
 import { EventEmitter } from 'node:events';
 import { type ClientHttp2Session, type ClientHttp2Stream, constants, type IncomingHttpHeaders } from 'node:http2';
 import type { Clock, Timer } from '../clock.ts';
-
-/** An answer is cut after so many bytes: providers' are a few hundred long. */
-export const LONGEST_ANSWER = 100_000;
+import { Body } from './body.ts';
 
 /**
  * Lets a connection that the server says goodbye to with an error come to its end as after one without: node:http2 would give up at once what
@@ -25,14 +23,13 @@ const READING = ['content-encoding', 'content-type'];
 
 /**
  * A request over HTTP/2, as the providers' libraries see it. They add up whatever comes, for as long as it comes, and pass over streams that end
- * without an answer. So they are shown an answer only when it is there: whole or cut at {@link LONGEST_ANSWER}, as plain text, and within the
+ * without an answer. So they are shown an answer only when it is there: whole or cut at 100 kB, as plain text, and within the
  * time it has. Anything else is one `error`.
  */
 export class Exchange extends EventEmitter {
   readonly #stream: ClientHttp2Stream;
   readonly #deadline: Timer;
-  readonly #chunks: Buffer[] = [];
-  #size = 0;
+  readonly #body = new Body();
   #headers: (IncomingHttpHeaders & { ':status'?: number }) | undefined;
   #over = false;
   #text = false;
@@ -104,11 +101,7 @@ export class Exchange extends EventEmitter {
   }
 
   #add(chunk: Buffer): void {
-    if (this.#over) return;
-    const room = LONGEST_ANSWER - this.#size;
-    this.#chunks.push(chunk.length <= room ? chunk : chunk.subarray(0, room));
-    this.#size += chunk.length;
-    if (this.#size <= LONGEST_ANSWER) return;
+    if (this.#over || this.#body.add(chunk)) return;
     this.#finish();
     this.#stream.close(constants.NGHTTP2_CANCEL);
   }
@@ -119,7 +112,7 @@ export class Exchange extends EventEmitter {
     const headers = { ...this.#headers };
     for (const name of READING) delete headers[name];
     this.emit('response', headers);
-    const body = Buffer.concat(this.#chunks);
+    const body = this.#body.bytes();
     if (body.length > 0) this.emit('data', this.#text ? body.toString() : body);
     this.emit('end');
   }
