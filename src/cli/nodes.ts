@@ -16,6 +16,9 @@ export interface NodeLine {
   oldest_seconds: number;
   failures: number;
   last_error: string;
+  limited?: number;
+  contradicted?: number;
+  alone?: number;
 }
 
 export const command: Command = {
@@ -25,6 +28,7 @@ export const command: Command = {
     'Those that need a look come first: not connected, silent, or with accounts that they have not confirmed.',
     'confirmed  accounts, of those that the server should monitor for us; oldest: its stalest confirmation',
     'refused    accounts whose signature the server does not accept',
+    'odd        notifications that other servers of its swarm contradicted, that no other confirmed, or that were too many',
   ].join('\n'),
   options: {
     bad: { type: 'boolean', help: 'only those that need a look; exit code 1 if there are any' },
@@ -68,8 +72,21 @@ export function nodesTable(nodes: readonly NodeLine[], known: number, now: numbe
     node.refused,
     node.accounts > 0 ? duration(node.oldest_seconds) : '-',
     node.failures,
+    // A hivemind that was not restarted after an update does not tell.
+    (node.contradicted ?? 0) + (node.alone ?? 0) + (node.limited ?? 0),
     node.last_error,
   ]);
-  const heads = ['address', 'swarm', 'state', 'since', 'confirmed', 'refused', 'oldest', 'failures', 'last error'];
+  const heads = [
+    'address',
+    'swarm',
+    'state',
+    'since',
+    'confirmed',
+    'refused',
+    'oldest',
+    'failures',
+    'odd',
+    'last error',
+  ];
   return `${table(heads, rows)}\n\n${total}`;
 }

@@ -22,6 +22,11 @@ export interface Stats {
     pushes: number;
     unwanted: number;
     unasked: number;
+    /** Not of an older one. */
+    expired?: number;
+    limited?: number;
+    contradicted?: number;
+    unheld?: number;
     malformed: Record<string, number>;
   };
   services?: ServiceLine[];
@@ -115,7 +120,9 @@ export function statsText(stats: Stats, before?: Stats): string {
       ['Pushes', `${write(counts.pushes)}${rate(counts.pushes, then?.pushes)}`],
       [
         'Dropped',
-        `${write(counts.unwanted)} unwanted, ${write(counts.unasked)} not asked for, ${write(malformed)} malformed`,
+        `${write(counts.unwanted)} unwanted, ${write(counts.unasked)} not asked for, ${write(malformed)} malformed, ` +
+          `${write(counts.expired ?? 0)} expired, ${write((counts.limited ?? 0) + (counts.unheld ?? 0))} too many, ` +
+          `${write(counts.contradicted ?? 0)} contradicted`,
       ],
     );
   }

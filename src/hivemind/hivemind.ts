@@ -11,7 +11,7 @@ import { CLOCK_TOLERANCE } from '../session/subscription.ts';
 import { DeadDevices } from './dead-devices.ts';
 import type { DeviceRow } from './devices/device.ts';
 import { Devices } from './devices/devices.ts';
-import { type EndpointModules, endpoints } from './endpoints.ts';
+import { endpoints } from './endpoints.ts';
 import { Expiry } from './expiry.ts';
 import { Intake } from './intake.ts';
 import { registerMetrics } from './metrics.ts';
@@ -36,8 +36,6 @@ const VALIDATE_MS = 2_000;
 const LAST_MS = 500;
 /** The largest message that a stranger may send, in bytes: the original's limit. A notifier's may be larger. */
 const PUBLIC_MESSAGE = 1024 * 1024;
-/** Replies to a stranger in ZeroMQ's hands; the rest waits in ours, which are counted. */
-const PUBLIC_QUEUE = 64;
 const NOTIFIER_POLL_MS = 25;
 
 /**
@@ -80,18 +78,19 @@ export async function startHivemind(context: Context): Promise<Daemon> {
     onNotification: (node, body) => intake.handle(node, body),
   });
   const intake = new Intake<Node>({
+    clock,
     devices,
     seen,
     outbox,
     accepts: (node, account) => network.accepts(node, account),
+    hasOthers: (node, account) => network.hasOthers(node, account),
+    nameOf: ({ key, address }) => `${key.slice(0, 12)} at ${address.host}:${address.port}`,
+    warn: (text) => faults.warn(text),
   });
   const expiry = new Expiry({ clock, devices, store, log: (level, text) => log[level](text) });
-  let open = () => {};
-  const ready = new Promise<void>((resolve) => (open = resolve));
   const subscriptions = new Subscriptions({
     clock,
     time: () => ({ possible: clock.possible(), inDoubt: clock.doubt !== undefined || expiry.held !== undefined }),
-    ready,
     store,
     devices,
     stats,
@@ -134,34 +133,36 @@ export async function startHivemind(context: Context): Promise<Daemon> {
     counted = { raw, pushes };
   };
 
+  let open = () => {};
+  const ready = new Promise<void>((resolve) => (open = resolve));
   let isReady = false;
-  const joined: EndpointModules = {
+  const commands = endpoints({
     subscriptions,
     outbox,
     stats,
     deadDevices,
+    ready,
     getStats: () => {
       flush();
       return statsReport(sources);
     },
     expire: (approved) => expiry.report(approved),
-    getNodes: () => network.nodes(),
+    getNodes: () => network.nodes((node) => intake.recordOf(node)),
     getServices: () => serviceReports(sources),
     testPush: (service, info) => testPush(service, info, { clock, random, outbox }),
     onBlock: () => network.refresh(),
     log: (text) => faults.warn(text),
-  };
+  });
   const keys = keyPairFromSecret(config.keys.hivemind);
   const listen = async (address: string, access: Access, curve: boolean, allow?: (key: Buffer) => boolean) => {
     const listener = new Listener({
       clock,
       address,
       access,
-      commands: endpoints(joined, access === 'admin'),
+      commands,
       keys: curve ? keys : undefined,
       allow,
       maxMessageSize: access === 'none' ? PUBLIC_MESSAGE : undefined,
-      sendQueue: access === 'none' ? PUBLIC_QUEUE : undefined,
       // The web front-end and the notifiers may run under other users of the same group.
       mode: 0o660,
       on: {
@@ -213,9 +214,12 @@ export async function startHivemind(context: Context): Promise<Daemon> {
   timers.push(clock.setInterval(flush, STATISTICS_MS));
 
   const complaints = () =>
-    [clock.doubt && `the time is in doubt: ${clock.doubt}`, expiry.complaint, ...network.complaints()].filter(
-      (text) => text !== undefined,
-    );
+    [
+      clock.doubt && `the time is in doubt: ${clock.doubt}`,
+      expiry.complaint,
+      ...network.complaints(),
+      ...intake.complaints(),
+    ].filter((text) => text !== undefined);
   const readiness = () => {
     const reasons = [
       ...(isReady ? [] : ['waiting for notifiers']),
@@ -256,6 +260,7 @@ export async function startHivemind(context: Context): Promise<Daemon> {
       expiry.stop();
       page.stop();
       await network.stop();
+      intake.stop();
       const lost = await outbox.stop(HAND_OVER_MS);
       if (!(await within(answered, end - clock.monotonic(), clock)))
         log.warn('clients wait for a database that does not answer');

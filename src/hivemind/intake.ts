@@ -1,71 +1,145 @@
-import { parseNotification } from '../session/notification.ts';
+import type { Clock } from '../clock.ts';
+import { type Notification, parseNotification } from '../session/notification.ts';
 import type { Devices, WantingDevice } from './devices/devices.ts';
+import { Doubt, isExpired, isProven, leastDoubt } from './notifications/doubt.ts';
+import { type HeldCopy, HeldMessages } from './notifications/held-messages.ts';
+import { DeviceLimits, ServerLimits } from './notifications/message-limits.ts';
+import { MisfitShare } from './notifications/misfit-share.ts';
 import type { Outbox } from './outbox/outbox.ts';
 import type { Seen } from './seen.ts';
 
-/** What becomes of the storage servers' notifications; plain numbers, read by the metrics. */
+/** What becomes of the storage servers' notifications; plain numbers, read by the metrics. Every copy counts under exactly one of the first ten. */
 export interface IntakeCounters {
-  /** notify.message received. */
-  raw: number;
-  /** Copies of messages that were passed on before. */
+  /** Copies of messages that were passed on before, or that vouched for one. */
   duplicates: number;
-  /** Messages seen for the first time that somebody wanted. */
+  /** Messages that were passed on, because somebody wanted them. */
   unique: number;
-  /** Pushes made of them, one a device. */
-  pushes: number;
   /** Nobody (any more) wants them. */
   unwanted: number;
   /** Reported by a node that was not asked to. */
   unasked: number;
+  /** Their time is over, so that no device would be told. */
+  expired: number;
+  /** More than one server, or for one device, may be told; see message-limits.ts. */
+  limited: number;
+  /** Waited, and turned out to say something else than a better copy. */
+  contradicted: number;
+  /** Should have waited for another server's word, but their server had too much that waits. */
+  unheld: number;
+  /** Wait at this moment for another server's word. */
+  readonly held: number;
   /** Dropped as malformed, by reason. */
   readonly malformed: Map<string, number>;
+
+  /** notify.message received. */
+  raw: number;
+  /** Pushes made of them, one a device. */
+  pushes: number;
+  /** Pushes not made because their device had too many. */
+  limitedPushes: number;
+  /** The unique ones, by what vouched for them: their hash, a second server, nobody but the one that told. */
+  readonly vouched: { hash: number; second: number; alone: number };
+  /** Those for which a second server vouched although their hash does not fit. */
+  misfits: number;
+  /** Memory of those that wait. */
+  readonly heldBytes: number;
+}
+
+/** What a storage server told that others did not, or more than it may; counted from the start of the process. */
+export interface ServerRecord {
+  limited: number;
+  contradicted: number;
+  alone: number;
 }
 
 /** What the intake works with. */
 export interface IntakeModules<Node> {
+  clock: Clock;
   devices: Pick<Devices, 'accountId' | 'forEachWanting'>;
   seen: Seen;
   outbox: Pick<Outbox, 'add'>;
   /** True if that node was asked to monitor that account (design, decision 16). */
   accepts: (node: Node, account: number) => boolean;
+  /** True if another node should tell of that account's messages, too. */
+  hasOthers: (node: Node, account: number) => boolean;
+  /** A node's name in the log. */
+  nameOf: (node: Node) => string;
+  /** Told what an operator would want to read, as often as it happens. */
+  warn: (text: string) => void;
 }
 
 /** What a push holds beside the frame it came in: its objects and its copies of the device's fields, in bytes. */
 const OVERHEAD = 700;
 
-/** The way of a notification: parse, seen before?, asked for?, who wants it?, queue. Runs for each of the 5 to 10 copies. */
-export class Intake<Node> {
-  readonly counters: IntakeCounters = {
-    raw: 0,
-    duplicates: 0,
-    unique: 0,
-    pushes: 0,
-    unwanted: 0,
-    unasked: 0,
-    malformed: new Map(),
-  };
+interface Server extends ServerRecord {
+  readonly limits: ServerLimits;
+}
+
+/**
+ * The way of a notification: parse, seen before?, asked for?, does it say the truth?, who wants it?, queue. Runs for each of the 5 to 10 copies.
+ *
+ * One server's word is not the message (design, decision 19). A copy whose body fits its hash goes at once; a doubtful one waits for another server's
+ * copy. Nothing but a message that was passed on is marked as seen, and what went on a doubtful copy still goes on a better one.
+ */
+export class Intake<Node extends object> {
+  readonly counters: IntakeCounters;
   readonly #modules: IntakeModules<Node>;
+  readonly #held: HeldMessages<Node>;
+  readonly #servers = new WeakMap<Node, Server>();
+  readonly #devices = new DeviceLimits();
+  readonly #misfits: MisfitShare;
 
   constructor(modules: IntakeModules<Node>) {
     this.#modules = modules;
+    const held = new HeldMessages<Node>({ clock: modules.clock, onDue: (copies) => this.#due(copies) });
+    this.#held = held;
+    this.#misfits = new MisfitShare(modules.clock);
+    this.counters = {
+      duplicates: 0,
+      unique: 0,
+      unwanted: 0,
+      unasked: 0,
+      expired: 0,
+      limited: 0,
+      contradicted: 0,
+      unheld: 0,
+      get held() {
+        return held.size;
+      },
+      malformed: new Map(),
+      raw: 0,
+      pushes: 0,
+      limitedPushes: 0,
+      vouched: { hash: 0, second: 0, alone: 0 },
+      misfits: 0,
+      get heldBytes() {
+        return held.bytes;
+      },
+    };
   }
 
   /**
    * Takes one notify.message. Never throws: what is malformed is dropped and counted.
    * @param node who sent it
-   * @param body the bencoded dict; views into it are kept while its pushes wait
+   * @param frame the bencoded dict; views into it are kept while its pushes wait
    */
-  handle(node: Node, body: Buffer): void {
+  handle(node: Node, frame: Buffer): void {
     const { counters } = this;
-    const { devices, seen, outbox, accepts } = this.#modules;
+    const { clock, devices, seen, accepts, hasOthers } = this.#modules;
     counters.raw++;
-    const message = parseNotification(body);
+    const message = parseNotification(frame);
     if (typeof message === 'string') {
       counters.malformed.set(message, (counters.malformed.get(message) ?? 0) + 1);
       return;
     }
     // First, since it answers for 4 of 5 copies: the cheapest question that ends the matter.
     if (seen.hasMessage(message.account, message.namespace, message.hash)) {
+      counters.duplicates++;
+      return;
+    }
+    const now = clock.now();
+    const least = leastDoubt(message, now);
+    if (least !== Doubt.none && seen.hasMessage(message.account, message.namespace, message.hash, least)) {
       counters.duplicates++;
       return;
     }
@@ -78,15 +152,130 @@ export class Intake<Node> {
       counters.unasked++;
       return;
     }
+    if (isExpired(message, now)) {
+      counters.expired++;
+      return;
+    }
+    if (!this.#server(node).limits.tell(account, clock.monotonic())) {
+      this.#limit(node);
+      return;
+    }
+    if (least === Doubt.none && isProven(message)) {
+      for (const copy of this.#held.settle(message)) this.#overtake(copy, message);
+      if (!this.#pass(message, frame.length, account, Doubt.none)) return;
+      counters.vouched.hash++;
+      this.#misfits.add(false);
+      return;
+    }
+    const doubt = least === Doubt.none ? Doubt.unproven : least;
+    if (doubt !== least && seen.hasMessage(message.account, message.namespace, message.hash, doubt)) {
+      counters.duplicates++;
+      return;
+    }
+    if (!hasOthers(node, account)) {
+      if (this.#pass(message, frame.length, account, doubt)) counters.vouched.alone++;
+      return;
+    }
+    const told = this.#held.tell(node, message, frame);
+    if (told === 'repeated') counters.duplicates++;
+    else if (told === 'full') {
+      counters.unheld++;
+      this.#modules.warn(`storage server ${this.#modules.nameOf(node)} tells too much that no other confirms`);
+    } else if (told !== 'held') {
+      for (const copy of told.others) this.#overtake(copy, message);
+      this.#confirm({ message, server: node, size: frame.length }, told.confirmed, account);
+    }
+  }
+
+  /** What that server told that others did not, or more than it may. */
+  recordOf(node: Node): ServerRecord {
+    const { limited = 0, contradicted = 0, alone = 0 } = this.#servers.get(node) ?? {};
+    return { limited, contradicted, alone };
+  }
+
+  /** What is wrong with what the storage servers tell, in words. */
+  complaints(): string[] {
+    const share = this.#misfits.alarming;
+    if (share === undefined) return [];
+    return [
+      `${Math.round(share * 100)} % of the messages of the last minutes do not fit their hash, whatever server tells them: phones ring a little later`,
+    ];
+  }
+
+  /** Passes on what still waits. */
+  stop(): void {
+    this.#held.stop();
+  }
+
+  /** Two servers say the same of account, namespace and body; of the times the better ones count. */
+  #confirm(copy: HeldCopy<Node>, earlier: HeldCopy<Node>, account: number): void {
+    const { counters } = this;
+    const now = this.#modules.clock.now();
+    const [least, leastEarlier] = [leastDoubt(copy.message, now), leastDoubt(earlier.message, now)];
+    const isBetter = leastEarlier < least || (leastEarlier === least && earlier.message.expiry > copy.message.expiry);
+    const { message, size } = isBetter ? earlier : copy;
+    const doubt = Math.max(Math.min(least, leastEarlier), Doubt.unproven) as Doubt;
+    counters.duplicates++;
+    if (!this.#pass(message, size, account, doubt)) return;
+    counters.vouched.second++;
+    // Who names another namespace later on will be alone with that.
+    this.#modules.seen.addHash(message.account, message.hash);
+    if (message.data === null || doubt !== Doubt.unproven) return;
+    counters.misfits++;
+    this.#misfits.add(true);
+    if (this.#misfits.alarming !== undefined)
+      this.#modules.warn(
+        'messages do not fit their hash, whatever server tells them: has the network changed its rule?',
+      );
+  }
+
+  /** The wait is over: what one server said, and no other contradicted, goes as it is. */
+  #due(copies: readonly HeldCopy<Node>[]): void {
+    const { counters } = this;
+    const { clock, devices, seen } = this.#modules;
+    const now = clock.now();
+    for (const copy of copies) {
+      const { message, server: node, size } = copy;
+      const doubt = Math.max(leastDoubt(message, now), Doubt.unproven) as Doubt;
+      const account = devices.accountId(message.account);
+      if (account < 0) counters.unwanted++;
+      else if (isExpired(message, now)) counters.expired++;
+      else if (seen.hasMessage(message.account, message.namespace, message.hash, doubt)) counters.duplicates++;
+      else if (seen.hasHash(message.account, message.hash)) this.#contradict(node);
+      else if (!this.#server(node).limits.tellAlone(account, clock.monotonic())) this.#limit(node);
+      else if (this.#pass(message, size, account, doubt)) {
+        counters.vouched.alone++;
+        this.#server(node).alone++;
+      }
+    }
+  }
+
+  /**
+   * Queues a push for each device that wants the message and has not had it.
+   * @param size of the frame that the message is a view of, in bytes
+   * @returns false if no push came of it: then it is counted, and nothing is marked
+   */
+  #pass(message: Notification, size: number, account: number, doubt: Doubt): boolean {
+    const { counters } = this;
+    const { clock, devices, seen, outbox } = this.#modules;
+    const { hash, namespace } = message;
+    const now = clock.monotonic();
     let wanted = false;
-    devices.forEachWanting(account, message.namespace, (device: WantingDevice) => {
+    let limited = false;
+    let pushes = 0;
+    devices.forEachWanting(account, namespace, (device: WantingDevice) => {
       wanted = true;
-      // The second look is the original's rule: one push for a message hash and a device, whatever the namespace.
-      if (seen.hasDevice(device.service, device.serviceId, message.hash)) return;
+      // The original's rule: one push for a message hash and a device.
+      if (seen.hasDevice(device.service, device.serviceId, hash, namespace, doubt)) return;
+      if (!this.#devices.push(device.service, device.serviceId, now)) {
+        limited = true;
+        counters.limitedPushes++;
+        return;
+      }
       outbox.add({
         account: message.account,
-        hash: message.hash,
-        namespace: message.namespace,
+        hash,
+        namespace,
         timestamp: message.timestamp,
         expiry: message.expiry,
         data: device.wantData ? message.data : null,
@@ -94,17 +283,53 @@ export class Intake<Node> {
         serviceId: device.serviceId,
         serviceData: device.serviceData,
         encKey: device.encKey,
-        bytes: body.length + OVERHEAD,
+        bytes: size + OVERHEAD,
       });
-      seen.addDevice(device.service, device.serviceId, message.hash);
-      counters.pushes++;
+      seen.addDevice(device.service, device.serviceId, hash, namespace, doubt);
+      pushes++;
     });
-    if (!wanted) {
-      // Not marked: a device may subscribe between two copies.
-      counters.unwanted++;
-      return;
+    counters.pushes += pushes;
+    if (pushes === 0) {
+      // A device may subscribe, or be allowed more, between two copies.
+      if (!wanted) counters.unwanted++;
+      else if (limited) counters.limited++;
+      else counters.duplicates++;
+      return false;
     }
     counters.unique++;
-    seen.addMessage(message.account, message.namespace, message.hash);
+    if (!limited) seen.addMessage(message.account, namespace, hash, doubt);
+    return true;
+  }
+
+  /** A copy that waited is of no more use. It was a lie unless it only lacked the body. */
+  #overtake({ message, server }: HeldCopy<Node>, better: Notification): void {
+    const { counters } = this;
+    const { namespace, data, expiry } = message;
+    if (namespace === better.namespace && data === null && expiry === better.expiry) {
+      counters.duplicates++;
+      return;
+    }
+    this.#contradict(server);
+  }
+
+  #contradict(node: Node): void {
+    this.counters.contradicted++;
+    this.#server(node).contradicted++;
+    this.#modules.warn(`storage server ${this.#modules.nameOf(node)} contradicts the others of its swarm`);
+  }
+
+  #limit(node: Node): void {
+    this.counters.limited++;
+    this.#server(node).limited++;
+    this.#modules.warn(`storage server ${this.#modules.nameOf(node)} tells more of one account than it may`);
+  }
+
+  #server(node: Node): Server {
+    let server = this.#servers.get(node);
+    if (!server) {
+      server = { limits: new ServerLimits(), limited: 0, contradicted: 0, alone: 0 };
+      this.#servers.set(node, server);
+    }
+    return server;
   }
 }

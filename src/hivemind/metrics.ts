@@ -61,7 +61,28 @@ export function registerMetrics(registry: Registry, sources: MetricSources): voi
   counter('spns_notifications_dropped_total', 'Notifications dropped, by reason', ['reason'], () => [
     [intake.unwanted, { reason: 'unwanted' }],
     [intake.unasked, { reason: 'unasked' }],
+    [intake.expired, { reason: 'expired' }],
+    [intake.limited, { reason: 'limited' }],
+    [intake.contradicted, { reason: 'contradicted' }],
+    [intake.unheld, { reason: 'unheld' }],
     ...[...intake.malformed].map(([reason, count]): Reading => [count, { reason }]),
+  ]);
+  counter(
+    'spns_notifications_vouched_total',
+    'Messages passed on by what vouched for them: their hash, a second storage server, or nobody but the one that told',
+    ['via'],
+    () => Object.entries(intake.vouched).map(([via, count]): Reading => [count, { via }]),
+  );
+  counter(
+    'spns_notifications_misfit_total',
+    'Messages passed on by the word of two storage servers although they do not fit their hash',
+    [],
+    () => [[intake.misfits]],
+  );
+  gauge('spns_notifications_held', "Copies that wait for another storage server's word", [], () => [[intake.held]]);
+  gauge('spns_notifications_held_bytes', 'Memory of these copies', [], () => [[intake.heldBytes]]);
+  counter('spns_pushes_limited_total', 'Pushes not made because their device had too many', [], () => [
+    [intake.limitedPushes],
   ]);
 
   counter('spns_pushes_queued_total', 'Pushes made, one a device and message', ['service'], () =>
@@ -119,22 +140,9 @@ export function registerMetrics(registry: Registry, sources: MetricSources): voi
     }),
   );
   counter('spns_signature_check_seconds_total', 'Time spent on reading and verifying requests', [], () => [
-    [subscriptions.work.ms / 1000],
+    [subscriptions.checkMs / 1000],
   ]);
-  counter('spns_signature_checks_total', 'Pieces of that work: a request read, an element of it verified', [], () => [
-    [subscriptions.work.tasks],
-  ]);
-  counter(
-    'spns_requests_shed_total',
-    'Requests told to come again, by why: too long a wait, no room, rubbish that made room for others; and elements too late for anybody to wait for',
-    ['reason'],
-    () => [
-      [subscriptions.shed.wait, { reason: 'wait' }],
-      [subscriptions.shed.room, { reason: 'room' }],
-      [subscriptions.shed.rubbish, { reason: 'rubbish' }],
-      [subscriptions.work.late, { reason: 'late' }],
-    ],
-  );
+  counter('spns_signature_checks_total', 'Requests read and verified', [], () => [[subscriptions.checks]]);
   counter('spns_database_commit_seconds_total', 'Time spent on group commits', [], () => [
     [store.counters.commitMs / 1000],
   ]);

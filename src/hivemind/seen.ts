@@ -1,5 +1,6 @@
 import type { Clock } from '../clock.ts';
 import { SipHash } from './devices/siphash.ts';
+import type { Doubt } from './notifications/doubt.ts';
 
 /** A power of two. Each table grows by itself, so that no single entry pays for the whole filter. */
 const TABLES = 256;
@@ -10,6 +11,8 @@ const MAX_ENTRIES = 4_000_000;
 const SCRATCH = 2048;
 const MESSAGE = 1;
 const DEVICE = 2;
+const DEVICE_IN_NAMESPACE = 3;
+const HASH = 4;
 
 /**
  * What was pushed lately, so that it is pushed once: a message arrives from each member of its swarm, and later copies may follow.
@@ -44,25 +47,38 @@ export class Seen {
     return this.#current.size + this.#previous.size;
   }
 
-  /** Whether this message of this account was added lately. The same hash in another namespace is another message. */
-  hasMessage(account: Uint8Array, namespace: number, hash: Uint8Array): boolean {
-    return this.#has(this.#message(account, namespace, hash));
+  /**
+   * Whether this message of this account was added lately, on copies at most so doubtful. The same hash in another namespace is another message.
+   */
+  hasMessage(account: Uint8Array, namespace: number, hash: Uint8Array, doubt: Doubt = 0): boolean {
+    return this.#has(this.#message(account, namespace, hash), doubt);
   }
 
-  addMessage(account: Uint8Array, namespace: number, hash: Uint8Array): void {
-    this.#add(this.#message(account, namespace, hash));
+  addMessage(account: Uint8Array, namespace: number, hash: Uint8Array, doubt: Doubt = 0): void {
+    this.#add(this.#message(account, namespace, hash), doubt);
+  }
+
+  /** Whether {@link addHash} was told of this hash of this account, in whatever namespace. */
+  hasHash(account: Uint8Array, hash: Uint8Array): boolean {
+    return this.#has(this.#hashOf(account, hash), 0);
+  }
+
+  addHash(account: Uint8Array, hash: Uint8Array): void {
+    this.#add(this.#hashOf(account, hash), 0);
   }
 
   /**
-   * Whether a message with this hash was pushed to this device lately. Its account and namespace are no part of it, and nothing stands between the parts
-   * (test/vectors/notifier-push.json, `filter`).
+   * Whether a message with this hash was pushed to this device lately, on copies at most so doubtful. Without doubt its account and namespace are no part of
+   * it, and nothing stands between the parts (test/vectors/notifier-push.json, `filter`). What is doubtful counts for its namespace only: that may be the lie.
    */
-  hasDevice(service: string, serviceId: string, hash: Uint8Array): boolean {
-    return this.#has(this.#device(service, serviceId, hash));
+  hasDevice(service: string, serviceId: string, hash: Uint8Array, namespace = 0, doubt: Doubt = 0): boolean {
+    if (this.#has(this.#device(service, serviceId, hash), 0)) return true;
+    return doubt > 0 && this.#has(this.#device(service, serviceId, hash, namespace), doubt);
   }
 
-  addDevice(service: string, serviceId: string, hash: Uint8Array): void {
-    this.#add(this.#device(service, serviceId, hash));
+  addDevice(service: string, serviceId: string, hash: Uint8Array, namespace = 0, doubt: Doubt = 0): void {
+    if (doubt === 0) this.#add(this.#device(service, serviceId, hash), 0);
+    else this.#add(this.#device(service, serviceId, hash, namespace), doubt);
   }
 
   #message(account: Uint8Array, namespace: number, hash: Uint8Array): number {
@@ -72,10 +88,17 @@ export class Seen {
     return this.#fingerprint(append(scratch, append(scratch, 3, account), hash));
   }
 
-  #device(service: string, serviceId: string, hash: Uint8Array): number {
+  #hashOf(account: Uint8Array, hash: Uint8Array): number {
+    this.#scratch[0] = HASH;
+    return this.#fingerprint(append(this.#scratch, append(this.#scratch, 1, account), hash));
+  }
+
+  #device(service: string, serviceId: string, hash: Uint8Array, namespace?: number): number {
     const scratch = this.#scratch;
-    scratch[0] = DEVICE;
-    let end = 1 + scratch.write(service, 1);
+    scratch[0] = namespace === undefined ? DEVICE : DEVICE_IN_NAMESPACE;
+    let end = 1;
+    if (namespace !== undefined) end = scratch.writeInt16LE(namespace, end);
+    end += scratch.write(service, end);
     end += scratch.write(serviceId, end);
     return this.#fingerprint(append(scratch, end, hash));
   }
@@ -84,15 +107,19 @@ export class Seen {
     return this.#hash.bytes(this.#scratch, 0, size);
   }
 
-  #has(low: number): boolean {
+  #has(low: number, doubt: Doubt): boolean {
     this.#rotate();
-    const high = this.#hash.high;
-    return this.#current.has(low, high) || this.#previous.has(low, high);
+    const { high } = this.#hash;
+    for (let least = 0; least <= doubt; least++) {
+      const its = (high + least) >>> 0;
+      if (this.#current.has(low, its) || this.#previous.has(low, its)) return true;
+    }
+    return false;
   }
 
-  #add(low: number): void {
+  #add(low: number, doubt: Doubt): void {
     this.#rotate();
-    this.#current.add(low, this.#hash.high);
+    this.#current.add(low, (this.#hash.high + doubt) >>> 0);
   }
 
   #rotate(): void {

@@ -38,7 +38,9 @@ export function create({ service, section, clock }: BackendContext): Backend {
   }
   section.check();
 
-  const clients = createClients(connections, { host, port, ca, credential: credential!, timeout }, clock);
+  const clients = createClients(connections, { host, port, ca, credential: credential!, timeout }, () =>
+    clock.monotonic(),
+  );
   let next = 0;
 
   const ask = async ({ id, expiry }: Delivery, body: string): Promise<Outcome> => {
@@ -70,8 +72,8 @@ export function create({ service, section, clock }: BackendContext): Backend {
       if (isExpired(outcome)) outcome = misconfigured(`${EXPIRED_TOKEN} again; is the clock of this machine right?`);
       return [outcome];
     },
-    close() {
-      for (const client of clients) client.close();
+    async close() {
+      await Promise.all(clients.map((client) => client.close()));
     },
   };
 }

@@ -39,6 +39,9 @@ const NODE = {
   in_flight: 0,
   failures: 0,
   last_error: '',
+  limited: 7,
+  contradicted: 20,
+  alone: 300,
 };
 const NODES = [
   { ...NODE },
@@ -72,6 +75,11 @@ const STATS = {
     pushes: 1_100,
     unwanted: 3,
     unasked: 2,
+    expired: 4,
+    limited: 500,
+    contradicted: 6,
+    unheld: 70,
+    held: 8,
     malformed: { malformed: 1 },
   },
   services: [SERVICE],
@@ -124,7 +132,7 @@ test('stats shows the figures, and --json all of them', async (t) => {
   assert.match(text, /^Network +2,000 storage servers in 280 swarms: 1,998 connected, 2 being connected$/m);
   assert.match(text, /^Freshness +1,995 servers fresh; stalest account 50 min; 0 accounts uncovered$/m);
   assert.match(text, /^Notifications +5,000, of them copies 4,000$/m);
-  assert.match(text, /^Dropped +3 unwanted, 2 not asked for, 1 malformed$/m);
+  assert.match(text, /^Dropped +3 unwanted, 2 not asked for, 1 malformed, 4 expired, 570 too many, 6 contradicted$/m);
   assert.match(text, /^apns +2 /m);
   assert.deepEqual(JSON.parse(succeeded(await spns(['stats', '--json'], dir))), STATS);
 });
@@ -187,7 +195,10 @@ test('expire tells what is held, lets it go when told to, and not while the time
 test('nodes puts those that need a look first, and what they say cannot steer the terminal', async (t) => {
   const dir = await hivemind(t);
   const lines = succeeded(await spns(['nodes'], dir)).split('\n');
-  assert.match(lines[1]!, /^tcp:\/\/198\.51\.100\.3:22020 +ff +cooldown +- +0\/500 +0 +10 min +4 +no \?\[31mHELLO$/);
+  assert.match(
+    lines[1]!,
+    /^tcp:\/\/198\.51\.100\.3:22020 +ff +cooldown +- +0\/500 +0 +10 min +4 +327 +no \?\[31mHELLO$/,
+  );
   assert.match(lines[2]!, /100\.2:22020 +ff +up +2\.0 h +500\/500 +0 +20 min/);
   assert.match(lines[3]!, /100\.1:22020/);
   assert.equal(lines.at(-2), '3 storage servers, 1 need a look');

@@ -2,6 +2,11 @@ import assert from 'node:assert/strict';
 import { randomBytes } from 'node:crypto';
 import { test } from 'node:test';
 import { type Account, sessionAccount } from '../../src/devnet/account.ts';
+import { envelope } from '../../src/devnet/storage-server.ts';
+import type { ServerRecord } from '../../src/hivemind/intake.ts';
+import type { NodeReport } from '../../src/hivemind/network/freshness.ts';
+import type { Notification } from '../../src/session/notification.ts';
+import { openPayload } from '../../src/session/payload.ts';
 import type { Cleaner } from '../support/hivemind.ts';
 import type { FaultyProxy, Way } from '../support/proxy.ts';
 import { message, startWorld, subscribe, type World, watched } from '../support/session-world.ts';
@@ -196,4 +201,42 @@ test('a storage server that refuses every connection is left for a while, and co
   for (const one of messages) sent += world.network.deliver(one);
   await checkAccount(world, sent);
   assertOnceEach([world.notifier], messages);
+});
+
+test('a storage server that lies about messages can neither silence nor change them, and is on record', async (t) => {
+  const world = await startWorld(t);
+  const { server: liar } = world.network.servers[0]!;
+  const accounts = accountsOfFirst(world, 4);
+  await subscribeAll(world, accounts);
+  for (const account of accounts) await watched(world, account);
+  const tell = (lie: Notification, truth: Notification) => {
+    liar.store(envelope(lie));
+    const members = world.network.membersFor(truth.account);
+    for (const server of members) if (server !== liar) server.store(envelope(truth));
+    return members.length;
+  };
+  const lies: ((truth: Notification) => Notification)[] = [
+    (truth) => ({ ...truth, timestamp: 1, expiry: 1 }),
+    (truth) => ({ ...truth, expiry: Date.now() + 60_000 }),
+    (truth) => ({ ...truth, data: Buffer.from('junk') }),
+    (truth) => ({ ...truth, data: null }),
+  ];
+  const messages = accounts.map((account) => message(account, 'hello'));
+  let sent = 0;
+  for (const [index, truth] of messages.entries()) sent += tell(lies[index]!(truth), truth);
+  await until(async () => (await readBooks(world.client)).services[0]!.accepted === messages.length);
+  await checkAccount(world, sent);
+  assertOnceEach([world.notifier], messages);
+  for (const { payload } of world.notifier.sealed) {
+    const { metadata, data } = openPayload(payload, Buffer.alloc(32, 9));
+    assert.equal(String(data), 'hello');
+    assert.ok(messages.some(({ expiry }) => expiry === metadata.expiry));
+  }
+  // Whether the lie comes before the truth is up to the sockets.
+  const record = async () => (await nodeAt(world.client, liar.port)) as NodeReport & ServerRecord;
+  for (let n = 0; (await record()).contradicted === 0; n++) {
+    const truth = message(accounts[0]!, `again ${n}`);
+    tell({ ...truth, data: Buffer.from('junk') }, truth);
+  }
+  await until(() => world.hivemind.log.some((line) => /storage server \S+ at \S+ contradicts the others/.test(line)));
 });

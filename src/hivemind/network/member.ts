@@ -149,6 +149,11 @@ export class Member {
     if (this.cycling) this.again = true;
   }
 
+  /** Whether the server last refused the account at `position`. */
+  refuses(position: number): boolean {
+    return this.state[position]! >= State.refused;
+  }
+
   setState(position: number, state: number): void {
     const before = this.state[position]!;
     if (before === State.confirmed) this.confirmed--;

@@ -136,9 +136,17 @@ export class Network {
     return { ...this.#watch.counters, oxend: this.#oxend.counters, peers: this.#toNodes.counters };
   }
 
-  /** Every storage server, with what it monitors for us. */
-  nodes(): NodeReport[] {
-    return this.#watch.nodes();
+  /** Whether another storage server that is connected should tell of that account's messages as well as this one. */
+  hasOthers(node: Node, id: number): boolean {
+    return this.#watch.hasOthers(node, id);
+  }
+
+  /**
+   * Every storage server, with what it monitors for us.
+   * @param recordOf what is known of it elsewhere
+   */
+  nodes<T extends object>(recordOf: (node: Node) => T): (NodeReport & T)[] {
+    return this.#watch.nodes(recordOf);
   }
 
   /** Figures of the whole; cheap. Ages may be one interval old. */

@@ -120,10 +120,21 @@ export class Watch {
     return false;
   }
 
-  /** Every storage server, with what it watches for us. */
-  nodes(): NodeReport[] {
+  /** Whether another storage server that is connected should tell of that account's messages as well as this one. */
+  hasOthers(node: Node, id: number): boolean {
+    const swarm = this.#swarms.swarmOf(id);
+    if (!swarm) return false;
+    const position = this.#swarms.positionOf(id);
+    return swarm.members.some((member) => member !== node.member && member.link && !member.refuses(position));
+  }
+
+  /**
+   * Every storage server, with what it watches for us.
+   * @param recordOf what is known of it elsewhere
+   */
+  nodes<T extends object>(recordOf: (node: Node) => T = () => ({}) as T): (NodeReport & T)[] {
     const now = this.#now();
-    return Array.from(this.#nodes.values(), (node) => reportNode(node, now));
+    return Array.from(this.#nodes.values(), (node) => ({ ...reportNode(node, now), ...recordOf(node) }));
   }
 
   /** Figures of the whole. Costs a look at each server and swarm, not at accounts: ages may be one interval old. */

@@ -1,9 +1,8 @@
-import type net from 'node:net';
-import type pg from 'pg';
+import net from 'node:net';
+import pg from 'pg';
 import type { Clock, Timer } from '../../clock.ts';
 import type { Logger } from '../../daemon/log.ts';
-import { type OpenClient, openClient, requireSession } from './client.ts';
-import { ConninfoError } from './conninfo.ts';
+import { completeUrl } from './database-url.ts';
 import { StoreError, sqlState } from './store-error.ts';
 
 /** Held by a hivemind as long as it is connected. An advisory lock counts within one database; any fixed numbers would do. */
@@ -34,6 +33,11 @@ interface Backend {
   readonly started: string;
 }
 
+interface Made {
+  readonly client: pg.Client;
+  readonly socket: net.Socket;
+}
+
 export interface ConnectionOptions {
   url: string;
   clock: Clock;
@@ -49,7 +53,7 @@ export interface ConnectionOptions {
  */
 export class Connection {
   readonly #options: ConnectionOptions;
-  #client: OpenClient | undefined;
+  #client: Made | undefined;
   /** What served the last connection that held the lock. */
   #backend: Backend | undefined;
   #closed = false;
@@ -167,30 +171,34 @@ export class Connection {
     }
   }
 
-  async #connect(): Promise<OpenClient> {
+  async #connect(): Promise<Made> {
     const { url, timeout } = this.#options;
-    let made: OpenClient | undefined;
+    // A socket of our own, since only destroying it ends a connection whose other end is silent.
+    const socket = new net.Socket();
+    const client = new pg.Client({
+      ...clientConfig(url),
+      connectionTimeoutMillis: timeout,
+      statement_timeout: timeout,
+      keepAlive: true,
+      keepAliveInitialDelayMillis: 10_000,
+      stream: () => socket,
+    });
+    client.on('error', () => undefined);
     try {
-      made = await openClient(url, timeout);
-      const { client, socket } = made;
-      // Not as start-up parameters, of which PgBouncer knows only a few.
-      await this.#within(socket, client.query(`${SESSION}; SET statement_timeout = ${timeout}`));
-      const backend = await this.#within(socket, takeLock(client, this.#backend));
-      await requireSession(client, backend.pid, url, timeout);
-      this.#backend = backend;
-      return made;
+      await client.connect();
+      await this.#within(socket, client.query(SESSION));
+      this.#backend = await this.#within(socket, takeLock(client, this.#backend));
+      return { client, socket };
     } catch (error) {
-      made?.socket.destroy();
+      socket.destroy();
       if (error instanceof StoreError) throw error;
-      if (error instanceof ConninfoError)
-        throw new StoreError('refused', `[db].url: ${error.message}`, { cause: error });
       throw new StoreError('unavailable', `The database cannot be reached: ${(error as Error).message}`, {
         cause: error,
       });
     }
   }
 
-  #keep(made: OpenClient): void {
+  #keep(made: Made): void {
     if (this.#closed) {
       made.socket.destroy();
       return;
@@ -202,7 +210,7 @@ export class Connection {
     for (const done of [...this.#waiting]) done();
   }
 
-  #lost(which: OpenClient, error: Error): void {
+  #lost(which: Made, error: Error): void {
     if (this.#client !== which) return;
     this.#client = undefined;
     which.socket.destroy();
@@ -230,6 +238,11 @@ export class Connection {
       );
     }, wait);
   }
+}
+
+/** For any client on the hivemind's database. */
+export function clientConfig(url: string): pg.ClientConfig {
+  return { connectionString: completeUrl(url), application_name: 'spns hivemind' };
 }
 
 /**

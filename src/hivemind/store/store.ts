@@ -1,12 +1,11 @@
 import { randomBytes } from 'node:crypto';
 import { setImmediate as nextTurn } from 'node:timers/promises';
-import type { QueryConfig } from 'pg';
+import pg, { type QueryConfig } from 'pg';
 import { to as copyTo } from 'pg-copy-streams';
 import type { Clock, Timer } from '../../clock.ts';
 import type { Logger } from '../../daemon/log.ts';
 import { type DeviceKey, type DeviceRow, rowFault } from '../devices/device.ts';
-import { type OpenClient, openClient } from './client.ts';
-import { Connection } from './connection.ts';
+import { Connection, clientConfig } from './connection.ts';
 import { COPY_ROWS, CopyRows } from './copy-rows.ts';
 import { GroupCommit } from './group-commit.ts';
 import { migrate } from './migrate.ts';
@@ -114,12 +113,13 @@ export class Store {
       rows++;
       visit(row);
     });
-    let made: OpenClient | undefined;
-    const stop = () => made?.socket.destroy();
+    const client = new pg.Client({ ...clientConfig(this.#options.url), connectionTimeoutMillis: 10_000 });
+    client.on('error', () => undefined);
+    const stop = () => void client.end().catch(() => undefined);
     stopping?.addEventListener('abort', stop);
     try {
-      made = await openClient(this.#options.url, 10_000, stopping);
-      const { client } = made;
+      stopping?.throwIfAborted();
+      await client.connect();
       let since = clock.monotonic();
       for await (const chunk of client.query(copyTo(COPY_ROWS))) {
         reader.push(chunk as Buffer);
@@ -134,7 +134,7 @@ export class Store {
       });
     } finally {
       stopping?.removeEventListener('abort', stop);
-      await made?.client.end().catch(() => undefined);
+      await client.end().catch(() => undefined);
     }
     const skipped = [...faults.values()].reduce((sum, count) => sum + count, 0);
     const reasons = [...faults].map(([fault, count]) => `${count} ${fault}`).join(', ');

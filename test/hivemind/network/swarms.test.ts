@@ -3,7 +3,7 @@ import { test } from 'node:test';
 import { Member } from '../../../src/hivemind/network/member.ts';
 import type { Node } from '../../../src/hivemind/network/nodes.ts';
 import { Swarms } from '../../../src/hivemind/network/swarms.ts';
-import { FakeAccounts } from './support/fake-accounts.ts';
+import { FakeAccounts, refusal, SUCCESS } from './support/fake-accounts.ts';
 import { FakeNetwork, type FakeServer, SimulatedClock } from './support/fake-network.ts';
 
 const SECOND = 1000;
@@ -120,6 +120,24 @@ test('a notification counts only from a server of the swarm of its account', () 
   }
   assert.ok(!watch.accepts(nodes[0]!, -1));
   assert.ok(!watch.accepts(nodes[0]!, 300));
+});
+
+test('another server tells of an account, too, if it is of its swarm, is connected and does not refuse it', () => {
+  const { accounts, servers, clock, watch } = network([LOW, HIGH]);
+  const [first, second] = servers as [FakeServer, FakeServer];
+  const [refused, number] = accounts.numbers.filter((one) => watchers(servers, one)[0] === 0) as [number, number];
+  const hasOthers = (one: number) => watch.hasOthers(first.node as Node, accounts.idOf(one));
+  assert.deepEqual([hasOthers(refused), hasOthers(number)], [true, true]);
+  second.behave = (request) =>
+    Buffer.from(`l${request.map(({ account }) => (account === refused ? refusal(5) : SUCCESS)).join('')}e`);
+  second.breakConnection(20, true);
+  clock.advance(5 * SECOND);
+  assert.equal(hasOthers(number), true);
+  assert.equal(hasOthers(refused), false);
+  second.breakConnection(60_000, true);
+  clock.advance(100);
+  assert.equal(hasOthers(number), false);
+  assert.equal(watch.hasOthers(first.node as Node, -1), false);
 });
 
 test('after a change of the swarms the former servers of an account still count for 65 minutes', () => {
