@@ -9,6 +9,7 @@ import {
   UntimelyError,
   verifyUnsubscribe,
 } from '../session/request.ts';
+import { isStale } from '../session/subscription.ts';
 import type { DeviceRow } from './devices/device.ts';
 import type { Devices } from './devices/devices.ts';
 import type { Stats } from './stats.ts';
@@ -209,7 +210,7 @@ export class Subscriptions {
       // carried out and nobody was told.
       const known = devices.get(account, service, device.serviceId);
       const removed =
-        known !== undefined && known.signedAt <= request.signedAt
+        known !== undefined && !isStale(request.signedAt, known.signedAt)
           ? devices.remove(account, service, device.serviceId)
           : deleted;
       return {

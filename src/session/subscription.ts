@@ -41,6 +41,9 @@ export const MAX_NAMESPACES = 256;
 /** Seconds for which a subscription's signature is good. */
 export const SIGNATURE_LIFETIME = 1_209_600;
 
+/** A request signed more than so many seconds before what is stored for the same device is a late copy of an old one, or a replay. */
+export const STALE_BEFORE = 0;
+
 /** Seconds by which the clock of a device may be wrong. */
 export const CLOCK_TOLERANCE = 86_400;
 
@@ -71,6 +74,16 @@ export function isSame(a: Subscription, b: Subscription): boolean {
 /** Whether `a` was signed later than `b`. */
 export function isNewer(a: Subscription, b: Subscription): boolean {
   return a.signedAt > b.signedAt;
+}
+
+/**
+ * Whether a request changes nothing, because of what is stored for the same device (design, decision 15).
+ *
+ * @param signedAt when it was signed, unix seconds
+ * @param storedAt when that was signed which is stored, unix seconds
+ */
+export function isStale(signedAt: number, storedAt: number): boolean {
+  return signedAt < storedAt - STALE_BEFORE;
 }
 
 /**

@@ -1,4 +1,5 @@
 import { ACCOUNT_SIZE } from '../../session/account.ts';
+import { isStale } from '../../session/subscription.ts';
 import { AccountTable } from './account-table.ts';
 import type { DeviceRow } from './device.ts';
 import { HashIndex } from './hash-index.ts';
@@ -121,7 +122,7 @@ export class Devices {
     if (account >= 0) {
       this.#account = account;
       old = this.#byKey.find(keyHash, this.#isKey);
-      if (old !== 0 && records.signedAt(old) > row.signedAt) return 'stale';
+      if (old !== 0 && isStale(row.signedAt, records.signedAt(old))) return 'stale';
     }
     const isNew = account < 0;
     if (isNew) account = this.#accounts.add(row.account, 0, accountHash);

@@ -1,3 +1,4 @@
+import { setImmediate as nextTurn } from 'node:timers/promises';
 import type { QueryConfig, QueryResult } from 'pg';
 import type { Clock } from '../../clock.ts';
 import type { DeviceKey, DeviceRow } from '../devices/device.ts';
@@ -9,6 +10,16 @@ import { isDataError, StoreError, sqlState } from './store-error.ts';
 const BATCH = 256;
 /** Service data in one statement, in bytes. */
 const BATCH_BYTES = 4_000_000;
+/**
+ * Namespaces in one statement, each of which is a row too: of one account, and of all subscriptions that have more of them than any app asks for. Everybody else's pass them.
+ */
+const ACCOUNT_NAMESPACES = 256;
+const WIDE = 32;
+const WIDE_NAMESPACES = 1_024;
+/** Requests that are looked at for one statement: what cannot go into this one is passed over for the next. */
+const LOOKED_AT = 4_096;
+/** Requests that are answered in one turn of the event loop; each answer leads to work. */
+const SETTLED_AT_ONCE = 64;
 /** Requests that wait at most; more fail at once. */
 const MAX_WAITING = 20_000;
 /** Milliseconds that a request waits for a database that is away. */
@@ -21,6 +32,7 @@ type Change =
   | { readonly kind: 'drop'; readonly what: Removal };
 
 type Waiting = Change & {
+  readonly account: string;
   readonly key: string;
   readonly since: number;
   readonly settle: (result: 'added' | 'updated' | 'removed' | 'nothing' | StoreError) => void;
@@ -71,7 +83,7 @@ export class GroupCommit {
     return new Promise((resolve, reject) => {
       this.#waiting.push({
         ...change,
-        key: keyOf(change.what),
+        ...names(change.what),
         since: this.#clock.monotonic(),
         settle: (result) => (result instanceof StoreError ? reject(result) : resolve(result)),
       });
@@ -82,7 +94,7 @@ export class GroupCommit {
   async #work(): Promise<void> {
     while (this.#waiting.length > 0) {
       // One turn, so that what arrived together is written together.
-      await new Promise((resolve) => setImmediate(resolve));
+      await nextTurn();
       if (!this.#connection.connected) await this.#waitForConnection();
       for (const batch of this.#takeBatch()) await this.#write(batch);
     }
@@ -94,33 +106,47 @@ export class GroupCommit {
     const left = PATIENCE - (this.#clock.monotonic() - this.#waiting[0]!.since);
     if (left > 0 && (await this.#connection.whenConnected(this.#closed ? 0 : left))) return;
     const now = this.#clock.monotonic();
-    const keep: Waiting[] = [];
-    for (const one of this.#waiting) {
-      if (!this.#closed && now - one.since < PATIENCE) keep.push(one);
-      else one.settle(new StoreError('unavailable', 'The database cannot be reached'));
-    }
-    this.#waiting = keep;
+    const isPatient = ({ since }: Waiting) => !this.#closed && now - since < PATIENCE;
+    const given = this.#waiting.filter((one) => !isPatient(one));
+    this.#waiting = this.#waiting.filter(isPatient);
+    const error = new StoreError('unavailable', 'The database cannot be reached');
+    await settleAll(given, () => error);
   }
 
-  /** The next rows to write, apart by kind. Of several changes to one key only the first is taken: the others stay, in their order. */
+  /**
+   * The next rows to write, apart by kind. Of several changes to one key only the first is taken, and of one account no more than its share: the others stay, in
+   * their order.
+   */
   #takeBatch(): Waiting[][] {
     if (!this.#connection.connected) return [];
     const kinds: Record<Change['kind'], Waiting[]> = { upsert: [], remove: [], drop: [] };
     const keys = new Set<string>();
+    const spent = new Map<string, number>();
     const later: Waiting[] = [];
     let bytes = 0;
+    let wide = 0;
     let n = 0;
-    for (; n < this.#waiting.length && keys.size < BATCH && later.length < BATCH && bytes < BATCH_BYTES; n++) {
+    const end = Math.min(this.#waiting.length, LOOKED_AT);
+    for (; n < end && keys.size < BATCH && bytes < BATCH_BYTES; n++) {
       const one = this.#waiting[n]!;
-      if (keys.has(one.key)) {
+      const cost = one.kind === 'upsert' ? one.what.namespaces.length : 1;
+      const before = spent.get(one.account) ?? 0;
+      const isTooMuch =
+        (before > 0 && before + cost > ACCOUNT_NAMESPACES) ||
+        (cost > WIDE && wide > 0 && wide + cost > WIDE_NAMESPACES);
+      if (isTooMuch || keys.has(one.key)) {
+        // Nothing of this account may pass it.
+        spent.set(one.account, Number.POSITIVE_INFINITY);
         later.push(one);
         continue;
       }
       keys.add(one.key);
+      spent.set(one.account, before + cost);
+      if (cost > WIDE) wide += cost;
       kinds[one.kind].push(one);
-      if (one.kind === 'upsert') bytes += (one.what.serviceData?.length ?? 0) + one.what.namespaces.length * 8;
+      if (one.kind === 'upsert') bytes += one.what.serviceData?.length ?? 0;
     }
-    this.#waiting = n === this.#waiting.length ? later : later.concat(this.#waiting.slice(n));
+    this.#waiting = later.concat(this.#waiting.slice(n));
     return [kinds.upsert, kinds.remove, kinds.drop].filter((batch) => batch.length > 0);
   }
 
@@ -133,12 +159,11 @@ export class GroupCommit {
       const results = new Map(
         rows.map(({ n, added }) => [n, added === undefined ? 'removed' : added ? 'added' : 'updated'] as const),
       );
-      for (const [n, one] of batch.entries()) one.settle(results.get(n) ?? 'nothing');
+      await settleAll(batch, (n) => results.get(n) ?? 'nothing');
     } catch (error) {
       this.counters.failures++;
-      if (error instanceof StoreError) {
-        for (const one of batch) one.settle(error);
-      } else if (isDataError(error) && batch.length > 1) {
+      if (error instanceof StoreError) await settleAll(batch, () => error);
+      else if (isDataError(error) && batch.length > 1) {
         // One of them is bad: its neighbours must not suffer for it.
         const half = batch.length >> 1;
         await this.#write(batch.slice(0, half));
@@ -147,7 +172,8 @@ export class GroupCommit {
         const code = isDataError(error) ? 'refused' : 'unavailable';
         // Without the server's error as its cause: that shows the row, with the device's token and key.
         const text = `The database did not store it: ${(error as Error).message} (${sqlState(error) ?? 'no SQLSTATE'})`;
-        for (const one of batch) one.settle(new StoreError(code, text));
+        const failure = new StoreError(code, text);
+        await settleAll(batch, () => failure);
       }
     } finally {
       this.counters.commitMs += this.#clock.monotonic() - started;
@@ -177,6 +203,18 @@ function statementFor(batch: readonly Waiting[]): QueryConfig {
   return batch[0]!.kind === 'remove' ? removeStatement(removals) : dropStatement(removals);
 }
 
-function keyOf({ account, service, serviceId }: DeviceKey): string {
-  return `${account.toString('latin1')}${service}\0${serviceId}`;
+function names({ account, service, serviceId }: DeviceKey): { account: string; key: string } {
+  const name = account.toString('latin1');
+  return { account: name, key: `${name}${service}\0${serviceId}` };
+}
+
+/** Answers all, some in a turn of the event loop. */
+async function settleAll(
+  batch: readonly Waiting[],
+  result: (n: number) => Parameters<Waiting['settle']>[0],
+): Promise<void> {
+  for (const [n, one] of batch.entries()) {
+    if (n > 0 && n % SETTLED_AT_ONCE === 0) await nextTurn();
+    one.settle(result(n));
+  }
 }

@@ -1,8 +1,21 @@
 import type { QueryConfig } from 'pg';
+import { STALE_BEFORE } from '../../session/subscription.ts';
 import type { DeviceKey, DeviceRow } from '../devices/device.ts';
 
 /** Rows to delete at once when they have expired: some tens of milliseconds, after which others have their turn. */
 export const EXPIRE_SLICE = 250;
+
+/**
+ * Unsubscriptions that are remembered of one account, the latest of each kind: of devices that were subscribed, and of devices that never were. Of the latter a replay
+ * can only be that of a request which comes after the unsubscription that was signed after it; everybody can make up as many as he likes.
+ */
+const REMEMBERED = 1_000;
+const REMEMBERED_NEVER_SUBSCRIBED = 64;
+/** And of all accounts together, since accounts cost nothing: some 20 MB. */
+const ALL_NEVER_SUBSCRIBED = 100_000;
+
+/** `isStale` of session/subscription.ts in SQL, for two columns. */
+const isStale = (request: string, stored: string) => `${request} < ${stored} - ${STALE_BEFORE}`;
 
 /**
  * Writes many subscriptions at once; no two may be for the same key. A row of the answer for each that was written: its number `n` in the list, and whether it is
@@ -17,7 +30,7 @@ WITH input AS (
   SELECT i.* FROM input i
   WHERE NOT EXISTS (
     SELECT FROM spns_unsubscribed u
-    WHERE u.account = i.account AND u.service = i.service AND u.svcid = i.svcid AND u.signature_ts > i.signature_ts
+    WHERE u.account = i.account AND u.service = i.service AND u.svcid = i.svcid AND ${isStale('i.signature_ts', 'u.signature_ts')}
   )
 ), written AS (
   INSERT INTO subscriptions AS s
@@ -27,28 +40,49 @@ WITH input AS (
     session_ed25519 = excluded.session_ed25519, subaccount_tag = excluded.subaccount_tag, subaccount_sig = excluded.subaccount_sig,
     signature = excluded.signature, signature_ts = excluded.signature_ts, want_data = excluded.want_data, enc_key = excluded.enc_key,
     svcdata = excluded.svcdata
-  WHERE s.signature_ts <= excluded.signature_ts
+  WHERE NOT (${isStale('excluded.signature_ts', 's.signature_ts')})
   RETURNING id, account, service, svcid, xmax = 0 AS added
 ), result AS (
   SELECT w.id, i.n, w.added, i.namespaces::smallint[] AS namespaces
   FROM written w JOIN input i ON i.account = w.account AND i.service = w.service AND i.svcid = w.svcid
+), changed AS (
+  SELECT id, added, namespaces FROM result
+  WHERE added OR namespaces <> ARRAY (SELECT namespace FROM sub_namespaces WHERE subscription = id ORDER BY namespace)
 ), dropped AS (
-  DELETE FROM sub_namespaces d USING result r WHERE d.subscription = r.id AND NOT r.added AND d.namespace <> ALL (r.namespaces)
+  DELETE FROM sub_namespaces d USING changed c WHERE d.subscription = c.id AND NOT c.added AND d.namespace <> ALL (c.namespaces)
 ), put AS (
-  INSERT INTO sub_namespaces (subscription, namespace) SELECT r.id, unnest(r.namespaces) FROM result r ON CONFLICT DO NOTHING
+  INSERT INTO sub_namespaces (subscription, namespace) SELECT id, unnest(namespaces) FROM changed ON CONFLICT DO NOTHING
 )
 SELECT n, added FROM result`;
 
-/** Takes subscriptions away and remembers since when; `n` of each that was there and not signed later. */
+/** Takes subscriptions away and remembers since when; `n` of each that was there and not signed later. No two may be for the same key. */
 const REMOVE = `
 WITH input AS (
   SELECT * FROM unnest($1::int[], $2::bytea[], $3::varchar[], $4::varchar[], $5::bigint[]) AS t(n, account, service, svcid, signature_ts)
+), known AS (
+  SELECT i.account, i.service, i.svcid, greatest(i.signature_ts, u.signature_ts) AS signature_ts, true AS is_new,
+    coalesce(u.was_there, false)
+      OR EXISTS (SELECT FROM subscriptions s WHERE s.account = i.account AND s.service = i.service AND s.svcid = i.svcid) AS was_there
+  FROM input i LEFT JOIN spns_unsubscribed u ON u.account = i.account AND u.service = i.service AND u.svcid = i.svcid
+  UNION ALL
+  SELECT u.account, u.service, u.svcid, u.signature_ts, false, u.was_there FROM spns_unsubscribed u
+  WHERE u.account IN (SELECT account FROM input)
+    AND NOT EXISTS (SELECT FROM input i WHERE i.account = u.account AND i.service = u.service AND i.svcid = u.svcid)
+), ranked AS (
+  SELECT *,
+    row_number() OVER (PARTITION BY account, was_there ORDER BY signature_ts DESC, is_new DESC)
+      <= CASE WHEN was_there THEN ${REMEMBERED} ELSE ${REMEMBERED_NEVER_SUBSCRIBED} END AS stays
+  FROM known
 ), remembered AS (
-  INSERT INTO spns_unsubscribed AS u (account, service, svcid, signature_ts) SELECT account, service, svcid, signature_ts FROM input
-  ON CONFLICT (account, service, svcid) DO UPDATE SET signature_ts = greatest(u.signature_ts, excluded.signature_ts)
+  INSERT INTO spns_unsubscribed (account, service, svcid, signature_ts, was_there)
+  SELECT account, service, svcid, signature_ts, was_there FROM ranked WHERE is_new AND stays
+  ON CONFLICT (account, service, svcid) DO UPDATE SET signature_ts = excluded.signature_ts, was_there = excluded.was_there
+), forgotten AS (
+  DELETE FROM spns_unsubscribed u USING ranked r
+  WHERE NOT r.stays AND u.account = r.account AND u.service = r.service AND u.svcid = r.svcid
 )
 DELETE FROM subscriptions s USING input i
-WHERE s.account = i.account AND s.service = i.service AND s.svcid = i.svcid AND s.signature_ts <= i.signature_ts
+WHERE s.account = i.account AND s.service = i.service AND s.svcid = i.svcid AND NOT (${isStale('i.signature_ts', 's.signature_ts')})
 RETURNING i.n`;
 
 /** Takes subscriptions away, unless signed later than given. */
@@ -67,6 +101,12 @@ const FORGET = `
 DELETE FROM spns_unsubscribed WHERE ctid IN (
   SELECT ctid FROM spns_unsubscribed WHERE signature_ts <= $1 ORDER BY signature_ts LIMIT ${EXPIRE_SLICE} FOR UPDATE SKIP LOCKED
 )`;
+
+/** The latest time of those devices that never were subscribed which are too many. */
+const SURPLUS = `
+SELECT signature_ts FROM spns_unsubscribed WHERE NOT was_there ORDER BY signature_ts DESC OFFSET ${ALL_NEVER_SUBSCRIBED} LIMIT 1`;
+
+const FORGET_SURPLUS = FORGET.replace('signature_ts <= $1', 'signature_ts <= $1 AND NOT was_there');
 
 /** Adds and sets many counters at once (spec/hivemind.md, section 1.4). A sum that is too large stays at the largest number there is. */
 const STATS = `
@@ -132,6 +172,15 @@ export function expireStatement(cutoff: number): QueryConfig {
 
 export function forgetStatement(cutoff: number): QueryConfig {
   return { name: 'forget', text: FORGET, values: [cutoff] };
+}
+
+/** Answers with one row, or with none if they are not too many. */
+export function surplusStatement(): QueryConfig {
+  return { name: 'surplus', text: SURPLUS };
+}
+
+export function forgetSurplusStatement(latest: number): QueryConfig {
+  return { name: 'forget surplus', text: FORGET_SURPLUS, values: [latest] };
 }
 
 /** What is to be done to one counter: `adds` an integer to it, or puts an integer or a text in its place. */

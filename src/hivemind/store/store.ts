@@ -10,7 +10,14 @@ import { COPY_ROWS, CopyRows } from './copy-rows.ts';
 import { GroupCommit } from './group-commit.ts';
 import { migrate } from './migrate.ts';
 import { StatChanges } from './stat-changes.ts';
-import { EXPIRE_SLICE, expireStatement, forgetStatement, statsStatement } from './statements.ts';
+import {
+  EXPIRE_SLICE,
+  expireStatement,
+  forgetStatement,
+  forgetSurplusStatement,
+  statsStatement,
+  surplusStatement,
+} from './statements.ts';
 import { isDataError, StoreError } from './store-error.ts';
 
 export { StoreError } from './store-error.ts';
@@ -156,8 +163,8 @@ export class Store {
   }
 
   /**
-   * Takes a subscription away because its device asked for that, and remembers it for as long as an earlier subscription could be replayed (14 days). Resolves after its
-   * commit.
+   * Takes a subscription away because its device asked for that, and remembers it for as long as an earlier subscription could be replayed (14 days), but no more than the
+   * latest of an account: 1,000 of devices that were subscribed, 64 of others. Resolves after its commit.
    *
    * @param signedAt unix seconds: a subscription signed later stays
    * @returns whether there was one and it was taken away
@@ -196,6 +203,7 @@ export class Store {
     this.#expiring = true;
     try {
       await this.#slices(forgetStatement(cutoff), NO_LIMIT);
+      await this.#forgetSurplus();
       return await this.#slices(expireStatement(cutoff), most);
     } catch (error) {
       throw asStoreError(error);
@@ -250,6 +258,13 @@ export class Store {
     await this.#commits.close();
     if (this.connected) await this.#flush();
     await this.#connection.close();
+  }
+
+  /** Of devices that never were subscribed only so many unsubscriptions are remembered. */
+  async #forgetSurplus(): Promise<void> {
+    const { rows } = await this.#connection.query<{ signature_ts: string }>(surplusStatement());
+    const latest = rows[0]?.signature_ts;
+    if (latest !== undefined) await this.#slices(forgetSurplusStatement(Number(latest)), NO_LIMIT);
   }
 
   async #slices(statement: QueryConfig, most: number): Promise<number> {

@@ -110,6 +110,73 @@ describe('the store', () => {
     assert.equal(await store.upsert({ ...never, signedAt: NOW - 1 }), 'stale');
   });
 
+  it('remembers no more than the latest 64 unsubscriptions of devices that never were, and those that were before them', async (t) => {
+    const { store, url } = await openStore(t);
+    const account = Buffer.alloc(33, 3);
+    const remembered = () =>
+      sql<{ svcid: string; was_there: boolean }>(
+        url,
+        'SELECT svcid, was_there FROM spns_unsubscribed WHERE account = $1 ORDER BY signature_ts',
+        [account],
+      );
+    const real = Array.from({ length: 70 }, () => makeRow({ account }));
+    await Promise.all(real.map((row) => store.upsert(row)));
+    for (const row of real) assert.equal(await store.remove(account, row.service, row.serviceId, NOW), true);
+
+    const ids = Array.from({ length: 600 }, (_, n) => `never${n}`.padEnd(40, 'x'));
+    const remove = (n: number) => store.remove(account, 'firebase', ids[n]!, NOW + n);
+    for (let n = 0; n < 100; n++) assert.equal(await remove(n), false);
+    // Many in one statement, and in any order.
+    await Promise.all(Array.from({ length: 500 }, (_, n) => remove(599 - n)));
+    const rows = await remembered();
+    assert.deepEqual(
+      rows.filter(({ was_there }) => !was_there).map(({ svcid }) => svcid),
+      ids.slice(-64),
+    );
+    assert.equal(rows.length, 70 + 64);
+
+    // What is remembered holds back what was signed before it; of what is not, nothing was ever there.
+    assert.equal(await store.upsert(makeRow({ account, serviceId: ids[599]!, signedAt: NOW + 598 })), 'stale');
+    for (const row of real) assert.equal(await store.upsert({ ...row, signedAt: NOW - 1 }), 'stale');
+    assert.equal(await store.upsert(makeRow({ account, serviceId: ids[0]!, signedAt: NOW - 1 })), 'added');
+    // One that was there once stays one that was, whatever comes.
+    await store.remove(account, real[0]!.service, real[0]!.serviceId, NOW + 5_000);
+    assert.equal((await remembered()).at(-1)!.was_there, true);
+    // Other accounts are not touched by it.
+    const other = makeRow();
+    assert.equal(await store.remove(other.account, other.service, other.serviceId, NOW), false);
+    assert.equal(await store.upsert({ ...other, signedAt: NOW - 1 }), 'stale');
+  });
+
+  it('remembers the latest thousand devices of an account that unsubscribed', async (t) => {
+    const { store, url } = await openStore(t);
+    const account = Buffer.alloc(33, 3);
+    const rows = Array.from({ length: 1_100 }, () => makeRow({ account }));
+    await Promise.all(rows.map((row) => store.upsert(row)));
+    await Promise.all(rows.map((row, n) => store.remove(account, row.service, row.serviceId, NOW + n)));
+    assert.deepEqual(
+      await sql(url, 'SELECT count(*)::int AS n, min(signature_ts)::int AS first FROM spns_unsubscribed'),
+      [{ n: 1_000, first: NOW + 100 }],
+    );
+  });
+
+  it('remembers no more than 100,000 devices that never were, however many accounts there are', async (t) => {
+    const { store, url } = await openStore(t);
+    await sql(
+      url,
+      `INSERT INTO spns_unsubscribed (account, service, svcid, signature_ts, was_there)
+       SELECT int4send(n), 'apns', 'x', ${NOW} + n, n % 10 = 0 FROM generate_series(1, 112000) n`,
+    );
+    await store.deleteExpired(NOW - 1, 1_000);
+    const count = 'SELECT count(*)::int AS n FROM spns_unsubscribed WHERE was_there = $1';
+    assert.deepEqual(await sql(url, count, [false]), [{ n: 100_000 }]);
+    assert.deepEqual(await sql(url, count, [true]), [{ n: 11_200 }]);
+    assert.deepEqual(
+      await sql(url, 'SELECT min(signature_ts)::int AS first FROM spns_unsubscribed WHERE NOT was_there'),
+      [{ first: NOW + 889 }],
+    );
+  });
+
   it('forgets unsubscriptions and deletes subscriptions when their time is over, however many', async (t) => {
     const { store, url } = await openStore(t);
     const old = Array.from({ length: 1201 }, () => makeRow({ signedAt: NOW }));
@@ -132,6 +199,46 @@ describe('the store', () => {
     const results = await Promise.all(rows.map((row) => store.upsert(row)));
     assert.deepEqual(results, ['updated', ...Array.from({ length: 299 }, () => 'added')]);
     assert.ok(store.counters.commits - before <= 3, `${store.counters.commits - before} commits`);
+  });
+
+  it('writes a small subscription before the many wide ones of others that wait, and before those of one account', async (t) => {
+    const { store } = await openStore(t);
+    const namespaces = Array.from({ length: 256 }, (_, n) => n);
+    const done: string[] = [];
+    const write = (name: string, row: DeviceRow) => store.upsert(row).then(() => done.push(name));
+    const all: Promise<unknown>[] = [];
+    for (let n = 0; n < 12; n++) all.push(write('wide', makeRow({ namespaces })));
+    const account = Buffer.alloc(33, 3);
+    for (let n = 0; n < 12; n++) all.push(write('crowd', makeRow({ account, namespaces: namespaces.slice(0, 30) })));
+    all.push(write('small', makeRow()));
+    await Promise.all(all);
+    // With the first statement went 4 wide ones and 8 of the account.
+    assert.ok(done.indexOf('small') <= 12, `${done.indexOf('small')} went before it`);
+    assert.equal(done.length, 25);
+  });
+
+  it('leaves the namespaces alone that a renewal does not change', async (t) => {
+    const { store, url } = await openStore(t);
+    const rows = Array.from({ length: 20 }, (_, n) => makeRow({ namespaces: [n, n + 1, n + 2] }));
+    await Promise.all(rows.map((row) => store.upsert(row)));
+    const written = 'SELECT subscription, namespace, xmin::text, ctid::text FROM sub_namespaces ORDER BY 1, 2';
+    const before = await sql(url, written);
+    await Promise.all(rows.map((row) => store.upsert({ ...row, signedAt: NOW + 1 })));
+    assert.deepEqual(await sql(url, written), before);
+    assert.equal(before.length, 60);
+  });
+
+  it('answers a few of a statement in one turn of the event loop, so that what follows cannot hold it', async (t) => {
+    const { store } = await openStore(t);
+    await store.upsert(makeRow());
+    let answered = 0;
+    let most = 0;
+    const count = () => {
+      if (answered === 0) setImmediate(() => (answered = 0));
+      most = Math.max(most, ++answered);
+    };
+    await Promise.all(Array.from({ length: 512 }, () => store.upsert(makeRow()).then(count)));
+    assert.ok(most <= 128, `${most} in one turn`);
   });
 
   it('keeps the order of several changes to one key', async (t) => {
