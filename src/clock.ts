@@ -13,22 +13,40 @@ export interface Clock {
   now(): number;
   /** A clock that never jumps, in milliseconds since some fixed point. For intervals, ages and deadlines. */
   monotonic(): number;
-  /** Calls `callback` once, `ms` milliseconds from now. */
+  /** Calls `callback` once, `ms` milliseconds from now, however long that is. */
   setTimeout(callback: () => void, ms: number): Timer;
   /** Calls `callback` every `ms` milliseconds. */
   setInterval(callback: () => void, ms: number): Timer;
 }
+
+/** The longest wait of the machine's own timers, in milliseconds: with a longer one they fire at once. */
+const LONGEST_TIMER = 2 ** 31 - 1;
 
 /** The machine's own clock. Its timers keep the process alive until they are cancelled. */
 export const systemClock: Clock = {
   now: () => Date.now(),
   monotonic: () => performance.now(),
   setTimeout(callback, ms) {
-    const timer = setTimeout(callback, ms);
+    let timer: NodeJS.Timeout;
+    const wait = (left: number) => {
+      timer =
+        left > LONGEST_TIMER ? setTimeout(() => wait(left - LONGEST_TIMER), LONGEST_TIMER) : setTimeout(callback, left);
+    };
+    wait(ms);
     return { cancel: () => clearTimeout(timer) };
   },
   setInterval(callback, ms) {
+    if (ms > LONGEST_TIMER) return longInterval(callback, ms);
     const timer = setInterval(callback, ms);
     return { cancel: () => clearInterval(timer) };
   },
 };
+
+function longInterval(callback: () => void, ms: number): Timer {
+  const next = () => {
+    timer = systemClock.setTimeout(next, ms);
+    callback();
+  };
+  let timer = systemClock.setTimeout(next, ms);
+  return { cancel: () => timer.cancel() };
+}

@@ -18,7 +18,7 @@ export const command: Command = {
   options: {
     config: CONFIG,
     user: USER,
-    'no-database': { type: 'boolean', help: 'leave the database alone' },
+    'no-database': { type: 'boolean', help: 'leave the database alone, but read its address' },
   },
   async run(given) {
     const file = locateConfig(given);
@@ -63,7 +63,7 @@ async function checkAll(file: string, given: Given): Promise<Findings> {
     const found = await checks[index]!;
     take(found.problems, found.warnings, `settings and credential of ${service}`);
   }
-  if (!given.is('no-database')) await checkDatabase(given, take);
+  await checkDatabase(given, take);
   return findings;
 }
 
@@ -132,10 +132,15 @@ async function checkDatabase(
     if (error instanceof ConfigError) return;
     throw error;
   }
-  const { code, output, errors } = await runProgram('hivemind/database-main.ts', ['check'], {
-    env: { SPNS_DATABASE_URL: databaseUrl },
-    as: daemonUser(given),
-  });
+  const { code, output, errors } = await runProgram(
+    'hivemind/database-main.ts',
+    [given.is('no-database') ? 'address' : 'check'],
+    {
+      env: { SPNS_DATABASE_URL: databaseUrl },
+      as: daemonUser(given),
+    },
+  );
+  if (code === 0 && output === '') return;
   if (code === 0) take([], [], output);
   else take([`[db].url: the database cannot be used: ${output || errors}`], [], '');
 }

@@ -35,9 +35,14 @@ const START_TIMEOUT = 60_000;
  *
  * @param options.dataDir a folder for this server alone
  * @param options.fsync false makes commits fast and unsafe: for tests only
+ * @param options.settings further ones, `name=value`, which come after ours
  * @throws Error with a sentence for the user: in use by another run, made by another version, binaries missing, did not start
  */
-export async function startPostgres(options: { dataDir: string; fsync?: boolean }): Promise<Postgres> {
+export async function startPostgres(options: {
+  dataDir: string;
+  fsync?: boolean;
+  settings?: readonly string[];
+}): Promise<Postgres> {
   const dataDir = path.resolve(options.dataDir);
   const fsync = options.fsync ?? true;
   const places = await preparePlaces(dataDir);
@@ -47,7 +52,7 @@ export async function startPostgres(options: { dataDir: string; fsync?: boolean 
   await initialise(places, fsync);
 
   const args = ['-D', places.cluster, '-k', socketDir];
-  for (const setting of settings(fsync)) args.push('-c', setting);
+  for (const setting of [...settings(fsync), ...(options.settings ?? [])]) args.push('-c', setting);
   const logFile = path.join(places.home, 'log');
   const child = await launch(places, args, logFile, socketDir);
   const guard = watchOver(child, places);

@@ -1,9 +1,9 @@
-import pg from 'pg';
-import { clientConfig } from './store/connection.ts';
+import type pg from 'pg';
+import { conninfo, openClient, requireSession } from './store/client.ts';
 import { migrate, pendingMigrations } from './store/migrate.ts';
 
 /**
- * The database at the command line's service, as a process of its own: `check` looks and changes nothing, `migrate` brings the tables up to date. The address comes in
+ * The database at the command line's service, as a process of its own: `address` only reads the address, `check` looks and changes nothing, `migrate` brings the tables up to date. The address comes in
  * SPNS_DATABASE_URL, for arguments can be read by every user of the machine. Prints one sentence; exit code 1 if it tells of a problem.
  */
 const TIMEOUT = 5_000;
@@ -47,7 +47,7 @@ async function check(client: pg.Client): Promise<string> {
   const pending = await pendingMigrations(client);
   if (pending.length > 0 && foreign.length > 0) {
     const owned = foreign.map(({ name, owner }) => `${name} of ${owner}`).join(', ');
-    const change = foreign.map(({ name }) => `ALTER TABLE ${name} OWNER TO ${user}`).join('; ');
+    const change = [...new Set(foreign.map(({ owner }) => `GRANT ${owner} TO ${user}`))].join('; ');
     throw new Error(
       `the tables must be upgraded, which only their owner may do, and ${owned} is not ${user}'s: ${change}`,
     );
@@ -60,15 +60,17 @@ async function check(client: pg.Client): Promise<string> {
 }
 
 async function main(task: string | undefined): Promise<void> {
-  const client = new pg.Client({
-    ...clientConfig(process.env.SPNS_DATABASE_URL ?? ''),
-    connectionTimeoutMillis: TIMEOUT,
-    ...(task === 'check' && { query_timeout: TIMEOUT }),
-  });
-  client.on('error', () => {});
-  await client.connect();
+  const url = process.env.SPNS_DATABASE_URL ?? '';
+  if (task === 'address') {
+    conninfo(url);
+    return;
+  }
+  const { client } = await openClient(url, TIMEOUT);
   try {
     if (task === 'check') {
+      await client.query(`SET statement_timeout = ${TIMEOUT}`);
+      const { rows } = await client.query<{ pid: number }>('SELECT pg_backend_pid() AS pid');
+      await requireSession(client, rows[0]!.pid, url, TIMEOUT);
       process.stdout.write(`${await check(client)}\n`);
       return;
     }

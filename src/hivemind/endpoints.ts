@@ -4,7 +4,7 @@ import { decodeDeviceGone, decodePushReport, decodeRegistration } from '../sessi
 import type { DeadDevices } from './dead-devices.ts';
 import type { Outbox } from './outbox/outbox.ts';
 import type { Stats } from './stats.ts';
-import { BUSY, failure, type Subscriptions } from './subscribe.ts';
+import type { Subscriptions } from './subscribe.ts';
 
 /** What the endpoints pass requests on to. */
 export interface EndpointModules {
@@ -12,8 +12,6 @@ export interface EndpointModules {
   outbox: Outbox;
   stats: Stats;
   deadDevices: DeadDevices;
-  /** Resolves when the hivemind has started; clients' requests wait for it. */
-  ready: Promise<void>;
   /** The whole of admin.get_stats. */
   getStats: () => Record<string, unknown>;
   /** One line a storage server, for operators. */
@@ -30,37 +28,26 @@ export interface EndpointModules {
 }
 
 const SERVICE_NAME_MAX = 32;
+/** Bytes of a client's name that count. */
+const CLIENT_NAME_MAX = 32;
 /** A notifier of ours may not ask for more pushes at once than this, whatever it says. */
 const WINDOW_MAX = 20_000;
 /**
- * Bytes of clients' requests that are in work or wait for the start-up to end; who comes beyond that is told to come again. A start may take minutes, and
- * anybody may send requests meanwhile.
- */
-const MAX_REQUEST_BYTES = 64 * 1024 * 1024;
-/** What a request takes beside its body, in bytes. */
-const REQUEST_OVERHEAD = 2_000;
-
-/**
  * The OMQ endpoints of the hivemind (spec/hivemind.md, section 1, and the additions between our hivemind and our
  * notifiers, session/notifier-protocol.ts). Who may call what is told by each category's access level.
+ *
+ * @param forClients whether who calls push.* does so for clients of its own, whom it names in a second part: our web
+ *   front-end may, a stranger would name a new one each time
  */
-export function endpoints(modules: EndpointModules): Commands {
+export function endpoints(modules: EndpointModules, forClients: boolean): Commands {
   const { subscriptions, outbox, stats, deadDevices, log } = modules;
 
-  let requestBytes = 0;
   const client = (kind: 'subscribe' | 'unsubscribe') => async (message: Incoming) => {
-    const size = message.parts.reduce((sum, part) => sum + part.length, REQUEST_OVERHEAD);
-    if (requestBytes + size > MAX_REQUEST_BYTES) {
-      message.reply(failure(BUSY));
-      return;
-    }
-    requestBytes += size;
-    try {
-      await modules.ready;
-      message.reply(await subscriptions.handle(kind, message.parts[0]));
-    } finally {
-      requestBytes -= size;
-    }
+    const { parts, remote } = message;
+    const [body, name] = parts;
+    const bytes = parts.reduce((sum, part) => sum + part.length, 0);
+    const client = forClients && name ? name.toString('latin1', 0, CLIENT_NAME_MAX) : remote.id;
+    message.reply(await subscriptions.handle(kind, body, { client, bytes }));
   };
   /** Runs a handler whose message comes from a notifier: what it cannot read is said and dropped. */
   const careful = (what: string, handler: (message: Incoming) => void) => (message: Incoming) => {

@@ -11,7 +11,7 @@ import { CLOCK_TOLERANCE } from '../session/subscription.ts';
 import { DeadDevices } from './dead-devices.ts';
 import type { DeviceRow } from './devices/device.ts';
 import { Devices } from './devices/devices.ts';
-import { endpoints } from './endpoints.ts';
+import { type EndpointModules, endpoints } from './endpoints.ts';
 import { Expiry } from './expiry.ts';
 import { Intake } from './intake.ts';
 import { registerMetrics } from './metrics.ts';
@@ -36,6 +36,8 @@ const VALIDATE_MS = 2_000;
 const LAST_MS = 500;
 /** The largest message that a stranger may send, in bytes: the original's limit. A notifier's may be larger. */
 const PUBLIC_MESSAGE = 1024 * 1024;
+/** Replies to a stranger in ZeroMQ's hands; the rest waits in ours, which are counted. */
+const PUBLIC_QUEUE = 64;
 const NOTIFIER_POLL_MS = 25;
 
 /**
@@ -88,9 +90,12 @@ export async function startHivemind(context: Context): Promise<Daemon> {
     warn: (text) => faults.warn(text),
   });
   const expiry = new Expiry({ clock, devices, store, log: (level, text) => log[level](text) });
+  let open = () => {};
+  const ready = new Promise<void>((resolve) => (open = resolve));
   const subscriptions = new Subscriptions({
     clock,
     time: () => ({ possible: clock.possible(), inDoubt: clock.doubt !== undefined || expiry.held !== undefined }),
+    ready,
     store,
     devices,
     stats,
@@ -133,15 +138,12 @@ export async function startHivemind(context: Context): Promise<Daemon> {
     counted = { raw, pushes };
   };
 
-  let open = () => {};
-  const ready = new Promise<void>((resolve) => (open = resolve));
   let isReady = false;
-  const commands = endpoints({
+  const joined: EndpointModules = {
     subscriptions,
     outbox,
     stats,
     deadDevices,
-    ready,
     getStats: () => {
       flush();
       return statsReport(sources);
@@ -152,17 +154,18 @@ export async function startHivemind(context: Context): Promise<Daemon> {
     testPush: (service, info) => testPush(service, info, { clock, random, outbox }),
     onBlock: () => network.refresh(),
     log: (text) => faults.warn(text),
-  });
+  };
   const keys = keyPairFromSecret(config.keys.hivemind);
   const listen = async (address: string, access: Access, curve: boolean, allow?: (key: Buffer) => boolean) => {
     const listener = new Listener({
       clock,
       address,
       access,
-      commands,
+      commands: endpoints(joined, access === 'admin'),
       keys: curve ? keys : undefined,
       allow,
       maxMessageSize: access === 'none' ? PUBLIC_MESSAGE : undefined,
+      sendQueue: access === 'none' ? PUBLIC_QUEUE : undefined,
       // The web front-end and the notifiers may run under other users of the same group.
       mode: 0o660,
       on: {

@@ -140,9 +140,22 @@ export function registerMetrics(registry: Registry, sources: MetricSources): voi
     }),
   );
   counter('spns_signature_check_seconds_total', 'Time spent on reading and verifying requests', [], () => [
-    [subscriptions.checkMs / 1000],
+    [subscriptions.work.ms / 1000],
   ]);
-  counter('spns_signature_checks_total', 'Requests read and verified', [], () => [[subscriptions.checks]]);
+  counter('spns_signature_checks_total', 'Pieces of that work: a request read, an element of it verified', [], () => [
+    [subscriptions.work.tasks],
+  ]);
+  counter(
+    'spns_requests_shed_total',
+    'Requests told to come again, by why: too long a wait, no room, rubbish that made room for others; and elements too late for anybody to wait for',
+    ['reason'],
+    () => [
+      [subscriptions.shed.wait, { reason: 'wait' }],
+      [subscriptions.shed.room, { reason: 'room' }],
+      [subscriptions.shed.rubbish, { reason: 'rubbish' }],
+      [subscriptions.work.late, { reason: 'late' }],
+    ],
+  );
   counter('spns_database_commit_seconds_total', 'Time spent on group commits', [], () => [
     [store.counters.commitMs / 1000],
   ]);

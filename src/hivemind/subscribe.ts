@@ -10,8 +10,10 @@ import {
   verifyUnsubscribe,
 } from '../session/request.ts';
 import { isStale } from '../session/subscription.ts';
+import { Admission, type ShedCounters } from './admission.ts';
 import type { DeviceRow } from './devices/device.ts';
 import type { Devices } from './devices/devices.ts';
+import { NotDone, type Ticket } from './fair-queue.ts';
 import type { Stats } from './stats.ts';
 import type { Store } from './store/store.ts';
 import { StoreError } from './store/store-error.ts';
@@ -31,90 +33,121 @@ export interface SubscriptionModules {
   /** The notifier that answers for a device of that service; undefined if none is there. */
   notifierFor: (service: string) => Remote | undefined;
   log: (level: 'debug' | 'warn', text: string) => void;
+  /** Resolves when the hivemind has started; requests wait for it. They do not wait if it is not given. */
+  ready?: Promise<void>;
+}
+
+/** Who sent a request, as far as that is known, and its size with all that came with it, in bytes. */
+export interface Sender {
+  readonly client: string;
+  readonly bytes: number;
 }
 
 /** Counted by kind and result; results are 'ok' or 'code_N'. */
 export interface SubscriptionCounters {
   readonly results: Map<string, number>;
   /** Time spent on reading and verifying, in milliseconds, and how often. */
-  checkMs: number;
-  checks: number;
+  readonly work: { readonly ms: number; readonly tasks: number; readonly late: number };
+  readonly shed: ShedCounters;
 }
 
-/** Elements in work at once; what comes beyond that is told to come again, before it costs anything. */
-const MAX_PENDING = 4_096;
-/** Elements of one request in work at once, so that one request does not take all the places. */
+/** Elements that may be with the database at once; while there are so many, no further one is begun. */
+const MAX_STORING = 1_024;
+/** Elements that may wait for one service's notifier at once, so that one which hangs keeps nobody else from being served. */
+const MAX_VALIDATING = 2_048;
+/** Elements of one request in work at once. */
 const AT_ONCE = 64;
 /**
- * Elements that one request may have. The smallest that could succeed has some 300 bytes, so in the 1 MiB that the original takes there is no room for
- * more; what has more is made of rubbish, and its answer would be thirty times its size.
+ * Elements that one request may have: a few, and one more for so many bytes. The smallest that could succeed has some 300; what has more is made of
+ * rubbish, and its answer would be thirty times its size.
  */
-const MAX_ELEMENTS = 4_096;
-/** The event loop gets its turn after this much uninterrupted checking of signatures, in milliseconds. */
-const SLICE_MS = 4;
+const FREE_ELEMENTS = 64;
+const MIN_ELEMENT_BYTES = 100;
+/** Numbers, strings and so on that one request may hold: reading and writing so many takes less than 20 ms. */
+const MAX_VALUES = 10_000;
 /** What a request gets that comes while too many are in work. */
 export const BUSY = new RequestError(Code.INTERNAL_ERROR, 'The server is busy; try again later');
+/** What no app sends: an element with one of these errors speaks against the whole request. */
+const DOUBTFUL: ReadonlySet<number> = new Set([Code.BAD_INPUT, Code.ERROR]);
 const INTERNAL = 'An internal error occurred while processing your request';
 
 /** Clients' subscriptions and unsubscriptions, from the bytes of the request to the bytes of the reply. */
 export class Subscriptions {
-  readonly counters: SubscriptionCounters = { results: new Map(), checkMs: 0, checks: 0 };
+  readonly counters: SubscriptionCounters;
   readonly #modules: SubscriptionModules;
   readonly #inWork = new Map<string, number>();
-  /** What is to be read and verified; done in slices, first come first served. */
-  #checks: (() => void)[] = [];
+  readonly #admission: Admission;
   /** Ends the wait for a notifier's word on a device, of everybody who waits for one. */
   readonly #giveUp = new Set<() => void>();
-  #pending = 0;
+  /** How many elements wait for each service's notifier. */
+  readonly #validating = new Map<string, number>();
+  #storing = 0;
+  #requests = 0;
   #accepting = true;
   #idle: (() => void) | undefined;
 
   constructor(modules: SubscriptionModules) {
     this.#modules = modules;
+    this.#admission = new Admission({
+      clock: modules.clock,
+      open: () => this.#storing < MAX_STORING,
+      // A phone's clock may be wrong.
+      isDoubtful: (error) =>
+        error instanceof RequestError && DOUBTFUL.has(error.code) && !(error instanceof UntimelyError),
+    });
+    this.counters = { results: new Map(), work: this.#admission.queue.counters, shed: this.#admission.shed };
   }
 
   /**
    * Answers push.subscribe or push.unsubscribe (spec/hivemind.md, sections 1.1 and 1.2). Never throws.
    * @param body the JSON; undefined if the request had no data part
+   * @param sender nobody in particular if not given
    * @returns compact JSON, keys sorted
    */
-  async handle(kind: RequestKind, body: Buffer | undefined): Promise<string> {
+  async handle(kind: RequestKind, body: Buffer | undefined, sender?: Sender): Promise<string> {
     if (!body) return failure(new RequestError(Code.BAD_INPUT, 'Invalid request: missing request data'));
-    let request: unknown;
+    const { client = '', bytes = body.length } = sender ?? {};
+    const place = this.#accepting ? this.#admission.enter(client, bytes) : undefined;
+    if (!place) return this.#refuse(kind, BUSY);
+    this.#requests++;
     try {
-      request = parseJson(body);
-    } catch {
-      this.#count(kind, Code.BAD_INPUT);
-      return failure(new RequestError(Code.BAD_INPUT, 'Invalid JSON'));
+      await this.#modules.ready;
+      return await this.#answer(kind, body, place.ticket);
+    } catch (error) {
+      return this.#refuse(kind, this.#known(error));
+    } finally {
+      place.leave();
+      this.#requests--;
+      if (this.#requests === 0) this.#idle?.();
     }
-    if (typeof request !== 'object' || request === null) {
-      this.#count(kind, Code.BAD_INPUT);
-      return failure(new RequestError(Code.BAD_INPUT, 'Invalid JSON: expected object or array of objects'));
+  }
+
+  async #answer(kind: RequestKind, body: Buffer, ticket: Ticket): Promise<string> {
+    const request = await ticket.run(() => readRequest(body));
+    if (!Array.isArray(request)) {
+      ticket.expect(1);
+      return this.#element(kind, request, ticket);
     }
-    if (!Array.isArray(request)) return this.#element(kind, request);
-    if (request.length > MAX_ELEMENTS) {
-      this.#count(kind, Code.BAD_INPUT);
-      return failure(new RequestError(Code.BAD_INPUT, `Invalid request: more than ${MAX_ELEMENTS} elements`));
-    }
-    return `[${(await this.#elements(kind, request)).join(',')}]`;
+    ticket.expect(request.length);
+    return `[${(await this.#elements(kind, request, ticket)).join(',')}]`;
   }
 
   /** Answers the elements in their order, some at a time. */
-  async #elements(kind: RequestKind, elements: readonly unknown[]): Promise<string[]> {
+  async #elements(kind: RequestKind, elements: readonly unknown[], ticket: Ticket): Promise<string[]> {
     const replies: string[] = new Array(elements.length);
     let next = 0;
     const work = async () => {
       for (let index = next++; index < elements.length; index = next++) {
-        replies[index] = await this.#element(kind, elements[index]);
+        replies[index] = await this.#element(kind, elements[index], ticket);
       }
     };
     await Promise.all(Array.from({ length: Math.min(AT_ONCE, elements.length) }, work));
     return replies;
   }
 
-  /** How many elements are in work. */
+  /** How many requests are in work. */
   get pending(): number {
-    return this.#pending;
+    return this.#requests;
   }
 
   /**
@@ -131,7 +164,7 @@ export class Subscriptions {
    */
   async stop(patience: number): Promise<void> {
     this.#accepting = false;
-    if (this.#pending === 0) return;
+    if (this.#requests === 0) return;
     const timer = this.#modules.clock.setTimeout(() => {
       for (const giveUp of [...this.#giveUp]) giveUp();
     }, patience);
@@ -139,29 +172,27 @@ export class Subscriptions {
     timer.cancel();
   }
 
-  async #element(kind: RequestKind, element: unknown): Promise<string> {
-    if (!this.#accepting || this.#pending >= MAX_PENDING) {
-      this.#count(kind, Code.INTERNAL_ERROR);
-      return failure(BUSY);
-    }
-    this.#pending++;
+  async #element(kind: RequestKind, element: unknown, ticket: Ticket): Promise<string> {
+    if (!this.#accepting) return this.#refuse(kind, BUSY);
     try {
-      const reply = await (kind === 'subscribe' ? this.#subscribe(element) : this.#unsubscribe(element));
+      const reply = await (kind === 'subscribe'
+        ? this.#subscribe(element, ticket)
+        : this.#unsubscribe(element, ticket));
       this.#count(kind, Code.OK);
       return stringifySorted(reply);
     } catch (error) {
-      const known = this.#known(error);
-      this.#count(kind, known.code);
-      return failure(known);
-    } finally {
-      this.#pending--;
-      if (this.#pending === 0) this.#idle?.();
+      return this.#refuse(kind, this.#known(error));
     }
   }
 
-  async #subscribe(element: unknown): Promise<object> {
+  #refuse(kind: RequestKind, error: RequestError): string {
+    this.#count(kind, error.code);
+    return failure(error);
+  }
+
+  async #subscribe(element: unknown, ticket: Ticket): Promise<object> {
     const { store, devices, stats, clock } = this.#modules;
-    const request = await this.#check(() =>
+    const request = await ticket.run(() =>
       this.#inTime((now) => parseSubscribe(element, now, (name) => this.#modules.notifierFor(name) !== undefined)),
     );
     const { service } = request;
@@ -195,15 +226,15 @@ export class Subscriptions {
     });
   }
 
-  async #unsubscribe(element: unknown): Promise<object> {
+  async #unsubscribe(element: unknown, ticket: Ticket): Promise<object> {
     const { store, devices } = this.#modules;
-    const request = await this.#check(() =>
+    const request = await ticket.run(() =>
       parseUnsubscribe(element, (name) => this.#modules.notifierFor(name) !== undefined),
     );
     const { account, service } = request;
     const device = await this.#validate(service, request.serviceInfo);
     // After the notifier's answer, as the original has it: a notifier's own refusal comes before a bad signature.
-    await this.#check(() => this.#inTime((now) => verifyUnsubscribe(request, now)));
+    await ticket.run(() => this.#inTime((now) => verifyUnsubscribe(request, now)));
     return this.#during(service, device, async () => {
       const deleted = await store.remove(account, service, device.serviceId, request.signedAt);
       // After that commit the database has nothing that was signed by then. Memory may have: when the connection broke during an earlier attempt, that one was
@@ -234,12 +265,20 @@ export class Subscriptions {
   #validate(service: string, serviceInfo: unknown): Promise<ValidDevice> {
     const remote = this.#modules.notifierFor(service);
     if (!remote) return Promise.reject(unavailable(service));
+    const waiting = this.#validating.get(service) ?? 0;
+    if (waiting >= MAX_VALIDATING) return Promise.reject(BUSY);
+    this.#validating.set(service, waiting + 1);
     return new Promise((resolve, reject) => {
       const giveUp = () => reject(timedOut(service));
       this.#giveUp.add(giveUp);
       validateDevice(service, remote, serviceInfo)
         .then(resolve, reject)
-        .finally(() => this.#giveUp.delete(giveUp));
+        .finally(() => {
+          this.#giveUp.delete(giveUp);
+          const left = (this.#validating.get(service) ?? 1) - 1;
+          if (left > 0) this.#validating.set(service, left);
+          else this.#validating.delete(service);
+        });
     });
   }
 
@@ -247,9 +286,11 @@ export class Subscriptions {
   async #during<T>(service: string, device: ValidDevice, work: () => Promise<T>): Promise<T> {
     const key = deviceKey(service, device.serviceId);
     this.#inWork.set(key, (this.#inWork.get(key) ?? 0) + 1);
+    this.#storing++;
     try {
       return await work();
     } finally {
+      if (this.#storing-- === MAX_STORING) this.#admission.queue.wake();
       const left = (this.#inWork.get(key) ?? 1) - 1;
       if (left > 0) this.#inWork.set(key, left);
       else this.#inWork.delete(key);
@@ -276,40 +317,12 @@ export class Subscriptions {
     throw inDoubt ? new RequestError(Code.INTERNAL_ERROR, INTERNAL, { cause: untimely }) : untimely;
   }
 
-  /** Verifying takes 0.1 to 0.3 ms; an array of a hundred must not keep the notifications waiting. */
-  #check<T>(work: () => T): Promise<T> {
-    return new Promise((resolve, reject) => {
-      this.#checks.push(() => {
-        try {
-          resolve(work());
-        } catch (error) {
-          reject(error);
-        }
-      });
-      if (this.#checks.length === 1) setImmediate(() => this.#runChecks());
-    });
-  }
-
-  #runChecks(): void {
-    const { clock } = this.#modules;
-    const start = clock.monotonic();
-    let done = 0;
-    let now = start;
-    while (done < this.#checks.length && now - start < SLICE_MS) {
-      this.#checks[done++]!();
-      now = clock.monotonic();
-    }
-    this.counters.checkMs += now - start;
-    this.counters.checks += done;
-    this.#checks = this.#checks.slice(done);
-    if (this.#checks.length > 0) setImmediate(() => this.#runChecks());
-  }
-
   #known(error: unknown): RequestError {
     if (error instanceof RequestError) {
       if (error.cause !== undefined) this.#modules.log('debug', `request refused: ${error.cause}`);
       return error;
     }
+    if (error instanceof NotDone) return BUSY;
     if (error instanceof StoreError && error.code === 'refused') {
       this.#modules.log('warn', `the database refused a subscription: ${error.message}`);
       return new RequestError(Code.ERROR, GENERIC_ERROR);
@@ -324,6 +337,27 @@ export class Subscriptions {
     const key = `${kind}:${result}`;
     this.counters.results.set(key, (this.counters.results.get(key) ?? 0) + 1);
   }
+}
+
+/**
+ * Reads a request, without looking into its elements.
+ *
+ * @throws RequestError for what is not an object or an array, or holds more than a real one could
+ */
+function readRequest(body: Buffer): object {
+  let request: unknown;
+  try {
+    request = parseJson(body, MAX_VALUES);
+  } catch {
+    throw new RequestError(Code.BAD_INPUT, 'Invalid JSON');
+  }
+  if (typeof request !== 'object' || request === null) {
+    throw new RequestError(Code.BAD_INPUT, 'Invalid JSON: expected object or array of objects');
+  }
+  if (Array.isArray(request) && request.length > FREE_ELEMENTS + body.length / MIN_ELEMENT_BYTES) {
+    throw new RequestError(Code.BAD_INPUT, 'Invalid request: more elements than its length allows');
+  }
+  return request;
 }
 
 /** An error as a client gets it. */

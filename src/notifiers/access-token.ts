@@ -5,6 +5,11 @@ import { retryAfter } from './retry.ts';
 
 /** A token is not used any more this long before it ends, in milliseconds. */
 const MARGIN = 5 * 60_000;
+/** For how long a token is believed to be good, at least and at most, in milliseconds: one that is not accepted any more is replaced at once. */
+const SHORTEST = 2 * 60_000;
+const LONGEST = 24 * 3_600_000;
+/** What can be put into a header, in a size that providers accept. */
+const TOKEN = /^[\x21-\x7e]{1,8192}$/;
 
 /** There is no access token; `outcome` is what that means for the pushes that wanted one. */
 export class TokenError extends Error {
@@ -55,18 +60,19 @@ export class AccessToken {
       throw new TokenError(retry(`OAuth: ${trouble(error)}`));
     });
     const json = jsonObject(reply.text);
-    if (reply.status === 200 && typeof json?.access_token === 'string' && Number(json.expires_in) > 0) {
-      const lifetime = Number(json.expires_in) * 1000;
+    const token = json?.access_token;
+    if (reply.status === 200 && typeof token === 'string' && TOKEN.test(token) && Number(json?.expires_in) > 0) {
+      const lifetime = Math.min(Math.max(Number(json?.expires_in) * 1000, SHORTEST), LONGEST);
       // A short-lived one is used for half of its time.
       const until = this.#clock.monotonic() + Math.max(lifetime - MARGIN, lifetime / 2);
-      this.#held = { token: json.access_token, until };
-      return json.access_token;
+      this.#held = { token, until };
+      return token;
     }
     // A word or a number; anything else could hold what is nobody's business.
     const error = /^[\w.-]{1,60}$/.test(String(json?.error ?? '')) ? ` ${json?.error}` : '';
     const reason = `OAuth: ${reply.status}${error}`;
     const passing = reply.status >= 500 || reply.status === 429 || reply.status === 200;
-    const after = retryAfter(reply.headers['retry-after'], this.#clock.now());
+    const after = retryAfter(reply.headers, this.#clock.now());
     throw new TokenError(passing ? retry(reason, after, after ? 'everyone' : 'provider') : misconfigured(reason));
   }
 }

@@ -1,6 +1,8 @@
-import type { ClientHttp2Session } from 'node:http2';
+import { type ClientHttp2Session, connect, constants, type OutgoingHttpHeaders } from 'node:http2';
 import apn from '@parse/node-apn';
+import type { Clock } from '../clock.ts';
 import type { ApnsCredential } from './apns-credential.ts';
+import { Exchange, outliveGoaway } from './exchange.ts';
 
 /** What the library says of one push: taken, or anything of these. */
 export interface ApnsAnswer {
@@ -15,7 +17,7 @@ export interface ApnsAnswer {
 /** One HTTP/2 connection to Apple, made when it is first needed and made anew when it broke or fell silent. */
 export interface ApnsClient {
   send(body: string, headers: ApnsHeaders, device: string): Promise<ApnsAnswer>;
-  close(): Promise<void>;
+  close(): void;
 }
 
 export interface ApnsHeaders {
@@ -29,19 +31,46 @@ export interface ApnsClientOptions {
   readonly port: number;
   readonly ca: Buffer | undefined;
   readonly credential: ApnsCredential;
-  /** Milliseconds to an answer. The library counts from when a push is queued, and would wait 5 s. */
+  /** Milliseconds to a whole answer, from when a push is given to {@link ApnsClient.send}. */
   readonly timeout: number;
 }
 
-/** The part of the library's own parts that has no public face. {@link inside} checks that it is still as it was. */
+/**
+ * What we use of the library that has no public face: it makes the request, with its headers and tokens, and reads the answer. {@link inside}
+ * checks that it is still as it was.
+ */
 interface Inside {
-  session?: ClientHttp2Session;
   config: { token: SharedToken | null };
+  /** The connection that is kept awake with pings and closed at the end. */
+  session?: ClientHttp2Session;
+  /** @returns what Apple's answer said; rejects with a {@link Failure} */
+  request(
+    session: { request(headers: OutgoingHttpHeaders): unknown },
+    authority: string,
+    notification: { headers: object; body: string },
+    path: string,
+    method: 'POST',
+  ): Promise<unknown>;
+}
+
+interface Failure {
+  readonly status?: number | string;
+  readonly response?: { readonly reason?: string; readonly timestamp?: number };
+  readonly error?: Error;
 }
 
 interface SharedToken {
   generation: number;
   regenerate(generation: number): void;
+}
+
+/** One of the connections that a client has had. Those that Apple said goodbye to live on until what is on them is answered. */
+interface Connection {
+  readonly session: ClientHttp2Session;
+  /** When something was heard on it last, by the monotonic clock. */
+  heard: number;
+  /** The error code of Apple's goodbye. */
+  goodbye: number | undefined;
 }
 
 /** Apple refuses tokens that change more often than every 20 minutes. */
@@ -50,10 +79,9 @@ const TOKEN_KEPT = 20 * 60_000;
 /**
  * The connections to Apple. They share one provider token, so that it is renewed once for all of them, and no more often than Apple allows: a
  * second renewal would not help, because then it is our clock that is wrong.
- * @param monotonic the time, in milliseconds
  */
-export function createClients(count: number, options: ApnsClientOptions, monotonic: () => number): ApnsClient[] {
-  const { host, port, ca, credential, timeout } = options;
+export function createClients(count: number, options: ApnsClientOptions, clock: Clock): ApnsClient[] {
+  const { host, port, ca, credential } = options;
   const providers = Array.from(
     { length: count },
     () =>
@@ -63,11 +91,6 @@ export function createClients(count: number, options: ApnsClientOptions, monoton
         ...(ca ? { ca: [ca] } : {}),
         ...(credential.token ? { token: { ...credential.token } } : {}),
         ...(credential.certificate ? { cert: credential.certificate, key: credential.certificate } : {}),
-        // Its own retries come three at once; ours are the runtime's.
-        connectionRetryLimit: 0,
-        requestTimeout: timeout,
-        // For node:http2, to which all options are handed on: Apple allows one stream at first, and refuses those that come before its word.
-        ...{ peerMaxConcurrentStreams: 1 },
       }),
   );
   const { token } = inside(providers[0]!).config;
@@ -75,17 +98,70 @@ export function createClients(count: number, options: ApnsClientOptions, monoton
     const regenerate = token.regenerate;
     let renewed = Number.NEGATIVE_INFINITY;
     token.regenerate = function (generation) {
-      if (monotonic() - renewed < TOKEN_KEPT) return;
-      if (generation === this.generation) renewed = monotonic();
+      if (clock.monotonic() - renewed < TOKEN_KEPT) return;
+      if (generation === this.generation) renewed = clock.monotonic();
       regenerate.call(this, generation);
     };
     for (const provider of providers) inside(provider).config.token = token;
   }
-  return providers.map((provider) => wrap(provider, monotonic));
+  return providers.map((provider) => createClient(provider, options, clock));
 }
 
-function wrap(provider: apn.Provider, monotonic: () => number): ApnsClient {
-  let heard = monotonic();
+/**
+ * A client with connections of its own making. The library's destroy a connection when Apple says goodbye a second time, or answers 500 twice:
+ * all that Apple is just answering would be sent again, and ring twice.
+ */
+function createClient(provider: apn.Provider, { host, port, timeout }: ApnsClientOptions, clock: Clock): ApnsClient {
+  const client = inside(provider);
+  const connections = new Set<Connection>();
+  let current: Connection | undefined;
+
+  const open = (): Connection => {
+    const session = connect(`https://${host}:${port}`, {
+      // Host and port are named above; the rest is how Apple knows us, and whom we trust.
+      ...client.config,
+      // Apple allows one stream at first, and refuses those that come before its word.
+      peerMaxConcurrentStreams: 1,
+    });
+    const connection: Connection = { session, heard: clock.monotonic(), goodbye: undefined };
+    connections.add(connection);
+    outliveGoaway(session);
+    session.on('goaway', (code) => {
+      connection.goodbye = code;
+    });
+    // Each push on it fails by itself.
+    session.on('error', () => {});
+    session.on('close', () => connections.delete(connection));
+    client.session = session;
+    return connection;
+  };
+  const usable = (): Connection => {
+    if (!current || current.session.closed || current.session.destroyed) current = open();
+    return current;
+  };
+
+  /** Sends over one connection. */
+  const ask = async (connection: Connection, body: string, headers: object, device: string) => {
+    const asked = clock.monotonic();
+    let exchange: Exchange | undefined;
+    const request = (given: OutgoingHttpHeaders) => {
+      exchange = new Exchange(connection.session.request(given), clock, timeout);
+      return exchange;
+    };
+    let answer: ApnsAnswer;
+    try {
+      await client.request({ request }, host, { headers, body }, `/3/device/${device}`, 'POST');
+      answer = { taken: true };
+    } catch (error) {
+      answer = readFailure(error instanceof Error ? { error } : (error as Failure), exchange?.status);
+    }
+    if (exchange?.status !== undefined || !isSilence(answer)) connection.heard = clock.monotonic();
+    // A connection on which nothing at all was heard for so long answers nobody any more.
+    else if (connection.heard < asked) connection.session.destroy();
+    // Without an exchange it could not even be asked for.
+    return { answer, unprocessed: exchange?.unprocessed ?? true };
+  };
+
   return {
     async send(body, { topic, expiration }, device) {
       const note = new apn.Notification();
@@ -93,28 +169,32 @@ function wrap(provider: apn.Provider, monotonic: () => number): ApnsClient {
       note.pushType = 'alert';
       note.priority = 10;
       note.expiry = expiration;
-      // The JSON text that the library sends; it would make it of the note's fields otherwise.
-      Object.assign(note, { compile: () => body });
-      const asked = monotonic();
-      const { sent, failed } = await provider.send(note, device);
-      const answer = sent.length > 0 ? { taken: true } : readFailure(failed[0]);
-      if (!isSilence(answer)) heard = monotonic();
-      // A connection on which nothing at all was heard for so long answers nobody any more.
-      else if (heard < asked) inside(provider).session?.destroy();
-      return answer;
+      const headers = (note as unknown as { headers(): object }).headers();
+      const connection = usable();
+      const { answer, unprocessed } = await ask(connection, body, headers, device);
+      // What Apple says goodbye to without having looked at it goes again at once, over another connection, and once.
+      const again = unprocessed && connection.goodbye === constants.NGHTTP2_NO_ERROR;
+      return again ? (await ask(usable(), body, headers, device)).answer : answer;
     },
-    close: () => provider.shutdown(),
+    close() {
+      provider.shutdown();
+      for (const { session } of connections) session.close();
+    },
   };
 }
 
-function readFailure(failure: apn.ResponseFailure | undefined): ApnsAnswer {
-  const { status, response, error } = failure ?? {};
+/** @param known the status that came, whatever the library made of the rest */
+function readFailure({ status, response, error }: Failure, known: number | undefined): ApnsAnswer {
+  // Its status says that Apple took it, and nothing else in it matters.
+  if (known === 200) return { taken: true };
   // An answer without a body comes as an error that names the status.
   const bodyless = /with status (\d+) and empty body/.exec(error?.message ?? '')?.[1];
-  const known = status ?? (bodyless === undefined ? undefined : Number(bodyless));
+  // Without a reason that can be read, only that the server is in trouble is believed of an answer.
+  const trouble = known !== undefined && (known === 429 || known >= 500) ? known : undefined;
+  const code = status ?? (bodyless === undefined ? trouble : Number(bodyless));
   return {
     taken: false,
-    ...(known === undefined ? {} : { status: known }),
+    ...(code === undefined ? {} : { status: code }),
     ...(response?.reason === undefined ? {} : { reason: response.reason }),
     ...(response?.timestamp === undefined ? {} : { timestamp: Number(response.timestamp) }),
     ...(error === undefined ? {} : { error }),
@@ -128,8 +208,8 @@ function isSilence(answer: ApnsAnswer): boolean {
 
 function inside(provider: apn.Provider): Inside {
   const { client } = provider as unknown as { client?: Inside };
-  if (client?.config === undefined || !('token' in client.config)) {
-    throw new TypeError('@parse/node-apn has changed inside: the shared provider token has to be built anew');
+  if (!client?.config || !('token' in client.config) || client.request?.length !== 5) {
+    throw new TypeError('@parse/node-apn has changed inside: how its requests are made has to be looked at anew');
   }
   return client;
 }

@@ -38,9 +38,7 @@ export function create({ service, section, clock }: BackendContext): Backend {
   }
   section.check();
 
-  const clients = createClients(connections, { host, port, ca, credential: credential!, timeout }, () =>
-    clock.monotonic(),
-  );
+  const clients = createClients(connections, { host, port, ca, credential: credential!, timeout }, clock);
   let next = 0;
 
   const ask = async ({ id, expiry }: Delivery, body: string): Promise<Outcome> => {
@@ -72,8 +70,8 @@ export function create({ service, section, clock }: BackendContext): Backend {
       if (isExpired(outcome)) outcome = misconfigured(`${EXPIRED_TOKEN} again; is the clock of this machine right?`);
       return [outcome];
     },
-    async close() {
-      await Promise.all(clients.map((client) => client.close()));
+    close() {
+      for (const client of clients) client.close();
     },
   };
 }

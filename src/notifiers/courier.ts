@@ -3,7 +3,7 @@ import type { Backend, Delivery, Outcome } from './backend.ts';
 import { Calls } from './calls.ts';
 import { Fifo } from './fifo.ts';
 import { Outage } from './outage.ts';
-import { nextAttempt, RETRY, type RetryPolicy } from './retry.ts';
+import { bounded, nextAttempt, RETRY, type RetryPolicy } from './retry.ts';
 
 /** A push on its way through this process. */
 export interface HeldPush extends Delivery {
@@ -242,7 +242,8 @@ export class Courier {
       this.#end(entry, outcome);
       return;
     }
-    const after = (outcome.kind === 'retry' && outcome.after) || 0;
+    // A backend may hand on what its provider says.
+    const after = bounded((outcome.kind === 'retry' && outcome.after) || 0);
     const whom = (outcome.kind === 'retry' && outcome.whom) || 'provider';
     if (whom === 'everyone') this.#outage.asked(after, outcome.reason);
     else if (whom === 'provider') this.#outage.failed(outcome.reason);

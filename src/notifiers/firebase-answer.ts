@@ -21,7 +21,7 @@ export function readError(error: FirebaseError | undefined, asked: number, now: 
   if (!response) return retry(error?.code === 'app/network-timeout' ? 'no answer in time' : 'connection trouble');
   const { status, headers } = response;
   const { code, word, message, details } = readBody(response.data);
-  const after = retryAfter(headers['retry-after'], now);
+  const after = retryAfter(headers, now);
   const reason = code ?? word;
   switch (reason) {
     case 'UNREGISTERED':

@@ -1,6 +1,10 @@
 import http2, { type ClientHttp2Stream, type OutgoingHttpHeaders, type SecureClientSessionOptions } from 'node:http2';
 import type { Messaging } from 'firebase-admin/messaging';
+import type { Clock } from '../clock.ts';
+import { Exchange, outliveGoaway } from './exchange.ts';
 
+/** Milliseconds that Google has for an answer: as many as the library would give it for each piece of one. */
+const TIMEOUT = 15_000;
 const GOOGLE = 'https://fcm.googleapis.com';
 
 /**
@@ -22,6 +26,7 @@ interface Detour {
   /** The address of the server in Google's place. */
   readonly to: string | undefined;
   readonly ca: Buffer | undefined;
+  readonly clock: Clock;
 }
 
 /** Those that hold, the newest last: after a reload there are two for a while, and the library does not say for whom it connects. */
@@ -29,15 +34,15 @@ const detours: Detour[] = [];
 const original = http2.connect;
 
 /**
- * Stands between firebase-admin and node:http2, for the library has no setting for either:
- * - when Google closes a connection in order, the library never says what became of the requests on it, and a whole batch would have to be sent
- *   once more. Here every request that is closed without an answer fails;
+ * Stands between firebase-admin and node:http2, for the library has no setting for any of it:
+ * - it adds up and unpacks whatever is answered, of any size and for any time, and never says what became of a request on a connection that
+ *   Google closes in order: a whole batch would have to be sent once more. It gets to see an {@link Exchange};
  * - tests send what is meant for Google to another server.
  * @param to the address of that other server
  * @returns what undoes it
  */
-export function intercept(to: string | undefined, ca: Buffer | undefined): () => void {
-  const detour: Detour = { to, ca };
+export function intercept(to: string | undefined, ca: Buffer | undefined, clock: Clock): () => void {
+  const detour: Detour = { to, ca, clock };
   detours.push(detour);
   http2.connect = connect as typeof http2.connect;
   return () => {
@@ -50,35 +55,15 @@ export function intercept(to: string | undefined, ca: Buffer | undefined): () =>
 function connect(authority: string | URL, options: SecureClientSessionOptions, ...rest: []) {
   const detour = detours.at(-1);
   if (!detour || String(authority) !== GOOGLE) return original(authority, options, ...rest);
-  const { to, ca } = detour;
+  const { to, ca, clock } = detour;
   const session =
     to === undefined ? original(GOOGLE, options, ...rest) : original(to, { ...options, ...(ca ? { ca } : {}) });
+  outliveGoaway(session);
   const request = session.request.bind(session);
   session.request = (headers, ...more) => {
     // The library says `https:`, which Google does not mind, but others do.
     const stream = request({ ...(headers as OutgoingHttpHeaders), ':scheme': 'https' }, ...more);
-    failWhenClosed(stream);
-    return stream;
+    return new Exchange(stream, clock, TIMEOUT) as unknown as ClientHttp2Stream;
   };
   return session;
-}
-
-/** Makes a stream that is closed before its answer is complete tell an error, which the library would pass over if it is `aborted`. */
-function failWhenClosed(stream: ClientHttp2Stream): void {
-  let answered = false;
-  let over = false;
-  Object.defineProperty(stream, 'aborted', { value: false });
-  stream.once('response', () => {
-    answered = true;
-  });
-  // It ends also when it is closed without an answer.
-  stream.once('end', () => {
-    over = answered;
-  });
-  stream.once('error', () => {
-    over = true;
-  });
-  stream.once('close', () => {
-    if (!over) stream.emit('error', Object.assign(new Error('closed without an answer'), { code: 'ECONNRESET' }));
-  });
 }

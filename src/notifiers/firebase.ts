@@ -42,7 +42,7 @@ export function create({ section, clock, random }: BackendContext): Backend {
   section.check();
   const { projectId, tokenUri } = account as ServiceAccount;
 
-  const undo = intercept(url, ca);
+  const undo = intercept(url, ca, clock);
   const agent = new Agent({ keepAlive: true, maxSockets: 1, ...(ca ? { ca } : {}) });
   const token = new AccessToken(
     () =>

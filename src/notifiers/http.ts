@@ -1,5 +1,6 @@
 import type { IncomingHttpHeaders } from 'node:http';
 import { type Agent, request } from 'node:https';
+import { Body } from './body.ts';
 
 /** A provider's answer, whole. */
 export interface Reply {
@@ -16,23 +17,25 @@ export interface PostOptions {
   readonly timeout: number;
 }
 
-/** A provider's answers are short; one that is not is none. Characters. */
-const LONGEST_REPLY = 65_536;
-
-/** Sends a POST over the agent's kept-alive connections. Rejects with an Error if no whole answer comes in time. */
+/**
+ * Sends a POST over the agent's kept-alive connections. An answer longer than 100 kB is cut there, and its connection closed.
+ * Rejects with an Error if no whole answer comes in time.
+ */
 export function post(url: string, { agent, headers, body, timeout }: PostOptions): Promise<Reply> {
   return new Promise((resolve, reject) => {
     const signal = AbortSignal.timeout(timeout);
     const length = { 'content-length': String(Buffer.byteLength(body)) };
     const outgoing = request(url, { method: 'POST', agent, headers: { ...headers, ...length }, signal }, (incoming) => {
-      let text = '';
-      incoming.setEncoding('utf8');
-      incoming.on('data', (chunk: string) => {
-        text += chunk;
-        if (text.length > LONGEST_REPLY) incoming.destroy(new Error('the answer is too long'));
+      const body = new Body();
+      const done = () =>
+        resolve({ status: incoming.statusCode ?? 0, headers: incoming.headers, text: body.bytes().toString() });
+      incoming.on('data', (chunk: Buffer) => {
+        if (body.add(chunk)) return;
+        done();
+        incoming.destroy();
       });
       incoming.on('end', () => {
-        if (incoming.complete) resolve({ status: incoming.statusCode ?? 0, headers: incoming.headers, text });
+        if (incoming.complete) done();
         else reject(new Error('the answer is cut off'));
       });
       incoming.on('error', reject);

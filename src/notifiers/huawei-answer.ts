@@ -40,7 +40,7 @@ export function readReply({ status, headers, text }: Reply, token: string, asked
   if (code === '80300002') return misconfigured(`${code} the app has no permission`);
   if (code !== undefined && AUTHENTICATION.has(code)) return AUTHENTICATE;
   if (code !== undefined && OUR_MESSAGE.has(code)) return refused(code);
-  const after = retryAfter(headers['retry-after'], now);
+  const after = retryAfter(headers, now);
   if (status === 503 || status === 429) return retry(`${status} flow control`, after ?? SERVER_PAUSE, 'everyone');
   if (code !== undefined && PASSING.has(code)) return retry(code, after ?? SERVER_PAUSE);
   if (status >= 500) return retry(code ?? String(status), after ?? SERVER_PAUSE);

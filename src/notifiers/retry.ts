@@ -56,17 +56,36 @@ export function jitter(below: number, random: (bytes: number) => Buffer): number
   return Math.floor((random(4).readUInt32LE() / 2 ** 32) * below);
 }
 
+/** The longest that a provider can make us wait, in milliseconds: it may be mistaken, and people wait for their messages. */
+export const LONGEST_WAIT = 60 * 60_000;
+
+/** A wait that somebody else named, in milliseconds, made one that can be waited: 0 to {@link LONGEST_WAIT}. */
+export function bounded(ms: number): number {
+  return ms > 0 ? Math.min(ms, LONGEST_WAIT) : 0;
+}
+
 /**
- * Reads a Retry-After header (RFC 9110, section 10.2.3): seconds, or an HTTP date.
+ * Reads the Retry-After header of an answer (RFC 9110, section 10.2.3): seconds, or an HTTP date. A date is one of the provider's clock: it
+ * counts from the answer's own Date, and only without one from our time.
+ * @param headers of the answer, names in lower case
  * @param now Unix milliseconds
- * @returns milliseconds from now, never negative; undefined if there is none or it makes no sense
+ * @returns milliseconds from now, 0 to {@link LONGEST_WAIT}; undefined if there is none or it makes no sense
  */
-export function retryAfter(header: unknown, now: number): number | undefined {
+export function retryAfter(headers: Readonly<Record<string, unknown>>, now: number): number | undefined {
+  const text = first(headers['retry-after']);
+  if (text !== undefined && /^\s*\d+\s*$/.test(text)) return bounded(Number(text) * 1000);
+  const date = httpDate(text);
+  return date === undefined ? undefined : bounded(date - (httpDate(first(headers.date)) ?? now));
+}
+
+function first(header: unknown): string | undefined {
   const text = Array.isArray(header) ? header[0] : header;
-  if (typeof text !== 'string') return undefined;
-  if (/^\s*\d{1,9}\s*$/.test(text)) return Number(text) * 1000;
-  // Only real dates: Date.parse would make a year out of "1.5".
-  if (!/^\s*[A-Za-z]{3,9},? /.test(text)) return undefined;
+  return typeof text === 'string' ? text : undefined;
+}
+
+/** Only real dates: Date.parse would make a year out of "1.5". */
+function httpDate(text: string | undefined): number | undefined {
+  if (text === undefined || !/^\s*[A-Za-z]{3,9},? /.test(text)) return undefined;
   const date = Date.parse(text);
-  return Number.isNaN(date) ? undefined : Math.max(0, date - now);
+  return Number.isNaN(date) ? undefined : date;
 }

@@ -62,10 +62,7 @@ test("tables of the original's that this user may use and not upgrade are a prob
     configure(url.replace('user=postgres', `user=${user}`));
     const { code, out } = await check();
     assert.equal(code, 1);
-    assert.match(
-      out,
-      /tables must be upgraded, which only their owner may do.*ALTER TABLE subscriptions OWNER TO spns_check_/,
-    );
+    assert.match(out, /tables must be upgraded, which only their owner may do.*: GRANT postgres TO spns_check_/);
     configure(url);
     assert.match((await check()).out, /its tables will be upgraded at the hivemind's first start.*; 0 subscriptions/);
   } finally {
@@ -110,6 +107,13 @@ test('a database that cannot be used is told with its reason; it can be left out
   assert.match(out, /wrong {4}\[db\]\.url: the database cannot be used: .*ECONNREFUSED/);
   assert.doesNotMatch(out + err, /secretword/);
   assert.equal((await spns(['check-config', '--no-database', ...asMe], dir)).code, 0);
+
+  writeFileSync(join(dir, 'spns.ini'), `[db]\nurl = postgresql://u:secretword@h/d?service=x\n${GOOD}`);
+  for (const options of [[], ['--no-database']]) {
+    const found = await spns(['check-config', ...options, ...asMe], dir);
+    assert.match(found.out, /wrong {4}\[db\]\.url: the database cannot be used: service is not supported$/m);
+    assert.doesNotMatch(found.out, /secretword/);
+  }
 });
 
 test('key files that anybody may read are warned of, and so is a suite without a notifier', async (t) => {

@@ -1,31 +1,34 @@
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
 import { type EndpointModules, endpoints } from '../../src/hivemind/endpoints.ts';
+import type { Sender } from '../../src/hivemind/subscribe.ts';
 import type { Incoming, Remote } from '../../src/oxenmq/remote.ts';
 
-const MEGABYTE = Buffer.alloc(1024 * 1024);
-const BUSY = '{"error":5,"message":"The server is busy; try again later"}';
-
-test('the requests that wait for the start-up to end take a bounded amount of memory; who comes then is told to come again', async () => {
-  let open = () => {};
-  const ready = new Promise<void>((resolve) => (open = resolve));
-  const { push } = endpoints({ ready, subscriptions: { handle: async () => 'answer' } } as unknown as EndpointModules);
-  const replies: string[] = [];
-  const ask = () => {
-    const incoming: Incoming = {
-      remote: {} as Remote,
-      parts: [MEGABYTE],
-      reply: (...parts) => void replies.push(String(parts[0])),
-    };
-    return push!.commands.subscribe!.handler(incoming);
+test('who may speak for clients of its own names them; a stranger is one client, whatever it names', async () => {
+  const senders: Sender[] = [];
+  const handle = async (_kind: string, _body: unknown, sender: Sender) => {
+    senders.push(sender);
+    return 'answer';
   };
-  const held = Array.from({ length: 100 }, ask);
-  await Promise.resolve();
-  assert.deepEqual(new Set(replies), new Set([BUSY]));
-  assert.equal(replies.length, 100 - 63);
-  open();
-  await Promise.all(held);
-  assert.equal(replies.filter((reply) => reply === 'answer').length, 63);
-  await ask();
-  assert.equal(replies.at(-1), 'answer');
+  const replies: string[] = [];
+  for (const forClients of [true, false]) {
+    const { push } = endpoints({ subscriptions: { handle } } as unknown as EndpointModules, forClients);
+    for (const parts of [['{}', 'phone'], ['{}']]) {
+      const incoming: Incoming = {
+        remote: { id: 'front-end' } as Remote,
+        parts: parts.map((part) => Buffer.from(part)),
+        reply: (...answer) => void replies.push(String(answer[0])),
+      };
+      await push!.commands.subscribe!.handler(incoming);
+    }
+  }
+  assert.deepEqual(
+    senders.map(({ client }) => client),
+    ['phone', 'front-end', 'front-end', 'front-end'],
+  );
+  assert.deepEqual(
+    senders.map(({ bytes }) => bytes),
+    [7, 2, 7, 2],
+  );
+  assert.deepEqual(replies, ['answer', 'answer', 'answer', 'answer']);
 });

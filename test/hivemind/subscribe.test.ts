@@ -69,6 +69,11 @@ function setUp(changes: Partial<SubscriptionModules> & { validate?: () => Promis
   return { subscriptions, stored, lines, ask };
 }
 
+/** Time enough for a request to be read and verified. */
+async function turns(): Promise<void> {
+  for (let turn = 0; turn < 10; turn++) await new Promise((resolve) => setImmediate(resolve));
+}
+
 test('a database that is away is a passing failure, code 5, and nothing is told as stored', async () => {
   let indexed = 0;
   const { ask } = setUp({
@@ -151,17 +156,18 @@ test('a large array does not hold the event loop', async () => {
   assert.ok(worst > 0, 'others had their turn before the whole was done');
 });
 
-test('one request takes no more than 64 places, however many elements it has', async () => {
+test('of one request no more than 64 elements are in work, however many it has', async () => {
   const waiting: (() => void)[] = [];
-  const { ask, subscriptions } = setUp({
+  const { ask } = setUp({
     validate: () => new Promise((resolve) => waiting.push(() => resolve([Buffer.from('0'), Buffer.from(TOKEN)]))),
   });
   const one = request();
   const asked = ask(Array.from({ length: 200 }, () => one));
   let most = 0;
   for (let answered = 0; answered < 200; ) {
-    await new Promise((resolve) => setImmediate(resolve));
-    most = Math.max(most, subscriptions.pending);
+    // All that may be in work has come here.
+    for (let turn = 0; turn < 200; turn++) await new Promise((resolve) => setImmediate(resolve));
+    most = Math.max(most, waiting.length);
     for (const release of waiting.splice(0)) {
       release();
       answered++;
@@ -174,30 +180,49 @@ test('one request takes no more than 64 places, however many elements it has', a
 
 test('a request of more elements than could be real ones is refused whole, at the cost of reading it', async () => {
   const { ask, subscriptions } = setUp();
-  assert.deepEqual(await ask(new Array(4_097).fill(0)), {
-    error: 1,
-    message: 'Invalid request: more than 4096 elements',
-  });
-  assert.equal(subscriptions.counters.checks, 0);
-  const replies = (await ask(new Array(4_096).fill(0))) as { error: number }[];
-  assert.ok(replies.length === 4_096 && replies.every(({ error }) => error === 1));
+  const tooMany = { error: 1, message: 'Invalid request: more elements than its length allows' };
+  assert.deepEqual(await ask(new Array(66).fill(0)), tooMany);
+  assert.deepEqual(await ask(new Array(4_000).fill({})), tooMany);
+  assert.equal(subscriptions.counters.work.tasks, 2);
+  for (const elements of [new Array(64).fill(0), new Array(1_000).fill({ a: 'x'.repeat(100) })]) {
+    const replies = (await ask(elements)) as { error: number }[];
+    assert.ok(replies.length === elements.length && replies.every(({ error }) => error === 1));
+  }
 });
 
-test('beyond its limit the hivemind says that it is busy, at once and with a passing code', async () => {
-  const waiting: (() => void)[] = [];
-  const { ask, subscriptions } = setUp({
-    validate: () => new Promise((resolve) => waiting.push(() => resolve([Buffer.from('0'), Buffer.from(TOKEN)]))),
-  });
-  const one = request();
-  const first = Array.from({ length: 64 }, () => ask(Array.from({ length: 64 }, () => one)));
-  assert.equal(subscriptions.pending, 4_096);
-  assert.deepEqual(await ask(one), { error: 5, message: 'The server is busy; try again later' });
-  while (subscriptions.pending > 0) {
-    for (const release of waiting.splice(0)) release();
-    await new Promise((resolve) => setImmediate(resolve));
+test('no text of a megabyte, whatever is in it, costs more to read than the most values that a request may have', async () => {
+  const { ask, subscriptions } = setUp();
+  const fill = (text: string) => JSON.parse(`[${new Array(Math.floor(1e6 / (text.length + 1))).fill(text).join(',')}]`);
+  for (const text of ['1', '{}', '""', 'null', '{"a":1}', '[[[]]]', '12345678901234567890', '1e5']) {
+    assert.deepEqual(await ask(fill(text)), { error: 1, message: 'Invalid JSON' });
   }
-  const replies = (await Promise.all(first)).flat() as { success: boolean }[];
-  assert.ok(replies.length === 4_096 && replies.every(({ success }) => success));
+  assert.equal(subscriptions.counters.work.tasks, 8);
+  const deep = Buffer.alloc(1e6, '[');
+  assert.equal(await subscriptions.handle('subscribe', deep), '{"error":1,"message":"Invalid JSON"}');
+});
+
+test('a notifier that hangs keeps so many requests waiting and no more, and none for other services', async () => {
+  const waiting: (() => void)[] = [];
+  const answer = [Buffer.from('0'), Buffer.from(TOKEN)];
+  const hung: Remote = {
+    id: 'hung',
+    send: () => true,
+    request: () => new Promise((resolve) => waiting.push(() => resolve(answer))),
+  };
+  const well: Remote = { ...hung, id: 'well', request: () => Promise.resolve(answer) };
+  const { ask, subscriptions } = setUp({ notifierFor: (service) => (service === 'apns' ? hung : well) });
+  const one = request();
+  const asked = Array.from({ length: 40 }, () => ask(Array.from({ length: 64 }, () => one)));
+  const other = request({ service: 'huawei' });
+  const { results } = subscriptions.counters;
+  while ((results.get('subscribe:code_5') ?? 0) < 40 * 64 - 2_048) {
+    assert.equal(((await ask(other)) as { success: boolean }).success, true);
+  }
+  assert.equal(waiting.length, 2_048);
+  for (const release of waiting.splice(0)) release();
+  const replies = (await Promise.all(asked)).flat() as { success?: boolean; error?: number }[];
+  assert.equal(replies.filter(({ success }) => success).length, 2_048);
+  assert.equal(replies.filter(({ error }) => error === 5).length, 40 * 64 - 2_048);
 });
 
 test('an unsubscribe that was carried out without anybody being told of it takes effect at its repetition', async () => {
@@ -264,7 +289,7 @@ test('an account takes so many devices and no more; those it has may renew', asy
 test('stopping waits no longer for a notifier than it is given', async () => {
   const { ask, subscriptions } = setUp({ validate: () => new Promise(() => {}) });
   const inWork = ask(request());
-  await new Promise((resolve) => setImmediate(resolve));
+  await turns();
   await subscriptions.stop(10);
   assert.deepEqual(await inWork, { error: 3, message: 'apns notification service timed out' });
 });
@@ -275,7 +300,7 @@ test('stopping answers what is in work and takes nothing new', async () => {
     validate: () => new Promise((resolve) => (release = () => resolve([Buffer.from('0'), Buffer.from(TOKEN)]))),
   });
   const inWork = ask(request());
-  await new Promise((resolve) => setImmediate(resolve));
+  await turns();
   let stopped = false;
   const stop = subscriptions.stop(60_000).then(() => (stopped = true));
   assert.deepEqual(await ask(request()), { error: 5, message: 'The server is busy; try again later' });
@@ -318,5 +343,5 @@ test('every outcome is counted by kind and result', async () => {
     'subscribe:code_2': 1,
     'subscribe:code_1': 2,
   });
-  assert.ok(subscriptions.counters.checks >= 4);
+  assert.ok(subscriptions.counters.work.tasks >= 4);
 });

@@ -247,6 +247,23 @@ test('a wait that is meant for everyone stops everyone for that time', async () 
   assert.deepEqual(ends.slice().sort(), ['a accepted', 'b accepted', 'c accepted']);
 });
 
+test('a wait of any length that a backend hands on is an hour at most, and none makes a tight loop', async () => {
+  for (const after of [2_592_000_000, 2 ** 31, 1e300, Number.POSITIVE_INFINITY]) {
+    let asked = 0;
+    const { clock, courier, pauses } = setUp(async () => {
+      asked++;
+      return [retry('quota', after, 'everyone')];
+    });
+    for (const id of ['a', 'b']) courier.add(push(id));
+    await clock.advance(59 * 60_000);
+    const [pause] = pauses;
+    assert.ok(pause !== undefined && pause >= 60 * 60_000 && pause <= 61 * 60_000, `${pause}`);
+    // Both were asked before the answer came.
+    assert.equal(asked, 2);
+    courier.abandon();
+  }
+});
+
 test('a wrong configuration keeps the pushes, and asks with one at a time', async () => {
   let calls = 0;
   const { clock, courier, ends } = setUp(async () => {

@@ -1,7 +1,8 @@
 import assert from 'node:assert/strict';
 import { type TestContext, test } from 'node:test';
 import { HTML_PAGE, type WebAnswer } from '../../src/devnet/providers/http.ts';
-import { huaweiCode, startFakeHuawei } from '../../src/devnet/providers/huawei.ts';
+import { startFakeHuawei } from '../../src/devnet/providers/huawei.ts';
+import { huaweiCode } from '../../src/devnet/providers/huawei-checks.ts';
 import type { Outcome } from '../../src/notifiers/backend.ts';
 import { create } from '../../src/notifiers/huawei.ts';
 import { vectors } from '../support/vectors.ts';

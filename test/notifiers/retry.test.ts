@@ -1,6 +1,6 @@
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
-import { ceiling, jitter, nextAttempt, RETRY, retryAfter } from '../../src/notifiers/retry.ts';
+import { bounded, ceiling, jitter, LONGEST_WAIT, nextAttempt, RETRY, retryAfter } from '../../src/notifiers/retry.ts';
 
 const least = () => Buffer.alloc(4, 0);
 const most = () => Buffer.alloc(4, 0xff);
@@ -47,13 +47,53 @@ test('jitter is spread over the whole range', () => {
 
 test('Retry-After is read as seconds and as a date', () => {
   const at = Date.parse('Wed, 21 Oct 2026 07:28:00 GMT');
-  assert.equal(retryAfter('120', at), 120_000);
-  assert.equal(retryAfter(' 0 ', at), 0);
-  assert.equal(retryAfter(['7', '8'], at), 7_000);
-  assert.equal(retryAfter('Wed, 21 Oct 2026 07:28:30 GMT', at), 30_000);
-  assert.equal(retryAfter('Wednesday, 21-Oct-26 07:28:30 GMT', at), 30_000);
-  assert.equal(retryAfter('Wed, 21 Oct 2026 07:27:00 GMT', at), 0);
+  const read = (header: unknown) => retryAfter({ 'retry-after': header }, at);
+  assert.equal(read('120'), 120_000);
+  assert.equal(read(' 0 '), 0);
+  assert.equal(read(['7', '8']), 7_000);
+  assert.equal(read('Wed, 21 Oct 2026 07:28:30 GMT'), 30_000);
+  assert.equal(read('Wednesday, 21-Oct-26 07:28:30 GMT'), 30_000);
+  assert.equal(read('Wed, 21 Oct 2026 07:27:00 GMT'), 0);
   for (const nonsense of [undefined, null, '', '-1', '1.5', 'soon', 'Wed, 99 Foo 2026', '1e3', 12]) {
-    assert.equal(retryAfter(nonsense, at), undefined, String(nonsense));
+    assert.equal(read(nonsense), undefined, String(nonsense));
+  }
+});
+
+test('Retry-After is an hour at most', () => {
+  const at = Date.parse('Wed, 21 Oct 2026 07:28:00 GMT');
+  for (const long of [
+    '3601',
+    '86400',
+    '2147483',
+    '2147484',
+    '2592000',
+    '9'.repeat(400),
+    'Thu, 22 Oct 2026 07:28:00 GMT',
+    'Fri, 31 Dec 9999 23:59:59 GMT',
+  ]) {
+    assert.equal(retryAfter({ 'retry-after': long }, at), LONGEST_WAIT, long);
+  }
+  assert.equal(LONGEST_WAIT, 3_600_000);
+});
+
+test("a date in Retry-After counts from the answer's own time, whatever our clock says", () => {
+  const headers = { 'retry-after': 'Wed, 21 Oct 2026 07:29:00 GMT', date: 'Wed, 21 Oct 2026 07:28:00 GMT' };
+  const at = Date.parse(headers.date);
+  for (const off of [-3 * 3_600_000, 0, 3 * 3_600_000]) assert.equal(retryAfter(headers, at + off), 60_000);
+  // One that cannot be read is none.
+  assert.equal(retryAfter({ ...headers, date: 'yesterday' }, at - 5_000), 65_000);
+});
+
+test('a wait of any size becomes one that can be waited', () => {
+  for (const [ms, expected] of [
+    [-1, 0],
+    [Number.NaN, 0],
+    [0, 0],
+    [0.5, 0.5],
+    [LONGEST_WAIT, LONGEST_WAIT],
+    [2 ** 31, LONGEST_WAIT],
+    [Number.POSITIVE_INFINITY, LONGEST_WAIT],
+  ] as const) {
+    assert.equal(bounded(ms), expected, String(ms));
   }
 });

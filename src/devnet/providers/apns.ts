@@ -3,16 +3,17 @@ import { writeFile } from 'node:fs/promises';
 import {
   constants,
   createSecureServer,
+  type Http2Session,
   type IncomingHttpHeaders,
-  type ServerHttp2Session,
   type ServerHttp2Stream,
 } from 'node:http2';
 import type { AddressInfo } from 'node:net';
 import { join } from 'node:path';
 import type { TLSSocket } from 'node:tls';
+import { checkToken, KEY, readPush, TEAM, TOPIC } from './apns-checks.ts';
 import { APNS_CLIENT_FILE, CA_FILE, serverCertificate } from './certificates.ts';
-import { readJwt } from './jwt.ts';
-import { type FakeOptions, type FakeProvider, KEEP, Script, Taken } from './script.ts';
+import { type Endless, pour } from './endless.ts';
+import { type FakeOptions, type FakeProvider, KEEP, Script, Taken, Tally } from './script.ts';
 
 /** What to answer in place of taking a push. */
 export interface ApnsAnswer {
@@ -23,6 +24,8 @@ export interface ApnsAnswer {
   /** In place of the JSON made of reason and timestamp. */
   readonly body?: string;
   readonly headers?: Readonly<Record<string, string>>;
+  /** A body that goes on for ever. */
+  readonly endless?: Endless;
   /** Never answer. */
   readonly hang?: boolean;
   /** Reset the stream with this HTTP/2 error code. */
@@ -44,21 +47,36 @@ export interface FakeApns extends FakeProvider {
   readonly script: Script<ApnsAnswer>;
   /** Connections that were made, since the start. */
   readonly connections: number;
+  /** Resolves when so many requests were looked at, since the start. */
+  asked(count: number): Promise<void>;
   /** Different provider tokens (JWT) that were shown, since the start. */
   readonly tokens: ReadonlySet<string>;
-  /** Says goodbye on every connection, as Apple does before maintenance: what is being processed is still answered. */
-  goaway(): void;
+  /** Looks at nothing that comes on a higher stream than this one, on every connection there is now. */
+  lookUpTo(last: number): void;
+  /**
+   * Says goodbye on every connection (RFC 9113, section 6.8). What was taken is still answered; nothing new is looked at.
+   * @param last the stream that it names: {@link HIGHEST} to give notice, as Apple does first; unless given, the highest that was looked at
+   * @param code of HTTP/2, no error unless given
+   */
+  goaway(last?: number, code?: number): void;
   /** Takes what comes and answers nothing any more, on every connection there is now. */
   freeze(): void;
   /** Cuts every connection. */
   cut(): void;
 }
 
-const TOPIC = 'com.loki-project.loki-messenger';
-const TEAM = 'FAKETEAM01';
-const KEY = 'FAKEKEY001';
-const MAX_BODY = 4096;
-const TOKEN_LIFETIME = 3_600;
+/** The highest stream there can be: a goodbye that names it is only a notice. */
+export const HIGHEST = 2 ** 31 - 1;
+const SHUTDOWN = Buffer.from('{"reason":"Shutdown"}');
+
+interface Connection {
+  /** Whether more than one stream at a time was allowed. */
+  raised: boolean;
+  frozen: boolean;
+  /** The highest stream that was looked at, and the highest that still would be. */
+  processed: number;
+  last: number;
+}
 
 /** Apple's push service: HTTP/2 over TLS, with Apple's own checks of what is sent (providers: APNs). */
 export async function startFakeApns(options: FakeApnsOptions = {}): Promise<FakeApns> {
@@ -66,10 +84,10 @@ export async function startFakeApns(options: FakeApnsOptions = {}): Promise<Fake
   const script = new Script<ApnsAnswer>();
   const auth = options.auth ?? 'certificate';
   const { privateKey, publicKey } = generateKeyPairSync('ec', { namedCurve: 'P-256' });
-  const sessions = new Set<ServerHttp2Session>();
-  const frozen = new WeakSet<object>();
+  const connections = new Map<Http2Session, Connection>();
   const tokens = new Set<string>();
-  const counters = { connections: 0, requests: 0 };
+  const requests = new Tally();
+  const counters = { connections: 0 };
   const server = createSecureServer({
     ...serverCertificate(),
     requestCert: auth === 'certificate',
@@ -78,79 +96,62 @@ export async function startFakeApns(options: FakeApnsOptions = {}): Promise<Fake
   });
   server.on('session', (session) => {
     counters.connections++;
-    sessions.add(session);
-    session.on('close', () => sessions.delete(session));
+    connections.set(session, { raised: false, frozen: false, processed: 0, last: HIGHEST });
+    session.on('close', () => connections.delete(session));
     session.on('error', () => {});
   });
   server.on('tlsClientError', () => {});
 
-  /** Why Apple would not take it: status and reason. */
-  const objection = (
-    stream: ServerHttp2Stream,
-    headers: IncomingHttpHeaders,
-    body: Buffer,
-  ): [number, string] | undefined => {
-    const denied = auth === 'certificate' ? checkCertificate(stream) : checkToken(headers.authorization);
-    if (denied) return [403, denied];
-    if (headers[':method'] !== 'POST') return [405, 'MethodNotAllowed'];
-    const [, device] = /^\/3\/device\/([^/]*)$/.exec(String(headers[':path'])) ?? [];
-    if (device === undefined) return [404, 'BadPath'];
-    if (!/^[0-9a-f]{64,200}$/i.test(device)) return [400, 'BadDeviceToken'];
-    if (body.length === 0) return [400, 'PayloadEmpty'];
-    if (body.length > MAX_BODY) return [413, 'PayloadTooLarge'];
-    if (!headers['apns-topic']) return [400, 'MissingTopic'];
-    if (headers['apns-topic'] !== TOPIC) return [400, 'BadTopic'];
-    if (headers['apns-push-type'] !== 'alert') return [400, 'InvalidPushType'];
-    if (!/^(1|5|10)$/.test(String(headers['apns-priority']))) return [400, 'BadPriority'];
-    if (!/^\d{1,10}$/.test(String(headers['apns-expiration']))) return [400, 'BadExpirationDate'];
-    return undefined;
-  };
-  const checkCertificate = (stream: ServerHttp2Stream) =>
-    (stream.session?.socket as TLSSocket | undefined)?.authorized ? undefined : 'BadCertificate';
-  const checkToken = (authorization: string | undefined): string | undefined => {
+  /** Why Apple would not listen to whoever asks. */
+  const denial = (stream: ServerHttp2Stream, authorization: string | undefined): string | undefined => {
+    if (auth === 'certificate') {
+      return (stream.session?.socket as TLSSocket | undefined)?.authorized ? undefined : 'BadCertificate';
+    }
     const [, token] = /^bearer (.+)$/i.exec(authorization ?? '') ?? [];
     if (!token) return 'MissingProviderToken';
     tokens.add(token);
-    const jwt = readJwt(token, publicKey);
-    if (jwt?.header.kid !== KEY || jwt.header.alg !== 'ES256' || jwt.claims.iss !== TEAM) return 'InvalidProviderToken';
-    const age = Date.now() / 1000 - Number(jwt.claims.iat);
-    return Math.abs(age) < TOKEN_LIFETIME ? undefined : 'ExpiredProviderToken';
+    return checkToken(token, publicKey);
   };
 
   const answer = (stream: ServerHttp2Stream, reply: ApnsAnswer, id: string) => {
-    if (stream.destroyed || (stream.session && frozen.has(stream.session))) return;
-    if (reply.hang) return;
-    if (reply.cut) stream.session?.destroy();
+    if (stream.destroyed || !stream.session || connections.get(stream.session)?.frozen || reply.hang) return;
+    if (reply.cut) stream.session.destroy();
     else if (reply.goaway !== undefined) {
       const last = (stream.id ?? 1) - 2;
-      stream.session?.goaway(reply.goaway, Math.max(last, 0), Buffer.from('{"reason":"Shutdown"}'));
-      stream.session?.destroy();
+      stream.session.goaway(reply.goaway, Math.max(last, 0), SHUTDOWN);
+      stream.session.destroy();
     } else if (reply.reset !== undefined) stream.close(reply.reset);
     else {
       const { status = 200, reason, timestamp } = reply;
       const body = reply.body ?? (reason === undefined ? '' : JSON.stringify({ reason, timestamp }));
-      stream.respond({ ':status': status, 'apns-id': id, ...reply.headers }, { endStream: body === '' });
-      if (body !== '') stream.end(body);
+      stream.respond(
+        { ':status': status, 'apns-id': id, ...reply.headers },
+        { endStream: body === '' && !reply.endless },
+      );
+      if (reply.endless) pour(stream, reply.endless);
+      else if (body !== '') stream.end(body);
     }
   };
 
-  const raised = new WeakSet<object>();
-  const onRequest = (stream: ServerHttp2Stream, headers: IncomingHttpHeaders, body: Buffer) => {
-    counters.requests++;
-    const token = String(headers[':path']).slice('/3/device/'.length);
-    const id = String(headers['apns-id'] ?? crypto.randomUUID());
-    const scripted = script.answer(token);
-    if (scripted) return answer(stream, scripted, id);
-    const wrong = objection(stream, headers, body);
-    if (wrong) return answer(stream, { status: wrong[0], reason: wrong[1] }, id);
-    const { session } = stream;
-    if (session && !raised.has(session)) {
-      raised.add(session);
-      session.settings({ maxConcurrentStreams: options.streams ?? 1000 });
+  const onRequest = (stream: ServerHttp2Stream, headers: IncomingHttpHeaders, body: Buffer): ApnsAnswer | undefined => {
+    const connection = stream.session && connections.get(stream.session);
+    const id = stream.id ?? 0;
+    // It may be gone by now, or Apple has said that it will not look at it.
+    if (!connection || connection.frozen || id > connection.last) return undefined;
+    connection.processed = Math.max(connection.processed, id);
+    requests.add();
+    const denied = denial(stream, headers.authorization);
+    if (denied !== undefined) return { status: 403, reason: denied };
+    const push = readPush(headers, body);
+    if ('reason' in push) return push;
+    const scripted = script.answer(push.device);
+    if (scripted) return scripted;
+    if (!connection.raised) {
+      connection.raised = true;
+      stream.session?.settings({ maxConcurrentStreams: options.streams ?? 1000 });
     }
-    const json = JSON.parse(body.toString());
-    taken.add({ token, payload: Buffer.from(json.enc_payload, 'base64'), body: json, headers: { ...headers } });
-    return answer(stream, {}, id);
+    taken.add({ token: push.device, payload: push.payload, body: push.body, headers: { ...headers } });
+    return {};
   };
 
   server.on('stream', (stream, headers) => {
@@ -158,8 +159,10 @@ export async function startFakeApns(options: FakeApnsOptions = {}): Promise<Fake
     stream.on('error', () => {});
     stream.on('data', (chunk: Buffer) => chunks.push(chunk));
     stream.on('end', () => {
-      if (stream.session && frozen.has(stream.session)) return;
-      const act = () => onRequest(stream, headers, Buffer.concat(chunks));
+      // Apple has taken it, or not, before anybody hears of it.
+      const reply = onRequest(stream, headers, Buffer.concat(chunks));
+      if (!reply) return;
+      const act = () => answer(stream, reply, String(headers['apns-id'] ?? crypto.randomUUID()));
       if (options.delay) setTimeout(act, options.delay);
       else act();
     });
@@ -176,22 +179,26 @@ export async function startFakeApns(options: FakeApnsOptions = {}): Promise<Fake
     script,
     tokens,
     get requests() {
-      return counters.requests;
+      return requests.count;
     },
+    asked: (count) => requests.reached(count),
     get connections() {
       return counters.connections;
     },
-    goaway() {
-      for (const session of sessions) {
-        session.goaway(constants.NGHTTP2_NO_ERROR, undefined, Buffer.from('{"reason":"Shutdown"}'));
-        session.close();
+    lookUpTo(last) {
+      for (const connection of connections.values()) connection.last = last;
+    },
+    goaway(last, code = constants.NGHTTP2_NO_ERROR) {
+      for (const [session, connection] of connections) {
+        if (last === undefined) connection.last = connection.processed;
+        session.goaway(code, last ?? connection.processed, SHUTDOWN);
       }
     },
     freeze() {
-      for (const session of sessions) frozen.add(session);
+      for (const connection of connections.values()) connection.frozen = true;
     },
     cut() {
-      for (const session of sessions) session.destroy();
+      for (const session of connections.keys()) session.destroy();
     },
     async settings(folder) {
       const common = { identifier: TOPIC, host: '127.0.0.1', port: String(port), ca_file: CA_FILE };
@@ -201,7 +208,7 @@ export async function startFakeApns(options: FakeApnsOptions = {}): Promise<Fake
       return { ...common, key_file: file, key_id: KEY, team_id: TEAM };
     },
     async close() {
-      for (const session of sessions) session.destroy();
+      for (const session of connections.keys()) session.destroy();
       await new Promise<void>((resolve) => server.close(() => resolve()));
     },
   };

@@ -9,7 +9,8 @@ import {
 import type { AddressInfo, Socket } from 'node:net';
 import { join } from 'node:path';
 import { CA_FILE, serverCertificate } from './certificates.ts';
-import { bodyOf, type WebAnswer } from './http.ts';
+import { fcmError, readPush } from './fcm-checks.ts';
+import { HTML_PAGE, serve, type WebAnswer } from './http.ts';
 import { readJwt } from './jwt.ts';
 import { type FakeOptions, type FakeProvider, KEEP, Script, Taken } from './script.ts';
 
@@ -30,29 +31,10 @@ export interface FakeFcm extends FakeProvider {
 const PROJECT = 'fake-project';
 const EMAIL = `notifier@${PROJECT}.iam.gserviceaccount.com`;
 const SCOPE = 'https://www.googleapis.com/auth/firebase.messaging';
-const MAX_DATA = 4096;
+const KEY_ID = 'fake-key';
 const TOKEN_LIFETIME = 3_600;
-
-/**
- * An error as FCM's v1 API gives it.
- * @param status HTTP status
- * @param word the canonical word, such as `NOT_FOUND`
- * @param code the FcmError code, if there is one
- */
-export function fcmError(
-  status: number,
-  word: string,
-  code?: string,
-  message = word,
-  details: object[] = [],
-): WebAnswer {
-  const type = 'type.googleapis.com/google.firebase.fcm.v1.FcmError';
-  const all = code === undefined ? details : [{ '@type': type, errorCode: code }, ...details];
-  return {
-    status,
-    body: { error: { code: status, message, status: word, ...(all.length > 0 ? { details: all } : {}) } },
-  };
-}
+/** Seconds that clocks may differ by. */
+const SKEW = 300;
 
 /** Google's Firebase Cloud Messaging, v1 API, and Google's OAuth endpoint: HTTP/2 and 1.1 over TLS. */
 export async function startFakeFcm(options: FakeOptions = {}): Promise<FakeFcm> {
@@ -86,15 +68,17 @@ export async function startFakeFcm(options: FakeOptions = {}): Promise<FakeFcm> 
   const giveToken = (form: string): WebAnswer => {
     const fields = new URLSearchParams(form);
     const jwt = readJwt(fields.get('assertion') ?? '', publicKey);
-    const now = Date.now() / 1000;
+    const [now, iat, exp] = [Date.now() / 1000, Number(jwt?.claims.iat), Number(jwt?.claims.exp)];
     const good =
       fields.get('grant_type') === 'urn:ietf:params:oauth:grant-type:jwt-bearer' &&
       jwt?.header.alg === 'RS256' &&
+      jwt.header.kid === KEY_ID &&
       jwt.claims.iss === EMAIL &&
       jwt.claims.scope === SCOPE &&
       jwt.claims.aud === `https://127.0.0.1:${port}/token` &&
-      Number(jwt.claims.exp) > now &&
-      Number(jwt.claims.exp) - Number(jwt.claims.iat) <= TOKEN_LIFETIME;
+      iat <= now + SKEW &&
+      exp > now &&
+      exp - iat <= TOKEN_LIFETIME;
     if (!good) return { status: 400, body: { error: 'invalid_grant', error_description: 'Invalid JWT' } };
     const token = `fake-access-token-${++counters.tokens}`;
     valid.add(token);
@@ -102,60 +86,24 @@ export async function startFakeFcm(options: FakeOptions = {}): Promise<FakeFcm> 
   };
   const push = (request: Http2ServerRequest, text: string): WebAnswer => {
     counters.requests++;
-    // biome-ignore lint/suspicious/noExplicitAny: it is checked right below
-    let json: any;
-    try {
-      json = JSON.parse(text);
-    } catch {
-      return fcmError(400, 'INVALID_ARGUMENT', 'INVALID_ARGUMENT', 'not JSON');
-    }
-    const { message } = json;
-    const scripted = script.answer(String(message?.token));
-    if (scripted) return scripted;
     const bearer = /^Bearer (.+)$/.exec(String(request.headers.authorization))?.[1];
     if (!bearer || !valid.has(bearer)) return fcmError(401, 'UNAUTHENTICATED');
-    if (typeof message?.token !== 'string' || typeof message.data !== 'object') {
-      return fcmError(400, 'INVALID_ARGUMENT', 'INVALID_ARGUMENT', 'no token or no data');
-    }
-    const data = Object.entries(message.data);
-    const size = data.reduce((sum, [key, value]) => sum + key.length + String(value).length, 0);
-    const wrong =
-      size > MAX_DATA ||
-      data.some(([key, value]) => typeof value !== 'string' || /^(from|gcm|google)/.test(key)) ||
-      !/^(HIGH|NORMAL)$/i.test(message.android?.priority) ||
-      !/^\d+(\.\d+)?s$/.test(message.android?.ttl);
-    if (wrong) return fcmError(400, 'INVALID_ARGUMENT', 'INVALID_ARGUMENT', 'Request contains an invalid argument.');
-    const payload = Buffer.from(message.data.enc_payload, 'base64');
-    taken.add({ token: message.token, payload, body: json, headers: { ...request.headers } });
+    const message = readPush(request.headers, text);
+    if (!('token' in message)) return message;
+    const scripted = script.answer(message.token);
+    if (scripted) return scripted;
+    taken.add({ ...message, headers: { ...request.headers } });
     return { body: { name: `projects/${PROJECT}/messages/${taken.count}` } };
   };
-
-  const onRequest = (request: Http2ServerRequest, response: Http2ServerResponse, text: string) => {
-    let answer: WebAnswer;
-    if (request.url === '/token') answer = oauth.answer('oauth') ?? giveToken(text);
-    else if (request.url === `/v1/projects/${PROJECT}/messages:send`) answer = push(request, text);
-    else answer = fcmError(404, 'NOT_FOUND');
-    if (answer.hang) return;
-    if (answer.cut) {
-      request.socket.destroy();
-      return;
-    }
-    const body = bodyOf(answer);
-    response.writeHead(answer.status ?? 200, { 'content-type': body.type, ...answer.headers });
-    if (answer.truncate) response.end(body.text.slice(0, body.text.length / 2));
-    else response.end(body.text);
+  const look = (request: Http2ServerRequest, text: string): WebAnswer => {
+    if (request.method !== 'POST') return fcmError(404, 'NOT_FOUND');
+    if (request.url === '/token') return oauth.answer('oauth') ?? giveToken(text);
+    if (request.url === `/v1/projects/${PROJECT}/messages:send`) return push(request, text);
+    return { status: 404, body: HTML_PAGE };
   };
-  server.on('request', (request: Http2ServerRequest, response: Http2ServerResponse) => {
-    const chunks: Buffer[] = [];
-    request.on('error', () => {});
-    response.on('error', () => {});
-    request.on('data', (chunk: Buffer) => chunks.push(chunk));
-    request.on('end', () => {
-      const act = () => onRequest(request, response, Buffer.concat(chunks).toString());
-      if (options.delay) setTimeout(act, options.delay);
-      else act();
-    });
-  });
+  server.on('request', (request: Http2ServerRequest, response: Http2ServerResponse) =>
+    serve(request, response, (text) => look(request, text), options.delay),
+  );
   await new Promise<void>((resolve, reject) => {
     server.once('error', reject);
     server.listen(options.port ?? 0, '127.0.0.1', resolve);
@@ -189,7 +137,7 @@ export async function startFakeFcm(options: FakeOptions = {}): Promise<FakeFcm> 
       const account = {
         type: 'service_account',
         project_id: PROJECT,
-        private_key_id: 'fake',
+        private_key_id: KEY_ID,
         private_key: privateKey.export({ type: 'pkcs8', format: 'pem' }),
         client_email: EMAIL,
         token_uri: `https://127.0.0.1:${port}/token`,

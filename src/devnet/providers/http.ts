@@ -1,17 +1,15 @@
-/** A request that has come in whole, over HTTP/1.1 or HTTP/2. */
-export interface WebRequest {
-  readonly method: string;
-  readonly path: string;
-  readonly headers: Readonly<Record<string, unknown>>;
-  readonly body: string;
-}
+import type { IncomingMessage, ServerResponse } from 'node:http';
+import type { Http2ServerRequest, Http2ServerResponse } from 'node:http2';
+import { type Endless, pour } from './endless.ts';
 
 /** What to answer. */
 export interface WebAnswer {
   /** 200 unless given. */
   readonly status?: number;
-  /** Sent as JSON, or as it is if a string. */
+  /** Sent as JSON, or as it is if a string or a Buffer. */
   readonly body?: unknown;
+  /** After that, a body that goes on for ever. */
+  readonly endless?: Endless;
   readonly headers?: Readonly<Record<string, string>>;
   /** Never answer. */
   readonly hang?: boolean;
@@ -21,11 +19,56 @@ export interface WebAnswer {
   readonly truncate?: boolean;
 }
 
+type Incoming = IncomingMessage | Http2ServerRequest;
+type Outgoing = ServerResponse | Http2ServerResponse;
+
+/**
+ * Reads a request whole and answers it, over HTTP/1.1 or HTTP/2.
+ * @param look decides what to answer; what is taken is taken here, before anybody hears of it
+ * @param delay milliseconds until the answer
+ */
+export function serve(
+  request: Incoming,
+  response: Outgoing,
+  look: (body: string) => WebAnswer,
+  delay: number | undefined,
+): void {
+  const chunks: Buffer[] = [];
+  request.on('error', () => {});
+  response.on('error', () => {});
+  request.on('data', (chunk: Buffer) => chunks.push(chunk));
+  request.on('end', () => {
+    const answer = look(Buffer.concat(chunks).toString());
+    if (delay) setTimeout(() => respond(request, response, answer), delay);
+    else respond(request, response, answer);
+  });
+}
+
+function respond(request: Incoming, response: Outgoing, answer: WebAnswer): void {
+  if (answer.hang || response.destroyed) return;
+  if (answer.cut) {
+    request.socket.destroy();
+    return;
+  }
+  const { bytes, type } = bodyOf(answer);
+  const length = answer.endless ? {} : { 'content-length': bytes.length };
+  // Node would otherwise join the two kinds of responses into one that can do nothing.
+  const outgoing = response as ServerResponse;
+  outgoing.writeHead(answer.status ?? 200, { 'content-type': type, ...length, ...answer.headers });
+  if (answer.endless) {
+    outgoing.write(bytes);
+    pour(outgoing, answer.endless);
+  } else if (answer.truncate) {
+    outgoing.write(bytes.subarray(0, bytes.length / 2));
+    setImmediate(() => ('stream' in request ? request.stream.close() : request.socket.destroy()));
+  } else outgoing.end(bytes);
+}
+
 /** The form of an answer's body, and its type. */
-export function bodyOf(answer: WebAnswer): { text: string; type: string } {
-  const { body = '' } = answer;
-  if (typeof body !== 'string') return { text: JSON.stringify(body), type: 'application/json; charset=UTF-8' };
-  return { text: body, type: body.startsWith('<') ? 'text/html; charset=UTF-8' : 'application/json; charset=UTF-8' };
+function bodyOf({ body = '' }: WebAnswer): { bytes: Buffer; type: string } {
+  const text = typeof body === 'string' || Buffer.isBuffer(body) ? body : JSON.stringify(body);
+  const type = typeof body === 'string' && body.startsWith('<') ? 'text/html' : 'application/json';
+  return { bytes: Buffer.from(text), type: `${type}; charset=UTF-8` };
 }
 
 /** A page as providers' gateways send it when the service behind them does not answer. */

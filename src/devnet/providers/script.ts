@@ -49,34 +49,52 @@ export interface TakenPush {
   readonly headers: Readonly<Record<string, unknown>>;
 }
 
+/** A number that can be waited for. */
+export class Tally {
+  count = 0;
+  #waiting: { readonly count: number; readonly resolve: () => void }[] = [];
+
+  add(): void {
+    this.count++;
+    if (this.#waiting.length === 0) return;
+    for (const waiter of this.#waiting.filter(({ count }) => this.count >= count)) waiter.resolve();
+    this.#waiting = this.#waiting.filter(({ count }) => this.count < count);
+  }
+
+  /** Resolves when there were so many, since the start. */
+  reached(count: number): Promise<void> {
+    if (this.count >= count) return Promise.resolve();
+    return new Promise((resolve) => this.#waiting.push({ count, resolve }));
+  }
+}
+
 /** What a fake provider took: the newest in full, all of them as a number. */
 export class Taken {
   readonly pushes: TakenPush[] = [];
-  count = 0;
   /** Called with each, for example to let a phone have it. */
   onPush: ((push: TakenPush) => void) | undefined;
   readonly #keep: number;
-  #waiting: { readonly count: number; readonly resolve: () => void }[] = [];
+  readonly #tally = new Tally();
 
   /** @param keep how many are kept */
   constructor(keep: number) {
     this.#keep = keep;
   }
 
+  get count(): number {
+    return this.#tally.count;
+  }
+
   add(push: TakenPush): void {
-    this.count++;
     this.pushes.push(push);
     if (this.pushes.length > this.#keep) this.pushes.shift();
     this.onPush?.(push);
-    if (this.#waiting.length === 0) return;
-    for (const waiter of this.#waiting.filter(({ count }) => this.count >= count)) waiter.resolve();
-    this.#waiting = this.#waiting.filter(({ count }) => this.count < count);
+    this.#tally.add();
   }
 
   /** Resolves when so many were taken, since the start. */
   reached(count: number): Promise<void> {
-    if (this.count >= count) return Promise.resolve();
-    return new Promise((resolve) => this.#waiting.push({ count, resolve }));
+    return this.#tally.reached(count);
   }
 }
 
@@ -85,7 +103,7 @@ export interface FakeProvider {
   /** On 127.0.0.1. */
   readonly port: number;
   readonly taken: Taken;
-  /** All requests for a push, taken or not. */
+  /** All requests for a push that were looked at, taken or not. */
   readonly requests: number;
   /**
    * Writes the credentials that a notifier needs for this provider into a folder.

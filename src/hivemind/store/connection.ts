@@ -1,8 +1,9 @@
-import net from 'node:net';
-import pg from 'pg';
+import type net from 'node:net';
+import type pg from 'pg';
 import type { Clock, Timer } from '../../clock.ts';
 import type { Logger } from '../../daemon/log.ts';
-import { completeUrl } from './database-url.ts';
+import { type OpenClient, openClient, requireSession } from './client.ts';
+import { ConninfoError } from './conninfo.ts';
 import { StoreError, sqlState } from './store-error.ts';
 
 /** Held by a hivemind as long as it is connected. An advisory lock counts within one database; any fixed numbers would do. */
@@ -33,11 +34,6 @@ interface Backend {
   readonly started: string;
 }
 
-interface Made {
-  readonly client: pg.Client;
-  readonly socket: net.Socket;
-}
-
 export interface ConnectionOptions {
   url: string;
   clock: Clock;
@@ -53,7 +49,7 @@ export interface ConnectionOptions {
  */
 export class Connection {
   readonly #options: ConnectionOptions;
-  #client: Made | undefined;
+  #client: OpenClient | undefined;
   /** What served the last connection that held the lock. */
   #backend: Backend | undefined;
   #closed = false;
@@ -171,34 +167,30 @@ export class Connection {
     }
   }
 
-  async #connect(): Promise<Made> {
+  async #connect(): Promise<OpenClient> {
     const { url, timeout } = this.#options;
-    // A socket of our own, since only destroying it ends a connection whose other end is silent.
-    const socket = new net.Socket();
-    const client = new pg.Client({
-      ...clientConfig(url),
-      connectionTimeoutMillis: timeout,
-      statement_timeout: timeout,
-      keepAlive: true,
-      keepAliveInitialDelayMillis: 10_000,
-      stream: () => socket,
-    });
-    client.on('error', () => undefined);
+    let made: OpenClient | undefined;
     try {
-      await client.connect();
-      await this.#within(socket, client.query(SESSION));
-      this.#backend = await this.#within(socket, takeLock(client, this.#backend));
-      return { client, socket };
+      made = await openClient(url, timeout);
+      const { client, socket } = made;
+      // Not as start-up parameters, of which PgBouncer knows only a few.
+      await this.#within(socket, client.query(`${SESSION}; SET statement_timeout = ${timeout}`));
+      const backend = await this.#within(socket, takeLock(client, this.#backend));
+      await requireSession(client, backend.pid, url, timeout);
+      this.#backend = backend;
+      return made;
     } catch (error) {
-      socket.destroy();
+      made?.socket.destroy();
       if (error instanceof StoreError) throw error;
+      if (error instanceof ConninfoError)
+        throw new StoreError('refused', `[db].url: ${error.message}`, { cause: error });
       throw new StoreError('unavailable', `The database cannot be reached: ${(error as Error).message}`, {
         cause: error,
       });
     }
   }
 
-  #keep(made: Made): void {
+  #keep(made: OpenClient): void {
     if (this.#closed) {
       made.socket.destroy();
       return;
@@ -210,7 +202,7 @@ export class Connection {
     for (const done of [...this.#waiting]) done();
   }
 
-  #lost(which: Made, error: Error): void {
+  #lost(which: OpenClient, error: Error): void {
     if (this.#client !== which) return;
     this.#client = undefined;
     which.socket.destroy();
@@ -238,11 +230,6 @@ export class Connection {
       );
     }, wait);
   }
-}
-
-/** For any client on the hivemind's database. */
-export function clientConfig(url: string): pg.ClientConfig {
-  return { connectionString: completeUrl(url), application_name: 'spns hivemind' };
 }
 
 /**

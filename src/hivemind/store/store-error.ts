@@ -20,7 +20,8 @@ export class StoreError extends Error {
 /** The SQLSTATE of an error that the server sent. */
 export function sqlState(error: unknown): string | undefined {
   const code = (error as { code?: unknown } | undefined)?.code;
-  return typeof code === 'string' && /^[0-9A-Z]{5}$/.test(code) ? code : undefined;
+  // A digit is in every one of them, and in none of the system's own, such as EPIPE.
+  return typeof code === 'string' && /^(?=.*\d)[0-9A-Z]{5}$/.test(code) ? code : undefined;
 }
 
 /** Whether an error is about the data of a statement, so that the same statement without a certain row would work. */

@@ -1,11 +1,12 @@
 import { randomBytes } from 'node:crypto';
 import { setImmediate as nextTurn } from 'node:timers/promises';
-import pg, { type QueryConfig } from 'pg';
+import type { QueryConfig } from 'pg';
 import { to as copyTo } from 'pg-copy-streams';
 import type { Clock, Timer } from '../../clock.ts';
 import type { Logger } from '../../daemon/log.ts';
 import { type DeviceKey, type DeviceRow, rowFault } from '../devices/device.ts';
-import { Connection, clientConfig } from './connection.ts';
+import { type OpenClient, openClient } from './client.ts';
+import { Connection } from './connection.ts';
 import { COPY_ROWS, CopyRows } from './copy-rows.ts';
 import { GroupCommit } from './group-commit.ts';
 import { migrate } from './migrate.ts';
@@ -120,13 +121,12 @@ export class Store {
       rows++;
       visit(row);
     });
-    const client = new pg.Client({ ...clientConfig(this.#options.url), connectionTimeoutMillis: 10_000 });
-    client.on('error', () => undefined);
-    const stop = () => void client.end().catch(() => undefined);
+    let made: OpenClient | undefined;
+    const stop = () => made?.socket.destroy();
     stopping?.addEventListener('abort', stop);
     try {
-      stopping?.throwIfAborted();
-      await client.connect();
+      made = await openClient(this.#options.url, 10_000, stopping);
+      const { client } = made;
       let since = clock.monotonic();
       for await (const chunk of client.query(copyTo(COPY_ROWS))) {
         reader.push(chunk as Buffer);
@@ -141,7 +141,7 @@ export class Store {
       });
     } finally {
       stopping?.removeEventListener('abort', stop);
-      await client.end().catch(() => undefined);
+      await made?.client.end().catch(() => undefined);
     }
     const skipped = [...faults.values()].reduce((sum, count) => sum + count, 0);
     const reasons = [...faults].map(([fault, count]) => `${count} ${fault}`).join(', ');

@@ -122,6 +122,41 @@ describe('the migrations', () => {
     });
   }
 
+  it("take over another user's database once that user's rights are granted, and nothing is needed for the way back", async (t) => {
+    const url = await createDatabase(t, { empty: true });
+    const admin = await connect(t, url);
+    const [database] = (await admin.query<{ name: string }>('SELECT current_database() AS name')).rows;
+    const [theirs, ours] = [`original_${database!.name}`, `spns_${database!.name}`];
+    const as = (user: string) => connect(t, url.replace('user=postgres', `user=${user}`));
+    await admin.query(`CREATE ROLE ${theirs} LOGIN; CREATE ROLE ${ours} LOGIN`);
+    // Roles belong to the whole server, and can go once the database has gone.
+    t.after(async () => {
+      const server = new pg.Client({ connectionString: url.replace(`///${database!.name}?`, '///postgres?') });
+      await server.connect();
+      await server.query(`DROP ROLE ${ours}; DROP ROLE ${theirs}`);
+      await server.end();
+    });
+    await admin.query(`ALTER DATABASE ${database!.name} OWNER TO ${theirs}`);
+    const original = await as(theirs);
+    await original.query(BEFORE_SUBACCOUNTS);
+    await insertAsOriginal(original, makeRow({ namespaces: [0] }));
+    await original.end();
+
+    const mine = { url: url.replace('user=postgres', `user=${ours}`), clock: systemClock, log };
+    await assert.rejects(Store.open(mine), /permission denied|must be owner/);
+    await admin.query(`GRANT ${theirs} TO ${ours}`);
+    const store = await Store.open(mine);
+    assert.deepEqual(await store.load(() => undefined), { rows: 1, skipped: 0 });
+    assert.equal(await store.upsert(makeRow({ signedAt: NOW })), 'added');
+    await store.close();
+
+    const again = await as(theirs);
+    await insertAsOriginal(again, makeRow());
+    assert.equal((await again.query('DELETE FROM subscriptions')).rowCount, 3);
+    await again.query('ALTER TABLE subscriptions ADD COLUMN of_tomorrow INT; CREATE TABLE of_tomorrow (x INT)');
+    await again.end();
+  });
+
   it('make the same tables of every beginning', async (t) => {
     const shapes: string[][] = [];
     for (const schema of ['', ORIGINAL, BEFORE_SUBACCOUNTS]) {

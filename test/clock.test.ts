@@ -1,0 +1,39 @@
+import assert from 'node:assert/strict';
+import { test } from 'node:test';
+import { systemClock } from '../src/clock.ts';
+
+/** The longest wait that the machine's own timers know. */
+const LONGEST = 2 ** 31 - 1;
+
+test('a timer for longer than the machine knows does not fire at once', async () => {
+  const fired: string[] = [];
+  const timers = [LONGEST + 1, 30 * 86_400_000, 1e15, Number.POSITIVE_INFINITY].flatMap((ms) => [
+    systemClock.setTimeout(() => fired.push(`timeout of ${ms}`), ms),
+    systemClock.setInterval(() => fired.push(`interval of ${ms}`), ms),
+  ]);
+  await new Promise<void>((resolve) => systemClock.setTimeout(resolve, 30));
+  for (const timer of timers) timer.cancel();
+  assert.deepEqual(fired, []);
+});
+
+test('such a timer fires when its time has come, once or again and again', (t) => {
+  t.mock.timers.enable({ apis: ['setTimeout', 'setInterval'] });
+  const counts = { once: 0, often: 0, cancelled: 0 };
+  const ms = 3 * LONGEST + 5;
+  systemClock.setTimeout(() => counts.once++, ms);
+  const often = systemClock.setInterval(() => counts.often++, ms);
+  const cancelled = systemClock.setTimeout(() => counts.cancelled++, ms);
+  const pass = (time: number) => {
+    for (let left = time; left > 0; left -= LONGEST) t.mock.timers.tick(Math.min(left, LONGEST));
+  };
+  pass(ms - 1);
+  assert.deepEqual(counts, { once: 0, often: 0, cancelled: 0 });
+  cancelled.cancel();
+  pass(1);
+  assert.deepEqual(counts, { once: 1, often: 1, cancelled: 0 });
+  pass(ms);
+  assert.deepEqual(counts, { once: 1, often: 2, cancelled: 0 });
+  often.cancel();
+  pass(ms);
+  assert.deepEqual(counts, { once: 1, often: 2, cancelled: 0 });
+});
