@@ -28,8 +28,10 @@ import { Subscriptions } from './subscribe.ts';
 import { testPush } from './test-push.ts';
 
 const STATISTICS_MS = 15_000;
-/** Of the ten seconds that a stop may take, the notifiers have this long to acknowledge what they hold. */
+/** Of the nine seconds that a stop may take, notifiers that report nothing have this long, and those that do as long as leaves {@link CLOSE_MS}. */
 const HAND_OVER_MS = 5_000;
+/** To close the database and the listeners, in ms. */
+const CLOSE_MS = 1_500;
 /** And so long for their word on devices that clients wait for; what they have vouched for is then still written. */
 const VALIDATE_MS = 2_000;
 /** The rest of the stop, in ms: for the last answers, after a database that has stopped answering was given up. */
@@ -264,14 +266,21 @@ export async function startHivemind(context: Context): Promise<Daemon> {
       page.stop();
       await network.stop();
       intake.stop();
-      const lost = await outbox.stop(HAND_OVER_MS);
+      await outbox.stop(HAND_OVER_MS, end - CLOSE_MS - clock.monotonic());
       if (!(await within(answered, end - clock.monotonic(), clock)))
         log.warn('clients wait for a database that does not answer');
-      if (lost > 0) log.warn(`${lost} pushes could not be handed over and are given up`);
       flush();
       const closed = await within(store.close(), end - clock.monotonic(), clock);
       if (!closed) log.warn('the database does not answer: the last statistics are lost');
       for (const listener of listeners) await listener.close();
+      const { queued, accepted, refused, passed, unreported, dropped, shutdown } = outbox.close();
+      if (shutdown > 0) log.warn(`${shutdown} pushes could not be handed over and are given up`);
+      if (unreported > 0)
+        log.warn(`${unreported} pushes are with notifiers that have not reported on them, and may still deliver them`);
+      log.info(
+        `of ${queued} pushes ${accepted} were accepted, ${refused} refused, ${passed} passed on without acknowledgement, ` +
+          `${dropped} given up, ${unreported} not reported on`,
+      );
       faults.stop();
       clock.stop();
     },

@@ -68,9 +68,6 @@ export interface IntakeModules<Node> {
   warn: (text: string) => void;
 }
 
-/** What a push holds beside the frame it came in: its objects and its copies of the device's fields, in bytes. */
-const OVERHEAD = 700;
-
 interface Server extends ServerRecord {
   readonly limits: ServerLimits;
 }
@@ -121,7 +118,7 @@ export class Intake<Node extends object> {
   /**
    * Takes one notify.message. Never throws: what is malformed is dropped and counted.
    * @param node who sent it
-   * @param frame the bencoded dict; views into it are kept while its pushes wait
+   * @param frame the bencoded dict; views into it are kept while it waits for another server's copy
    */
   handle(node: Node, frame: Buffer): void {
     const { counters } = this;
@@ -162,7 +159,7 @@ export class Intake<Node extends object> {
     }
     if (least === Doubt.none && isProven(message)) {
       for (const copy of this.#held.settle(message)) this.#overtake(copy, message);
-      if (!this.#pass(message, frame.length, account, Doubt.none)) return;
+      if (!this.#pass(message, account, Doubt.none)) return;
       counters.vouched.hash++;
       this.#misfits.add(false);
       return;
@@ -173,7 +170,7 @@ export class Intake<Node extends object> {
       return;
     }
     if (!hasOthers(node, account)) {
-      if (this.#pass(message, frame.length, account, doubt)) counters.vouched.alone++;
+      if (this.#pass(message, account, doubt)) counters.vouched.alone++;
       return;
     }
     const told = this.#held.tell(node, message, frame);
@@ -213,10 +210,10 @@ export class Intake<Node extends object> {
     const now = this.#modules.clock.now();
     const [least, leastEarlier] = [leastDoubt(copy.message, now), leastDoubt(earlier.message, now)];
     const isBetter = leastEarlier < least || (leastEarlier === least && earlier.message.expiry > copy.message.expiry);
-    const { message, size } = isBetter ? earlier : copy;
+    const { message } = isBetter ? earlier : copy;
     const doubt = Math.max(Math.min(least, leastEarlier), Doubt.unproven) as Doubt;
     counters.duplicates++;
-    if (!this.#pass(message, size, account, doubt)) return;
+    if (!this.#pass(message, account, doubt)) return;
     counters.vouched.second++;
     // Who names another namespace later on will be alone with that.
     this.#modules.seen.addHash(message.account, message.hash);
@@ -235,7 +232,7 @@ export class Intake<Node extends object> {
     const { clock, devices, seen } = this.#modules;
     const now = clock.now();
     for (const copy of copies) {
-      const { message, server: node, size } = copy;
+      const { message, server: node } = copy;
       const doubt = Math.max(leastDoubt(message, now), Doubt.unproven) as Doubt;
       const account = devices.accountId(message.account);
       if (account < 0) counters.unwanted++;
@@ -243,7 +240,7 @@ export class Intake<Node extends object> {
       else if (seen.hasMessage(message.account, message.namespace, message.hash, doubt)) counters.duplicates++;
       else if (seen.hasHash(message.account, message.hash)) this.#contradict(node);
       else if (!this.#server(node).limits.tellAlone(account, clock.monotonic())) this.#limit(node);
-      else if (this.#pass(message, size, account, doubt)) {
+      else if (this.#pass(message, account, doubt)) {
         counters.vouched.alone++;
         this.#server(node).alone++;
       }
@@ -252,17 +249,16 @@ export class Intake<Node extends object> {
 
   /**
    * Queues a push for each device that wants the message and has not had it.
-   * @param size of the frame that the message is a view of, in bytes
    * @returns false if no push came of it: then it is counted, and nothing is marked
    */
-  #pass(message: Notification, size: number, account: number, doubt: Doubt): boolean {
+  #pass(message: Notification, account: number, doubt: Doubt): boolean {
     const { counters } = this;
     const { clock, devices, seen, outbox } = this.#modules;
     const { hash, namespace } = message;
     const now = clock.monotonic();
     let wanted = false;
     let limited = false;
-    let pushes = 0;
+    const told: WantingDevice[] = [];
     devices.forEachWanting(account, namespace, (device: WantingDevice) => {
       wanted = true;
       // The original's rule: one push for a message hash and a device.
@@ -272,30 +268,18 @@ export class Intake<Node extends object> {
         counters.limitedPushes++;
         return;
       }
-      outbox.add({
-        account: message.account,
-        hash,
-        namespace,
-        timestamp: message.timestamp,
-        expiry: message.expiry,
-        data: device.wantData ? message.data : null,
-        service: device.service,
-        serviceId: device.serviceId,
-        serviceData: device.serviceData,
-        encKey: device.encKey,
-        bytes: size + OVERHEAD,
-      });
+      told.push(device);
       seen.addDevice(device.service, device.serviceId, hash, namespace, doubt);
-      pushes++;
     });
-    counters.pushes += pushes;
-    if (pushes === 0) {
+    counters.pushes += told.length;
+    if (told.length === 0) {
       // A device may subscribe, or be allowed more, between two copies.
       if (!wanted) counters.unwanted++;
       else if (limited) counters.limited++;
       else counters.duplicates++;
       return false;
     }
+    outbox.add(message, told);
     counters.unique++;
     if (!limited) seen.addMessage(message.account, namespace, hash, doubt);
     return true;

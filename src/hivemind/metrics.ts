@@ -90,13 +90,14 @@ export function registerMetrics(registry: Registry, sources: MetricSources): voi
   );
   counter(
     'spns_pushes_total',
-    'Pushes by what became of them: handed to a notifier, accepted or refused by the provider, given to another notifier again',
+    'Pushes by what became of them: handed to a notifier, accepted or refused by the provider, passed to a notifier that acknowledges nothing, given to another notifier again',
     ['service', 'outcome'],
     () =>
       services().flatMap(({ name: service, counters }): Reading[] => [
         [counters.handed, { service, outcome: 'handed' }],
         [counters.accepted, { service, outcome: 'accepted' }],
         [counters.refused, { service, outcome: 'refused' }],
+        [counters.passed, { service, outcome: 'passed' }],
         [counters.redelivered, { service, outcome: 'redelivered' }],
       ]),
   );
@@ -108,8 +109,11 @@ export function registerMetrics(registry: Registry, sources: MetricSources): voi
   gauge('spns_outbox_pushes', 'Pushes waiting for a notifier', ['service'], () =>
     services().map((service): Reading => [service.queue.length, { service: service.name }]),
   );
-  gauge('spns_outbox_bytes', 'Memory held by pushes that wait for a notifier', ['service'], () =>
-    services().map((service): Reading => [service.queue.bytes, { service: service.name }]),
+  gauge(
+    'spns_outbox_bytes',
+    'Memory that pushes take: waiting, on the way to a notifier, and with it',
+    ['service'],
+    () => services().map((service): Reading => [service.bytes, { service: service.name }]),
   );
   gauge('spns_outbox_in_flight', 'Pushes with a notifier that it has not acknowledged', ['service'], () =>
     services().map((service): Reading => [service.instances.inFlight, { service: service.name }]),

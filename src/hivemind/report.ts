@@ -31,6 +31,8 @@ export interface ServiceReport {
   handed: number;
   accepted: number;
   refused: number;
+  passed: number;
+  unreported: number;
   redelivered: number;
   dropped: Record<string, number>;
   gone: number;
@@ -116,12 +118,14 @@ export function serviceReports({ outbox, clock, devices }: Pick<ReportSources, '
       notifiers: service.instances.size,
       subscriptions: subscriptions.get(name) ?? 0,
       queued: queue.length,
-      queued_bytes: queue.bytes,
+      queued_bytes: service.bytes,
       in_flight: service.instances.inFlight,
       oldest_seconds: oldest === undefined ? 0 : (now - oldest) / 1000,
       handed: counters.handed,
       accepted: counters.accepted,
       refused: counters.refused,
+      passed: counters.passed,
+      unreported: counters.unreported,
       redelivered: counters.redelivered,
       dropped: { ...counters.dropped },
       gone: counters.gone,

@@ -38,22 +38,17 @@ export async function testPush(
   return new Promise((resolve) => {
     const timer = clock.setTimeout(() => resolve({ ok: false, answer: `no answer in ${wait / 1000} s` }), wait);
     const now = clock.now();
-    outbox.add({
+    const message = {
       account: Buffer.concat([Buffer.from([0x05]), random(ACCOUNT_SIZE - 1)]),
       hash: Buffer.from(random(32).toString('base64').slice(0, 43)),
       namespace: 0,
       timestamp: now,
       expiry: now + LIFETIME_MS,
       data: Buffer.from('SPNS test push'),
-      service,
-      serviceId: device.serviceId,
-      serviceData: device.serviceData,
-      encKey: random(32),
-      bytes: 1_000,
-      onAnswer: (answer) => {
-        timer.cancel();
-        resolve({ ok: answer.startsWith('accepted'), answer });
-      },
+    };
+    outbox.add(message, [{ service, ...device, encKey: random(32), wantData: true }], (answer) => {
+      timer.cancel();
+      resolve({ ok: answer.startsWith('accepted'), answer });
     });
     if (instance && !instance.acknowledges) {
       timer.cancel();

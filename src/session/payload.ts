@@ -28,6 +28,9 @@ export interface PayloadMetadata {
   readonly tooBig: boolean;
 }
 
+/** A notification as far as it goes into a payload: of a message over {@link MAX_BODY} bytes the length alone will do. */
+export type Sealable = Omit<Notification, 'data'> & { readonly data: Buffer | { readonly length: number } | null };
+
 /**
  * Encrypts a notification for one device.
  *
@@ -40,7 +43,7 @@ export interface PayloadMetadata {
  * @param nonce 24 random bytes, never used before with this key
  * @returns the nonce and the ciphertext
  */
-export function sealPayload(notification: Notification, encKey: Uint8Array, nonce: Uint8Array): Buffer {
+export function sealPayload(notification: Sealable, encKey: Uint8Array, nonce: Uint8Array): Buffer {
   const ciphertext = xchachaEncrypt(payloadPlaintext(notification), nonce, encKey);
   const payload = Buffer.allocUnsafe(nonce.length + ciphertext.length);
   payload.set(nonce);
@@ -70,9 +73,9 @@ export function openPayload(
 }
 
 /** This runs once for each device and message, so it is one buffer, filled once. */
-function payloadPlaintext(notification: Notification): Buffer {
+function payloadPlaintext(notification: Sealable): Buffer {
   const { data } = notification;
-  if (!data || data.length === 0 || data.length > MAX_BODY) return bodyless(notification);
+  if (!Buffer.isBuffer(data) || data.length === 0 || data.length > MAX_BODY) return bodyless(notification);
   const metadata = jsonMetadata(notification, data.length);
   const head = `l${metadata.length}:${metadata}${data.length}:`;
   const length = head.length + data.length + 1;
@@ -84,7 +87,7 @@ function payloadPlaintext(notification: Notification): Buffer {
 }
 
 /** All ASCII, so that its length in characters is its length in bytes. */
-function jsonMetadata(notification: Notification, length: number): string {
+function jsonMetadata(notification: Sealable, length: number): string {
   const { account, hash, namespace, timestamp, expiry } = notification;
   return (
     `{"@": "${account.toString('hex')}", "#": ${hashText(hash)}, "n": ${namespace}, ` +
@@ -100,7 +103,7 @@ function hashText(hash: Buffer): string {
   return `"${hash.toString('latin1')}"`;
 }
 
-function bodyless({ account, hash, namespace, timestamp, expiry, data }: Notification): Buffer {
+function bodyless({ account, hash, namespace, timestamp, expiry, data }: Sealable): Buffer {
   const tooBig = data !== null && data.length > 0;
   const dict = {
     '#': hash,

@@ -110,7 +110,8 @@ test('a database that answers slowly costs bounded memory: what does not fit is 
     for (const account of accounts) sent += world.network.deliver(message(account, 'x'.repeat(500)));
     await until(async () => (await readBooks(world.client)).since_start.raw === sent);
     const [service] = (await readBooks(world.client)).services;
-    assert.ok(service!.queued_bytes <= 500_000, `${service!.queued_bytes} bytes wait`);
+    // A quarter more for what is with the notifier, and one push.
+    assert.ok(service!.queued_bytes <= 630_000, `${service!.queued_bytes} bytes wait`);
   }
   assert.ok((await replies).every(({ success }) => success));
   // What the notifier may hold is full, too, and no more goes out.

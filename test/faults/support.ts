@@ -61,6 +61,8 @@ export interface Books {
     handed: number;
     accepted: number;
     refused: number;
+    passed: number;
+    unreported: number;
     redelivered: number;
     dropped: Record<string, number>;
   }[];
@@ -91,8 +93,8 @@ export function checkBooks({ since_start: intake, services }: Books): void {
   const { raw, pushes, malformed, ...rest } = intake;
   assert.equal(raw, sum(rest) + sum(malformed), `notifications: ${JSON.stringify(intake)}`);
   let accounted = 0;
-  for (const { accepted, refused, dropped, queued, in_flight } of services) {
-    accounted += accepted + refused + sum(dropped) + queued + in_flight;
+  for (const { accepted, refused, passed, unreported, dropped, queued, in_flight } of services) {
+    accounted += accepted + refused + passed + unreported + sum(dropped) + queued + in_flight;
   }
   assert.equal(pushes, accounted, `pushes: ${JSON.stringify({ intake, services })}`);
 }

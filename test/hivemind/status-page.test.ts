@@ -21,6 +21,8 @@ function report(service: string, values: Partial<ServiceReport> = {}): ServiceRe
     handed: 0,
     accepted: 0,
     refused: 0,
+    passed: 0,
+    unreported: 0,
     redelivered: 0,
     dropped: { overflow: 0, expired: 0 },
     gone: 0,

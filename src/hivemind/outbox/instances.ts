@@ -1,42 +1,4 @@
 import type { Remote } from '../../oxenmq/remote.ts';
-import type { QueuedPush } from './push-queue.ts';
-
-/** The pushes that a notifier has been given and has not acknowledged, oldest first. */
-export class InFlight {
-  readonly #pushes = new Map<number, QueuedPush>();
-  #bytes = 0;
-
-  get size(): number {
-    return this.#pushes.size;
-  }
-
-  /** The memory that they hold. */
-  get bytes(): number {
-    return this.#bytes;
-  }
-
-  get(id: number): QueuedPush | undefined {
-    return this.#pushes.get(id);
-  }
-
-  values(): Iterable<QueuedPush> {
-    return this.#pushes.values();
-  }
-
-  add(push: QueuedPush): void {
-    this.#pushes.set(push.id, push);
-    this.#bytes += push.bytes;
-  }
-
-  /** Takes one out; undefined if it is not there. */
-  take(id: number): QueuedPush | undefined {
-    const push = this.#pushes.get(id);
-    if (!push) return undefined;
-    this.#pushes.delete(id);
-    this.#bytes -= push.bytes;
-    return push;
-  }
-}
 
 /** A notifier process that takes the pushes of a service. */
 export interface Instance {
@@ -45,7 +7,10 @@ export interface Instance {
   readonly acknowledges: boolean;
   /** How many unacknowledged pushes it takes at most. */
   window: number;
-  readonly inFlight: InFlight;
+  /** Pushes that it was given and has not acknowledged. */
+  inFlight: number;
+  /** What they take on the way to it and there, in bytes. */
+  wireBytes: number;
   /** It finishes what it has and takes nothing new. */
   draining: boolean;
   /** Its last registration, by the monotonic clock, in milliseconds. */
@@ -70,25 +35,22 @@ export class Instances {
   /** Pushes that are with a notifier and not acknowledged. */
   get inFlight(): number {
     let total = 0;
-    for (const { inFlight } of this.#all) total += inFlight.size;
+    for (const { inFlight } of this.#all) total += inFlight;
     return total;
   }
 
-  /** When the oldest of those came in (monotonic milliseconds); Infinity if there is none. */
-  get oldest(): number {
-    let oldest = Number.POSITIVE_INFINITY;
-    for (const { inFlight } of this.#all) {
-      const [first] = inFlight.values();
-      if (first) oldest = Math.min(oldest, first.queuedAt);
-    }
-    return oldest;
+  /** What those take on the way to the notifiers and there, in bytes. */
+  get wireBytes(): number {
+    let total = 0;
+    for (const { wireBytes } of this.#all) total += wireBytes;
+    return total;
   }
 
   /** The notifier to ask about a device's token: the one with the least to do, be its window full or not. Undefined if none is there. */
   get validator(): Instance | undefined {
     let best: Instance | undefined;
     for (const instance of this.#all) {
-      if (!instance.draining && (!best || instance.inFlight.size < best.inFlight.size)) best = instance;
+      if (!instance.draining && (!best || instance.inFlight < best.inFlight)) best = instance;
     }
     return best;
   }
@@ -104,7 +66,8 @@ export class Instances {
       remote,
       acknowledges,
       window: 0,
-      inFlight: new InFlight(),
+      inFlight: 0,
+      wireBytes: 0,
       draining: false,
       lastSeen: now,
       rank: hashText(remote.id),
@@ -122,16 +85,13 @@ export class Instances {
     this.#all = [];
   }
 
-  /**
-   * The notifier for a device among those that can take a push now, by rendezvous hashing: when one goes, only its devices move.
-   * @param maxBytes one that holds so much is given no more, whatever its window is
-   */
-  choose(deviceHash: number, maxBytes: number): Instance | undefined {
+  /** The notifier for a device among those that can take a push now, by rendezvous hashing: when one goes, only its devices move. */
+  choose(serviceId: string): Instance | undefined {
     let best: Instance | undefined;
     let bestScore = -1;
+    const deviceHash = this.#all.length > 1 ? hashText(serviceId) : 0;
     for (const instance of this.#all) {
-      const { inFlight } = instance;
-      if (instance.draining || inFlight.size >= instance.window || inFlight.bytes >= maxBytes) continue;
+      if (instance.draining || instance.inFlight >= instance.window) continue;
       const score = mix(deviceHash ^ instance.rank);
       if (score > bestScore) {
         best = instance;
@@ -143,7 +103,7 @@ export class Instances {
 }
 
 /** FNV-1a over the UTF-16 units of a text; spreads devices and instances, guards nothing. */
-export function hashText(text: string): number {
+function hashText(text: string): number {
   let hash = 0x811c9dc5;
   for (let index = 0; index < text.length; index++) hash = Math.imul(hash ^ text.charCodeAt(index), 0x01000193);
   return hash >>> 0;

@@ -1,9 +1,11 @@
 import type { Clock, Timer } from '../../clock.ts';
 import type { Remote } from '../../oxenmq/remote.ts';
+import type { Notification } from '../../session/notification.ts';
 import type { PushReport } from '../../session/notifier-protocol.ts';
 import type { BreakerLimits } from './breaker.ts';
-import { hashText, type Instance, type Instances } from './instances.ts';
-import type { QueuedPush, QueueLimits } from './push-queue.ts';
+import type { Instance, Instances } from './instances.ts';
+import { HeldMessage, type PushedDevice, QueuedPush } from './push.ts';
+import type { QueueLimits } from './push-queue.ts';
 import { Service } from './service.ts';
 
 /** What the outbox is made with. */
@@ -18,9 +20,10 @@ export interface OutboxOptions {
   defer?: (callback: () => void) => void;
 }
 
-/** A push before it is queued: everything but what the queue itself adds. */
-export type NewPush = Omit<QueuedPush, 'id' | 'deviceHash' | 'queuedAt' | 'onAnswer'> & {
-  readonly onAnswer?: (text: string) => void;
+/** What became of all pushes since the start: `queued` is the sum of `accepted`, `refused`, `passed`, `unreported` and `dropped`. */
+export type Totals = Record<'queued' | 'accepted' | 'refused' | 'passed' | 'unreported' | 'dropped', number> & {
+  /** Of those dropped, given up at the end. */
+  shutdown: number;
 };
 
 const SWEEP_MS = 2_000;
@@ -75,25 +78,24 @@ export class Outbox {
     return this.#services.get(name)?.instances.validator;
   }
 
-  /** Queues one push for one device. It will be delivered, or dropped and counted. */
-  add(push: NewPush): void {
-    this.service(push.service).add({
-      account: push.account,
-      hash: push.hash,
-      namespace: push.namespace,
-      timestamp: push.timestamp,
-      expiry: push.expiry,
-      data: push.data,
-      service: push.service,
-      serviceId: push.serviceId,
-      serviceData: push.serviceData,
-      encKey: push.encKey,
-      bytes: push.bytes,
-      onAnswer: push.onAnswer,
-      id: ++this.#lastId,
-      deviceHash: hashText(push.serviceId),
-      queuedAt: this.#options.clock.monotonic(),
-    });
+  /**
+   * Queues a push of this message for each of the devices. Each will be delivered, or dropped and counted.
+   *
+   * @param message nothing of it is kept, but copies
+   * @param onAnswer called with the providers' answers in words, if somebody waits for them
+   */
+  add(message: Notification, devices: readonly PushedDevice[], onAnswer?: (text: string) => void): void {
+    const now = this.#options.clock.monotonic();
+    // A copy for each service, since each counts what it holds, with and without the body.
+    const copies: HeldMessage[] = [];
+    for (const device of devices) {
+      let held = copies.find(({ service, wantData }) => service === device.service && wantData === device.wantData);
+      if (!held) {
+        held = new HeldMessage(message, device.service, device.wantData, now);
+        copies.push(held);
+      }
+      this.service(device.service).add(new QueuedPush(++this.#lastId, held, device, onAnswer));
+    }
   }
 
   /** @param window see {@link Service.register} */
@@ -124,26 +126,51 @@ export class Outbox {
   /** How many pushes are neither acknowledged nor given up. */
   get outstanding(): number {
     let total = 0;
-    for (const service of this.#services.values()) total += service.queue.length + service.instances.inFlight;
+    for (const service of this.#services.values()) total += service.queue.held;
     return total;
   }
 
   /**
-   * Waits until everything is acknowledged, or `ms` have passed, then gives up the rest.
-   * Where no notifier is there to take anything, there is nothing to wait for.
-   * @returns how many pushes were given up
+   * Waits until everything is acknowledged, but not past `patience` without a report, nor past `ms` in all; then nothing is handed out
+   * any more and what still waits is given up. Reports go on being counted until {@link close}. Where no notifier is there to take anything, there
+   * is nothing to wait for.
+   * @param patience milliseconds
+   * @param ms milliseconds
    */
-  async stop(ms: number): Promise<number> {
-    const deadline = this.#options.clock.monotonic() + ms;
-    while (this.#deliverable() && this.#options.clock.monotonic() < deadline) {
+  async stop(patience: number, ms = patience): Promise<void> {
+    const { clock } = this.#options;
+    const deadline = clock.monotonic() + ms;
+    let left = this.outstanding;
+    let progress = clock.monotonic();
+    while (this.#deliverable() && clock.monotonic() < Math.min(deadline, progress + patience)) {
       await new Promise<void>((resolve) => {
-        this.#options.clock.setTimeout(resolve, 20);
+        clock.setTimeout(resolve, 20);
       });
+      if (this.outstanding < left) progress = clock.monotonic();
+      left = this.outstanding;
     }
     this.#sweeper.cancel();
-    let lost = 0;
-    for (const service of this.#services.values()) lost += service.stop();
-    return lost;
+    for (const service of this.#services.values()) service.stop();
+  }
+
+  /**
+   * Ends the account: what a notifier has and has not reported, it may have delivered or may still.
+   * @returns of all services
+   */
+  close(): Totals {
+    const totals: Totals = { queued: 0, accepted: 0, refused: 0, passed: 0, unreported: 0, dropped: 0, shutdown: 0 };
+    for (const service of this.#services.values()) {
+      service.close();
+      const { counters } = service;
+      totals.queued += counters.queued;
+      totals.accepted += counters.accepted;
+      totals.refused += counters.refused;
+      totals.passed += counters.passed;
+      totals.unreported += counters.unreported;
+      totals.shutdown += counters.dropped.shutdown;
+      for (const count of Object.values(counters.dropped)) totals.dropped += count;
+    }
+    return totals;
   }
 
   #deliverable(): boolean {

@@ -1,41 +1,31 @@
-import type { Push } from '../../session/push.ts';
+import { AccountQueue } from './account-queue.ts';
+import type { QueuedPush } from './push.ts';
 
-/** One push on its way to one device: what was notified, for whom, and what the outbox has to know of it. */
-export interface QueuedPush extends Push {
-  /** The number under which a notifier acknowledges it; unique within the process and its restarts. */
-  readonly id: number;
-  /** A hash of the device, by which the devices of a service are spread over its notifiers. */
-  readonly deviceHash: number;
-  /** The memory it holds, in bytes: the received frame is kept alive by the views into it. */
-  readonly bytes: number;
-  /** When it came in, by the monotonic clock, in milliseconds. */
-  readonly queuedAt: number;
-  /** Called with the provider's answer in words, if somebody waits for it. */
-  readonly onAnswer: ((text: string) => void) | undefined;
-}
-
-/** Why a push was given up. Each has its own counter, because each has its own cure. */
-export type DropReason = 'overflow' | 'too_old' | 'expired' | 'unacknowledged' | 'shutdown';
+/**
+ * Why a push was given up. Each has its own counter, because each has its own cure. `overflow`: there was no room;
+ * `account_share`: there was none, and its account held more than twice what accounts hold in the mean.
+ */
+export type DropReason = 'overflow' | 'account_share' | 'too_old' | 'expired' | 'unacknowledged' | 'shutdown';
 
 /** The limits of one service's queue. */
 export interface QueueLimits {
-  /** The most memory that waiting pushes may hold, in bytes. */
+  /** The most memory that its pushes may take, in bytes. */
   maxBytes: number;
   /** How long a push may wait, in milliseconds. */
   maxAge: number;
 }
 
 /**
- * The waiting pushes of one service, first in first out, bounded by bytes and by age. What does not fit pushes out the
- * oldest: a phone that is woken late by an old message has been woken by a newer one already.
+ * The pushes of one service from their coming in to their end, bounded by bytes and by age; those that wait, and those that are with a
+ * notifier. When room is short the account with the most that wait pays, with its oldest: a phone that is woken late by an old message
+ * has been woken by a newer one already.
  */
 export class PushQueue {
   limits: QueueLimits;
   readonly #drop: (push: QueuedPush, reason: DropReason) => void;
-  /** What was taken is let go of at once: it may hold a frame of 77 kB. */
-  #items: (QueuedPush | undefined)[] = [];
-  /** Index of the first waiting item: taking from the front moves this instead of the whole array. */
-  #head = 0;
+  /** By id, hence oldest first. */
+  readonly #held = new Map<number, QueuedPush>();
+  readonly #waiting = new AccountQueue();
   #bytes = 0;
 
   constructor(limits: QueueLimits, drop: (push: QueuedPush, reason: DropReason) => void) {
@@ -43,75 +33,97 @@ export class PushQueue {
     this.#drop = drop;
   }
 
+  /** Pushes that wait. */
   get length(): number {
-    return this.#items.length - this.#head;
+    return this.#waiting.length;
   }
 
+  /** Pushes that wait or are with a notifier. */
+  get held(): number {
+    return this.#held.size;
+  }
+
+  /** The memory that all of them take; a message is counted once for all its pushes. */
   get bytes(): number {
     return this.#bytes;
   }
 
-  /** When the oldest waiting push came in (monotonic milliseconds), or undefined if none waits. */
+  /** When the oldest that is held came in (monotonic milliseconds), or undefined if there is none. */
   get oldest(): number | undefined {
-    return this.#items[this.#head]?.queuedAt;
+    for (const { message } of this.#held.values()) return message.queuedAt;
+    return undefined;
   }
 
-  /** Adds at the end; the oldest are dropped while the queue is over its limit. */
+  /** What {@link take} will take. */
+  get next(): QueuedPush | undefined {
+    return this.#waiting.next;
+  }
+
+  /** One that is held, waiting or not. */
+  get(id: number): QueuedPush | undefined {
+    return this.#held.get(id);
+  }
+
+  /** All that are held, oldest first. */
+  all(): Iterable<QueuedPush> {
+    return this.#held.values();
+  }
+
+  /** Adds one, of a higher id than all before. */
   add(push: QueuedPush): void {
-    this.#items.push(push);
+    this.#held.set(push.id, push);
     this.#bytes += push.bytes;
+    if (push.message.pushes++ === 0) this.#bytes += push.message.bytes;
+    this.#waiting.add(push);
     this.#trim();
   }
 
-  /** Puts back, at the front and in their own order, pushes that were taken but not delivered. */
-  putBack(pushes: readonly QueuedPush[]): void {
-    if (pushes.length === 0) return;
-    if (pushes.length <= this.#head) {
-      // Into the places of what was taken: a full window puts one push back for each acknowledgement, however many wait.
-      this.#head -= pushes.length;
-      for (const [index, push] of pushes.entries()) this.#items[this.#head + index] = push;
-    } else {
-      this.#items = [...pushes, ...this.#items.slice(this.#head)];
-      this.#head = 0;
-    }
-    for (const push of pushes) this.#bytes += push.bytes;
-    this.#trim();
-  }
-
-  /** Takes the oldest push, or undefined if none waits. */
+  /** Takes the next one that waits. It stays counted until its {@link end}. */
   take(): QueuedPush | undefined {
-    const push = this.#items[this.#head];
-    if (!push) return undefined;
-    this.#items[this.#head++] = undefined;
+    return this.#waiting.take();
+  }
+
+  /** Lets some that were taken wait again, before the others. */
+  putBack(pushes: readonly QueuedPush[]): void {
+    for (let index = pushes.length - 1; index >= 0; index--) this.#waiting.putBack(pushes[index] as QueuedPush);
+  }
+
+  /** Forgets one that was taken. */
+  end(push: QueuedPush): void {
+    this.#held.delete(push.id);
     this.#bytes -= push.bytes;
-    // Give the taken part back once it is the larger half: constant cost for each push, in the mean.
-    if (this.#head > 64 && this.#head * 2 > this.#items.length) {
-      this.#items = this.#items.slice(this.#head);
-      this.#head = 0;
-    }
-    return push;
+    if (--push.message.pushes === 0) this.#bytes -= push.message.bytes;
   }
 
   /**
-   * Drops what has waited too long. Only the front is looked at: pushes wait in the order in which they came.
+   * Drops what has waited too long, and what a notifier has had for twice that time: they give up in time by themselves, so
+   * that was lost on the way.
    * @param monotonic now, in milliseconds of the monotonic clock
    */
   dropOld(monotonic: number): void {
-    for (
-      let oldest = this.oldest;
-      oldest !== undefined && monotonic - oldest > this.limits.maxAge;
-      oldest = this.oldest
-    ) {
-      this.#drop(this.take() as QueuedPush, 'too_old');
+    for (const push of this.#held.values()) {
+      const age = monotonic - push.message.queuedAt;
+      if (age <= this.limits.maxAge) break;
+      if (!push.holder) {
+        this.#waiting.takeFirst(push);
+        this.#give(push, 'too_old');
+      } else if (age > this.limits.maxAge * 2) this.#give(push, 'unacknowledged');
     }
   }
 
-  /** Empties the queue, dropping everything for `reason`. */
-  clear(reason: DropReason): void {
-    for (let push = this.take(); push; push = this.take()) this.#drop(push, reason);
+  #trim(): void {
+    const waiting = this.#waiting;
+    while (this.#bytes > this.limits.maxBytes) {
+      const push = waiting.heaviest;
+      if (!push) return;
+      const share = waiting.countOf(push) > (2 * waiting.length) / waiting.accounts;
+      waiting.takeFirst(push);
+      this.#give(push, share ? 'account_share' : 'overflow');
+    }
   }
 
-  #trim(): void {
-    while (this.#bytes > this.limits.maxBytes && this.length > 0) this.#drop(this.take() as QueuedPush, 'overflow');
+  #give(push: QueuedPush, reason: DropReason): void {
+    this.end(push);
+    this.#drop(push, reason);
   }
 }

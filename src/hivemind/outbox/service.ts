@@ -5,7 +5,8 @@ import { sealPayload } from '../../session/payload.ts';
 import { encodePush } from '../../session/push.ts';
 import { Breaker, type BreakerLimits } from './breaker.ts';
 import { type Instance, Instances } from './instances.ts';
-import { type DropReason, PushQueue, type QueuedPush, type QueueLimits } from './push-queue.ts';
+import { type HeldMessage, latin1, NOTIFIER_COST, plainPush, type QueuedPush, sealable } from './push.ts';
+import { type DropReason, PushQueue, type QueueLimits } from './push-queue.ts';
 
 /** What a service counts; plain numbers, read by the metrics and by admin.get_stats. */
 export interface ServiceCounters {
@@ -14,6 +15,10 @@ export interface ServiceCounters {
   handed: number;
   accepted: number;
   refused: number;
+  /** Given to a notifier of the original's kind, which says nothing of what becomes of them. */
+  passed: number;
+  /** With a notifier that had not reported on them when we ended: whether they were delivered is not known. */
+  unreported: number;
   redelivered: number;
   /** Devices that the provider called gone, and what became of that. */
   gone: number;
@@ -34,12 +39,20 @@ export interface ServiceOptions {
   log: (level: 'info' | 'warn', text: string) => void;
 }
 
+/** Pushes that go to a notifier in one message. */
+interface Batch {
+  readonly pushes: QueuedPush[];
+  readonly sealed: SealedPush[];
+}
+
 /** Registrations come every 5 s; three missed ones and the notifier is taken for dead. */
 const REGISTRATION_LIFETIME = 20_000;
 /** One message to a notifier carries at most so many pushes, so that the first need not wait for the last to be sealed. */
 const BATCH = 64;
 /** Pushes dealt with before the event loop gets its turn: about 5 ms of sealing. */
 const SLICE = 192;
+/** What is on the way to notifiers and with them may take this part of the limit of the queue, on top of it. */
+const WIRE_SHARE = 1 / 4;
 /** When a notifier's pipe is full or just gone: ask again after this. */
 const RETRY_MS = 25;
 
@@ -58,10 +71,12 @@ export class Service {
     handed: 0,
     accepted: 0,
     refused: 0,
+    passed: 0,
+    unreported: 0,
     redelivered: 0,
     gone: 0,
     goneHeldBack: 0,
-    dropped: { overflow: 0, too_old: 0, expired: 0, unacknowledged: 0, shutdown: 0 },
+    dropped: { overflow: 0, account_share: 0, too_old: 0, expired: 0, unacknowledged: 0, shutdown: 0 },
   };
   readonly #options: ServiceOptions;
   #pumping = false;
@@ -77,8 +92,12 @@ export class Service {
 
   /** When the oldest push that is neither acknowledged nor given up came in (monotonic milliseconds). */
   get oldest(): number | undefined {
-    const oldest = Math.min(this.queue.oldest ?? Number.POSITIVE_INFINITY, this.instances.oldest);
-    return oldest === Number.POSITIVE_INFINITY ? undefined : oldest;
+    return this.queue.oldest;
+  }
+
+  /** The memory that its pushes take, in bytes: here, on the way to the notifiers, and there. */
+  get bytes(): number {
+    return this.queue.bytes + this.instances.wireBytes;
   }
 
   /**
@@ -114,9 +133,13 @@ export class Service {
     const instance = this.instances.find(remoteId);
     if (!instance) return;
     this.instances.remove(instance);
-    const left = [...instance.inFlight.values()];
-    this.counters.redelivered += left.length;
-    this.queue.putBack(left);
+    const left: QueuedPush[] = [];
+    for (const push of this.queue.all()) {
+      if (push.holder !== instance) continue;
+      push.uncertain = true;
+      left.push(push);
+    }
+    this.#takeBack(left);
     const rest = left.length > 0 ? `, ${left.length} pushes that it had not acknowledged go to the next` : '';
     this.#options.log(
       instance.draining ? 'info' : 'warn',
@@ -136,19 +159,24 @@ export class Service {
   report(remoteId: string, report: PushReport): void {
     const instance = this.instances.find(remoteId);
     if (!instance) return;
-    for (const [id, text] of report.answers) instance.inFlight.get(id)?.onAnswer?.(text);
-    let accepted = 0;
-    for (const id of report.accepted) if (instance.inFlight.take(id)) accepted++;
+    const held = (id: number) => {
+      const push = this.queue.get(id);
+      return push?.holder === instance ? push : undefined;
+    };
+    for (const [id, text] of report.answers) held(id)?.onAnswer?.(text);
+    const accepted = this.#endAll(report.accepted.map(held));
     this.counters.accepted += accepted;
     if (accepted > 0) this.breaker.accepted(accepted);
-    for (const id of report.refused) if (instance.inFlight.take(id)) this.counters.refused++;
+    this.counters.refused += this.#endAll(report.refused.map(held));
     const back: QueuedPush[] = [];
     for (const id of report.handedBack) {
-      const push = instance.inFlight.take(id);
-      if (push) back.push(push);
+      const push = held(id);
+      if (!push) continue;
+      push.uncertain = false;
+      this.#letGo(push);
+      back.push(push);
     }
-    this.counters.redelivered += back.length;
-    this.queue.putBack(back);
+    this.#takeBack(back);
     this.#pump();
   }
 
@@ -160,27 +188,24 @@ export class Service {
     const now = this.#options.clock.monotonic();
     this.queue.dropOld(now);
     for (const instance of this.instances.all) {
-      // Notifiers give up in time by themselves; what is left twice the age was lost on the way.
-      for (const push of instance.inFlight.values()) {
-        if (now - push.queuedAt <= this.queue.limits.maxAge * 2) break;
-        instance.inFlight.take(push.id);
-        this.#drop(push, 'unacknowledged');
-      }
       instance.lastSeen += heldUp;
       if (now - instance.lastSeen > REGISTRATION_LIFETIME) this.unregister(instance.remote.id);
     }
     this.#pump();
   }
 
-  /** Gives up what still waits, and stops. Returns how many pushes were given up. */
-  stop(): number {
+  /** Hands nothing out any more, and gives up what still waits. Reports are still taken. */
+  stop(): void {
     this.#stopped = true;
     this.#retry?.cancel();
-    const left = this.queue.length + this.instances.inFlight;
-    for (const { inFlight } of this.instances.all) for (const push of inFlight.values()) this.#drop(push, 'shutdown');
+    this.#giveUpWaiting();
+  }
+
+  /** Ends the account of what was handed out. */
+  close(): void {
+    this.#giveUpWaiting();
+    for (const push of this.queue.all()) this.#leave(push);
     this.instances.clear();
-    this.queue.clear('shutdown');
-    return left;
   }
 
   #pump(): void {
@@ -194,67 +219,119 @@ export class Service {
   }
 
   #deliver(): void {
-    const batches = new Map<Instance, QueuedPush[]>();
-    const blocked: QueuedPush[] = [];
-    let full = false;
+    const batches = new Map<Instance, Batch>();
     const { clock } = this.#options;
-    let left = SLICE;
-    while (left-- > 0) {
-      const push = this.queue.take();
+    let full = false;
+    let stuffed = false;
+    for (let left = SLICE; left > 0 && !stuffed; left--) {
+      const push = this.queue.next;
       if (!push) break;
-      if (isExpired(push, clock)) {
+      if (isExpired(push.message, clock)) {
+        this.queue.take();
+        this.queue.end(push);
         this.#drop(push, 'expired');
         continue;
       }
-      const instance = this.instances.choose(push.deviceHash, this.queue.limits.maxBytes);
+      const instance = this.#hasRoom() ? this.instances.choose(push.serviceId) : undefined;
       if (!instance) {
         // No window is open: an acknowledgement or a new notifier starts the pump again.
-        blocked.push(push);
         full = true;
         break;
       }
+      this.queue.take();
       if (!instance.acknowledges) {
-        if (instance.remote.send('notifier.push', encodePush(push))) this.counters.handed++;
-        else blocked.push(push);
-        if (blocked.length > 0) break;
+        stuffed = !this.#pass(instance, push);
         continue;
       }
-      instance.inFlight.add(push);
-      const batch = batches.get(instance);
-      if (!batch) batches.set(instance, [push]);
-      else if (batch.push(push) >= BATCH) {
+      let batch = batches.get(instance);
+      if (!batch) {
+        batch = { pushes: [], sealed: [] };
+        batches.set(instance, batch);
+      }
+      batch.pushes.push(push);
+      batch.sealed.push(this.#seal(instance, push));
+      if (batch.pushes.length >= BATCH) {
         batches.delete(instance);
-        this.#send(instance, batch, blocked);
-        if (blocked.length > 0) break;
+        stuffed = !this.#send(instance, batch);
       }
     }
-    for (const [instance, batch] of batches) this.#send(instance, batch, blocked);
-    if (blocked.length === 0) {
-      if (this.queue.length > 0) this.#pump();
-      return;
-    }
-    this.queue.putBack(blocked);
-    if (!full) this.#pumpLater();
+    for (const [instance, batch] of batches) if (!this.#send(instance, batch)) stuffed = true;
+    if (stuffed) this.#pumpLater();
+    else if (!full) this.#pump();
   }
 
-  /** Seals a batch for its devices and sends it as one message: frames are what a message costs (platform: ZeroMQ). */
-  #send(instance: Instance, batch: readonly QueuedPush[], blocked: QueuedPush[]): void {
-    const sealed: SealedPush[] = batch.map((push) => ({
-      id: push.id,
-      serviceId: push.serviceId,
-      serviceData: push.serviceData,
-      expiry: push.expiry,
-      payload: sealPayload(push, push.encKey, this.#options.nonce()),
+  #hasRoom(): boolean {
+    return this.instances.wireBytes < this.queue.limits.maxBytes * WIRE_SHARE;
+  }
+
+  /** To a notifier of the original's kind: with that, the push is done. False if it cannot take it now; then the push waits again. */
+  #pass(instance: Instance, push: QueuedPush): boolean {
+    if (!instance.remote.send('notifier.push', encodePush(plainPush(push)))) {
+      this.queue.putBack([push]);
+      return false;
+    }
+    this.queue.end(push);
+    this.counters.handed++;
+    this.counters.passed++;
+    return true;
+  }
+
+  /** Seals a push for its device, and counts it to the notifier that will have it. */
+  #seal(instance: Instance, push: QueuedPush): SealedPush {
+    const { id, serviceId } = push;
+    const payload = sealPayload(sealable(push), latin1(push.encKey), this.#options.nonce());
+    push.holder = instance;
+    push.wireBytes = NOTIFIER_COST + payload.length + serviceId.length + (push.serviceData?.length ?? 0);
+    instance.inFlight++;
+    instance.wireBytes += push.wireBytes;
+    return {
+      id,
+      serviceId,
+      serviceData: push.serviceData === null ? null : latin1(push.serviceData),
+      expiry: push.message.expiry,
+      payload,
       wantsAnswer: push.onAnswer !== undefined,
-    }));
+    };
+  }
+
+  /** Sends a batch as one message: frames are what a message costs (platform: ZeroMQ). As {@link #pass}. */
+  #send(instance: Instance, { pushes, sealed }: Batch): boolean {
     if (instance.remote.send('notifier.sealed', encodeSealedPushes(sealed))) {
-      this.counters.handed += batch.length;
-      return;
+      this.counters.handed += pushes.length;
+      return true;
     }
-    for (const push of batch) {
-      instance.inFlight.take(push.id);
-      blocked.push(push);
+    for (const push of pushes) this.#letGo(push);
+    this.queue.putBack(pushes);
+    return false;
+  }
+
+  #letGo(push: QueuedPush): void {
+    const { holder } = push;
+    if (!holder) return;
+    holder.inFlight--;
+    holder.wireBytes -= push.wireBytes;
+    push.holder = undefined;
+    push.wireBytes = 0;
+  }
+
+  /** Lets pushes that a notifier had wait for another. */
+  #takeBack(pushes: readonly QueuedPush[]): void {
+    for (const push of pushes) this.#letGo(push);
+    this.counters.redelivered += pushes.length;
+    this.queue.putBack(pushes);
+  }
+
+  /** How many of them there were. */
+  #endAll(pushes: readonly (QueuedPush | undefined)[]): number {
+    let count = 0;
+    for (const push of pushes) {
+      // Two times in one report is once.
+      if (!push?.holder) continue;
+      this.#letGo(push);
+      this.queue.end(push);
+      count++;
     }
+    return count;
   }
 
   #pumpLater(): void {
@@ -265,13 +342,31 @@ export class Service {
     }, RETRY_MS);
   }
 
+  #giveUpWaiting(): void {
+    for (let push = this.queue.take(); push; push = this.queue.take()) {
+      if (push.uncertain) this.#leave(push);
+      else {
+        this.queue.end(push);
+        this.#drop(push, 'shutdown');
+      }
+    }
+  }
+
+  #leave(push: QueuedPush): void {
+    this.#letGo(push);
+    this.queue.end(push);
+    this.counters.unreported++;
+    push.onAnswer?.('not reported before the hivemind stopped');
+  }
+
   #drop(push: QueuedPush, reason: DropReason): void {
+    this.#letGo(push);
     this.counters.dropped[reason]++;
     push.onAnswer?.(`given up: ${reason.replace('_', ' ')}`);
   }
 }
 
 /** By the clock, and by the time that it had left when it came in: a clock that is wrong from the start must not cost every push. */
-function isExpired({ expiry, timestamp, queuedAt }: QueuedPush, clock: Clock): boolean {
+function isExpired({ expiry, timestamp, queuedAt }: HeldMessage, clock: Clock): boolean {
   return expiry > 0 && expiry <= clock.now() && Number(expiry) - Number(timestamp) <= clock.monotonic() - queuedAt;
 }

@@ -46,6 +46,8 @@ async function turns(clock: FakeClock): Promise<void> {
 
 const KEY = Buffer.alloc(32, 7);
 
+const NOTHING = { queued: 0, accepted: 0, refused: 0, passed: 0, unreported: 0, dropped: 0, shutdown: 0 };
+
 function setUp(limits = { maxBytes: 1e9, maxAge: 600_000 }) {
   const clock = new FakeClock();
   const lines: string[] = [];
@@ -58,22 +60,27 @@ function setUp(limits = { maxBytes: 1e9, maxAge: 600_000 }) {
   });
   const add = (
     device: string,
-    options: { service?: string; timestamp?: number; expiry?: number; onAnswer?: (text: string) => void } = {},
+    options: {
+      service?: string;
+      timestamp?: number;
+      expiry?: number;
+      account?: number;
+      data?: Buffer;
+      onAnswer?: (text: string) => void;
+    } = {},
   ) =>
-    outbox.add({
-      account: Buffer.alloc(33, 5),
-      hash: Buffer.from('H'.repeat(43)),
-      namespace: 0,
-      timestamp: options.timestamp ?? clock.now(),
-      expiry: options.expiry ?? clock.now() + 1e9,
-      data: Buffer.from(`to ${device}`),
-      service: options.service ?? 'apns',
-      serviceId: device,
-      serviceData: null,
-      encKey: KEY,
-      bytes: 1_000,
-      onAnswer: options.onAnswer,
-    });
+    outbox.add(
+      {
+        account: Buffer.alloc(33, options.account ?? 5),
+        hash: Buffer.from('H'.repeat(43)),
+        namespace: 0,
+        timestamp: options.timestamp ?? clock.now(),
+        expiry: options.expiry ?? clock.now() + 1e9,
+        data: options.data ?? Buffer.from(`to ${device}`),
+      },
+      [{ service: options.service ?? 'apns', serviceId: device, serviceData: null, encKey: KEY, wantData: true }],
+      options.onAnswer,
+    );
   const service = outbox.service('apns');
   const report = (notifier: FakeNotifier, what: Partial<Record<'accepted' | 'refused' | 'handedBack', number[]>>) =>
     outbox.report(notifier, { service: 'apns', accepted: [], refused: [], handedBack: [], answers: [], ...what });
@@ -135,19 +142,24 @@ test('a notifier is given no more than its window before it acknowledges', async
   assert.equal(service.counters.refused, 2);
 });
 
-test('a notifier that holds as many bytes as a queue may hold is given no more, whatever its window is', async (t) => {
-  const { clock, outbox, add, report } = setUp({ maxBytes: 10_000, maxAge: 600_000 });
+test('what is on the way to notifiers may take a quarter of the limit, whatever their windows are, and is counted until it is acknowledged', async (t) => {
+  const { clock, outbox, add, service, report } = setUp({ maxBytes: 100_000, maxAge: 600_000 });
   t.after(() => outbox.stop(0));
   const notifier = new FakeNotifier('one');
   outbox.register('apns', notifier, 1_000);
-  for (let round = 0; round < 3; round++) {
-    for (let index = 0; index < 8; index++) add(`device ${index}`);
-    await clock.advance(0);
-  }
-  assert.equal(notifier.sealed.length, 10);
+  for (let index = 0; index < 40; index++) add(`device ${index}`);
+  await clock.advance(0);
+  const given = notifier.sealed.length;
+  assert.ok(service.instances.wireBytes >= 25_000 && service.instances.wireBytes < 27_000);
+  assert.equal(service.bytes, service.queue.bytes + service.instances.wireBytes);
   report(notifier, { accepted: notifier.ids.slice(0, 3) });
   await clock.advance(0);
-  assert.equal(notifier.sealed.length, 13);
+  assert.equal(notifier.sealed.length, given + 3);
+  while (service.counters.accepted < 40) {
+    report(notifier, { accepted: notifier.ids });
+    await clock.advance(0);
+  }
+  assert.equal(service.bytes, 0);
 });
 
 test('a notifier whose provider is down, so that its window is full, still answers for tokens', async (t) => {
@@ -293,7 +305,7 @@ test('a notifier whose pipe is full loses nothing and holds up no other service'
 });
 
 test('what is too old, expired or too much is dropped and counted under its reason', async (t) => {
-  const { clock, outbox, add, service } = setUp({ maxBytes: 5_000, maxAge: 10_000 });
+  const { clock, outbox, add, service } = setUp({ maxBytes: 4_500, maxAge: 10_000 });
   t.after(() => outbox.stop(0));
   for (let index = 0; index < 8; index++) add(`device ${index}`);
   assert.equal(service.counters.dropped.overflow, 3);
@@ -360,7 +372,7 @@ test("the provider's answer in words reaches who asked for it", async (t) => {
 });
 
 test('stopping waits for what is with a notifier, and counts what it gives up', async () => {
-  const { clock, outbox, add, report, service } = setUp();
+  const { clock, outbox, add, report } = setUp();
   const notifier = new FakeNotifier('one');
   outbox.register('apns', notifier, 100);
   add('device 0');
@@ -371,10 +383,132 @@ test('stopping waits for what is with a notifier, and counts what it gives up', 
   await clock.advance(1_000);
   report(notifier, { accepted: notifier.ids });
   await clock.advance(100);
-  assert.equal(await stopped, 1, 'the push for which no notifier is there');
-  assert.equal(service.counters.accepted, 2);
+  await stopped;
+  const totals = outbox.close();
+  assert.deepEqual(totals, { ...NOTHING, queued: 3, accepted: 2, dropped: 1, shutdown: 1 });
   assert.equal(outbox.service('firebase').counters.dropped.shutdown, 1);
   assert.equal(clock.pending, 0);
+});
+
+test('stopping waits on while reports come, and not for a notifier that says nothing', async () => {
+  const { clock, outbox, add, report } = setUp();
+  const notifier = new FakeNotifier('one');
+  outbox.register('apns', notifier, 100);
+  for (let index = 0; index < 20; index++) add(`device ${index}`);
+  await clock.advance(0);
+  let stopped = false;
+  const stopping = outbox.stop(2_000, 30_000).then(() => (stopped = true));
+  for (let index = 0; index < 10; index++) {
+    await clock.advance(1_000);
+    report(notifier, { accepted: [notifier.ids[index] as number] });
+    assert.equal(stopped, false, `after ${index + 1} s`);
+  }
+  await clock.advance(2_100);
+  assert.equal(stopped, true);
+  await stopping;
+  // Later than that, and counted all the same.
+  report(notifier, { accepted: notifier.ids.slice(10, 13), refused: notifier.ids.slice(13, 15) });
+  assert.deepEqual(outbox.close(), { ...NOTHING, queued: 20, accepted: 13, refused: 2, unreported: 5 });
+});
+
+test('stopping ends in time, whatever still comes', async () => {
+  const { clock, outbox, add, report } = setUp();
+  const notifier = new FakeNotifier('one');
+  outbox.register('apns', notifier, 100);
+  for (let index = 0; index < 20; index++) add(`device ${index}`);
+  await clock.advance(0);
+  const stopping = outbox.stop(2_000, 6_000);
+  for (let index = 0; index < 10; index++) {
+    report(notifier, { accepted: [notifier.ids[index] as number] });
+    await clock.advance(1_000);
+  }
+  await stopping;
+  assert.deepEqual(outbox.close(), { ...NOTHING, queued: 20, accepted: 10, unreported: 10 });
+});
+
+test('at the end, what a notifier that is gone may have delivered is not said to be lost; what it handed back and what it passed on is', async () => {
+  const { clock, outbox, add, report } = setUp();
+  const first = new FakeNotifier('one');
+  const second = new FakeNotifier('two');
+  outbox.register('apns', first, 100);
+  for (let index = 0; index < 5; index++) add(`device ${index}`);
+  await clock.advance(0);
+  report(first, { handedBack: first.ids.slice(0, 2) });
+  outbox.gone(first);
+  outbox.register('firebase', second, undefined);
+  add('elsewhere', { service: 'firebase' });
+  await clock.advance(0);
+  await outbox.stop(0);
+  assert.deepEqual(outbox.close(), { ...NOTHING, queued: 6, passed: 1, unreported: 3, dropped: 2, shutdown: 2 });
+});
+
+test('a push that is reported twice in one report is counted and handed out once', async (t) => {
+  const { clock, outbox, add, report, service } = setUp();
+  t.after(() => outbox.stop(0));
+  const notifier = new FakeNotifier('one');
+  outbox.register('apns', notifier, 100);
+  for (let index = 0; index < 3; index++) add(`device ${index}`);
+  await clock.advance(0);
+  const [one, two, three] = notifier.ids as [number, number, number];
+  report(notifier, { accepted: [one, one], refused: [one, two, two], handedBack: [two, three, three] });
+  await clock.advance(0);
+  assert.deepEqual([service.counters.accepted, service.counters.refused, service.counters.redelivered], [1, 1, 1]);
+  assert.deepEqual(notifier.ids, [one, two, three, three]);
+  assert.equal(service.queue.held, 1);
+});
+
+test('the devices of one message share it, those that want no body hold none, and each is told what it asked for', async (t) => {
+  const { clock, outbox, service } = setUp();
+  t.after(() => outbox.stop(0));
+  const notifier = new FakeNotifier('one');
+  const data = Buffer.alloc(2_000, 0x61);
+  const device = (serviceId: string, wantData: boolean, name = 'apns') => ({
+    service: name,
+    serviceId,
+    serviceData: Buffer.from([0xff, 0]),
+    encKey: KEY,
+    wantData,
+  });
+  const message = {
+    account: Buffer.alloc(33, 5),
+    hash: Buffer.alloc(43, 0x48),
+    namespace: 0,
+    timestamp: 1,
+    expiry: 2e12,
+  };
+  outbox.add({ ...message, data }, [device('a', false)]);
+  const bare = service.queue.bytes;
+  outbox.add({ ...message, data }, [device('b', true), device('c', true), device('d', true, 'firebase')]);
+  const each = outbox.service('firebase').queue.bytes;
+  assert.equal(each, bare + 2_000);
+  assert.ok(service.queue.bytes < 2 * each, `${service.queue.bytes}`);
+  outbox.add({ ...message, data: Buffer.alloc(76_800) }, [device('e', true)]);
+  outbox.register('apns', notifier, 100);
+  await clock.advance(0);
+  const told = notifier.sealed.map(({ serviceId, serviceData, payload }) => {
+    assert.deepEqual(serviceData, Buffer.from([0xff, 0]));
+    const { metadata, data: body } = openPayload(payload, KEY);
+    return [serviceId, body?.length, metadata.tooBig, metadata.length];
+  });
+  assert.deepEqual(told, [
+    ['a', undefined, false, undefined],
+    ['b', 2_000, false, 2_000],
+    ['c', 2_000, false, 2_000],
+    ['e', undefined, true, 76_800],
+  ]);
+});
+
+test("one account's thousands of pushes do not hold up another's", async (t) => {
+  const { clock, outbox, add } = setUp();
+  t.after(() => outbox.stop(0));
+  for (let index = 0; index < 5_000; index++) add(`made up ${index}`, { account: 1 });
+  for (let account = 10; account < 60; account++) add(`phone ${account}`, { account });
+  const notifier = new FakeNotifier('one');
+  outbox.register('apns', notifier, 100);
+  await clock.advance(0);
+  const phones = notifier.sealed.filter(({ serviceId }) => serviceId.startsWith('phone'));
+  assert.equal(phones.length, 50);
+  assert.equal(notifier.sealed.length, 100);
 });
 
 test('reports of unknown pushes, services and notifiers are ignored', async (t) => {

@@ -1,0 +1,194 @@
+import type { QueuedPush } from './push.ts';
+
+/** An account with pushes that wait. */
+interface Account {
+  readonly key: string;
+  /** Its pushes, oldest first, linked by `next`. */
+  first: QueuedPush;
+  last: QueuedPush;
+  count: number;
+  /** Its place in the heap. */
+  place: number;
+  /** Its neighbours in the round, which it enters at once. */
+  before: Account | undefined;
+  after: Account | undefined;
+}
+
+/**
+ * Pushes that wait, by account: each account has its turn, so none waits behind the many of another; and which one holds
+ * most is known at any time. Within an account, first in first out. With a push an account this is a plain queue.
+ */
+export class AccountQueue {
+  readonly #accounts = new Map<string, Account>();
+  /** A binary heap: see {@link heavier}. */
+  readonly #heap: Account[] = [];
+  /** Whose turn it is, in the round of all accounts. */
+  #turn: Account | undefined;
+  #length = 0;
+
+  get length(): number {
+    return this.#length;
+  }
+
+  /** Accounts with a push here. */
+  get accounts(): number {
+    return this.#heap.length;
+  }
+
+  /** What {@link take} will take. */
+  get next(): QueuedPush | undefined {
+    return this.#turn?.first;
+  }
+
+  /** The oldest push of the account that holds most; of accounts that hold as much, the oldest. */
+  get heaviest(): QueuedPush | undefined {
+    return this.#heap[0]?.first;
+  }
+
+  /** How many pushes of the account of this one wait. */
+  countOf({ message }: QueuedPush): number {
+    return this.#accounts.get(message.account)?.count ?? 0;
+  }
+
+  /** Adds at the end of its account, and a new account at the end of the round. */
+  add(push: QueuedPush): void {
+    push.next = undefined;
+    const account = this.#accounts.get(push.message.account);
+    if (!account) {
+      this.#enter(push);
+      return;
+    }
+    account.last.next = push;
+    account.last = push;
+    account.count++;
+    this.#length++;
+    this.#up(account);
+  }
+
+  /** Puts one back that was taken: in its place within its account, which is next. */
+  putBack(push: QueuedPush): void {
+    push.next = undefined;
+    const known = this.#accounts.get(push.message.account);
+    if (!known) {
+      this.#turn = this.#enter(push);
+      return;
+    }
+    if (push.id < known.first.id) {
+      push.next = known.first;
+      known.first = push;
+    } else {
+      let before = known.first;
+      while (before.next && before.next.id < push.id) before = before.next;
+      push.next = before.next;
+      before.next = push;
+      if (!push.next) known.last = push;
+    }
+    known.count++;
+    this.#length++;
+    this.#up(known);
+    if (known !== this.#turn) {
+      this.#leaveRound(known);
+      this.#turn = this.#enterRound(known);
+    }
+  }
+
+  /** Takes the oldest push of the account whose turn it is, and gives the turn to the next. */
+  take(): QueuedPush | undefined {
+    const account = this.#turn;
+    if (!account) return undefined;
+    this.#turn = account.after;
+    return this.#takeFirst(account);
+  }
+
+  /** Takes this push, which must be the first of its account. */
+  takeFirst(push: QueuedPush): void {
+    this.#takeFirst(this.#accounts.get(push.message.account) as Account);
+  }
+
+  #takeFirst(account: Account): QueuedPush {
+    const push = account.first;
+    this.#length--;
+    account.count--;
+    if (push.next) {
+      account.first = push.next;
+      push.next = undefined;
+      this.#down(account);
+    } else {
+      this.#accounts.delete(account.key);
+      this.#leaveRound(account);
+      const last = this.#heap.pop() as Account;
+      if (last !== account) {
+        this.#set(account.place, last);
+        this.#up(last);
+        this.#down(last);
+      }
+    }
+    return push;
+  }
+
+  #enter(push: QueuedPush): Account {
+    const key = push.message.account;
+    const place = this.#heap.length;
+    const account: Account = { key, first: push, last: push, count: 1, place, before: undefined, after: undefined };
+    this.#accounts.set(account.key, account);
+    this.#heap.push(account);
+    this.#length++;
+    this.#up(account);
+    return this.#enterRound(account);
+  }
+
+  /** At the end of the round, which is before the one whose turn it is. */
+  #enterRound(account: Account): Account {
+    const after = this.#turn ?? account;
+    const before = after.before ?? account;
+    account.after = after;
+    account.before = before;
+    before.after = account;
+    after.before = account;
+    this.#turn ??= account;
+    return account;
+  }
+
+  #leaveRound(account: Account): void {
+    const { before, after } = account as { before: Account; after: Account };
+    if (this.#turn === account) this.#turn = after === account ? undefined : after;
+    before.after = after;
+    after.before = before;
+    account.before = undefined;
+    account.after = undefined;
+  }
+
+  #set(place: number, account: Account): void {
+    this.#heap[place] = account;
+    account.place = place;
+  }
+
+  #up(account: Account): void {
+    let place = account.place;
+    while (place > 0) {
+      const parent = this.#heap[(place - 1) >> 1] as Account;
+      if (!heavier(account, parent)) break;
+      this.#set(place, parent);
+      place = (place - 1) >> 1;
+    }
+    this.#set(place, account);
+  }
+
+  #down(account: Account): void {
+    let place = account.place;
+    for (;;) {
+      let child = 2 * place + 1;
+      if (child >= this.#heap.length) break;
+      if (child + 1 < this.#heap.length && heavier(this.#heap[child + 1] as Account, this.#heap[child] as Account))
+        child++;
+      if (!heavier(this.#heap[child] as Account, account)) break;
+      this.#set(place, this.#heap[child] as Account);
+      place = child;
+    }
+    this.#set(place, account);
+  }
+}
+
+function heavier(a: Account, b: Account): boolean {
+  return a.count > b.count || (a.count === b.count && a.first.id < b.first.id);
+}
