@@ -16,6 +16,8 @@ export interface Context {
   readonly random: (bytes: number) => Buffer;
   /** Aborted when the process is told to end: a start that waits for something must then give up, by a rejection or by resolving. */
   readonly stopping: AbortSignal;
+  /** Ends the process in order, with 1: for what cannot be survived, but leaves what there is to hand over sound. */
+  readonly giveUp: (error: Error) => void;
 }
 
 /** A running daemon. */

@@ -23,7 +23,8 @@ const STATUS_LOGGED_EVERY = 20;
 /**
  * The life of a daemon's process, from the configuration to the exit code:
  * - 0 when it was told to end (SIGTERM, SIGINT, or the death of the "spns run" that started it) and ended in order, also during its start;
- * - 1 when the configuration is wrong, the start or the stop failed, the stop took longer than 10 s, a second signal came, or the program has a fault.
+ * - 1 when the configuration is wrong, the start or the stop failed, the stop took longer than 10 s, a second signal came, the daemon gave up, or the
+ *   program has a fault.
  *
  * SIGHUP reads the configuration again. The process always ends by an exit: a forgotten timer must not keep a dead daemon alive.
  * @param build makes and starts the daemon; READY goes to systemd when it resolves
@@ -64,6 +65,7 @@ export async function runDaemon(
   process.on('unhandledRejection', fault);
 
   let life: Life | undefined;
+  let code = 0;
   const stop = (why: string) => {
     systemd.stopping();
     systemClock.setTimeout(() => {
@@ -72,7 +74,7 @@ export async function runDaemon(
     }, EXIT_DEADLINE - FLUSH_DEADLINE);
     stopping.abort(new Error(`stopped by ${why}`));
     life?.stop().then(
-      () => exit(0),
+      () => exit(code),
       (error) => fail(error, 'could not stop in order'),
     );
   };
@@ -93,6 +95,12 @@ export async function runDaemon(
     log.error('the process that started this one is gone, stopping');
     stop('the death of its parent');
   });
+  const giveUp = (error: Error) => {
+    if (stopping.signal.aborted) return;
+    code = 1;
+    log.fatal(`cannot go on, stopping: ${error.message}`);
+    stop('its own decision');
+  };
   let reloadAfterStart = false;
   process.on('SIGHUP', () => {
     if (life) life.reload();
@@ -107,16 +115,17 @@ export async function runDaemon(
     const config = loadConfig(process.env, options);
     log = createLog(config.log, name);
     for (const warning of config.warnings) log.warn(warning);
-    const context = { name, config, log, clock: systemClock, systemd, random: randomBytes, stopping: stopping.signal };
+    const { signal } = stopping;
+    const context = { name, config, log, clock: systemClock, systemd, random: randomBytes, stopping: signal, giveUp };
     life = await startLife(context, build, options);
   } catch (error) {
     // A start that gave up because it was told to has not failed.
-    if (stopping.signal.aborted) await exit(0);
+    if (stopping.signal.aborted) await exit(code);
     await fail(error, 'could not start');
   }
   if (stopping.signal.aborted) {
     await life!.stop().catch((error) => fail(error, 'could not stop in order'));
-    await exit(0);
+    await exit(code);
   }
   if (reloadAfterStart) life!.reload();
 }

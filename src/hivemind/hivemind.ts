@@ -55,7 +55,12 @@ export async function startHivemind(context: Context): Promise<Daemon> {
 
   // The database first: its lock tells whether another hivemind runs, before we take that one's sockets away.
   systemd.status('Connecting to the database');
-  const store = await Store.open({ url: config.db.url, clock: context.clock, log: category(context.log, 'pg') });
+  const store = await Store.open({
+    url: config.db.url,
+    clock: context.clock,
+    log: category(context.log, 'pg'),
+    onTaken: context.giveUp,
+  });
   // From here on there is one clock, and no step of the machine's costs a subscription.
   const clock = await JudgedClock.start({
     clock: context.clock,

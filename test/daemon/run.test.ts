@@ -52,6 +52,17 @@ describe('the life of a daemon', { concurrency: 4 }, () => {
     await child.line(/critical .*could not stop in order: no stop today/);
   });
 
+  test('a daemon that gives up says why, once, and ends in order with 1', async (t) => {
+    const child = start(t, { what: 'gives-up' });
+    assert.equal(await child.ended, 1);
+    await child.line(/critical notify-fixture: cannot go on, stopping: somebody else is here$/);
+    await child.line(/draining/);
+    assert.equal(child.lines.filter((line) => line.includes('cannot go on')).length, 1);
+    const early = start(t, { what: 'start-gives-up' });
+    assert.equal(await early.ended, 1);
+    await early.line(/draining/);
+  });
+
   test('a start that fails ends with 1 and says why', async (t) => {
     const child = start(t, { what: 'start-fails' });
     assert.equal(await child.ended, 1);

@@ -29,9 +29,9 @@ async function startProcess(t: TestContext) {
       `[hivemind]\nlisten = ${address}\noxend_rpc = ipc://${folder}/no-oxend\nnotifiers_expected = test\nstartup_wait = 60\n`,
   );
   const running: ChildProcess[] = [];
-  const start = () => {
+  const start = (config = 'spns.ini') => {
     const child = spawn(process.execPath, [MAIN], {
-      env: { ...process.env, SPNS_CONFIG: path.join(folder, 'spns.ini') },
+      env: { ...process.env, SPNS_CONFIG: path.join(folder, config) },
       stdio: ['ignore', 'pipe', 'pipe'],
     });
     running.push(child);
@@ -72,7 +72,7 @@ async function startProcess(t: TestContext) {
     await client.end();
     return Number(rows[0]?.count);
   };
-  return { start, ask, answerNext, asked, count, database };
+  return { start, ask, answerNext, asked, count, database, folder };
 }
 
 const SUCCESS = '{"added":true,"message":"Subscription successful","success":true}';
@@ -123,6 +123,39 @@ test('SIGTERM while the subscriptions are loaded ends the start with 0, even if 
   await client.end();
   assert.equal(code, 0, second.output());
   assert.ok(!second.output().includes('loaded'));
+});
+
+test('a hivemind whose database another one took over ends with 1, names that one, and answers what is in work', async (t) => {
+  const { start, ask, asked, database, folder } = await startProcess(t);
+  const first = start();
+  const inWork = ask(subscribe(sessionAccount(randomBytes), 'phone'));
+  while (asked.length === 0) await new Promise((resolve) => setTimeout(resolve, 5));
+  const ini = await fs.readFile(path.join(folder, 'spns.ini'), 'utf8');
+  await fs.writeFile(path.join(folder, 'other.ini'), ini.replace('/hivemind.sock', '/other.sock'));
+  const client = new pg.Client({ connectionString: database });
+  await client.connect();
+  // The database is dropped with it connected.
+  client.on('error', () => {});
+  const holder = "SELECT pid FROM pg_locks WHERE locktype = 'advisory' AND granted AND objid = 2";
+  const { rows: before } = await client.query<{ pid: number }>(holder);
+  // It is as if frozen, with its machine, and its connection is taken for dead.
+  first.child.kill('SIGSTOP');
+  await client.query('SELECT pg_terminate_backend($1)', [before[0]?.pid]);
+  const second = start('other.ini');
+  while (!second.output().includes('listening at')) await once(second.child.stdout as NodeJS.ReadableStream, 'data');
+  const { rows: now } = await client.query<{ pid: number }>(holder);
+  assert.equal(now.length, 1);
+  first.child.kill('SIGCONT');
+  const [code] = await first.exit;
+  assert.equal(code, 1, first.output());
+  const [fatal] = first
+    .output()
+    .split('\n')
+    .filter((line) => line.includes('cannot go on'));
+  assert.match(fatal ?? '', new RegExp(`Another hivemind is at work on this database .*process ${now[0]?.pid}\\)`));
+  assert.match(fatal ?? '', / critical /);
+  assert.match((await inWork) ?? '', /"error":3/);
+  assert.equal(second.child.exitCode, null, 'the other works on');
 });
 
 test('a second signal ends the process at once', async (t) => {

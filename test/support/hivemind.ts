@@ -28,6 +28,8 @@ export interface TestHivemind {
   readonly registry: Registry;
   /** What it logged, a line each. */
   readonly log: string[];
+  /** Why it said that it cannot go on. */
+  readonly gaveUp: readonly Error[];
   /** A client of its own at the plain listener, as a notifier or the web front-end is. */
   connect(commands?: Commands, address?: string): Connection;
   stop(): Promise<void>;
@@ -63,6 +65,7 @@ export async function startTestHivemind(t: Cleaner, options: TestHivemindOptions
 
   const log: string[] = [];
   const registry = new Registry();
+  const gaveUp: Error[] = [];
   const stopping = new AbortController();
   const daemon = await startHivemind({
     name: 'hivemind',
@@ -73,6 +76,7 @@ export async function startTestHivemind(t: Cleaner, options: TestHivemindOptions
     random: randomBytes,
     systemd: createNotifier({}),
     stopping: stopping.signal,
+    giveUp: (error) => void gaveUp.push(error),
   });
   const peers: Peers[] = [];
   let stopped: Promise<void> | undefined;
@@ -92,6 +96,7 @@ export async function startTestHivemind(t: Cleaner, options: TestHivemindOptions
     database,
     registry,
     log,
+    gaveUp,
     connect(commands = {}, to = address) {
       const one = new Peers({ clock: systemClock, commands });
       peers.push(one);

@@ -7,7 +7,9 @@ import { ConninfoError } from './conninfo.ts';
 import { StoreError, sqlState } from './store-error.ts';
 
 /** Held by a hivemind as long as it is connected. An advisory lock counts within one database; any fixed numbers would do. */
-const HIVEMIND_LOCK = [0x53504e53, 2];
+const HIVEMIND_LOCK = [0x53504e53, 2] as const;
+/** From here on the numbers beside it are the marks of single hiveminds. */
+const MARKS = 16;
 /** How long a start waits for the lock of one that was killed a moment ago. */
 const LOCK_WAIT = 3_000;
 const LOCK_POLL = 100;
@@ -28,12 +30,6 @@ const SESSION = [
   .map((setting) => `SET ${setting}`)
   .join('; ');
 
-/** A process of PostgreSQL's: its number may be used again, but not with the same start. */
-interface Backend {
-  readonly pid: number;
-  readonly started: string;
-}
-
 export interface ConnectionOptions {
   url: string;
   clock: Clock;
@@ -41,6 +37,8 @@ export interface ConnectionOptions {
   random: (bytes: number) => Buffer;
   /** milliseconds that the server may take for a connection or a statement */
   timeout: number;
+  /** Told, once, when another hivemind took the lock while the connection was lost: nothing is written here any more. */
+  onTaken: (error: StoreError) => void;
 }
 
 /**
@@ -50,16 +48,19 @@ export interface ConnectionOptions {
 export class Connection {
   readonly #options: ConnectionOptions;
   #client: OpenClient | undefined;
-  /** What served the last connection that held the lock. */
-  #backend: Backend | undefined;
+  /** A second lock, shared, that is held beside the first: by it we know a process of PostgreSQL's that serves us, or still believes so. */
+  readonly #mark: number;
   #closed = false;
   #failures = 0;
+  /** Since when (monotonic) another hivemind was seen to hold the lock. */
+  #lockedSince: number | undefined;
   #retry: Timer | undefined;
   readonly #waiting = new Set<() => void>();
   #lane: Promise<unknown> = Promise.resolve();
 
   constructor(options: ConnectionOptions) {
     this.#options = options;
+    this.#mark = MARKS + (options.random(4).readUInt32LE() >>> 2);
   }
 
   /** Whether the database answered last. */
@@ -175,9 +176,8 @@ export class Connection {
       const { client, socket } = made;
       // Not as start-up parameters, of which PgBouncer knows only a few.
       await this.#within(socket, client.query(`${SESSION}; SET statement_timeout = ${timeout}`));
-      const backend = await this.#within(socket, takeLock(client, this.#backend));
-      await requireSession(client, backend.pid, url, timeout);
-      this.#backend = backend;
+      const pid = await this.#within(socket, takeLock(client, this.#mark));
+      await requireSession(client, pid, url, timeout);
       return made;
     } catch (error) {
       made?.socket.destroy();
@@ -196,6 +196,7 @@ export class Connection {
       return;
     }
     this.#failures = 0;
+    this.#lockedSince = undefined;
     this.#client = made;
     made.client.on('error', (error) => this.#lost(made, error));
     made.client.on('end', () => this.#lost(made, new Error('the connection was ended')));
@@ -208,6 +209,22 @@ export class Connection {
     which.socket.destroy();
     this.#options.log.warn(`the connection to the database is lost: ${error.message}`);
     this.#reconnect();
+  }
+
+  /** Whether another hivemind has the lock, and not only for a start that fails in a moment: then there is no coming back. */
+  #isTaken(cause: Error): boolean {
+    const { clock, onTaken } = this.#options;
+    if (!(cause instanceof StoreError && cause.code === 'locked')) {
+      this.#lockedSince = undefined;
+      return false;
+    }
+    this.#lockedSince ??= clock.monotonic();
+    if (clock.monotonic() - this.#lockedSince < LOCK_WAIT) {
+      this.#failures = Math.min(this.#failures, 2);
+      return false;
+    }
+    if (!this.#closed) onTaken(cause);
+    return true;
   }
 
   #reconnect(): void {
@@ -223,6 +240,7 @@ export class Connection {
           this.#keep(made);
         },
         (cause: Error) => {
+          if (this.#isTaken(cause)) return;
           // The first is said aloud, the others are the same fault.
           log[this.#failures === 1 ? 'error' : 'debug'](cause.message);
           this.#reconnect();
@@ -233,30 +251,34 @@ export class Connection {
 }
 
 /**
- * @param last what served our own last connection. After a break that PostgreSQL has not noticed it still holds the lock, for up to a minute: it is ended
- * @returns what serves this one
+ * @param mark of our own connections. One that broke without PostgreSQL's noticing still holds the lock, for up to a minute: it is ended
+ * @returns the number of the server's process that serves this client
+ * @throws StoreError `locked` if another hivemind has the lock
  */
-async function takeLock(client: pg.Client, last: Backend | undefined): Promise<Backend> {
-  const { rows } = await client.query<Backend & { locked: boolean }>(
-    `SELECT pg_try_advisory_lock($1, $2) AS locked, pid, backend_start::text AS started
-     FROM pg_stat_activity WHERE pid = pg_backend_pid()`,
-    HIVEMIND_LOCK,
+async function takeLock(client: pg.Client, mark: number): Promise<number> {
+  const [space, lock] = HIVEMIND_LOCK;
+  // Before the lock is asked for: should the answer to that be lost, the next connection still knows whose it is.
+  await client.query('SELECT pg_advisory_lock_shared($1, $2)', [space, mark]);
+  const { rows } = await client.query<{ locked: boolean; pid: number }>(
+    'SELECT pg_try_advisory_lock($1, $2) AS locked, pg_backend_pid() AS pid',
+    [space, lock],
   );
-  const [mine] = rows;
-  if (!mine) throw new Error('the server does not show its own process');
-  if (mine.locked) return { pid: mine.pid, started: mine.started };
-  const holders = await client.query<Backend & { host: string | null }>(
-    `SELECT a.pid, a.backend_start::text AS started, host(a.client_addr) AS host
-     FROM pg_locks l JOIN pg_stat_activity a USING (pid)
-     WHERE l.locktype = 'advisory' AND l.granted AND l.classid = $1 AND l.objid = $2 AND l.objsubid = 2
-       AND l.database = (SELECT oid FROM pg_database WHERE datname = current_database())`,
-    HIVEMIND_LOCK,
+  if (rows[0]?.locked) return rows[0].pid;
+  const holders = await client.query<{ pid: number; host: string | null; ours: boolean }>(
+    `WITH locks AS (
+       SELECT pid, objid FROM pg_locks
+       WHERE locktype = 'advisory' AND granted AND classid = $1 AND objsubid = 2
+         AND database = (SELECT oid FROM pg_database WHERE datname = current_database())
+     )
+     SELECT l.pid, host(a.client_addr) AS host, EXISTS (SELECT FROM locks m WHERE m.pid = l.pid AND m.objid = $3) AS ours
+     FROM locks l LEFT JOIN pg_stat_activity a ON a.pid = l.pid WHERE l.objid = $2`,
+    [space, lock, mark],
   );
   const holder = holders.rows[0];
-  if (last && holder?.pid === last.pid && holder.started === last.started) {
-    await client.query('SELECT pg_terminate_backend($1)', [last.pid]);
+  if (holder?.ours) {
+    await client.query('SELECT pg_terminate_backend($1)', [holder.pid]);
     // It is free a moment later: the next attempt will have it.
-    throw new StoreError('locked', 'The lost connection still held the lock, and has been ended');
+    throw new StoreError('unavailable', 'The lost connection still held the lock, and has been ended');
   }
   const where = holder ? ` (from ${holder.host ?? 'this machine'}, served by PostgreSQL process ${holder.pid})` : '';
   throw new StoreError(

@@ -39,6 +39,8 @@ export interface StoreOptions {
   /** milliseconds that the server may take for an answer; 5,000 if not given */
   readonly timeout?: number;
   readonly random?: (bytes: number) => Buffer;
+  /** Told when another hivemind took over the database while it could not be reached: this one must end. */
+  readonly onTaken?: (error: StoreError) => void;
 }
 
 /** One row of service_stats. */
@@ -69,8 +71,8 @@ export class Store {
    * @throws StoreError with a sentence for the operator: `unavailable`, `locked` (by another hivemind), `refused` (tables of a later version, or no right to make ours)
    */
   static async open(options: StoreOptions): Promise<Store> {
-    const { url, clock, log, timeout = 5_000, random = randomBytes } = options;
-    const connection = new Connection({ url, clock, log, timeout, random });
+    const { url, clock, log, timeout = 5_000, random = randomBytes, onTaken = () => {} } = options;
+    const connection = new Connection({ url, clock, log, timeout, random, onTaken });
     await connection.open(async (client) => {
       // A large table may need longer for a new index than any statement may take later.
       await client.query('SET statement_timeout = 0');

@@ -8,7 +8,7 @@ import pg from 'pg';
 import { pino } from 'pino';
 import { systemClock } from '../../../src/clock.ts';
 import { type Postgres, startPostgres } from '../../../src/devnet/postgres.ts';
-import { Store, StoreError } from '../../../src/hivemind/store/store.ts';
+import { Store, StoreError, type StoreOptions } from '../../../src/hivemind/store/store.ts';
 import { makeRow } from '../../support/rows.ts';
 
 const log = pino({ level: process.env.SPNS_TEST_LOG ?? 'silent' });
@@ -33,11 +33,14 @@ describe('the store on a failing database', () => {
 
   after(() => server.remove());
 
-  async function openStore(t: TestContext): Promise<{ store: Store; url: string }> {
+  async function openStore(
+    t: TestContext,
+    options: Partial<StoreOptions> = {},
+  ): Promise<{ store: Store; url: string }> {
     const name = `fault_${++made}`;
     await server.createDatabase(name);
     const url = server.url(name);
-    const store = await Store.open({ url, clock: systemClock, log, timeout: TIMEOUT });
+    const store = await Store.open({ url, clock: systemClock, log, timeout: TIMEOUT, ...options });
     t.after(() => store.close());
     return { store, url };
   }
@@ -170,20 +173,45 @@ describe('the store on a failing database', () => {
     assert.equal(await store.upsert(makeRow()), 'added');
   });
 
-  it('stays away from a database that another hivemind took over in the meantime', async (t) => {
-    const { store, url } = await openStore(t);
+  /** Somebody who waits for the lock, and has it the moment it is free. */
+  async function waitForLock(url: string): Promise<{ held: Promise<unknown>; end: () => Promise<void> }> {
     const other = new pg.Client({ connectionString: url });
     await other.connect();
-    // Waits for the lock, and has it the moment it is free.
-    const lock = other.query('SELECT pg_advisory_lock(objid_class, 2) FROM (VALUES (1397771859)) AS v(objid_class)');
-    await until(() => store.connected);
-    await admin("SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE application_name = 'spns hivemind'");
-    await lock;
-    await until(() => !store.connected);
+    return { held: other.query('SELECT pg_advisory_lock(1397771859, 2)'), end: () => other.end() };
+  }
+
+  const TERMINATE = "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE application_name = 'spns hivemind'";
+
+  it('gives up when another hivemind took the database over while its connection was lost, and says so once', async (t) => {
+    const taken: Error[] = [];
+    const { store, url } = await openStore(t, { onTaken: (error) => taken.push(error) });
+    const other = await waitForLock(url);
+    await admin(TERMINATE);
+    await other.held;
+    await until(() => taken.length > 0);
+    assert.match(
+      taken[0]!.message,
+      /^Another hivemind is at work on this database \(from this machine, served by .* \d+\)/,
+    );
+    assert.ok(!store.connected);
     await assert.rejects(store.upsert(makeRow()), isUnavailable);
+    await other.end();
+    await sleep(500);
+    assert.ok(!store.connected, 'whoever gave up does not come back beside the next');
+    assert.equal(taken.length, 1);
+  });
+
+  it('goes on when the one that took the lock lets it go at once, as a start that fails does', async (t) => {
+    const taken: Error[] = [];
+    const { store, url } = await openStore(t, { onTaken: (error) => taken.push(error) });
+    const other = await waitForLock(url);
+    await admin(TERMINATE);
+    await other.held;
+    await until(() => !store.connected);
     await other.end();
     await until(() => store.connected);
     assert.equal(await store.upsert(makeRow()), 'added');
+    assert.equal(taken.length, 0);
   });
 
   it('closes in bounded time while nothing answers', async (t) => {
