@@ -33,7 +33,8 @@ export class DeadDevices {
     if (!service) return 0;
     service.counters.gone++;
     const wasOpen = service.breaker.open;
-    if (!service.breaker.gone()) {
+    // What is no token stays none, whatever the provider thinks of us, and no number of them speaks against it.
+    if (!report.local && !service.breaker.gone()) {
       service.counters.goneHeldBack++;
       if (!wasOpen) {
         log(

@@ -6,8 +6,8 @@ import {
   type Backend,
   type BackendContext,
   type Delivery,
-  gone,
   misconfigured,
+  noToken,
   type Outcome,
   refused,
   tokenOf,
@@ -61,7 +61,7 @@ export function create({ service, section, clock }: BackendContext): Backend {
     async send([delivery]) {
       const { id, payload } = delivery!;
       // Nothing else belongs into the path of a request; Apple would say BadDeviceToken.
-      if (!/^[0-9a-f]+$/i.test(id)) return [gone('not a device token', clock.now())];
+      if (!/^[0-9a-f]+$/i.test(id)) return [noToken('not a device token', clock.now())];
       const body = bodyFor(payload);
       if (Buffer.byteLength(body) > MAX_BODY) return [refused('larger than 4096 bytes')];
       let outcome = await ask(delivery!, body);

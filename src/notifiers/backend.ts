@@ -75,7 +75,7 @@ export type Whom = 'device' | 'provider' | 'everyone';
 /** What became of a push at the provider. */
 export type Outcome =
   | { readonly kind: 'accepted' }
-  | { readonly kind: 'gone'; readonly reason: string; readonly time: number }
+  | { readonly kind: 'gone'; readonly reason: string; readonly time: number; readonly local?: true }
   | { readonly kind: 'refused'; readonly reason: string }
   | { readonly kind: 'retry'; readonly reason: string; readonly after?: number; readonly whom?: Whom }
   | { readonly kind: 'misconfigured'; readonly reason: string };
@@ -91,6 +91,14 @@ export const accepted = { kind: 'accepted' } as const satisfies Outcome;
  */
 export function gone(reason: string, time: number): OutcomeOf<'gone'> {
   return { kind: 'gone', reason, time };
+}
+
+/**
+ * As {@link gone}, but seen by the token alone, without asking the provider: however many they are, that tells nothing of our certificate or topic.
+ * @param time Unix milliseconds
+ */
+export function noToken(reason: string, time: number): OutcomeOf<'gone'> {
+  return { kind: 'gone', reason, time, local: true };
 }
 
 /** This push will never be taken, but the device may be fine. It is given up and counted. */

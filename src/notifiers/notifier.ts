@@ -281,7 +281,12 @@ export class Notifier {
     }
     if (end.kind === 'gone') {
       if (this.#gone.length >= MAX_GONE) this.#gone.shift();
-      this.#gone.push({ serviceId: push.id, time: Math.floor(end.time), reason: end.reason });
+      this.#gone.push({
+        serviceId: push.id,
+        time: Math.floor(end.time),
+        reason: end.reason,
+        local: end.local === true,
+      });
       this.#tellGone();
     }
     if (push.pushId !== undefined) this.#ledger.end(push.pushId, end);

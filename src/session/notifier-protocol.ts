@@ -60,6 +60,8 @@ export interface DeviceGone {
   readonly time: number;
   /** The provider's word for it. */
   readonly reason: string;
+  /** The notifier saw by the token alone that it is none: that says nothing of the provider, or of how we ask it. */
+  readonly local: boolean;
 }
 
 /** Writes the part of `admin.register_notifier`, or of `admin.unregister_notifier`, which has no window. */
@@ -158,7 +160,7 @@ export function decodePushReport(data: Uint8Array): PushReport {
 
 /** Writes the part of `admin.device_gone`. */
 export function encodeDeviceGone(gone: DeviceGone): Buffer {
-  return encode({ d: gone.serviceId, r: gone.reason, s: gone.service, t: gone.time });
+  return encode({ d: gone.serviceId, l: gone.local ? 1 : undefined, r: gone.reason, s: gone.service, t: gone.time });
 }
 
 /**
@@ -173,6 +175,7 @@ export function decodeDeviceGone(data: Uint8Array): DeviceGone {
     serviceId: fields.text('d'),
     time: fields.integer('t'),
     reason: fields.text('r'),
+    local: fields.optionalInteger('l') === 1,
   };
 }
 

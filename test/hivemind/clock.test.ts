@@ -236,7 +236,7 @@ test('a provider calls a device gone while the clock is wrong: what subscribed a
   const account = sessionAccount(randomBytes);
   await send(world, subscribe(account, 'phone'));
   const gone = async (time: number, expected: number) => {
-    const report = { service: 'test', serviceId: 'phone'.padEnd(32, '.'), time, reason: 'test' };
+    const report = { service: 'test', serviceId: 'phone'.padEnd(32, '.'), time, reason: 'test', local: false };
     new TestNotifier(world.hivemind).connection.send('admin.device_gone', encodeDeviceGone(report));
     // The command comes before the question on no common way: asked until it was counted.
     await until(async () => {

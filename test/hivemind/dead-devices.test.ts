@@ -53,8 +53,8 @@ function setUp() {
     };
     devices.upsert(row, confirmedAt);
   };
-  const gone = (serviceId: string, seconds: number) =>
-    dead.remove({ service: 'apns', serviceId, time: seconds * 1000, reason: 'Unregistered' });
+  const gone = (serviceId: string, seconds: number, local = false) =>
+    dead.remove({ service: 'apns', serviceId, time: seconds * 1000, reason: 'Unregistered', local });
   return { clock, devices, outbox, removed, lines, inWork, subscribe, gone };
 }
 
@@ -103,4 +103,22 @@ test('a wrong certificate, which makes every device look dead, removes few, and 
   assert.equal(devices.size, 991);
   assert.equal(outbox.service('apns').counters.goneHeldBack, 991);
   assert.equal(lines.filter((line) => line.startsWith('error')).length, 1);
+});
+
+test('what a notifier itself saw to be no token is removed, however many there are, and stops no other removal', async (t) => {
+  const { devices, outbox, lines, subscribe, gone } = setUp();
+  t.after(() => outbox.stop(0));
+  const name = (device: number) => `device-${device}`.padEnd(32, '.');
+  for (let device = 0; device < 10_011; device++) subscribe(name(device), 1_000);
+  for (let device = 0; device < 10_001; device++) assert.equal(await gone(name(device), 2_000, true), 1);
+  assert.deepEqual(
+    lines.filter((line) => line.startsWith('error')),
+    [],
+  );
+  // The provider's own verdicts count from zero: the tenth is the first that is held back, and only for the provider's.
+  for (let device = 10_001; device < 10_010; device++) assert.equal(await gone(name(device), 2_000), 1);
+  assert.equal(await gone(name(10_010), 2_000), 0);
+  assert.equal(await gone(name(10_010), 2_000, true), 1);
+  assert.equal(devices.size, 0);
+  assert.equal(outbox.service('apns').counters.goneHeldBack, 1);
 });

@@ -154,7 +154,13 @@ test('a device that its provider calls gone is removed, unless it subscribed aft
   const gone = (token: string, time: number) =>
     world.notifier.connection.send(
       'admin.device_gone',
-      encodeDeviceGone({ service: 'test', serviceId: token.padEnd(32, '.'), time, reason: 'Unregistered' }),
+      encodeDeviceGone({
+        service: 'test',
+        serviceId: token.padEnd(32, '.'),
+        time,
+        reason: 'Unregistered',
+        local: false,
+      }),
     );
   gone('alive', before);
   gone('dead', Date.now() + 1_000);

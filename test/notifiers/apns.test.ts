@@ -69,7 +69,9 @@ test('a message that never expires is kept as long as Apple keeps it', async (t)
 test('a token that is none is not sent: the device is gone', async (t) => {
   const { fake, send } = await setUp(t);
   for (const token of ['z'.repeat(64), '../'.repeat(21), 'a b'.padEnd(64), '']) {
-    assert.equal(brief(await send(token)), 'gone: not a device token');
+    const outcome = await send(token);
+    assert.equal(brief(outcome), 'gone: not a device token');
+    assert.equal(outcome.kind === 'gone' && outcome.local, true);
   }
   assert.equal(fake.requests, 0);
 });

@@ -40,7 +40,7 @@ const report = {
   answers: [[2, 'HTTP 200 ✓'] as const],
 };
 const quiet = { service: 'firebase', accepted: [], refused: [], handedBack: [], answers: [] };
-const gone = { service: 'apns', serviceId: 'token', time: 1_700_000_000_000, reason: 'Unregistered' };
+const gone = { service: 'apns', serviceId: 'token', time: 1_700_000_000_000, reason: 'Unregistered', local: false };
 
 describe('the protocol between hivemind and notifiers', () => {
   it('writes each message with the agreed keys', () => {
@@ -56,6 +56,10 @@ describe('the protocol between hivemind and notifiers', () => {
     );
     assert.equal(encodePushReport(quiet).toString(), 'd1:s8:firebasee');
     assert.equal(encodeDeviceGone(gone).toString(), 'd1:d5:token1:r12:Unregistered1:s4:apns1:ti1700000000000ee');
+    assert.equal(
+      encodeDeviceGone({ ...gone, local: true }).toString(),
+      'd1:d5:token1:li1e1:r12:Unregistered1:s4:apns1:ti1700000000000ee',
+    );
   });
 
   it('reads what it wrote', () => {
@@ -65,6 +69,7 @@ describe('the protocol between hivemind and notifiers', () => {
     assert.deepEqual(decodePushReport(encodePushReport(report)), report);
     assert.deepEqual(decodePushReport(encodePushReport(quiet)), quiet);
     assert.deepEqual(decodeDeviceGone(encodeDeviceGone(gone)), gone);
+    assert.deepEqual(decodeDeviceGone(encodeDeviceGone({ ...gone, local: true })), { ...gone, local: true });
   });
 
   it('refuses names that are empty or too long, and a negative window', () => {
