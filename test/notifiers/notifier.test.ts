@@ -7,6 +7,7 @@ import {
   type Backend,
   type Delivery,
   gone,
+  noToken,
   type Outcome,
   Refusal,
   refused,
@@ -82,7 +83,9 @@ test('it registers with our hivemind under a routing id of its own, takes sealed
   await hivemind.until(() => hivemind.outstanding === 0 && hivemind.gone.length === 1);
   assert.deepEqual([...hivemind.accepted], [ids[0]]);
   assert.deepEqual([...hivemind.refused].sort(), [ids[1], ids[2]]);
-  assert.deepEqual(hivemind.gone, [{ service: SERVICE, serviceId: 'dead', time: 123_456, reason: 'Unregistered' }]);
+  assert.deepEqual(hivemind.gone, [
+    { service: SERVICE, serviceId: 'dead', time: 123_456, reason: 'Unregistered', local: false },
+  ]);
   const push = sent.find(({ id }) => id === 'good')!;
   assert.ok(push.payload.equals(payload));
   assert.ok(push.data?.equals(data));
@@ -92,6 +95,15 @@ test('it registers with our hivemind under a routing id of its own, takes sealed
     'gone:Unregistered': 1,
   });
   assert.deepEqual(notifier.statistics.total, { notifies: 1, retries: 0, failures: 2 });
+});
+
+test('of a device that it judged by the token alone it says so', async (t) => {
+  const hivemind = await FakeHivemind.start(t, SERVICE);
+  setUp(t, hivemind, () => noToken('not a device token', 5));
+  await hivemind.until(() => hivemind.instances.size === 1);
+  hivemind.push([{ serviceId: 'nonsense' }]);
+  await hivemind.until(() => hivemind.gone.length === 1);
+  assert.equal(hivemind.gone[0]!.local, true);
 });
 
 test('many pushes go in few reports', async (t) => {
