@@ -244,6 +244,9 @@ export class Subscriptions {
         known !== undefined && !isStale(request.signedAt, known.signedAt)
           ? devices.remove(account, service, device.serviceId)
           : deleted;
+      if (known && !removed) {
+        throw new RequestError(Code.ERROR, 'This request was signed before the subscription that is stored');
+      }
       return {
         message: removed
           ? 'Device unsubscribed from push notifications'

@@ -91,7 +91,7 @@ function bytes(fields: Fields, name: string, size: number): Buffer {
     return bytesParameter(value, size);
   } catch (error) {
     if (!(error instanceof BytesError)) throw error;
-    throw new RequestError(Code.ERROR, error.message, { cause: new Error(`in ${name}`) });
+    throw invalid(name, `${size} bytes, as hex or base64`);
   }
 }
 

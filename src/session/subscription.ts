@@ -41,8 +41,12 @@ export const MAX_NAMESPACES = 256;
 /** Seconds for which a subscription's signature is good. */
 export const SIGNATURE_LIFETIME = 1_209_600;
 
-/** A request signed more than so many seconds before what is stored for the same device is a late copy of an old one, or a replay. */
-export const STALE_BEFORE = 0;
+/**
+ * A request that was signed more than so many seconds before what is stored for the same device is a late copy of an old one,
+ * or a replay. Within them the order of arrival counts, since phones' clocks go wrong and packets overtake each other, and
+ * who turns notifications off must get silence (design, decision 21).
+ */
+export const STALE_BEFORE = 60;
 
 /** Seconds by which the clock of a device may be wrong. */
 export const CLOCK_TOLERANCE = 86_400;
@@ -77,7 +81,7 @@ export function isNewer(a: Subscription, b: Subscription): boolean {
 }
 
 /**
- * Whether a request changes nothing, because of what is stored for the same device (design, decision 15).
+ * Whether a request changes nothing, because of what is stored for the same device (design, decisions 15 and 21).
  *
  * @param signedAt when it was signed, unix seconds
  * @param storedAt when that was signed which is stored, unix seconds

@@ -33,7 +33,7 @@ class Model {
   upsert(row: DeviceRow, confirmedAt: number): 'added' | 'updated' | 'stale' {
     const key = this.key(row);
     const old = this.entries.get(key);
-    if (old && old.row.signedAt > row.signedAt) return 'stale';
+    if (old && old.row.signedAt - 60 > row.signedAt) return 'stale';
     const entry = { row, confirmedAt };
     this.entries.set(key, entry);
     const account = row.account.toString('latin1');
@@ -237,7 +237,7 @@ async function compareWithPostgres(
             // Renewed, and asked for once too late, on the way.
             const before = {
               ...row,
-              signedAt: row.signedAt - 1,
+              signedAt: row.signedAt - 61,
               namespaces: [row.namespaces[0]!],
               serviceData: Buffer.of(1),
             };

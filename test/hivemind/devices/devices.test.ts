@@ -169,14 +169,15 @@ describe('the index of subscriptions', () => {
     assert.equal(devices.hasRoom(Buffer.alloc(33, 9), 'apns', 'x'.repeat(32), undefined), true);
   });
 
-  it('takes a later request for a device in the place of the earlier, and never the other way', () => {
+  it('takes a later request for a device in the place of the earlier, and not the other way where that was signed a minute before', () => {
     const row = makeRow({ namespaces: [0, 1] });
     const devices = makeDevices();
     assert.equal(devices.upsert(row, NOW), 'added');
     const later = makeRow({ ...row, signedAt: NOW + 1, namespaces: [2], serviceData: randomBytes(5000) });
     assert.equal(devices.upsert(later, NOW), 'updated');
-    assert.equal(devices.upsert(row, NOW), 'stale');
+    assert.equal(devices.upsert({ ...row, signedAt: NOW - 60 }, NOW), 'stale');
     assert.deepEqual(devices.get(row.account, row.service, row.serviceId), later);
+    assert.equal(devices.upsert({ ...row, signedAt: NOW - 59 }, NOW), 'updated');
     assert.deepEqual([devices.size, devices.accounts], [1, 1]);
   });
 

@@ -84,15 +84,32 @@ describe('the store', () => {
     assert.deepEqual(await sql(url, 'SELECT id FROM subscriptions'), [before]);
   });
 
-  it('changes nothing for a request that was signed before the stored one', async (t) => {
+  it('changes nothing for a request that was signed more than a minute before the stored one', async (t) => {
     const { store } = await openStore(t);
     const row = makeRow();
     await store.upsert(row);
-    const replay = makeRow({ ...row, signedAt: NOW - 1, encKey: Buffer.alloc(32, 6), namespaces: [7] });
+    const replay = makeRow({ ...row, signedAt: NOW - 61, encKey: Buffer.alloc(32, 6), namespaces: [7] });
     assert.equal(await store.upsert(replay), 'stale');
     assert.deepEqual((await stored(store)).get(row.serviceId), row);
-    assert.equal(await store.remove(row.account, row.service, row.serviceId, NOW - 1), false);
+    assert.equal(await store.remove(row.account, row.service, row.serviceId, NOW - 61), false);
     assert.equal((await stored(store)).size, 1);
+  });
+
+  it('goes by the order of arrival within a minute, for the clocks of phones go wrong', async (t) => {
+    const { store } = await openStore(t);
+    const row = makeRow();
+    const remove = (signedAt: number) => store.remove(row.account, row.service, row.serviceId, signedAt);
+    const upsert = (signedAt: number) => store.upsert({ ...row, signedAt });
+    assert.equal(await upsert(NOW + 30), 'added');
+    assert.equal(await remove(NOW), true, 'who turns notifications off gets silence');
+    assert.equal((await stored(store)).size, 0);
+    assert.equal(await remove(NOW + 40), false);
+    assert.equal(await upsert(NOW + 39), 'added');
+    assert.equal(await upsert(NOW - 20), 'updated');
+    assert.equal((await stored(store)).get(row.serviceId)?.signedAt, NOW - 20);
+    assert.equal(await remove(NOW - 80), true);
+    assert.equal(await upsert(NOW - 21), 'stale', 'the unsubscription of NOW + 40 is remembered');
+    assert.equal(await upsert(NOW - 20), 'added');
   });
 
   it('does not bring an unsubscribed device back for an old request', async (t) => {
@@ -101,13 +118,13 @@ describe('the store', () => {
     await store.upsert(row);
     assert.equal(await store.remove(row.account, row.service, row.serviceId, NOW + 10), true);
     assert.equal(await store.remove(row.account, row.service, row.serviceId, NOW + 10), false);
-    assert.equal(await store.upsert(row), 'stale');
+    assert.equal(await store.upsert({ ...row, signedAt: NOW - 51 }), 'stale');
     assert.equal((await stored(store)).size, 0);
     assert.equal(await store.upsert({ ...row, signedAt: NOW + 10 }), 'added');
 
     const never = makeRow();
     assert.equal(await store.remove(never.account, never.service, never.serviceId, NOW), false);
-    assert.equal(await store.upsert({ ...never, signedAt: NOW - 1 }), 'stale');
+    assert.equal(await store.upsert({ ...never, signedAt: NOW - 61 }), 'stale');
   });
 
   it('remembers no more than the latest 64 unsubscriptions of devices that never were, and those that were before them', async (t) => {
@@ -136,8 +153,8 @@ describe('the store', () => {
     assert.equal(rows.length, 70 + 64);
 
     // What is remembered holds back what was signed before it; of what is not, nothing was ever there.
-    assert.equal(await store.upsert(makeRow({ account, serviceId: ids[599]!, signedAt: NOW + 598 })), 'stale');
-    for (const row of real) assert.equal(await store.upsert({ ...row, signedAt: NOW - 1 }), 'stale');
+    assert.equal(await store.upsert(makeRow({ account, serviceId: ids[599]!, signedAt: NOW + 538 })), 'stale');
+    for (const row of real) assert.equal(await store.upsert({ ...row, signedAt: NOW - 61 }), 'stale');
     assert.equal(await store.upsert(makeRow({ account, serviceId: ids[0]!, signedAt: NOW - 1 })), 'added');
     // One that was there once stays one that was, whatever comes.
     await store.remove(account, real[0]!.service, real[0]!.serviceId, NOW + 5_000);
@@ -145,7 +162,7 @@ describe('the store', () => {
     // Other accounts are not touched by it.
     const other = makeRow();
     assert.equal(await store.remove(other.account, other.service, other.serviceId, NOW), false);
-    assert.equal(await store.upsert({ ...other, signedAt: NOW - 1 }), 'stale');
+    assert.equal(await store.upsert({ ...other, signedAt: NOW - 61 }), 'stale');
   });
 
   it('remembers the latest thousand devices of an account that unsubscribed', async (t) => {
@@ -250,7 +267,7 @@ describe('the store', () => {
       store.upsert({ ...row, signedAt: NOW + 1 }),
       store.remove(account, service, serviceId, NOW + 2),
       store.remove(account, service, serviceId, NOW + 2),
-      store.upsert({ ...row, signedAt: NOW + 1 }),
+      store.upsert({ ...row, signedAt: NOW - 59 }),
       store.upsert({ ...row, signedAt: NOW + 3 }),
       store.removeDevices([{ account, service, serviceId, signedAt: NOW + 2 }]),
       store.removeDevices([{ account, service, serviceId }]),
