@@ -71,12 +71,15 @@ function readBody(data: unknown): Body {
   };
 }
 
-/** Google calls a token that it has never seen an invalid argument, in these words and without naming a field. */
+/**
+ * Google calls a token that it has never seen an invalid argument. Where it names the fields that it means, they decide, whatever its words are;
+ * where it names none, its words do.
+ */
 function isDeadToken(message: string, details: Body['details']): boolean {
-  return (
-    /registration token is not a valid FCM registration token/i.test(message) &&
-    !details.some((detail) => detail['@type'] === FIELD_VIOLATIONS)
-  );
+  const named = details.filter((detail) => detail['@type'] === FIELD_VIOLATIONS);
+  if (named.length === 0) return /registration token is not a valid FCM registration token/i.test(message);
+  const violations = named.flatMap(({ fieldViolations }) => (Array.isArray(fieldViolations) ? fieldViolations : []));
+  return violations.some((violation) => isObject(violation) && violation.field === 'message.token');
 }
 
 function isWord(value: unknown): value is string {

@@ -3,7 +3,7 @@ import { writeFile } from 'node:fs/promises';
 import { join } from 'node:path';
 import { type TestContext, test } from 'node:test';
 import { startFakeFcm } from '../../src/devnet/providers/fcm.ts';
-import { fcmError } from '../../src/devnet/providers/fcm-checks.ts';
+import { fcmError, violation } from '../../src/devnet/providers/fcm-checks.ts';
 import { HTML_PAGE, type WebAnswer } from '../../src/devnet/providers/http.ts';
 import type { Outcome } from '../../src/notifiers/backend.ts';
 import { create } from '../../src/notifiers/firebase.ts';
@@ -77,11 +77,9 @@ const retryIn = (seconds: string): WebAnswer => ({
   ...fcmError(503, 'UNAVAILABLE', 'UNAVAILABLE'),
   headers: { 'retry-after': seconds },
 });
+const invalid = (words: string, ...details: object[]) =>
+  fcmError(400, 'INVALID_ARGUMENT', 'INVALID_ARGUMENT', words, details);
 const dead = 'The registration token is not a valid FCM registration token';
-const violations = {
-  '@type': 'type.googleapis.com/google.rpc.BadRequest',
-  fieldViolations: [{ field: 'message.token' }],
-};
 
 /** Every row of the table of Google's answers (providers: FCM HTTP v1), with the least wait in milliseconds and whom it concerns. */
 const ROWS: [WebAnswer, string, number?, string?][] = [
@@ -93,7 +91,19 @@ const ROWS: [WebAnswer, string, number?, string?][] = [
   [fcmError(400, 'INVALID_ARGUMENT', 'INVALID_ARGUMENT', 'Invalid value at message.data'), 'refused: INVALID_ARGUMENT'],
   [fcmError(400, 'INVALID_ARGUMENT', 'INVALID_ARGUMENT', dead), 'gone: not a valid FCM registration token'],
   [fcmError(400, 'INVALID_ARGUMENT', undefined, dead), 'gone: not a valid FCM registration token'],
-  [fcmError(400, 'INVALID_ARGUMENT', 'INVALID_ARGUMENT', dead, [violations]), 'refused: INVALID_ARGUMENT'],
+  // Where fields are named, they decide, and not the words.
+  ...['', 'Invalid registration token', dead].flatMap((words): [WebAnswer, string][] => [
+    [invalid(words, violation('message.token', words)), 'gone: not a valid FCM registration token'],
+    [
+      invalid(words, violation('message.android.ttl'), violation('message.token')),
+      'gone: not a valid FCM registration token',
+    ],
+    [invalid(words, violation('message.data', 'Invalid registration token')), 'refused: INVALID_ARGUMENT'],
+    [invalid(words, violation('message.token.x')), 'refused: INVALID_ARGUMENT'],
+    [invalid(words, { ...violation(''), fieldViolations: 'message.token' }), 'refused: INVALID_ARGUMENT'],
+    [invalid(words, { ...violation(''), fieldViolations: [null, 5] }), 'refused: INVALID_ARGUMENT'],
+  ]),
+  [invalid('Invalid registration token', { ...violation('message.token'), '@type': 'x' }), 'refused: INVALID_ARGUMENT'],
   [fcmError(403, 'PERMISSION_DENIED', 'SENDER_ID_MISMATCH'), 'refused: SENDER_ID_MISMATCH'],
   [fcmError(429, 'RESOURCE_EXHAUSTED', 'QUOTA_EXCEEDED'), 'retry: QUOTA_EXCEEDED', 60_000, 'everyone'],
   [
