@@ -15,8 +15,8 @@ import {
 
 /** Apple takes no larger body, in bytes. */
 const MAX_BODY = 4096;
-/** Hexadecimal digits of a device token, as iOS clients send it. */
-const TOKEN_LENGTH = 64;
+/** A device token as iOS clients send it: Apple gives it no fixed length, and 64 digits are the fewest and the most usual. */
+const TOKEN = /^([0-9a-f]{2}){32,200}$/i;
 const PRODUCTION = 'api.push.apple.com';
 const SANDBOX = 'api.sandbox.push.apple.com';
 /** Seconds that Apple keeps a push for a phone that is away, at most. */
@@ -51,17 +51,13 @@ export function create({ service, section, clock }: BackendContext): Backend {
     concurrency: connections * streams,
     credentialExpiry: credential?.expiry,
     validate: (info) => ({
-      id: tokenOf(
-        info,
-        'token',
-        (token) => [...token].length === TOKEN_LENGTH,
-        (token) => `Invalid token: expected length-${TOKEN_LENGTH} device token, not ${lengthOf(token)}`,
-      ),
+      // One device, whatever letters the client uses.
+      id: tokenOf(info, 'token', (token) => TOKEN.test(token), wrongToken, 1).toLowerCase(),
     }),
     async send([delivery]) {
       const { id, payload } = delivery!;
       // Nothing else belongs into the path of a request; Apple would say BadDeviceToken.
-      if (!/^[0-9a-f]+$/i.test(id)) return [noToken('not a device token', clock.now())];
+      if (!TOKEN.test(id)) return [noToken('not a device token', clock.now())];
       const body = bodyFor(payload);
       if (Buffer.byteLength(body) > MAX_BODY) return [refused('larger than 4096 bytes')];
       let outcome = await ask(delivery!, body);
@@ -91,8 +87,10 @@ function isExpired(outcome: Outcome): boolean {
   return outcome.kind === 'misconfigured' && outcome.reason === EXPIRED_TOKEN;
 }
 
-function lengthOf(token: unknown): number | string {
-  return typeof token === 'string'
-    ? [...token].length
-    : `a ${token === null ? 'null' : Array.isArray(token) ? 'list' : typeof token}`;
+function wrongToken(token: unknown): string {
+  const got =
+    typeof token === 'string'
+      ? `${[...token].length} characters`
+      : `a ${token === null ? 'null' : Array.isArray(token) ? 'list' : typeof token}`;
+  return `Invalid token: expected an even number of hexadecimal digits, 64 to 400, not ${got}`;
 }

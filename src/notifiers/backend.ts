@@ -136,20 +136,22 @@ export class Refusal extends Error {
 
 /**
  * The string `key` of a client's `service_info`, as spec/notifiers.md, section 3 has it for all real providers.
- * Throws {@link Refusal}: code 1 if the key is missing, else code 4 with `wrong` for anything but a string that `fits`.
+ * Throws {@link Refusal}: code 1 if the key is missing, else `code` with `wrong` for anything but a string that `fits`.
  * @param wrong the text of the refusal, made from the value
+ * @param code 4 unless given, as the original has it
  */
 export function tokenOf(
   info: unknown,
   key: string,
   fits: (token: string) => boolean,
   wrong: (token: unknown) => string,
+  code = 4,
 ): string {
   if (typeof info !== 'object' || info === null || Array.isArray(info)) {
     throw new Refusal(4, 'Invalid service_info: expected an object');
   }
   if (!Object.hasOwn(info, key)) throw new Refusal(1, `Error: missing required key '${key}'`);
   const token = (info as Record<string, unknown>)[key];
-  if (typeof token !== 'string' || !fits(token)) throw new Refusal(4, wrong(token));
+  if (typeof token !== 'string' || !fits(token)) throw new Refusal(code, wrong(token));
   return token;
 }

@@ -7,19 +7,26 @@ import { startFakeHuawei } from '../../src/devnet/providers/huawei.ts';
 import { type Backend, type CreateBackend, Refusal } from '../../src/notifiers/backend.ts';
 import { loadBackend } from '../../src/notifiers/load.ts';
 import { vectors } from '../support/vectors.ts';
-import { contextOf, folder, sectionOf } from './support.ts';
+import { contextOf, delivery, folder, sectionOf } from './support.ts';
 
 interface Vectors {
   validate: { notifier: string; request_parts: string[]; reply: string[] }[];
 }
 
+const expected = 'Invalid token: expected an even number of hexadecimal digits, 64 to 400, not';
+
 /**
- * Where we answer differently on purpose. The original takes lists for tokens and `true` for a number by accident, and tells clients the errors
+ * Where we answer differently on purpose. Apple's tokens have no fixed length, are hexadecimal, and the same in capitals. The original takes lists for tokens and `true` for a number by accident, and tells clients the errors
  * of its language; here all of them are code 4 with a sentence.
  */
 const DIFFERENT: Record<string, string[]> = {
-  'apns {"token":null}': ['4', 'Invalid token: expected length-64 device token, not a null'],
-  'apns {"token":5}': ['4', 'Invalid token: expected length-64 device token, not a number'],
+  [`apns {"token":"${'z'.repeat(64)}"}`]: ['1', `${expected} 64 characters`],
+  [`apns {"token":"${'A'.repeat(64)}"}`]: ['0', 'a'.repeat(64)],
+  [`apns {"token":"${'a'.repeat(63)}"}`]: ['1', `${expected} 63 characters`],
+  [`apns {"token":"${'a'.repeat(65)}"}`]: ['1', `${expected} 65 characters`],
+  'apns {"token":""}': ['1', `${expected} 0 characters`],
+  'apns {"token":null}': ['1', `${expected} a null`],
+  'apns {"token":5}': ['1', `${expected} a number`],
   'apns "x"': ['4', 'Invalid service_info: expected an object'],
   'apns 5': ['4', 'Invalid service_info: expected an object'],
   'apns null': ['4', 'Invalid service_info: expected an object'],
@@ -51,16 +58,45 @@ test('devices are validated as the original does, but for the differences named 
     let key = `${notifier} ${json}`;
     if (reply.length > 3) {
       key = `${notifier} a list of ${reply.length - 1}`;
-      assert.deepEqual(answer(backends.get(notifier)!, json!), [
-        '4',
-        'Invalid token: expected length-64 device token, not a list',
-      ]);
+      assert.deepEqual(answer(backends.get(notifier)!, json!), ['1', `${expected} a list`]);
       continue;
     }
     unused.delete(key);
     assert.deepEqual(answer(backends.get(notifier)!, json!), DIFFERENT[key] ?? reply, key);
   }
   assert.deepEqual([...unused], []);
+});
+
+test("a device token of Apple's is of any even number of hexadecimal digits from 64 to 400, and named in small letters", async (t) => {
+  const fake = await startFakeApns();
+  const backend = await (await loadBackend('apns', sectionOf('', {})))(
+    contextOf('apns', await fake.settings(await folder(t))),
+  );
+  t.after(async () => {
+    await backend.close?.();
+    await fake.close();
+  });
+  for (const digits of [64, 66, 108, 160, 200, 400]) {
+    const token = 'aB3f'.repeat(100).slice(0, digits);
+    assert.deepEqual(answer(backend, JSON.stringify({ token })), ['0', token.toLowerCase()], token);
+    // What was taken can be sent to.
+    assert.deepEqual(await backend.send([delivery(token.toLowerCase())]), [{ kind: 'accepted' }]);
+  }
+  for (const token of [
+    'a'.repeat(62),
+    'a'.repeat(65),
+    'a'.repeat(401),
+    'a'.repeat(402),
+    `${'a'.repeat(63)}g`,
+    ` ${'a'.repeat(63)}`,
+    `${'a'.repeat(64)}\n`,
+    `0x${'a'.repeat(62)}`,
+    `${'a'.repeat(32)} ${'a'.repeat(31)}`,
+    '\u{1d7d8}'.repeat(64),
+    '\uff10'.repeat(64),
+  ]) {
+    assert.equal(answer(backend, JSON.stringify({ token }))[0], '1', JSON.stringify(token));
+  }
 });
 
 function answer(backend: Backend, json: string): string[] {

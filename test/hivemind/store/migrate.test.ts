@@ -162,7 +162,7 @@ describe('the migrations', () => {
     for (const schema of ['', ORIGINAL, BEFORE_SUBACCOUNTS]) {
       const client = await connect(t, await createDatabase(t, { empty: true }));
       await client.query(schema);
-      assert.equal((await migrate(client)).length, 4);
+      assert.equal((await migrate(client)).length, 5);
       assert.deepEqual(await migrate(client), []);
       assert.equal(await indexes(client), 2);
       shapes.push(await columns(client));
@@ -171,11 +171,47 @@ describe('the migrations', () => {
     assert.deepEqual(shapes[2], shapes[0]);
   });
 
+  it("give each device of Apple's one name, and leave it its newest subscription", async (t) => {
+    const url = await createDatabase(t, { empty: true });
+    const client = await connect(t, url);
+    await client.query(ORIGINAL);
+    const upper = 'AB'.repeat(32);
+    const account = makeRow().account;
+    const add = (serviceId: string, signedAt: number, more: Partial<DeviceRow> = {}) =>
+      insertAsOriginal(client, makeRow({ account, service: 'apns', serviceId, signedAt, ...more }));
+    await add(upper, NOW + 2, { namespaces: [0, 3] });
+    await add(upper.toLowerCase(), NOW + 1);
+    await add(`aB${upper.slice(2)}`, NOW);
+    await add(upper, NOW, { service: 'apns-sandbox' });
+    await add(upper, NOW, { service: 'firebase' });
+    await add(`Z${upper.slice(1)}`, NOW);
+    await add(upper, NOW, { account: makeRow().account });
+
+    const store = await Store.open({ url, clock: systemClock, log });
+    t.after(() => store.close());
+    const found: string[] = [];
+    await store.load((row) => {
+      const whose = row.account.equals(account) ? '' : ' another';
+      found.push(`${row.service} ${row.serviceId} ${row.signedAt - NOW} ${row.namespaces}${whose}`);
+    });
+    const lower = upper.toLowerCase();
+    assert.deepEqual(
+      found.sort(),
+      [
+        `apns ${lower} 0 0 another`,
+        `apns ${lower} 2 0,3`,
+        `apns Z${upper.slice(1)} 0 0`,
+        `apns-sandbox ${lower} 0 0`,
+        `firebase ${upper} 0 0`,
+      ].sort(),
+    );
+  });
+
   it('run once when two processes start together', async (t) => {
     const url = await createDatabase(t, { empty: true });
     const clients = await Promise.all([connect(t, url), connect(t, url)]);
     const applied = await Promise.all(clients.map((client) => migrate(client)));
-    assert.deepEqual(applied.map((names) => names.length).sort(), [0, 4]);
+    assert.deepEqual(applied.map((names) => names.length).sort(), [0, 5]);
   });
 
   it('refuse a database of a later version', async (t) => {
