@@ -17,6 +17,7 @@ export interface NodeLine {
   failures: number;
   last_error: string;
   limited?: number;
+  unheld?: number;
   contradicted?: number;
   alone?: number;
 }
@@ -73,7 +74,7 @@ export function nodesTable(nodes: readonly NodeLine[], known: number, now: numbe
     node.accounts > 0 ? duration(node.oldest_seconds) : '-',
     node.failures,
     // A hivemind that was not restarted after an update does not tell.
-    (node.contradicted ?? 0) + (node.alone ?? 0) + (node.limited ?? 0),
+    (node.contradicted ?? 0) + (node.alone ?? 0) + (node.limited ?? 0) + (node.unheld ?? 0),
     node.last_error,
   ]);
   const heads = [

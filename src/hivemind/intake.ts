@@ -48,7 +48,9 @@ export interface IntakeCounters {
 /** What a storage server told that others did not, or more than it may; counted from the start of the process. */
 export interface ServerRecord {
   limited: number;
+  unheld: number;
   contradicted: number;
+  /** Passed on, although no other server that was there confirmed them. */
   alone: number;
 }
 
@@ -67,6 +69,13 @@ export interface IntakeModules<Node> {
   /** Told what an operator would want to read, as often as it happens. */
   warn: (text: string) => void;
 }
+
+/** What can be said of a storage server. */
+const OFFENCES = {
+  limited: 'tells more messages of one account than it may',
+  unheld: 'tells more messages that no other confirms than can wait',
+  contradicted: 'contradicts the others of its swarm',
+} as const;
 
 interface Server extends ServerRecord {
   readonly limits: ServerLimits;
@@ -118,7 +127,7 @@ export class Intake<Node extends object> {
   /**
    * Takes one notify.message. Never throws: what is malformed is dropped and counted.
    * @param node who sent it
-   * @param frame the bencoded dict; views into it are kept while it waits for another server's copy
+   * @param frame the bencoded dict, in memory of its own; views into it are kept while it waits for another server's copy
    */
   handle(node: Node, frame: Buffer): void {
     const { counters } = this;
@@ -173,11 +182,11 @@ export class Intake<Node extends object> {
       if (this.#pass(message, account, doubt)) counters.vouched.alone++;
       return;
     }
-    const told = this.#held.tell(node, message, frame);
+    const told = this.#held.tell(node, message, frame.length);
     if (told === 'repeated') counters.duplicates++;
     else if (told === 'full') {
       counters.unheld++;
-      this.#modules.warn(`storage server ${this.#modules.nameOf(node)} tells too much that no other confirms`);
+      this.#record(node, 'unheld');
     } else if (told !== 'held') {
       for (const copy of told.others) this.#overtake(copy, message);
       this.#confirm({ message, server: node, size: frame.length }, told.confirmed, account);
@@ -186,8 +195,8 @@ export class Intake<Node extends object> {
 
   /** What that server told that others did not, or more than it may. */
   recordOf(node: Node): ServerRecord {
-    const { limited = 0, contradicted = 0, alone = 0 } = this.#servers.get(node) ?? {};
-    return { limited, contradicted, alone };
+    const { limited = 0, unheld = 0, contradicted = 0, alone = 0 } = this.#servers.get(node) ?? {};
+    return { limited, unheld, contradicted, alone };
   }
 
   /** What is wrong with what the storage servers tell, in words. */
@@ -216,7 +225,7 @@ export class Intake<Node extends object> {
     if (!this.#pass(message, account, doubt)) return;
     counters.vouched.second++;
     // Who names another namespace later on will be alone with that.
-    this.#modules.seen.addHash(message.account, message.hash);
+    this.#modules.seen.addHash(message.account, message.hash, doubt);
     if (message.data === null || doubt !== Doubt.unproven) return;
     counters.misfits++;
     this.#misfits.add(true);
@@ -238,7 +247,7 @@ export class Intake<Node extends object> {
       if (account < 0) counters.unwanted++;
       else if (isExpired(message, now)) counters.expired++;
       else if (seen.hasMessage(message.account, message.namespace, message.hash, doubt)) counters.duplicates++;
-      else if (seen.hasHash(message.account, message.hash)) this.#contradict(node);
+      else if (seen.hasHash(message.account, message.hash, doubt)) this.#contradict(node);
       else if (!this.#server(node).limits.tellAlone(account, clock.monotonic())) this.#limit(node);
       else if (this.#pass(message, account, doubt)) {
         counters.vouched.alone++;
@@ -298,20 +307,25 @@ export class Intake<Node extends object> {
 
   #contradict(node: Node): void {
     this.counters.contradicted++;
-    this.#server(node).contradicted++;
-    this.#modules.warn(`storage server ${this.#modules.nameOf(node)} contradicts the others of its swarm`);
+    this.#record(node, 'contradicted');
   }
 
   #limit(node: Node): void {
     this.counters.limited++;
-    this.#server(node).limited++;
-    this.#modules.warn(`storage server ${this.#modules.nameOf(node)} tells more of one account than it may`);
+    this.#record(node, 'limited');
+  }
+
+  /** Puts it on the server's record, and tells of the first, the tenth, the hundredth, and so on. */
+  #record(node: Node, offence: keyof typeof OFFENCES): void {
+    const count = ++this.#server(node)[offence];
+    if (!Number.isInteger(Math.log10(count))) return;
+    this.#modules.warn(`storage server ${this.#modules.nameOf(node)} ${OFFENCES[offence]}: ${count} so far`);
   }
 
   #server(node: Node): Server {
     let server = this.#servers.get(node);
     if (!server) {
-      server = { limits: new ServerLimits(), limited: 0, contradicted: 0, alone: 0 };
+      server = { limits: new ServerLimits(), limited: 0, unheld: 0, contradicted: 0, alone: 0 };
       this.#servers.set(node, server);
     }
     return server;

@@ -58,13 +58,13 @@ export class Seen {
     this.#add(this.#message(account, namespace, hash), doubt);
   }
 
-  /** Whether {@link addHash} was told of this hash of this account, in whatever namespace. */
-  hasHash(account: Uint8Array, hash: Uint8Array): boolean {
-    return this.#has(this.#hashOf(account, hash), 0);
+  /** Whether this hash of this account was added lately, in whatever namespace, on copies at most so doubtful. */
+  hasHash(account: Uint8Array, hash: Uint8Array, doubt: Doubt): boolean {
+    return this.#has(this.#hashOf(account, hash), doubt);
   }
 
-  addHash(account: Uint8Array, hash: Uint8Array): void {
-    this.#add(this.#hashOf(account, hash), 0);
+  addHash(account: Uint8Array, hash: Uint8Array, doubt: Doubt): void {
+    this.#add(this.#hashOf(account, hash), doubt);
   }
 
   /**

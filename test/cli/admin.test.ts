@@ -40,6 +40,7 @@ const NODE = {
   failures: 0,
   last_error: '',
   limited: 7,
+  unheld: 1_000,
   contradicted: 20,
   alone: 300,
 };
@@ -197,7 +198,7 @@ test('nodes puts those that need a look first, and what they say cannot steer th
   const lines = succeeded(await spns(['nodes'], dir)).split('\n');
   assert.match(
     lines[1]!,
-    /^tcp:\/\/198\.51\.100\.3:22020 +ff +cooldown +- +0\/500 +0 +10 min +4 +327 +no \?\[31mHELLO$/,
+    /^tcp:\/\/198\.51\.100\.3:22020 +ff +cooldown +- +0\/500 +0 +10 min +4 +1,327 +no \?\[31mHELLO$/,
   );
   assert.match(lines[2]!, /100\.2:22020 +ff +up +2\.0 h +500\/500 +0 +20 min/);
   assert.match(lines[3]!, /100\.1:22020/);

@@ -1,9 +1,8 @@
 import type { Clock, Timer } from '../../clock.ts';
-import { type Notification, parseNotification } from '../../session/notification.ts';
+import type { Notification } from '../../session/notification.ts';
 
 /** A copy that waits for another storage server's word. */
 export interface HeldCopy<Server> {
-  /** Views of a copy of the frame, which nothing else refers to. */
   readonly message: Notification;
   /** Who told it. */
   readonly server: Server;
@@ -67,9 +66,10 @@ export class HeldMessages<Server extends object> {
 
   /**
    * Takes a doubtful copy.
-   * @param message parsed from `frame`, of which a copy is kept if it has to wait: a view would keep much more alive
+   * @param message is kept if it has to wait, and with it its frame, which must be in memory of its own
+   * @param size of the frame, in bytes
    */
-  tell(server: Server, message: Notification, frame: Buffer): Told<Server> {
+  tell(server: Server, message: Notification, size: number): Told<Server> {
     const key = keyOf(message);
     const held = this.#held.get(key);
     if (held?.copies.some((copy) => copy.server === server)) return 'repeated';
@@ -78,12 +78,10 @@ export class HeldMessages<Server extends object> {
       this.#remove(key, held.copies);
       return { confirmed, others: held.copies.filter((copy) => copy !== confirmed) };
     }
-    const bytes = frame.length + OVERHEAD;
+    const bytes = size + OVERHEAD;
     const ofServer = (this.#bytesOf.get(server) ?? 0) + bytes;
     if (ofServer > MAX_SERVER_BYTES) return 'full';
-    const own = Buffer.allocUnsafeSlow(frame.length);
-    own.set(frame);
-    const copy = { message: parseNotification(own) as Notification, server, size: frame.length };
+    const copy = { message, server, size };
     if (held) held.copies.push(copy);
     else this.#held.set(key, { since: this.#options.clock.monotonic(), copies: [copy] });
     this.#bytesOf.set(server, ofServer);
