@@ -20,6 +20,8 @@ const isStale = (request: string, stored: string) => `${request} < ${stored} - $
 /**
  * Writes many subscriptions at once; no two may be for the same key. A row of the answer for each that was written: its number `n` in the list, and whether it is
  * new. The others are stale: what is stored, or an unsubscription, was signed later (design, decision 15).
+ *
+ * Each look-up is tied to its row by LATERAL, here and below: a plan that was made while a table was small must not read all of it when it is large.
  */
 const UPSERT = `
 WITH input AS (
@@ -28,10 +30,10 @@ WITH input AS (
   AS t(n, account, session_ed25519, subaccount_tag, subaccount_sig, signature, signature_ts, want_data, enc_key, service, svcid, svcdata, namespaces)
 ), fresh AS (
   SELECT i.* FROM input i
-  WHERE NOT EXISTS (
-    SELECT FROM spns_unsubscribed u
-    WHERE u.account = i.account AND u.service = i.service AND u.svcid = i.svcid AND ${isStale('i.signature_ts', 'u.signature_ts')}
-  )
+  LEFT JOIN LATERAL (
+    SELECT signature_ts FROM spns_unsubscribed WHERE account = i.account AND service = i.service AND svcid = i.svcid LIMIT 1
+  ) u ON true
+  WHERE u.signature_ts IS NULL OR NOT (${isStale('i.signature_ts', 'u.signature_ts')})
 ), written AS (
   INSERT INTO subscriptions AS s
     (account, session_ed25519, subaccount_tag, subaccount_sig, signature, signature_ts, want_data, enc_key, service, svcid, svcdata)
@@ -55,31 +57,37 @@ WITH input AS (
 )
 SELECT n, added FROM result`;
 
-/** Takes subscriptions away and remembers since when; `n` of each that was there and not signed later. No two may be for the same key. */
+/**
+ * Takes subscriptions away and remembers since when; `n` of each that was there and not signed later. No two may be for the same key.
+ */
 const REMOVE = `
 WITH input AS (
-  SELECT * FROM unnest($1::int[], $2::bytea[], $3::varchar[], $4::varchar[], $5::bigint[]) AS t(n, account, service, svcid, signature_ts)
-), known AS (
-  SELECT i.account, i.service, i.svcid, greatest(i.signature_ts, u.signature_ts) AS signature_ts, true AS is_new,
-    coalesce(u.was_there, false)
-      OR EXISTS (SELECT FROM subscriptions s WHERE s.account = i.account AND s.service = i.service AND s.svcid = i.svcid) AS was_there
-  FROM input i LEFT JOIN spns_unsubscribed u ON u.account = i.account AND u.service = i.service AND u.svcid = i.svcid
-  UNION ALL
-  SELECT u.account, u.service, u.svcid, u.signature_ts, false, u.was_there FROM spns_unsubscribed u
-  WHERE u.account IN (SELECT account FROM input)
-    AND NOT EXISTS (SELECT FROM input i WHERE i.account = u.account AND i.service = u.service AND i.svcid = u.svcid)
-), ranked AS (
-  SELECT *,
-    row_number() OVER (PARTITION BY account, was_there ORDER BY signature_ts DESC, is_new DESC)
-      <= CASE WHEN was_there THEN ${REMEMBERED} ELSE ${REMEMBERED_NEVER_SUBSCRIBED} END AS stays
-  FROM known
+  SELECT t.n, t.account, t.service, t.svcid, t.signature_ts, (s.id IS NOT NULL OR coalesce(u.was_there, false)) AS was_there
+  FROM unnest($1::int[], $2::bytea[], $3::varchar[], $4::varchar[], $5::bigint[]) AS t(n, account, service, svcid, signature_ts)
+  LEFT JOIN LATERAL (
+    SELECT id FROM subscriptions WHERE account = t.account AND service = t.service AND svcid = t.svcid LIMIT 1
+  ) s ON true
+  LEFT JOIN LATERAL (
+    SELECT was_there FROM spns_unsubscribed WHERE account = t.account AND service = t.service AND svcid = t.svcid LIMIT 1
+  ) u ON true
+), entering AS (
+  SELECT *, row_number() OVER (PARTITION BY account, was_there ORDER BY signature_ts DESC) AS place,
+    CASE WHEN was_there THEN ${REMEMBERED} ELSE ${REMEMBERED_NEVER_SUBSCRIBED} END AS places
+  FROM input
 ), remembered AS (
-  INSERT INTO spns_unsubscribed (account, service, svcid, signature_ts, was_there)
-  SELECT account, service, svcid, signature_ts, was_there FROM ranked WHERE is_new AND stays
-  ON CONFLICT (account, service, svcid) DO UPDATE SET signature_ts = excluded.signature_ts, was_there = excluded.was_there
+  INSERT INTO spns_unsubscribed AS u (account, service, svcid, signature_ts, was_there)
+  SELECT account, service, svcid, signature_ts, was_there FROM entering WHERE place <= places
+  ON CONFLICT (account, service, svcid) DO UPDATE SET
+    signature_ts = greatest(u.signature_ts, excluded.signature_ts), was_there = excluded.was_there
 ), forgotten AS (
-  DELETE FROM spns_unsubscribed u USING ranked r
-  WHERE NOT r.stays AND u.account = r.account AND u.service = r.service AND u.svcid = r.svcid
+  DELETE FROM spns_unsubscribed WHERE ctid = ANY (ARRAY (
+    SELECT old.ctid FROM (SELECT account, was_there, greatest(max(places) - count(*), 0) AS room FROM entering GROUP BY account, was_there) e
+    CROSS JOIN LATERAL (
+      SELECT u.ctid, u.service, u.svcid FROM spns_unsubscribed u WHERE u.account = e.account AND u.was_there = e.was_there
+      ORDER BY u.signature_ts DESC OFFSET e.room
+    ) old
+    WHERE NOT EXISTS (SELECT FROM input i WHERE i.account = e.account AND i.service = old.service AND i.svcid = old.svcid)
+  ))
 )
 DELETE FROM subscriptions s USING input i
 WHERE s.account = i.account AND s.service = i.service AND s.svcid = i.svcid AND NOT (${isStale('i.signature_ts', 's.signature_ts')})
