@@ -6,6 +6,8 @@ import {
   parseSubscribe,
   parseUnsubscribe,
   RequestError,
+  type SubscribeRequest,
+  type UnsubscribeRequest,
   UntimelyError,
   verifyUnsubscribe,
 } from '../session/request.ts';
@@ -123,13 +125,14 @@ export class Subscriptions {
   }
 
   async #answer(kind: RequestKind, body: Buffer, ticket: Ticket): Promise<string> {
-    const request = await ticket.run(() => readRequest(body));
-    if (!Array.isArray(request)) {
-      ticket.expect(1);
-      return this.#element(kind, request, ticket);
-    }
-    ticket.expect(request.length);
-    return `[${(await this.#elements(kind, request, ticket)).join(',')}]`;
+    const read = await ticket.run(() => {
+      const request = readRequest(body);
+      // Most requests are of one element: both are done in one turn.
+      return Array.isArray(request) ? request : this.#begin(kind, request, ticket);
+    });
+    if (!Array.isArray(read)) return this.#finish(kind, read);
+    ticket.expect(read.length);
+    return `[${(await this.#elements(kind, read, ticket)).join(',')}]`;
   }
 
   /** Answers the elements in their order, some at a time. */
@@ -175,14 +178,32 @@ export class Subscriptions {
   async #element(kind: RequestKind, element: unknown, ticket: Ticket): Promise<string> {
     if (!this.#accepting) return this.#refuse(kind, BUSY);
     try {
-      const reply = await (kind === 'subscribe'
-        ? this.#subscribe(element, ticket)
-        : this.#unsubscribe(element, ticket));
-      this.#count(kind, Code.OK);
-      return stringifySorted(reply);
+      return await this.#finish(kind, await ticket.run(() => this.#begin(kind, element, ticket)));
     } catch (error) {
       return this.#refuse(kind, this.#known(error));
     }
+  }
+
+  /**
+   * Reads and verifies an element.
+   *
+   * @returns what does the rest
+   * @throws RequestError
+   */
+  #begin(kind: RequestKind, element: unknown, ticket: Ticket): () => Promise<object> {
+    const serviceKnown = (name: string) => this.#modules.notifierFor(name) !== undefined;
+    if (kind === 'subscribe') {
+      const request = this.#inTime((now) => parseSubscribe(element, now, serviceKnown));
+      return () => this.#subscribe(request);
+    }
+    const request = parseUnsubscribe(element, serviceKnown);
+    return () => this.#unsubscribe(request, ticket);
+  }
+
+  async #finish(kind: RequestKind, rest: () => Promise<object>): Promise<string> {
+    const reply = await rest();
+    this.#count(kind, Code.OK);
+    return stringifySorted(reply);
   }
 
   #refuse(kind: RequestKind, error: RequestError): string {
@@ -190,11 +211,8 @@ export class Subscriptions {
     return failure(error);
   }
 
-  async #subscribe(element: unknown, ticket: Ticket): Promise<object> {
+  async #subscribe(request: SubscribeRequest): Promise<object> {
     const { store, devices, stats, clock } = this.#modules;
-    const request = await ticket.run(() =>
-      this.#inTime((now) => parseSubscribe(element, now, (name) => this.#modules.notifierFor(name) !== undefined)),
-    );
     const { service } = request;
     const device = await this.#validate(service, request.serviceInfo);
     return this.#during(service, device, async () => {
@@ -226,11 +244,8 @@ export class Subscriptions {
     });
   }
 
-  async #unsubscribe(element: unknown, ticket: Ticket): Promise<object> {
+  async #unsubscribe(request: UnsubscribeRequest, ticket: Ticket): Promise<object> {
     const { store, devices } = this.#modules;
-    const request = await ticket.run(() =>
-      parseUnsubscribe(element, (name) => this.#modules.notifierFor(name) !== undefined),
-    );
     const { account, service } = request;
     const device = await this.#validate(service, request.serviceInfo);
     // After the notifier's answer, as the original has it: a notifier's own refusal comes before a bad signature.
