@@ -7,8 +7,6 @@ const ROUND = 20;
 /** … those that go to large requests first, and the one that goes to doubtful ones; all others go to small requests first. */
 const LARGE_TURNS = new Set([4, 9, 14]);
 const DOUBTFUL_TURN = 19;
-/** How many tasks of one large request are done in a row, so that what was begun is finished rather than much begun. */
-const IN_A_ROW = 128;
 /** The pace is a mean over about so much time with work to do, in milliseconds. */
 const PACE_WINDOW_MS = 1_000;
 /** What a task is thought to take before any was done, in milliseconds. */
@@ -29,14 +27,17 @@ interface Task {
 /**
  * Work on clients' requests, in slices between which the event loop turns. The tasks of small requests go first, one of
  * each client and request in turn; large requests are worked off one after the other, again in turn by client; and
- * requests with an element that no honest client sends get what is left, a task at a time: others may have something to
- * do as soon as the event loop has turned. None of the three ever stops altogether.
+ * requests with an element that no honest client sends get what is left, a task at a time. None of the three ever stops altogether.
  */
 export class FairQueue {
   readonly #clock: Clock;
   readonly #open: () => boolean;
   readonly #isDoubtful: (error: unknown) => boolean;
-  readonly #lanes: Record<LaneName, Lane> = { small: new Lane(1), large: new Lane(IN_A_ROW), doubtful: new Lane(1) };
+  readonly #lanes: Record<LaneName, Lane> = {
+    small: new Lane(false),
+    large: new Lane(true),
+    doubtful: new Lane(false),
+  };
   #turn = 0;
   #scheduled = false;
   /** Of the time with work to do that the pace is taken from: when its last piece ended, and its fading sums. */
@@ -111,7 +112,8 @@ export class FairQueue {
     const start = clock.monotonic();
     let now = start;
     let done = 0;
-    while (now - start < SLICE_MS && this.#open()) {
+    let turnOver = false;
+    while (!turnOver && now - start < SLICE_MS && this.#open()) {
       const next = this.#next();
       if (!next) break;
       const { ticket, task } = next;
@@ -122,10 +124,8 @@ export class FairQueue {
         const { doubtful } = ticket;
         task.work();
         done++;
-        if (doubtful) {
-          now = clock.monotonic();
-          break;
-        }
+        // Others may have something to do as soon as the loop has turned; and so may a large request that was begun, before another one is.
+        turnOver = doubtful || (ticket.isLarge && ticket.tasks.length === 0);
       }
       now = clock.monotonic();
     }
@@ -171,6 +171,10 @@ export class Ticket {
     this.client = client;
     this.#lane = lane;
     this.deadline = deadline;
+  }
+
+  get isLarge(): boolean {
+    return this.#lane === 'large';
   }
 
   get doubtful(): boolean {
@@ -232,7 +236,7 @@ export class Ticket {
 
 /** Requests of one kind that have tasks to be done, by client. */
 class Lane {
-  readonly #inARow: number;
+  readonly #wholly: boolean;
   /** Each client's requests, the one whose turn is next first. */
   readonly #tickets = new Map<string, Ticket[]>();
   /** The clients in the order of their turns. */
@@ -240,12 +244,10 @@ class Lane {
   readonly #expected = new Map<string, number>();
   /** Tasks that requests of this lane have yet to see done. */
   expected = 0;
-  /** How many tasks the client at the head has had in its turn. */
-  #had = 0;
 
-  /** @param inARow how many tasks of a client are done in one turn of its */
-  constructor(inARow: number) {
-    this.#inARow = inARow;
+  /** @param wholly whether what was begun is finished before another request is begun; else each gets one task done in its turn */
+  constructor(wholly: boolean) {
+    this.#wholly = wholly;
   }
 
   get busy(): boolean {
@@ -269,17 +271,25 @@ class Lane {
   }
 
   add(ticket: Ticket): void {
-    const tickets = this.#tickets.get(ticket.client);
-    // What was begun goes on before anything else is begun, where requests are worked off one after the other.
-    const resumes = ticket.begun && this.#inARow > 1;
-    if (tickets) {
-      if (resumes) tickets.unshift(ticket);
-      else tickets.push(ticket);
-      return;
+    const { client } = ticket;
+    const tickets = this.#tickets.get(client);
+    if (this.#wholly && ticket.begun) {
+      if (tickets) {
+        tickets.unshift(ticket);
+        this.#ring.splice(this.#ring.indexOf(client), 1);
+      } else {
+        this.#tickets.set(client, [ticket]);
+      }
+      // After others that were begun: they are older, or have had their turn interrupted.
+      let at = 0;
+      while (at < this.#ring.length && this.#tickets.get(this.#ring[at]!)![0]!.begun) at++;
+      this.#ring.splice(at, 0, client);
+    } else if (tickets) {
+      tickets.push(ticket);
+    } else {
+      this.#tickets.set(client, [ticket]);
+      this.#ring.push(client);
     }
-    this.#tickets.set(ticket.client, [ticket]);
-    if (resumes && this.#had < this.#inARow) this.#ring.unshift(ticket.client);
-    else this.#ring.push(ticket.client);
   }
 
   remove(ticket: Ticket): void {
@@ -290,7 +300,6 @@ class Lane {
     if (tickets.length > 0) return;
     this.#tickets.delete(ticket.client);
     this.#ring.splice(this.#ring.indexOf(ticket.client), 1);
-    this.#had = 0;
   }
 
   /** Takes the task whose turn it is. */
@@ -300,16 +309,13 @@ class Lane {
     const tickets = this.#tickets.get(client)!;
     const ticket = tickets[0]!;
     const task = ticket.tasks.shift()!;
-    const turnIsOver = ++this.#had >= this.#inARow;
-    if (ticket.tasks.length === 0) tickets.shift();
-    else if (this.#inARow === 1 && tickets.length > 1) tickets.push(tickets.shift()!);
-    if (tickets.length === 0) {
-      this.#tickets.delete(client);
-      this.#ring.shift();
-    } else if (turnIsOver) {
-      this.#ring.push(this.#ring.shift()!);
-    }
-    if (turnIsOver) this.#had = 0;
+    if (ticket.tasks.length > 0 && this.#wholly) return { ticket, task };
+    // The client's turn is over, and that of this request of its.
+    tickets.shift();
+    this.#ring.shift();
+    if (ticket.tasks.length > 0) tickets.push(ticket);
+    if (tickets.length > 0) this.#ring.push(client);
+    else this.#tickets.delete(client);
     return { ticket, task };
   }
 }
