@@ -50,7 +50,8 @@ export class JudgedClock implements Clock {
   }
 
   now(): number {
-    return judgedNow(this.#time, this.monotonic());
+    // Whole, as the machine's own: what it is sent in takes no fractions.
+    return Math.floor(judgedNow(this.#time, this.monotonic()));
   }
 
   monotonic(): number {

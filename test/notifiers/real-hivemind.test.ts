@@ -296,7 +296,9 @@ test('a dead device is forgotten, one that subscribed after the verdict stays', 
   fake.script.device(back!.token, verdict(Date.now() - 3_600_000));
   await new Promise((resolve) => setTimeout(resolve, 1_000));
   await suite.write(phones, 'a');
-  const report = await suite.until(({ subscriptions, refused }) => subscriptions === 2 && refused === 3);
+  const report = await suite.until(
+    ({ subscriptions, accepted, refused }) => subscriptions === 2 && accepted === 1 && refused === 3,
+  );
   assert.deepEqual([report.accepted, report.gone], [1, 3]);
   await suite.write(phones, 'b');
   await suite.until(settled(6));
