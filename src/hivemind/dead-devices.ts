@@ -15,12 +15,35 @@ export interface DeadDeviceModules {
   log: (level: 'debug' | 'warn' | 'error', text: string) => void;
 }
 
+/**
+ * How old a verdict may be that comes without its time, in ms: the original's notifiers gather them for 15 s. Who subscribed
+ * since may be alive.
+ */
+const GATHERED_MS = 20_000;
+/** Of a list of dead devices, so many are in work at once. */
+const AT_ONCE = 500;
+
 /** Removes the subscriptions of devices that a provider calls gone, unless they are newer than its verdict (design, decision 8). */
 export class DeadDevices {
   readonly #modules: DeadDeviceModules;
 
   constructor(modules: DeadDeviceModules) {
     this.#modules = modules;
+  }
+
+  /**
+   * Takes a list of dead devices from a notifier of the original's kind, which tells neither time nor reason.
+   * @returns how many subscriptions were removed
+   */
+  async removeAll(service: string, serviceIds: readonly string[]): Promise<number> {
+    const time = this.#modules.clock.now() - GATHERED_MS;
+    let removed = 0;
+    for (let at = 0; at < serviceIds.length; at += AT_ONCE) {
+      const some = serviceIds.slice(at, at + AT_ONCE);
+      const reports = some.map((serviceId) => ({ service, serviceId, time, reason: 'dropped', local: false }));
+      for (const count of await Promise.all(reports.map((report) => this.remove(report)))) removed += count;
+    }
+    return removed;
   }
 
   /**

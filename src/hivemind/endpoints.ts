@@ -1,6 +1,11 @@
 import { parseJson, stringifySorted } from '../codec/json.ts';
 import type { Commands, Incoming } from '../oxenmq/remote.ts';
-import { decodeDeviceGone, decodePushReport, decodeRegistration } from '../session/notifier-protocol.ts';
+import {
+  decodeDeviceGone,
+  decodeDropRegistrations,
+  decodePushReport,
+  decodeRegistration,
+} from '../session/notifier-protocol.ts';
 import type { DeadDevices } from './dead-devices.ts';
 import type { Outbox } from './outbox/outbox.ts';
 import type { Stats } from './stats.ts';
@@ -83,6 +88,14 @@ export function endpoints(modules: EndpointModules, forClients: boolean): Comman
             const [name, dict] = parts;
             if (parts.length !== 2 || !dict) throw new Error('expected two parts, the name of the service and a dict');
             stats.report(serviceName(name), dict);
+          }),
+        },
+        drop_registrations: {
+          kind: 'command',
+          handler: careful('admin.drop_registrations', ({ parts }) => {
+            const [name, list] = parts;
+            if (parts.length !== 2 || !list) throw new Error('expected two parts, the name of the service and a list');
+            void deadDevices.removeAll(serviceName(name), decodeDropRegistrations(list));
           }),
         },
         get_stats: { kind: 'request', handler: json(modules.getStats) },

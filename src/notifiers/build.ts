@@ -29,6 +29,7 @@ export async function buildNotifier(service: string, context: Context): Promise<
   const notifier = new Notifier({
     service,
     backend,
+    breaker: breakerLimits(context.config),
     address: connectAddress(context.config.hivemind.listen),
     keys: keyPairFromSecret(deriveNotifierKey(context.config.keys.hivemind, service)),
     clock,
@@ -73,4 +74,8 @@ export async function buildNotifier(service: string, context: Context): Promise<
 /** Where to connect to reach what is bound to `listen`: any address means this machine. */
 export function connectAddress(listen: string): Address {
   return parseAddress(listen.replace(/^tcp:\/\/(\*|0\.0\.0\.0|\[::\])(?=:)/, 'tcp://127.0.0.1'));
+}
+
+function breakerLimits({ hivemind }: Config) {
+  return { share: hivemind.goneBreakerShare, minimum: hivemind.goneBreakerMinimum };
 }

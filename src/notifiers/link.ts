@@ -7,6 +7,7 @@ import { type Commands, type Handler, OxenmqError } from '../oxenmq/remote.ts';
 import {
   type DeviceGone,
   encodeDeviceGone,
+  encodeDropRegistrations,
   encodePushReport,
   encodeRegistration,
 } from '../session/notifier-protocol.ts';
@@ -126,12 +127,15 @@ export class Link {
 
   /** False if it cannot go now. */
   deviceGone(gone: Omit<DeviceGone, 'service'>): boolean {
-    if (this.#dialect === 'original') return true;
     if (!this.#registered) return false;
-    return (
-      this.#connection?.send('admin.device_gone', encodeDeviceGone({ service: this.#options.service, ...gone })) ??
-      false
-    );
+    const { service } = this.#options;
+    // An original hivemind from before 2025 does not know the command, and says so to nobody's harm.
+    const parts =
+      this.#dialect === 'original'
+        ? ['admin.drop_registrations', service, encodeDropRegistrations([gone.serviceId])]
+        : ['admin.device_gone', encodeDeviceGone({ service, ...gone })];
+    const [command, ...rest] = parts as [string, ...(string | Buffer)[]];
+    return this.#connection?.send(command, ...rest) ?? false;
   }
 
   /** Asks for no more pushes. After `true` none will come. */

@@ -57,6 +57,11 @@ export function observeNotifier(registry: Registry, notifier: Notifier, clock: C
     },
   });
   const { counters, courier } = notifier;
+  counter(
+    'spns_notifier_gone_held_back_total',
+    'Devices that the provider called gone, not reported to an original hivemind because they were unlikely many',
+    () => counters.goneHeldBack,
+  );
   counter('spns_notifier_received_total', 'Pushes that came from the hivemind', () => counters.received);
   counter('spns_notifier_duplicates_total', 'Pushes that came twice and were sent once', () => counters.duplicates);
   counter('spns_notifier_malformed_total', 'Messages of the hivemind that could not be read', () => counters.malformed);

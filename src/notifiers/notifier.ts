@@ -1,3 +1,4 @@
+import { Breaker, type BreakerLimits } from '../breaker.ts';
 import type { Clock, Timer } from '../clock.ts';
 import { encode } from '../codec/bencode.ts';
 import { parseJson } from '../codec/json.ts';
@@ -25,6 +26,8 @@ export interface NotifierOptions {
   readonly keys: KeyPair;
   readonly clock: Clock;
   readonly random: (bytes: number) => Buffer;
+  /** When dead devices are no longer reported to a hivemind that removes whatever it is told to. */
+  readonly breaker: BreakerLimits;
   readonly log: Logger;
   /** Called with how long each call to the provider took, in milliseconds. */
   readonly took?: (ms: number) => void;
@@ -55,6 +58,7 @@ export class Notifier {
   readonly #courier: Courier;
   readonly #ledger: Ledger;
   readonly #statistics = new Statistics();
+  readonly #breaker: Breaker;
   readonly #ping: Timer;
   #backend: Backend;
   #gone: Omit<DeviceGone, 'service'>[] = [];
@@ -69,12 +73,14 @@ export class Notifier {
     retries: 0,
     validations: 0,
     refusals: 0,
+    goneHeldBack: 0,
   };
 
   constructor(options: NotifierOptions) {
     this.#options = options;
     const { backend, clock, random, log, service } = options;
     this.#backend = backend;
+    this.#breaker = new Breaker(options.breaker, clock);
     this.#say = repeated(log, clock);
     this.#ledger = new Ledger(clock, (report) => this.#link.report(report));
     this.#courier = new Courier({
@@ -279,7 +285,8 @@ export class Notifier {
       this.#say.warn(`a push was given up: ${end.reason}`);
       if (push.wantsAnswer && push.pushId !== undefined) this.#ledger.answer(push.pushId, `given up: ${end.reason}`);
     }
-    if (end.kind === 'gone') {
+    if (end.kind === 'accepted') this.#breaker.accepted(1);
+    if (end.kind === 'gone' && this.#mayTell(end.local === true)) {
       if (this.#gone.length >= MAX_GONE) this.#gone.shift();
       this.#gone.push({
         serviceId: push.id,
@@ -290,6 +297,18 @@ export class Notifier {
       this.#tellGone();
     }
     if (push.pushId !== undefined) this.#ledger.end(push.pushId, end);
+  }
+
+  /** A hivemind of ours judges by itself; an original one removes whatever it is told to. */
+  #mayTell(local: boolean): boolean {
+    const allowed = local || this.#breaker.gone();
+    if (allowed || this.#link.dialect === 'ours') return true;
+    this.counters.goneHeldBack++;
+    this.#say.error(
+      'the provider calls an unlikely share of the devices gone: no more are reported until that share falls. ' +
+        'Look at the certificate, topic and environment',
+    );
+    return false;
   }
 
   #count(name: string): void {

@@ -179,6 +179,30 @@ export function decodeDeviceGone(data: Uint8Array): DeviceGone {
   };
 }
 
+/**
+ * Writes the second part of `admin.drop_registrations`, by which notifiers of the newest original report dead devices
+ * (spec/upstream-2026.md, section 2.1).
+ *
+ * @param serviceIds as `notifier.validate` answered them
+ */
+export function encodeDropRegistrations(serviceIds: readonly string[]): Buffer {
+  return encode([...serviceIds]);
+}
+
+/**
+ * Reads what {@link encodeDropRegistrations} wrote.
+ *
+ * @throws BencodeError if it is not a list of one or more texts
+ */
+export function decodeDropRegistrations(data: Uint8Array): string[] {
+  const list = decode(data);
+  if (!Array.isArray(list) || list.length === 0) throw new BencodeError('Invalid registrations: expected a list');
+  return list.map((id) => {
+    if (!Buffer.isBuffer(id)) throw new BencodeError('Invalid registrations: an element is not a string');
+    return id.toString();
+  });
+}
+
 function checkLength(what: string, value: string | Buffer, most: number): void {
   const length = Buffer.byteLength(value);
   if (length < 1 || length > most) throw new BencodeError(`Invalid registration: ${what} of ${length} bytes`);

@@ -55,7 +55,8 @@ function setUp() {
   };
   const gone = (serviceId: string, seconds: number, local = false) =>
     dead.remove({ service: 'apns', serviceId, time: seconds * 1000, reason: 'Unregistered', local });
-  return { clock, devices, outbox, removed, lines, inWork, subscribe, gone };
+  const dropAll = (ids: readonly string[]) => dead.removeAll('apns', ids);
+  return { clock, devices, outbox, removed, lines, inWork, subscribe, gone, dropAll };
 }
 
 test('all subscriptions of a dead device go, from memory and database', async (t) => {
@@ -121,4 +122,17 @@ test('what a notifier itself saw to be no token is removed, however many there a
   assert.equal(await gone(name(10_010), 2_000, true), 1);
   assert.equal(devices.size, 0);
   assert.equal(outbox.service('apns').counters.goneHeldBack, 1);
+});
+
+test("a list of an original's notifier removes devices, but none that subscribed while it was gathered, and not unlikely many", async () => {
+  const { clock, devices, outbox, subscribe, dropAll, lines } = setUp();
+  const now = Math.floor(clock.now() / 1000);
+  const ids = Array.from({ length: 40 }, (_, n) => `token ${n}`.padEnd(32, '.'));
+  for (const [n, id] of ids.entries()) subscribe(id, n === 0 ? now - 10 : now - 30);
+  outbox.service('apns').breaker.accepted(10);
+  assert.equal(await dropAll(ids.slice(0, 4)), 3);
+  assert.ok(devices.size === 37, 'the one that subscribed since stays');
+  assert.equal(await dropAll([...ids.slice(4), 'unknown'.padEnd(32, '.')]), 6);
+  assert.equal(devices.size, 31, 'ten of twenty is half, one more is too many');
+  assert.match(lines.at(-1)!, /unlikely share/);
 });

@@ -7,6 +7,7 @@ import type { Commands, Incoming, Remote } from '../../src/oxenmq/remote.ts';
 import {
   type DeviceGone,
   decodeDeviceGone,
+  decodeDropRegistrations,
   decodePushReport,
   decodeRegistration,
   encodeSealedPushes,
@@ -30,6 +31,8 @@ export class FakeHivemind {
   readonly instances = new Map<string, Instance>();
   readonly statistics: Map<string, unknown>[] = [];
   readonly gone: DeviceGone[] = [];
+  /** Service ids of `admin.drop_registrations`, which the newest original knows. */
+  readonly dropped: string[] = [];
   readonly answers: (readonly [number, string])[] = [];
   readonly accepted = new Set<number>();
   readonly refused = new Set<number>();
@@ -191,6 +194,12 @@ export class FakeHivemind {
         handler: then(({ parts }) => this.statistics.push(decode(parts[1]!) as Map<string, unknown>)),
       },
     };
+    const newest = {
+      drop_registrations: {
+        kind: 'command' as const,
+        handler: then(({ parts }) => this.dropped.push(...decodeDropRegistrations(parts[1]!))),
+      },
+    };
     const ours = {
       register_notifier: {
         kind: 'request' as const,
@@ -238,6 +247,6 @@ export class FakeHivemind {
         handler: then(({ parts }) => this.gone.push(decodeDeviceGone(parts[0]!))),
       },
     };
-    return { admin: { access: 'admin', commands: this.original ? old : { ...old, ...ours } } };
+    return { admin: { access: 'admin', commands: this.original ? { ...old, ...newest } : { ...old, ...ours } } };
   }
 }

@@ -26,6 +26,7 @@ async function setUp(t: TestContext, service: string, fake: FakeProvider, keys: 
   const context = contextOf(service, settings);
   const backend = await create(context);
   const notifier = new Notifier({
+    breaker: { share: 0.5, minimum: 10 },
     service,
     backend,
     address: hivemind.address,

@@ -24,6 +24,7 @@ test('what a notifier does can be read as metrics', async (t) => {
     credentialExpiry: Date.now() + 10 * DAY,
   };
   const notifier = new Notifier({
+    breaker: { share: 0.5, minimum: 10 },
     service: 'toy',
     backend,
     address: hivemind.address,

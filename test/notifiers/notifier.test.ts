@@ -33,6 +33,7 @@ function setUp(t: TestContext, hivemind: FakeHivemind, send: Send, more: Partial
   const { log, lines } = keepLog();
   const { concurrency, ...options } = more;
   const notifier = new Notifier({
+    breaker: { share: 0.5, minimum: 10 },
     service: SERVICE,
     backend: {
       concurrency: concurrency ?? 16,
@@ -274,6 +275,35 @@ test('with an original hivemind it registers under L and its key, seals the push
   assert.equal(notifier.dialect, 'original');
   await hivemind.until(() => hivemind.statistics.length > 0 && hivemind.registrations > 1);
   assert.equal(hivemind.statistics[0]!.get('+notifies'), 1);
+});
+
+test('an original hivemind is told of dead devices in its own way, and of no more once they are unlikely many', async (t) => {
+  const hivemind = await FakeHivemind.start(t, SERVICE, { original: true });
+  let dead = false;
+  const { notifier } = setUp(t, hivemind, () => (dead ? gone('Unregistered', 1_700_000_000_000) : accepted));
+  await hivemind.until(() => hivemind.instances.size === 1);
+  const push = (serviceId: string) =>
+    hivemind.pushPlain({
+      service: SERVICE,
+      serviceId,
+      serviceData: null,
+      encKey: randomBytes(32),
+      account: Buffer.concat([Buffer.from([5]), randomBytes(32)]),
+      hash: Buffer.from(serviceId),
+      namespace: 0,
+      timestamp: 1_700_000_000_000,
+      expiry: Date.now() + 1_000_000,
+      data: Buffer.from('hello'),
+    });
+  for (let n = 0; n < 5; n++) push(`alive ${n}`);
+  while (notifier.statistics.total.notifies < 5) await new Promise((resolve) => setImmediate(resolve));
+  dead = true;
+  for (let n = 0; n < 30; n++) push(`dead ${n}`);
+  while (notifier.statistics.total.failures < 30) await new Promise((resolve) => setImmediate(resolve));
+  assert.equal(notifier.counters.goneHeldBack, 21, 'ten of fifteen are more than half');
+  await hivemind.until(() => hivemind.dropped.length >= 9);
+  assert.deepEqual(new Set(hivemind.dropped), new Set(hivemind.dropped.filter((id) => id.startsWith('dead'))));
+  assert.equal(hivemind.dropped.length, 9);
 });
 
 test('when the hivemind restarts it comes back by itself, also to a hivemind of the other kind', async (t) => {

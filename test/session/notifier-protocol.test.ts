@@ -3,10 +3,12 @@ import { describe, it } from 'node:test';
 import { BencodeError } from '../../src/codec/bencode.ts';
 import {
   decodeDeviceGone,
+  decodeDropRegistrations,
   decodePushReport,
   decodeRegistration,
   decodeSealedPushes,
   encodeDeviceGone,
+  encodeDropRegistrations,
   encodePushReport,
   encodeRegistration,
   encodeSealedPushes,
@@ -90,6 +92,7 @@ describe('the protocol between hivemind and notifiers', () => {
     ['sealed pushes', encodeSealedPushes(pushes), decodeSealedPushes],
     ['a report', encodePushReport(report), decodePushReport],
     ['a gone device', encodeDeviceGone(gone), decodeDeviceGone],
+    ['a list of dropped devices', encodeDropRegistrations(['a', 'ü', '']), decodeDropRegistrations],
   ];
   for (const [name, intact, decode] of messages) {
     it(`refuses ${name} cut or damaged, and throws nothing but BencodeError`, () => {

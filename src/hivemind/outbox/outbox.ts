@@ -1,8 +1,8 @@
+import type { BreakerLimits } from '../../breaker.ts';
 import type { Clock, Timer } from '../../clock.ts';
 import type { Remote } from '../../oxenmq/remote.ts';
 import type { Notification } from '../../session/notification.ts';
 import type { PushReport } from '../../session/notifier-protocol.ts';
-import type { BreakerLimits } from './breaker.ts';
 import type { Instance, Instances } from './instances.ts';
 import { HeldMessage, type PushedDevice, QueuedPush } from './push.ts';
 import type { QueueLimits } from './push-queue.ts';

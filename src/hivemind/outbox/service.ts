@@ -1,9 +1,9 @@
+import { Breaker, type BreakerLimits } from '../../breaker.ts';
 import type { Clock, Timer } from '../../clock.ts';
 import type { Remote } from '../../oxenmq/remote.ts';
 import { encodeSealedPushes, type PushReport, type SealedPush } from '../../session/notifier-protocol.ts';
 import { sealPayload } from '../../session/payload.ts';
 import { encodePush } from '../../session/push.ts';
-import { Breaker, type BreakerLimits } from './breaker.ts';
 import { type Instance, Instances } from './instances.ts';
 import { type HeldMessage, latin1, NOTIFIER_COST, plainPush, type QueuedPush, sealable } from './push.ts';
 import { type DropReason, PushQueue, type QueueLimits } from './push-queue.ts';
@@ -273,6 +273,8 @@ export class Service {
     this.queue.end(push);
     this.counters.handed++;
     this.counters.passed++;
+    // It reports nothing but dead devices: what these are a share of is all that it was handed.
+    this.breaker.accepted(1);
     return true;
   }
 

@@ -1,7 +1,7 @@
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
-import { Breaker } from '../../../src/hivemind/outbox/breaker.ts';
-import { FakeClock } from '../../support/fake-clock.ts';
+import { Breaker } from '../src/breaker.ts';
+import { FakeClock } from './support/fake-clock.ts';
 
 const LIMITS = { share: 0.25, minimum: 20 };
 
