@@ -34,6 +34,12 @@ export class Dispatch {
     }
   }
 
+  /** Whether a call by this name is answered: a request, or one that is turned down. */
+  answers(name: string): boolean {
+    const entry = this.#entries.get(name);
+    return !entry?.allowed || entry.isRequest;
+  }
+
   /**
    * Does what a message asks for; never throws. The greetings are not its business.
    *

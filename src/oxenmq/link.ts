@@ -1,9 +1,8 @@
 /** One remote on a ROUTER: what connections made by us and to us have in common. */
 
-import type { Router } from 'zeromq';
 import type { Clock } from '../clock.ts';
 import type { Counters } from './counters.ts';
-import { type Backlog, Outlet } from './outlet.ts';
+import { type Backlog, Outlet, type Sender } from './outlet.ts';
 import { Pending } from './pending.ts';
 import type { Part, Remote } from './remote.ts';
 
@@ -12,7 +11,7 @@ const REQUEST_TIMEOUT = 15_000;
 
 /** The parts which all links of one socket share. */
 export interface Wire {
-  readonly socket: Router;
+  readonly socket: Sender;
   readonly clock: Clock;
   readonly counters: Counters;
   readonly backlog: Backlog;

@@ -1,6 +1,5 @@
 /** The way out to one peer through a ROUTER: what is done when ZeroMQ turns a message away. */
 
-import type { Router } from 'zeromq';
 import type { Clock, Timer } from '../clock.ts';
 import type { Counters } from './counters.ts';
 import type { Part } from './remote.ts';
@@ -23,6 +22,12 @@ const RETRY_MAX = 250;
 
 type Frames = readonly Part[];
 
+/** A ROUTER, as far as sending goes: a failed send rejects with libzmq's code, EAGAIN for a full queue. */
+export interface Sender {
+  send(frames: Buffer[]): Promise<void>;
+  readonly closed: boolean;
+}
+
 /** What waits for the peers of one socket, in bytes. */
 export interface Backlog {
   bytes: number;
@@ -36,7 +41,7 @@ export interface Backlog {
  * keep it, so it waits here, as long as there is room.
  */
 export class Outlet {
-  readonly #socket: Router;
+  readonly #socket: Sender;
   readonly #clock: Clock;
   readonly #counters: Counters;
   readonly #backlog: Backlog;
@@ -56,7 +61,7 @@ export class Outlet {
    * @param backlog shared by the outlets of a socket
    * @param gone called once libzmq says that it has no such peer (EHOSTUNREACH)
    */
-  constructor(socket: Router, clock: Clock, counters: Counters, backlog: Backlog, gone: () => void) {
+  constructor(socket: Sender, clock: Clock, counters: Counters, backlog: Backlog, gone: () => void) {
     this.#socket = socket;
     this.#clock = clock;
     this.#counters = counters;

@@ -1,0 +1,126 @@
+/** ZMTP 3.1 from the server's side, as bytes: what strangers are spoken to in, without libzmq (ZeroMQ RFC 37). */
+
+export type Mechanism = 'NULL' | 'CURVE';
+
+/** A peer broke the protocol; the connection is of no more use. */
+export class ProtocolError extends Error {
+  override readonly name = 'ProtocolError';
+}
+
+export interface Frame {
+  /** A word of ZMTP itself, none of the application's. */
+  readonly command: boolean;
+  /** Another frame of the same message follows. */
+  readonly more: boolean;
+  readonly body: Buffer;
+}
+
+export const GREETING_SIZE = 64;
+const [MORE, LONG, COMMAND] = [1, 2, 4];
+
+/** What each side says first. @param asServer true only for the server of CURVE */
+export function greeting(mechanism: Mechanism, asServer: boolean): Buffer {
+  const bytes = Buffer.alloc(GREETING_SIZE);
+  bytes[0] = 0xff;
+  bytes[9] = 0x7f;
+  bytes[10] = 3;
+  bytes[11] = 1;
+  bytes.write(mechanism, 12, 'latin1');
+  bytes[32] = asServer ? 1 : 0;
+  return bytes;
+}
+
+/** @throws ProtocolError if it is not a client's of ZMTP 3 with this mechanism */
+export function checkGreeting(bytes: Buffer, mechanism: Mechanism): void {
+  if (bytes[0] !== 0xff || (bytes[9]! & 1) !== 1 || bytes[10]! < 3) throw new ProtocolError('no greeting of ZMTP 3');
+  const offered = bytes.toString('latin1', 12, 32).replace(/\0+$/, '');
+  if (offered !== mechanism) throw new ProtocolError(`another security mechanism than ${mechanism}`);
+}
+
+export function encodeFrame(body: Uint8Array, { command = false, more = false } = {}): Buffer {
+  const flags = (command ? COMMAND : 0) | (more ? MORE : 0);
+  const long = body.length > 255;
+  const head = Buffer.alloc(long ? 9 : 2);
+  head[0] = flags | (long ? LONG : 0);
+  if (long) head.writeUInt32BE(body.length, 5);
+  else head[1] = body.length;
+  return Buffer.concat([head, body]);
+}
+
+/** A command: its name, and what follows it. */
+export function encodeCommand(name: string, data: Uint8Array): Buffer {
+  return Buffer.concat([Buffer.from([name.length]), Buffer.from(name, 'latin1'), data]);
+}
+
+/** @throws ProtocolError if it is none */
+export function decodeCommand(body: Buffer): { name: string; data: Buffer } {
+  const length = body[0] ?? 0;
+  if (length === 0 || body.length < 1 + length) throw new ProtocolError('a command without a name');
+  return { name: body.toString('latin1', 1, 1 + length), data: body.subarray(1 + length) };
+}
+
+/** What a ROUTER tells of itself when the handshake is over. */
+export const ROUTER_METADATA = Buffer.concat([property('Socket-Type', 'ROUTER'), property('Identity', '')]);
+
+function property(name: string, value: string): Buffer {
+  const length = Buffer.alloc(4);
+  length.writeUInt32BE(value.length);
+  return Buffer.concat([Buffer.from([name.length]), Buffer.from(name), length, Buffer.from(value)]);
+}
+
+/** Cuts what arrives into pieces of the size asked for, and holds what is not yet a whole one. */
+export class Inbox {
+  #chunks: Buffer[] = [];
+  #length = 0;
+
+  /** How many bytes wait for the rest of theirs. */
+  get length(): number {
+    return this.#length;
+  }
+
+  add(chunk: Buffer): void {
+    this.#chunks.push(chunk);
+    this.#length += chunk.length;
+  }
+
+  /** The next so many bytes, undefined while they are not all there. */
+  take(size: number): Buffer | undefined {
+    if (this.#length < size) return undefined;
+    const bytes = this.#peek(size).subarray(0, size);
+    const rest = this.#chunks[0]!.subarray(size);
+    if (rest.length > 0) this.#chunks[0] = rest;
+    else this.#chunks.shift();
+    this.#length -= size;
+    return bytes;
+  }
+
+  /**
+   * The next frame, undefined while it is not whole.
+   *
+   * @param maxSize of its body, in bytes
+   * @throws ProtocolError
+   */
+  frame(maxSize: number): Frame | undefined {
+    if (this.#length < 2) return undefined;
+    const flags = this.#peek(2)[0]!;
+    if (flags > 7 || (flags & (COMMAND | MORE)) === (COMMAND | MORE)) throw new ProtocolError('no frame');
+    const headSize = flags & LONG ? 9 : 2;
+    if (this.#length < headSize) return undefined;
+    const head = this.#peek(headSize);
+    if (headSize === 9 && head.readUInt32BE(1) !== 0) throw new ProtocolError('a frame that is too long');
+    const size = headSize === 9 ? head.readUInt32BE(5) : head[1]!;
+    if (size > maxSize) throw new ProtocolError('a frame that is too long');
+    if (this.#length < headSize + size) return undefined;
+    const body = this.take(headSize + size)!.subarray(headSize);
+    return { command: (flags & COMMAND) !== 0, more: (flags & MORE) !== 0, body };
+  }
+
+  /** The first chunk, made at least so long. */
+  #peek(size: number): Buffer {
+    if (this.#chunks[0]!.length < size) {
+      // Once a frame, and once more for a head that was split: the whole of it is there.
+      this.#chunks = [Buffer.concat(this.#chunks)];
+    }
+    return this.#chunks[0]!;
+  }
+}

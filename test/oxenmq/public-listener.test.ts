@@ -1,0 +1,242 @@
+import assert from 'node:assert/strict';
+import { randomBytes } from 'node:crypto';
+import { once } from 'node:events';
+import { connect, type Socket } from 'node:net';
+import { type TestContext, test } from 'node:test';
+import { systemClock } from '../../src/clock.ts';
+import { randomKeyPair } from '../../src/oxenmq/keys.ts';
+import { PublicListener, type PublicListenerOptions } from '../../src/oxenmq/public-listener.ts';
+import type { Commands, Incoming, Remote } from '../../src/oxenmq/remote.ts';
+import { FakeClock } from '../support/fake-clock.ts';
+import { frame, GREETING, PING, ready } from './raw-zmtp.ts';
+import { addressOf, greet, Happenings, openPeers, rawClient, temporaryDirectory } from './support.ts';
+
+const echo: Commands = {
+  push: {
+    access: 'none',
+    commands: { echo: { kind: 'request', handler: (message) => message.reply(...message.parts) } },
+  },
+  admin: { access: 'admin', commands: { stop: { kind: 'request', handler: () => assert.fail('not allowed') } } },
+};
+
+async function open(t: TestContext, options: Partial<PublicListenerOptions> = {}): Promise<PublicListener> {
+  const listener = new PublicListener({
+    clock: systemClock,
+    random: randomBytes,
+    address: 'tcp://127.0.0.1:*',
+    access: 'none',
+    commands: echo,
+    maxMessageSize: 1024 * 1024,
+    maxConnections: 100,
+    inFlight: 16,
+    ...options,
+  });
+  await listener.bind();
+  t.after(() => listener.close());
+  return listener;
+}
+
+function plainSocket(endpoint: string, localAddress = '127.0.0.1'): Socket {
+  const socket = connect({ host: '127.0.0.1', port: Number(endpoint.split(':').at(-1)), localAddress });
+  socket.on('error', () => {});
+  return socket;
+}
+
+async function enter(endpoint: string, localAddress?: string): Promise<Socket> {
+  const socket = plainSocket(endpoint, localAddress);
+  await once(socket, 'connect');
+  socket.write(Buffer.concat([GREETING, ready('DEALER', '')]));
+  let received = '';
+  while (!received.includes('READY')) received += String(await once(socket.setEncoding('latin1'), 'data'));
+  return socket;
+}
+
+const closed = (socket: Socket) => new Promise<void>((resolve) => socket.once('close', () => resolve()));
+
+for (const security of ['plain', 'CURVE'] as const) {
+  test(`libzmq's clients are answered (${security}): greeting, requests of any size, parts, refusals`, async (t) => {
+    const keys = security === 'CURVE' ? randomKeyPair() : undefined;
+    const listener = await open(t, { keys });
+    const client = rawClient(t, listener.endpoint, keys && { serverKey: keys.publicKey });
+    await greet(client);
+    for (const size of [0, 1, 200, 255, 256, 70_000, 500_000]) {
+      const body = randomBytes(size);
+      await client.send(['push.echo', 'tag', body, '', 'last']);
+      const [word, tag, ...parts] = await client.receive();
+      assert.deepEqual([String(word), String(tag)], ['REPLY', 'tag']);
+      assert.deepEqual(parts, [body, Buffer.alloc(0), Buffer.from('last')]);
+    }
+    await client.send(['admin.stop', 'tag']);
+    assert.deepEqual((await client.receive()).map(String), ['FORBIDDEN', 'REPLY', 'tag']);
+    await client.send(['no.such', 'x']);
+    assert.deepEqual((await client.receive()).map(String), ['UNKNOWNCOMMAND', 'no.such']);
+  });
+
+  test(`our own peers connect (${security}), and are told when it ends`, async (t) => {
+    const keys = security === 'CURVE' ? randomKeyPair() : undefined;
+    const gone = new Happenings<Remote>();
+    const listener = await open(t, { keys, on: { disconnect: (remote) => gone.add(remote) } });
+    const { peers, events } = openPeers(t);
+    const connection = peers.connect(addressOf(listener.endpoint, keys?.publicKey));
+    await events.first(({ event }) => event === 'hello');
+    const many = await Promise.all(Array.from({ length: 200 }, (_, i) => connection.request('push.echo', [String(i)])));
+    assert.deepEqual(
+      many.map(String),
+      Array.from({ length: 200 }, (_, i) => String(i)),
+    );
+    connection.close();
+    await gone.first(() => true);
+    assert.equal(listener.size, 0);
+  });
+}
+
+test('over a Unix socket, with the permissions asked for, and again after a process that was killed', async (t) => {
+  const address = `ipc://${await temporaryDirectory(t)}/push.sock`;
+  const first = await open(t, { address, mode: 0o660 });
+  assert.equal(first.endpoint, address);
+  await greet(rawClient(t, address));
+  await assert.rejects(open(t, { address }), /another process is listening there/);
+});
+
+test('only keys that are admitted get in, and only clients that know ours', async (t) => {
+  const [keys, friend] = [randomKeyPair(), randomKeyPair()];
+  const listener = await open(t, { keys, allow: (key) => key.equals(friend.publicKey) });
+  const { peers, events } = openPeers(t, { helloTimeout: 1500 });
+  peers.connect(addressOf(listener.endpoint, keys.publicKey), { label: 'stranger' });
+  peers.connect(addressOf(listener.endpoint, randomKeyPair().publicKey), { label: 'misled' });
+  await events.when((all) => (all.filter(({ event }) => event === 'failure').length === 2 ? true : undefined));
+  assert.ok(listener.counters.denied > 0);
+  await greet(rawClient(t, listener.endpoint, { serverKey: keys.publicKey, keys: friend }));
+});
+
+test('clients that call themselves the same are told apart, and each gets its own answers', async (t) => {
+  const listener = await open(t);
+  const clients = Array.from({ length: 5 }, () => rawClient(t, listener.endpoint, { routingId: Buffer.from('one') }));
+  for (const [i, client] of clients.entries()) await client.send(['push.echo', 't', String(i)]);
+  for (const [i, client] of clients.entries()) {
+    assert.deepEqual((await client.receive()).map(String), ['REPLY', 't', String(i)]);
+  }
+});
+
+const offences: { readonly [name: string]: Buffer } = {
+  'no ZMTP': Buffer.from('GET / HTTP/1.1\r\nHost: push.example.org\r\n\r\n'.padEnd(80)),
+  'a message that is too long': Buffer.concat([GREETING, ready('DEALER', ''), frame(Buffer.alloc(1024 * 1024 + 1))]),
+  'parts that are too long together': Buffer.concat([
+    GREETING,
+    ready('DEALER', ''),
+    ...Array.from({ length: 20 }, () => frame(Buffer.alloc(60_000), true)),
+  ]),
+  'parts without end': Buffer.concat([
+    GREETING,
+    ready('DEALER', ''),
+    ...Array.from({ length: 101 }, () => frame('', true)),
+  ]),
+  'the length of a frame that never comes': Buffer.concat([
+    GREETING,
+    ready('DEALER', ''),
+    Buffer.from([2, 0, 0, 0, 1, 0, 0, 0, 0]),
+  ]),
+  'a frame of no kind': Buffer.concat([GREETING, ready('DEALER', ''), Buffer.from([0xff, 0xff])]),
+  'no name': Buffer.concat([GREETING, ready('DEALER', ''), frame('', true), frame('')]),
+  'a message before the handshake': Buffer.concat([GREETING, frame('HI')]),
+};
+for (const [name, bytes] of Object.entries(offences)) {
+  test(`a client that sends ${name} is cut off, and others go on`, async (t) => {
+    const listener = await open(t);
+    const honest = rawClient(t, listener.endpoint);
+    await greet(honest);
+    const socket = plainSocket(listener.endpoint);
+    socket.resume();
+    await once(socket, 'connect');
+    socket.write(bytes);
+    await closed(socket);
+    await honest.send(['push.echo', 't', 'still here']);
+    assert.equal(String((await honest.receive())[2]), 'still here');
+  });
+}
+
+test('bytes that come one by one, and PINGs among them, make the same message', async (t) => {
+  const calls = new Happenings<Incoming>();
+  const commands: Commands = {
+    push: { access: 'none', commands: { echo: { kind: 'request', handler: (m) => calls.add(m) } } },
+  };
+  const listener = await open(t, { commands });
+  const socket = await enter(listener.endpoint);
+  const body = randomBytes(300);
+  for (const byte of Buffer.concat([PING, frame('push.echo', true), frame('tag', true), frame(body)])) {
+    socket.write(Buffer.from([byte]));
+    await new Promise((resolve) => setImmediate(resolve));
+  }
+  assert.deepEqual((await calls.first(() => true)).parts, [body]);
+  socket.destroy();
+});
+
+test('who says nothing is let go after ten seconds', async (t) => {
+  const clock = new FakeClock();
+  const listener = await open(t, { clock });
+  const socket = plainSocket(listener.endpoint);
+  const [greeting] = await once(socket, 'data');
+  assert.equal(greeting.length, 64);
+  await clock.advance(9_999);
+  assert.equal(listener.size, 1);
+  const gone = closed(socket);
+  await clock.advance(1);
+  await gone;
+  assert.equal(listener.size, 0);
+});
+
+test('when there is no room the newcomer takes the place of the quietest of those who hold most', async (t) => {
+  const listener = await open(t, { maxConnections: 10 });
+  const others = [await enter(listener.endpoint, '127.0.0.2'), await enter(listener.endpoint, '127.0.0.3')];
+  const crowd: Socket[] = [];
+  for (let i = 0; i < 50; i++) crowd.push(await enter(listener.endpoint));
+  const honest = await enter(listener.endpoint, '127.0.0.4');
+  assert.equal(listener.size, 10);
+  assert.equal(listener.limit.crowdedOut, 43);
+  for (const socket of [...others, honest, crowd.at(-1)!]) {
+    socket.write(Buffer.concat([frame('push.echo', true), frame('t', true), frame('here')]));
+    assert.match(String(await once(socket, 'data')), /REPLY.*here/s);
+  }
+  for (const socket of [...others, ...crowd, honest]) socket.destroy();
+});
+
+test('a client is not read from while so many of its requests are worked on, and then goes on', async (t) => {
+  const calls = new Happenings<Incoming>();
+  const commands: Commands = {
+    push: { access: 'none', commands: { wait: { kind: 'request', handler: (m) => calls.add(m) } } },
+  };
+  const listener = await open(t, { commands, inFlight: 4 });
+  const client = rawClient(t, listener.endpoint);
+  for (let i = 0; i < 20; i++) await client.send(['push.wait', `t${i}`]);
+  for (let answered = 0; answered < 20; answered++) {
+    await calls.when((all) => (all.length > answered ? true : undefined));
+    assert.ok(calls.all.length <= answered + 4, `${calls.all.length} with ${answered} answered`);
+    calls.all[answered]!.reply('done');
+    assert.equal(String((await client.receive())[1]), `t${answered}`);
+  }
+});
+
+test('a client that does not read its answers costs a bounded number of them, and gives way to others', async (t) => {
+  let calls = 0;
+  const handler = (message: Incoming) => {
+    calls++;
+    message.reply(Buffer.alloc(100_000));
+  };
+  const commands: Commands = { push: { access: 'none', commands: { much: { kind: 'request', handler } } } };
+  const listener = await open(t, { commands, maxConnections: 2 });
+  const silent = await enter(listener.endpoint);
+  silent.pause();
+  silent.write(Buffer.concat(Array.from({ length: 5000 }, () => [frame('push.much', true), frame('t')]).flat()));
+  const honest = rawClient(t, listener.endpoint);
+  for (let i = 0; i < 300; i++) {
+    await honest.send(['push.much', 't']);
+    await honest.receive();
+  }
+  assert.ok(calls < 1000, `${calls} were answered`);
+  const gone = closed(silent);
+  await greet(rawClient(t, listener.endpoint));
+  silent.resume();
+  await gone;
+  await honest.send(['push.much', 't']);
+  await honest.receive();
+});
