@@ -2,7 +2,7 @@ import { accessSync, constants, existsSync } from 'node:fs';
 import { systemClock } from '../clock.ts';
 import { parseJson } from '../codec/json.ts';
 import { readKeyFile } from '../daemon/key-file.ts';
-import { type Address, AddressError, parseAddress } from '../oxenmq/address.ts';
+import { type Address, AddressError, connectAddress, parseAddress } from '../oxenmq/address.ts';
 import { keyPairFromSecret } from '../oxenmq/keys.ts';
 import { type Connection, Peers } from '../oxenmq/peers.ts';
 import { OxenmqError, type Part } from '../oxenmq/remote.ts';
@@ -89,7 +89,7 @@ function destination(given: Given): { address: Address; advice: string } {
     throw new CliError('--key goes with --connect: without it the local socket needs none');
   const { file, listen } = readReach(given);
   const advice = `Is it running (systemctl status spns-hivemind), with the same listen = ${listen} as in ${file}?`;
-  const address = parsed(listen.replace(/^tcp:\/\/(\*|0\.0\.0\.0|\[::\])(?=:)/, 'tcp://127.0.0.1'));
+  const address = connectAddress(listen);
   if (address.path !== undefined && !address.path.startsWith('@')) checkSocket(address.path, advice);
   return { address, advice };
 }

@@ -11,7 +11,7 @@ export const RESTART_KEYS: { readonly [daemon: string]: readonly string[] } = {
     '[hivemind].listen',
     '[hivemind].listen_curve',
     '[hivemind].listen_curve_admin',
-    '[hivemind].listen_curve_public',
+    '[hivemind].listen_push',
     '[hivemind].subs_interval',
     '[hivemind].max_connects',
     '[hivemind].metrics_listen',
@@ -19,6 +19,8 @@ export const RESTART_KEYS: { readonly [daemon: string]: readonly string[] } = {
   ],
   web: [
     '[hivemind].listen',
+    '[hivemind].listen_push',
+    '[hivemind].listen_curve_public',
     '[keys].onionreq',
     '[web].listen',
     '[web].body_limit',

@@ -35,7 +35,9 @@ export interface HivemindSettings {
   readonly listen: string;
   /** ZeroMQ address of the CURVE listener for the keys in `listenCurveAdmin`. */
   readonly listenCurve: string | undefined;
-  /** ZeroMQ address of the CURVE listener that admits anyone, to `push.*` alone. */
+  /** ZeroMQ address for the web front-end, of `push.*` alone; without it, it connects to `listen`. */
+  readonly listenPush: string | undefined;
+  /** ZeroMQ address of the CURVE listener that admits anyone, to `push.*` alone; the web front-end has it. */
   readonly listenCurvePublic: string | undefined;
   /** X25519 public keys of 32 bytes. */
   readonly listenCurveAdmin: readonly Buffer[];
@@ -105,10 +107,11 @@ export function readHivemind(section: Section, role: Role, warnings: string[]): 
     filterLifetime: section.integer('filter_lifetime', { default: 600, min: 1 }),
     startupWait: section.number('startup_wait', { default: 10, min: 0 }),
     notifiersExpected: Object.freeze(section.list('notifiers_expected')),
-    listen: section.parsed('listen', (text) => bindAddress(text, /^(tcp|ipc):\/\/./, 'tcp:// or ipc://'), {
+    listen: section.parsed('listen', pushAddress, {
       default: 'ipc://./hivemind.sock',
     }),
     listenCurve: section.parsed('listen_curve', curveAddress),
+    listenPush: section.parsed('listen_push', pushAddress),
     listenCurvePublic: section.parsed('listen_curve_public', curveAddress),
     listenCurveAdmin: Object.freeze(section.parsed('listen_curve_admin', publicKeys, { default: [] })),
     oxendRpc:
@@ -125,12 +128,20 @@ export function readHivemind(section: Section, role: Role, warnings: string[]): 
       '[hivemind].omq_push_instances is no longer needed and is ignored: one instance keeps up with all notifications',
     );
   }
-  const { listen, listenCurve, listenCurvePublic } = settings;
-  if (listenCurvePublic !== undefined && (listenCurvePublic === listenCurve || listenCurvePublic === listen)) {
+  const { listen, listenCurve, listenCurvePublic, listenPush } = settings;
+  if (listenCurvePublic !== undefined && [listen, listenCurve, listenPush].includes(listenCurvePublic)) {
     section.problem('listen_curve_public', 'is the address of another listener: each needs a port of its own');
+  }
+  if (listenPush !== undefined && [listen, listenCurve].includes(listenPush)) {
+    section.problem('listen_push', 'is the address of another listener: each needs one of its own');
   }
   if (listenCurve !== undefined && listenCurve === listen) {
     section.problem('listen_curve', 'is the same address as listen: each needs a port of its own');
+  }
+  if (listenCurve !== undefined && settings.listenCurveAdmin.length === 0 && section.problems.length === 0) {
+    warnings.push(
+      '[hivemind].listen_curve admits nobody: name the public keys of its administrators in listen_curve_admin, or remove it; clients belong to listen_curve_public',
+    );
   }
   if (settings.listenCurveAdmin.length > 0 && listenCurve === undefined && section.problems.length === 0) {
     warnings.push(
@@ -234,6 +245,10 @@ function bindAddress(text: string, pattern: RegExp, protocols: string): string {
 
 function curveAddress(text: string): string {
   return bindAddress(text, /^tcp:\/\/./, 'tcp://');
+}
+
+function pushAddress(text: string): string {
+  return bindAddress(text, /^(tcp|ipc):\/\/./, 'tcp:// or ipc://');
 }
 
 function oxendAddress(text: string): string {

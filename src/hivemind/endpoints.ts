@@ -40,18 +40,17 @@ const WINDOW_MAX = 20_000;
 /**
  * The OMQ endpoints of the hivemind (spec/hivemind.md, section 1, and the additions between our hivemind and our
  * notifiers, session/notifier-protocol.ts). Who may call what is told by each category's access level.
- *
- * @param forClients whether who calls push.* does so for clients of its own, whom it names in a second part: our web
- *   front-end may, a stranger would name a new one each time
+ * Who calls push.* may do so for clients of its own, whom it names in a second part, as our web front-end does. Nobody whom we cannot
+ * trust with that gets here: a stranger would name a new one each time.
  */
-export function endpoints(modules: EndpointModules, forClients: boolean): Commands {
+export function endpoints(modules: EndpointModules): Commands {
   const { subscriptions, outbox, stats, deadDevices, log } = modules;
 
   const client = (kind: 'subscribe' | 'unsubscribe') => async (message: Incoming) => {
     const { parts, remote } = message;
     const [body, name] = parts;
     const bytes = parts.reduce((sum, part) => sum + part.length, 0);
-    const client = forClients && name ? name.toString('latin1', 0, CLIENT_NAME_MAX) : remote.id;
+    const client = name ? name.toString('latin1', 0, CLIENT_NAME_MAX) : remote.id;
     message.reply(await subscriptions.handle(kind, body, { client, bytes }));
   };
   /** Runs a handler whose message comes from a notifier: what it cannot read is said and dropped. */

@@ -4,9 +4,6 @@ import type { Config } from '../daemon/config.ts';
 import { category, repeated } from '../daemon/log.ts';
 import type { Context, Daemon } from '../daemon/run.ts';
 import { JudgedClock } from '../judged-clock.ts';
-import { keyPairFromSecret } from '../oxenmq/keys.ts';
-import { Listener } from '../oxenmq/listener.ts';
-import type { Access } from '../oxenmq/remote.ts';
 import { CLOCK_TOLERANCE } from '../session/subscription.ts';
 import { DeadDevices } from './dead-devices.ts';
 import type { DeviceRow } from './devices/device.ts';
@@ -14,6 +11,7 @@ import { Devices } from './devices/devices.ts';
 import { type EndpointModules, endpoints } from './endpoints.ts';
 import { Expiry } from './expiry.ts';
 import { Intake } from './intake.ts';
+import { openListeners } from './listeners.ts';
 import { registerMetrics } from './metrics.ts';
 import { Network } from './network/network.ts';
 import type { Node } from './network/nodes.ts';
@@ -36,10 +34,6 @@ const CLOSE_MS = 1_500;
 const VALIDATE_MS = 2_000;
 /** The rest of the stop, in ms: for the last answers, after a database that has stopped answering was given up. */
 const LAST_MS = 500;
-/** The largest message that a stranger may send, in bytes: the original's limit. A notifier's may be larger. */
-const PUBLIC_MESSAGE = 1024 * 1024;
-/** Replies to a stranger in ZeroMQ's hands; the rest waits in ours, which are counted. */
-const PUBLIC_QUEUE = 64;
 const NOTIFIER_POLL_MS = 25;
 
 /**
@@ -162,35 +156,16 @@ export async function startHivemind(context: Context): Promise<Daemon> {
     onBlock: () => network.refresh(),
     log: (text) => faults.warn(text),
   };
-  const keys = keyPairFromSecret(config.keys.hivemind);
-  const listen = async (address: string, access: Access, curve: boolean, allow?: (key: Buffer) => boolean) => {
-    const listener = new Listener({
-      clock,
-      address,
-      access,
-      commands: endpoints(joined, access === 'admin'),
-      keys: curve ? keys : undefined,
-      allow,
-      maxMessageSize: access === 'none' ? PUBLIC_MESSAGE : undefined,
-      sendQueue: access === 'none' ? PUBLIC_QUEUE : undefined,
-      // The web front-end and the notifiers may run under other users of the same group.
-      mode: 0o660,
-      on: {
-        // A stranger may go by the name of a notifier, but only there.
-        disconnect: access === 'admin' ? (remote) => outbox.gone(remote) : undefined,
-        stray: (reason) => faults.warn('a message was dropped', { reason }),
-      },
-    });
-    await listener.bind();
-    log.info(`listening at ${listener.endpoint} (${access === 'admin' ? 'admin' : 'push.* only'})`);
-    return listener;
-  };
-  const listeners = [await listen(settings.listen, 'admin', false)];
-  if (settings.listenCurve) {
-    const admins = new Set(settings.listenCurveAdmin.map((key) => key.toString('hex')));
-    listeners.push(await listen(settings.listenCurve, 'admin', true, (key) => admins.has(key.toString('hex'))));
-  }
-  if (settings.listenCurvePublic) listeners.push(await listen(settings.listenCurvePublic, 'none', true));
+  const listeners = await openListeners({
+    clock,
+    random,
+    settings,
+    secret: config.keys.hivemind,
+    commands: endpoints(joined),
+    log: (text) => log.info(text),
+    stray: (reason) => faults.warn('a message was dropped', { reason }),
+    gone: (remote) => outbox.gone(remote),
+  });
 
   systemd.status('Loading existing subscriptions');
   const loading = clock.monotonic();

@@ -1,6 +1,6 @@
 import type { Config } from '../daemon/config.ts';
 import type { Context, Daemon } from '../daemon/run.ts';
-import { type Address, parseAddress } from '../oxenmq/address.ts';
+import { connectAddress } from '../oxenmq/address.ts';
 import { keyPairFromSecret } from '../oxenmq/keys.ts';
 import { deriveNotifierKey } from '../session/notifier-key.ts';
 import { type Backend, Refusal } from './backend.ts';
@@ -69,11 +69,6 @@ export async function buildNotifier(service: string, context: Context): Promise<
       return { ok: reasons.length === 0, reasons };
     },
   };
-}
-
-/** Where to connect to reach what is bound to `listen`: any address means this machine. */
-export function connectAddress(listen: string): Address {
-  return parseAddress(listen.replace(/^tcp:\/\/(\*|0\.0\.0\.0|\[::\])(?=:)/, 'tcp://127.0.0.1'));
 }
 
 function breakerLimits({ hivemind }: Config) {

@@ -1,14 +1,17 @@
 import { Counter, Gauge, Histogram, type Registry } from 'prom-client';
+import type { ConnectionLimit } from '../connection-limit.ts';
 import type { Answer } from './answer.ts';
 import type { Hivemind } from './hivemind.ts';
 
 /** Which way a request came in. */
-export type Via = 'plain' | 'onion';
+export type Via = 'plain' | 'onion' | 'curve';
 
 export interface WebMetrics {
   /** @param seconds how long it took from the whole body to the answer */
   request(via: Via, path: string, answer: Answer, seconds: number): void;
   onionFailure(reason: string): void;
+  /** Shows how full a listener of clients is. */
+  watch(listener: 'http' | 'curve', limit: ConnectionLimit): void;
 }
 
 /** The front-end's metrics, on `registry`. */
@@ -49,6 +52,35 @@ export function webMetrics(registry: Registry, hivemind: Hivemind): WebMetrics {
       this.set(hivemind.connected ? 1 : 0);
     },
   });
+  const limits = new Map<string, ConnectionLimit>();
+  new Gauge({
+    name: 'spns_web_connections',
+    help: 'Connections of clients, by listener',
+    labelNames: ['listener'],
+    registers,
+    collect() {
+      for (const [listener, { size }] of limits) this.set({ listener }, size);
+    },
+  });
+  new Gauge({
+    name: 'spns_web_unfinished_request_bytes',
+    help: 'Bytes held of requests that are not whole yet, or not answered, by listener',
+    labelNames: ['listener'],
+    registers,
+    collect() {
+      for (const [listener, { bytes }] of limits) this.set({ listener }, bytes);
+    },
+  });
+  new Counter({
+    name: 'spns_web_crowded_out_total',
+    help: 'Connections that were closed to make room for others, by listener',
+    labelNames: ['listener'],
+    registers,
+    collect() {
+      this.reset();
+      for (const [listener, { crowdedOut }] of limits) this.inc({ listener }, crowdedOut);
+    },
+  });
   for (const reason of ['undecryptable', 'malformed', 'busy']) failures.inc({ reason }, 0);
 
   return {
@@ -58,5 +90,6 @@ export function webMetrics(registry: Registry, hivemind: Hivemind): WebMetrics {
       seconds.observe({ route }, took);
     },
     onionFailure: (reason) => failures.inc({ reason }),
+    watch: (listener, limit) => limits.set(listener, limit),
   };
 }

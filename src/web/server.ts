@@ -7,13 +7,14 @@ import fastify, {
   type FastifyReply,
   type FastifyRequest,
 } from 'fastify';
-import type { Registry } from 'prom-client';
 import type { Clock } from '../clock.ts';
+import { ConnectionLimit } from '../connection-limit.ts';
 import { formatListen, type ListenAddress, removeStaleSocket } from '../daemon/listen.ts';
 import { MAX_ONION_SIZE } from '../session/onion.ts';
 import { type Answer, errorAnswer, methodNotAllowed, notFound, options } from './answer.ts';
 import type { Hivemind } from './hivemind.ts';
-import { type WebMetrics, webMetrics } from './metrics.ts';
+import { limitConnections } from './limit.ts';
+import type { WebMetrics } from './metrics.ts';
 import { isSubscriptionPath, ONION_PATH, onionRequest, undecryptable } from './onion.ts';
 import { bodyMissing, RETRY_AFTER, ROUTES, type SubscriptionPath, subscription, tooLarge } from './subscriptions.ts';
 
@@ -24,6 +25,8 @@ export interface ServerOptions {
   readonly bodyLimit: number;
   /** Whose `X-Forwarded-For` is believed: nobody's, everybody's, or that of these addresses and networks. */
   readonly trustProxy: boolean | string;
+  /** Connections at a time; when there are so many, a newcomer takes the place of the quietest of those who hold most. */
+  readonly maxConnections: number;
   /** Requests a minute from one client address on the plain routes, at this moment; 0 = as many as come. Never applied to onion requests. */
   readonly rateLimit: () => number;
 }
@@ -31,11 +34,16 @@ export interface ServerOptions {
 /** A client has this long to deliver its headers, and this long for the whole request, ms. Bodies are small. */
 const HEADERS_TIMEOUT = 10_000;
 const REQUEST_TIMEOUT = 30_000;
+/** How often Node looks for those who are late, ms. */
+const LOOK_FOR_LATE = 1_000;
 
 /** What an onion request has beside a body that is within the limit, bytes, and more. */
 const ONION_EXTRA = 64 * 1024;
 /** Longer onion requests are of no use to anybody; those that are being received may hold so much in all, bytes. */
 const MAX_LONG_ONIONS = 64 * 1024 * 1024;
+
+/** What all requests that are not whole yet, or not answered, may hold, bytes. */
+const MAX_UNFINISHED = 64 * 1024 * 1024;
 
 /** Idle time of a kept-alive connection, ms: longer than nginx keeps its upstream connections (60 s). */
 const KEEP_ALIVE = 75_000;
@@ -46,28 +54,31 @@ export interface ServerModules {
   /** `[keys] onionreq`, X25519, 32 bytes */
   readonly onionKey: Uint8Array;
   readonly clock: Clock;
-  readonly registry: Registry;
+  readonly metrics: WebMetrics;
   /** Told of what should not happen. */
   readonly onFault: (what: string, error: Error) => void;
 }
 
 /** Builds the HTTP server; {@link listen} starts it. It logs nothing of a request: bodies hold tokens and account ids. */
 export async function buildServer(modules: ServerModules): Promise<FastifyInstance> {
-  const { hivemind, onionKey, clock } = modules;
-  const { bodyLimit } = modules.options;
-  const metrics = webMetrics(modules.registry, hivemind);
+  const { hivemind, onionKey, clock, metrics } = modules;
+  const { bodyLimit, maxConnections } = modules.options;
 
   const server = fastify({
     bodyLimit,
     trustProxy: trusted(modules.options),
     requestTimeout: REQUEST_TIMEOUT,
     keepAliveTimeout: KEEP_ALIVE,
-    http: { headersTimeout: HEADERS_TIMEOUT },
+    http: { headersTimeout: HEADERS_TIMEOUT, connectionsCheckingInterval: LOOK_FOR_LATE },
     forceCloseConnections: 'idle',
     exposeHeadRoutes: false,
     // A stopping server finishes what it has; a load balancer sees the closed connection.
     return503OnClosing: true,
   });
+
+  const limit = new ConnectionLimit({ maxConnections, maxBytes: MAX_UNFINISHED });
+  limitConnections(server, limit, clock);
+  metrics.watch('http', limit);
 
   // Every body is taken as it comes, whatever its content type is called, or how badly it is spelt.
   server.removeAllContentTypeParsers();

@@ -1,16 +1,23 @@
 import type { WebSettings } from '../daemon/config.ts';
+import { spareDescriptors } from '../daemon/descriptors.ts';
 import { parseListen } from '../daemon/listen.ts';
 import { category, repeated } from '../daemon/log.ts';
 import type { Context, Daemon } from '../daemon/run.ts';
-import { parseAddress } from '../oxenmq/address.ts';
+import { connectAddress } from '../oxenmq/address.ts';
 import { connectHivemind } from './hivemind.ts';
+import { webMetrics } from './metrics.ts';
 import { buildServer, listen } from './server.ts';
+import { listenToStrangers } from './strangers.ts';
 
 /** What it takes to send the last answers when stopping, ms. */
 const LAST_WORDS = 2000;
 
+/** Connections of clients at a time, if there are file descriptors for so many: over HTTP, and by CURVE. */
+const MAX_HTTP = 4096;
+const MAX_CURVE = 4096;
+
 /** Builds the front-end from its parts and starts it. */
-export async function startWeb({ config, clock, registry, log: root }: Context): Promise<Daemon> {
+export async function startWeb({ config, clock, registry, random, log: root }: Context): Promise<Daemon> {
   const log = category(root, 'web');
   const faults = repeated(log, clock);
   let settings: WebSettings = config.web;
@@ -18,15 +25,20 @@ export async function startWeb({ config, clock, registry, log: root }: Context):
 
   const hivemind = connectHivemind({
     clock,
-    address: parseAddress(config.hivemind.listen),
+    address: connectAddress(config.hivemind.listenPush ?? config.hivemind.listen),
     inFlightLimit: () => settings.inFlightLimit,
     onChange(connected, reason) {
       if (connected) log.info('connected to the hivemind');
       else faults.warn('no connection to the hivemind: clients are asked to come again later', { reason });
     },
   });
+  const metrics = webMetrics(registry, hivemind);
+  const strangersAddress = config.hivemind.listenCurvePublic;
+  const spare = spareDescriptors();
+  const forCurve = strangersAddress === undefined ? 0 : Math.min(MAX_CURVE, spare >> 1);
   const server = await buildServer({
     options: {
+      maxConnections: Math.min(MAX_HTTP, spare - forCurve),
       listen: address,
       bodyLimit: settings.bodyLimit,
       trustProxy: settings.trustProxy,
@@ -35,12 +47,28 @@ export async function startWeb({ config, clock, registry, log: root }: Context):
     hivemind,
     onionKey: config.keys.onionreq!,
     clock,
-    registry,
+    metrics,
     onFault: (what, err) => faults.error(what, { err }),
   });
+  let strangers: Awaited<ReturnType<typeof listenToStrangers>> | undefined;
   try {
     log.info({ address: await listen(server, address) }, 'listening');
+    if (strangersAddress !== undefined) {
+      strangers = await listenToStrangers({
+        clock,
+        random,
+        metrics,
+        hivemind,
+        address: strangersAddress,
+        secret: config.keys.onionreq!,
+        bodyLimit: settings.bodyLimit,
+        maxConnections: forCurve,
+        stray: (reason) => log.debug(reason),
+      });
+      log.info({ address: strangers.endpoint, publicKey: strangers.publicKey.toString('hex') }, 'listening to anybody');
+    }
   } catch (error) {
+    await server.close();
     await hivemind.close();
     throw error;
   }
@@ -63,6 +91,7 @@ export async function startWeb({ config, clock, registry, log: root }: Context):
       // to come again.
       const cut = clock.setTimeout(() => void hivemind.close(), Math.max(deadline - LAST_WORDS, 0));
       await server.close();
+      await strangers?.close();
       cut.cancel();
       await hivemind.close();
       faults.stop();

@@ -7,7 +7,7 @@ import { Dealer } from 'zeromq';
 import { systemClock } from '../../src/clock.ts';
 import { sessionAccount } from '../../src/devnet/account.ts';
 import { listed } from '../../src/devnet/network.ts';
-import { type KeyPair, keyPairFromSecret, randomKeyPair, toZ85 } from '../../src/oxenmq/keys.ts';
+import { type KeyPair, randomKeyPair } from '../../src/oxenmq/keys.ts';
 import { Listener } from '../../src/oxenmq/listener.ts';
 import { encodeNotification } from '../../src/session/notification.ts';
 import { message, startWorld, subscribe, watched } from '../support/session-world.ts';
@@ -196,8 +196,7 @@ test('rubbish from a storage server is dropped and counted, and too much of it e
 });
 
 test('rubbish from clients is answered or dropped, and too much of it costs them their connection', async (t) => {
-  const secret = randomBytes(32);
-  const world = await startWorld(t, { secret, settings: { listen_curve_public: 'tcp://127.0.0.1:*' } });
+  const world = await startWorld(t, { settings: { listen_push: 'tcp://127.0.0.1:*' } });
   const account = sessionAccount(randomBytes);
   await world.send('subscribe', subscribe(account, 'phone'));
   await watched(world, account);
@@ -240,22 +239,9 @@ test('rubbish from clients is answered or dropped, and too much of it costs them
     socket.end();
     await new Promise((resolve) => socket.once('close', resolve));
   }
-  const stranger = (serverKey: Buffer) => {
-    const keys = randomKeyPair();
-    const socket = new Dealer({ linger: 0, sendTimeout: 5_000, receiveTimeout: 300 });
-    socket.curveServerKey = toZ85(serverKey);
-    socket.curvePublicKey = toZ85(keys.publicKey);
-    socket.curveSecretKey = toZ85(keys.secretKey);
-    socket.connect(address);
-    t.after(() => socket.close());
-    return socket;
-  };
-  // A wrong key for the server: no word comes through.
-  const wrong = stranger(randomKeyPair().publicKey);
-  await wrong.send('HI');
-  await assert.rejects(wrong.receive(), { code: 'EAGAIN' });
-  const large = stranger(keyPairFromSecret(secret).publicKey);
-  large.receiveTimeout = 20_000;
+  const large = new Dealer({ linger: 0, sendTimeout: 5_000, receiveTimeout: 20_000 });
+  large.connect(address);
+  t.after(() => large.close());
   await large.send('HI');
   assert.equal(String(await large.receive()), 'HELLO');
   const broken = (async () => {

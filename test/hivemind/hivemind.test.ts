@@ -221,19 +221,19 @@ test('requests during the start-up are held and answered', async (t) => {
   assert.equal(reply?.toString(), '{"added":true,"message":"Subscription successful","success":true}');
 });
 
-test('a stranger at the public listener may subscribe and nothing else', async (t) => {
+test('the front-end at listen_push may subscribe and nothing else, and nobody without an admitted key comes in at listen_curve', async (t) => {
   const secret = randomBytes(32);
   const { publicKey } = keyPairFromSecret(secret);
   const hivemind = await startTestHivemind(t, {
     secret,
-    settings: { listen_curve: 'tcp://127.0.0.1:*', listen_curve_public: 'tcp://127.0.0.2:*' },
+    settings: { listen_curve: 'tcp://127.0.0.1:*', listen_push: 'tcp://127.0.0.2:*' },
   });
   const addresses = hivemind.log
     .map((line) => /listening at (tcp:\S+) \((admin|push)/.exec(line))
     .filter((match) => match !== null);
   const open = addresses.find(([, , level]) => level === 'push')?.[1] ?? '';
   const closed = addresses.find(([, , level]) => level === 'admin')?.[1] ?? '';
-  const stranger = hivemind.connect({}, `${open.replace('tcp://', 'curve://')}/${publicKey.toString('hex')}`);
+  const stranger = hivemind.connect({}, open);
   const [reply] = await stranger.request('push.subscribe', ['{']);
   assert.equal(reply?.toString(), '{"error":1,"message":"Invalid JSON"}');
   await assert.rejects(

@@ -125,7 +125,7 @@ test("metrics are named by Prometheus' conventions, and their labels take few va
     if (name.startsWith('spns_')) for (const label of labelNames) labels.add(label);
   }
   // Nothing by device, account, storage server or client.
-  const few = ['kind', 'outcome', 'reason', 'result', 'route', 'service', 'state', 'status', 'via'];
+  const few = ['kind', 'listener', 'outcome', 'reason', 'result', 'route', 'service', 'state', 'status', 'via'];
   assert.deepEqual([...labels].sort(), few);
 });
 

@@ -11,6 +11,13 @@ const SERVICES = readdirSync(UNITS).filter((file) => file.endsWith('.service'));
 /** Where README.md puts the checkout, and so do the units. */
 const INSTALLED = '/opt/spns/';
 
+/** A user each; the web front-end is not of the group that may use the hivemind's admin socket. */
+const USERS: { readonly [file: string]: string[][] } = {
+  'spns-hivemind.service': [['spns'], ['spns']],
+  'spns-notifier@.service': [['spns-notifier'], ['spns']],
+  'spns-web.service': [['spns-web'], ['spns-config']],
+};
+
 /** All values of a unit file by `Section.Key`; a key that stands several times has several. */
 function read(file: string): Map<string, string[]> {
   const values = new Map<string, string[]>();
@@ -63,7 +70,13 @@ for (const file of SERVICES) {
 
   test(`${file} starts what is there, as its own user, with its keys as credentials`, () => {
     const unit = read(file);
-    assert.deepEqual(unit.get('Service.User'), ['spns']);
+    assert.deepEqual([unit.get('Service.User'), unit.get('Service.Group')], USERS[file]);
+    // What a taken front-end writes there must not be run by another.
+    const cache = unit.get('Service.CacheDirectory')![0]!;
+    assert.deepEqual(unit.get('Service.Environment')?.at(-1), `NODE_COMPILE_CACHE=/var/cache/${cache}`);
+    assert.equal(cache, unit.get('Service.User')![0]);
+    assert.deepEqual(unit.get('Service.LimitCORE'), ['0'], 'a core dump would hold keys');
+    for (const limit of ['MemoryHigh', 'MemoryMax', 'TasksMax']) assert.ok(unit.has(`Service.${limit}`), limit);
     assert.ok(
       unit.get('Service.LoadCredential')?.every((credential) => /^(\w+\.key):\/etc\/spns\/\1$/.test(credential)),
     );

@@ -8,6 +8,7 @@ import { parseAddress } from '../../src/oxenmq/address.ts';
 import { Listener } from '../../src/oxenmq/listener.ts';
 import type { Incoming } from '../../src/oxenmq/remote.ts';
 import { connectHivemind, type Hivemind } from '../../src/web/hivemind.ts';
+import { webMetrics } from '../../src/web/metrics.ts';
 import { buildServer, listen, type ServerOptions } from '../../src/web/server.ts';
 
 /** What the tests clean up with: node:test's context has it. */
@@ -107,6 +108,7 @@ export async function serve(
     bodyLimit: 100_000,
     trustProxy: false,
     rateLimit: () => 0,
+    maxConnections: 1000,
     ...options,
   };
   const server = await buildServer({
@@ -114,7 +116,7 @@ export async function serve(
     hivemind,
     onionKey,
     clock: systemClock,
-    registry,
+    metrics: webMetrics(registry, hivemind),
     onFault: (what, error) => faults.push(what, error),
   });
   cleanUp(scope, () => server.close());

@@ -1,0 +1,45 @@
+import type { Socket } from 'node:net';
+import type { FastifyInstance, FastifyRequest } from 'fastify';
+import type { Clock } from '../clock.ts';
+import { type ConnectionLimit, type Held, networkOf } from '../connection-limit.ts';
+
+/**
+ * Holds an HTTP server's connections, and what their unfinished requests hold, to a limit. A connection gives way to others while it is
+ * idle or its request is still arriving; one whose request is being answered never does.
+ */
+export function limitConnections(server: FastifyInstance, limit: ConnectionLimit, clock: Clock): void {
+  const connections = new WeakMap<Socket, Held>();
+  const heldBy = (request: FastifyRequest) => connections.get(request.raw.socket);
+
+  server.server.on('connection', (socket: Socket) => {
+    const held: Held = {
+      network: networkOf(socket.remoteAddress),
+      lastActive: clock.monotonic(),
+      bytes: 0,
+      busy: false,
+      close: () => socket.destroy(),
+    };
+    connections.set(socket, held);
+    socket.once('close', () => limit.release(held));
+    if (!limit.admit(held)) socket.destroy();
+  });
+
+  server.addHook('preParsing', (request, _reply, payload, done) => {
+    const held = heldBy(request);
+    if (held) payload.on('data', (chunk: Buffer) => limit.hold(held, held.bytes + chunk.length));
+    // At once: who reads the body must be there before its first byte is given out.
+    done(null, payload);
+  });
+  server.addHook('preValidation', (request, reply, done) => {
+    const held = heldBy(request);
+    if (held) {
+      held.busy = true;
+      reply.raw.once('close', () => {
+        held.busy = false;
+        held.lastActive = clock.monotonic();
+        limit.hold(held, 0);
+      });
+    }
+    done();
+  });
+}

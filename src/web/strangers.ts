@@ -1,0 +1,62 @@
+import type { Clock } from '../clock.ts';
+import { keyPairFromSecret } from '../oxenmq/keys.ts';
+import { PublicListener } from '../oxenmq/public-listener.ts';
+import type { Incoming } from '../oxenmq/remote.ts';
+import type { Hivemind } from './hivemind.ts';
+import type { WebMetrics } from './metrics.ts';
+import { ROUTES, type SubscriptionPath, subscription } from './subscriptions.ts';
+
+/** What one client may ask for at a time; each question waits for the hivemind. */
+const IN_FLIGHT = 16;
+/** Longest message in bytes, the original's limit; of the bodies within, those over the front-end's own limit are refused. */
+const MAX_MESSAGE = 1024 * 1024;
+
+/**
+ * `[hivemind] listen_curve_public`: anybody may connect, encrypted, and subscribe and unsubscribe. It is served here, so that no stranger's
+ * connection ends in the hivemind's process, and with the front-end's own key, since it must not have the hivemind's.
+ *
+ * @param modules.secret `[keys] onionreq`, 32 bytes
+ * @throws Error with the address and the reason
+ */
+export async function listenToStrangers(modules: {
+  readonly clock: Clock;
+  readonly random: (bytes: number) => Buffer;
+  readonly metrics: WebMetrics;
+  readonly hivemind: Hivemind;
+  readonly address: string;
+  readonly secret: Buffer;
+  readonly bodyLimit: number;
+  readonly maxConnections: number;
+  readonly stray: (reason: string) => void;
+}): Promise<{ readonly endpoint: string; readonly publicKey: Buffer; close(): Promise<void> }> {
+  const { clock, hivemind, metrics, bodyLimit } = modules;
+  const keys = keyPairFromSecret(modules.secret);
+  const handle = (path: SubscriptionPath) => ({
+    kind: 'request' as const,
+    async handler(message: Incoming) {
+      const start = clock.monotonic();
+      const answer = await subscription(hivemind, path, message.parts[0] ?? Buffer.alloc(0), bodyLimit);
+      metrics.request('curve', path, answer, (clock.monotonic() - start) / 1000);
+      message.reply(answer.body);
+    },
+  });
+  const routes = Object.entries(ROUTES).map(([path, command]) => [
+    command.slice('push.'.length),
+    handle(path as SubscriptionPath),
+  ]);
+  const listener = new PublicListener({
+    clock,
+    random: modules.random,
+    address: modules.address,
+    access: 'none',
+    keys,
+    commands: { push: { access: 'none', commands: Object.fromEntries(routes) } },
+    maxMessageSize: MAX_MESSAGE,
+    maxConnections: modules.maxConnections,
+    inFlight: IN_FLIGHT,
+    on: { stray: modules.stray },
+  });
+  await listener.bind();
+  metrics.watch('curve', listener.limit);
+  return { endpoint: listener.endpoint, publicKey: keys.publicKey, close: () => listener.close() };
+}
