@@ -64,7 +64,7 @@ export interface WebSettings {
   readonly trustProxy: boolean | string;
   /** Plain (not onion) requests a minute from one client address; 0: no limit. */
   readonly rateLimit: number;
-  /** Requests that may wait for the hivemind at a time; further ones are told to come again later. */
+  /** Requests that may wait for the hivemind at a time, large ones counted as several; further ones are told to come again later. */
   readonly inFlightLimit: number;
   /** `host:port` or `unix:/path`. */
   readonly metricsListen: string | undefined;

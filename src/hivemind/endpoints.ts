@@ -34,7 +34,7 @@ export interface EndpointModules {
 
 const SERVICE_NAME_MAX = 32;
 /** Bytes of a client's name that count. */
-const CLIENT_NAME_MAX = 32;
+const CLIENT_NAME_MAX = 64;
 /** A notifier of ours may not ask for more pushes at once than this, whatever it says. */
 const WINDOW_MAX = 20_000;
 /**

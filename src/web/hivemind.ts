@@ -2,6 +2,7 @@ import type { Clock, Timer } from '../clock.ts';
 import type { Address } from '../oxenmq/address.ts';
 import { type Connection, Peers } from '../oxenmq/peers.ts';
 import { OxenmqError } from '../oxenmq/remote.ts';
+import { createPlaces } from './places.ts';
 
 /** What became of a question to the hivemind. Nothing is thrown: each of these is an answer to the client. */
 export type Outcome =
@@ -19,8 +20,12 @@ export type PushCommand = 'push.subscribe' | 'push.unsubscribe';
 
 /** The front-end's way to the hivemind. */
 export interface Hivemind {
-  /** Passes `body` on unread. Never rejects. */
-  ask(command: PushCommand, body: Uint8Array): Promise<Outcome>;
+  /**
+   * Passes `body` on unread. Never rejects.
+   *
+   * @param client who asks, as far as is known: the hivemind serves clients in turn
+   */
+  ask(command: PushCommand, body: Uint8Array, client?: string): Promise<Outcome>;
   readonly connected: boolean;
   readonly inFlight: number;
   close(): Promise<void>;
@@ -39,7 +44,7 @@ const RETRY = 500;
  * Connects to `[hivemind] listen` and stays connected: libzmq re-establishes a broken connection, and an attempt that
  * met no hivemind at all is made again, for ever.
  *
- * @param modules.inFlightLimit how many requests may wait for the hivemind at once
+ * @param modules.inFlightLimit how many requests may wait for the hivemind at once; large ones count as several
  * @param modules.onChange told when the connection comes up, or goes down and why
  */
 export function connectHivemind(modules: {
@@ -49,6 +54,7 @@ export function connectHivemind(modules: {
   onChange?: (connected: boolean, reason: string) => void;
 }): Hivemind {
   const { clock, address, inFlightLimit, onChange } = modules;
+  const places = createPlaces(inFlightLimit);
   let inFlight = 0;
   let connection: Connection;
   let retry: Timer | undefined;
@@ -83,17 +89,23 @@ export function connectHivemind(modules: {
   connection = peers.connect(address, { label: 'hivemind' });
 
   return {
-    async ask(command, body) {
+    async ask(command, body, client) {
       if (connection.state !== 'up') return { kind: 'away' };
-      if (inFlight >= inFlightLimit()) return { kind: 'busy' };
+      const giveBack = places.take(client, body.length);
+      if (!giveBack) return { kind: 'busy' };
       inFlight++;
       try {
-        const [data] = await connection.request(command, [body], REQUEST_TIMEOUT);
+        const [data] = await connection.request(
+          command,
+          client === undefined ? [body] : [body, client],
+          REQUEST_TIMEOUT,
+        );
         return data === undefined ? { kind: 'failed', reason: 'empty reply' } : { kind: 'reply', data };
       } catch (error) {
         return failed(error);
       } finally {
         inFlight--;
+        giveBack();
       }
     },
     get connected() {

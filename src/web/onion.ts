@@ -19,6 +19,8 @@ export interface OnionModules {
   readonly onionKey: Uint8Array;
   /** of the inner body, bytes */
   readonly bodyLimit: number;
+  /** The service node that brought it; it stands for all clients who come through it. */
+  readonly client?: string;
 }
 
 /** Told for the metrics: the inner route and status, or why a request went no further. */
@@ -94,7 +96,7 @@ async function route(modules: OnionModules, method: string, path: string, body: 
   if (!isSubscriptionPath(path)) return notFound;
   if (method === 'OPTIONS') return options;
   if (method !== 'POST') return methodNotAllowed;
-  return await subscription(modules.hivemind, path, body, modules.bodyLimit);
+  return await subscription(modules.hivemind, path, body, modules.bodyLimit, modules.client);
 }
 
 export function isSubscriptionPath(path: string): path is SubscriptionPath {

@@ -16,6 +16,7 @@ import type { Hivemind } from './hivemind.ts';
 import { limitConnections } from './limit.ts';
 import type { WebMetrics } from './metrics.ts';
 import { isSubscriptionPath, ONION_PATH, onionRequest, undecryptable } from './onion.ts';
+import { clientOf } from './places.ts';
 import { bodyMissing, RETRY_AFTER, ROUTES, type SubscriptionPath, subscription, tooLarge } from './subscriptions.ts';
 
 /** What an operator can set, see `[web]` in spns.ini. */
@@ -130,7 +131,7 @@ export async function buildServer(modules: ServerModules): Promise<FastifyInstan
   server.post(ONION_PATH, { bodyLimit: MAX_ONION_SIZE, onRequest: admit }, async (request, reply) => {
     const start = clock.monotonic();
     const body = (request.body as Buffer | undefined) ?? Buffer.alloc(0);
-    const answer = await onionRequest({ hivemind, onionKey, bodyLimit }, body, {
+    const answer = await onionRequest({ hivemind, onionKey, bodyLimit, client: clientName(request) }, body, {
       failed: metrics.onionFailure,
       answered: (path, inner) => metrics.request('onion', path, inner, (clock.monotonic() - start) / 1000),
     });
@@ -158,7 +159,9 @@ function plainRoutes(modules: ServerModules, metrics: WebMetrics): FastifyPlugin
       plain.post(path, async (request, reply) => {
         const start = clock.monotonic();
         const body = (request.body as Buffer | undefined) ?? Buffer.alloc(0);
-        const answer = hasBody(request) ? await subscription(hivemind, path, body, bodyLimit) : bodyMissing;
+        const answer = hasBody(request)
+          ? await subscription(hivemind, path, body, bodyLimit, clientName(request))
+          : bodyMissing;
         metrics.request('plain', path, answer, (clock.monotonic() - start) / 1000);
         return send(reply, answer);
       });
@@ -180,6 +183,11 @@ function unrouted(request: FastifyRequest): Answer {
   const path = request.url.split('?', 1)[0]!;
   if (!isSubscriptionPath(path) && path !== ONION_PATH) return notFound;
   return request.method === 'OPTIONS' ? options : methodNotAllowed;
+}
+
+/** On a Unix socket without a trusted proxy all clients have the same, empty address. */
+function clientName(request: FastifyRequest): string | undefined {
+  return request.ip ? clientOf(request.ip) : undefined;
 }
 
 /** An empty body is a body if its sender says so. */

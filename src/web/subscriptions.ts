@@ -16,6 +16,8 @@ export const RETRY_AFTER = '15';
 
 /** A front-end error is repeated for each element up to here; nobody asks for more, and a reply must not dwarf its request. */
 const MAX_REPEATED = 1000;
+/** Bodies of more bytes are not read to count their elements. */
+const MAX_COUNTED = 8_000;
 
 /**
  * Carries out a POST to /subscribe or /unsubscribe: passes the body on to the hivemind unread, and its reply back.
@@ -24,15 +26,17 @@ const MAX_REPEATED = 1000;
  * and asks again only after a status other than 2xx, so a failure that passes makes it 503, with the same JSON and a Retry-After.
  *
  * @param bodyLimit bytes; the clients count on 100,000 (spec/onionreq.md, section 2)
+ * @param client who asks, as far as clients can be told apart
  */
 export async function subscription(
   hivemind: Hivemind,
   path: SubscriptionPath,
   body: Uint8Array,
   bodyLimit: number,
+  client?: string,
 ): Promise<Answer> {
   if (body.length > bodyLimit) return tooLarge;
-  const outcome = await hivemind.ask(ROUTES[path], body);
+  const outcome = await hivemind.ask(ROUTES[path], body, client);
   const answer =
     outcome.kind === 'reply'
       ? jsonAnswer(hasPassingError(outcome.data) ? 503 : 200, outcome.data)
@@ -52,8 +56,12 @@ function ownAnswer(outcome: Exclude<Outcome, { kind: 'reply' }>, body: Uint8Arra
   }
 }
 
-/** Android sends an array and reads only an array of the same length, so an array is answered with one. */
+/**
+ * Android sends an array and reads only an array of the same length, so an array is answered with one. Of a 503 it reads the status alone, so
+ * that a long body, which many may send when there is least time for it, need not be read.
+ */
 function forEach(body: Uint8Array, answer: Answer): Answer {
+  if (answer.status === 503 && body.length > MAX_COUNTED) return answer;
   const length = arrayLength(body);
   if (length === 0 || length > MAX_REPEATED) return answer;
   const element = String(answer.body).trimEnd();

@@ -245,3 +245,38 @@ test('on a Unix socket without a trusted proxy there is no limit, for there is n
     assert.equal(answer.status, 200);
   }
 });
+
+test('the hivemind is told who asks; an address that floods it with large requests leaves places for all others, and for small ones', async (t) => {
+  const held: (() => void)[] = [];
+  const names = new Set<string>();
+  const fake = await fakeHivemind(t, (_, request) => {
+    names.add(String(request.parts[1]));
+    if (request.parts[0]!.length > 1_000) held.push(() => request.reply('late'));
+    else request.reply('at once');
+  });
+  await fake.start();
+  const { hivemind, until } = connect(t, fake.address, { limit: 100 });
+  await until(true);
+  const { url } = await serve(t, hivemind, onionKey, { trustProxy: true });
+  const post = (from: string, bytes: number) =>
+    ask(`${url}/subscribe`, { headers: { 'x-forwarded-for': from, 'content-length': String(bytes) } }, (request) =>
+      request.end(Buffer.alloc(bytes, 'x')),
+    );
+  const flood = Promise.all(Array.from({ length: 50 }, () => post('192.0.2.1', 50_000)));
+  while (held.length < 7) await new Promise((resolve) => setTimeout(resolve, 5));
+  assert.equal((await post('192.0.2.1', 100)).body, 'at once');
+  assert.equal((await post('192.0.2.2', 100)).body, 'at once');
+  assert.equal((await post('2001:db8::7', 100)).body, 'at once');
+  assert.deepEqual(names, new Set(['192.0.2.1', '192.0.2.2', '2001:db8:0:0::']));
+  let answered = false;
+  const done = flood.then((answers) => {
+    answered = true;
+    return answers;
+  });
+  while (!answered) {
+    for (const release of held.splice(0)) release();
+    await new Promise((resolve) => setTimeout(resolve, 5));
+  }
+  const statuses = (await done).map(({ status }) => status);
+  assert.ok(statuses.includes(503) && statuses.includes(200));
+});
