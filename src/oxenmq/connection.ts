@@ -16,7 +16,7 @@ export interface ConnectionOwner {
   handshake(connection: Connection): void;
   hello(connection: Connection): void;
   disconnect(connection: Connection): void;
-  failure(connection: Connection, reason: string): void;
+  failure(connection: Connection, reason: string, offence: boolean): void;
   /**
    * The connection is closed, by whomever: its socket has to forget it.
    *
@@ -128,11 +128,12 @@ export class Connection extends Link {
     this.#greet(GREET_SOON);
   }
 
-  fail(reason: string): void {
+  /** @param offence the peer did what no honest one does, at our cost */
+  fail(reason: string, offence = false): void {
     if (this.closed) return;
     this.#wire.counters.failures++;
     this.#end('UNREACHABLE', reason);
-    this.#owner.failure(this, reason);
+    this.#owner.failure(this, reason, offence);
   }
 
   protected override gone(): void {

@@ -14,6 +14,8 @@ export interface Counters {
   lost: number;
   /** Messages dropped because they were none: no name, no category, a name too long, a reply without tag. */
   garbage: number;
+  /** Messages dropped because they had too many parts, or too many bytes in all. */
+  excessive: number;
   /** Calls turned down: no such command, not allowed, a request without tag. */
   refusals: number;
   /** Replies and refusals for which no request waits on that connection. */
@@ -39,6 +41,7 @@ export function newCounters(): Counters {
     overrun: 0,
     lost: 0,
     garbage: 0,
+    excessive: 0,
     refusals: 0,
     strayReplies: 0,
     handlerErrors: 0,

@@ -9,7 +9,7 @@ import { type KeyPair, toZ85 } from './keys.ts';
 import { Link, type Wire } from './link.ts';
 import { readMessage } from './message.ts';
 import type { Access, Commands, Remote } from './remote.ts';
-import { MAX_MESSAGE_SIZE, NOTIFY_DISCONNECT, openRouter, receiveAll } from './socket.ts';
+import { excess, MAX_MESSAGE_SIZE, NOTIFY_DISCONNECT, openRouter, receiveAll } from './socket.ts';
 import { type Admission, type Allow, admit } from './zap.ts';
 
 export interface ListenerOptions {
@@ -26,7 +26,7 @@ export interface ListenerOptions {
   /** With `keys`: which client keys may connect; all if not given. */
   readonly allow?: Allow;
   readonly commands: Commands;
-  /** In bytes; 10 MiB if not given. A client that sends more loses its connection. */
+  /** In bytes, of all parts together; 10 MiB if not given. A client that sends one larger part loses its connection. */
   readonly maxMessageSize?: number;
   /**
    * Messages in ZeroMQ's queue for one client; 1,000 if not given. What lies there is counted by nobody, so strangers get
@@ -47,6 +47,7 @@ export class Listener {
   readonly counters: Counters = newCounters();
   readonly #options: ListenerOptions;
   readonly #socket: Router;
+  readonly #maxMessageSize: number;
   readonly #wire: Wire;
   readonly #dispatch: Dispatch;
   /** Those that were heard, or asked for by {@link Listener.remote}, and have not gone. */
@@ -59,7 +60,8 @@ export class Listener {
 
   constructor(options: ListenerOptions) {
     this.#options = options;
-    this.#socket = openRouter(options.maxMessageSize ?? MAX_MESSAGE_SIZE, NOTIFY_DISCONNECT);
+    this.#maxMessageSize = options.maxMessageSize ?? MAX_MESSAGE_SIZE;
+    this.#socket = openRouter(this.#maxMessageSize, NOTIFY_DISCONNECT);
     // With `handover` a second client takes a routing id over, and the first, if it goes on sending and then hangs up, makes
     // libzmq 4.3.5 abort the process (`!_io_error`). So a routing id belongs to whom it belonged first;
     // a client that comes back must be seen to have gone, at once on ipc, on TCP by its FIN or by heartbeats within 45 s.
@@ -174,6 +176,13 @@ export class Listener {
 
   #take(frames: Buffer[]): void {
     this.counters.received++;
+    const offence = excess(frames, this.#maxMessageSize);
+    if (offence) {
+      // A bound ROUTER cannot end one client's connection; libzmq knows no call for it.
+      this.counters.excessive++;
+      this.#stray(offence);
+      return;
+    }
     const message = readMessage(frames);
     switch (message.kind) {
       case 'notice':

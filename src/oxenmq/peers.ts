@@ -10,7 +10,15 @@ import { type KeyPair, randomKeyPair, toZ85 } from './keys.ts';
 import type { Wire } from './link.ts';
 import { readMessage } from './message.ts';
 import type { Commands } from './remote.ts';
-import { LINGER, MAX_MESSAGE_SIZE, NOTIFY_CONNECT_AND_DISCONNECT, openRouter, quietly, receiveAll } from './socket.ts';
+import {
+  excess,
+  LINGER,
+  MAX_MESSAGE_SIZE,
+  NOTIFY_CONNECT_AND_DISCONNECT,
+  openRouter,
+  quietly,
+  receiveAll,
+} from './socket.ts';
 
 export { Connection } from './connection.ts';
 
@@ -25,8 +33,11 @@ export interface PeersEvents {
   hello?(connection: Connection): void;
   /** The connection broke. Requests that waited have failed with UNREACHABLE; libzmq tries to restore it. */
   disconnect?(connection: Connection): void;
-  /** The connection is given up and closed: no HELLO in time, connect() failed, broken for too long, or the peer said BYE. */
-  failure?(connection: Connection, reason: string): void;
+  /**
+   * The connection is given up and closed: no HELLO in time, connect() failed, broken for too long, the peer said BYE, or it was cut off.
+   * @param offence it was cut off, for what would cost us as much again when it is connected again
+   */
+  failure?(connection: Connection, reason: string, offence: boolean): void;
   /** Something odd came in, or a handler failed; it has been counted. */
   stray?: Stray;
 }
@@ -40,7 +51,7 @@ export interface PeersOptions {
    * id, so where that matters it must be a secret. The original's if not given: `L` and our public key.
    */
   readonly routingId?: Buffer;
-  /** In bytes; 10 MiB if not given. A peer that sends more loses its connection. */
+  /** In bytes, of all parts together; 10 MiB if not given. A peer that sends more loses its connection. */
   readonly maxMessageSize?: number;
   /** How long to wait for HELLO, in milliseconds; 10,000 if not given. */
   readonly helloTimeout?: number;
@@ -69,6 +80,7 @@ export class Peers {
   readonly #on: PeersEvents;
   readonly #routingId: Buffer;
   readonly #helloTimeout: number;
+  readonly #maxMessageSize: number;
   readonly #connections = new Map<string, Connection>();
   /** What libzmq knows each connection by; see {@link Peers.#claim}. */
   readonly #endpoints = new Map<string, Connection>();
@@ -82,7 +94,8 @@ export class Peers {
     this.#on = options.on ?? {};
     this.#routingId = checkRoutingId(options.routingId ?? Buffer.concat([Buffer.from('L'), keys.publicKey]));
     this.#helloTimeout = options.helloTimeout ?? 10_000;
-    this.#socket = openRouter(options.maxMessageSize ?? MAX_MESSAGE_SIZE, NOTIFY_CONNECT_AND_DISCONNECT);
+    this.#maxMessageSize = options.maxMessageSize ?? MAX_MESSAGE_SIZE;
+    this.#socket = openRouter(this.#maxMessageSize, NOTIFY_CONNECT_AND_DISCONNECT);
     this.#socket.curvePublicKey = toZ85(keys.publicKey);
     this.#socket.curveSecretKey = toZ85(keys.secretKey);
     this.#wire = { socket: this.#socket, clock: options.clock, counters: this.counters, backlog: { bytes: 0 } };
@@ -91,7 +104,7 @@ export class Peers {
       handshake: (connection) => this.#tell(() => this.#on.handshake?.(connection)),
       hello: (connection) => this.#tell(() => this.#on.hello?.(connection)),
       disconnect: (connection) => this.#tell(() => this.#on.disconnect?.(connection)),
-      failure: (connection, reason) => this.#tell(() => this.#on.failure?.(connection, reason)),
+      failure: (connection, reason, offence) => this.#tell(() => this.#on.failure?.(connection, reason, offence)),
       released: (connection, linger) => this.#release(connection, linger),
     };
     this.#loops = Promise.all([
@@ -198,6 +211,12 @@ export class Peers {
     const connection = this.#connections.get(frames[0]!.toString('latin1'));
     // One that was closed a moment ago.
     if (!connection) return;
+    const offence = excess(frames, this.#maxMessageSize);
+    if (offence) {
+      this.counters.excessive++;
+      connection.fail(`the peer sent ${offence}`, true);
+      return;
+    }
     const message = readMessage(frames);
     switch (message.kind) {
       case 'notice':

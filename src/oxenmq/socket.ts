@@ -5,6 +5,26 @@ import { context, Router } from 'zeromq';
 /** Bytes of the largest message taken, if not said otherwise; a larger one costs its sender the connection. */
 export const MAX_MESSAGE_SIZE = 10 * 1024 * 1024;
 
+/** Parts of the longest message taken. Nobody speaks in more than six. */
+const MAX_PARTS = 100;
+
+/**
+ * What is wrong with the size of a message, undefined if nothing is. libzmq limits the bytes of each part, not how many
+ * parts there are, and zeromq.js gathers them all before we see the first: a message of millions of parts has cost its
+ * memory and its time by then. That cannot be prevented from here, only that it happens again: who sent one is cut off where that
+ * can be done. A limit of the process's memory (MemoryMax in the unit) is what stands behind it.
+ *
+ * @param frames with the routing id as the first
+ * @param maxSize bytes of all parts together
+ */
+export function excess(frames: readonly Buffer[], maxSize: number): string | undefined {
+  const parts = frames.length - 1;
+  if (parts > MAX_PARTS) return `a message of ${parts} parts`;
+  let size = 0;
+  for (let part = 1; part <= parts; part++) size += frames[part]!.length;
+  return size > maxSize ? `a message of ${size} bytes` : undefined;
+}
+
 /** How long what lies in libzmq's queues when we close is given to leave, in milliseconds. */
 export const LINGER = 1000;
 

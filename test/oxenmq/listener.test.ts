@@ -130,6 +130,30 @@ test('garbage is dropped and counted, and makes no remote', async (t) => {
   assert.equal(listener.size, 1);
 });
 
+test('a message of too many parts or bytes is dropped and counted, and hinders nobody', async (t) => {
+  const strays: string[] = [];
+  const listener = await openListener(t, {
+    maxMessageSize: 10_000,
+    commands: { a: { access: 'none', commands: { b: { kind: 'request', handler: (m) => m.reply('yes') } } } },
+    on: { stray: (reason) => strays.push(reason) },
+  });
+  const [bad, good] = [
+    rawClient(t, listener.endpoint, { routingId: Buffer.from('bad') }),
+    rawClient(t, listener.endpoint, { routingId: Buffer.from('good') }),
+  ];
+  await greet(good);
+  const tag = Buffer.alloc(15, 1);
+  await bad.send(['a.b', tag, ...Array.from({ length: 5000 }, () => '')]);
+  await bad.send(['a.b', tag, ...Array.from({ length: 40 }, () => Buffer.alloc(9000))]);
+  // libzmq has no way to end the one connection, so it is still answered.
+  await bad.send(['a.b', tag]);
+  assert.deepEqual((await bad.receive()).map(String), ['REPLY', String(tag), 'yes']);
+  assert.deepEqual(strays, ['a message of 5002 parts', 'a message of 360018 bytes']);
+  assert.equal(listener.counters.excessive, 2);
+  await good.send(['a.b', tag]);
+  assert.equal(String((await good.receive())[2]), 'yes');
+});
+
 test('the owner learns that a client went, and its requests fail', async (t) => {
   const calls = new Happenings<Incoming>();
   const gone = new Happenings<Remote>();

@@ -406,6 +406,63 @@ test('a message that is too large ends its connection for good, and no other', a
   await events.first((e) => e.event === 'hello' && e.id === next.id);
 });
 
+for (const [what, parts, words] of [
+  ['of very many parts', Array.from({ length: 20_000 }, () => ''), /sent a message of 20001 parts/],
+  ['of large parts, each within the limit', Array.from({ length: 50 }, () => Buffer.alloc(9000)), /of 450003 bytes/],
+] as const) {
+  test(`a message ${what} ends its connection for good, as an offence, and no other`, async (t) => {
+    const offences: string[] = [];
+    const [server, steady] = [await RawServer.open(t), await RawServer.open(t)];
+    const happenings = new Happenings<string>();
+    let calls = 0;
+    const { peers } = openPeers(t, {
+      maxMessageSize: 10_000,
+      commands: { a: { access: 'none', commands: { b: { kind: 'command', handler: () => void calls++ } } } },
+      on: {
+        hello: ({ label }) => happenings.add(`hello ${label}`),
+        failure: ({ label }, reason, offence) => {
+          if (offence) offences.push(label);
+          happenings.add(reason);
+        },
+      },
+    });
+    const connection = peers.connect(addressOf(server.endpoint), { label: 'bad' });
+    const other = peers.connect(addressOf(steady.endpoint), { label: 'good' });
+    await happenings.when((all) => all.length === 2 || undefined);
+    const waiting = failure(connection.request('c.d', []));
+    const { route } = await server.message('HI');
+    // Two at once: with the first the connection ends, and the second is dropped by libzmq or by us.
+    await Promise.all([server.send(route, 'a.b', ...parts), server.send(route, 'a.b', ...parts)]);
+    await happenings.first((one) => words.test(one));
+    assert.equal(connection.state, 'closed');
+    assert.equal(await waiting, 'UNREACHABLE');
+    assert.deepEqual(offences, ['bad']);
+    const { route: reply } = await steady.message('HI');
+    await steady.send(reply, 'a.b', ...Array.from({ length: 99 }, () => ''));
+    const answer = other.request('a.c', []);
+    const { frames } = await steady.message('a.c');
+    await steady.send(reply, 'REPLY', frames[0]!);
+    await answer;
+    assert.equal(calls, 1, 'a hundred parts are no offence');
+    assert.equal(peers.counters.excessive, 1);
+    assert.equal(other.state, 'up');
+  });
+}
+
+test('no routing id is ever given out twice, which libzmq would end the process for', async (t) => {
+  const server = await RawServer.open(t);
+  const { peers } = openPeers(t);
+  const ids = new Set<string>();
+  for (let round = 0; round < 40; round++) {
+    const labels = ['a', 'a#1', 'a#1#1', '#', ''.padEnd(60, 'x'), ''.padEnd(61, 'x')];
+    const all = labels.map((label) => peers.connect(addressOf(server.endpoint), { label }));
+    for (const connection of all) ids.add(connection.id);
+    for (const connection of all) connection.close();
+    await new Promise((resolve) => setImmediate(resolve));
+  }
+  assert.equal(ids.size, 40 * 6);
+});
+
 test('connections to one address are told apart, also when one of them is closed', async (t) => {
   const directory = await temporaryDirectory(t);
   const addresses = ['tcp://127.0.0.1:*', `ipc://${directory}/s`];
