@@ -122,6 +122,9 @@ async function bench(accounts: number, sockets: boolean): Promise<void> {
     defer: setImmediate,
     accounts: devices,
     maxConnects: 10,
+    allowPrivate: true,
+    suspect: () => {},
+    cutOff: () => {},
     interval: 30_000,
     connect: ({ address: { host } }, events) =>
       sockets && host === address.host ? connectThere(events) : connectHere(events),
@@ -129,7 +132,9 @@ async function bench(accounts: number, sockets: boolean): Promise<void> {
 
   // The swarm is known with all its accounts, through a server that is not counted.
   const dummy = { ...address, publicKey: Buffer.alloc(32, 1) };
-  watch.update([{ ...dummy, host: '127.0.0.9' }]);
+  const publish = (nodes: ServiceNode[]) =>
+    watch.update({ height: 1, blockHash: '', nodes, swarms: [SWARM], skipped: 0 });
+  publish([{ ...dummy, host: '127.0.0.9' }]);
   const settled = () => watch.nodes().every(({ unconfirmed }) => unconfirmed === 0);
   while (!settled() || watch.nodes()[0]!.accounts < accounts) await new Promise((resolve) => setTimeout(resolve, 50));
   (globalThis as { gc?: () => void }).gc?.();
@@ -140,7 +145,7 @@ async function bench(accounts: number, sockets: boolean): Promise<void> {
   const cpu = process.cpuUsage();
   const began = performance.now();
   const { sentBytes, sent } = watch.counters;
-  watch.update([{ ...dummy, host: '127.0.0.9' }, address]);
+  publish([{ ...dummy, host: '127.0.0.9' }, address]);
   while (!settled()) await new Promise((resolve) => setTimeout(resolve, 5));
   delay.disable();
   const spent = process.cpuUsage(cpu);

@@ -56,7 +56,7 @@ export async function startBench(servers: number, swarms: number): Promise<Bench
       `[db]\nurl = ${postgres.url('spns')}`,
       `[keys]\nhivemind = ${folder}/key`,
       `[log]\nlevel = warning`,
-      `[hivemind]\nlisten = ipc://${socket}\noxend_rpc = ${network.oxend.address}\nmetrics_listen = unix:${health}`,
+      `[hivemind]\nlisten = ipc://${socket}\noxend_rpc = ${network.oxend.address}\nallow_private_nodes = yes\nmetrics_listen = unix:${health}`,
       `notifiers_expected = ${SERVICE}\nstartup_wait = 60`,
     ].join('\n'),
   );

@@ -27,6 +27,7 @@ export const command: Command = {
   words: [],
   help: [
     'Those that need a look come first: not connected, silent, or with accounts that they have not confirmed.',
+    'state      cut-off: did us harm, and is left alone for an hour; unusable: has no address that we connect to',
     'confirmed  accounts, of those that the server should monitor for us; oldest: its stalest confirmation',
     'refused    accounts whose signature the server does not accept',
     'odd        notifications that other servers of its swarm contradicted, that no other confirmed, or that were too many',

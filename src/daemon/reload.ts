@@ -14,6 +14,7 @@ export const RESTART_KEYS: { readonly [daemon: string]: readonly string[] } = {
     '[hivemind].listen_push',
     '[hivemind].subs_interval',
     '[hivemind].max_connects',
+    '[hivemind].allow_private_nodes',
     '[hivemind].metrics_listen',
     '[keys].hivemind',
   ],

@@ -26,6 +26,8 @@ export interface HivemindSettings {
   readonly subsInterval: number;
   /** Connections to storage servers that may be in the making at a time; 0: none is made at all, a dry run. */
   readonly maxConnects: number;
+  /** Whether storage servers may have addresses of a private network, or of this machine. */
+  readonly allowPrivateNodes: boolean;
   /** Seconds after which the duplicate filter begins a new generation. */
   readonly filterLifetime: number;
   /** Seconds to wait at start for the expected notifiers. */
@@ -104,6 +106,7 @@ export function readHivemind(section: Section, role: Role, warnings: string[]): 
   const settings = {
     subsInterval: section.integer('subs_interval', { default: 30, min: 1 }),
     maxConnects: section.integer('max_connects', { default: 500, min: 0 }),
+    allowPrivateNodes: section.boolean('allow_private_nodes', { default: false }),
     filterLifetime: section.integer('filter_lifetime', { default: 600, min: 1 }),
     startupWait: section.number('startup_wait', { default: 10, min: 0 }),
     notifiersExpected: Object.freeze(section.list('notifiers_expected')),

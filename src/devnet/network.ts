@@ -3,6 +3,7 @@ import type { Notification } from '../session/notification.ts';
 import { SwarmSpace } from '../session/swarm.ts';
 import { type ListedNode, type Oxend, startOxend } from './oxend.ts';
 import { envelope, type StorageServer, startStorageServer } from './storage-server.ts';
+import type { Contact } from './swarm-view.ts';
 
 /** A simulated service node network: an oxend, and storage servers in swarms. */
 export interface Network {
@@ -56,9 +57,18 @@ export async function startNetwork(modules: {
     oxend.nodes = servers.map(listed);
   }
 
-  /** The storage servers learn from a block what has changed, as we do. */
+  /** With a block the storage servers learn what oxend lists now. Before the first, they take every account. */
   function takeOver(): void {
-    for (const { server, swarm } of servers) server.takeOver({ own: swarm, swarms: bySwarm });
+    const swarms = new Map<bigint, Contact[]>();
+    for (const { publicKey, host, port, swarm } of oxend.nodes) {
+      const members = swarms.get(swarm) ?? [];
+      swarms.set(swarm, members);
+      if (host !== undefined && port !== undefined) members.push({ publicKey, host, port });
+    }
+    for (const { server } of servers) {
+      const own = oxend.nodes.find(({ publicKey }) => publicKey.equals(server.publicKey));
+      if (own) server.takeOver({ own: own.swarm, swarms });
+    }
   }
 
   const network: Network = {
@@ -87,7 +97,6 @@ export async function startNetwork(modules: {
     },
   };
   arrange();
-  takeOver();
   return network;
 }
 

@@ -135,6 +135,7 @@ export async function startWorld(modules: {
     hivemind: {
       listen: `ipc://${socket('hivemind')}`,
       oxend_rpc: network.oxend.address,
+      allow_private_nodes: 'yes',
       notifiers_expected: carriers.map(({ service }) => service).join(', '),
       metrics_listen: `unix:${socket('hivemind-metrics')}`,
     },

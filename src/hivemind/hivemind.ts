@@ -11,7 +11,7 @@ import { Devices } from './devices/devices.ts';
 import { type EndpointModules, endpoints } from './endpoints.ts';
 import { Expiry } from './expiry.ts';
 import { Intake } from './intake.ts';
-import { openListeners } from './listeners.ts';
+import { type OpenListener, openListeners } from './listeners.ts';
 import { registerMetrics } from './metrics.ts';
 import { Network } from './network/network.ts';
 import type { Node } from './network/nodes.ts';
@@ -76,6 +76,7 @@ export async function startHivemind(context: Context): Promise<Daemon> {
     secret: config.keys.hivemind,
     oxend: settings.oxendRpc,
     maxConnects: settings.maxConnects,
+    allowPrivate: settings.allowPrivateNodes,
     interval: settings.subsInterval * 1000,
     log: category(context.log, 'snode'),
     onNotification: (node, body) => intake.handle(node, body),
@@ -117,11 +118,13 @@ export async function startHivemind(context: Context): Promise<Daemon> {
     expiry,
     intake: intake.counters,
     network,
+    oversized: () => listeners.reduce((sum, { counters }) => sum + counters.excessive, 0),
     outbox,
     store,
     subscriptions: subscriptions.counters,
   });
 
+  let listeners: readonly OpenListener[] = [];
   const sources = {
     clock,
     startedAt: clock.now(),
@@ -156,7 +159,7 @@ export async function startHivemind(context: Context): Promise<Daemon> {
     onBlock: () => network.refresh(),
     log: (text) => faults.warn(text),
   };
-  const listeners = await openListeners({
+  listeners = await openListeners({
     clock,
     random,
     settings,

@@ -27,6 +27,8 @@ export interface ListenersModules {
   readonly gone: (remote: Remote) => void;
 }
 
+export type OpenListener = Pick<Listener | PublicListener, 'close' | 'counters'>;
+
 /**
  * Opens the hivemind's sockets, one for each level of rights: `listen` for notifiers and administrators of this machine,
  * `listen_curve` for those from afar, and `listen_push` for the web front-end, which needs no more than `push.*`.
@@ -34,7 +36,7 @@ export interface ListenersModules {
  *
  * @throws Error with the address and the reason; none is open then
  */
-export async function openListeners(modules: ListenersModules): Promise<readonly { close(): Promise<void> }[]> {
+export async function openListeners(modules: ListenersModules): Promise<readonly OpenListener[]> {
   const { clock, random, settings, commands, gone: disconnect, stray } = modules;
   const { listen, listenCurve, listenCurveAdmin, listenPush } = settings;
   const admins = new Set(listenCurveAdmin.map((key) => key.toString('hex')));

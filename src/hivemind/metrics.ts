@@ -16,6 +16,8 @@ export interface MetricSources {
   expiry: Pick<Expiry, 'held'>;
   intake: IntakeCounters;
   network: Network;
+  /** Messages of clients and notifiers that were dropped for their size. */
+  oversized: () => number;
   outbox: Outbox;
   store: Store;
   subscriptions: SubscriptionCounters;
@@ -25,7 +27,7 @@ type Reading = readonly [value: number, labels?: Record<string, string>];
 
 /** Registers the hivemind's metrics; ops/ and the status page are written against these names. */
 export function registerMetrics(registry: Registry, sources: MetricSources): void {
-  const { clock, devices, expiry, intake, network, outbox, store, subscriptions } = sources;
+  const { clock, devices, expiry, intake, network, oversized, outbox, store, subscriptions } = sources;
   const services = () => [...outbox.services.values()];
 
   const counter = (name: string, help: string, labels: string[], read: () => Iterable<Reading>) =>
@@ -191,6 +193,36 @@ export function registerMetrics(registry: Registry, sources: MetricSources): voi
     [summary().blockHeight],
   ]);
   gauge('spns_oxend_up', '1 while oxend is connected and makes sense', [], () => [[network.oxendUp ? 1 : 0]]);
+  gauge(
+    'spns_oxend_list_doubted',
+    "1 while oxend's list is not believed, because much of what was known is missing",
+    [],
+    () => [[network.listDoubted ? 1 : 0]],
+  );
+  counter('spns_oxend_answers_total', "oxend's lists of service nodes by result", ['result'], () => {
+    const { lists, doubted, wrongAnswers, timeouts } = network.counters.oxend;
+    return [
+      [lists, { result: 'accepted' }],
+      [doubted, { result: 'doubted' }],
+      [wrongAnswers, { result: 'wrong' }],
+      [timeouts, { result: 'timeout' }],
+    ];
+  });
+  gauge('spns_nodes_left_out', 'Storage servers listed and not connected on purpose, by reason', ['reason'], () => [
+    [summary().unusable, { reason: 'no_usable_address' }],
+    [summary().cutOff, { reason: 'cut_off' }],
+  ]);
+  counter('spns_nodes_cut_off_total', 'Storage servers that did us harm and were left alone for an hour', [], () => [
+    [network.counters.nodes.cutOff],
+  ]);
+  counter('spns_messages_oversized_total', 'Messages of too many parts or bytes, by sender', ['kind'], () => [
+    [network.counters.peers.excessive, { kind: 'storage_server' }],
+    [network.counters.toOxend.excessive, { kind: 'oxend' }],
+    [oversized(), { kind: 'client' }],
+  ]);
+  counter('spns_monitors_ended_total', 'Notices that a monitor has ended, by what came of them', ['result'], () =>
+    Object.entries(network.counters.ended).map(([result, count]): Reading => [count, { result }]),
+  );
   gauge('spns_nodes_fresh', 'Storage servers that confirmed every account within their lifetime', [], () => [
     [summary().fresh],
   ]);

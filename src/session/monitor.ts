@@ -5,6 +5,18 @@ import { ACCOUNT_SIZE, accountFromEd25519 } from './account.ts';
 import { RequestError } from './errors.ts';
 import type { Subaccount, Subscription } from './subscription.ts';
 
+/** Error codes of storage servers that say where the account is, not what is wrong with the request (spec/upstream-2026.md, section 1.1). */
+const WRONG_SWARM = 6;
+const NO_SWARM_INFO = 7;
+
+/** Bytes of the largest `notify.monitor_ended` that is read; with a swarm of ten nodes it has about 4,200. */
+const MAX_ENDED_SIZE = 64 * 1024;
+
+/** Keys and values of an answer that are passed over: ten nodes of nine keys are 101, and somebody who sends millions takes our time. */
+const MAX_VALUES = 400;
+/** Refusals that are known again by their bytes: of 2,000 that name the nodes of another swarm, nearly all name the same few. */
+const KNOWN_REFUSALS = 4;
+
 /** What a storage server answers to one subscription: code 0 when it took it, else an error of its own and its text. */
 export interface MonitorResult {
   readonly code: number;
@@ -83,10 +95,11 @@ export function parseMonitorReply(data: Buffer, expected: number): readonly Moni
     return results;
   }
   reader.enterList();
+  const refusals: { bytes: Buffer; result: MonitorResult }[] = [];
   while (!reader.leave()) {
     // Of a million answers nearly all are these same 14 bytes.
     if (reader.accept(SUCCESS_BYTES)) results.push(SUCCESS);
-    else results.push(readResult(reader));
+    else results.push(refusals.find(({ bytes }) => reader.accept(bytes))?.result ?? readNew());
     if (results.length > expected) break;
   }
   if (results.length !== expected) {
@@ -95,19 +108,61 @@ export function parseMonitorReply(data: Buffer, expected: number): readonly Moni
   }
   reader.expectDone();
   return results;
+
+  function readNew(): MonitorResult {
+    const start = reader.offset;
+    const result = readResult(reader);
+    if (refusals.length < KNOWN_REFUSALS) refusals.push({ bytes: data.subarray(start, reader.offset), result });
+    return result;
+  }
+}
+
+/**
+ * Whether the server refuses the account because it is not, or not to its knowledge, in the server's own swarm. Where it is instead
+ * stands in the answer, too, and is not read: that is oxend's to say, not one server's.
+ */
+export function isElsewhere({ code }: MonitorResult): boolean {
+  return code === WRONG_SWARM || code === NO_SWARM_INFO;
+}
+
+/**
+ * Reads `notify.monitor_ended`: the server does not monitor an account any more, for it has left the server's swarm.
+ *
+ * @param parts of the command
+ * @returns the 33 bytes of the account, a view
+ * @throws BencodeError if it is no such notice
+ */
+export function parseMonitorEnded(parts: readonly Buffer[]): Buffer {
+  const [data] = parts;
+  if (!data || parts.length !== 1 || data.length > MAX_ENDED_SIZE) {
+    throw new BencodeError('Invalid end of a monitor: expected one part of at most 64 kB');
+  }
+  const reader = new BencodeReader(data);
+  let account: Buffer | undefined;
+  let left = MAX_VALUES;
+  reader.enterDict();
+  while (!reader.leave()) {
+    if (reader.key() === '@') account = reader.string();
+    else left -= reader.skip(left);
+  }
+  reader.expectDone();
+  if (account?.length !== ACCOUNT_SIZE) throw new BencodeError('Invalid end of a monitor: expected 33 bytes as @');
+  return account;
 }
 
 function readResult(reader: BencodeReader): MonitorResult {
   let success = false;
   let code = 0;
   let error: string | undefined;
+  let left = MAX_VALUES;
   reader.enterDict();
   while (!reader.leave()) {
+    if (--left < 0) throw new BencodeError('Invalid monitor reply: a result of too many keys');
     const key = reader.key();
     if (key === 'success') success = reader.safeInteger() !== 0;
     else if (key === 'errcode') code = reader.safeInteger();
     else if (key === 'error') error = reader.string().toString();
-    else reader.skip();
+    else left -= reader.skip(left);
   }
   if (code !== 0) return error === undefined ? { code } : { code, error };
   if (!success) throw new BencodeError('Invalid monitor reply: neither success nor errcode');

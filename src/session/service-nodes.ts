@@ -17,12 +17,13 @@ export const SERVICE_NODES_REQUEST: string = JSON.stringify({
   },
 });
 
-/** A node whose storage server can be asked. */
+/** A node that belongs to a swarm. */
 export interface ServiceNode {
   /** X25519, 32 bytes. */
   readonly publicKey: Buffer;
-  /** IPv4, dotted. */
+  /** As oxend tells it, in visible ASCII: not yet looked at. Empty if oxend knows no address, as just after it has synchronised. */
   readonly host: string;
+  /** 1 to 65535; 0 if oxend knows no address. */
   readonly port: number;
   readonly swarm: bigint;
 }
@@ -33,12 +34,15 @@ export interface ServiceNodes {
   /** 64 hex digits. */
   readonly blockHash: string;
   readonly nodes: readonly ServiceNode[];
-  /** How many listed nodes are left out: without proof of life, address or swarm. */
+  /** The swarms of all listed nodes, those that are left out below included; in any order, with repetitions. */
+  readonly swarms: readonly bigint[];
+  /** How many listed nodes are left out: without a key, or in no swarm. */
   readonly skipped: number;
 }
 
 /**
- * Reads oxend's reply. Nodes that cannot be asked are skipped, not fatal: a list always has some.
+ * Reads oxend's reply. What a node lacks is not fatal: a list always has some without. Where all accounts belong depends on every
+ * swarm there is, so each listed one counts, whether its nodes can be reached or not.
  *
  * @param reply all its parts
  * @throws Error with a sentence for the log, if the reply is no list of nodes
@@ -55,28 +59,35 @@ export function parseServiceNodes(reply: readonly Buffer[]): ServiceNodes {
   const { height, block_hash: blockHash } = answer;
   if (typeof height !== 'number' || !Number.isInteger(height)) throw new Error('oxend answered without a height');
   if (typeof blockHash !== 'string' || blockHash.length !== 64) throw new Error('oxend answered without a block hash');
-  const nodes = states.map(parseNode).filter((node) => node !== undefined);
-  return { height, blockHash, nodes, skipped: states.length - nodes.length };
+  const nodes: ServiceNode[] = [];
+  const swarms: bigint[] = [];
+  for (const state of states) {
+    const fields = record(state) ?? {};
+    const swarm = swarmOf(fields.swarm_id);
+    if (swarm === undefined) continue;
+    swarms.push(swarm);
+    const key = fields.pubkey_x25519;
+    const publicKey = typeof key === 'string' ? fromHex(key) : undefined;
+    if (publicKey?.length === 32) nodes.push({ publicKey, swarm, ...addressOf(fields) });
+  }
+  return { height, blockHash, nodes, swarms, skipped: states.length - nodes.length };
 }
 
-function parseNode(state: unknown): ServiceNode | undefined {
-  const fields = record(state);
-  if (!fields) return undefined;
-  const { pubkey_x25519: key, public_ip: host, storage_lmq_port: port, swarm_id: id } = fields;
-  const publicKey = typeof key === 'string' ? fromHex(key) : undefined;
-  if (publicKey?.length !== 32) return undefined;
-  if (typeof host !== 'string' || !isAddress(host)) return undefined;
-  if (typeof port !== 'number' || !Number.isInteger(port) || port <= 0 || port > 65535) return undefined;
+function swarmOf(id: unknown): bigint | undefined {
   const swarm = typeof id === 'bigint' ? id : Number.isSafeInteger(id) ? BigInt(id as number) : -1n;
-  if (swarm < 0n || swarm >= INVALID_SWARM) return undefined;
-  return { publicKey, host, port, swarm };
+  return swarm >= 0n && swarm < INVALID_SWARM ? swarm : undefined;
 }
 
-/** An address that a node can have; it becomes part of one to connect to, so it is looked at closely. */
-function isAddress(host: string): boolean {
-  const octets = host.split('.');
-  const valid = octets.every((octet) => /^\d{1,3}$/.test(octet) && Number(octet) <= 255);
-  return octets.length === 4 && valid && host !== '0.0.0.0';
+function addressOf({ public_ip: host, storage_lmq_port: port }: Record<string, unknown>) {
+  const known =
+    typeof host === 'string' &&
+    /^[\x21-\x7e]{1,45}$/.test(host) &&
+    host !== '0.0.0.0' &&
+    typeof port === 'number' &&
+    Number.isInteger(port) &&
+    port > 0 &&
+    port <= 65535;
+  return known ? { host, port } : { host: '', port: 0 };
 }
 
 function record(value: unknown): Record<string, unknown> | undefined {

@@ -48,6 +48,7 @@ test('the defaults are those of the original, and safe for what is ours', () => 
   assert.deepEqual(config.hivemind, {
     subsInterval: 30,
     maxConnects: 500,
+    allowPrivateNodes: false,
     filterLifetime: 600,
     startupWait: 10,
     notifiersExpected: [],

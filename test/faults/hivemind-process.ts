@@ -42,7 +42,7 @@ export async function startProcess(
   await fs.writeFile(
     path.join(folder, 'spns.ini'),
     `[db]\nurl = ${await createDatabase(t)}\n[keys]\nhivemind = ${folder}/key\n[hivemind]\nlisten = ${address}\n` +
-      `oxend_rpc = ${network.oxend.address}\nstartup_wait = 0\n${lines.join('')}`,
+      `oxend_rpc = ${network.oxend.address}\nallow_private_nodes = yes\nstartup_wait = 0\n${lines.join('')}`,
   );
   const child = spawn(process.execPath, [MAIN], {
     env: { ...process.env, SPNS_CONFIG: path.join(folder, 'spns.ini') },

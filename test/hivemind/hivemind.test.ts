@@ -257,7 +257,7 @@ test('subscriptions and unsubscriptions survive a restart, and notifications flo
   await world.hivemind.stop();
   const next = await startTestHivemind(t, {
     secret,
-    settings: { oxend_rpc: world.network.oxend.address },
+    settings: { oxend_rpc: world.network.oxend.address, allow_private_nodes: 'yes' },
     // The database is dropped only after the test.
     database: world.hivemind.database,
   });

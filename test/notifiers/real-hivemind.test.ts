@@ -63,7 +63,12 @@ class Suite {
     this.path = path;
     this.address = `ipc://${path}/hm.sock`;
     this.#network = network;
-    this.#settings = { oxend_rpc: network.oxend.address, listen: this.address, ...settings };
+    this.#settings = {
+      oxend_rpc: network.oxend.address,
+      allow_private_nodes: 'yes',
+      listen: this.address,
+      ...settings,
+    };
   }
 
   get network() {

@@ -58,6 +58,7 @@ const exported = (() => {
       expiry: nothing,
       intake: nothing,
       network: nothing,
+      oversized: nothing,
       outbox: nothing,
       store: nothing,
       subscriptions: nothing,

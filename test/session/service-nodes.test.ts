@@ -14,7 +14,8 @@ function reply(nodes: string, status = '200'): Buffer[] {
 describe('parseServiceNodes', () => {
   it('reads nodes with their swarms exact', () => {
     const { nodes, ...rest } = parseServiceNodes(reply(`[${node},${node.replace('16212958658533785599', '7')}]`));
-    assert.deepEqual(rest, { height: 1758000, blockHash: '8f'.repeat(32), skipped: 0 });
+    const swarms = [16212958658533785599n, 7n];
+    assert.deepEqual(rest, { height: 1758000, blockHash: '8f'.repeat(32), swarms, skipped: 0 });
     const common = { publicKey: Buffer.from(key, 'hex'), host: '203.0.113.7', port: 22020 };
     assert.deepEqual(nodes, [
       { ...common, swarm: 16212958658533785599n },
@@ -34,19 +35,40 @@ describe('parseServiceNodes', () => {
   const without = (name: string) => JSON.stringify({ ...JSON.parse(node), swarm_id: 7, [name]: undefined });
   const replaced = (name: string, value: unknown) =>
     JSON.stringify({ ...JSON.parse(node), swarm_id: 7, [name]: value });
-  const unusable: [string, string][] = [
+  const unreachable: [string, string][] = [
     ['without an address', without('public_ip')],
     ['at 0.0.0.0', replaced('public_ip', '0.0.0.0')],
     ['at no address', replaced('public_ip', '')],
-    ['at an address that is none', replaced('public_ip', '1.2.3.4:5;x')],
-    ['at an address out of range', replaced('public_ip', '1.2.3.256')],
+    ['at an address that is a number', replaced('public_ip', 7)],
+    ['at an address with control characters', replaced('public_ip', '1.2.3.4\u001b[2J')],
+    ['at an endless address', replaced('public_ip', '1'.repeat(10_000))],
     ['without a port', without('storage_lmq_port')],
     ['with port 0', replaced('storage_lmq_port', 0)],
     ['with port 65536', replaced('storage_lmq_port', 65536)],
     ['with a fractional port', replaced('storage_lmq_port', 1.5)],
+    ['with a port in quotes', replaced('storage_lmq_port', '22020')],
+  ];
+  for (const [name, text] of unreachable) {
+    it(`takes a node ${name} for one without, and its swarm counts`, () => {
+      const { nodes, swarms, skipped } = parseServiceNodes(reply(`[${text},${node}]`));
+      assert.deepEqual(nodes[0], { publicKey: Buffer.from(key, 'hex'), host: '', port: 0, swarm: 7n });
+      assert.deepEqual([nodes.length, swarms, skipped], [2, [7n, 16212958658533785599n], 0]);
+    });
+  }
+
+  const nameless: [string, string][] = [
     ['without a key', without('pubkey_x25519')],
     ['with an empty key', replaced('pubkey_x25519', '')],
     ['with a short key', replaced('pubkey_x25519', 'ab')],
+  ];
+  for (const [name, text] of nameless) {
+    it(`skips a node ${name}, but not its swarm`, () => {
+      const { nodes, swarms, skipped } = parseServiceNodes(reply(`[${text},${node}]`));
+      assert.deepEqual([nodes.length, swarms, skipped], [1, [7n, 16212958658533785599n], 1]);
+    });
+  }
+
+  const unusable: [string, string][] = [
     ['without a swarm', without('swarm_id')],
     ['with a swarm in quotes', replaced('swarm_id', '7')],
     ['with a negative swarm', replaced('swarm_id', -1)],
@@ -56,8 +78,8 @@ describe('parseServiceNodes', () => {
   ];
   for (const [name, text] of unusable) {
     it(`skips a node ${name}`, () => {
-      const { nodes, skipped } = parseServiceNodes(reply(`[${text},${node}]`));
-      assert.deepEqual([nodes.length, skipped], [1, 1]);
+      const { nodes, swarms, skipped } = parseServiceNodes(reply(`[${text},${node}]`));
+      assert.deepEqual([nodes.length, swarms.length, skipped], [1, 1, 1]);
     });
   }
 

@@ -166,7 +166,7 @@ export async function startWorld(
   await options.prepare?.(network);
   const hivemind = await startTestHivemind(t, {
     ...options,
-    settings: { oxend_rpc: network.oxend.address, ...options.settings },
+    settings: { oxend_rpc: network.oxend.address, allow_private_nodes: 'yes', ...options.settings },
   });
   const notifier = await new TestNotifier(hivemind).register();
   const client = hivemind.connect();

@@ -1,4 +1,4 @@
-import type { parseMonitorReply } from '../../session/monitor.ts';
+import { isElsewhere, type parseMonitorReply } from '../../session/monitor.ts';
 import type { Batch } from './batch.ts';
 import { AT_ONCE, type Member, State } from './member.ts';
 import type { Swarms } from './swarms.ts';
@@ -16,6 +16,8 @@ export interface AnswersOptions {
   readonly interval: number;
   /** Asks for an account at once. */
   readonly hurry: (member: Member, id: number) => void;
+  /** A storage server disagrees with us about where accounts are: the list should be asked for anew. */
+  readonly suspect: () => void;
 }
 
 /** Renewals come between these ages of a confirmation, in seconds, as the original's do. */
@@ -24,12 +26,16 @@ const RENEW_TO = 55 * 60;
 /** Error codes of storage servers that condemn a signature: too old or in the future, and wrong. */
 const BAD_TS = 4;
 const BAD_SIG = 5;
+/** How long (seconds) a server may say otherwise before it is asked again: at first, and at most; and after how long it begins anew. */
+const DISPUTE_FROM = 4;
+const DISPUTE_TO = 300;
+const DISPUTE_OVER = 600;
 
 /** What a storage server's answers mean for each account, and when that one is asked for again. */
 export class Answers {
   readonly #options: AnswersOptions;
   /** For single accounts or, where a signature was refused, for single signatures. */
-  readonly counters = { confirmed: 0, refused_timestamp: 0, refused_signature: 0, error: 0 };
+  readonly counters = { confirmed: 0, refused_timestamp: 0, refused_signature: 0, elsewhere: 0, error: 0 };
 
   constructor(options: AnswersOptions) {
     this.#options = options;
@@ -58,6 +64,7 @@ export class Answers {
       if (swarms.swarmOf(id) !== member.swarm || swarms.versionOf(id) !== batch.versions[i]) continue;
       const position = swarms.positionOf(id);
       if (refused > 0) this.#again(member, position, id, refused);
+      else if (error && isElsewhere(error)) this.#dispute(member, position, error);
       else if (error) this.#postpone(member, position, error);
       else {
         this.counters.confirmed++;
@@ -84,6 +91,30 @@ export class Answers {
     member.setState(position, State.refused + code);
     member.due[position] = AT_ONCE;
     this.#options.hurry(member, id);
+  }
+
+  #dispute(member: Member, position: number, error: Result): void {
+    this.counters.elsewhere++;
+    this.dispute(member, position, describe(error));
+  }
+
+  /**
+   * The server says that the account is not in its swarm; by our list it is. One of the two is a block behind, so the list is asked for,
+   * and, if it stays as it is, the server, within seconds. All accounts of one round are asked for together, and rounds come ever more
+   * rarely: what one server says costs no more than that, however often it says it.
+   */
+  dispute(member: Member, position: number, reason: string): void {
+    const { now, jitter, suspect } = this.#options;
+    member.lastError = reason;
+    if (now() >= member.disputeUntil) {
+      member.disputes = now() - member.disputeUntil > DISPUTE_OVER ? 0 : member.disputes + 1;
+      const wait = Math.min(DISPUTE_TO, DISPUTE_FROM * 2 ** member.disputes);
+      member.disputeUntil = now() + Math.ceil(wait * (0.5 + jitter()));
+      suspect();
+    }
+    member.setState(position, State.asked);
+    member.due[position] = member.disputeUntil;
+    member.retryAt = Math.min(member.retryAt, member.disputeUntil);
   }
 
   #postpone(member: Member, position: number, error: Result): void {

@@ -12,6 +12,13 @@ export interface Batch {
   readonly refs: readonly number[];
 }
 
+/**
+ * Dicts in a request, unless it is for one account alone. The answer to each may be of 4.2 kB (error 6, with the ten nodes of the swarm
+ * that the account is in, spec/upstream-2026.md, section 1.1), and a reply of more than 10 MiB costs the connection: this leaves
+ * room for swarms of twelve.
+ */
+export const MAX_DICTS = 2000;
+
 /** What became of an account that was to be added to a batch. */
 export type Added = 'added' | 'nothing' | 'full' | 'too-large';
 
@@ -59,12 +66,12 @@ export class BatchBuilder {
    * @param refused signatures not to be used
    */
   add(id: number, version: number, refused: ReadonlySet<number> | undefined): Added {
-    if (this.#count > 0 && this.#offset >= this.#limit) return 'full';
+    if (this.#count > 0 && (this.#offset >= this.#limit || this.#refs.length >= MAX_DICTS)) return 'full';
     const before = this.#refs.length;
     const offset = this.#accounts.writeMonitors(id, this.#out, this.#offset, refused, this.#refs);
     if (offset === this.#offset) return 'nothing';
     const fits = offset !== -1 && offset < this.#out.length;
-    if (!fits || (offset > this.#limit && this.#count > 0)) {
+    if (!fits || ((offset > this.#limit || this.#refs.length > MAX_DICTS) && this.#count > 0)) {
       this.#refs.length = before;
       return this.#count > 0 ? 'full' : 'too-large';
     }

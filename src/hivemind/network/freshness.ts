@@ -3,6 +3,7 @@ import type { Node, NodeState } from './nodes.ts';
 
 /** A storage server, as `admin.get_nodes` tells it. */
 export interface NodeReport {
+  /** Empty if oxend knows none. */
   address: string;
   /** The first 12 hex digits of its public key. */
   key: string;
@@ -40,6 +41,9 @@ export interface Summary {
   fresh: number;
   /** Servers that are connected and answer nothing. */
   silent: number;
+  /** Listed servers that have no address, or none that we connect to; and those that are left alone for what they did. */
+  unusable: number;
+  cutOff: number;
   /** How long ago the stalest account was last confirmed by any server of its swarm. */
   oldestSeconds: number;
   /** Pairs of server and account that are not confirmed; those that the server refuses. */
@@ -65,7 +69,7 @@ export function isFresh(member: Member): boolean {
 export function reportNode({ address, key, member, state, upSince, lastError }: Node, now: number): NodeReport {
   const { accounts, confirmed, refusedAccounts, oldest } = member;
   return {
-    address: `tcp://${address.host}:${address.port}`,
+    address: address.host === '' ? '' : `tcp://${address.host}:${address.port}`,
     key: key.slice(0, 12),
     swarm: address.swarm.toString(16),
     state: isSilent(member) ? 'silent' : state,

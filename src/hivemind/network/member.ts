@@ -68,6 +68,9 @@ export class Member {
   /** How large the next bulk body may be: grows while answers come, shrinks when they do not. */
   limit = 0;
   lastError = '';
+  /** Rounds in a row in which it says that accounts are in another swarm than by our list, and until when (seconds) the latest is. */
+  disputes = 0;
+  disputeUntil = Number.NEGATIVE_INFINITY;
 
   /** The walk over the account list in search of what is due: where it is, and how far it has come. */
   cycling = false;

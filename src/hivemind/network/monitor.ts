@@ -2,7 +2,7 @@ import type { Clock, Timer } from '../../clock.ts';
 import { Answers } from './answers.ts';
 import { CatchUp } from './catch-up.ts';
 import { Measuring } from './measuring.ts';
-import type { Link, Member } from './member.ts';
+import { IN_FLIGHT, type Link, type Member, State } from './member.ts';
 import { Requests } from './requests.ts';
 import type { Accounts, Defer, Swarms } from './swarms.ts';
 import { Urgent } from './urgent.ts';
@@ -18,6 +18,8 @@ export interface MonitorOptions {
   readonly defer: Defer;
   /** How long due renewals may be gathered into one request, in seconds. */
   readonly interval: number;
+  /** A storage server disagrees with us about where accounts are. */
+  readonly suspect: () => void;
 }
 
 /** The first body after a handshake, in bytes: they grow while the server keeps up. */
@@ -89,6 +91,19 @@ export class Monitor {
     member.link = undefined;
     this.#urgent.drop(member);
     this.#catchUp.drop(member);
+  }
+
+  /**
+   * The server says that it monitors an account no longer. It is unconfirmed there, and asked for again if it stays where it is.
+   * @returns false if the server had not confirmed it
+   */
+  ended(member: Member, id: number): boolean {
+    const position = this.#options.swarms.positionOf(id);
+    if (member.state[position] !== State.confirmed) return false;
+    // The answer to what is under way comes later, and says more.
+    if (member.due[position] === IN_FLIGHT) member.setState(position, State.asked);
+    else this.#answers.dispute(member, position, 'ended the monitor of an account of its swarm');
+    return true;
   }
 
   /** There is something due: it is sent as soon as the order of work allows. */

@@ -2,7 +2,7 @@ import type { Clock } from '../../clock.ts';
 import { formatAddress, parseAddress } from '../../oxenmq/address.ts';
 import { keyPairFromSecret } from '../../oxenmq/keys.ts';
 import { type Connection, Peers } from '../../oxenmq/peers.ts';
-import type { Handler } from '../../oxenmq/remote.ts';
+import type { Commands, Handler } from '../../oxenmq/remote.ts';
 import type { ServiceNodes } from '../../session/service-nodes.ts';
 import { blake2b } from '../../session/sodium.ts';
 import type { NodeReport, Summary } from './freshness.ts';
@@ -21,6 +21,8 @@ export interface NetworkOptions {
   readonly oxend: string;
   /** So many connections to storage servers are established at a time; 0 = none at all, a dry run. */
   readonly maxConnects: number;
+  /** Whether storage servers may have addresses of a private network, or of this machine. */
+  readonly allowPrivate: boolean;
   /** How long renewals that are due may wait for each other, in ms. */
   readonly interval: number;
   readonly log: { info(text: string): void; warn(text: string): void; debug(text: string): void };
@@ -55,6 +57,9 @@ export class Network {
       jitter,
       defer: (work) => void setImmediate(work),
       connect: (node, events) => this.#connectNode(node, events),
+      suspect: () => this.#oxend.suspect(),
+      cutOff: ({ key, address: { host, port } }, reason) =>
+        log.warn(`storage server ${key.slice(0, 12)} at ${host}:${port} is cut off for an hour: ${reason}`),
     });
     const oxend = parseAddress(options.oxend);
     this.#oxend = new Oxend({
@@ -76,25 +81,35 @@ export class Network {
         attached.events.up();
       },
       disconnect: (connection: Connection) => (connection.data as Attached).events.down(),
-      failure: (connection: Connection, reason: string) => (connection.data as Attached).events.failed(reason),
+      failure: (connection: Connection, reason: string, offence: boolean) =>
+        (connection.data as Attached).events.failed(reason, offence),
       stray: (reason: string) => log.debug(`stray message: ${reason}`),
     };
     const onMessage: Handler = ({ remote, parts }) => {
       const { node } = (remote as Connection).data as Attached;
       if (node) options.onNotification(node, parts[0] ?? Buffer.alloc(0));
     };
+    const onEnded: Handler = ({ remote, parts }) => {
+      const { node } = (remote as Connection).data as Attached;
+      if (node) this.#watch.ended(node, parts);
+    };
     const onBlock: Handler = () => this.#oxend.block();
-    const command = (name: string, handler: Handler) => ({
-      notify: { access: 'basic' as const, commands: { [name]: { kind: 'command' as const, handler } } },
-    });
+    const command = (handler: Handler) => ({ kind: 'command' as const, handler });
+    const notify = (commands: Commands['']['commands']) => ({ notify: { access: 'basic' as const, commands } });
     // oxend knows us by the usual id, the storage servers by a secret one; and neither can pose as the other.
-    this.#toOxend = new Peers({ clock, keys, maxMessageSize: MAX_MESSAGE, commands: command('block', onBlock), on });
+    this.#toOxend = new Peers({
+      clock,
+      keys,
+      maxMessageSize: MAX_MESSAGE,
+      commands: notify({ block: command(onBlock) }),
+      on,
+    });
     this.#toNodes = new Peers({
       clock,
       keys,
       routingId: secretRoutingId(options.secret),
       maxMessageSize: MAX_MESSAGE,
-      commands: command('message', onMessage),
+      commands: notify({ message: command(onMessage), monitor_ended: command(onEnded) }),
       on,
     });
   }
@@ -131,9 +146,15 @@ export class Network {
     return this.#oxend.up;
   }
 
+  /** Whether oxend's last list is not believed yet, because much of what was known is missing in it. */
+  get listDoubted(): boolean {
+    return this.#oxend.doubted;
+  }
+
   /** All figures that only grow. */
   get counters() {
-    return { ...this.#watch.counters, oxend: this.#oxend.counters, peers: this.#toNodes.counters };
+    const [oxend, peers, toOxend] = [this.#oxend.counters, this.#toNodes.counters, this.#toOxend.counters];
+    return { ...this.#watch.counters, oxend, peers, toOxend };
   }
 
   /** Whether another storage server that is connected should tell of that account's messages as well as this one. */
@@ -157,22 +178,25 @@ export class Network {
   /** What is wrong with the network side, in words; nothing of it hinders subscriptions or pushes already under way. */
   complaints(): string[] {
     const complaints: string[] = [];
-    const { nodes, connected, silent } = this.summary();
+    const { nodes, connected, silent, unusable, cutOff } = this.summary();
     if (this.#oxend.problem) complaints.push(`oxend: ${this.#oxend.problem}`);
     if (nodes > 0 && connected === 0 && this.#options.maxConnects > 0)
       complaints.push('no storage server is connected');
+    // Some never have one; anybody can register a node with an address that is none.
+    if (unusable > nodes / 2) complaints.push(`${unusable} of ${nodes} storage servers have no address to connect to`);
+    if (cutOff > 0) complaints.push(`${cutOff} storage servers are cut off for what they sent`);
     if (silent > 0) complaints.push(`${silent} storage servers are connected but do not answer`);
     return complaints;
   }
 
-  #update(list: ServiceNodes): void {
+  #update(list: ServiceNodes): string | undefined {
     const before = this.#watch.size;
-    // A network without a single storage server is far less likely than an oxend that is not yet in its right mind.
-    if (list.nodes.length === 0 && before.nodes > 0) throw new Error('no storage server in the list');
-    this.#watch.update(list.nodes);
+    const doubt = this.#watch.update(list);
     const { nodes, swarms } = this.#watch.size;
-    if (swarms === before.swarms) return;
-    this.#options.log.info(`height ${list.height}: ${nodes} storage servers in ${swarms} swarms`);
+    if (swarms !== before.swarms) {
+      this.#options.log.info(`height ${list.height}: ${nodes} storage servers in ${swarms} swarms`);
+    }
+    return doubt;
   }
 
   #connectNode(node: Node, events: LinkEvents): Link {

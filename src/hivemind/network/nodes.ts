@@ -1,4 +1,5 @@
 import type { Clock, Timer } from '../../clock.ts';
+import { addressTrouble } from '../../session/node-address.ts';
 import type { ServiceNode } from '../../session/service-nodes.ts';
 import { type Link, Member } from './member.ts';
 
@@ -8,8 +9,11 @@ export interface LinkEvents {
   up(): void;
   /** The connection broke; it is being restored without our doing. */
   down(): void;
-  /** It never came about and is closed. */
-  failed(reason: string): void;
+  /**
+   * It never came about, or was given up, and is closed.
+   * @param offence the server did what no honest one does, at our cost
+   */
+  failed(reason: string, offence: boolean): void;
 }
 
 /** Makes a connection to a storage server. May throw. */
@@ -21,18 +25,21 @@ export type Connect = (node: Node, events: LinkEvents) => Link;
  * - `up`
  * - `down`: was up; ZeroMQ is restoring it
  * - `cooldown`: could not be connected, is tried again later
+ * - `cut-off`: did us harm, and is left alone for an hour
+ * - `unusable`: has no address, or none that we connect to; its swarm counts, but nothing is asked of it
  */
-export type NodeState = 'queued' | 'connecting' | 'up' | 'down' | 'cooldown';
+export type NodeState = 'queued' | 'connecting' | 'up' | 'down' | 'cooldown' | 'cut-off' | 'unusable';
 
 /** A storage server of the network, and our connection to it. */
 export class Node {
   /** Public key in hex: what makes it the same server. */
   readonly key: string;
+  /** As listed; where the list has no address (any more), the one known before. */
   address: ServiceNode;
   /** The swarms that it was in before, until when (ms, monotonic) it may still speak for them. */
   formers: { swarm: bigint; until: number }[] = [];
   readonly member = new Member();
-  state: NodeState = 'queued';
+  state: NodeState = 'unusable';
   link: Link | undefined;
   /** Since when (unix ms) it is up. */
   upSince: number | undefined;
@@ -40,6 +47,8 @@ export class Node {
   failedConnects = 0;
   lastError = '';
   retry: Timer | undefined;
+  /** What came from it since then (ms, monotonic) about monitors that have ended. */
+  ended = { since: Number.NEGATIVE_INFINITY, count: 0 };
 
   constructor(key: string, address: ServiceNode) {
     this.key = key;
@@ -53,26 +62,36 @@ export interface NodesOptions {
   readonly jitter: () => number;
   /** So many connections at most are being established at a time; 0 = none are made at all. */
   readonly maxConnects: number;
+  /** Whether servers may have addresses of a private network, or of this machine. */
+  readonly allowPrivate: boolean;
   readonly connect: Connect;
   readonly on: {
+    /** It is to be asked from now on: listed, with an address that can be used. */
     added(node: Node): void;
     /** @param from the swarm it was in */
     moved(node: Node, from: bigint): void;
+    /** It is not to be asked any more. */
     removed(node: Node): void;
     /** Every completed handshake, the first and those after a loss. */
     up(node: Node, link: Link): void;
     down(node: Node): void;
+    /** It did us harm and is left alone for an hour. */
+    cutOff(node: Node, reason: string): void;
   };
 }
 
 /** How long a server rests after its first, second, … failed connection in a row, in ms (spec/network.md, section 5). */
 const COOLDOWNS = [10_000, 30_000, 60_000, 120_000];
+/** How long a server that did us harm is left alone, in ms. */
+const CUT_OFF = 60 * 60_000;
 
 /** The storage servers of the network and our connections to them. What goes wrong with one does not touch the others. */
 export class Nodes {
   readonly #options: NodesOptions;
   readonly #nodes = new Map<string, Node>();
   readonly #queue = new Set<Node>();
+  /** Until when (ms, monotonic) servers are left alone, by key: leaving the list, or another address, changes nothing about it. */
+  readonly #cutOff = new Map<string, number>();
   #pending = 0;
   #stopped = false;
   readonly counters = {
@@ -84,6 +103,7 @@ export class Nodes {
     left: 0,
     moved: 0,
     readdressed: 0,
+    cutOff: 0,
   };
 
   constructor(options: NodesOptions) {
@@ -108,8 +128,11 @@ export class Nodes {
     const listed = new Map<string, ServiceNode>();
     for (const address of list) {
       const key = address.publicKey.toString('hex');
-      if (!listed.has(key)) listed.set(key, address);
+      const other = listed.get(key);
+      if (!other || this.#isBefore(other, address)) listed.set(key, address);
     }
+    const now = this.#options.clock.monotonic();
+    for (const [key, until] of this.#cutOff) if (until <= now) this.#cutOff.delete(key);
     for (const node of this.#nodes.values()) if (!listed.has(node.key)) this.#remove(node);
     for (const [key, address] of listed) {
       const node = this.#nodes.get(key);
@@ -117,6 +140,11 @@ export class Nodes {
       else this.#add(new Node(key, address));
     }
     this.#connectQueued();
+  }
+
+  /** Ends the connection to a server that does us harm, and leaves it alone for an hour. */
+  cutOff(node: Node, reason: string): void {
+    if (node.link) this.#failed(node, reason, true);
   }
 
   stop(): void {
@@ -127,31 +155,86 @@ export class Nodes {
   #add(node: Node): void {
     this.counters.joined++;
     this.#nodes.set(node.key, node);
+    this.#admit(node);
+  }
+
+  /** Begins with a server that nothing is done with yet, if its address can be used. */
+  #admit(node: Node): void {
+    const trouble = this.#troubleOf(node.address);
+    node.lastError = trouble ?? '';
+    if (trouble !== undefined) return;
+    node.state = 'queued';
     this.#options.on.added(node);
-    this.#queue.add(node);
+    this.#enqueue(node);
+  }
+
+  /**
+   * Of one server that is listed twice, which is to count: any that can be used, but the same each time, for the order of the list is
+   * another each time.
+   */
+  #isBefore(a: ServiceNode, b: ServiceNode): boolean {
+    const [canA, canB] = [this.#troubleOf(a) === undefined, this.#troubleOf(b) === undefined];
+    if (canA !== canB) return canB;
+    if (a.host !== b.host) return a.host < b.host;
+    if (a.port !== b.port) return a.port < b.port;
+    return a.swarm < b.swarm;
+  }
+
+  #troubleOf({ host, port }: ServiceNode): string | undefined {
+    if (host === '') return 'oxend knows no address';
+    const trouble = addressTrouble(host, this.#options.allowPrivate);
+    return trouble && `${trouble}: ${host}:${port}`;
+  }
+
+  /** It is connected when its turn comes, or when it has been left alone for long enough. */
+  #enqueue(node: Node): void {
+    const rest = (this.#cutOff.get(node.key) ?? 0) - this.#options.clock.monotonic();
+    if (rest <= 0) {
+      node.state = 'queued';
+      this.#queue.add(node);
+      return;
+    }
+    node.state = 'cut-off';
+    this.#retryIn(node, rest);
   }
 
   #remove(node: Node): void {
     this.counters.left++;
     this.#nodes.delete(node.key);
-    this.#disconnect(node);
-    this.#options.on.removed(node);
+    this.#discharge(node);
   }
 
-  #change(node: Node, address: ServiceNode): void {
+  /** Ends everything with a server, which may stay in the list. */
+  #discharge(node: Node): void {
+    const wasAdmitted = node.state !== 'unusable';
+    this.#disconnect(node);
+    node.state = 'unusable';
+    if (wasAdmitted) this.#options.on.removed(node);
+  }
+
+  #change(node: Node, listed: ServiceNode): void {
     const before = node.address;
+    const { host, port } = listed.host === '' ? before : listed;
+    const address = { ...listed, host, port };
     node.address = address;
+    const isAdmitted = node.state !== 'unusable';
     if (before.swarm !== address.swarm) {
       this.counters.moved++;
-      this.#options.on.moved(node, before.swarm);
+      if (isAdmitted) this.#options.on.moved(node, before.swarm);
     }
-    if (before.host === address.host && before.port === address.port) return;
+    if (before.host === host && before.port === port) return;
     this.counters.readdressed++;
+    node.failedConnects = 0;
+    const trouble = this.#troubleOf(address);
+    if (!isAdmitted || trouble !== undefined) {
+      this.#discharge(node);
+      this.#admit(node);
+      return;
+    }
     const wasUp = node.state === 'up' || node.state === 'down';
     this.#disconnect(node);
     if (wasUp) this.#options.on.down(node);
-    node.failedConnects = 0;
-    this.#queue.add(node);
+    this.#enqueue(node);
   }
 
   #disconnect(node: Node): void {
@@ -186,11 +269,11 @@ export class Nodes {
       link = this.#options.connect(node, {
         up: () => isCurrent() && this.#up(node, link!),
         down: () => isCurrent() && this.#down(node),
-        failed: (reason) => isCurrent() && this.#failed(node, reason),
+        failed: (reason, offence) => isCurrent() && this.#failed(node, reason, offence),
       });
       node.link = link;
     } catch (error) {
-      this.#failed(node, error instanceof Error ? error.message : String(error));
+      this.#failed(node, error instanceof Error ? error.message : String(error), false);
     }
   }
 
@@ -213,24 +296,31 @@ export class Nodes {
     this.#options.on.down(node);
   }
 
-  #failed(node: Node, reason: string): void {
+  #failed(node: Node, reason: string, offence: boolean): void {
     const { clock, jitter, on } = this.#options;
     this.counters.failures++;
     const { state } = node;
     this.#disconnect(node);
     if (state === 'up' || state === 'down') on.down(node);
-    node.state = 'cooldown';
     node.lastError = reason;
-    const cooldown = COOLDOWNS[Math.min(node.failedConnects++, COOLDOWNS.length - 1)]!;
-    node.retry = clock.setTimeout(
-      () => {
-        node.retry = undefined;
-        node.state = 'queued';
-        this.#queue.add(node);
-        this.#connectQueued();
-      },
-      cooldown * (1 + jitter() / 4),
-    );
+    const longer = 1 + jitter() / 4;
+    if (offence) {
+      this.counters.cutOff++;
+      on.cutOff(node, reason);
+      this.#cutOff.set(node.key, clock.monotonic() + CUT_OFF * longer);
+      this.#enqueue(node);
+    } else {
+      node.state = 'cooldown';
+      this.#retryIn(node, COOLDOWNS[Math.min(node.failedConnects++, COOLDOWNS.length - 1)]! * longer);
+    }
     this.#connectQueued();
+  }
+
+  #retryIn(node: Node, ms: number): void {
+    node.retry = this.#options.clock.setTimeout(() => {
+      node.retry = undefined;
+      this.#enqueue(node);
+      this.#connectQueued();
+    }, ms);
   }
 }

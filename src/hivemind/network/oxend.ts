@@ -12,8 +12,11 @@ export interface OxendEvents {
   /** A handshake is complete: the first one, or one after a loss. */
   up(): void;
   down(): void;
-  /** It never came about and is closed. */
-  failed(reason: string): void;
+  /**
+   * It never came about, or was given up, and is closed.
+   * @param offence oxend did what would cost us as much again
+   */
+  failed(reason: string, offence: boolean): void;
 }
 
 export interface OxendOptions {
@@ -22,8 +25,11 @@ export interface OxendOptions {
   readonly jitter: () => number;
   /** Makes the connection. May throw. */
   readonly connect: (events: OxendEvents) => OxendLink;
-  /** Takes a new list. What it throws makes the answer a wrong one. */
-  readonly onList: (list: ServiceNodes) => void;
+  /**
+   * Takes a new list. What it throws makes the answer a wrong one.
+   * @returns why it does not believe it, in words; it is then asked for again soon
+   */
+  readonly onList: (list: ServiceNodes) => string | undefined;
   readonly log: { info(text: string): void; warn(text: string): void };
 }
 
@@ -31,6 +37,10 @@ export interface OxendOptions {
 const SUBSCRIBE_EVERY = 9 * 60_000;
 /** The list is asked for this often without any block, in case that one was missed. */
 const REFRESH_EVERY = 5 * 60_000;
+/** Whoever says that our list is out of date makes us ask for it this often at most. */
+const SUSPECT_EVERY = 10_000;
+/** After it sent something that no oxend sends: shorter than for a storage server, for there is but one. */
+const CUT_OFF = 60_000;
 /** After a failure: at first, and at most. */
 const RETRY_FROM = 1000;
 const RETRY_TO = 60_000;
@@ -56,15 +66,20 @@ export class Oxend {
   #subscribing = false;
   #subscribeTimer: Timer | undefined;
   #refreshTimer: Timer | undefined;
+  #suspectTimer: Timer | undefined;
+  #askedAt = Number.NEGATIVE_INFINITY;
   #connectTimer: Timer | undefined;
   #failedRefreshes = 0;
   #failedSubscribes = 0;
   #failedConnects = 0;
   #complainedAt = Number.NEGATIVE_INFINITY;
   #problem = 'not connected yet';
+  #doubted = false;
   readonly counters = {
     blocks: 0,
     lists: 0,
+    doubted: 0,
+    suspected: 0,
     wrongAnswers: 0,
     timeouts: 0,
     subscribes: 0,
@@ -76,9 +91,14 @@ export class Oxend {
     this.#options = options;
   }
 
-  /** Whether it is connected and its last answer was a good one. */
+  /** Whether it is connected and its last answer was a good one, be it believed or not. */
   get up(): boolean {
-    return this.#isUp && this.#problem === '';
+    return this.#isUp && (this.#problem === '' || this.#doubted);
+  }
+
+  /** Whether its last list is not believed yet. */
+  get doubted(): boolean {
+    return this.#doubted;
   }
 
   /** What is wrong, in words; empty if nothing is. */
@@ -105,17 +125,31 @@ export class Oxend {
       link = this.#options.connect({
         up: () => isCurrent() && this.#up(),
         down: () => isCurrent() && this.#down(),
-        failed: (reason) => isCurrent() && this.#failed(reason),
+        failed: (reason, offence) => isCurrent() && this.#failed(reason, offence),
       });
       this.#link = link;
     } catch (error) {
-      this.#failed(error instanceof Error ? error.message : String(error));
+      this.#failed(error instanceof Error ? error.message : String(error), false);
     }
   }
 
   /** oxend announced a block, or somebody else has a reason to look: the list is asked for, once for many calls. */
   refresh(): void {
     void this.#refresh();
+  }
+
+  /** A storage server says that accounts are elsewhere than in our list: it may be a block ahead, or behind, or lie. */
+  suspect(): void {
+    if (this.#suspectTimer || !this.#isUp || this.#stopped) return;
+    this.counters.suspected++;
+    const wait = Math.max(0, this.#askedAt + SUSPECT_EVERY - this.#options.clock.monotonic());
+    this.#suspectTimer = this.#options.clock.setTimeout(
+      () => {
+        this.#suspectTimer = undefined;
+        this.refresh();
+      },
+      wait + 1000 * this.#options.jitter(),
+    );
   }
 
   /** A `notify.block` came. */
@@ -145,21 +179,20 @@ export class Oxend {
 
   #down(): void {
     this.#isUp = false;
+    this.#doubted = false;
     this.#cancelTimers();
     this.#complain('the connection is lost');
   }
 
-  #failed(reason: string): void {
+  #failed(reason: string, offence: boolean): void {
     this.counters.failures++;
     this.#isUp = false;
     this.#cancelTimers();
     this.#link?.close();
     this.#link = undefined;
     this.#complain(reason);
-    this.#connectTimer = this.#options.clock.setTimeout(
-      () => this.start(),
-      this.#delay(this.#failedConnects++, 10_000),
-    );
+    const wait = this.#delay(this.#failedConnects++, 10_000);
+    this.#connectTimer = this.#options.clock.setTimeout(() => this.start(), offence ? CUT_OFF + wait : wait);
   }
 
   /** @param first the first time after a handshake: oxend or the connection may be new, so the list is asked for anyway */
@@ -204,19 +237,28 @@ export class Oxend {
     const session = this.#session;
     this.#refreshAgain = false;
     this.#refreshTimer?.cancel();
+    this.#askedAt = this.#options.clock.monotonic();
     let wait = REFRESH_EVERY * (0.9 + this.#options.jitter() / 10);
     try {
       const reply = await link.request('rpc.get_service_nodes', [SERVICE_NODES_REQUEST]);
       if (this.#stopped) return;
       const list = parseServiceNodes(reply);
-      this.#options.onList(list);
-      this.counters.lists++;
-      this.#failedRefreshes = 0;
-      this.#height = list.height;
-      this.#blockHash = list.blockHash;
-      this.#problem = '';
-      this.#complainedAt = Number.NEGATIVE_INFINITY;
+      const doubt = this.#options.onList(list);
+      this.#doubted = doubt !== undefined;
+      if (doubt !== undefined) {
+        this.counters.doubted++;
+        this.#complain(doubt);
+        wait = this.#delay(this.#failedRefreshes++);
+      } else {
+        this.counters.lists++;
+        this.#failedRefreshes = 0;
+        this.#height = list.height;
+        this.#blockHash = list.blockHash;
+        this.#problem = '';
+        this.#complainedAt = Number.NEGATIVE_INFINITY;
+      }
     } catch (error) {
+      this.#doubted = false;
       if (session === this.#session && this.#isUp) this.#wrong(error);
       wait = this.#delay(this.#failedRefreshes++);
     } finally {
@@ -250,5 +292,7 @@ export class Oxend {
   #cancelTimers(): void {
     this.#subscribeTimer?.cancel();
     this.#refreshTimer?.cancel();
+    this.#suspectTimer?.cancel();
+    this.#suspectTimer = undefined;
   }
 }

@@ -1,5 +1,5 @@
 import type { Clock } from '../../clock.ts';
-import { parseMonitorReply } from '../../session/monitor.ts';
+import { isElsewhere, parseMonitorReply } from '../../session/monitor.ts';
 import { type Answers, describe, isOtherError, type Results } from './answers.ts';
 import type { Batch, BatchBuilder } from './batch.ts';
 import { AT_ONCE, IN_FLIGHT, type Member, State } from './member.ts';
@@ -20,6 +20,8 @@ export interface RequestsOptions {
 /** The largest and smallest body of a bulk request, in bytes; one account fits in any case. */
 export const MAX_BODY = 5_000_000;
 const MIN_BODY = 1024;
+/** A reply that begins with this is of the whole request, even if that was a list. */
+const DICT = 0x64; // d
 
 /** `monitor.messages`: what goes into a request, and what becomes of it as a whole. */
 export class Requests {
@@ -120,7 +122,8 @@ export class Requests {
       this.#failed(member, batch, `unreadable reply: ${error instanceof Error ? error.message : error}`, urgent);
       return;
     }
-    if (batch.ids.length > 1 && results.every(isOtherError)) {
+    const isWhole = reply[0] === DICT;
+    if (batch.ids.length > 1 && results.every((result) => isOtherError(result) && (isWhole || !isElsewhere(result)))) {
       // One account that the server cannot read spoils the answer for all of its request: narrow it down.
       this.counters.requests.rejected++;
       this.#failed(member, batch, describe(results[0]!), urgent);

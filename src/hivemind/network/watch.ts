@@ -1,5 +1,7 @@
 import type { Clock } from '../../clock.ts';
-import type { ServiceNode } from '../../session/service-nodes.ts';
+import { parseMonitorEnded } from '../../session/monitor.ts';
+import type { ServiceNodes } from '../../session/service-nodes.ts';
+import { Doubt } from './doubt.ts';
 import { isFresh, isSilent, type NodeReport, reportNode } from './freshness.ts';
 import { Monitor } from './monitor.ts';
 import { type Connect, type Node, Nodes } from './nodes.ts';
@@ -8,6 +10,8 @@ import { type Accounts, type Defer, MONITOR_LIFETIME, Swarms } from './swarms.ts
 
 /** The accounts to monitor, and how they tell that something changed. `Devices` is one. */
 export interface MonitoredAccounts extends Accounts {
+  /** The id of an account, 33 bytes; -1 if there is none. */
+  accountId(account: Uint8Array): number;
   onAccountAdded: (id: number) => void;
   onAccountRemoved: (id: number) => void;
   /** `isMore`: something is asked for that was not before; else only by other signatures, or less. */
@@ -22,10 +26,20 @@ export interface WatchOptions {
   readonly accounts: MonitoredAccounts;
   /** So many connections to storage servers are established at a time; 0 = none at all. */
   readonly maxConnects: number;
+  /** Whether storage servers may have addresses of a private network, or of this machine. */
+  readonly allowPrivate: boolean;
   /** How long renewals that are due may wait for each other, in ms. */
   readonly interval: number;
   readonly connect: Connect;
+  /** A storage server disagrees with us about where accounts are: the list should be asked for anew. */
+  readonly suspect: () => void;
+  /** Told of a storage server that did us harm and is left alone for that. */
+  readonly cutOff: (node: Node, reason: string) => void;
 }
+
+/** So many ended monitors may be told of by one server in so long (ms), beside two for each account that there is. */
+const ENDED_FREE = 10_000;
+const ENDED_PERIOD = 60 * 60_000;
 
 /** Renewals are gathered for at most this long (seconds), so that they are never late. */
 const MAX_INTERVAL = 60;
@@ -33,26 +47,34 @@ const MAX_INTERVAL = 60;
 /** Has every account watched by all storage servers of its swarm: joins the swarms, the servers and what they were asked. */
 export class Watch {
   readonly #clock: Clock;
+  readonly #accounts: MonitoredAccounts;
   readonly #origin: number;
   readonly #swarms: Swarms;
   readonly #monitor: Monitor;
   readonly #nodes: Nodes;
   readonly #pace: Pace;
+  readonly #doubt: Doubt;
+  /** Notices that a monitor has ended, by what came of them. */
+  readonly #ended = { taken: 0, moved: 0, unasked: 0, malformed: 0 };
 
   constructor(options: WatchOptions) {
-    const { clock, jitter, defer, accounts, maxConnects, connect } = options;
+    const { clock, jitter, defer, accounts, maxConnects, allowPrivate, connect } = options;
     this.#clock = clock;
+    this.#accounts = accounts;
+    this.#doubt = new Doubt(clock);
     this.#origin = clock.monotonic();
     const now = () => this.#now();
     const interval = Math.min(Math.max(Math.ceil(options.interval / 1000), 1), MAX_INTERVAL);
     const swarms = new Swarms({ clock, accounts, now, defer, onWork: (member) => monitor.wake(member) });
-    const monitor = new Monitor({ clock, accounts, swarms, now, jitter, defer, interval });
+    const { suspect } = options;
+    const monitor = new Monitor({ clock, accounts, swarms, now, jitter, defer, interval, suspect });
     this.#swarms = swarms;
     this.#monitor = monitor;
     this.#nodes = new Nodes({
       clock,
       jitter,
       maxConnects,
+      allowPrivate,
       connect,
       on: {
         added: (node) => {
@@ -66,6 +88,7 @@ export class Watch {
         },
         up: (node, link) => monitor.up(node.member, link),
         down: (node) => monitor.down(node.member),
+        cutOff: options.cutOff,
       },
     });
     accounts.onAccountAdded = (id) => {
@@ -97,13 +120,20 @@ export class Watch {
       ...this.#monitor.counters,
       nodes: this.#nodes.counters,
       swarms: this.#swarms.counters,
+      ended: this.#ended,
     };
   }
 
-  /** Takes over the network's storage servers. */
-  update(nodes: readonly ServiceNode[]): void {
-    this.#swarms.setIds(nodes.map((node) => node.swarm));
-    this.#nodes.update(nodes);
+  /**
+   * Takes over the network's storage servers.
+   * @returns why not, in words, if the list is doubted; then everything stays as it was
+   */
+  update(list: ServiceNodes): string | undefined {
+    const doubt = this.#doubt.judge(list);
+    if (doubt !== undefined) return doubt;
+    this.#swarms.setIds(list.swarms);
+    this.#nodes.update(list.nodes);
+    return undefined;
   }
 
   /**
@@ -129,6 +159,34 @@ export class Watch {
   }
 
   /**
+   * A storage server says that it has ended a monitor: `notify.monitor_ended`. It says so of each account that leaves its swarm, and of no
+   * account twice without having been asked again: one that says much more is cut off.
+   */
+  ended(node: Node, parts: readonly Buffer[]): void {
+    const now = this.#clock.monotonic();
+    if (now - node.ended.since >= ENDED_PERIOD) node.ended = { since: now, count: 0 };
+    if (++node.ended.count > ENDED_FREE + 2 * this.#accounts.capacity) {
+      this.#nodes.cutOff(node, `the server sent ${node.ended.count} notices of ended monitors within an hour`);
+      return;
+    }
+    this.#ended[this.#endedOf(node, parts)]++;
+  }
+
+  #endedOf(node: Node, parts: readonly Buffer[]): 'taken' | 'moved' | 'unasked' | 'malformed' {
+    let account: Buffer;
+    try {
+      account = parseMonitorEnded(parts);
+    } catch {
+      return 'malformed';
+    }
+    const id = this.#accounts.accountId(account);
+    if (id < 0) return 'unasked';
+    const swarm = this.#swarms.swarmOf(id);
+    if (swarm && swarm === node.member.swarm) return this.#monitor.ended(node.member, id) ? 'taken' : 'unasked';
+    return this.accepts(node, id) ? 'moved' : 'unasked';
+  }
+
+  /**
    * Every storage server, with what it watches for us.
    * @param recordOf what is known of it elsewhere
    */
@@ -141,7 +199,10 @@ export class Watch {
   summary() {
     const { nodes, swarms } = this.size;
     let [connected, fresh, silent, unconfirmed, refused, uncovered, oldestSeconds] = [0, 0, 0, 0, 0, 0, 0];
+    let [unusable, cutOff] = [0, 0];
     for (const { member, state } of this.#nodes.values()) {
+      if (state === 'unusable') unusable++;
+      if (state === 'cut-off') cutOff++;
       if (state === 'up') connected++;
       if (isFresh(member)) fresh++;
       if (isSilent(member)) silent++;
@@ -153,7 +214,8 @@ export class Watch {
       if (swarm.oldest > 0) oldestSeconds = Math.max(oldestSeconds, this.#now() - swarm.oldest);
     }
     const { pending } = this.#nodes;
-    return { nodes, swarms, connected, pending, fresh, silent, oldestSeconds, unconfirmed, refused, uncovered };
+    const sums = { connected, pending, fresh, silent, unusable, cutOff, unconfirmed, refused, uncovered };
+    return { nodes, swarms, ...sums, oldestSeconds };
   }
 
   stop(): void {

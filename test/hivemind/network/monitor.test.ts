@@ -1,7 +1,7 @@
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
 import { FakeAccounts, refusal, SUCCESS } from './support/fake-accounts.ts';
-import { FakeNetwork, type FakeServer, seeded, willing } from './support/fake-network.ts';
+import { type Behaviour, FakeNetwork, type FakeServer, seeded, willing } from './support/fake-network.ts';
 
 const SECOND = 1000;
 const MINUTE = 60 * SECOND;
@@ -424,4 +424,199 @@ test('what is asked at a restart is not all renewed at the same moment later', (
     return asked(servers[0]!).get(0)![1]!;
   });
   assert.notEqual(times[0], times[1]);
+});
+
+/** Says of every account that it is elsewhere. */
+const elsewhere =
+  (code: number): Behaviour =>
+  (request) =>
+    Buffer.from(`l${refusal(code).repeat(request.length)}e`);
+
+for (const code of [6, 7]) {
+  test(`a server that answers all with error ${code} is asked again within seconds, in requests as large as before`, () => {
+    const { net, clock, watch } = network({ accounts: 5000, servers: 0 });
+    const server = net.add(SWARM);
+    server.behave = elsewhere(code);
+    net.publish();
+    clock.advance(SECOND);
+    const first = server.log.map(({ at }) => at);
+    assert.equal(watch.counters.requests.rejected, 0);
+    assert.equal(watch.counters.answers.elsewhere, 5000);
+    assert.equal(watch.nodes()[0]!.confirmed, 0);
+    assert.equal(watch.nodes()[0]!.failures, 0, 'it answers');
+    assert.match(watch.nodes()[0]!.last_error, new RegExp(`error ${code}`));
+    assert.equal(net.suspected, 1, 'the list is doubted once, not for each account');
+    server.behave = willing;
+    clock.advance(8 * SECOND);
+    assert.equal(watch.nodes()[0]!.confirmed, 5000);
+    const again = server.log.slice(first.length);
+    assert.ok(again.length <= 3, `${again.length} requests`);
+  });
+}
+
+test('a server that says error 6 for ever is asked more and more rarely, at most every few minutes', () => {
+  const { net, clock } = network({ accounts: 100, servers: 0 });
+  const server = net.add(SWARM);
+  server.behave = elsewhere(6);
+  net.publish();
+  clock.advance(120 * MINUTE);
+  const times = server.log.map(({ at }) => at / SECOND);
+  const gaps = times.slice(1).map((at, i) => at - times[i]!);
+  assert.ok(gaps[0]! <= 8, `${gaps}`);
+  assert.ok(times.length < 50, `${times.length} requests in two hours`);
+  assert.ok(Math.max(...gaps) < 10 * 60, `${gaps}`);
+  assert.equal(net.suspected, times.length);
+});
+
+test('a code 6 for some accounts leaves the others confirmed, and counts for accounts that were confirmed before', () => {
+  const { net, clock, watch, servers } = network({ accounts: 100, servers: 1 });
+  assert.equal(watch.nodes()[0]!.confirmed, 100);
+  servers[0]!.behave = (request) =>
+    Buffer.from(`l${request.map(({ account }) => (account < 10 ? refusal(6) : SUCCESS)).join('')}e`);
+  clock.advance(56 * MINUTE);
+  assert.equal(watch.nodes()[0]!.confirmed, 90);
+  assert.equal(watch.nodes()[0]!.unconfirmed, 10);
+  assert.ok(net.suspected > 0);
+});
+
+test('an error 6 of the whole request, and a list full of another error, are narrowed down as before', () => {
+  for (const [one, list] of [
+    [true, false],
+    [false, true],
+  ]) {
+    const { net, clock, watch } = network({ accounts: 1000, servers: 0 });
+    const server = net.add(SWARM);
+    server.behave = (request) =>
+      Buffer.from(one && request.length > 1 ? refusal(6) : list ? `l${refusal(1).repeat(request.length)}e` : 'le');
+    net.publish();
+    clock.advance(30 * SECOND);
+    assert.ok(watch.counters.requests.rejected > 0);
+    assert.ok(server.log.at(-1)!.size < server.log[0]!.size);
+  }
+});
+
+test('no request holds more than 2,000 dicts, so that no reply can be too large to be taken', () => {
+  const accounts = new FakeAccounts();
+  const signatures = (count: number) => Array.from({ length: count }, (_, i) => [i]);
+  for (let i = 0; i < 3000; i++) accounts.add(signatures(1 + (i % 3)));
+  const huge = accounts.add(signatures(2500));
+  const net = new FakeNetwork(accounts);
+  const server = net.add(SWARM);
+  net.publish();
+  net.clock.advance(10 * SECOND);
+  const sizes = server.log.map(({ elements }) => elements.length);
+  for (const { elements } of server.log) {
+    const isHuge = elements.every(({ account }) => account === huge);
+    assert.ok(elements.length <= 2000 || isHuge, 'one account may have more, alone');
+  }
+  assert.ok(Math.max(...sizes.filter((size) => size <= 2000)) > 1990, `${sizes}`);
+  assert.equal(net.watch.summary().unconfirmed, 0);
+});
+
+test('a monitor that a server has ended is unconfirmed there, and asked for again if the account stays', () => {
+  const { net, clock, watch, servers, accounts } = network({ accounts: 50, servers: 2 });
+  servers[0]!.endMonitor(7);
+  assert.deepEqual(
+    watch.nodes().map(({ confirmed }) => confirmed),
+    [49, 50],
+  );
+  assert.equal(net.suspected, 1);
+  assert.deepEqual(watch.counters.ended, { taken: 1, moved: 0, unasked: 0, malformed: 0 });
+  assert.equal(watch.summary().uncovered, 0, 'the other one covers for it');
+  const before = servers[0]!.log.length;
+  clock.advance(8 * SECOND);
+  assert.ok(servers[0]!.monitorsAccount(7, 1));
+  assert.deepEqual(
+    servers[0]!.log.slice(before).map(({ elements }) => elements.map(({ account }) => account)),
+    [[7]],
+  );
+  assert.equal(watch.nodes()[0]!.confirmed, 50);
+  assert.ok(accounts.numbers.every((number) => servers[0]!.monitorsAccount(number, 1)));
+});
+
+test('a monitor that ended because the account moved is asked for where it is now, and no more where it was', () => {
+  const { net, accounts, clock, watch, servers } = network({ accounts: 100, servers: 1 });
+  const old = servers[0]!;
+  const newcomer = net.add(SWARM - (1n << 62n));
+  // The server is a block ahead of our list.
+  const moving = accounts.numbers.filter((number) => number % 3 === 0);
+  for (const number of moving) old.endMonitor(number);
+  assert.equal(watch.counters.ended.taken, moving.length);
+  assert.equal(net.suspected, 1);
+  net.publish();
+  clock.advance(10 * SECOND);
+  const now = accounts.numbers.filter((number) => newcomer.monitorsAccount(number, 1));
+  assert.ok(now.length > 10);
+  const asked = new Set(old.log.slice(1).flatMap(({ elements }) => elements.map(({ account }) => account)));
+  for (const number of now) assert.ok(!asked.has(number));
+  assert.equal(watch.summary().unconfirmed, 0);
+  // Late notices of what has moved change nothing.
+  const { suspected } = net;
+  for (const number of now) old.endMonitor(number);
+  assert.equal(watch.counters.ended.moved, now.length);
+  assert.equal(net.suspected, suspected);
+});
+
+test('the end of a monitor is only taken from a server that confirmed it, and what is none is counted and dropped', () => {
+  const { net, watch, servers, accounts, clock } = network({ accounts: 3, servers: 1 });
+  const stranger = net.add(2n);
+  stranger.behave = () => undefined;
+  net.publish();
+  clock.advance(SECOND);
+  const { node } = servers[0]!;
+  const bytes = accounts.bytesOf(0);
+  const of = (account: Buffer, rest = 'e') => Buffer.concat([Buffer.from('d1:@33:'), account, Buffer.from(rest)]);
+  const malformed: Buffer[][] = [
+    [],
+    [of(bytes), of(bytes)],
+    [Buffer.from('')],
+    [Buffer.from('le')],
+    [Buffer.from('de')],
+    [of(bytes, '')],
+    [of(bytes, 'ee')],
+    [Buffer.from('d1:@2:05e')],
+    [Buffer.from('d1:@i5ee')],
+    [of(bytes, `1:x${'l'.repeat(1000)}${'e'.repeat(1000)}e`)],
+    [of(bytes, `6:snodesl${'le'.repeat(30_000)}ee`)],
+    [of(bytes, `1:x70000:${'x'.repeat(70_000)}e`)],
+  ];
+  for (const parts of malformed) watch.ended(node!, parts);
+  watch.ended(node!, [of(Buffer.alloc(33, 9))]);
+  watch.ended(stranger.node!, [of(bytes)]);
+  assert.deepEqual(watch.counters.ended, { taken: 0, moved: 0, unasked: 2, malformed: malformed.length });
+  assert.equal(net.suspected, 0);
+  watch.ended(node!, [of(bytes, '7:errcodei6e5:error2:no6:snodesld2:ip7:1.2.3.4ee5:swarm16:ffffffffffffffffe')]);
+  watch.ended(node!, [of(bytes)]);
+  assert.deepEqual(watch.counters.ended, { taken: 1, moved: 0, unasked: 3, malformed: malformed.length });
+});
+
+test('a server that ends monitors as fast as it is asked is asked ever more rarely, and doubts cost no more', () => {
+  const { net, clock, servers } = network({ accounts: 20, servers: 2 });
+  const [hostile] = servers;
+  const before = hostile!.log.length;
+  for (let second = 0; second < 3600; second++) {
+    for (let number = 0; number < 20; number++) hostile!.endMonitor(number);
+    clock.advance(SECOND);
+  }
+  const requests = hostile!.log.length - before;
+  assert.ok(requests < 40, `${requests} requests in an hour`);
+  assert.ok(net.suspected < 40, `${net.suspected} doubts`);
+});
+
+test('a flood of ended monitors is cut off, and costs the others nothing', () => {
+  const { net, clock, watch, servers } = network({ accounts: 20, servers: 2 });
+  const { node } = servers[0]!;
+  const notice = [Buffer.from(`d1:@33:${'x'.repeat(33)}e`)];
+  let sent = 0;
+  while (watch.nodes()[0]!.state === 'up' && sent < 1_000_000) {
+    watch.ended(node!, notice);
+    sent++;
+  }
+  assert.equal(sent, 10_041);
+  assert.equal(watch.nodes()[0]!.state, 'cut-off');
+  assert.match(net.cutOff[0]!, /10041 notices of ended monitors/);
+  assert.equal(watch.nodes()[1]!.state, 'up');
+  clock.advance(80 * MINUTE);
+  assert.equal(watch.summary().connected, 2);
+  assert.equal(watch.summary().unconfirmed, 0);
 });

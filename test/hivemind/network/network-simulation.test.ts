@@ -1,5 +1,7 @@
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
+import type { Timer } from '../../../src/clock.ts';
+import type { ServiceNode } from '../../../src/session/service-nodes.ts';
 import { FakeAccounts, refusal, SUCCESS } from './support/fake-accounts.ts';
 import { type Behaviour, FakeNetwork, type FakeServer, seeded, willing } from './support/fake-network.ts';
 
@@ -30,6 +32,18 @@ function simulate(seed: number): void {
   const network = new FakeNetwork(accounts, { seed, maxConnects: 1 + below(6), interval: 1000 + below(60_000) });
   const { clock } = network;
   const listed = new Set<FakeServer>();
+  /** What oxend answers; undefined = the truth. */
+  let partial: (() => { nodes: ServiceNode[]; height?: number }) | undefined;
+  let again: Timer | undefined;
+  const ask = (): void => {
+    again?.cancel();
+    const { nodes, height } = partial?.() ?? { nodes: truth() };
+    // As it is with oxend itself: what is doubted is asked for again soon.
+    const wait = network.list(nodes, height) === undefined ? 5 * MINUTE : MINUTE;
+    again = clock.setTimeout(ask, wait);
+  };
+  const truth = () => Array.from(listed, ({ address }) => address);
+  network.onSuspect = () => void clock.setTimeout(ask, 1000);
 
   const newAccount = () => {
     const base = 1_000_000 + below(1_000_000) * 10;
@@ -44,7 +58,7 @@ function simulate(seed: number): void {
   };
   for (let i = below(150); i >= 0; i--) newAccount();
   for (let i = 2 + below(10); i >= 0; i--) newServer();
-  network.publish(listed);
+  ask();
 
   const actions: (() => void)[] = [
     () => void newAccount(),
@@ -73,23 +87,23 @@ function simulate(seed: number): void {
     },
     () => {
       newServer();
-      network.publish(listed);
+      ask();
     },
     () => {
       if (listed.size < 2) return;
       listed.delete(pick([...listed]));
-      network.publish(listed);
+      ask();
     },
     () => {
       const server = pick([...network.servers.values()]);
       server.address = { ...server.address, swarm: pick(SWARMS) };
       listed.add(server);
-      network.publish(listed);
+      ask();
     },
     () => {
       const server = pick([...listed]);
       server.address = { ...server.address, port: 1 + below(60_000) };
-      network.publish(listed);
+      ask();
     },
     () => {
       // A swarm vanishes into another one, or half of it becomes a new one.
@@ -99,7 +113,43 @@ function simulate(seed: number): void {
       for (const server of listed) {
         if (server.address.swarm === from && (all || random() < 0.5)) server.address = { ...server.address, swarm: to };
       }
-      network.publish(listed);
+      ask();
+    },
+    () => {
+      for (let i = below(30); i > 0; i--) pick([...listed]).endMonitor(pick(accounts.numbers));
+    },
+    () => {
+      // All are a block ahead, or behind, or know nothing.
+      const code = pick([6, 6, 7]);
+      for (const server of listed) {
+        server.behave = (request) => Buffer.from(`l${request.map(() => refusal(code)).join('')}e`);
+      }
+      clock.setTimeout(
+        () => {
+          for (const server of listed) server.behave = willing;
+        },
+        below(4 * MINUTE),
+      );
+    },
+    () => {
+      // An oxend that has just synchronised, is cut short, restarts from a backup, or is another network's.
+      const one = truth()[0]!;
+      partial = pick([
+        () => ({ nodes: truth().map((node) => (random() < 0.9 ? { ...node, host: '', port: 0 } : node)) }),
+        () => ({ nodes: truth().slice(0, 1 + below(listed.size)) }),
+        () => ({ nodes: [] }),
+        () => ({ nodes: truth().map((node) => ({ ...node, swarm: one.swarm })) }),
+        () => ({ nodes: truth(), height: 1 + below(900) }),
+        () => ({ nodes: [...truth(), ...truth().map((node) => ({ ...node, port: 1 + (node.port % 60_000) }))] }),
+      ]);
+      ask();
+      clock.setTimeout(
+        () => {
+          partial = undefined;
+          ask();
+        },
+        below(random() < 0.5 ? MINUTE : 30 * MINUTE),
+      );
     },
   ];
   for (let i = 20 + below(60); i > 0; i--) {
@@ -113,6 +163,7 @@ function simulate(seed: number): void {
     server.absent = false;
     server.delay = 1 + below(500);
   }
+  partial = undefined;
   clock.advance(60 * MINUTE);
   for (let i = 0; i < 3; i++) {
     clock.advance(below(40 * MINUTE));
@@ -138,6 +189,7 @@ function simulate(seed: number): void {
   assert.ok(summary.oldestSeconds < 57 * 60, `the oldest confirmation is of ${summary.oldestSeconds} s ago`);
 
   network.watch.stop();
+  again?.cancel();
   clock.advance(30_000);
   assert.equal(clock.pending, 0, 'timers are left');
   assert.equal(network.bytesInFlight, 0);
@@ -161,6 +213,8 @@ function behaviour(random: () => number): Behaviour {
     mostly(refusal(5)),
     mostly(refusal(3)),
     mostly(refusal(77)),
+    mostly(refusal(6)),
+    mostly(refusal(7)),
     (request) => (random() < share ? undefined : willing(request)),
   ];
   return ways[Math.floor(random() * ways.length)]!;

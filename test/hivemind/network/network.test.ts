@@ -128,6 +128,7 @@ async function openNetwork(t: TestContext, accounts: FakeAccounts) {
     secret,
     oxend,
     maxConnects: 10,
+    allowPrivate: true,
     interval: 30_000,
     log: { info: () => {}, warn: () => {}, debug: () => {} },
     onNotification: (node, body) => notifications.add({ node, body }),

@@ -4,9 +4,10 @@ import { FakeAccounts } from './support/fake-accounts.ts';
 import { FakeNetwork } from './support/fake-network.ts';
 
 const SECOND = 1000;
+const MINUTE = 60 * SECOND;
 const SWARM = 2n ** 63n;
 
-function network(options: { maxConnects?: number; jitter?: () => number } = {}) {
+function network(options: { maxConnects?: number; jitter?: () => number; allowPrivate?: boolean } = {}) {
   const accounts = new FakeAccounts();
   accounts.add();
   const net = new FakeNetwork(accounts, options);
@@ -150,7 +151,7 @@ test('a connection that was up and is given up is made anew', () => {
   const server = net.add(SWARM);
   net.publish();
   clock.advance(SECOND);
-  server.events!.failed('the peer said BYE');
+  server.events!.failed('the peer said BYE', false);
   assert.equal(watch.summary().connected, 0);
   clock.advance(15 * SECOND);
   assert.equal(server.connects, 2);
@@ -161,8 +162,155 @@ test('a connection that was up and is given up is made anew', () => {
 test('the same server twice in a list is one server', () => {
   const { net, clock, watch } = network();
   const server = net.add(SWARM);
-  net.watch.update([server.address, { ...server.address, port: 1 }]);
+  net.list([server.address, { ...server.address, port: 1 }]);
   clock.advance(SECOND);
   assert.equal(server.connects, 1);
   assert.equal(watch.nodes()[0]!.address, 'tcp://10.0.0.1:22020');
+});
+
+test('the same server twice in lists of any order stays the same one, the one with an address', () => {
+  const { net, clock, watch } = network({ allowPrivate: false });
+  const server = net.add(SWARM);
+  const good = { ...server.address, host: '9.9.9.9' };
+  const others = [
+    { ...good, host: '', port: 0 },
+    { ...good, host: '192.168.0.1' },
+    { ...good, port: 1 },
+  ];
+  for (let i = 0; i < 8; i++) {
+    const all = [good, ...others];
+    net.list([...all.slice(i % 4), ...all.slice(0, i % 4)]);
+    clock.advance(MINUTE);
+    assert.equal(watch.nodes()[0]!.address, 'tcp://9.9.9.9:22020');
+  }
+  assert.equal(server.connects, 1);
+  assert.equal(watch.summary().connected, 1);
+});
+
+test('two servers at one address are both tried: the key decides which it is', () => {
+  const { net, clock, watch } = network();
+  const [first, second] = [net.add(SWARM), net.add(SWARM)];
+  second.address = { ...second.address, host: first.address.host };
+  second.absent = true;
+  net.publish();
+  clock.advance(SECOND);
+  assert.deepEqual([first.connects, second.connects], [1, 1]);
+  assert.equal(watch.summary().connected, 1);
+});
+
+test('an oxend that has just synchronised lists nearly all without an address: nothing is dropped, and no account moves', () => {
+  const { net, clock, watch } = network();
+  const servers = Array.from({ length: 40 }, (_, i) => net.add(BigInt(i % 8) << 61n));
+  net.publish();
+  clock.advance(SECOND);
+  const { moved } = watch.counters.swarms;
+  const before = watch.nodes();
+  assert.equal(
+    net.list(servers.map(({ address }, i) => (i === 7 ? address : { ...address, host: '', port: 0 }))),
+    undefined,
+  );
+  clock.advance(10 * MINUTE);
+  assert.deepEqual(watch.size, { nodes: 40, swarms: 8 });
+  assert.equal(watch.summary().connected, 40);
+  assert.equal(watch.counters.swarms.moved, moved);
+  assert.deepEqual(
+    watch.nodes().map(({ address }) => address),
+    before.map(({ address }) => address),
+  );
+  assert.ok(servers.every(({ connects }) => connects === 1));
+});
+
+test('a server without an address from the start is listed with the reason, asked for nothing, and connected once it has one', () => {
+  const { net, clock, watch } = network();
+  const [known, unknown] = [net.add(SWARM), net.add(SWARM + 1n)];
+  net.list([known.address, { ...unknown.address, host: '', port: 0 }]);
+  clock.advance(10 * MINUTE);
+  const { state, address, last_error, accounts } = watch.nodes()[1]!;
+  assert.deepEqual(
+    { state, address, last_error, accounts },
+    { state: 'unusable', address: '', last_error: 'oxend knows no address', accounts: 0 },
+  );
+  assert.equal(unknown.connects, 0);
+  assert.equal(watch.summary().unusable, 1);
+  assert.deepEqual(watch.size, { nodes: 2, swarms: 2 }, 'its swarm counts');
+  net.publish();
+  clock.advance(SECOND);
+  assert.equal(watch.summary().connected, 2);
+  assert.equal(watch.summary().unusable, 0);
+  assert.equal(watch.summary().unconfirmed, 0);
+});
+
+test('an address that must not be connected to is refused, also when a server moves there, and only while it is there', () => {
+  const { net, clock, watch } = network({ allowPrivate: false });
+  const [server, other] = [net.add(SWARM), net.add(2n)];
+  other.address = { ...other.address, host: '8.8.4.4' };
+  const at = (host: string) => {
+    server.address = { ...server.address, host };
+    net.publish();
+    clock.advance(SECOND);
+  };
+  at('127.0.0.1');
+  assert.equal(server.connects, 0);
+  const { state, last_error, swarm } = watch.nodes()[0]!;
+  assert.equal(state, 'unusable');
+  assert.equal(last_error, 'the address is loopback, and allow_private_nodes is no: 127.0.0.1:22020');
+  assert.equal(swarm, SWARM.toString(16));
+  assert.equal(watch.size.swarms, 2);
+  at('9.9.9.9');
+  assert.equal(watch.nodes()[0]!.state, 'up');
+  at('10.0.0.1');
+  assert.equal(server.events, undefined, 'disconnected');
+  assert.equal(watch.nodes()[0]!.state, 'unusable');
+  at('010.0.0.1');
+  assert.match(watch.nodes()[0]!.last_error, /no IPv4 address: 010\.0\.0\.1/);
+  at('9.9.9.9');
+  assert.equal(watch.nodes()[0]!.state, 'up');
+  assert.equal(server.connects, 2);
+  assert.ok(server.monitorsAccount(0, 1) || other.monitorsAccount(0, 1));
+});
+
+test('a server that did us harm is left alone for an hour, whatever it does about its address and its place in the list', () => {
+  const { net, clock, watch } = network({ jitter: () => 0 });
+  const [bad, good] = [net.add(SWARM), net.add(SWARM)];
+  net.publish();
+  clock.advance(SECOND);
+  bad.events!.failed('the peer sent a message of 2000000 parts', true);
+  assert.deepEqual(net.cutOff, ['the peer sent a message of 2000000 parts']);
+  assert.equal(watch.counters.nodes.cutOff, 1);
+  clock.advance(10 * MINUTE);
+  const { state, last_error, connected_since } = watch.nodes()[0]!;
+  assert.deepEqual([state, connected_since], ['cut-off', null]);
+  assert.equal(last_error, 'the peer sent a message of 2000000 parts');
+  assert.equal(watch.summary().cutOff, 1);
+  bad.address = { ...bad.address, port: 1 };
+  net.publish();
+  net.publish([good]);
+  net.publish();
+  net.list([{ ...bad.address, host: '', port: 0 }, good.address]);
+  clock.advance(49 * MINUTE);
+  assert.equal(bad.connects, 1);
+  assert.equal(watch.summary().cutOff, 1);
+  clock.advance(2 * MINUTE);
+  assert.equal(bad.connects, 2);
+  assert.equal(watch.summary().connected, 2);
+  assert.equal(watch.summary().unconfirmed, 0);
+  assert.equal(good.connects, 1);
+});
+
+test('a list that is doubted changes nothing, and counts when it has been repeated long enough', () => {
+  const { net, clock, watch } = network();
+  const servers = Array.from({ length: 40 }, (_, i) => net.add(BigInt(i % 8) << 61n));
+  net.publish();
+  clock.advance(SECOND);
+  for (let minute = 0; minute < 10; minute++) {
+    assert.match(net.publish(servers.slice(0, 4)) ?? 'believed', /4 of 40 storage servers are left/);
+    clock.advance(MINUTE);
+  }
+  assert.equal(watch.summary().connected, 40);
+  assert.equal(net.publish(servers.slice(0, 4)), undefined);
+  clock.advance(SECOND);
+  assert.deepEqual(watch.size, { nodes: 4, swarms: 4 });
+  net.publish();
+  clock.advance(SECOND);
+  assert.equal(watch.summary().connected, 40, 'growth counts at once');
 });

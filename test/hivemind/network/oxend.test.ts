@@ -27,7 +27,7 @@ function setUp(jitter = 1) {
     events: undefined as OxendEvents | undefined,
     subscribe: async (): Promise<Buffer[]> => [Buffer.from('OK')],
     nodes: async (): Promise<Buffer[]> => list(state.height),
-    onList: (): void => {},
+    onList: (): string | undefined => undefined,
   };
   const oxend = new Oxend({
     clock,
@@ -44,8 +44,9 @@ function setUp(jitter = 1) {
       };
     },
     onList: (nodes) => {
-      state.onList();
-      heights.push(nodes.height);
+      const doubt = state.onList();
+      if (doubt === undefined) heights.push(nodes.height);
+      return doubt;
     },
     log: { info: () => {}, warn: (text) => warnings.push(text) },
   });
@@ -223,7 +224,7 @@ test('oxend may be absent as long as it likes: it is tried again and again, and 
   for (let i = 0; i < 360; i++) {
     // Each attempt fails after 10 seconds, the next comes within 10 more.
     await clock.advance(10 * SECOND);
-    state.events!.failed('no HELLO within 10000 ms');
+    state.events!.failed('no HELLO within 10000 ms', false);
     await clock.advance(10 * SECOND);
     assert.equal(state.connects, i + 2);
   }
@@ -244,7 +245,7 @@ test('a connection that cannot even be tried is tried again', async () => {
       attempts++;
       throw new Error('bad address');
     },
-    onList: () => {},
+    onList: () => undefined,
     log: { info: () => {}, warn: () => {} },
   });
   oxend.start();
@@ -266,4 +267,59 @@ test('stopped, it leaves no timer and no connection, and late answers do nothing
   assert.deepEqual(heights, [100]);
   assert.equal(clock.pending, 0);
   assert.equal(state.closed, 1);
+});
+
+test('a list that is not believed is told, leaves what was known, and is asked for again soon', async () => {
+  const { clock, heights, oxend, state, count, warnings } = await connected();
+  state.onList = () => 'the list is not believed yet: 1 of 40 swarms are left in it';
+  state.height = 101;
+  const before = count('rpc.get_service_nodes');
+  oxend.block();
+  await clock.advance(0);
+  assert.deepEqual(heights, [100]);
+  assert.equal(oxend.height, 100);
+  assert.equal(oxend.doubted, true);
+  assert.equal(oxend.up, true, 'it answers');
+  assert.match(oxend.problem, /1 of 40 swarms/);
+  assert.match(warnings[0]!, /1 of 40 swarms are left in it; going on with the network as of height 100/);
+  await clock.advance(10 * MINUTE);
+  const attempts = count('rpc.get_service_nodes') - before;
+  assert.ok(attempts >= 12 && attempts <= 24, `${attempts} attempts in ten minutes`);
+  assert.equal(oxend.counters.doubted, attempts);
+  assert.equal(oxend.counters.wrongAnswers, 0);
+  assert.ok(warnings.length <= 3);
+  state.onList = () => undefined;
+  await clock.advance(MINUTE);
+  assert.deepEqual([oxend.doubted, oxend.problem, oxend.height], [false, '', 101]);
+});
+
+test('whoever suspects the list makes us ask for it at once, but for all together every ten seconds at most', async () => {
+  const { clock, oxend, count } = await connected();
+  await clock.advance(MINUTE);
+  const before = count('rpc.get_service_nodes');
+  oxend.suspect();
+  await clock.advance(SECOND);
+  assert.equal(count('rpc.get_service_nodes'), before + 1);
+  for (let i = 0; i < 600; i++) {
+    for (let j = 0; j < 100; j++) oxend.suspect();
+    await clock.advance(100);
+  }
+  const asked = count('rpc.get_service_nodes') - before;
+  assert.ok(asked >= 5 && asked <= 7, `${asked} times in a minute`);
+  oxend.suspect();
+  await clock.advance(20 * SECOND);
+  assert.ok(count('rpc.get_service_nodes') > before + asked, 'the last suspicion is not lost');
+  oxend.suspect();
+  oxend.stop();
+  assert.equal(clock.pending, 0);
+});
+
+test('an oxend that was cut off is left alone for a minute', async () => {
+  const { clock, oxend, state } = await connected();
+  state.events!.failed('the peer sent a message of 1000 parts', true);
+  assert.equal(oxend.problem, 'the peer sent a message of 1000 parts');
+  await clock.advance(59 * SECOND);
+  assert.equal(state.connects, 1);
+  await clock.advance(3 * SECOND);
+  assert.equal(state.connects, 2);
 });

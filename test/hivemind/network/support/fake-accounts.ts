@@ -88,6 +88,15 @@ export class FakeAccounts implements MonitoredAccounts {
     this.onUpstreamChanged(this.idOf(number), isMore);
   }
 
+  accountId(account: Uint8Array): number {
+    return this.#slots.findIndex((slot) => slot?.bytes.equals(account));
+  }
+
+  /** The 33 bytes of an account. */
+  bytesOf(number: number): Buffer {
+    return this.#slots[this.idOf(number)]!.bytes;
+  }
+
   isLive(id: number): boolean {
     return this.#slots[id] !== undefined;
   }

@@ -168,7 +168,7 @@ export class FakeServer {
       events.up();
     }, 20);
     this.#clock.setTimeout(() => {
-      if (isCurrent() && !this.isUp) events.failed('connection attempt timed out');
+      if (isCurrent() && !this.isUp) events.failed('connection attempt timed out', false);
     }, 10_000);
     return {
       request: (body, done) => this.#request(body, done),
@@ -179,6 +179,12 @@ export class FakeServer {
         this.#session++;
       },
     };
+  }
+
+  /** It tells that it has ended the monitor of an account, which it forgets first. */
+  endMonitor(account: number): void {
+    for (const key of this.monitors.keys()) if (key.startsWith(`${account}:`)) this.monitors.delete(key);
+    if (this.isUp) this.#network.ended(this, account);
   }
 
   /** The connection breaks and is back after `ms`; a restarted server has forgotten everything. */
@@ -248,12 +254,27 @@ export class FakeNetwork {
   readonly servers = new Map<string, FakeServer>();
   bytesInFlight = 0;
   mostBytesInFlight = 0;
+  /** Height of the latest list. */
+  height = 1000;
+  /** How often a storage server made us doubt the list. */
+  suspected = 0;
+  /** Told when that happens, and of servers that are cut off. */
+  onSuspect = (): void => {};
+  readonly cutOff: string[] = [];
+  readonly #accounts: FakeAccounts;
 
   constructor(
     accounts: FakeAccounts,
-    options: { seed?: number; maxConnects?: number; interval?: number; jitter?: () => number } = {},
+    options: {
+      seed?: number;
+      maxConnects?: number;
+      interval?: number;
+      jitter?: () => number;
+      allowPrivate?: boolean;
+    } = {},
   ) {
     const { clock } = this;
+    this.#accounts = accounts;
     this.watch = new Watch({
       clock,
       accounts,
@@ -261,6 +282,12 @@ export class FakeNetwork {
       defer: (work) => void clock.setTimeout(work, 0),
       maxConnects: options.maxConnects ?? 500,
       interval: options.interval ?? 30_000,
+      allowPrivate: options.allowPrivate ?? true,
+      suspect: () => {
+        this.suspected++;
+        this.onSuspect();
+      },
+      cutOff: (_node, reason) => this.cutOff.push(reason),
       connect: (node, events) => this.servers.get(node.key)!.connect(node, events),
     });
   }
@@ -276,8 +303,19 @@ export class FakeNetwork {
     return server;
   }
 
-  /** oxend's list changes to these servers, all there are if none are given. */
-  publish(servers: Iterable<FakeServer> = this.servers.values()): void {
-    this.watch.update(Array.from(servers, (server) => server.address));
+  /** oxend's list changes to these servers, all there are if none are given. Gives what the watch has against it. */
+  publish(servers: Iterable<FakeServer> = this.servers.values()): string | undefined {
+    return this.list(Array.from(servers, (server) => server.address));
+  }
+
+  /** oxend lists these. */
+  list(nodes: readonly ServiceNode[], height = ++this.height): string | undefined {
+    const swarms = nodes.map(({ swarm }) => swarm);
+    return this.watch.update({ height, blockHash: '', nodes, swarms, skipped: 0 });
+  }
+
+  ended(server: FakeServer, account: number): void {
+    const bytes = this.#accounts.bytesOf(account);
+    this.watch.ended(server.node!, [Buffer.concat([Buffer.from('d1:@33:'), bytes, Buffer.from('7:errcodei6ee')])]);
   }
 }
