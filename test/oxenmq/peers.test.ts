@@ -431,8 +431,8 @@ for (const [what, parts, words] of [
     await happenings.when((all) => all.length === 2 || undefined);
     const waiting = failure(connection.request('c.d', []));
     const { route } = await server.message('HI');
-    // Two at once: with the first the connection ends, and the second is dropped by libzmq or by us.
-    await Promise.all([server.send(route, 'a.b', ...parts), server.send(route, 'a.b', ...parts)]);
+    // Once: libzmq ends the process of a sender that closes its socket while a message is half sent and the peer hangs up.
+    await server.send(route, 'a.b', ...parts);
     await happenings.first((one) => words.test(one));
     assert.equal(connection.state, 'closed');
     assert.equal(await waiting, 'UNREACHABLE');

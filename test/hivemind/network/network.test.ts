@@ -115,7 +115,7 @@ async function openOxend(t: TestContext, address: string, asked: Happenings<Aske
   return { state, listener };
 }
 
-async function openNetwork(t: TestContext, accounts: FakeAccounts) {
+async function openNetwork(t: TestContext, accounts: FakeAccounts, warnings = new Happenings<string>()) {
   const directory = await mkdtemp(join(tmpdir(), 'spns-'));
   t.after(() => rm(directory, { recursive: true }));
   const oxend = `ipc://${directory}/oxend.sock`;
@@ -130,7 +130,7 @@ async function openNetwork(t: TestContext, accounts: FakeAccounts) {
     maxConnects: 10,
     allowPrivate: true,
     interval: 30_000,
-    log: { info: () => {}, warn: () => {}, debug: () => {} },
+    log: { info: () => {}, warn: (text) => warnings.add(text), debug: () => {} },
     onNotification: (node, body) => notifications.add({ node, body }),
   });
   t.after(() => network.stop());
@@ -233,4 +233,90 @@ test('the secret routing id cannot be guessed from the public key, is stable and
   assert.notEqual(id[0], 0);
   assert.ok(id.length <= 255);
   assert.equal(id.includes(keyPairFromSecret(secret).publicKey), false);
+});
+
+for (const [what, parts] of [
+  ['tens of thousands of empty parts', Array.from({ length: 20_000 }, () => '')],
+  [
+    'more bytes than a message may have, in parts that are each within the limit',
+    Array.from({ length: 3 }, () => Buffer.alloc(4_000_000)),
+  ],
+] as const) {
+  test(`a storage server that sends ${what} is cut off, and hinders nobody else`, { timeout: 60_000 }, async (t) => {
+    const asked = new Happenings<Asked>();
+    const warnings = new Happenings<string>();
+    const { network, oxend, notifications } = await openNetwork(t, someAccounts(10), warnings);
+    const [low, high] = [await openServer(t, asked, 'low', LOW), await openServer(t, asked, 'high', HIGH)];
+    await openOxend(t, oxend, asked, [low, high]);
+    network.start();
+    await isAskedFor(asked, 'low', [0, 2, 4, 6, 8]);
+    await isAskedFor(asked, 'high', [1, 3, 5, 7, 9]);
+    const { remote } = await asked.first(({ server }) => server === 'low');
+    // Once: libzmq ends the process of a sender that closes its socket while a message is half sent and the peer hangs up.
+    remote.send('notify.message', ...parts);
+    const warning = await warnings.first((text) => text.includes('cut off'));
+    assert.match(
+      warning,
+      /^storage server [0-9a-f]{12} at 127\.0\.0\.1:\d+ is cut off for an hour: the peer sent a message of \d+ (parts|bytes)$/,
+    );
+    const report = network.nodes(() => ({})).find(({ key }) => low.keys.publicKey.toString('hex').startsWith(key))!;
+    assert.equal(report.state, 'cut-off');
+    assert.match(report.last_error, /the peer sent a message of/);
+    assert.deepEqual(network.complaints(), ['1 storage servers are cut off for what they sent']);
+    const other = await asked.first(({ server }) => server === 'high');
+    other.remote.send('notify.message', 'd1:@…e');
+    await notifications.first(() => true);
+    assert.equal(notifications.all.length, 1);
+    assert.equal(warnings.all.filter((text) => text.includes('cut off')).length, 1);
+    assert.equal(network.counters.peers.excessive, 1);
+    assert.equal(network.counters.nodes.cutOff, 1);
+  });
+}
+
+test('an oxend that sends a message of too many parts is cut off and told, and the storage servers stay', {
+  timeout: 60_000,
+}, async (t) => {
+  const asked = new Happenings<Asked>();
+  const { network, oxend } = await openNetwork(t, someAccounts(2));
+  const low = await openServer(t, asked, 'low', LOW);
+  await openOxend(t, oxend, asked, [low]);
+  network.start();
+  await isAskedFor(asked, 'low', [0, 1]);
+  asked.all[0]!.remote.send('notify.block', ...Array.from({ length: 5000 }, () => ''));
+  while (network.oxendUp) await new Promise((resolve) => setTimeout(resolve, 5));
+  assert.deepEqual(network.complaints(), ['oxend: the peer sent a message of 5001 parts']);
+  assert.equal(network.summary().connected, 1);
+  assert.equal(network.counters.toOxend.excessive, 1);
+});
+
+test('notify.monitor_ended over a real socket: unconfirmed, and asked for again', { timeout: 60_000 }, async (t) => {
+  const asked = new Happenings<Asked>();
+  const accounts = someAccounts(10);
+  const { network, oxend } = await openNetwork(t, accounts);
+  const [low, high] = [await openServer(t, asked, 'low', LOW), await openServer(t, asked, 'high', HIGH)];
+  await openOxend(t, oxend, asked, [low, high]);
+  network.start();
+  await isAskedFor(asked, 'low', [0, 2, 4, 6, 8]);
+  await isAskedFor(asked, 'high', [1, 3, 5, 7, 9]);
+  const { remote } = await asked.first(({ server }) => server === 'low');
+  const lists = () => asked.all.filter(({ server }) => server === 'get_service_nodes').length;
+  const [before, listsBefore] = [asked.all.length, lists()];
+  while (network.summary().unconfirmed > 0) await new Promise((resolve) => setTimeout(resolve, 5));
+  const notice = (number: number) =>
+    Buffer.concat([
+      Buffer.from('d1:@33:'),
+      accounts.bytesOf(number),
+      Buffer.from('7:errcodei6e5:error2:no6:snodesle5:swarm1:7e'),
+    ]);
+  remote.send('notify.monitor_ended', notice(4));
+  remote.send('notify.monitor_ended', notice(1));
+  remote.send('notify.monitor_ended', 'rubbish');
+  await isAskedFor(asked, 'low', [4], before);
+  const again = asked.all.slice(before).filter(({ server }) => server === 'low' || server === 'high');
+  assert.deepEqual(
+    again.map(({ server, accounts }) => [server, accounts]),
+    [['low', [4]]],
+  );
+  assert.deepEqual(network.counters.ended, { taken: 1, moved: 0, unasked: 1, malformed: 1 });
+  await asked.when(() => lists() > listsBefore || undefined);
 });
