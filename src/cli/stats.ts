@@ -25,6 +25,7 @@ export interface Stats {
     /** Not of an older one. */
     expired?: number;
     limited?: number;
+    unshown?: number;
     contradicted?: number;
     unheld?: number;
     malformed: Record<string, number>;
@@ -122,7 +123,7 @@ export function statsText(stats: Stats, before?: Stats): string {
         'Dropped',
         `${write(counts.unwanted)} unwanted, ${write(counts.unasked)} not asked for, ${write(malformed)} malformed, ` +
           `${write(counts.expired ?? 0)} expired, ${write((counts.limited ?? 0) + (counts.unheld ?? 0))} too many, ` +
-          `${write(counts.contradicted ?? 0)} contradicted`,
+          `${write(counts.contradicted ?? 0)} contradicted, ${write(counts.unshown ?? 0)} not to be shown`,
       ],
     );
   }

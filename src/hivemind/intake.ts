@@ -1,5 +1,6 @@
 import type { Clock } from '../clock.ts';
 import { type Notification, parseNotification } from '../session/notification.ts';
+import { isFalseAlarm } from '../session/payload.ts';
 import type { Devices, WantingDevice } from './devices/devices.ts';
 import { Doubt, isExpired, isProven, leastDoubt } from './notifications/doubt.ts';
 import { type HeldCopy, HeldMessages } from './notifications/held-messages.ts';
@@ -8,7 +9,7 @@ import { MisfitShare } from './notifications/misfit-share.ts';
 import type { Outbox } from './outbox/outbox.ts';
 import type { Seen } from './seen.ts';
 
-/** What becomes of the storage servers' notifications; plain numbers, read by the metrics. Every copy counts under exactly one of the first ten. */
+/** What becomes of the storage servers' notifications; plain numbers, read by the metrics. Every copy counts under exactly one of the first eleven. */
 export interface IntakeCounters {
   /** Copies of messages that were passed on before, or that vouched for one. */
   duplicates: number;
@@ -22,6 +23,8 @@ export interface IntakeCounters {
   expired: number;
   /** More than one server, or for one device, may be told; see message-limits.ts. */
   limited: number;
+  /** Word of settings, for devices that asked for the settings themselves; see {@link isFalseAlarm}. */
+  unshown: number;
   /** Waited, and turned out to say something else than a better copy. */
   contradicted: number;
   /** Should have waited for another server's word, but their server had too much that waits. */
@@ -37,6 +40,8 @@ export interface IntakeCounters {
   pushes: number;
   /** Pushes not made because their device had too many. */
   limitedPushes: number;
+  /** Pushes not made because their device would show a message that there is not, or nothing. */
+  unshownPushes: number;
   /** The unique ones, by what vouched for them: their hash, a second server, nobody but the one that told. */
   readonly vouched: { hash: number; second: number; alone: number };
   /** Those for which a second server vouched although their hash does not fit. */
@@ -107,6 +112,7 @@ export class Intake<Node extends object> {
       unasked: 0,
       expired: 0,
       limited: 0,
+      unshown: 0,
       contradicted: 0,
       unheld: 0,
       get held() {
@@ -116,6 +122,7 @@ export class Intake<Node extends object> {
       raw: 0,
       pushes: 0,
       limitedPushes: 0,
+      unshownPushes: 0,
       vouched: { hash: 0, second: 0, alone: 0 },
       misfits: 0,
       get heldBytes() {
@@ -267,11 +274,19 @@ export class Intake<Node extends object> {
     const now = clock.monotonic();
     let wanted = false;
     let limited = false;
+    const falseAlarm = isFalseAlarm(message);
+    let unshown = false;
     const told: WantingDevice[] = [];
     devices.forEachWanting(account, namespace, (device: WantingDevice) => {
       wanted = true;
       // The original's rule: one push for a message hash and a device.
       if (seen.hasDevice(device.service, device.serviceId, hash, namespace, doubt)) return;
+      if (falseAlarm && device.wantData) {
+        unshown = true;
+        counters.unshownPushes++;
+        seen.addDevice(device.service, device.serviceId, hash, namespace, doubt);
+        return;
+      }
       if (!this.#devices.push(device.service, device.serviceId, now)) {
         limited = true;
         counters.limitedPushes++;
@@ -285,6 +300,7 @@ export class Intake<Node extends object> {
       // A device may subscribe, or be allowed more, between two copies.
       if (!wanted) counters.unwanted++;
       else if (limited) counters.limited++;
+      else if (unshown) counters.unshown++;
       else counters.duplicates++;
       return false;
     }

@@ -65,6 +65,7 @@ export function registerMetrics(registry: Registry, sources: MetricSources): voi
     [intake.unasked, { reason: 'unasked' }],
     [intake.expired, { reason: 'expired' }],
     [intake.limited, { reason: 'limited' }],
+    [intake.unshown, { reason: 'unshown' }],
     [intake.contradicted, { reason: 'contradicted' }],
     [intake.unheld, { reason: 'unheld' }],
     ...[...intake.malformed].map(([reason, count]): Reading => [count, { reason }]),
@@ -86,6 +87,12 @@ export function registerMetrics(registry: Registry, sources: MetricSources): voi
   counter('spns_pushes_limited_total', 'Pushes not made because their device had too many', [], () => [
     [intake.limitedPushes],
   ]);
+  counter(
+    'spns_pushes_unshown_total',
+    'Pushes not made because all they could say of changed settings is shown as a new message, or not at all',
+    [],
+    () => [[intake.unshownPushes]],
+  );
 
   counter('spns_pushes_queued_total', 'Pushes made, one a device and message', ['service'], () =>
     services().map((service): Reading => [service.counters.queued, { service: service.name }]),

@@ -96,6 +96,7 @@ export function statsReport(sources: ReportSources): Record<string, unknown> {
       unasked: intake.unasked,
       expired: intake.expired,
       limited: intake.limited,
+      unshown: intake.unshown,
       contradicted: intake.contradicted,
       unheld: intake.unheld,
       held: intake.held,

@@ -64,6 +64,8 @@ export interface Delivery {
   readonly payload: Buffer;
   /** Unix milliseconds after which it is pointless; 0 if never. */
   readonly expiry: number;
+  /** Whether the phone's app will show something for it, so that it is worth waking the phone at once. */
+  readonly urgent: boolean;
 }
 
 /**

@@ -139,7 +139,7 @@ async function unlessNoToken(count: number, send: () => Promise<Outcome[]>): Pro
 }
 
 /** The message as Android clients know it (spec/notifiers.md, section 5); undefined if it is larger than Google takes. */
-function messageFor({ id, payload, expiry }: Delivery, now: number): Message | undefined {
+function messageFor({ id, payload, expiry, urgent }: Delivery, now: number): Message | undefined {
   const data = { enc_payload: payload.toString('base64'), spns: '1' };
   if (data.enc_payload.length + 'enc_payload'.length + 'spns1'.length > MAX_DATA) return undefined;
   const ttl = expiry > 0 ? Math.min(Math.max(expiry - now, 0), LONGEST_STORE) : LONGEST_STORE;
@@ -147,7 +147,7 @@ function messageFor({ id, payload, expiry }: Delivery, now: number): Message | u
     token: id,
     data,
     // In Google's spelling; the library's types know only its own lower-case one, and hand on either. Whole seconds: a fraction has no use.
-    android: { priority: 'HIGH' as 'high', ttl: Math.floor(ttl / 1000) * 1000 },
+    android: { priority: (urgent ? 'HIGH' : 'NORMAL') as 'high', ttl: Math.floor(ttl / 1000) * 1000 },
   };
 }
 

@@ -7,7 +7,7 @@ import type { Address } from '../oxenmq/address.ts';
 import type { KeyPair } from '../oxenmq/keys.ts';
 import type { Incoming } from '../oxenmq/remote.ts';
 import { type DeviceGone, decodeSealedPushes } from '../session/notifier-protocol.ts';
-import { sealPayload } from '../session/payload.ts';
+import { isShown, sealPayload } from '../session/payload.ts';
 import { decodePush } from '../session/push.ts';
 import { type Backend, type Outcome, Refusal } from './backend.ts';
 import { Courier, type CourierLimits, type End, type HeldPush } from './courier.ts';
@@ -193,7 +193,7 @@ export class Notifier {
       this.#say.error('a batch of pushes from the hivemind cannot be read', { err: error });
       return;
     }
-    for (const { id, serviceId, serviceData, expiry, payload, wantsAnswer } of pushes) {
+    for (const { id, serviceId, serviceData, expiry, payload, wantsAnswer, urgent } of pushes) {
       this.counters.received++;
       if (!this.#ledger.take(id)) {
         this.counters.duplicates++;
@@ -206,6 +206,7 @@ export class Notifier {
         data: serviceData && Buffer.from(serviceData),
         payload: Buffer.from(payload),
         expiry: Number(expiry),
+        urgent,
         wantsAnswer,
       });
     }
@@ -223,6 +224,7 @@ export class Notifier {
         data: push.serviceData,
         payload,
         expiry: Number(push.expiry),
+        urgent: isShown(push),
         wantsAnswer: false,
       });
     } catch (error) {

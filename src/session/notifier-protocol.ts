@@ -37,6 +37,8 @@ export interface SealedPush {
   readonly payload: Buffer;
   /** Whether the provider's answer is wanted in words: someone is waiting to read it. */
   readonly wantsAnswer: boolean;
+  /** Whether the phone is to be woken for it at once; if not, its app will show nothing. So is every push of an older hivemind. */
+  readonly urgent: boolean;
 }
 
 /** What became of pushes; each one that was handed out is reported exactly once, by its number. */
@@ -91,10 +93,11 @@ export function decodeRegistration(data: Uint8Array): Registration {
 /** Writes the part of `notifier.sealed`. */
 export function encodeSealedPushes(pushes: readonly SealedPush[]): Buffer {
   return encode(
-    pushes.map(({ id, serviceId, serviceData, expiry, payload, wantsAnswer }) => ({
+    pushes.map(({ id, serviceId, serviceData, expiry, payload, wantsAnswer, urgent }) => ({
       d: serviceId,
       e: expiry,
       i: id,
+      l: urgent ? undefined : 1,
       p: payload,
       q: wantsAnswer ? 1 : undefined,
       x: serviceData ?? undefined,
@@ -119,6 +122,7 @@ export function decodeSealedPushes(data: Uint8Array): SealedPush[] {
       expiry: fields.wideInteger('e'),
       payload: fields.bytes('p'),
       wantsAnswer: fields.optionalInteger('q') === 1,
+      urgent: fields.optionalInteger('l') !== 1,
     };
   });
 }

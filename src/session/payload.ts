@@ -12,6 +12,35 @@ export const MAX_BODY = 2500;
 /** The plaintext is padded to a multiple of this, so that its length tells little. */
 const PADDING = 256;
 
+/** Namespaces of an account's and a group's settings, keys and members, and of what removes somebody from a group: no messages to read. */
+const CONFIGURATION: ReadonlySet<number> = new Set([2, 3, 4, 5, 12, 13, 14, -11]);
+/** Messages to a person and to a group. */
+const MESSAGES: ReadonlySet<number> = new Set([0, 11]);
+
+/** What an app makes of a push depends on this much of a message; `data` is null if it is not there, or not wanted. */
+export type Showable = Pick<Sealable, 'namespace' | 'data'>;
+
+/** Whether the message itself goes into the payload, and not only word of it. */
+function carriesBody({ data }: Pick<Showable, 'data'>): boolean {
+  return data !== null && data.length > 0 && data.length <= MAX_BODY;
+}
+
+/**
+ * Whether apps show something new for this push: only that is worth waking a phone at once (spec/upstream-2026.md, section 3.4). Google comes to delay
+ * the urgent pushes of an app that shows nothing for them.
+ */
+export function isShown(message: Showable): boolean {
+  return MESSAGES.has(message.namespace) && carriesBody(message);
+}
+
+/**
+ * Whether a push of this message would only do harm at a device that asked for its content: word of settings that do not fit into it is shown as
+ * "new message" on Android, where there is none, and thrown away on iOS (spec/notifiers.md, section 2). Apps fetch settings when they are opened.
+ */
+export function isFalseAlarm(message: Showable): boolean {
+  return CONFIGURATION.has(message.namespace) && !carriesBody(message);
+}
+
 /** What a device learns of a message besides its content. */
 export interface PayloadMetadata {
   /** The account id, in hex. */

@@ -78,6 +78,7 @@ const STATS = {
     unasked: 2,
     expired: 4,
     limited: 500,
+    unshown: 8,
     contradicted: 6,
     unheld: 70,
     held: 8,
@@ -133,7 +134,10 @@ test('stats shows the figures, and --json all of them', async (t) => {
   assert.match(text, /^Network +2,000 storage servers in 280 swarms: 1,998 connected, 2 being connected$/m);
   assert.match(text, /^Freshness +1,995 servers fresh; stalest account 50 min; 0 accounts uncovered$/m);
   assert.match(text, /^Notifications +5,000, of them copies 4,000$/m);
-  assert.match(text, /^Dropped +3 unwanted, 2 not asked for, 1 malformed, 4 expired, 570 too many, 6 contradicted$/m);
+  assert.match(
+    text,
+    /^Dropped +3 unwanted, 2 not asked for, 1 malformed, 4 expired, 570 too many, 6 contradicted, 8 not to be shown$/m,
+  );
   assert.match(text, /^apns +2 /m);
   assert.deepEqual(JSON.parse(succeeded(await spns(['stats', '--json'], dir))), STATS);
 });

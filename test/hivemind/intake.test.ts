@@ -2,6 +2,8 @@ import assert from 'node:assert/strict';
 import { randomBytes } from 'node:crypto';
 import { test } from 'node:test';
 import type { Remote } from '../../src/oxenmq/remote.ts';
+import { messageHash } from '../../src/session/message-hash.ts';
+import { encodeNotification } from '../../src/session/notification.ts';
 import { decodePush } from '../../src/session/push.ts';
 import { vectors } from '../support/vectors.ts';
 import { LIFETIME, message, NODE_1, NODE_2, NODE_3, row, STRANGER, setUp } from './intake-world.ts';
@@ -157,4 +159,63 @@ test('every kind of malformed notification is dropped and counted by its reason'
   const counted = [...intake.counters.malformed.values()].reduce((sum, count) => sum + count, 0);
   assert.equal(counted, bad);
   assert.ok(intake.counters.malformed.size >= 3, [...intake.counters.malformed.keys()].join());
+});
+
+/** A notification with its true hash, in any namespace. */
+function inNamespace(namespace: number, data: Buffer): Buffer {
+  const hash = Buffer.from(messageHash(account, namespace, data));
+  const now = 1_700_000_000_000;
+  return encodeNotification({ account, hash, namespace, timestamp: now, expiry: now + 86_400_000, data });
+}
+
+test('word of settings that are too long is for those alone who did not ask for the settings themselves', async (t) => {
+  const { clock, devices, outbox, intake, pushes } = setUp(['cap', 'bare']);
+  t.after(() => outbox.stop(0));
+  const namespaces = [-11, 0, 2, 3, 4, 5, 11, 12, 13, 14];
+  devices.upsert(row(account, { namespaces }), 0);
+  devices.upsert(row(account, { namespaces, service: 'bare', wantData: false }), 0);
+  const pushed = async (namespace: number, bytes: number) => {
+    pushes.length = 0;
+    for (const node of [NODE_1, NODE_2, NODE_3]) intake.handle(node, inNamespace(namespace, Buffer.alloc(bytes)));
+    await clock.advance(0);
+    return pushes.map(({ to }) => to).sort();
+  };
+  for (const namespace of namespaces) {
+    const isMessage = namespace === 0 || namespace === 11;
+    assert.deepEqual(await pushed(namespace, 2_500), ['bare', 'cap'], String(namespace));
+    assert.deepEqual(await pushed(namespace, 2_501), isMessage ? ['bare', 'cap'] : ['bare'], String(namespace));
+  }
+  assert.equal(intake.counters.unshownPushes, 8);
+  assert.equal(intake.counters.unshown, 0);
+  assert.equal(intake.counters.unique, 20);
+});
+
+test('a message that nobody could be shown anything of is counted once, and its copies are copies', async (t) => {
+  const { clock, devices, outbox, intake, pushes } = setUp(['cap']);
+  t.after(() => outbox.stop(0));
+  devices.upsert(row(account, { namespaces: [3] }), 0);
+  for (const node of [NODE_1, NODE_2, NODE_3]) intake.handle(node, inNamespace(3, Buffer.alloc(5_000)));
+  await clock.advance(0);
+  assert.deepEqual(pushes, []);
+  const { raw, unshown, unshownPushes, duplicates, unique } = intake.counters;
+  assert.deepEqual(
+    { raw, unshown, unshownPushes, duplicates, unique },
+    { raw: 3, unshown: 1, unshownPushes: 1, duplicates: 2, unique: 0 },
+  );
+});
+
+test('settings that come without their body at first still go once somebody tells it', async (t) => {
+  const { clock, devices, outbox, intake, pushes } = setUp(['cap'], false);
+  t.after(() => outbox.stop(0));
+  devices.upsert(row(account, { namespaces: [3] }), 0);
+  const data = Buffer.from('settings');
+  const hash = Buffer.from(messageHash(account, 3, data));
+  const now = clock.now();
+  const copy = { account, hash, namespace: 3, timestamp: now, expiry: now + 86_400_000 };
+  intake.handle(NODE_1, encodeNotification({ ...copy, data: null }));
+  await clock.advance(0);
+  assert.deepEqual([pushes.length, intake.counters.unshown], [0, 1]);
+  intake.handle(NODE_2, encodeNotification({ ...copy, data }));
+  await clock.advance(0);
+  assert.equal(pushes.length, 1);
 });

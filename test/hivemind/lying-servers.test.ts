@@ -46,7 +46,17 @@ function world(t: TestContext, options: { wantData?: boolean; hasOthers?: boolea
     },
     /** Every copy is counted once. */
     checkBooks(): void {
-      const { raw, pushes: _, limitedPushes, vouched, misfits, heldBytes, malformed, ...fates } = intake.counters;
+      const {
+        raw,
+        pushes: _,
+        limitedPushes,
+        unshownPushes,
+        vouched,
+        misfits,
+        heldBytes,
+        malformed,
+        ...fates
+      } = intake.counters;
       assert.equal(
         raw,
         Object.values(fates).reduce((sum, count) => sum + count, 0),

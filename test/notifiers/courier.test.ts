@@ -43,7 +43,7 @@ function setUp(
 }
 
 function push(id: string, expiry = 0): HeldPush {
-  return { pushId: 1, id, data: null, payload: Buffer.from(id), expiry, wantsAnswer: false };
+  return { pushId: 1, id, data: null, payload: Buffer.from(id), expiry, urgent: true, wantsAnswer: false };
 }
 
 /** A provider whose answers a test gives when it likes. */

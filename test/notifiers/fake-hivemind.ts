@@ -108,6 +108,7 @@ export class FakeHivemind {
         expiry: Date.now() + 3_600_000,
         payload: Buffer.from(`payload ${id}`),
         wantsAnswer: false,
+        urgent: true,
         ...push,
       });
       this.#waiting.push(id);
@@ -130,6 +131,7 @@ export class FakeHivemind {
       expiry: 0,
       payload: Buffer.alloc(9),
       wantsAnswer: false,
+      urgent: true,
     };
     this.remote!.send('notifier.sealed', encodeSealedPushes([{ ...given, ...push }]));
   }

@@ -46,6 +46,18 @@ test('a push is what the original sends, with priority and time to live, and wit
   }
 });
 
+test('only what the app will show wakes the phone at once', async (t) => {
+  const { fake, send } = await setUp(t);
+  const priorities: unknown[] = [];
+  for (const urgent of [true, false]) {
+    await send('token', { urgent });
+    priorities.push(
+      (fake.taken.pushes.at(-1)!.body as { message: { android: { priority: string } } }).message.android.priority,
+    );
+  }
+  assert.deepEqual(priorities, ['HIGH', 'NORMAL']);
+});
+
 test('time to live is within what Google takes', async (t) => {
   const { fake, send } = await setUp(t);
   const ttls: unknown[] = [];

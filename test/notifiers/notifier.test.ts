@@ -77,7 +77,7 @@ test('it registers with our hivemind under a routing id of its own, takes sealed
   const payload = randomBytes(2_856);
   const data = Buffer.from([0, 1, 2]);
   const ids = hivemind.push([
-    { serviceId: 'good', payload, serviceData: data },
+    { serviceId: 'good', payload, serviceData: data, urgent: false },
     { serviceId: 'bad' },
     { serviceId: 'dead' },
   ]);
@@ -89,6 +89,11 @@ test('it registers with our hivemind under a routing id of its own, takes sealed
   ]);
   const push = sent.find(({ id }) => id === 'good')!;
   assert.ok(push.payload.equals(payload));
+  assert.deepEqual(sent.map(({ id, urgent }) => [id, urgent]).sort(), [
+    ['bad', true],
+    ['dead', true],
+    ['good', false],
+  ]);
   assert.ok(push.data?.equals(data));
   assert.deepEqual(Object.fromEntries(notifier.ends), {
     accepted: 1,
@@ -272,6 +277,7 @@ test('with an original hivemind it registers under L and its key, seals the push
   const { metadata, data } = openPayload(sent[0]!.payload, encKey);
   assert.equal(data?.toString(), 'hello');
   assert.match(JSON.stringify(metadata), /-11/);
+  assert.equal(sent[0]!.urgent, false);
   assert.equal(notifier.dialect, 'original');
   await hivemind.until(() => hivemind.statistics.length > 0 && hivemind.registrations > 1);
   assert.equal(hivemind.statistics[0]!.get('+notifies'), 1);

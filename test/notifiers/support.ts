@@ -59,5 +59,12 @@ export function apnsToken(seed: number): string {
 
 /** A push as the runtime hands it to a backend, good for an hour. */
 export function delivery(id: string, more: Partial<Delivery> = {}): Delivery {
-  return { id, data: null, payload: Buffer.from(`payload for ${id}`), expiry: Date.now() + 3_600_000, ...more };
+  return {
+    id,
+    data: null,
+    payload: Buffer.from(`payload for ${id}`),
+    expiry: Date.now() + 3_600_000,
+    urgent: true,
+    ...more,
+  };
 }

@@ -24,6 +24,7 @@ const pushes = [
     expiry: 1_701_000_000_000,
     payload: Buffer.from([0, 1]),
     wantsAnswer: false,
+    urgent: true,
   },
   {
     id: 2 ** 50,
@@ -32,6 +33,7 @@ const pushes = [
     expiry: 2n ** 63n - 1n,
     payload: Buffer.alloc(0),
     wantsAnswer: true,
+    urgent: false,
   },
 ];
 const report = {
@@ -50,7 +52,7 @@ describe('the protocol between hivemind and notifiers', () => {
     assert.equal(encodeRegistration({ service: 'apns', instance: Buffer.from('i') }).toString(), 'd1:i1:i1:s4:apnse');
     assert.equal(
       encodeSealedPushes(pushes).toString('latin1'),
-      'ld1:d8:token \xc3\xbc1:ei1701000000000e1:ii7e1:p2:\x00\x01ed1:d1:x1:ei9223372036854775807e1:ii1125899906842624e1:p0:1:qi1e1:x0:ee',
+      'ld1:d8:token \xc3\xbc1:ei1701000000000e1:ii7e1:p2:\x00\x01ed1:d1:x1:ei9223372036854775807e1:ii1125899906842624e1:li1e1:p0:1:qi1e1:x0:ee',
     );
     assert.equal(
       encodePushReport(report).toString(),
@@ -68,6 +70,12 @@ describe('the protocol between hivemind and notifiers', () => {
     assert.deepEqual(decodeRegistration(encodeRegistration(registration)), registration);
     assert.equal(decodeRegistration(encodeRegistration({ ...registration, window: undefined! })).window, 0);
     assert.deepEqual(decodeSealedPushes(encodeSealedPushes(pushes)), pushes);
+    // An older hivemind says nothing of urgency.
+    const older = decodeSealedPushes(Buffer.from('ld1:d1:x1:ei1e1:ii1e1:p0:ee'));
+    assert.deepEqual(
+      older.map(({ urgent }) => urgent),
+      [true],
+    );
     assert.deepEqual(decodePushReport(encodePushReport(report)), report);
     assert.deepEqual(decodePushReport(encodePushReport(quiet)), quiet);
     assert.deepEqual(decodeDeviceGone(encodeDeviceGone(gone)), gone);

@@ -3,7 +3,7 @@ import { describe, it } from 'node:test';
 import { BencodeError, encode } from '../../src/codec/bencode.ts';
 import { JsonError } from '../../src/codec/json.ts';
 import type { Notification } from '../../src/session/notification.ts';
-import { MAX_BODY, openPayload, sealPayload } from '../../src/session/payload.ts';
+import { isFalseAlarm, isShown, MAX_BODY, openPayload, sealPayload } from '../../src/session/payload.ts';
 import { xchachaDecrypt, xchachaEncrypt } from '../../src/session/sodium.ts';
 import { fuzz } from '../support/fuzz.ts';
 import { vectors } from '../support/vectors.ts';
@@ -151,4 +151,27 @@ describe('openPayload', () => {
     for (const plaintext of plaintexts) open(plaintext);
     fuzz(1_000, (random) => open(random.damage(hex(cases[0]!.plaintext_hex!).subarray(0, 200))));
   });
+});
+
+const BODIES = {
+  none: null,
+  empty: Buffer.alloc(0),
+  one: Buffer.alloc(1),
+  most: Buffer.alloc(MAX_BODY),
+  more: Buffer.alloc(MAX_BODY + 1),
+};
+
+it('is worth waking a phone for if the app will show it: a message to a person or a group, with its body', () => {
+  for (let namespace = -32_768; namespace <= 32_767; namespace++) {
+    const shown = Object.entries(BODIES).flatMap(([name, data]) => (isShown({ namespace, data }) ? [name] : []));
+    assert.deepEqual(shown, namespace === 0 || namespace === 11 ? ['one', 'most'] : [], String(namespace));
+  }
+});
+
+it('is a false alarm if it is word of settings without the settings, and nothing else is', () => {
+  const settings = [2, 3, 4, 5, 12, 13, 14, -11];
+  for (let namespace = -32_768; namespace <= 32_767; namespace++) {
+    const alarms = Object.entries(BODIES).flatMap(([name, data]) => (isFalseAlarm({ namespace, data }) ? [name] : []));
+    assert.deepEqual(alarms, settings.includes(namespace) ? ['none', 'empty', 'more'] : [], String(namespace));
+  }
 });

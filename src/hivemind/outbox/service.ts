@@ -2,7 +2,7 @@ import { Breaker, type BreakerLimits } from '../../breaker.ts';
 import type { Clock, Timer } from '../../clock.ts';
 import type { Remote } from '../../oxenmq/remote.ts';
 import { encodeSealedPushes, type PushReport, type SealedPush } from '../../session/notifier-protocol.ts';
-import { sealPayload } from '../../session/payload.ts';
+import { isShown, sealPayload } from '../../session/payload.ts';
 import { encodePush } from '../../session/push.ts';
 import { type Instance, Instances } from './instances.ts';
 import { type HeldMessage, latin1, NOTIFIER_COST, plainPush, type QueuedPush, sealable } from './push.ts';
@@ -281,7 +281,8 @@ export class Service {
   /** Seals a push for its device, and counts it to the notifier that will have it. */
   #seal(instance: Instance, push: QueuedPush): SealedPush {
     const { id, serviceId } = push;
-    const payload = sealPayload(sealable(push), latin1(push.encKey), this.#options.nonce());
+    const message = sealable(push);
+    const payload = sealPayload(message, latin1(push.encKey), this.#options.nonce());
     push.holder = instance;
     push.wireBytes = NOTIFIER_COST + payload.length + serviceId.length + (push.serviceData?.length ?? 0);
     instance.inFlight++;
@@ -293,6 +294,7 @@ export class Service {
       expiry: push.message.expiry,
       payload,
       wantsAnswer: push.onAnswer !== undefined,
+      urgent: isShown(message),
     };
   }
 

@@ -65,6 +65,8 @@ function setUp(limits = { maxBytes: 1e9, maxAge: 600_000 }) {
       timestamp?: number;
       expiry?: number;
       account?: number;
+      namespace?: number;
+      wantData?: boolean;
       data?: Buffer;
       onAnswer?: (text: string) => void;
     } = {},
@@ -73,12 +75,20 @@ function setUp(limits = { maxBytes: 1e9, maxAge: 600_000 }) {
       {
         account: Buffer.alloc(33, options.account ?? 5),
         hash: Buffer.from('H'.repeat(43)),
-        namespace: 0,
+        namespace: options.namespace ?? 0,
         timestamp: options.timestamp ?? clock.now(),
         expiry: options.expiry ?? clock.now() + 1e9,
         data: options.data ?? Buffer.from(`to ${device}`),
       },
-      [{ service: options.service ?? 'apns', serviceId: device, serviceData: null, encKey: KEY, wantData: true }],
+      [
+        {
+          service: options.service ?? 'apns',
+          serviceId: device,
+          serviceData: null,
+          encKey: KEY,
+          wantData: options.wantData ?? true,
+        },
+      ],
       options.onAnswer,
     );
   const service = outbox.service('apns');
@@ -102,6 +112,25 @@ test('a push is sealed for its device, and held until it is acknowledged', async
   report(notifier, { accepted: [push.id] });
   assert.equal(service.instances.inFlight, 0);
   assert.equal(service.counters.accepted, 1);
+});
+
+test('a push is urgent if its app will show the message: one to a person or a group, that the device gets with it', async (t) => {
+  const { clock, outbox, add } = setUp();
+  t.after(() => outbox.stop(0));
+  const notifier = new FakeNotifier('one');
+  outbox.register('apns', notifier, 100);
+  add('person', {});
+  add('group', { namespace: 11 });
+  add('settings', { namespace: 3 });
+  add('removal', { namespace: -11 });
+  add('too long', { data: Buffer.alloc(2_501) });
+  add('not wanted', { wantData: false });
+  await clock.advance(0);
+  assert.deepEqual(
+    notifier.sealed.filter(({ urgent }) => urgent).map(({ serviceId }) => serviceId),
+    ['person', 'group'],
+  );
+  assert.equal(notifier.sealed.length, 6);
 });
 
 test('pushes of one turn of the event loop leave in one message', async (t) => {
