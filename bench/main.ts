@@ -1,4 +1,5 @@
 import { randomBytes } from 'node:crypto';
+import { intake } from './intake.ts';
 import { burst, flatOut, steady } from './messages.ts';
 import { notifier } from './notifiers.ts';
 import { startUp } from './start-up.ts';
@@ -10,7 +11,17 @@ import { makeAccounts, startBench, subscribeRequest } from './world.ts';
  * providers, and prints one line of JSON a row.
  * Machines differ and are shared: compare only figures of one run.
  */
-const ROWS = ['subscriptions', 'flat-out', 'burst', 'steady', 'start-up', 'apns', 'firebase', 'huawei'] as const;
+const ROWS = [
+  'subscriptions',
+  'intake',
+  'flat-out',
+  'burst',
+  'steady',
+  'start-up',
+  'apns',
+  'firebase',
+  'huawei',
+] as const;
 const chosen = process.argv.slice(2);
 const unknown = chosen.filter((row) => !(ROWS as readonly string[]).includes(row));
 if (unknown.length > 0) {
@@ -22,6 +33,7 @@ const print = (row: object) => process.stdout.write(`${JSON.stringify(row)}\n`);
 
 if (['subscriptions', 'flat-out', 'burst', 'steady'].some((row) => wanted(row as (typeof ROWS)[number])))
   await hivemindRows();
+if (wanted('intake')) print(intake());
 if (wanted('start-up')) print(await startUp());
 for (const service of ['apns', 'firebase', 'huawei'] as const) if (wanted(service)) print(await notifier(service));
 process.exit(0);

@@ -151,6 +151,37 @@ for (const wantData of [true, false]) {
   });
 }
 
+describe('a lie', () => {
+  it('that waits is dropped, and put on the record of who told it, as soon as the truth is there', async (t) => {
+    const { write, tell, pushed, swarm, intake, warnings } = world(t);
+    const [liar, honest] = swarm;
+    const truth = write('hello');
+    tell([liar], { ...truth, data: Buffer.from('junk') });
+    assert.equal(intake.counters.held, 1);
+    tell([honest], truth);
+    assert.equal(intake.counters.held, 0);
+    assert.deepEqual(intake.recordOf(liar), { limited: 0, unheld: 0, contradicted: 1, alone: 0 });
+    assert.deepEqual(warnings, ['storage server server 0 contradicts the others of its swarm: 1 so far']);
+    assert.deepEqual(intake.recordOf(honest), { limited: 0, unheld: 0, contradicted: 0, alone: 0 });
+    assert.equal((await pushed()).length, 1);
+  });
+
+  it('is not what only lacks the body, as from a server that was not yet asked for it', async (t) => {
+    const { write, tell, swarm, intake, warnings } = world(t);
+    const truth = write('hello');
+    tell([swarm[0]], { ...truth, data: null });
+    tell([swarm[1]], truth);
+    assert.equal(intake.counters.contradicted, 0);
+    assert.deepEqual(warnings, []);
+  });
+
+  it('that the message was over when it was stored does not wait: nobody would be woken', (t) => {
+    const { write, tell, swarm, intake } = world(t);
+    tell([swarm[0]], write('hello', { expiry: 1 }));
+    assert.deepEqual([intake.counters.expired, intake.counters.held], [1, 0]);
+  });
+});
+
 describe('what cannot be checked', () => {
   it('goes when a second server says the same, not when the first says it again', async (t) => {
     const { write, tell, pushed, swarm, intake } = world(t, { wantData: false });
@@ -396,6 +427,33 @@ describe('a server that invents messages', () => {
     assert.equal((await w.pushed()).length, 1);
     w.checkBooks();
   });
+});
+
+it('a device that may not be pushed now keeps no other from it, and is told by a later copy', async (t) => {
+  const { write, tell, pushed, swarm, clock, devices } = world(t);
+  const accounts = Array.from({ length: 5 }, () => Buffer.concat([Buffer.from([5]), randomBytes(32)]));
+  for (const one of accounts) {
+    devices.upsert(row(one), 0);
+    for (let n = 0; n < 400; n++) {
+      const data = Buffer.from(`message ${n}`);
+      tell([swarm[0]], write('', { account: one, data, hash: messageHash(one, 0, data) }));
+    }
+  }
+  assert.equal((await pushed()).length, 2_000);
+  const second = 'second'.padEnd(32, '.');
+  devices.upsert(row(account, { serviceId: second, namespaces: [0] }), 0);
+  const truth = write('hello');
+  tell([swarm[1], swarm[2]], truth);
+  assert.deepEqual(
+    (await pushed()).map(({ serviceId }) => serviceId),
+    [second],
+  );
+  await clock.advance(1_000);
+  tell([swarm[3], swarm[4]], truth);
+  assert.deepEqual(
+    (await pushed()).map(({ serviceId }) => serviceId),
+    ['device'.padEnd(32, '.')],
+  );
 });
 
 describe('honest servers meet no limit', () => {
