@@ -1,5 +1,7 @@
 import { createServer, type IncomingMessage, type Server, type ServerResponse } from 'node:http';
-import { collectDefaultMetrics, Registry } from 'prom-client';
+import { isIP } from 'node:net';
+import { hostname } from 'node:os';
+import { Counter, collectDefaultMetrics, Registry } from 'prom-client';
 import { type ListenAddress, listenOn, parseListen } from './listen.ts';
 
 /** Whether a daemon can do its work, and if not, why: each reason a sentence for the operator. */
@@ -36,6 +38,8 @@ export interface MetricsServer {
 
 /** Longest time for a request to arrive, and for an idle connection to stay, ms. */
 const REQUEST_TIMEOUT = 10_000;
+/** Connections at a time, ever: Prometheus, a load balancer and an operator's browser need few. */
+const MAX_CONNECTIONS = 200;
 const JSON_TYPE = 'application/json; charset=utf-8';
 
 /**
@@ -53,21 +57,50 @@ export function createRegistry(observed: boolean): Registry {
 
 /**
  * Serves `/metrics` for Prometheus, `/live` (200 while the event loop turns) and `/ready` (200, or 503 with the reasons in its JSON body).
+ * A request by a host name that is not ours gets 421: see {@link isOurs}.
  * Throws an Error that says why when it cannot listen.
  */
 export async function serveMetrics(options: MetricsOptions): Promise<MetricsServer> {
+  const listen = parseListen(options.listen);
+  const strangers = new Counter({
+    name: 'spns_metrics_foreign_host_total',
+    help: 'Requests at metrics_listen that were refused because of the host name they asked for',
+    registers: [options.registry],
+  });
   const server = createServer(
     { requestTimeout: REQUEST_TIMEOUT, keepAliveTimeout: REQUEST_TIMEOUT },
     (request, response) => {
-      answer(options, request)
+      const known = isOurs(request.headers.host, listen);
+      if (!known) strangers.inc();
+      (known ? answer(options, request) : Promise.resolve(MISDIRECTED))
         // What exactly went wrong is the log's affair, and of no interest to a stranger.
         .catch((): RouteReply => ({ status: 500, type: JSON_TYPE, body: '{"error":"internal error"}' }))
         .then((reply) => send(request, response, reply))
         .catch(() => response.destroy());
     },
   );
-  const address = await listenOn(server, parseListen(options.listen));
+  server.maxConnections = MAX_CONNECTIONS;
+  const address = await listenOn(server, listen);
   return { address, close: () => close(server) };
+}
+
+const MISDIRECTED: RouteReply = {
+  status: 421,
+  type: JSON_TYPE,
+  body: '{"error":"this host name is not known here: use the IP address, or write the name into metrics_listen"}',
+};
+
+/**
+ * Whether somebody who asks for this host means us. A page from anywhere, in the browser of somebody who can reach us, may have its own name
+ * resolve to our address and then read what we answer (DNS rebinding); what it cannot have is a name that is not its own. So these
+ * are answered: IP addresses, localhost, the name of this machine, and the name that stands in metrics_listen, which is the
+ * one to write there for a Prometheus that asks by a name. No page can reach a Unix socket.
+ */
+function isOurs(host: string | undefined, listen: ListenAddress): boolean {
+  if (host === undefined || 'path' in listen) return true;
+  const name = host.replace(/:\d*$/, '').toLowerCase();
+  if (isIP(name.replace(/^\[(.*)\]$/, '$1')) !== 0) return true;
+  return [listen.host, 'localhost', hostname()].some((ours) => ours.toLowerCase() === name.replace(/\.$/, ''));
 }
 
 async function answer({ registry, ready, routes }: MetricsOptions, request: IncomingMessage): Promise<RouteReply> {

@@ -1,8 +1,9 @@
 import assert from 'node:assert/strict';
+import { once } from 'node:events';
 import { existsSync, mkdtempSync, rmSync, writeFileSync } from 'node:fs';
-import { type IncomingMessage, request } from 'node:http';
+import http, { type IncomingMessage, request } from 'node:http';
 import { createServer } from 'node:net';
-import { tmpdir } from 'node:os';
+import { hostname, tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { type TestContext, test } from 'node:test';
 import { Counter, Registry } from 'prom-client';
@@ -143,5 +144,67 @@ test('addresses: host and port, IPv6 in brackets, Unix sockets', () => {
     `unix:/${'x'.repeat(120)}`,
   ]) {
     assert.throws(() => parseListen(bad), Error, bad);
+  }
+});
+
+test('only who asks by our own name is answered, so that no web page can read us by rebinding its name', async (t) => {
+  const registry = createRegistry(false);
+  const server = await serveMetrics({
+    listen: '127.0.0.1:0',
+    registry,
+    ready: () => ({ ok: true, reasons: [] }),
+    routes: () => ({ '/': () => ({ type: 'text/html', body: 'status' }) }),
+  });
+  t.after(() => server.close());
+  const { port } = server.address as { port: number };
+  const status = (host: string, path: string) =>
+    new Promise<number>((resolve, reject) => {
+      http
+        .get({ host: '127.0.0.1', port, path, headers: { host } }, (response) => {
+          response.resume().on('end', () => resolve(response.statusCode!));
+        })
+        .on('error', reject);
+    });
+  for (const path of ['/metrics', '/live', '/ready', '/']) {
+    for (const host of [
+      `127.0.0.1:${port}`,
+      '10.1.2.3',
+      '[::1]:9180',
+      'localhost',
+      'LocalHost:80',
+      'localhost.',
+      hostname(),
+    ]) {
+      assert.equal(await status(host, path), 200, `${host} ${path}`);
+    }
+    for (const host of [
+      'evil.example',
+      `evil.example:${port}`,
+      'localhost.evil.example',
+      '127.0.0.1.evil.example',
+      `${hostname()}.evil.example`,
+      'x@localhost',
+      '[evil]',
+    ]) {
+      assert.equal(await status(host, path), 421, `${host} ${path}`);
+    }
+  }
+  const { values } = await registry.getSingleMetric('spns_metrics_foreign_host_total')!.get();
+  assert.equal(values[0]?.value, 28);
+});
+
+test('a name in metrics_listen is one to ask by, and on a Unix socket any is', async (t) => {
+  const folder = mkdtempSync(join(tmpdir(), 'spns-metrics-'));
+  t.after(() => rmSync(folder, { recursive: true }));
+  const ready = () => ({ ok: true, reasons: [] });
+  for (const listen of ['ip6-localhost:0', `unix:${folder}/metrics.sock`]) {
+    const server = await serveMetrics({ listen, registry: createRegistry(false), ready }).catch(() => undefined);
+    // Not every machine has this name.
+    if (!server) continue;
+    t.after(() => server.close());
+    const where = 'path' in server.address ? { socketPath: server.address.path } : server.address;
+    const host = 'path' in server.address ? 'any.example' : 'ip6-localhost:9180';
+    const [response] = await once(http.get({ ...where, path: '/live', headers: { host } }), 'response');
+    assert.equal(response.resume().statusCode, 200);
   }
 });
