@@ -1,10 +1,11 @@
 import { statSync } from 'node:fs';
 import { loadConfig, runnableServices } from '../daemon/config.ts';
 import type { Ini } from '../daemon/ini.ts';
-import { ConfigError, isSecretKey } from '../daemon/section.ts';
+import { ConfigError } from '../daemon/section.ts';
 import { mayRead, runProgram, type User } from './child.ts';
 import { type Command, type Given, print } from './command.ts';
 import { CONFIG, locateConfig, readIni, readReach } from './locate.ts';
+import { daemonUsers, secretsIn, webHasTooMuch } from './separation.ts';
 import { daemonUser, USER } from './user.ts';
 
 export const command: Command = {
@@ -48,17 +49,25 @@ async function checkAll(file: string, given: Given): Promise<Findings> {
   take(problems.map(short), warnings, 'settings and keys of the hivemind and the web front-end');
 
   const ini = readIni(file);
-  const user = daemonUser(given);
-  const readable = user === undefined || mayRead(file, user);
-  if (!readable) {
-    findings.problems.push(`the user ${user.name} may not read this file: chgrp ${user.name} and chmod 640 it`);
+  const users = daemonUsers(daemonUser(given), given.text('user') !== undefined);
+  const blind = new Map(
+    Object.values(users).flatMap((user: User | undefined) =>
+      user === undefined || mayRead(file, user) ? [] : [[user.name, user] as const],
+    ),
+  );
+  for (const name of blind.keys()) {
+    // A front-end may have a file of its own.
+    const found = `the user ${name} may not read this file: chgrp ${name.startsWith('spns') ? 'spns-config' : name} and chmod 640 it`;
+    findings[name === 'spns-web' ? 'warnings' : 'problems'].push(found);
   }
-  findings.warnings.push(...exposedSecrets(file, ini));
+  findings.warnings.push(...exposedSecrets(file, ini), ...webHasTooMuch(file, ini, users));
 
   const services = runnableServices(ini);
   if (services.length === 0)
     findings.warnings.push('there is no [notify-…] section: without a notifier nobody is woken');
-  const checks = services.map((service) => checkNotifier(service, readable ? user : undefined));
+  const checks = services.map((service) =>
+    checkNotifier(service, users.notifier && blind.has(users.notifier.name) ? undefined : users.notifier),
+  );
   for (const [index, service] of services.entries()) {
     const found = await checks[index]!;
     take(found.problems, found.warnings, `settings and credential of ${service}`);
@@ -75,7 +84,7 @@ async function checkNotifier(service: string, user: User | undefined): Promise<F
   if (user === undefined || found.problems.length === 0) return found;
   const forRoot = await checkNotifierAs(service, undefined);
   if (forRoot.problems.length > 0) return forRoot;
-  const advice = `root may, the user ${user.name} may not: chgrp ${user.name} and chmod 640 it, unless a LoadCredential hands it over`;
+  const advice = `root may, the user ${user.name} may not: chgrp ${user.name.replace('spns-notifier', 'spns')} and chmod 640 it, unless a LoadCredential hands it over`;
   return {
     problems: [],
     warnings: [...forRoot.warnings, ...found.problems.map((problem) => `${problem} (${advice})`)],
@@ -90,11 +99,7 @@ async function checkNotifierAs(service: string, as: User | undefined): Promise<F
 
 function exposedSecrets(file: string, ini: Ini): string[] {
   if ((statSync(file).mode & 0o004) === 0) return [];
-  const secrets = [...ini.sections].flatMap(([name, section]) =>
-    [...section]
-      .filter(([key, { value }]) => isSecretKey(key) || /^postgres(ql)?:\/\/[^:/@]*:[^@/]+@/.test(value))
-      .map(([key]) => `[${name}].${key}`),
-  );
+  const secrets = secretsIn(ini);
   return secrets.length === 0
     ? []
     : [`every user of this machine may read this file, which holds ${secrets.join(' and ')}: chmod 640 it`];

@@ -27,11 +27,8 @@ export function runProgram(
   args: readonly string[],
   options: { readonly env?: Readonly<Record<string, string>>; readonly as?: User | undefined } = {},
 ): Promise<Result> {
-  const child = spawn(process.execPath, [programPath(file), ...args], {
-    env: { ...process.env, ...options.env },
-    stdio: ['ignore', 'pipe', 'pipe'],
-    ...(options.as && { uid: options.as.uid, gid: options.as.gid }),
-  });
+  const [command, ...words] = asUser(options.as, [process.execPath, programPath(file), ...args]);
+  const child = spawn(command!, words, { env: { ...process.env, ...options.env }, stdio: ['ignore', 'pipe', 'pipe'] });
   let output = '';
   let errors = '';
   child.stdout.setEncoding('utf8').on('data', (text: string) => (output += text));
@@ -43,8 +40,15 @@ export function runProgram(
 }
 
 /** Whether that user may read the file. */
-export function mayRead(file: string, { uid, gid }: User): boolean {
-  return spawnSync('/bin/sh', ['-c', 'test -r "$0"', file], { uid, gid, stdio: 'ignore' }).status === 0;
+export function mayRead(file: string, user: User): boolean {
+  const [command, ...words] = asUser(user, ['/bin/sh', '-c', 'test -r "$0"', file]);
+  return spawnSync(command!, words, { stdio: 'ignore' }).status === 0;
+}
+
+/** The command, run as that user with all groups that it is in, which Node's own `uid` and `gid` would leave out. */
+function asUser(user: User | undefined, command: readonly string[]): readonly string[] {
+  if (user === undefined || user.uid === process.getuid?.()) return command;
+  return ['setpriv', `--reuid=${user.uid}`, `--regid=${user.gid}`, '--init-groups', '--', ...command];
 }
 
 /** Looks a user up by name; undefined if there is none. */

@@ -296,7 +296,17 @@ test('the address of oxend is parsed, key and all', () => {
   assert.match(oxend('udp://oxend.example:22025')[0]!, /must be an OxenMQ address/);
 });
 
+test('a listener for administrators that admits nobody is warned of', () => {
+  const warned = (text: string) => load(`${MINIMUM}${text}`).warnings.filter((line) => line.includes('listen_curve'));
+  assert.match(warned('listen_curve = tcp://*:1\n')[0] ?? '', /listen_curve admits nobody.*listen_curve_admin/);
+  assert.deepEqual(warned(`listen_curve = tcp://*:1\nlisten_curve_admin = ${'ab'.repeat(32)}\n`), []);
+});
+
 test('two listeners cannot share an address', () => {
+  assert.match(
+    problems(`${MINIMUM}listen = ipc:///a\nlisten_push = ipc:///a\n`)[0]!,
+    /^\[hivemind\]\.listen_push = ipc:\/\/\/a: is the address of another listener/,
+  );
   assert.match(
     problems(`${MINIMUM}listen_curve = tcp://*:1\nlisten_curve_public = tcp://*:1\n`)[0]!,
     /^\[hivemind\]\.listen_curve_public = tcp:\/\/\*:1: is the address of another listener/,

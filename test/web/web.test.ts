@@ -64,6 +64,18 @@ async function start(t: TestContext, answer: (body: string) => string | undefine
   return { fake, socket, context, lines, nextAsked };
 }
 
+test('the front-end connects to listen_push where there is one, and never to the socket of administrators', async (t) => {
+  const { fake, socket, context } = await start(t, () => '[]');
+  await fake.start();
+  const { config } = context as unknown as { config: { hivemind: { listen: string; listenPush?: string } } };
+  config.hivemind.listenPush = config.hivemind.listen;
+  config.hivemind.listen = `ipc://${fake.folder}/not-there.sock`;
+  const daemon = await startWeb(context);
+  await untilReady(daemon);
+  assert.deepEqual(await post(socket, '[]'), { status: 200, body: '[]' });
+  await daemon.stop(2_100);
+});
+
 test('what is in flight when the front-end stops is answered: by the hivemind, or with the advice to come again', async (t) => {
   const { fake, socket, context, nextAsked } = await start(t, () => undefined);
   await fake.start();
