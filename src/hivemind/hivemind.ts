@@ -91,7 +91,12 @@ export async function startHivemind(context: Context): Promise<Daemon> {
     nameOf: ({ key, address }) => `${key.slice(0, 12)} at ${address.host}:${address.port}`,
     warn: (text) => faults.warn(text),
   });
-  const expiry = new Expiry({ clock, devices, store, log: (level, text) => log[level](text) });
+  const expiry = new Expiry({
+    clock,
+    devices,
+    store,
+    log: (level, text) => (level === 'warn' ? faults.warn(text) : log[level](text)),
+  });
   let open = () => {};
   const ready = new Promise<void>((resolve) => (open = resolve));
   const subscriptions = new Subscriptions({
@@ -209,13 +214,14 @@ export async function startHivemind(context: Context): Promise<Daemon> {
       ...intake.complaints(),
     ].filter((text) => text !== undefined);
   const readiness = () => {
+    const { trouble } = store;
     const reasons = [
       ...(isReady ? [] : ['waiting for notifiers']),
-      ...(store.connected ? [] : ['the database does not answer']),
+      ...(trouble === undefined ? [] : [trouble]),
       ...complaints(),
     ];
     // Without oxend or a storage server the hivemind still does its work for clients: that is a complaint, not a reason to be taken out of service.
-    return { ok: isReady && store.connected, reasons };
+    return { ok: isReady && trouble === undefined, reasons };
   };
   const page = statusPage(() => statusSample(sources, readiness().reasons), clock);
 

@@ -173,10 +173,12 @@ export function registerMetrics(registry: Registry, sources: MetricSources): voi
     [store.counters.commitMs / 1000],
   ]);
   counter('spns_database_commits_total', 'Group commits', [], () => [[store.counters.commits]]);
-  counter('spns_database_errors_total', 'Group commits and statements that failed', [], () => [
-    [store.counters.failures],
+  counter('spns_database_errors_total', 'Writes that failed, by cause', ['reason'], () =>
+    [...store.errors].map(([reason, count]): Reading => [count, { reason }]),
+  );
+  gauge('spns_database_up', "1 while the database writes what clients' requests change", [], () => [
+    [store.trouble === undefined ? 1 : 0],
   ]);
-  gauge('spns_database_up', '1 while the database answers', [], () => [[store.connected ? 1 : 0]]);
 
   gauge('spns_subscriptions', 'Subscriptions stored', ['service'], () =>
     [...devices.countByService()].map(([service, count]): Reading => [count, { service }]),

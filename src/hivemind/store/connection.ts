@@ -50,6 +50,9 @@ export class Connection {
   #client: OpenClient | undefined;
   /** A second lock, shared, that is held beside the first: by it we know a process of PostgreSQL's that serves us, or still believes so. */
   readonly #mark: number;
+  #fault: string | undefined;
+  /** A start goes on beside a database that takes no changes; who comes back to one looks for a better one. */
+  #mustWrite = false;
   #closed = false;
   #failures = 0;
   /** Since when (monotonic) another hivemind was seen to hold the lock. */
@@ -95,6 +98,11 @@ export class Connection {
         await new Promise<void>((resolve) => clock.setTimeout(resolve, LOCK_POLL));
       }
     }
+  }
+
+  /** Why it does not answer: the latest attempt's words. */
+  get fault(): string | undefined {
+    return this.#fault;
   }
 
   /** Waits until the database answers, but no longer than `ms`. */
@@ -178,6 +186,7 @@ export class Connection {
       await this.#within(socket, client.query(`${SESSION}; SET statement_timeout = ${timeout}`));
       const pid = await this.#within(socket, takeLock(client, this.#mark));
       await requireSession(client, pid, url, timeout);
+      if (this.#mustWrite) await this.#within(socket, requireWritable(client));
       return made;
     } catch (error) {
       made?.socket.destroy();
@@ -197,6 +206,7 @@ export class Connection {
     }
     this.#failures = 0;
     this.#lockedSince = undefined;
+    this.#fault = undefined;
     this.#client = made;
     made.client.on('error', (error) => this.#lost(made, error));
     made.client.on('end', () => this.#lost(made, new Error('the connection was ended')));
@@ -206,6 +216,8 @@ export class Connection {
   #lost(which: OpenClient, error: Error): void {
     if (this.#client !== which) return;
     this.#client = undefined;
+    this.#mustWrite = true;
+    this.#fault = error.message;
     which.socket.destroy();
     this.#options.log.warn(`the connection to the database is lost: ${error.message}`);
     this.#reconnect();
@@ -240,6 +252,7 @@ export class Connection {
           this.#keep(made);
         },
         (cause: Error) => {
+          this.#fault = cause.message;
           if (this.#isTaken(cause)) return;
           // The first is said aloud, the others are the same fault.
           log[this.#failures === 1 ? 'error' : 'debug'](cause.message);
@@ -285,4 +298,10 @@ async function takeLock(client: pg.Client, mark: number): Promise<number> {
     'locked',
     `Another hivemind is at work on this database${where}: stop it first, or give this one a database of its own`,
   );
+}
+
+async function requireWritable(client: pg.Client): Promise<void> {
+  const { rows } = await client.query<{ transaction_read_only: string }>('SHOW transaction_read_only');
+  if (rows[0]?.transaction_read_only === 'off') return;
+  throw new Error('it takes no changes: it is a standby, or default_transaction_read_only is on');
 }

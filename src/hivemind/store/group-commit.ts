@@ -5,6 +5,7 @@ import type { DeviceKey, DeviceRow } from '../devices/device.ts';
 import type { Connection } from './connection.ts';
 import { dropStatement, type Removal, removeStatement, upsertStatement } from './statements.ts';
 import { isDataError, StoreError, sqlState } from './store-error.ts';
+import { OverloadError } from './write-health.ts';
 
 /** Rows in one statement. The database compares them with each other once, so ten times as many would not be ten times as good. */
 const BATCH = 256;
@@ -38,21 +39,33 @@ type Waiting = Change & {
   readonly settle: (result: 'added' | 'updated' | 'removed' | 'nothing' | StoreError) => void;
 };
 
+/** Told what became of each group commit. */
+interface CommitHealth {
+  failed(error: unknown): void;
+  succeeded(): void;
+}
+
 /**
  * Writes what has come in while the last commit was under way, all in one statement: a commit costs the same for one row as for a hundred. Nobody waits for others to come: a
  * request that finds the database idle goes at once.
  */
 export class GroupCommit {
-  readonly counters = { commits: 0, rows: 0, commitMs: 0, failures: 0 };
+  readonly counters = { commits: 0, rows: 0, commitMs: 0 };
   readonly #connection: Pick<Connection, 'query' | 'whenConnected' | 'connected'>;
   readonly #clock: Clock;
+  readonly #health: CommitHealth;
   #waiting: Waiting[] = [];
   #working: Promise<void> | undefined;
   #closed = false;
 
-  constructor(connection: Pick<Connection, 'query' | 'whenConnected' | 'connected'>, clock: Clock) {
+  constructor(
+    connection: Pick<Connection, 'query' | 'whenConnected' | 'connected'>,
+    clock: Clock,
+    health: CommitHealth,
+  ) {
     this.#connection = connection;
     this.#clock = clock;
+    this.#health = health;
   }
 
   async upsert(row: DeviceRow): Promise<'added' | 'updated' | 'stale'> {
@@ -77,8 +90,9 @@ export class GroupCommit {
   #do(change: Change): Promise<'added' | 'updated' | 'removed' | 'nothing'> {
     if (this.#closed) return Promise.reject(new StoreError('unavailable', 'The database is being closed'));
     if (this.#waiting.length >= MAX_WAITING) {
-      this.counters.failures++;
-      return Promise.reject(new StoreError('unavailable', 'Too many requests wait for the database'));
+      const cause = new OverloadError('too many requests wait for it');
+      this.#health.failed(cause);
+      return Promise.reject(new StoreError('unavailable', 'Too many requests wait for the database', { cause }));
     }
     return new Promise((resolve, reject) => {
       this.#waiting.push({
@@ -110,6 +124,7 @@ export class GroupCommit {
     const given = this.#waiting.filter((one) => !isPatient(one));
     this.#waiting = this.#waiting.filter(isPatient);
     const error = new StoreError('unavailable', 'The database cannot be reached');
+    if (given.length > 0) this.#health.failed(error);
     await settleAll(given, () => error);
   }
 
@@ -154,6 +169,7 @@ export class GroupCommit {
     const started = this.#clock.monotonic();
     try {
       const { rows } = await this.#query(statementFor(batch));
+      this.#health.succeeded();
       this.counters.commits++;
       this.counters.rows += batch.length;
       const results = new Map(
@@ -161,7 +177,7 @@ export class GroupCommit {
       );
       await settleAll(batch, (n) => results.get(n) ?? 'nothing');
     } catch (error) {
-      this.counters.failures++;
+      this.#health.failed(error);
       if (error instanceof StoreError) await settleAll(batch, () => error);
       else if (isDataError(error) && batch.length > 1) {
         // One of them is bad: its neighbours must not suffer for it.

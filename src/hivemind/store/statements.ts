@@ -191,6 +191,25 @@ export function forgetSurplusStatement(latest: number): QueryConfig {
   return { name: 'forget surplus', text: FORGET_SURPLUS, values: [latest] };
 }
 
+/** Writes all that clients' requests write, and undoes it: whether that works. */
+export const PROBE = `
+DO $$
+DECLARE
+  made BIGINT;
+BEGIN
+  INSERT INTO subscriptions (account, signature, signature_ts, want_data, enc_key, service, svcid)
+    VALUES ('\\x00', '', 0, FALSE, '', 'spns-probe', 'spns-probe') RETURNING id INTO made;
+  INSERT INTO sub_namespaces (subscription, namespace) VALUES (made, 0);
+  UPDATE subscriptions SET signature_ts = 1 WHERE id = made;
+  INSERT INTO spns_unsubscribed (account, service, svcid, signature_ts) VALUES ('\\x00', 'spns-probe', 'spns-probe', 0);
+  DELETE FROM spns_unsubscribed WHERE service = 'spns-probe' AND account = '\\x00' AND svcid = 'spns-probe';
+  DELETE FROM subscriptions WHERE id = made;
+  RAISE EXCEPTION 'undone' USING ERRCODE = 'SP001';
+EXCEPTION
+  WHEN SQLSTATE 'SP001' THEN NULL;
+END
+$$`;
+
 /** What is to be done to one counter: `adds` an integer to it, or puts an integer or a text in its place. */
 export interface StatChange {
   readonly service: string;

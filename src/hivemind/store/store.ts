@@ -3,7 +3,7 @@ import { setImmediate as nextTurn } from 'node:timers/promises';
 import type { QueryConfig } from 'pg';
 import { to as copyTo } from 'pg-copy-streams';
 import type { Clock, Timer } from '../../clock.ts';
-import type { Logger } from '../../daemon/log.ts';
+import { type Logger, type Repeated, repeated } from '../../daemon/log.ts';
 import { type DeviceKey, type DeviceRow, rowFault } from '../devices/device.ts';
 import { type OpenClient, openClient } from './client.ts';
 import { Connection } from './connection.ts';
@@ -16,10 +16,12 @@ import {
   expireStatement,
   forgetStatement,
   forgetSurplusStatement,
+  PROBE,
   statsStatement,
   surplusStatement,
 } from './statements.ts';
 import { isDataError, StoreError } from './store-error.ts';
+import { type WriteFault, WriteHealth } from './write-health.ts';
 
 export { StoreError } from './store-error.ts';
 
@@ -29,6 +31,10 @@ const STATS_EVERY = 5_000;
 const STATS_AT_ONCE = 2_000;
 /** How long, in ms, the loading may hold the event loop. */
 const LOAD_SLICE = 8;
+/** Without a group commit for so long, in ms, it is tried whether the database writes. */
+const IDLE = 60_000;
+/** While it does not, it is tried no more often than this, in ms. */
+const PROBE_EVERY = 1_000;
 const NO_LIMIT = Number.MAX_SAFE_INTEGER;
 
 export interface StoreOptions {
@@ -61,9 +67,14 @@ export class Store {
   readonly #connection: Connection;
   readonly #commits: GroupCommit;
   readonly #stats = new StatChanges();
+  readonly #health: WriteHealth;
+  readonly #faults: Repeated;
   readonly #timer: Timer;
   #flushing: Promise<void> | undefined;
   #expiring = false;
+  #probing = false;
+  /** The last time, and group commits by then, that writing was seen to work or not. */
+  #probed = { commits: 0, at: Number.NEGATIVE_INFINITY };
 
   /**
    * Connects, takes the lock, and brings the tables up to date.
@@ -86,8 +97,19 @@ export class Store {
   private constructor(options: StoreOptions, connection: Connection) {
     this.#options = options;
     this.#connection = connection;
-    this.#commits = new GroupCommit(connection, options.clock);
-    this.#timer = options.clock.setInterval(() => void this.#flush(), STATS_EVERY);
+    this.#health = new WriteHealth(options.clock, options.log);
+    this.#faults = repeated(options.log, options.clock);
+    this.#commits = new GroupCommit(connection, options.clock, {
+      failed: (error) => this.#health.failed(error),
+      succeeded: () => {
+        this.#health.succeeded(false);
+        if (this.#health.trouble !== undefined) void this.#probe();
+      },
+    });
+    this.#timer = options.clock.setInterval(() => {
+      void this.#flush();
+      void this.#probe();
+    }, STATS_EVERY);
   }
 
   /** Whether the database answered last. */
@@ -95,8 +117,20 @@ export class Store {
     return this.#connection.connected;
   }
 
-  /** commits: group commits; rows: of these; commitMs: what they took together, in ms; failures: group commits that failed. */
-  get counters(): { commits: number; rows: number; commitMs: number; failures: number } {
+  /** Why clients' requests are not written, for the operator; undefined while they are. */
+  get trouble(): string | undefined {
+    if (this.connected) return this.#health.trouble;
+    const { fault } = this.#connection;
+    return `the database does not answer${fault === undefined ? '' : `: ${fault}`}`;
+  }
+
+  /** Writes that failed, by cause. */
+  get errors(): ReadonlyMap<WriteFault, number> {
+    return this.#health.errors;
+  }
+
+  /** commits: group commits; rows: of these; commitMs: what they took together, in ms. */
+  get counters(): { commits: number; rows: number; commitMs: number } {
     return this.#commits.counters;
   }
 
@@ -257,6 +291,8 @@ export class Store {
   /** Writes what waits, if the database answers, and ends the connection. Requests that come later fail. */
   async close(): Promise<void> {
     this.#timer.cancel();
+    this.#health.stop();
+    this.#faults.stop();
     await this.#commits.close();
     if (this.connected) await this.#flush();
     await this.#connection.close();
@@ -275,6 +311,27 @@ export class Store {
       const { rowCount } = await this.#connection.query(statement);
       total += rowCount ?? 0;
       if ((rowCount ?? 0) < EXPIRE_SLICE || total >= most) return total;
+    }
+  }
+
+  /** Tries what clients' requests write, while it fails or nobody else has done so for a while: clients who are told to come again may stay away for long. */
+  async #probe(): Promise<void> {
+    const { commits } = this.counters;
+    const now = this.#options.clock.monotonic();
+    // While it fails one kind of write may work and another not: only a probe tells.
+    if (commits !== this.#probed.commits && this.#health.trouble === undefined) this.#probed = { commits, at: now };
+    const isIdle = now - this.#probed.at >= IDLE;
+    const isWanted = this.#health.trouble === undefined ? isIdle : now - this.#probed.at >= PROBE_EVERY;
+    if (!this.connected || this.#probing || !isWanted) return;
+    this.#probing = true;
+    try {
+      await this.#connection.query({ text: PROBE });
+      this.#health.succeeded(true);
+    } catch (error) {
+      this.#health.failed(error);
+    } finally {
+      this.#probing = false;
+      this.#probed = { commits, at: now };
     }
   }
 
@@ -299,6 +356,7 @@ export class Store {
           continue;
         }
         this.#stats.restore([...some, ...changes]);
+        if (this.connected) this.#faults.warn(`statistics wait to be written: ${(error as Error).message}`);
         return;
       }
     }

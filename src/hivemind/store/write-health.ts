@@ -1,0 +1,108 @@
+import type { Clock } from '../../clock.ts';
+import { type Logger, type Repeated, repeated } from '../../daemon/log.ts';
+import { isDataError, sqlState } from './store-error.ts';
+
+/** Why the database did not write, for a counter. */
+export type WriteFault =
+  | 'unreachable'
+  | 'disk_full'
+  | 'resources'
+  | 'permission'
+  | 'read_only'
+  | 'schema'
+  | 'conflict'
+  | 'timeout'
+  | 'overload'
+  | 'data'
+  | 'other';
+
+/** By SQLSTATE, the first that fits (PostgreSQL's appendix A). */
+const FAULTS: readonly (readonly [RegExp, WriteFault])[] = [
+  [/^53100/, 'disk_full'],
+  [/^53/, 'resources'],
+  [/^42501/, 'permission'],
+  [/^25006/, 'read_only'],
+  [/^(42|3D|3F)/, 'schema'],
+  [/^(40|55)/, 'conflict'],
+  [/^57014/, 'timeout'],
+  [/^(08|57)/, 'unreachable'],
+];
+/** After a failure, successes count for this many milliseconds less than a probe: half of the writes may fail. */
+const SETTLED_MS = 60_000;
+/** Of the server's words. */
+const LONGEST = 200;
+
+/** A write that was refused because too many wait. */
+export class OverloadError extends Error {}
+
+/** @param error the server's, or ours with the server's as its cause */
+export function writeFault(error: unknown): WriteFault {
+  if (error instanceof OverloadError) return 'overload';
+  if (isDataError(error)) return 'data';
+  const state = stateOf(error);
+  if (state === undefined) return 'unreachable';
+  return FAULTS.find(([pattern]) => pattern.test(state))?.[1] ?? 'other';
+}
+
+/**
+ * Whether clients' requests are written. A database that answers may still refuse every write: its disk is full, our rights are gone, a table is. That is said once, counted by
+ * cause, and told until a write of every kind that clients need has worked again.
+ */
+export class WriteHealth {
+  /** Failures by cause. */
+  readonly errors = new Map<WriteFault, number>();
+  readonly #clock: Clock;
+  readonly #log: Logger;
+  readonly #faults: Repeated;
+  #trouble: { readonly text: string; readonly since: number; latest: number; count: number } | undefined;
+
+  constructor(clock: Clock, log: Logger) {
+    this.#clock = clock;
+    this.#log = log;
+    this.#faults = repeated(log, clock);
+  }
+
+  /** What is wrong, with the server's words; undefined while writes work. */
+  get trouble(): string | undefined {
+    return this.#trouble?.text;
+  }
+
+  /** Something that a client waited for was not written. */
+  failed(error: unknown): void {
+    const fault = writeFault(error);
+    this.errors.set(fault, (this.errors.get(fault) ?? 0) + 1);
+    // What is bad in one row is told to whoever sent it, and a lost connection by whoever lost it.
+    if (fault === 'data' || fault === 'unreachable') return;
+    const text = `the database does not write: ${words(error)}`;
+    this.#faults.error(text);
+    const now = this.#clock.monotonic();
+    const { since, count } = this.#trouble ?? { since: now, count: 0 };
+    this.#trouble = { text, since, latest: now, count: count + 1 };
+  }
+
+  /** Something was written; of everything that clients need if `all` is set, else of one kind, while another may go on failing. */
+  succeeded(all: boolean): void {
+    const trouble = this.#trouble;
+    const now = this.#clock.monotonic();
+    if (!trouble || (!all && now - trouble.latest < SETTLED_MS)) return;
+    this.#trouble = undefined;
+    const seconds = Math.round((now - trouble.since) / 1000);
+    this.#log.info(`the database writes again, after ${trouble.count} failures in ${seconds} s`);
+  }
+
+  stop(): void {
+    this.#faults.stop();
+  }
+}
+
+/** The server's message alone: its details show the row, with the device's token and key. */
+function words(error: unknown): string {
+  const { cause } = error as Error;
+  const { message } = (sqlState(error) === undefined && cause instanceof Error ? cause : error) as Error;
+  const state = stateOf(error);
+  return `${message.split('\n')[0]!.slice(0, LONGEST)}${state === undefined ? '' : ` (SQLSTATE ${state})`}`;
+}
+
+function stateOf(error: unknown): string | undefined {
+  return sqlState(error) ?? sqlState((error as Error).cause);
+}
