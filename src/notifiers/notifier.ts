@@ -202,9 +202,7 @@ export class Notifier {
       this.#courier.add({
         pushId: id,
         id: serviceId,
-        // Copied: a push that waits for an hour must not keep the whole batch in memory that it came in.
-        data: serviceData && Buffer.from(serviceData),
-        payload: Buffer.from(payload),
+        ...ownBytes(payload, serviceData),
         expiry: Number(expiry),
         urgent,
         wantsAnswer,
@@ -221,8 +219,7 @@ export class Notifier {
       this.#courier.add({
         pushId: undefined,
         id: push.serviceId,
-        data: push.serviceData,
-        payload,
+        ...ownBytes(payload, push.serviceData),
         expiry: Number(push.expiry),
         urgent: isShown(push),
         wantsAnswer: false,
@@ -337,6 +334,17 @@ function limitsOf(backend: Backend): CourierLimits {
   const window = windowOf(backend);
   // Half of the window stays free for pushes that have not been tried yet.
   return { maxQueue: window * QUEUE_WINDOWS, maxRetrying: Math.max(window / 2, atOnce(backend)) };
+}
+
+/**
+ * Copies into memory of their own: a push that waits for an hour must keep neither the batch that it came in alive, nor one of the slabs
+ * that Node cuts small buffers from.
+ */
+function ownBytes(payload: Buffer, data: Buffer | null): { payload: Buffer; data: Buffer | null } {
+  const own = Buffer.allocUnsafeSlow(payload.length + (data?.length ?? 0));
+  own.set(payload);
+  if (data) own.set(data, payload.length);
+  return { payload: own.subarray(0, payload.length), data: data && own.subarray(payload.length) };
 }
 
 /** @returns whether `work` was done within `ms` milliseconds */
