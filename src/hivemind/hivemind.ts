@@ -1,4 +1,5 @@
 import { isDeepStrictEqual } from 'node:util';
+import { getHeapStatistics } from 'node:v8';
 import type { Clock, Timer } from '../clock.ts';
 import type { Config } from '../daemon/config.ts';
 import { category, repeated } from '../daemon/log.ts';
@@ -34,6 +35,8 @@ const CLOSE_MS = 1_500;
 const VALIDATE_MS = 2_000;
 /** The rest of the stop, in ms: for the last answers, after a database that has stopped answering was given up. */
 const LAST_MS = 500;
+/** Of V8's heap, what the pushes of one service may take at most, whatever is configured: several full queues must not end the process. */
+const HEAP_SHARE = 1 / 8;
 const NOTIFIER_POLL_MS = 25;
 
 /**
@@ -68,6 +71,10 @@ export async function startHivemind(context: Context): Promise<Daemon> {
   // Before anybody can report: what is counted from here on comes on top.
   stats.load(await store.readStats());
   let current = outboxLimits(config);
+  if (current.limits.maxBytes < settings.outboxMaxBytes)
+    log.info(
+      `outbox_max_bytes counts as ${current.limits.maxBytes}: an eighth of the heap that Node allows itself here`,
+    );
   const outbox = new Outbox({ clock, random, ...current, log: (level, text) => log[level](text) });
   const network = new Network({
     clock,
@@ -308,8 +315,9 @@ async function within(work: Promise<void>, ms: number, clock: Clock): Promise<bo
 }
 
 function outboxLimits({ hivemind }: Config) {
+  const most = Math.floor(getHeapStatistics().heap_size_limit * HEAP_SHARE);
   return {
-    limits: { maxBytes: hivemind.outboxMaxBytes, maxAge: hivemind.outboxMaxAge * 1000 },
+    limits: { maxBytes: Math.min(hivemind.outboxMaxBytes, most), maxAge: hivemind.outboxMaxAge * 1000 },
     breaker: { share: hivemind.goneBreakerShare, minimum: hivemind.goneBreakerMinimum },
   };
 }

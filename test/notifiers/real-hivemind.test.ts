@@ -265,6 +265,45 @@ test('told to end under load, it hands back what it has not begun to a second in
   assert.equal(fake.taken.count, 1_200);
 });
 
+test('the hivemind stops with 10,000 in flight: every push is accounted for, and what is said to be delivered is what the provider took', async (t) => {
+  const fake = await apns(t, { delay: 5_000, keep: 1 });
+  const suite = await Suite.start(t, 'apns');
+  // A window of 10,000: half of them are answered before the hivemind has to end, half only after it.
+  const notifier = await suite.notifier(fake, { connections: '10', streams: '500', timeout: '60' });
+  await suite.until(({ notifiers }) => notifiers === 1);
+  const phones = await suite.phones(200);
+  const count = 10_600;
+  const done: Report = await (async () => {
+    for (let text = 0; text * phones.length < count; text++) await suite.write(phones, `m${text}`);
+    return suite.until((report) => report.accepted + report.in_flight + report.queued + lost(report) >= count);
+  })();
+  t.diagnostic(`${done.in_flight} in flight, ${done.queued} waiting, ${done.accepted} accepted before the stop`);
+  await suite.hivemind.stop();
+  const taken = fake.taken.count;
+  const words = suite.hivemind.log.map((line) => (JSON.parse(line) as { msg: string }).msg);
+  const said = words.find((line) => line.startsWith('of '));
+  t.diagnostic(`${said}; the provider took ${taken} by then`);
+  const [queued, accepted, refused, passed, givenUp, unreported] = (said?.match(/\d+/g) ?? []).map(Number) as [
+    number,
+    number,
+    number,
+    number,
+    number,
+    number,
+  ];
+  assert.deepEqual([queued, refused, passed], [count, 0, 0]);
+  assert.equal(accepted + givenUp + unreported, count);
+  assert.equal(givenUp > 0, words.includes(`${givenUp} pushes could not be handed over and are given up`));
+  const told = words.some((line) => line.startsWith(`${unreported} pushes are with notifiers`));
+  assert.equal(unreported > 0, told);
+  // Delivered is not lost: whatever the provider took was accepted, or not known.
+  assert.ok(accepted <= taken && taken <= accepted + unreported, `${accepted} accepted, ${unreported} unknown`);
+  // The notifier goes on: in the end the provider has had all but those that were given up.
+  await fake.taken.reached(count - givenUp);
+  assert.equal(await notifier.end('SIGTERM'), 0, notifier.output());
+  assert.equal(fake.taken.count, count - givenUp);
+});
+
 test('two instances share the devices: each push once, and always the same instance for a device', async (t) => {
   const fakes = await Promise.all([apns(t), apns(t)]);
   const [first, second] = fakes;
