@@ -4,6 +4,7 @@ import type { Clock, Timer } from '../clock.ts';
 import type { Config } from '../daemon/config.ts';
 import { category, repeated } from '../daemon/log.ts';
 import type { Context, Daemon } from '../daemon/run.ts';
+import { transportMetrics } from '../daemon/transport-metrics.ts';
 import { JudgedClock } from '../judged-clock.ts';
 import { CLOCK_TOLERANCE } from '../session/subscription.ts';
 import { DeadDevices } from './dead-devices.ts';
@@ -181,6 +182,10 @@ export async function startHivemind(context: Context): Promise<Daemon> {
     stray: (reason) => faults.warn('a message was dropped', { reason }),
     gone: (remote) => outbox.gone(remote),
   });
+  transportMetrics(registry, () => [
+    ...network.sockets,
+    ...listeners.map(({ counters }) => ['clients', counters] as const),
+  ]);
 
   systemd.status('Loading existing subscriptions');
   const loading = clock.monotonic();

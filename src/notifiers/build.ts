@@ -1,5 +1,6 @@
 import type { Config } from '../daemon/config.ts';
 import type { Context, Daemon } from '../daemon/run.ts';
+import { transportMetrics } from '../daemon/transport-metrics.ts';
 import { connectAddress } from '../oxenmq/address.ts';
 import { keyPairFromSecret } from '../oxenmq/keys.ts';
 import { deriveNotifierKey } from '../session/notifier-key.ts';
@@ -38,6 +39,7 @@ export async function buildNotifier(service: string, context: Context): Promise<
     took: providerLatency(registry),
   });
   observeNotifier(registry, notifier, clock);
+  transportMetrics(registry, () => [['hivemind', notifier.transport]]);
   let watch = watchCredentialOf(backend);
   let stopped = false;
   return {

@@ -1,6 +1,7 @@
 import type { Clock, Timer } from '../clock.ts';
 import type { Logger, Repeated } from '../daemon/log.ts';
 import type { Address } from '../oxenmq/address.ts';
+import type { Counters } from '../oxenmq/counters.ts';
 import type { KeyPair } from '../oxenmq/keys.ts';
 import { type Connection, Peers } from '../oxenmq/peers.ts';
 import { type Commands, type Handler, OxenmqError } from '../oxenmq/remote.ts';
@@ -95,6 +96,10 @@ export class Link {
   /** Whether the hivemind is there and has our registration. */
   get registered(): boolean {
     return this.#registered;
+  }
+
+  get counters(): Counters {
+    return this.#peers.counters;
   }
 
   /** How the hivemind is spoken to. */

@@ -4,6 +4,7 @@ import { encode } from '../codec/bencode.ts';
 import { parseJson } from '../codec/json.ts';
 import { type Logger, type Repeated, repeated } from '../daemon/log.ts';
 import type { Address } from '../oxenmq/address.ts';
+import type { Counters } from '../oxenmq/counters.ts';
 import type { KeyPair } from '../oxenmq/keys.ts';
 import type { Incoming } from '../oxenmq/remote.ts';
 import { type DeviceGone, decodeSealedPushes } from '../session/notifier-protocol.ts';
@@ -63,6 +64,11 @@ export class Notifier {
   #backend: Backend;
   #gone: Omit<DeviceGone, 'service'>[] = [];
   readonly #say: Repeated;
+  /** What the socket to the hivemind counts. */
+  get transport(): Counters {
+    return this.#link.counters;
+  }
+
   /** How pushes ended, by kind and reason: `accepted`, `gone:Unregistered`, `given-up:expired`, … */
   readonly ends = new Map<string, number>();
   readonly counters = {

@@ -6,6 +6,7 @@ import { test } from 'node:test';
 import { Registry } from 'prom-client';
 import { systemClock } from '../../src/clock.ts';
 import { createRegistry } from '../../src/daemon/metrics.ts';
+import { transportMetrics } from '../../src/daemon/transport-metrics.ts';
 import { type MetricSources, registerMetrics } from '../../src/hivemind/metrics.ts';
 import { observeNotifier, providerLatency } from '../../src/notifiers/metrics.ts';
 import type { Notifier } from '../../src/notifiers/notifier.ts';
@@ -68,6 +69,7 @@ const exported = (() => {
   register((registry) => {
     providerLatency(registry);
     observeNotifier(registry, {} as Notifier, systemClock);
+    transportMetrics(registry, () => []);
   });
   // Prometheus' own.
   names.set('up', new Set());
@@ -126,7 +128,19 @@ test("metrics are named by Prometheus' conventions, and their labels take few va
     if (name.startsWith('spns_')) for (const label of labelNames) labels.add(label);
   }
   // Nothing by device, account, storage server or client.
-  const few = ['kind', 'listener', 'outcome', 'reason', 'result', 'route', 'service', 'state', 'status', 'via'];
+  const few = [
+    'kind',
+    'listener',
+    'outcome',
+    'reason',
+    'result',
+    'route',
+    'service',
+    'socket',
+    'state',
+    'status',
+    'via',
+  ];
   assert.deepEqual([...labels].sort(), few);
 });
 

@@ -1,5 +1,6 @@
 import type { Clock } from '../../clock.ts';
 import { formatAddress, parseAddress } from '../../oxenmq/address.ts';
+import type { Counters } from '../../oxenmq/counters.ts';
 import { keyPairFromSecret } from '../../oxenmq/keys.ts';
 import { type Connection, Peers } from '../../oxenmq/peers.ts';
 import type { Commands, Handler } from '../../oxenmq/remote.ts';
@@ -149,6 +150,14 @@ export class Network {
   /** Whether oxend's last list is not believed yet, because much of what was known is missing in it. */
   get listDoubted(): boolean {
     return this.#oxend.doubted;
+  }
+
+  /** What each of its sockets counts, by name. */
+  get sockets(): readonly (readonly [string, Counters])[] {
+    return [
+      ['oxend', this.#toOxend.counters],
+      ['nodes', this.#toNodes.counters],
+    ];
   }
 
   /** All figures that only grow. */
