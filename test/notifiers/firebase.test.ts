@@ -5,13 +5,14 @@ import { type TestContext, test } from 'node:test';
 import { startFakeFcm } from '../../src/devnet/providers/fcm.ts';
 import { fcmError, violation } from '../../src/devnet/providers/fcm-checks.ts';
 import { HTML_PAGE, type WebAnswer } from '../../src/devnet/providers/http.ts';
+import type { FakeOptions } from '../../src/devnet/providers/script.ts';
 import type { Outcome } from '../../src/notifiers/backend.ts';
 import { create } from '../../src/notifiers/firebase.ts';
 import { vectors } from '../support/vectors.ts';
 import { contextOf, delivery, folder } from './support.ts';
 
-async function setUp(t: TestContext, keys: Record<string, string> = {}) {
-  const fake = await startFakeFcm();
+async function setUp(t: TestContext, keys: Record<string, string> = {}, options: FakeOptions = {}) {
+  const fake = await startFakeFcm(options);
   const path = await folder(t);
   const settings = await fake.settings(path);
   const backend = await create(contextOf('firebase', { ...settings, ...keys }));
@@ -204,6 +205,20 @@ test('without an access token nothing is sent, and what the OAuth server says de
   }
   assert.equal(fake.requests, 0);
   assert.deepEqual(await send(), { kind: 'accepted' });
+});
+
+test('a goodbye in the middle of a batch: what Google had taken is known to be taken, and the rest goes again', async (t) => {
+  const { fake, backend } = await setUp(t, {}, { delay: 200 });
+  const tokens = Array.from({ length: 250 }, (_, index) => `d${index}`);
+  const sending = backend.send(tokens.map((token) => delivery(token)));
+  await fake.taken.reached(100);
+  fake.goaway();
+  fake.goaway();
+  const outcomes = await sending;
+  const accepted = tokens.filter((_, index) => outcomes[index]!.kind === 'accepted');
+  assert.deepEqual(fake.taken.pushes.map(({ token }) => token).sort(), accepted.sort());
+  assert.equal(accepted.length, 100);
+  for (const outcome of outcomes) assert.match(brief(outcome), /^(accepted|retry: connection trouble)$/);
 });
 
 test('a connection that is cut in the middle fails what was on it, at once', async (t) => {

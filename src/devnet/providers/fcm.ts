@@ -24,6 +24,8 @@ export interface FakeFcm extends FakeProvider {
   readonly connections: number;
   /** From now on, no access token that was given out is good any more. */
   expireTokens(): void;
+  /** Says goodbye on every connection: what was taken is still answered, and nothing new is looked at. */
+  goaway(): void;
   /** Cuts every connection. */
   cut(): void;
 }
@@ -130,6 +132,9 @@ export async function startFakeFcm(options: FakeOptions = {}): Promise<FakeFcm> 
     },
     expireTokens() {
       valid = new Set();
+    },
+    goaway() {
+      for (const session of sessions) session.goaway();
     },
     cut,
     async settings(folder) {
