@@ -25,8 +25,9 @@ export interface RemovedDevice {
   readonly signedAt: number;
 }
 
-/** How many removals one call makes at most, so that none holds the event loop for long. */
+/** How many subscriptions one call takes away at most, so that none holds the event loop for long: of one device, and of those that expire. */
 const SLICE = 2000;
+const EXPIRE_SLICE = 500;
 /** Subscriptions that expire within one minute are found together. */
 const BUCKET = 60;
 const MAX_SERVICES = 65_536;
@@ -200,7 +201,7 @@ export class Devices {
    * Takes away subscriptions whose signature is too old.
    *
    * @param cutoff unix seconds: those signed then or earlier go
-   * @returns how many went; at most {@link SLICE} in one call, the rest in the next
+   * @returns how many went; at most {@link EXPIRE_SLICE} in one call, the rest in the next
    */
   expire(cutoff: number): number {
     const records = this.#records;
@@ -212,7 +213,7 @@ export class Devices {
         const ref = next;
         next = records.next(ref, Link.TIME);
         if (records.signedAt(ref) > cutoff) continue;
-        if (count === SLICE) return count;
+        if (count === EXPIRE_SLICE) return count;
         const account = records.account(ref);
         const accountHash = this.#accounts.hash(this.#accounts.keyBytes(account), this.#accounts.keyOffset(account));
         const at = records.serviceIdAt(ref);
@@ -262,6 +263,13 @@ export class Devices {
 
   isLive(id: number): boolean {
     return this.#accounts.value(id) !== 0;
+  }
+
+  /** How many devices are subscribed to an account. */
+  devicesOf(id: number): number {
+    let count = 0;
+    for (let ref = this.#accounts.value(id); ref !== 0; ref = this.#records.next(ref, Link.ACCOUNT)) count++;
+    return count;
   }
 
   /** Where the 33 bytes of a live account lie; good until the next change. */

@@ -8,14 +8,22 @@ export interface PaceOptions {
    * @returns false if there is nobody to ask
    */
   readonly ask: (id: number, isMore: boolean) => boolean;
+  /** How many devices are subscribed to an account. */
+  readonly devicesOf: (id: number) => number;
 }
 
-/** One account may change so often at once, and then once in so many milliseconds; what comes between is gathered. */
+/**
+ * One account may change so often at once, and then once in so many milliseconds for each 16 devices that it has; what comes between is gathered. So an account with a
+ * thousand devices, whose requests may have a megabyte, is asked for once in a quarter of an hour at most.
+ */
 const AT_ONCE = 4;
 const EVERY = 15_000;
+const DEVICES = 16;
 const LOOK = 1_000;
 
 interface Account {
+  /** What one change costs, in ms. */
+  readonly cost: number;
   /** When (monotonic ms) it may change {@link AT_ONCE} times at once again. */
   restedAt: number;
   /** What waits: more than before, other signatures, or nothing. */
@@ -38,7 +46,7 @@ export class Pace {
 
   /** The account is asked for at once, or together with what else changes until its turn comes. */
   changed(id: number, isMore: boolean): void {
-    const { clock, ask } = this.#options;
+    const { clock, ask, devicesOf } = this.#options;
     const now = clock.monotonic();
     const account = this.#lately.get(id);
     if (account !== undefined && !isRested(account, now)) {
@@ -46,8 +54,9 @@ export class Pace {
       return;
     }
     if (!ask(id, isMore)) return;
-    if (account !== undefined) account.restedAt = Math.max(account.restedAt, now) + EVERY;
-    else this.#lately.set(id, { restedAt: now + EVERY, waiting: undefined });
+    const cost = EVERY * Math.ceil(devicesOf(id) / DEVICES);
+    const restedAt = Math.max(account?.restedAt ?? 0, now) + cost;
+    this.#lately.set(id, { cost, restedAt, waiting: undefined });
     this.#timer ??= clock.setInterval(() => this.#look(), LOOK);
   }
 
@@ -65,7 +74,7 @@ export class Pace {
     const now = this.#options.clock.monotonic();
     for (const [id, account] of this.#lately) {
       if (account.waiting !== undefined && isRested(account, now)) {
-        if (this.#options.ask(id, account.waiting)) account.restedAt = Math.max(account.restedAt, now) + EVERY;
+        if (this.#options.ask(id, account.waiting)) account.restedAt = Math.max(account.restedAt, now) + account.cost;
         account.waiting = undefined;
       }
       if (account.restedAt <= now) this.#lately.delete(id);
@@ -74,6 +83,6 @@ export class Pace {
   }
 }
 
-function isRested({ restedAt }: Account, now: number): boolean {
-  return restedAt - now <= (AT_ONCE - 1) * EVERY;
+function isRested({ restedAt, cost }: Account, now: number): boolean {
+  return restedAt - now <= (AT_ONCE - 1) * cost;
 }

@@ -16,6 +16,8 @@ export interface MonitoredAccounts extends Accounts {
   onAccountRemoved: (id: number) => void;
   /** `isMore`: something is asked for that was not before; else only by other signatures, or less. */
   onUpstreamChanged: (id: number, isMore: boolean) => void;
+  /** How many devices are subscribed to a live account. */
+  devicesOf(id: number): number;
 }
 
 export interface WatchOptions {
@@ -101,6 +103,7 @@ export class Watch {
         if (swarm) monitor.urgent(id);
         return swarm !== undefined;
       },
+      devicesOf: (id) => accounts.devicesOf(id),
     });
     this.#pace = pace;
     accounts.onAccountRemoved = (id) => {

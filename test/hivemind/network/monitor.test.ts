@@ -94,6 +94,18 @@ test('an account that changes all the time is asked for now and then, and no oth
   assert.ok(server.monitorsAccount(1, 6002));
 });
 
+test('an account with a thousand devices, whose requests are large, may change less often', () => {
+  const { accounts, servers, clock } = network({ accounts: 3, servers: 1 });
+  accounts.devices = 1_000;
+  const times = () => asked(servers[0]!).get(1)!.length;
+  const before = times();
+  for (let n = 0; n < 30 * 60; n++) {
+    accounts.change(1);
+    clock.advance(SECOND);
+  }
+  assert.ok(times() - before <= 4 + 2 + 1, `asked for ${times() - before} times in half an hour`);
+});
+
 test('a change during a request is not taken for answered by it', () => {
   const { accounts, servers, clock } = network({ accounts: 3, servers: 1 });
   accounts.change(1);

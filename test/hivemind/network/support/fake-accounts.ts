@@ -97,6 +97,13 @@ export class FakeAccounts implements MonitoredAccounts {
     return this.#slots[this.idOf(number)]!.bytes;
   }
 
+  /** Of every account. */
+  devices = 1;
+
+  devicesOf(): number {
+    return this.devices;
+  }
+
   isLive(id: number): boolean {
     return this.#slots[id] !== undefined;
   }
