@@ -10,8 +10,8 @@ import { MAX_MESSAGE_SIZE } from '../oxenmq/socket.ts';
 const PUSH_MESSAGE = 1024 * 1024;
 /** Web front-ends are few, and so are administrators and notifiers from afar. */
 const MAX_CONNECTIONS = 256;
-/** Requests of one connection that are worked on at a time: all clients' of a front-end, whose own limit is lower. */
-const IN_FLIGHT = 20_000;
+/** Requests of one connection that are worked on at a time: a front-end's are those of all its clients, whose admission has its own limits. */
+const IN_FLIGHT = Number.POSITIVE_INFINITY;
 
 export interface ListenersModules {
   readonly clock: Clock;
