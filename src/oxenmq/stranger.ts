@@ -206,7 +206,8 @@ export class Stranger extends Link {
       if (decodeCommand(body).name !== 'READY') throw new ProtocolError('READY was expected');
       this.#socket.write(encodeFrame(encodeCommand('READY', ROUTER_METADATA), { command: true }));
     } else {
-      if (!this.#owner.mayShakeHands(this.held.network)) throw new ProtocolError('too many handshakes');
+      const begins = decodeCommand(body).name === 'HELLO';
+      if (begins && !this.#owner.mayShakeHands(this.held.network)) throw new ProtocolError('too many handshakes');
       const { answer, clientKey } = this.#curve.handshake(body, ROUTER_METADATA);
       if (clientKey && !this.#owner.allows(clientKey)) throw new ProtocolError('its key is not admitted');
       this.#socket.write(encodeFrame(answer, { command: true }));
