@@ -28,11 +28,6 @@ export interface ListenerOptions {
   readonly commands: Commands;
   /** In bytes, of all parts together; 10 MiB if not given. A client that sends one larger part loses its connection. */
   readonly maxMessageSize?: number;
-  /**
-   * Messages in ZeroMQ's queue for one client; 1,000 if not given. What lies there is counted by nobody, so strangers get
-   * a short one: what does not fit waits in our own, which is bounded in bytes.
-   */
-  readonly sendQueue?: number;
   /** The permissions of an ipc socket, such as 0o660. libzmq leaves them to the umask, and with the usual one only the owner may connect. */
   readonly mode?: number;
   readonly on?: {
@@ -66,7 +61,6 @@ export class Listener {
     // libzmq 4.3.5 abort the process (`!_io_error`). So a routing id belongs to whom it belonged first;
     // a client that comes back must be seen to have gone, at once on ipc, on TCP by its FIN or by heartbeats within 45 s.
     this.#socket.handover = false;
-    if (options.sendQueue !== undefined) this.#socket.sendHighWaterMark = options.sendQueue;
     this.#wire = { socket: this.#socket, clock: options.clock, counters: this.counters, backlog: { bytes: 0 } };
     this.#dispatch = new Dispatch(options.commands, options.access, this.counters, (reason) => this.#stray(reason));
   }

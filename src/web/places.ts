@@ -53,11 +53,3 @@ export function createPlaces(limit: () => number): Places {
     },
   };
 }
-
-/** What an address is told apart by: of IPv6 the network, since a client has all the addresses in it. */
-export function clientOf(address: string): string {
-  const mapped = /^::ffff:(\d+\.\d+\.\d+\.\d+)$/i.exec(address)?.[1];
-  if (mapped !== undefined || !address.includes(':')) return mapped ?? address;
-  const groups = address.split('::', 1)[0]!.split(':');
-  return `${[...groups, '0', '0', '0', '0'].slice(0, 4).join(':')}::`;
-}

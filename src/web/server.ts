@@ -8,7 +8,7 @@ import fastify, {
   type FastifyRequest,
 } from 'fastify';
 import type { Clock } from '../clock.ts';
-import { ConnectionLimit } from '../connection-limit.ts';
+import { ConnectionLimit, networkOf } from '../connection-limit.ts';
 import { formatListen, type ListenAddress, removeStaleSocket } from '../daemon/listen.ts';
 import { MAX_ONION_SIZE } from '../session/onion.ts';
 import { type Answer, errorAnswer, methodNotAllowed, notFound, options } from './answer.ts';
@@ -16,7 +16,6 @@ import type { Hivemind } from './hivemind.ts';
 import { limitConnections } from './limit.ts';
 import type { WebMetrics } from './metrics.ts';
 import { isSubscriptionPath, ONION_PATH, onionRequest, undecryptable } from './onion.ts';
-import { clientOf } from './places.ts';
 import { bodyMissing, RETRY_AFTER, ROUTES, type SubscriptionPath, subscription, tooLarge } from './subscriptions.ts';
 
 /** What an operator can set, see `[web]` in spns.ini. */
@@ -187,7 +186,7 @@ function unrouted(request: FastifyRequest): Answer {
 
 /** On a Unix socket without a trusted proxy all clients have the same, empty address. */
 function clientName(request: FastifyRequest): string | undefined {
-  return request.ip ? clientOf(request.ip) : undefined;
+  return request.ip ? networkOf(request.ip) : undefined;
 }
 
 /** An empty body is a body if its sender says so. */

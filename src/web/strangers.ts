@@ -35,7 +35,13 @@ export async function listenToStrangers(modules: {
     kind: 'request' as const,
     async handler(message: Incoming) {
       const start = clock.monotonic();
-      const answer = await subscription(hivemind, path, message.parts[0] ?? Buffer.alloc(0), bodyLimit);
+      const answer = await subscription(
+        hivemind,
+        path,
+        message.parts[0] ?? Buffer.alloc(0),
+        bodyLimit,
+        message.remote.id,
+      );
       metrics.request('curve', path, answer, (clock.monotonic() - start) / 1000);
       message.reply(answer.body);
     },
