@@ -1,7 +1,13 @@
 import assert from 'node:assert/strict';
 import { describe, it } from 'node:test';
 import { BencodeError, decode, encode } from '../../src/codec/bencode.ts';
-import { decodeMonitor, encodeMonitor, parseMonitorReply } from '../../src/session/monitor.ts';
+import {
+  decodeMonitor,
+  encodeMonitor,
+  isElsewhere,
+  parseMonitorEnded,
+  parseMonitorReply,
+} from '../../src/session/monitor.ts';
 import { parseSubscribe } from '../../src/session/request.ts';
 import { isNewer, isSame, type Subscription } from '../../src/session/subscription.ts';
 import { fuzz } from '../support/fuzz.ts';
@@ -150,6 +156,85 @@ describe('parseMonitorReply', () => {
         assert.equal(parseMonitorReply(random.damage(intact), 3).length, 3);
       } catch (error) {
         assert.ok(error instanceof BencodeError);
+      }
+    });
+  });
+});
+
+describe('refusals of storage servers that know accounts elsewhere', () => {
+  const elsewhere = (nodes: number, swarm: string) =>
+    encode({
+      errcode: 6,
+      error: "Account is not stored by this service node's swarm",
+      snodes: Array.from({ length: nodes }, (_, port) => ({ ip: '203.0.113.7', port_omq: port })),
+      swarm,
+    });
+
+  it('are told apart element by element, whatever nodes they name, however many kinds there are', () => {
+    const kinds = Array.from({ length: 9 }, (_, kind) => elsewhere(kind, `${kind}`));
+    const success = Buffer.from('d7:successi1ee');
+    const forged = encode({ errcode: 5, error: 'Signature verification failed' });
+    const elements = Array.from({ length: 500 }, (_, i) =>
+      i % 7 === 0 ? success : i % 11 === 0 ? forged : kinds[i % 9]!,
+    );
+    const results = parseMonitorReply(Buffer.concat([Buffer.from('l'), ...elements, Buffer.from('e')]), 500);
+    assert.deepEqual(
+      results.map(({ code }) => code),
+      elements.map((element) => (element === success ? 0 : element === forged ? 5 : 6)),
+    );
+    assert.deepEqual(
+      results.map(isElsewhere),
+      elements.map((element) => element !== success && element !== forged),
+    );
+  });
+
+  it('count as such for codes 6 and 7 alone', () => {
+    const codes = [0, 1, 2, 3, 4, 5, 6, 7, 8, 77].filter((code) => isElsewhere({ code }));
+    assert.deepEqual(codes, [6, 7]);
+  });
+
+  it('cannot be made to take our time: a result of very many values or keys is none', () => {
+    for (const body of [
+      `ld6:snodesl${'le'.repeat(1000)}e7:successi1eee`,
+      `ld${'1:ale'.repeat(1000)}7:successi1eee`,
+      `ld${'7:successi1e'.repeat(1000)}ee`,
+    ]) {
+      assert.throws(() => parseMonitorReply(Buffer.from(body), 1), BencodeError);
+    }
+    assert.equal(
+      parseMonitorReply(Buffer.concat([Buffer.from('l'), elsewhere(20, 'f'), Buffer.from('e')]), 1)[0]!.code,
+      6,
+    );
+  });
+});
+
+describe('parseMonitorEnded', () => {
+  const account = Buffer.alloc(33, 5);
+  const body = encode({ '@': account, errcode: 6, error: 'no longer', snodes: [{ ip: '203.0.113.7' }], swarm: 'beef' });
+
+  it('gives the account, also with keys that are not known yet', () => {
+    assert.deepEqual(parseMonitorEnded([body]), account);
+    assert.deepEqual(parseMonitorEnded([encode({ '!': 1, '@': account, x: [[1], { y: 2 }] })]), account);
+  });
+
+  it('throws nothing but BencodeError, whatever the bytes', () => {
+    for (let end = 0; end < body.length; end++) {
+      assert.throws(() => parseMonitorEnded([body.subarray(0, end)]), BencodeError);
+    }
+    for (const parts of [
+      [],
+      [body, body],
+      [Buffer.concat([body, body])],
+      [Buffer.from('le')],
+      [encode({ '@': 'short' })],
+    ]) {
+      assert.throws(() => parseMonitorEnded(parts), BencodeError);
+    }
+    fuzz(5000, (random) => {
+      try {
+        assert.equal(parseMonitorEnded([random.damage(body)]).length, 33);
+      } catch (error) {
+        assert.ok(error instanceof BencodeError, String(error));
       }
     });
   });
