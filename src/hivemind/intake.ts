@@ -4,60 +4,12 @@ import { isFalseAlarm } from '../session/payload.ts';
 import type { Devices, WantingDevice } from './devices/devices.ts';
 import { Doubt, isExpired, isProven, leastDoubt } from './notifications/doubt.ts';
 import { type HeldCopy, HeldMessages } from './notifications/held-messages.ts';
-import { DeviceLimits, ServerLimits } from './notifications/message-limits.ts';
+import { type IntakeCounters, intakeCounters } from './notifications/intake-counters.ts';
+import { DeviceLimits } from './notifications/message-limits.ts';
 import { MisfitShare } from './notifications/misfit-share.ts';
+import { type ServerRecord, ServerRecords } from './notifications/server-records.ts';
 import type { Outbox } from './outbox/outbox.ts';
 import type { Seen } from './seen.ts';
-
-/** What becomes of the storage servers' notifications; plain numbers, read by the metrics. Every copy counts under exactly one of the first eleven. */
-export interface IntakeCounters {
-  /** Copies of messages that were passed on before, or that vouched for one. */
-  duplicates: number;
-  /** Messages that were passed on, because somebody wanted them. */
-  unique: number;
-  /** Nobody (any more) wants them. */
-  unwanted: number;
-  /** Reported by a node that was not asked to. */
-  unasked: number;
-  /** Their time is over, so that no device would be told. */
-  expired: number;
-  /** More than one server, or for one device, may be told; see message-limits.ts. */
-  limited: number;
-  /** Word of settings, for devices that asked for the settings themselves; see {@link isFalseAlarm}. */
-  unshown: number;
-  /** Waited, and turned out to say something else than a better copy. */
-  contradicted: number;
-  /** Should have waited for another server's word, but their server had too much that waits. */
-  unheld: number;
-  /** Wait at this moment for another server's word. */
-  readonly held: number;
-  /** Dropped as malformed, by reason. */
-  readonly malformed: Map<string, number>;
-
-  /** notify.message received. */
-  raw: number;
-  /** Pushes made of them, one a device. */
-  pushes: number;
-  /** Pushes not made because their device had too many. */
-  limitedPushes: number;
-  /** Pushes not made because their device would show a message that there is not, or nothing. */
-  unshownPushes: number;
-  /** The unique ones, by what vouched for them: their hash, a second server, nobody but the one that told. */
-  readonly vouched: { hash: number; second: number; alone: number };
-  /** Those for which a second server vouched although their hash does not fit. */
-  misfits: number;
-  /** Memory of those that wait. */
-  readonly heldBytes: number;
-}
-
-/** What a storage server told that others did not, or more than it may; counted from the start of the process. */
-export interface ServerRecord {
-  limited: number;
-  unheld: number;
-  contradicted: number;
-  /** Passed on, although no other server that was there confirmed them. */
-  alone: number;
-}
 
 /** What the intake works with. */
 export interface IntakeModules<Node> {
@@ -75,17 +27,6 @@ export interface IntakeModules<Node> {
   warn: (text: string) => void;
 }
 
-/** What can be said of a storage server. */
-const OFFENCES = {
-  limited: 'tells more messages of one account than it may',
-  unheld: 'tells more messages that no other confirms than can wait',
-  contradicted: 'contradicts the others of its swarm',
-} as const;
-
-interface Server extends ServerRecord {
-  readonly limits: ServerLimits;
-}
-
 /**
  * The way of a notification: parse, seen before?, asked for?, does it say the truth?, who wants it?, queue. Runs for each of the 5 to 10 copies.
  *
@@ -96,7 +37,7 @@ export class Intake<Node extends object> {
   readonly counters: IntakeCounters;
   readonly #modules: IntakeModules<Node>;
   readonly #held: HeldMessages<Node>;
-  readonly #servers = new WeakMap<Node, Server>();
+  readonly #servers: ServerRecords<Node>;
   readonly #devices = new DeviceLimits();
   readonly #misfits: MisfitShare;
 
@@ -105,30 +46,8 @@ export class Intake<Node extends object> {
     const held = new HeldMessages<Node>({ clock: modules.clock, onDue: (copies) => this.#due(copies) });
     this.#held = held;
     this.#misfits = new MisfitShare(modules.clock);
-    this.counters = {
-      duplicates: 0,
-      unique: 0,
-      unwanted: 0,
-      unasked: 0,
-      expired: 0,
-      limited: 0,
-      unshown: 0,
-      contradicted: 0,
-      unheld: 0,
-      get held() {
-        return held.size;
-      },
-      malformed: new Map(),
-      raw: 0,
-      pushes: 0,
-      limitedPushes: 0,
-      unshownPushes: 0,
-      vouched: { hash: 0, second: 0, alone: 0 },
-      misfits: 0,
-      get heldBytes() {
-        return held.bytes;
-      },
-    };
+    this.counters = intakeCounters(held);
+    this.#servers = new ServerRecords(modules);
   }
 
   /**
@@ -169,7 +88,7 @@ export class Intake<Node extends object> {
       counters.expired++;
       return;
     }
-    if (!this.#server(node).limits.tell(account, clock.monotonic())) {
+    if (!this.#servers.limits(node).tell(account, clock.monotonic())) {
       this.#limit(node);
       return;
     }
@@ -193,7 +112,7 @@ export class Intake<Node extends object> {
     if (told === 'repeated') counters.duplicates++;
     else if (told === 'full') {
       counters.unheld++;
-      this.#record(node, 'unheld');
+      this.#servers.count(node, 'unheld');
     } else if (told !== 'held') {
       for (const copy of told.others) this.#overtake(copy, message);
       this.#confirm({ message, server: node, size: frame.length }, told.confirmed, account);
@@ -202,8 +121,7 @@ export class Intake<Node extends object> {
 
   /** What that server told that others did not, or more than it may. */
   recordOf(node: Node): ServerRecord {
-    const { limited = 0, unheld = 0, contradicted = 0, alone = 0 } = this.#servers.get(node) ?? {};
-    return { limited, unheld, contradicted, alone };
+    return this.#servers.of(node);
   }
 
   /** What is wrong with what the storage servers tell, in words. */
@@ -255,10 +173,10 @@ export class Intake<Node extends object> {
       else if (isExpired(message, now)) counters.expired++;
       else if (seen.hasMessage(message.account, message.namespace, message.hash, doubt)) counters.duplicates++;
       else if (seen.hasHash(message.account, message.hash, doubt)) this.#contradict(node);
-      else if (!this.#server(node).limits.tellAlone(account, clock.monotonic())) this.#limit(node);
+      else if (!this.#servers.limits(node).tellAlone(account, clock.monotonic())) this.#limit(node);
       else if (this.#pass(message, account, doubt)) {
         counters.vouched.alone++;
-        this.#server(node).alone++;
+        this.#servers.count(node, 'alone');
       }
     }
   }
@@ -300,8 +218,11 @@ export class Intake<Node extends object> {
       // A device may subscribe, or be allowed more, between two copies.
       if (!wanted) counters.unwanted++;
       else if (limited) counters.limited++;
-      else if (unshown) counters.unshown++;
-      else counters.duplicates++;
+      else if (unshown) {
+        counters.unshown++;
+        // All has been done that this message needs; its copies are large.
+        if (doubt === Doubt.none) seen.addMessage(message.account, namespace, hash);
+      } else counters.duplicates++;
       return false;
     }
     outbox.add(message, told);
@@ -323,27 +244,11 @@ export class Intake<Node extends object> {
 
   #contradict(node: Node): void {
     this.counters.contradicted++;
-    this.#record(node, 'contradicted');
+    this.#servers.count(node, 'contradicted');
   }
 
   #limit(node: Node): void {
     this.counters.limited++;
-    this.#record(node, 'limited');
-  }
-
-  /** Puts it on the server's record, and tells of the first, the tenth, the hundredth, and so on. */
-  #record(node: Node, offence: keyof typeof OFFENCES): void {
-    const count = ++this.#server(node)[offence];
-    if (!Number.isInteger(Math.log10(count))) return;
-    this.#modules.warn(`storage server ${this.#modules.nameOf(node)} ${OFFENCES[offence]}: ${count} so far`);
-  }
-
-  #server(node: Node): Server {
-    let server = this.#servers.get(node);
-    if (!server) {
-      server = { limits: new ServerLimits(), limited: 0, unheld: 0, contradicted: 0, alone: 0 };
-      this.#servers.set(node, server);
-    }
-    return server;
+    this.#servers.count(node, 'limited');
   }
 }

@@ -1,7 +1,7 @@
 import type { Clock } from '../clock.ts';
 import type { Devices } from './devices/devices.ts';
-import type { IntakeCounters } from './intake.ts';
 import type { Network } from './network/network.ts';
+import type { IntakeCounters } from './notifications/intake-counters.ts';
 import type { Outbox } from './outbox/outbox.ts';
 import type { Stats } from './stats.ts';
 

@@ -456,6 +456,18 @@ it('a device that may not be pushed now keeps no other from it, and is told by a
   );
 });
 
+it('a message that no app would show is looked into once, whatever a liar told of it before', (t) => {
+  const { write, tell, swarm, seen, intake, checkBooks } = world(t);
+  const data = randomBytes(5_000);
+  const truth = write('', { namespace: 2, data, hash: messageHash(account, 2, data) });
+  tell(swarm.slice(0, 2), { ...truth, data: null });
+  assert.ok(!seen.hasMessage(account, 2, truth.hash));
+  tell(swarm.slice(2), truth);
+  assert.ok(seen.hasMessage(account, 2, truth.hash));
+  assert.deepEqual([intake.counters.unshown, intake.counters.pushes], [2, 0]);
+  checkBooks();
+});
+
 describe('honest servers meet no limit', () => {
   for (const wantData of [true, false]) {
     it(`in a burst of 400 messages that each tells in one go, ${wantData ? 'with' : 'without'} bodies`, async (t) => {

@@ -147,6 +147,7 @@ test("metrics are named by Prometheus' conventions, and their labels take few va
 test('everything that an operator must see is exported', () => {
   for (const name of [
     ...['node_connections', 'nodes', 'nodes_fresh', 'freshness_oldest_seconds'],
+    ...['notifications_vouched_total', 'notifications_misfit_total', 'notifications_held', 'pushes_limited_total'],
     ...['notifications_raw_total', 'notifications_duplicate_total', 'notifications_unique_total'],
     ...[
       'pushes_total',

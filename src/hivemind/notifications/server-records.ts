@@ -1,0 +1,62 @@
+import { ServerLimits } from './message-limits.ts';
+
+/** What a storage server told that others did not, or more than it may; counted from the start of the process. */
+export interface ServerRecord {
+  limited: number;
+  unheld: number;
+  contradicted: number;
+  /** Passed on, although no other server that was there confirmed them. */
+  alone: number;
+}
+
+/** What is said of a storage server in the log. To be alone with something is no offence, and may be the truth. */
+const OFFENCES = {
+  limited: 'tells more messages of one account than it may',
+  unheld: 'tells more messages that no other confirms than can wait',
+  contradicted: 'contradicts the others of its swarm',
+} as const;
+
+interface Server extends ServerRecord {
+  readonly limits: ServerLimits;
+}
+
+export interface ServerRecordsOptions<Node> {
+  /** A storage server's name in the log. */
+  readonly nameOf: (node: Node) => string;
+  readonly warn: (text: string) => void;
+}
+
+/** What each storage server may still tell, and what it did wrong. Goes with the server. */
+export class ServerRecords<Node extends object> {
+  readonly #options: ServerRecordsOptions<Node>;
+  readonly #servers = new WeakMap<Node, Server>();
+
+  constructor(options: ServerRecordsOptions<Node>) {
+    this.#options = options;
+  }
+
+  of(node: Node): ServerRecord {
+    const { limited = 0, unheld = 0, contradicted = 0, alone = 0 } = this.#servers.get(node) ?? {};
+    return { limited, unheld, contradicted, alone };
+  }
+
+  limits(node: Node): ServerLimits {
+    return this.#server(node).limits;
+  }
+
+  /** Puts it on the server's record; of an offence the first, the tenth, the hundredth, and so on, is told. */
+  count(node: Node, what: keyof ServerRecord): void {
+    const count = ++this.#server(node)[what];
+    if (what === 'alone' || !Number.isInteger(Math.log10(count))) return;
+    this.#options.warn(`storage server ${this.#options.nameOf(node)} ${OFFENCES[what]}: ${count} so far`);
+  }
+
+  #server(node: Node): Server {
+    let server = this.#servers.get(node);
+    if (!server) {
+      server = { limits: new ServerLimits(), limited: 0, unheld: 0, contradicted: 0, alone: 0 };
+      this.#servers.set(node, server);
+    }
+    return server;
+  }
+}
