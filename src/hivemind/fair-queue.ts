@@ -9,6 +9,8 @@ const LARGE_TURNS = new Set([4, 9, 14]);
 const DOUBTFUL_TURN = 19;
 /** The pace is a mean over about so much time with work to do, in milliseconds. */
 const PACE_WINDOW_MS = 1_000;
+/** What one slice may take for the pace, in milliseconds: a process that stood still for a minute is not slow for ever after. */
+const LONGEST_SLICE_MS = 1_000;
 /** What a task is thought to take before any was done, in milliseconds. */
 const FIRST_PACE = 0.5;
 
@@ -137,7 +139,7 @@ export class FairQueue {
   }
 
   #setPace(now: number, done: number): void {
-    const elapsed = now - this.#mark;
+    const elapsed = Math.min(now - this.#mark, LONGEST_SLICE_MS);
     this.#mark = now;
     const fading = Math.exp(-elapsed / PACE_WINDOW_MS);
     this.#paceMs = this.#paceMs * fading + elapsed;

@@ -147,3 +147,14 @@ test('a request that is given up leaves nothing behind', async () => {
   assert.equal(ends.filter(({ status }) => status === 'rejected').length, 10);
   assert.equal(queue.lane('small').clients, 0);
 });
+
+test('a process that stood still for a minute does not take itself for slow afterwards', async () => {
+  const { clock, queue, ticket, add, rest } = setUp();
+  for (let round = 0; round < 3; round++) await rest(add(ticket('a'), 'a', 1_000));
+  const tasks = add(ticket('a', 'small', 10, 120_000), 'a', 10);
+  clock.stall(70_000);
+  await rest(tasks);
+  const waiting = ticket('storm', 'large', 1_000);
+  assert.ok(queue.wait('other', 'large', 100) < 1_000, `${queue.wait('other', 'large', 100)} ms`);
+  waiting.close();
+});
