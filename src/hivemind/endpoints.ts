@@ -40,7 +40,8 @@ const WINDOW_MAX = 20_000;
 /**
  * The OMQ endpoints of the hivemind (spec/hivemind.md, section 1, and the additions between our hivemind and our
  * notifiers, session/notifier-protocol.ts). Who may call what is told by each category's access level.
- * Who calls push.* may do so for clients of its own, whom it names in a second part, as our web front-end does. Nobody whom we cannot
+ * Who calls push.* may do so for clients of its own, whom it names in a second part (empty if it cannot tell), as our web front-end does; in a second part
+ * of the answer it is told whether the same request may succeed later: the codes do not say that of a service that has no notifier. Nobody whom we cannot
  * trust with that gets here: a stranger would name a new one each time.
  */
 export function endpoints(modules: EndpointModules): Commands {
@@ -50,8 +51,11 @@ export function endpoints(modules: EndpointModules): Commands {
     const { parts, remote } = message;
     const [body, name] = parts;
     const bytes = parts.reduce((sum, part) => sum + part.length, 0);
-    const client = name ? name.toString('latin1', 0, CLIENT_NAME_MAX) : remote.id;
-    message.reply(await subscriptions.handle(kind, body, { client, bytes }));
+    const client = name?.length ? name.toString('latin1', 0, CLIENT_NAME_MAX) : remote.id;
+    const { text, passing } = await subscriptions.handle(kind, body, { client, bytes });
+    // Only our web front-end sends a second part, and it gets one.
+    if (name) message.reply(text, passing ? 'passing' : 'final');
+    else message.reply(text);
   };
   /** Runs a handler whose message comes from a notifier: what it cannot read is said and dropped. */
   const careful = (what: string, handler: (message: Incoming) => void) => (message: Incoming) => {

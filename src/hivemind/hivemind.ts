@@ -13,6 +13,7 @@ import { Devices } from './devices/devices.ts';
 import { type EndpointModules, endpoints } from './endpoints.ts';
 import { Expiry } from './expiry.ts';
 import { Intake } from './intake.ts';
+import { expectedServices } from './known-services.ts';
 import { type OpenListener, openListeners } from './listeners.ts';
 import { registerMetrics } from './metrics.ts';
 import { Network } from './network/network.ts';
@@ -115,6 +116,7 @@ export async function startHivemind(context: Context): Promise<Daemon> {
     devices,
     stats,
     notifierFor: (service) => outbox.validator(service)?.remote,
+    isExpected: expectedServices({ config, outbox, devices, stats }),
     log: (level, text) => (level === 'debug' ? log.debug(text) : faults.warn(text)),
   });
   const deadDevices = new DeadDevices({

@@ -7,6 +7,7 @@ import {
   parseUnsubscribe,
   RequestError,
   type SubscribeRequest,
+  UnavailableError,
   type UnsubscribeRequest,
   UntimelyError,
   verifyUnsubscribe,
@@ -19,7 +20,7 @@ import { NotDone, type Ticket } from './fair-queue.ts';
 import type { Stats } from './stats.ts';
 import type { Store } from './store/store.ts';
 import { StoreError } from './store/store-error.ts';
-import { GENERIC_ERROR, timedOut, unavailable, type ValidDevice, validateDevice } from './validate.ts';
+import { GENERIC_ERROR, timedOut, type ValidDevice, validateDevice } from './validate.ts';
 
 /** What a client may ask for. */
 export type RequestKind = 'subscribe' | 'unsubscribe';
@@ -34,6 +35,8 @@ export interface SubscriptionModules {
   devices: Pick<Devices, 'upsert' | 'remove' | 'get' | 'hasRoom'>;
   /** The notifier that answers for a device of that service; undefined if none is there. */
   notifierFor: (service: string) => Remote | undefined;
+  /** Whether a service without a notifier will probably have one again. */
+  isExpected: (service: string) => boolean;
   log: (level: 'debug' | 'warn', text: string) => void;
   /** Resolves when the hivemind has started; requests wait for it. They do not wait if it is not given. */
   ready?: Promise<void>;
@@ -43,6 +46,14 @@ export interface SubscriptionModules {
 export interface Sender {
   readonly client: string;
   readonly bytes: number;
+}
+
+/** The answer to a request. */
+export interface Reply {
+  /** Compact JSON, keys sorted. */
+  readonly text: string;
+  /** Whether any of it failed for a reason that passes, so that the same request may succeed later. */
+  readonly passing: boolean;
 }
 
 /** Counted by kind and result; results are 'ok' or 'code_N'. */
@@ -104,10 +115,9 @@ export class Subscriptions {
    * Answers push.subscribe or push.unsubscribe (spec/hivemind.md, sections 1.1 and 1.2). Never throws.
    * @param body the JSON; undefined if the request had no data part
    * @param sender nobody in particular if not given
-   * @returns compact JSON, keys sorted
    */
-  async handle(kind: RequestKind, body: Buffer | undefined, sender?: Sender): Promise<string> {
-    if (!body) return failure(new RequestError(Code.BAD_INPUT, 'Invalid request: missing request data'));
+  async handle(kind: RequestKind, body: Buffer | undefined, sender?: Sender): Promise<Reply> {
+    if (!body) return failed(new RequestError(Code.BAD_INPUT, 'Invalid request: missing request data'));
     const { client = '', bytes = body.length } = sender ?? {};
     const place = this.#accepting ? this.#admission.enter(client, bytes) : undefined;
     if (!place) return this.#refuse(kind, BUSY);
@@ -124,7 +134,7 @@ export class Subscriptions {
     }
   }
 
-  async #answer(kind: RequestKind, body: Buffer, ticket: Ticket): Promise<string> {
+  async #answer(kind: RequestKind, body: Buffer, ticket: Ticket): Promise<Reply> {
     const read = await ticket.run(() => {
       const request = readRequest(body);
       // Most requests are of one element: both are done in one turn.
@@ -132,12 +142,13 @@ export class Subscriptions {
     });
     if (!Array.isArray(read)) return this.#finish(kind, read);
     ticket.expect(read.length);
-    return `[${(await this.#elements(kind, read, ticket)).join(',')}]`;
+    const replies = await this.#elements(kind, read, ticket);
+    return { text: `[${replies.map(({ text }) => text).join(',')}]`, passing: replies.some(({ passing }) => passing) };
   }
 
   /** Answers the elements in their order, some at a time. */
-  async #elements(kind: RequestKind, elements: readonly unknown[], ticket: Ticket): Promise<string[]> {
-    const replies: string[] = new Array(elements.length);
+  async #elements(kind: RequestKind, elements: readonly unknown[], ticket: Ticket): Promise<Reply[]> {
+    const replies: Reply[] = new Array(elements.length);
     let next = 0;
     const work = async () => {
       for (let index = next++; index < elements.length; index = next++) {
@@ -175,7 +186,7 @@ export class Subscriptions {
     timer.cancel();
   }
 
-  async #element(kind: RequestKind, element: unknown, ticket: Ticket): Promise<string> {
+  async #element(kind: RequestKind, element: unknown, ticket: Ticket): Promise<Reply> {
     if (!this.#accepting) return this.#refuse(kind, BUSY);
     try {
       return await this.#finish(kind, await ticket.run(() => this.#begin(kind, element, ticket)));
@@ -200,15 +211,17 @@ export class Subscriptions {
     return () => this.#unsubscribe(request, ticket);
   }
 
-  async #finish(kind: RequestKind, rest: () => Promise<object>): Promise<string> {
+  async #finish(kind: RequestKind, rest: () => Promise<object>): Promise<Reply> {
     const reply = await rest();
     this.#count(kind, Code.OK);
-    return stringifySorted(reply);
+    return { text: stringifySorted(reply), passing: false };
   }
 
-  #refuse(kind: RequestKind, error: RequestError): string {
+  #refuse(kind: RequestKind, error: RequestError): Reply {
     this.#count(kind, error.code);
-    return failure(error);
+    // Who asks for a service that is not run here would ask for ever.
+    if (error instanceof UnavailableError) return failed(error, this.#modules.isExpected(error.service));
+    return failed(error);
   }
 
   async #subscribe(request: SubscribeRequest): Promise<object> {
@@ -282,7 +295,7 @@ export class Subscriptions {
 
   #validate(service: string, serviceInfo: unknown): Promise<ValidDevice> {
     const remote = this.#modules.notifierFor(service);
-    if (!remote) return Promise.reject(unavailable(service));
+    if (!remote) return Promise.reject(new UnavailableError(service));
     const waiting = this.#validating.get(service) ?? 0;
     if (waiting >= MAX_VALIDATING) return Promise.reject(BUSY);
     this.#validating.set(service, waiting + 1);
@@ -378,9 +391,12 @@ function readRequest(body: Buffer): object {
   return request;
 }
 
+/** Errors that pass by themselves (spec/hivemind.md, section 1.1). */
+const PASSING: ReadonlySet<number> = new Set([Code.SERVICE_NOT_AVAILABLE, Code.SERVICE_TIMEOUT, Code.INTERNAL_ERROR]);
+
 /** An error as a client gets it. */
-export function failure(error: RequestError): string {
-  return stringifySorted(error.message === '' ? { error: error.code } : { error: error.code, message: error.message });
+function failed({ code, message }: RequestError, passing: boolean = PASSING.has(code)): Reply {
+  return { text: stringifySorted(message === '' ? { error: code } : { error: code, message }), passing };
 }
 
 function deviceKey(service: string, serviceId: string): string {

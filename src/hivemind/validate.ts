@@ -1,7 +1,7 @@
 import { isUtf8 } from 'node:buffer';
 import { stringifySorted } from '../codec/json.ts';
 import { OxenmqError, type Remote } from '../oxenmq/remote.ts';
-import { Code, RequestError } from '../session/request.ts';
+import { Code, RequestError, UnavailableError } from '../session/request.ts';
 
 /** What a notifier made of a client's service_info. */
 export interface ValidDevice {
@@ -27,7 +27,7 @@ export async function validateDevice(
   remote: Remote | undefined,
   serviceInfo: unknown,
 ): Promise<ValidDevice> {
-  if (!remote) throw unavailable(service);
+  if (!remote) throw new UnavailableError(service);
   let reply: Buffer[];
   try {
     reply = await remote.request('notifier.validate', [service, stringifySorted(serviceInfo)]);
@@ -38,11 +38,6 @@ export async function validateDevice(
       : new RequestError(Code.ERROR, `failed to communicate with ${service} notification service`);
   }
   return readValidation(reply);
-}
-
-/** The error for a service that has no notifier. */
-export function unavailable(service: string): RequestError {
-  return new RequestError(Code.SERVICE_NOT_AVAILABLE, `${service} notification service not currently available`);
 }
 
 /** The error for a service whose notifier does not answer. */

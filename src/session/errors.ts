@@ -25,5 +25,15 @@ export class RequestError extends Error {
   }
 }
 
+/** A request for a service that has no notifier now. */
+export class UnavailableError extends RequestError {
+  readonly service: string;
+
+  constructor(service: string) {
+    super(Code.SERVICE_NOT_AVAILABLE, `${service} notification service not currently available`);
+    this.service = service;
+  }
+}
+
 /** A request that is refused for its time alone: by another clock than ours it might be good. */
 export class UntimelyError extends RequestError {}

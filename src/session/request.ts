@@ -2,10 +2,10 @@
 
 import { BytesError, bytesParameter } from '../codec/bytes.ts';
 import { ACCOUNT_SIZE, checkSessionEd25519, SESSION_PREFIX } from './account.ts';
-import { Code, RequestError } from './errors.ts';
+import { Code, RequestError, UnavailableError } from './errors.ts';
 import { checkOwnedSubscription, type Subaccount, type Subscription, type Unsubscription } from './subscription.ts';
 
-export { Code, RequestError, UntimelyError } from './errors.ts';
+export { Code, RequestError, UnavailableError, UntimelyError } from './errors.ts';
 export { checkUnsubscription as verifyUnsubscribe } from './subscription.ts';
 
 /** A device's wish for pushes, valid in itself; whether the service takes the device, its notifier must say. */
@@ -69,9 +69,7 @@ export function parseUnsubscribe(value: unknown, serviceKnown: (name: string) =>
   const { service, service_info: serviceInfo } = fields;
   if (typeof service !== 'string') throw invalid('service', 'a string');
   if (serviceInfo === undefined) throw invalid('service_info', 'a value');
-  if (!serviceKnown(service)) {
-    throw new RequestError(Code.SERVICE_NOT_AVAILABLE, `${service} notification service not currently available`);
-  }
+  if (!serviceKnown(service)) throw new UnavailableError(service);
   return { account, sessionEd25519, subaccount, signature, signedAt, service, serviceInfo };
 }
 

@@ -6,7 +6,8 @@ import { createPlaces } from './places.ts';
 
 /** What became of a question to the hivemind. Nothing is thrown: each of these is an answer to the client. */
 export type Outcome =
-  | { readonly kind: 'reply'; readonly data: Buffer }
+  /** `passing`: whether the same request may succeed later; undefined if the hivemind does not say, as the original's. */
+  | { readonly kind: 'reply'; readonly data: Buffer; readonly passing?: boolean | undefined }
   /** No connection, or it broke while we waited. */
   | { readonly kind: 'away' }
   /** It took the request and did not answer in time. */
@@ -40,9 +41,15 @@ const REQUEST_TIMEOUT = 20_000;
 /** After a failed attempt; libzmq has tried several times within it. */
 const RETRY = 500;
 
+/** A request waits so long for a hivemind that is away, ms: a restart takes some seconds. */
+const PATIENCE = 10_000;
+/** One that is away for so long, ms, is not being restarted: nobody waits for it. */
+const LONG_AWAY = 60_000;
+
 /**
  * Connects to `[hivemind] listen` and stays connected: libzmq re-establishes a broken connection, and an attempt that
- * met no hivemind at all is made again, for ever.
+ * met no hivemind at all is made again, for ever. Requests that come while it restarts, or were with it when it ended, are held
+ * and given to the next: each may be carried out twice, which does no harm.
  *
  * @param modules.inFlightLimit how many requests may wait for the hivemind at once; large ones count as several
  * @param modules.onChange told when the connection comes up, or goes down and why
@@ -60,11 +67,54 @@ export function connectHivemind(modules: {
   let retry: Timer | undefined;
   let closed = false;
   let told: boolean | undefined;
+  let awaySince: number | undefined = clock.monotonic();
+  /** Told when the connection is up, and when there is nothing left to wait for. */
+  const waiting = new Set<() => void>();
+
+  function wake(): void {
+    for (const done of [...waiting]) done();
+  }
 
   function tell(connected: boolean, reason: string): void {
     if (told === connected || closed) return;
     told = connected;
+    if (connected) awaySince = undefined;
+    else awaySince ??= clock.monotonic();
+    if (connected) wake();
     onChange?.(connected, reason);
+  }
+
+  /** Resolves when the connection is up, there is no hope of that, or the time is over. */
+  function untilUp(deadline: number): Promise<void> {
+    const now = clock.monotonic();
+    const hopeless = closed || (awaySince !== undefined && now - awaySince > LONG_AWAY);
+    if (connection.state === 'up' || hopeless || now >= deadline) return Promise.resolve();
+    return new Promise((resolve) => {
+      const done = () => {
+        timer.cancel();
+        waiting.delete(done);
+        resolve();
+      };
+      const timer = clock.setTimeout(done, deadline - now);
+      waiting.add(done);
+    });
+  }
+
+  async function request(command: PushCommand, body: Uint8Array, client: string): Promise<Outcome> {
+    const deadline = clock.monotonic() + PATIENCE;
+    for (;;) {
+      await untilUp(deadline);
+      if (connection.state !== 'up') return { kind: 'away' };
+      try {
+        const [data, state] = await connection.request(command, [body, client], REQUEST_TIMEOUT);
+        if (data === undefined) return { kind: 'failed', reason: 'empty reply' };
+        return { kind: 'reply', data, passing: state && state.toString() === 'passing' };
+      } catch (error) {
+        const outcome = failed(error);
+        // A connection that is up and takes no more is no reason to try again at once.
+        if (outcome.kind !== 'away' || connection.state === 'up' || clock.monotonic() >= deadline) return outcome;
+      }
+    }
   }
 
   const peers = new Peers({
@@ -90,19 +140,11 @@ export function connectHivemind(modules: {
 
   return {
     async ask(command, body, client) {
-      if (connection.state !== 'up') return { kind: 'away' };
       const giveBack = places.take(client, body.length);
       if (!giveBack) return { kind: 'busy' };
       inFlight++;
       try {
-        const [data] = await connection.request(
-          command,
-          client === undefined ? [body] : [body, client],
-          REQUEST_TIMEOUT,
-        );
-        return data === undefined ? { kind: 'failed', reason: 'empty reply' } : { kind: 'reply', data };
-      } catch (error) {
-        return failed(error);
+        return await request(command, body, client ?? '');
       } finally {
         inFlight--;
         giveBack();
@@ -117,6 +159,7 @@ export function connectHivemind(modules: {
     async close() {
       closed = true;
       retry?.cancel();
+      wake();
       await peers.close();
     },
   };

@@ -151,6 +151,8 @@ function plainRoutes(modules: ServerModules, metrics: WebMetrics): FastifyPlugin
         timeWindow: 60_000,
         max: perMinute,
         allowList: () => perMinute() === 0,
+        // Whom no header names counts with all others of that kind.
+        keyGenerator: (request) => clientName(request) ?? '',
         errorResponseBuilder: () => Object.assign(new Error('rate limit'), { answer: tooMany }),
       });
     }

@@ -39,7 +39,7 @@ export async function subscription(
   const outcome = await hivemind.ask(ROUTES[path], body, client);
   const answer =
     outcome.kind === 'reply'
-      ? jsonAnswer(hasPassingError(outcome.data) ? 503 : 200, outcome.data)
+      ? jsonAnswer((outcome.passing ?? hasPassingError(outcome.data)) ? 503 : 200, outcome.data)
       : ownAnswer(outcome, body);
   return answer.status === 503 ? { ...answer, headers: { ...answer.headers, 'retry-after': RETRY_AFTER } } : answer;
 }
@@ -73,7 +73,7 @@ function arrayLength(body: Uint8Array): number {
   return Array.isArray(value) ? value.length : 0;
 }
 
-/** Reads the codes in a reply of the hivemind; what is not JSON has none. */
+/** Reads the codes in a reply of an original hivemind; what is not JSON has none. */
 function hasPassingError(reply: Buffer): boolean {
   // Almost every reply is a success: no need to parse it.
   if (!reply.includes('"error"')) return false;

@@ -61,11 +61,12 @@ function setUp(changes: Partial<SubscriptionModules> & { validate?: () => Promis
     devices: { upsert: () => 'added', remove: () => true, get: () => undefined, hasRoom: () => true },
     stats: { add: () => {} },
     notifierFor: (service) => (service === 'apns' ? remote : undefined),
+    isExpected: (service) => service === 'firebase',
     log: (_level, text) => lines.push(text),
     ...changes,
   });
   const ask = async (body: unknown) =>
-    JSON.parse(await subscriptions.handle('subscribe', Buffer.from(JSON.stringify(body)))) as unknown;
+    JSON.parse((await subscriptions.handle('subscribe', Buffer.from(JSON.stringify(body)))).text) as unknown;
   return { subscriptions, stored, lines, ask };
 }
 
@@ -198,7 +199,7 @@ test('no text of a megabyte, whatever is in it, costs more to read than the most
   }
   assert.equal(subscriptions.counters.work.tasks, 8);
   const deep = Buffer.alloc(1e6, '[');
-  assert.equal(await subscriptions.handle('subscribe', deep), '{"error":1,"message":"Invalid JSON"}');
+  assert.equal((await subscriptions.handle('subscribe', deep)).text, '{"error":1,"message":"Invalid JSON"}');
 });
 
 test('a notifier that hangs keeps so many requests waiting and no more, and none for other services', async () => {
@@ -263,7 +264,8 @@ test('an unsubscribe that was carried out without anybody being told of it takes
           : Promise.resolve(false),
     },
   });
-  const ask = async () => JSON.parse(await subscriptions.handle('unsubscribe', Buffer.from(JSON.stringify(body))));
+  const ask = async () =>
+    JSON.parse((await subscriptions.handle('unsubscribe', Buffer.from(JSON.stringify(body)))).text);
   assert.equal((await ask()).error, 5);
   assert.equal(devices.size, 1);
   assert.equal((await ask()).removed, true);
@@ -347,4 +349,20 @@ test('every outcome is counted by kind and result', async () => {
     'subscribe:code_1': 2,
   });
   assert.ok(subscriptions.counters.work.tasks >= 4);
+});
+
+test('of a service without a notifier the answer says whether it is worth while to come again', async () => {
+  const { subscriptions } = setUp();
+  const answer = async (...services: string[]) => {
+    const elements = services.map((service) => request({ service }));
+    const body = Buffer.from(JSON.stringify(elements.length === 1 ? elements[0] : elements));
+    const { text, passing } = await subscriptions.handle('subscribe', body);
+    const replies = [JSON.parse(text)].flat() as { error?: number; message: string }[];
+    return [passing, ...replies.map(({ error = 0 }) => error)];
+  };
+  assert.deepEqual(await answer('apns'), [false, 0]);
+  assert.deepEqual(await answer('firebase'), [true, 2], 'it is expected');
+  assert.deepEqual(await answer('nope'), [false, 2], 'it is not run here');
+  assert.deepEqual(await answer('nope', 'apns'), [false, 2, 0]);
+  assert.deepEqual(await answer('nope', 'firebase', 'apns'), [true, 2, 2, 0]);
 });

@@ -280,3 +280,48 @@ test('the hivemind is told who asks; an address that floods it with large reques
   const statuses = (await done).map(({ status }) => status);
   assert.ok(statuses.includes(503) && statuses.includes(200));
 });
+
+test('no header makes a request fail, over TCP or a Unix socket, with and without a trusted proxy', async (t) => {
+  const odd = [
+    '',
+    ' ',
+    ',',
+    ', ,',
+    'unknown',
+    '_hidden',
+    '::',
+    '[::1]:80',
+    '1.2.3.4:5',
+    '999.1.1.1',
+    'a'.repeat(9_000),
+    '%00',
+  ];
+  const { folder, ...fake } = await fakeHivemind(t, (_, request) => request.reply('ok'));
+  await fake.start();
+  const { hivemind, until } = connect(t, fake.address);
+  await until(true);
+  let sent = 0;
+  for (const [index, trustProxy] of [true, false, 'loopback', '192.0.2.1'].entries()) {
+    for (const listen of [{ path: `${folder}/web-${index}.sock` }, { host: '127.0.0.1', port: 0 }]) {
+      const options = { listen, trustProxy, rateLimit: () => 1_000 };
+      const { url, faults, registry } = await serve(t, hivemind, onionKey, options);
+      const { path } = listen;
+      const at = path === undefined ? `${url}/subscribe` : { socketPath: path, path: '/subscribe' };
+      const counted = async () => (await registry.getSingleMetric('spns_web_requests_total')!.get()).values;
+      let here = 0;
+      for (const value of [undefined, ...odd]) {
+        for (const name of ['x-forwarded-for', 'x-forwarded-host', 'x-forwarded-proto', 'forwarded', 'content-type']) {
+          const headers = value === undefined ? {} : { [name]: value };
+          const answer = await ask(at, { headers }, (request) => request.end('{}'));
+          assert.deepEqual([answer.status, answer.body], [200, 'ok'], `${trustProxy} ${JSON.stringify(headers)}`);
+          here++;
+        }
+      }
+      const total = (await counted()).reduce((sum, { value }) => sum + value, 0);
+      assert.equal(total, here, 'every answer is counted');
+      assert.deepEqual(faults, []);
+      sent += here;
+    }
+  }
+  assert.ok(sent > 400);
+});

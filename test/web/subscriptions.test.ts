@@ -41,6 +41,17 @@ test('a reply of the hivemind goes back unchanged, with the status 503 if any of
   }
 });
 
+test('where the hivemind says whether an answer is final, the codes are not asked', async () => {
+  const data = Buffer.from('{"error":2,"message":"nope notification service not currently available"}');
+  for (const [passing, status] of [
+    [true, 503],
+    [false, 200],
+    [undefined, 503],
+  ] as const) {
+    assert.equal((await answerTo({ kind: 'reply', data, passing })).status, status);
+  }
+});
+
 test('without an answer of the hivemind the client is told to come again, in the form in which it asked', async () => {
   const error = '{"error":3,"message":"Timeout waiting for push notification backend"}';
   for (const kind of ['away', 'timeout'] as const) {
@@ -73,7 +84,7 @@ test('other trouble with the hivemind is error 4 in the words of the original', 
   );
 });
 
-test('a hivemind that goes away settles what waits for it, and is found again when it comes back', async (t) => {
+test('requests are held while the hivemind restarts, those that were with it too, and given to the next', async (t) => {
   const received: Incoming[] = [];
   let gotOne = (): void => undefined;
   const fake = await fakeHivemind(t, (_, request) => {
@@ -81,27 +92,58 @@ test('a hivemind that goes away settles what waits for it, and is found again wh
     gotOne();
   });
   const { hivemind, until } = connect(t, fake.address);
-  assert.deepEqual(await hivemind.ask('push.subscribe', Buffer.from('early')), { kind: 'away' });
+  const early = hivemind.ask('push.subscribe', Buffer.from('early'));
+  gotOne = () => received.at(-1)!.reply('welcome', 'final');
   await fake.start();
-  await until(true);
+  assert.deepEqual(await early, { kind: 'reply', data: Buffer.from('welcome'), passing: false });
 
   const arrived = new Promise<void>((resolve) => {
     gotOne = resolve;
   });
-  const waiting = hivemind.ask('push.subscribe', Buffer.from('one'));
+  const waiting = hivemind.ask('push.subscribe', Buffer.from('one'), 'somebody');
   await arrived;
   assert.equal(hivemind.inFlight, 1);
   await fake.stop();
-  assert.deepEqual(await waiting, { kind: 'away' });
   await until(false);
-  assert.deepEqual(await hivemind.ask('push.subscribe', Buffer.from('two')), { kind: 'away' });
-  assert.equal(hivemind.inFlight, 0);
+  const meanwhile = hivemind.ask('push.unsubscribe', Buffer.from('two'));
+  assert.equal(hivemind.inFlight, 2);
 
-  gotOne = () => received.at(-1)!.reply('here I am');
+  gotOne = () => received.at(-1)!.reply(`answer to ${received.at(-1)!.parts[0]}`, 'passing');
   await fake.start();
-  await until(true);
-  const answer = await hivemind.ask('push.unsubscribe', Buffer.from('three'));
-  assert.deepEqual(answer, { kind: 'reply', data: Buffer.from('here I am') });
+  assert.deepEqual(await waiting, { kind: 'reply', data: Buffer.from('answer to one'), passing: true });
+  assert.deepEqual(await meanwhile, { kind: 'reply', data: Buffer.from('answer to two'), passing: true });
+  assert.deepEqual(
+    received.map(({ parts }) => parts.map(String)),
+    [
+      ['early', ''],
+      ['one', 'somebody'],
+      ['one', 'somebody'],
+      ['two', ''],
+    ],
+  );
+  assert.equal(hivemind.inFlight, 0);
+});
+
+test('nobody waits longer than 10 s for a hivemind that is away, nor at all once it is away for a minute', async (t) => {
+  const fake = await fakeHivemind(t, () => undefined);
+  const clock = new FakeClock();
+  const { hivemind } = connect(t, fake.address, { clock, limit: 2 });
+  const waiting = [hivemind.ask('push.subscribe', Buffer.from('1')), hivemind.ask('push.subscribe', Buffer.from('2'))];
+  assert.deepEqual(await hivemind.ask('push.subscribe', Buffer.from('3')), { kind: 'busy' }, 'they take places');
+  await clock.advance(9_000);
+  assert.equal(hivemind.inFlight, 2);
+  await clock.advance(1_000);
+  assert.deepEqual(await Promise.all(waiting), [{ kind: 'away' }, { kind: 'away' }]);
+  await clock.advance(51_000);
+  assert.deepEqual(await hivemind.ask('push.subscribe', Buffer.from('4')), { kind: 'away' });
+});
+
+test('a front-end that stops lets nobody wait', async (t) => {
+  const fake = await fakeHivemind(t, () => undefined);
+  const { hivemind } = connect(t, fake.address);
+  const waiting = hivemind.ask('push.subscribe', Buffer.from('1'));
+  await hivemind.close();
+  assert.deepEqual(await waiting, { kind: 'away' });
 });
 
 test('a hivemind that takes requests and says nothing is given 20 s, and no more requests than the limit', async (t) => {
