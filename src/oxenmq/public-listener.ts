@@ -95,6 +95,11 @@ export class PublicListener {
     return this.#strangers.size;
   }
 
+  /** The network that a client is of: see {@link networkOf}. Undefined once it has gone, and for those over a Unix socket. */
+  networkOf(remote: Remote): string | undefined {
+    return this.#strangers.get(remote.id)?.held.network || undefined;
+  }
+
   /** The address bound, with the real port. */
   get endpoint(): string {
     const bound = this.#server.address();

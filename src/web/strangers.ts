@@ -1,4 +1,5 @@
 import type { Clock } from '../clock.ts';
+import type { Counters } from '../oxenmq/counters.ts';
 import { keyPairFromSecret } from '../oxenmq/keys.ts';
 import { PublicListener } from '../oxenmq/public-listener.ts';
 import type { Incoming } from '../oxenmq/remote.ts';
@@ -10,6 +11,15 @@ import { ROUTES, type SubscriptionPath, subscription } from './subscriptions.ts'
 const IN_FLIGHT = 16;
 /** Longest message in bytes, the original's limit; of the bodies within, those over the front-end's own limit are refused. */
 const MAX_MESSAGE = 1024 * 1024;
+
+/** The open listener. */
+export interface Strangers {
+  readonly endpoint: string;
+  /** What clients must know, 32 bytes. */
+  readonly publicKey: Buffer;
+  readonly counters: Counters;
+  close(): Promise<void>;
+}
 
 /**
  * `[hivemind] listen_curve_public`: anybody may connect, encrypted, and subscribe and unsubscribe. It is served here, so that no stranger's
@@ -28,20 +38,15 @@ export async function listenToStrangers(modules: {
   readonly bodyLimit: number;
   readonly maxConnections: number;
   readonly stray: (reason: string) => void;
-}): Promise<{ readonly endpoint: string; readonly publicKey: Buffer; close(): Promise<void> }> {
+}): Promise<Strangers> {
   const { clock, hivemind, metrics, bodyLimit } = modules;
   const keys = keyPairFromSecret(modules.secret);
   const handle = (path: SubscriptionPath) => ({
     kind: 'request' as const,
     async handler(message: Incoming) {
       const start = clock.monotonic();
-      const answer = await subscription(
-        hivemind,
-        path,
-        message.parts[0] ?? Buffer.alloc(0),
-        bodyLimit,
-        message.remote.id,
-      );
+      const [body = Buffer.alloc(0)] = message.parts;
+      const answer = await subscription(hivemind, path, body, bodyLimit, listener.networkOf(message.remote));
       metrics.request('curve', path, answer, (clock.monotonic() - start) / 1000);
       message.reply(answer.body);
     },
@@ -50,7 +55,7 @@ export async function listenToStrangers(modules: {
     command.slice('push.'.length),
     handle(path as SubscriptionPath),
   ]);
-  const listener = new PublicListener({
+  const listener: PublicListener = new PublicListener({
     clock,
     random: modules.random,
     address: modules.address,
@@ -64,5 +69,10 @@ export async function listenToStrangers(modules: {
   });
   await listener.bind();
   metrics.watch('curve', listener.limit);
-  return { endpoint: listener.endpoint, publicKey: keys.publicKey, close: () => listener.close() };
+  return {
+    endpoint: listener.endpoint,
+    publicKey: keys.publicKey,
+    counters: listener.counters,
+    close: () => listener.close(),
+  };
 }

@@ -3,11 +3,12 @@ import { spareDescriptors } from '../daemon/descriptors.ts';
 import { parseListen } from '../daemon/listen.ts';
 import { category, repeated } from '../daemon/log.ts';
 import type { Context, Daemon } from '../daemon/run.ts';
+import { transportMetrics } from '../daemon/transport-metrics.ts';
 import { connectAddress } from '../oxenmq/address.ts';
 import { connectHivemind } from './hivemind.ts';
 import { webMetrics } from './metrics.ts';
 import { buildServer, listen } from './server.ts';
-import { listenToStrangers } from './strangers.ts';
+import { listenToStrangers, type Strangers } from './strangers.ts';
 
 /** What it takes to send the last answers when stopping, ms. */
 const LAST_WORDS = 2000;
@@ -50,7 +51,8 @@ export async function startWeb({ config, clock, registry, random, log: root }: C
     metrics,
     onFault: (what, err) => faults.error(what, { err }),
   });
-  let strangers: Awaited<ReturnType<typeof listenToStrangers>> | undefined;
+  let strangers: Strangers | undefined;
+  transportMetrics(registry, () => (strangers ? [['curve', strangers.counters]] : []));
   try {
     log.info({ address: await listen(server, address) }, 'listening');
     if (strangersAddress !== undefined) {

@@ -14,7 +14,11 @@ import { fakeHivemind } from './fake-hivemind.ts';
 
 /** A real front-end in a process of its own that may have so many file descriptors, beside a hivemind that answers all. */
 async function front(t: TestContext, { descriptors }: { descriptors: number }) {
-  const fake = await fakeHivemind(t, (_, request) => request.reply(`${request.parts[0]!.length}`));
+  const clients: string[] = [];
+  const fake = await fakeHivemind(t, (_, request) => {
+    clients.push(String(request.parts[1]));
+    request.reply(`${request.parts[0]!.length}`);
+  });
   await fake.start();
   const secret = randomBytes(32);
   writeFileSync(join(fake.folder, 'onionreq.key'), secret);
@@ -59,6 +63,7 @@ async function front(t: TestContext, { descriptors }: { descriptors: number }) {
     pid: child.pid!,
     metrics,
     dead,
+    clients,
   };
 }
 
@@ -94,7 +99,7 @@ function post(address: string, body: string): Promise<number> {
 }
 
 test('thousands of silent connections neither end the front-end nor shut honest clients out, with few file descriptors', async (t) => {
-  const { http, curve, metrics, dead } = await front(t, { descriptors: 256 });
+  const { http, curve, metrics, dead, clients } = await front(t, { descriptors: 256 });
   const honest = openPeers(t);
   const connection = honest.peers.connect(curve);
   await Promise.race([honest.events.first(({ event }) => event === 'hello'), dead]);
@@ -106,6 +111,8 @@ test('thousands of silent connections neither end the front-end nor shut honest 
   const another = late.peers.connect(curve);
   await Promise.race([late.events.first(({ event }) => event === 'hello'), dead]);
   assert.deepEqual((await another.request('push.unsubscribe', ['{"a":1}'])).map(String), ['7']);
+  // The hivemind serves clients in turn, and so is told who each is.
+  assert.deepEqual(clients, ['127.0.0.1', '127.0.0.1', '127.0.0.1']);
   assert.ok((await metrics('spns_web_crowded_out_total{listener="curve"}')) > 1000);
   assert.ok((await metrics('spns_web_crowded_out_total{listener="http"}')) > 1000);
   assert.ok((await metrics('spns_web_connections{listener="curve"}')) <= 78);
