@@ -40,7 +40,10 @@ export interface BackendContext {
   /** The `[notify-NAME]` section. */
   readonly section: Section;
   readonly log: Logger;
+  /** Its time does not step when the machine's does (judged-time.ts). */
   readonly clock: Clock;
+  /** What the machine's own clock says, unix milliseconds: for what the provider checks by its own, such as the time in a signed token. */
+  readonly wallClock: () => number;
   readonly random: (bytes: number) => Buffer;
   /** What {@link Backend.validate} throws: an operator's own module cannot know where to import it from. */
   readonly Refusal: typeof Refusal;

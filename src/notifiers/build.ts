@@ -1,6 +1,7 @@
 import type { Config } from '../daemon/config.ts';
 import type { Context, Daemon } from '../daemon/run.ts';
 import { transportMetrics } from '../daemon/transport-metrics.ts';
+import { JudgedClock } from '../judged-clock.ts';
 import { connectAddress } from '../oxenmq/address.ts';
 import { keyPairFromSecret } from '../oxenmq/keys.ts';
 import { deriveNotifierKey } from '../session/notifier-key.ts';
@@ -13,12 +14,15 @@ import { Notifier } from './notifier.ts';
 
 /** The daemon of one notifier: finds its backend, checks its settings, and connects it with the hivemind. */
 export async function buildNotifier(service: string, context: Context): Promise<Daemon> {
-  const { clock, log, random, registry } = context;
+  const { log, random, registry } = context;
+  const wallClock = () => context.clock.now();
+  // No step of the machine's clock makes messages expire, or a provider's date a wait.
+  const clock = new JudgedClock({ clock: context.clock, log: (level, text) => log[level](text) });
   /** Throws ConfigError, or an Error with a sentence, for settings that are wrong. */
   const createBackend = async (config: Config): Promise<Backend> => {
     const section = config.section(`notify-${service}`);
     const create = await loadBackend(service, section);
-    const backend = await create({ service, section, log, clock, random, Refusal });
+    const backend = await create({ service, section, log, clock, wallClock, random, Refusal });
     for (const warning of section.warnings()) log.warn(warning);
     return backend;
   };
@@ -62,13 +66,17 @@ export async function buildNotifier(service: string, context: Context): Promise<
       stopped = true;
       watch.cancel();
       await notifier.stop(deadline);
+      clock.stop();
     },
     status: () => notifier.statistics.status(),
     ready: () => {
       const reasons: string[] = [];
       if (!notifier.registered) reasons.push('not registered with the hivemind');
       if (notifier.courier.isPaused) reasons.push('the provider fails or asked us to wait; nothing is sent');
-      return { ok: reasons.length === 0, reasons };
+      const ok = reasons.length === 0;
+      // Its work goes on, until the provider refuses what a wrong clock has signed.
+      if (clock.doubt !== undefined) reasons.push(`the time is in doubt: ${clock.doubt}`);
+      return { ok, reasons };
     },
   };
 }

@@ -25,7 +25,15 @@ async function check(service: string): Promise<{ problems: readonly string[]; wa
   const log = createLog({ level: 'none', levels: new Map(), format: 'plain' }, name);
   try {
     const create = await loadBackend(service, section);
-    const backend = await create({ service, section, log, clock: systemClock, random: randomBytes, Refusal });
+    const backend = await create({
+      service,
+      section,
+      log,
+      clock: systemClock,
+      wallClock: systemClock.now,
+      random: randomBytes,
+      Refusal,
+    });
     await backend.close?.();
     return { problems: [], warnings: [...section.warnings(), ...expiryWarning(name, backend.credentialExpiry)] };
   } catch (error) {

@@ -50,6 +50,7 @@ export interface CourierOptions extends CourierLimits {
 
 interface Entry {
   readonly push: HeldPush;
+  /** Unix milliseconds; 0 if never. */
   readonly expiry: number;
   attempts: number;
   firstTried: number;
@@ -59,6 +60,7 @@ interface Entry {
 
 /** Longer than any backend waits by itself: what it had been told by then would be sent twice. */
 const SEND_TIMEOUT = 60_000;
+const LONG_AGO = 3_600_000;
 
 /**
  * Carries pushes to a provider: a queue, so many calls at a time, and the retries. A push that has to wait for another attempt waits
@@ -131,7 +133,9 @@ export class Courier {
   }
 
   add(push: HeldPush): void {
-    const entry: Entry = { push, expiry: push.expiry, attempts: 0, firstTried: 0, timer: undefined };
+    // The hivemind gives nothing out that expired long ago: then it is our clock that is wrong.
+    const expiry = this.#options.clock.now() - push.expiry > LONG_AGO ? 0 : push.expiry;
+    const entry: Entry = { push, expiry, attempts: 0, firstTried: 0, timer: undefined };
     this.#held.add(entry);
     if (this.#stopping === 'hand-back') {
       this.#end(entry, { kind: 'handed-back' });

@@ -27,7 +27,7 @@ const LONGEST_STORE = 28 * 86_400_000;
 const TOKEN_TIMEOUT = 10_000;
 
 /** Google's Firebase Cloud Messaging, for Android phones. */
-export function create({ section, clock, random }: BackendContext): Backend {
+export function create({ section, clock, wallClock, random }: BackendContext): Backend {
   const account = section.parsed('token_file', () => readServiceAccount(section.path('token_file')!), {
     required: true,
   });
@@ -49,7 +49,7 @@ export function create({ section, clock, random }: BackendContext): Backend {
       post(tokenUri, {
         agent,
         headers: { 'content-type': 'application/x-www-form-urlencoded' },
-        body: tokenRequest(account as ServiceAccount, clock.now()),
+        body: tokenRequest(account as ServiceAccount, wallClock()),
         timeout: TOKEN_TIMEOUT,
       }),
     clock,

@@ -44,6 +44,7 @@ export function contextOf(
     section: sectionOf(`notify-${service}`, keys),
     log: keepLog().log,
     clock: systemClock,
+    wallClock: () => (more.clock ?? systemClock).now(),
     random: randomBytes,
     Refusal,
     ...more,
