@@ -3,7 +3,9 @@ import { type Admin, TO_HIVEMIND, withAdmin } from './hivemind.ts';
 import { type ServiceLine, servicesTable } from './services.ts';
 import { duration, list, write } from './table.ts';
 
-/** What admin.get_stats tells, as far as the table shows it (spec/hivemind.md, section 1.5, and what ours adds). */
+/**
+ * What admin.get_stats tells, as far as the table shows it (docs/spec/hivemind.md, section 1.5, and what ours adds).
+ */
 export interface Stats {
   uptime: number;
   snodes: number;

@@ -79,8 +79,8 @@ export function fromBase32z(text: string): Buffer | undefined {
 }
 
 /**
- * Reads a byte string of a known size from a JSON string: as it is (exactly `size` bytes of UTF-8), in hex or in base64,
- * tried in this order (spec/network.md, section 7; test/vectors/bytes-params.json).
+ * Reads a byte string of a known size from a JSON string: as it is (exactly `size` bytes of UTF-8), in hex or in
+ * base64, tried in this order (docs/spec/network.md, section 7; test/vectors/bytes-params.json).
  *
  * @param size in bytes
  * @throws BytesError with the original's text, if it is none of them

@@ -58,8 +58,9 @@ const SECTIONS = ['db', 'hivemind', 'keys', 'log', 'web'];
 export const BUILT_IN_SERVICES = ['apns', 'apns-sandbox', 'firebase', 'huawei', 'dummy'] as const;
 
 /**
- * Reads the configuration from the file that `SPNS_CONFIG` names, or else from `spns.ini` in the current folder; an empty `SPNS_CONFIG` means no
- * file, only defaults (spec/hivemind.md, section 5). Throws {@link ConfigError} with everything that is wrong.
+ * Reads the configuration from the file that `SPNS_CONFIG` names, or else from `spns.ini` in the current folder; an
+ * empty `SPNS_CONFIG` means no file, only defaults (docs/spec/hivemind.md, section 5). Throws {@link ConfigError} with
+ * everything that is wrong.
  */
 export function loadConfig(env: NodeJS.ProcessEnv, { role = 'all', read }: LoadOptions = {}): Config {
   const file = env.SPNS_CONFIG === '' ? '' : resolve(env.SPNS_CONFIG ?? 'spns.ini');

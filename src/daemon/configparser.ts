@@ -19,14 +19,15 @@ const OPTION = /^(.*?)\s*[=:]\s*(.*)$/s;
 
 /**
  * Rewrites a file in the dialect of Python's configparser, which operators bring along from the original
- * (spec/hivemind.md, section 5), so that the package `ini` reads just the same from it. Where the two differ:
+ * (docs/spec/hivemind.md, section 5), so that the package `ini` reads just the same from it. Where the two differ:
  * - `#` and `;` start a comment only at the start of a line; within a value they are text, and so are quotes and `\`;
  * - a key ends at the first `=` or `:`; keys are case-insensitive, section names are not;
  * - a line that is indented deeper than its key continues the value;
  * - dots, `[]` and `__proto__` mean nothing in names;
  * - a repeated section or key is a problem, not a silent choice between the two.
  *
- * So each name goes out quoted, with its line in front of it: two are never the same, and errors can tell where they are.
+ * So each name goes out quoted, with its line in front of it: two are never the same, and errors can tell where they
+ * are.
  */
 export function toIni(text: string): Rewritten {
   const problems: string[] = [];

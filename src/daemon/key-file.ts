@@ -8,8 +8,8 @@ const KEY_SIZE = 32;
 const LONGEST_FILE = 1024;
 
 /**
- * Reads an X25519 secret key: a file of 32 raw bytes, or of 64 hex digits with blanks or line ends around them (spec/hivemind.md, section 5).
- * Throws an Error whose message says what is wrong with the file and what to do.
+ * Reads an X25519 secret key: a file of 32 raw bytes, or of 64 hex digits with blanks or line ends around them
+ * (docs/spec/hivemind.md, section 5). Throws an Error whose message says what is wrong with the file and what to do.
  * @returns the 32 bytes, and whether any user of the machine may read or change the file
  */
 export function readKeyFile(path: string): { key: Buffer; exposed: boolean } {

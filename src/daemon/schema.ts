@@ -8,7 +8,7 @@ import type { Section } from './section.ts';
 /** Whose configuration is asked for: each role requires only what it needs, but what is there is checked for all. */
 export type Role = 'hivemind' | 'web' | 'notifier' | 'all';
 
-/** The original's level names (spec/hivemind.md, section 5). */
+/** The original's level names (docs/spec/hivemind.md, section 5). */
 export type LogLevel = 'trace' | 'debug' | 'info' | 'warning' | 'error' | 'critical' | 'none';
 
 /** `auto`: for journald under systemd, coloured on a terminal, else plain lines with the time. */
@@ -205,7 +205,10 @@ export function readLog(section: Section, warnings: string[]): LogSettings {
   return Object.freeze({ level, levels, format });
 }
 
-/** Reads the key files that the role needs. A notifier derives its own key from the hivemind's (spec/notifiers.md, section 1). */
+/**
+ * Reads the key files that the role needs. A notifier derives its own key from the hivemind's (docs/spec/notifiers.md,
+ * section 1).
+ */
 export function readKeys(section: Section, role: Role, warnings: string[]): Keys {
   const read = (name: string, needed: boolean): Buffer | undefined => {
     const path = section.path(name, { required: needed });
@@ -305,7 +308,10 @@ function logLevel(text: string): LogLevel {
   return level;
 }
 
-/** `info`, or the original's `info, snode=debug, *=warning` (spec/upstream-2026.md, section 2.4); of several, the last counts. */
+/**
+ * `info`, or the original's `info, snode=debug, *=warning` (docs/spec/upstream.md, section 2.4); of several, the last
+ * counts.
+ */
 function compoundLevel(text: string): { level: LogLevel; levels: Map<string, LogLevel> } {
   const levels = new Map<string, LogLevel>();
   let level: LogLevel = 'info';

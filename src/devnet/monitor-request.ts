@@ -2,8 +2,8 @@ import { type Bencoded, BencodeError, decode, type Encodable } from '../codec/be
 import { ed25519Verify, edToX25519Public } from '../session/sodium.ts';
 
 /**
- * A storage server's reading of `monitor.messages`, written from its own rules (spec/network.md, sections 3 and 6) and
- * not from ours, so that the two check each other.
+ * A storage server's reading of `monitor.messages`, written from its own rules (docs/spec/network.md, sections 3 and 6)
+ * and not from ours, so that the two check each other.
  */
 
 export interface Monitor {

@@ -12,7 +12,7 @@ export interface ListedNode {
   readonly swarm: bigint;
 }
 
-/** A simulated oxend: what the hivemind asks of one, over plain OxenMQ (spec/network.md, section 1). */
+/** A simulated oxend: what the hivemind asks of one, over plain OxenMQ (docs/spec/network.md, section 1). */
 export interface Oxend {
   /** For `[hivemind] oxend_rpc`; stays the same when it is stopped and started again. */
   readonly address: string;

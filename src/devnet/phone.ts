@@ -4,7 +4,7 @@ import { openPayload } from '../session/payload.ts';
 import { monitorMessage, unsubscribeMessage } from '../session/subscription.ts';
 import type { Account, Random } from './account.ts';
 
-/** Whose habits a phone has: what the two apps send differs (spec/notifiers.md, section 8). */
+/** Whose habits a phone has: what the two apps send differs (docs/spec/notifiers.md, section 8). */
 export type Platform = 'ios' | 'android';
 
 /** Where the front-end is. */

@@ -40,7 +40,10 @@ export interface Mood {
   delay: number;
 }
 
-/** A simulated storage server: it checks and keeps monitors, and tells of each message that is stored (spec/network.md, sections 3 and 4). */
+/**
+ * A simulated storage server: it checks and keeps monitors, and tells of each message that is stored
+ * (docs/spec/network.md, sections 3 and 4).
+ */
 export interface StorageServer {
   /** X25519, 32 bytes */
   readonly publicKey: Buffer;

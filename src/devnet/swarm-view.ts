@@ -19,7 +19,7 @@ export interface SwarmView {
   readonly swarms: ReadonlyMap<bigint, readonly Contact[]>;
 }
 
-/** Judges accounts by a view (spec/upstream-2026.md, sections 1.1 and 1.3). */
+/** Judges accounts by a view (docs/spec/upstream.md, sections 1.1 and 1.3). */
 export interface Judge {
   /** Whether it knows any swarm at all. */
   readonly informed: boolean;

@@ -23,7 +23,10 @@ const GATHERED_MS = 20_000;
 /** Of a list of dead devices, so many are in work at once. */
 const AT_ONCE = 500;
 
-/** Removes the subscriptions of devices that a provider calls gone, unless they are newer than its verdict (design, decision 8). */
+/**
+ * Removes the subscriptions of devices that a provider calls gone, unless they are newer than its verdict
+ * (docs/decisions/08).
+ */
 export class DeadDevices {
   readonly #modules: DeadDeviceModules;
 

@@ -38,11 +38,12 @@ const CLIENT_NAME_MAX = 64;
 /** A notifier of ours may not ask for more pushes at once than this, whatever it says. */
 const WINDOW_MAX = 20_000;
 /**
- * The OMQ endpoints of the hivemind (spec/hivemind.md, section 1, and the additions between our hivemind and our
- * notifiers, session/notifier-protocol.ts). Who may call what is told by each category's access level.
- * Who calls push.* may do so for clients of its own, whom it names in a second part (empty if it cannot tell), as our web front-end does; in a second part
- * of the answer it is told whether the same request may succeed later: the codes do not say that of a service that has no notifier. Nobody whom we cannot
- * trust with that gets here: a stranger would name a new one each time.
+ * The OMQ endpoints of the hivemind (docs/spec/hivemind.md, section 1, and the additions between our hivemind and our
+ * notifiers, session/notifier-protocol.ts). Who may call what is told by each category's access level. Who calls push.*
+ * may do so for clients of its own, whom it names in a second part (empty if it cannot tell), as our web front-end
+ * does; in a second part of the answer it is told whether the same request may succeed later: the codes do not say that
+ * of a service that has no notifier. Nobody whom we cannot trust with that gets here: a stranger would name a new one
+ * each time.
  */
 export function endpoints(modules: EndpointModules): Commands {
   const { subscriptions, outbox, stats, deadDevices, log } = modules;

@@ -290,7 +290,9 @@ export async function startHivemind(context: Context): Promise<Daemon> {
   };
 }
 
-/** Waits until the expected notifiers are registered, or `wait` seconds have passed (spec/hivemind.md, section 6). */
+/**
+ * Waits until the expected notifiers are registered, or `wait` seconds have passed (docs/spec/hivemind.md, section 6).
+ */
 async function expectedNotifiers(
   expected: readonly string[],
   wait: number,

@@ -17,7 +17,7 @@ export interface IntakeModules<Node> {
   devices: Pick<Devices, 'accountId' | 'forEachWanting'>;
   seen: Seen;
   outbox: Pick<Outbox, 'add'>;
-  /** True if that node was asked to monitor that account (design, decision 16). */
+  /** True if that node was asked to monitor that account (docs/decisions/16). */
   accepts: (node: Node, account: number) => boolean;
   /** True if another node should tell of that account's messages, too. */
   hasOthers: (node: Node, account: number) => boolean;
@@ -28,10 +28,12 @@ export interface IntakeModules<Node> {
 }
 
 /**
- * The way of a notification: parse, seen before?, asked for?, does it say the truth?, who wants it?, queue. Runs for each of the 5 to 10 copies.
+ * The way of a notification: parse, seen before?, asked for?, does it say the truth?, who wants it?, queue. Runs for
+ * each of the 5 to 10 copies.
  *
- * One server's word is not the message (design, decision 19). A copy whose body fits its hash goes at once; a doubtful one waits for another server's
- * copy. Nothing but a message that was passed on is marked as seen, and what went on a doubtful copy still goes on a better one.
+ * One server's word is not the message (docs/decisions/19). A copy whose body fits its hash goes at once; a doubtful
+ * one waits for another server's copy. Nothing but a message that was passed on is marked as seen, and what went on a
+ * doubtful copy still goes on a better one.
  */
 export class Intake<Node extends object> {
   readonly counters: IntakeCounters;

@@ -12,10 +12,12 @@ export interface ServiceSources {
 }
 
 /**
- * Tells services that are away from those that are not run here: of the first a client is told to come again, and of the
- * others that there is none, for today's Android app would else ask every four minutes for ever (design, decision 14).
+ * Tells services that are away from those that are not run here: of the first a client is told to come again, and of
+ * the others that there is none, for today's Android app would else ask every four minutes for ever
+ * (docs/decisions/14).
  *
- * @returns whether a service is configured or expected, has had a notifier, in this process or an earlier one, or has subscriptions
+ * @returns whether a service is configured or expected, has had a notifier, in this process or an earlier one, or has
+ *   subscriptions
  */
 export function expectedServices({ config, outbox, devices, stats }: ServiceSources): (service: string) => boolean {
   const sections = [...config.ini.sections.keys()].map((name) => /^notify-(.+)$/.exec(name)?.[1]);

@@ -62,7 +62,10 @@ export interface StatusSample {
   readonly complaints: readonly string[];
 }
 
-/** The answer to admin.get_stats: every key of the original's (spec/hivemind.md, section 1.5), and ours beside them. */
+/**
+ * The answer to admin.get_stats: every key of the original's (docs/spec/hivemind.md, section 1.5), and ours beside
+ * them.
+ */
 export function statsReport(sources: ReportSources): Record<string, unknown> {
   const { clock, since, devices, network, stats, intake } = sources;
   const summary = network.summary();
@@ -148,7 +151,10 @@ export function statusSample(sources: ReportSources, complaints: readonly string
   };
 }
 
-/** The line for systemd and the log (spec/hivemind.md, section 6), and what the original's lacks: freshness and queues. */
+/**
+ * The line for systemd and the log (docs/spec/hivemind.md, section 6), and what the original's lacks: freshness and
+ * queues.
+ */
 export function statusLine({ startedAt, devices, network, stats, outbox, intake }: ReportSources): string {
   const { connected, nodes, pending, blockHeight, fresh } = network.summary();
   const alive = stats.alive(Math.floor(startedAt / 1000));

@@ -15,11 +15,13 @@ const DEVICE_IN_NAMESPACE = 3;
 const HASH = 4;
 
 /**
- * What was pushed lately, so that it is pushed once: a message arrives from each member of its swarm, and later copies may follow.
+ * What was pushed lately, so that it is pushed once: a message arrives from each member of its swarm, and later copies
+ * may follow.
  *
- * Two generations of 64-bit keyed fingerprints: what is added goes to the current one; after each lifetime the current becomes the previous, whose entries are
- * forgotten. So an entry lives for one to two lifetimes (spec/hivemind.md, section 2). An entry costs 8 bytes a slot, 11 to 21 bytes in all; two
- * full generations of {@link MAX_ENTRIES} take 128 MB. In a million entries a look-up errs once in 10^13.
+ * Two generations of 64-bit keyed fingerprints: what is added goes to the current one; after each lifetime the current
+ * becomes the previous, whose entries are forgotten. So an entry lives for one to two lifetimes (docs/spec/hivemind.md,
+ * section 2). An entry costs 8 bytes a slot, 11 to 21 bytes in all; two full generations of {@link MAX_ENTRIES} take
+ * 128 MB. In a million entries a look-up errs once in 10^13.
  */
 export class Seen {
   /** Milliseconds after which the generations change; may be set anew at any time. */

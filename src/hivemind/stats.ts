@@ -6,7 +6,7 @@ import type { StatRow, Store } from './store/store.ts';
 /** A statistic's value, as the table service_stats has it: an integer or a text. */
 export type StatValue = number | string;
 
-/** A notifier counts as alive if it reported within this many seconds (spec/hivemind.md, section 1.5). */
+/** A notifier counts as alive if it reported within this many seconds (docs/spec/hivemind.md, section 1.5). */
 const ALIVE_SECONDS = 60;
 
 /**
@@ -40,7 +40,7 @@ export class Stats {
   }
 
   /**
-   * Takes a notifier's admin.service_stats (spec/hivemind.md, section 1.4).
+   * Takes a notifier's admin.service_stats (docs/spec/hivemind.md, section 1.4).
    * @param report the bencoded dict: `+key` adds an integer, any other key replaces
    * @throws BencodeError if any part of it makes no sense; then nothing of it is taken
    */
@@ -93,7 +93,7 @@ export class Stats {
     return names.sort();
   }
 
-  /** The part of admin.get_stats that comes from here (spec/hivemind.md, section 1.5). */
+  /** The part of admin.get_stats that comes from here (docs/spec/hivemind.md, section 1.5). */
   snapshot(): Record<string, unknown> {
     const own: Record<string, unknown> = Object.create(null);
     const notifier: Record<string, Record<string, StatValue>> = Object.create(null);

@@ -112,7 +112,7 @@ export class Subscriptions {
   }
 
   /**
-   * Answers push.subscribe or push.unsubscribe (spec/hivemind.md, sections 1.1 and 1.2). Never throws.
+   * Answers push.subscribe or push.unsubscribe (docs/spec/hivemind.md, sections 1.1 and 1.2). Never throws.
    * @param body the JSON; undefined if the request had no data part
    * @param sender nobody in particular if not given
    */
@@ -285,7 +285,10 @@ export class Subscriptions {
     });
   }
 
-  /** A request that was signed before what is stored changes nothing: it is a late copy, or a replay (design, decision 15). */
+  /**
+   * A request that was signed before what is stored changes nothing: it is a late copy, or a replay
+   * (docs/decisions/15).
+   */
   #stale(row: DeviceRow): object {
     if (this.#modules.devices.get(row.account, row.service, row.serviceId)) {
       return { message: 'A newer subscription is stored already', success: true, updated: false };
@@ -391,7 +394,7 @@ function readRequest(body: Buffer): object {
   return request;
 }
 
-/** Errors that pass by themselves (spec/hivemind.md, section 1.1). */
+/** Errors that pass by themselves (docs/spec/hivemind.md, section 1.1). */
 const PASSING: ReadonlySet<number> = new Set([Code.SERVICE_NOT_AVAILABLE, Code.SERVICE_TIMEOUT, Code.INTERNAL_ERROR]);
 
 /** An error as a client gets it. */

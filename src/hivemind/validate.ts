@@ -14,13 +14,13 @@ export interface ValidDevice {
 const ID_MIN = 32;
 const ID_MAX = 999;
 const DATA_MAX = 99_999;
-/** The original's text, spelling included: clients may look at it (spec/hivemind.md, section 1.1). */
+/** The original's text, spelling included: clients may look at it (docs/spec/hivemind.md, section 1.1). */
 export const GENERIC_ERROR = 'An error occured while processing your request';
 
 /**
- * Asks a notifier whether a client's service_info names a device (spec/hivemind.md, section 3).
+ * Asks a notifier whether a client's service_info names a device (docs/spec/hivemind.md, section 3).
  * @param remote the notifier; undefined if there is none
- * @throws RequestError with the codes and texts of spec/hivemind.md, section 1.1
+ * @throws RequestError with the codes and texts of docs/spec/hivemind.md, section 1.1
  */
 export async function validateDevice(
   service: string,

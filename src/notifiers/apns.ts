@@ -72,7 +72,7 @@ export function create({ service, section, clock }: BackendContext): Backend {
   };
 }
 
-/** The body of a push, as iOS clients know it (spec/notifiers.md, section 4). */
+/** The body of a push, as iOS clients know it (docs/spec/notifiers.md, section 4). */
 function bodyFor(payload: Buffer): string {
   return `{"aps":{"alert":{"title":"Session","body":"You've got a new message"},"badge":1,"sound":"default","mutable-content":1,"category":"SECRET"},"spns":1,"enc_payload":"${payload.toString('base64')}"}`;
 }

@@ -127,7 +127,7 @@ export function misconfigured(reason: string): OutcomeOf<'misconfigured'> {
 
 /** A `service_info` that names no device. The client is told code and message. */
 export class Refusal extends Error {
-  /** 1: something is missing; 4: something is wrong (spec/hivemind.md, section 1.2). */
+  /** 1: something is missing; 4: something is wrong (docs/spec/hivemind.md, section 1.2). */
   readonly code: number;
 
   /** @throws RangeError for a code that would mean that the device was accepted, or nothing at all */
@@ -140,7 +140,7 @@ export class Refusal extends Error {
 }
 
 /**
- * The string `key` of a client's `service_info`, as spec/notifiers.md, section 3 has it for all real providers.
+ * The string `key` of a client's `service_info`, as docs/spec/notifiers.md, section 3 has it for all real providers.
  * Throws {@link Refusal}: code 1 if the key is missing, else `code` with `wrong` for anything but a string that `fits`.
  * @param wrong the text of the refusal, made from the value
  * @param code 4 unless given, as the original has it

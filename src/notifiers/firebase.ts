@@ -138,7 +138,10 @@ async function unlessNoToken(count: number, send: () => Promise<Outcome[]>): Pro
   }
 }
 
-/** The message as Android clients know it (spec/notifiers.md, section 5); undefined if it is larger than Google takes. */
+/**
+ * The message as Android clients know it (docs/spec/notifiers.md, section 5); undefined if it is larger than Google
+ * takes.
+ */
 function messageFor({ id, payload, expiry, urgent }: Delivery, now: number): Message | undefined {
   const data = { enc_payload: payload.toString('base64'), spns: '1' };
   if (data.enc_payload.length + 'enc_payload'.length + 'spns1'.length > MAX_DATA) return undefined;

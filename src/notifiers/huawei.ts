@@ -113,7 +113,10 @@ export function create({ section, log, clock }: BackendContext): Backend {
   };
 }
 
-/** The body of a push as Huawei's clients know it: the data is a JSON text inside the JSON (spec/notifiers.md, section 6). */
+/**
+ * The body of a push as Huawei's clients know it: the data is a JSON text inside the JSON (docs/spec/notifiers.md,
+ * section 6).
+ */
 function bodyFor({ id, payload, expiry }: Delivery, urgency: 'HIGH' | 'NORMAL', now: number): string {
   const left = expiry > 0 ? Math.floor((expiry - now) / 1000) : LONGEST_STORE;
   const ttl = Math.min(Math.max(left, 1), LONGEST_STORE);

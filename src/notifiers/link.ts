@@ -42,10 +42,11 @@ const COME_BACK = 200;
 const RECONNECT = 1_000;
 
 /**
- * The connection to the hivemind. It first asks to be registered as a notifier of ours, with a routing id of its own, so that several
- * instances of a service can run. An original hivemind does not know that command and says so at once; then the link connects again as the
- * original's notifiers do, with the routing id `L` and public key (spec/oxenmq.md, section 8). Every handshake starts anew with the
- * question, so either side may be replaced at any time.
+ * The connection to the hivemind. It first asks to be registered as a notifier of ours, with a routing id of its own,
+ * so that several instances of a service can run. An original hivemind does not know that command and says so at once;
+ * then the link connects again as the original's notifiers do, with the routing id `L` and public key
+ * (docs/spec/oxenmq.md, section 8). Every handshake starts anew with the question, so either side may be replaced at
+ * any time.
  */
 export class Link {
   readonly #options: LinkOptions;
@@ -115,7 +116,7 @@ export class Link {
     else if (this.#registered) this.#connection.send('admin.register_service', this.#options.service);
   }
 
-  /** @param dict bencoded (spec/hivemind.md, section 1.4) */
+  /** @param dict bencoded (docs/spec/hivemind.md, section 1.4) */
   sendStatistics(dict: Uint8Array): boolean {
     return this.#connection?.send('admin.service_stats', this.#options.service, dict) ?? false;
   }

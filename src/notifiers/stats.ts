@@ -21,7 +21,7 @@ const WINDOWS = [
 ] as const;
 const DAY = 86_400_000;
 
-/** The statistics that a notifier reports to the hivemind every few seconds (spec/notifiers.md, section 1). */
+/** The statistics that a notifier reports to the hivemind every few seconds (docs/spec/notifiers.md, section 1). */
 export class Statistics {
   readonly total: Tally = { notifies: 0, retries: 0, failures: 0 };
   #reported: Tally = { notifies: 0, retries: 0, failures: 0 };

@@ -1,4 +1,7 @@
-/** OxenMQ addresses: where a peer listens, and with which key (spec/oxenmq.md, section 7; test/vectors/addresses.json). */
+/**
+ * OxenMQ addresses: where a peer listens, and with which key (docs/spec/oxenmq.md, section 7;
+ * test/vectors/addresses.json).
+ */
 
 import { fromBase32z, fromBase64, fromHex, toBase32z } from '../codec/bytes.ts';
 

@@ -66,7 +66,7 @@ export class Dispatch {
     }
   }
 
-  /** The order of the checks, and what is answered, are the original's (spec/oxenmq.md, section 6). */
+  /** The order of the checks, and what is answered, are the original's (docs/spec/oxenmq.md, section 6). */
   #call(link: Link, name: string, frames: Buffer[]): void {
     const entry = this.#entries.get(name);
     const tag = entry?.isRequest ? frames[2] : undefined;

@@ -1,4 +1,4 @@
-/** OxenMQ's messages as values, apart from any socket (spec/oxenmq.md, sections 4 to 6). */
+/** OxenMQ's messages as values, apart from any socket (docs/spec/oxenmq.md, sections 4 to 6). */
 
 import type { ErrorWord, Part } from './remote.ts';
 

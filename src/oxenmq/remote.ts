@@ -3,10 +3,13 @@
 /** One part (frame) of a message; a string is sent as UTF-8. */
 export type Part = string | Uint8Array;
 
-/** How much a peer may do, in rising order. It belongs to the socket, never to the peer's own word (spec/oxenmq.md, section 3). */
+/**
+ * How much a peer may do, in rising order. It belongs to the socket, never to the peer's own word (docs/spec/oxenmq.md,
+ * section 3).
+ */
 export type Access = 'none' | 'basic' | 'admin';
 
-/** The words with which a peer turns a request or a command down (spec/oxenmq.md, section 6). */
+/** The words with which a peer turns a request or a command down (docs/spec/oxenmq.md, section 6). */
 export type ErrorWord = 'UNKNOWNCOMMAND' | 'FORBIDDEN' | 'NOT_A_SERVICE_NODE' | 'FORBIDDEN_SN' | 'NO_REPLY_TAG';
 
 /**

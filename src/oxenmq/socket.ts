@@ -47,9 +47,9 @@ interface OptionSetter {
 }
 
 /**
- * A ROUTER with the original's options (spec/oxenmq.md, section 1). 1,000 messages for a peer may lie in libzmq, which is its own default;
- * those from a peer have no such limit: when one is reached libzmq 4.3.5 stops reading, and a peer that then hangs up has made it
- * abort the whole process (`!_io_error`) by the next heartbeat, ours or its own.
+ * A ROUTER with the original's options (docs/spec/oxenmq.md, section 1). 1,000 messages for a peer may lie in libzmq,
+ * which is its own default; those from a peer have no such limit: when one is reached libzmq 4.3.5 stops reading, and a
+ * peer that then hangs up has made it abort the whole process (`!_io_error`) by the next heartbeat, ours or its own.
  * `sendTimeout: 0` is the original's way of sending: at once or not at all. An unknown peer is an error (`mandatory`).
  *
  * @param notify of what libzmq is to tell

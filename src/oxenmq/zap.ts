@@ -1,4 +1,7 @@
-/** Who may connect to a CURVE socket: libzmq asks by ZAP (ZeroMQ RFC 27), over one socket a process (spec/oxenmq.md, section 2). */
+/**
+ * Who may connect to a CURVE socket: libzmq asks by ZAP (ZeroMQ RFC 27), over one socket a process
+ * (docs/spec/oxenmq.md, section 2).
+ */
 
 import { Router } from 'zeromq';
 import { receiveAll } from './socket.ts';

@@ -21,7 +21,7 @@ export function accountFromEd25519(ed25519: Uint8Array): Buffer {
 }
 
 /**
- * Makes sure that an Ed25519 public key belongs to an account (spec/network.md, section 6).
+ * Makes sure that an Ed25519 public key belongs to an account (docs/spec/network.md, section 6).
  *
  * @param account 33 bytes
  * @param ed25519 32 bytes

@@ -1,4 +1,4 @@
-/** The codes of an answer to push.subscribe and push.unsubscribe (spec/hivemind.md, section 1.1). */
+/** The codes of an answer to push.subscribe and push.unsubscribe (docs/spec/hivemind.md, section 1.1). */
 export const Code = {
   OK: 0,
   BAD_INPUT: 1,

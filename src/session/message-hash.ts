@@ -1,7 +1,8 @@
 /**
- * The hash by which storage servers know a message: unpadded base64 of BLAKE2b-256 over the account, the namespace in decimal unless it is 0, and the body
- * (spec/network.md, section 4; test/vectors/message-hash.json). It tells whether account, namespace and body belong together; of the times it says nothing,
- * and anybody can compute it, so it is no proof that the message was ever stored.
+ * The hash by which storage servers know a message: unpadded base64 of BLAKE2b-256 over the account, the namespace in
+ * decimal unless it is 0, and the body (docs/spec/network.md, section 4; test/vectors/message-hash.json). It tells
+ * whether account, namespace and body belong together; of the times it says nothing, and anybody can compute it, so it
+ * is no proof that the message was ever stored.
  */
 
 import { ACCOUNT_SIZE } from './account.ts';

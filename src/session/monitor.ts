@@ -1,11 +1,16 @@
-/** monitor.messages: how we ask storage servers to tell us of an account's messages (spec/network.md, section 3). */
+/**
+ * monitor.messages: how we ask storage servers to tell us of an account's messages (docs/spec/network.md, section 3).
+ */
 
 import { type Bencoded, BencodeError, BencodeReader, decode, encode } from '../codec/bencode.ts';
 import { ACCOUNT_SIZE, accountFromEd25519 } from './account.ts';
 import { RequestError } from './errors.ts';
 import type { Subaccount, Subscription } from './subscription.ts';
 
-/** Error codes of storage servers that say where the account is, not what is wrong with the request (spec/upstream-2026.md, section 1.1). */
+/**
+ * Error codes of storage servers that say where the account is, not what is wrong with the request
+ * (docs/spec/upstream.md, section 1.1).
+ */
 const WRONG_SWARM = 6;
 const NO_SWARM_INFO = 7;
 

@@ -1,4 +1,4 @@
-/** notify.message: what a storage server sends us of each message it has stored (spec/network.md, section 4). */
+/** notify.message: what a storage server sends us of each message it has stored (docs/spec/network.md, section 4). */
 
 import { BencodeError, BencodeReader, encode } from '../codec/bencode.ts';
 import { ACCOUNT_SIZE } from './account.ts';

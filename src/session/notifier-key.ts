@@ -2,7 +2,7 @@ import { blake2b } from './sodium.ts';
 
 /**
  * The X25519 secret key (32 bytes) of a notifier: it needs none of its own, only the hivemind's and its name
- * (spec/notifiers.md, section 1; test/vectors/notifier-key.json).
+ * (docs/spec/notifiers.md, section 1; test/vectors/notifier-key.json).
  *
  * @param hivemindSecret 32 bytes
  * @param name of the notifier

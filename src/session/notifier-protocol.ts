@@ -185,7 +185,7 @@ export function decodeDeviceGone(data: Uint8Array): DeviceGone {
 
 /**
  * Writes the second part of `admin.drop_registrations`, by which notifiers of the newest original report dead devices
- * (spec/upstream-2026.md, section 2.1).
+ * (docs/spec/upstream.md, section 2.1).
  *
  * @param serviceIds as `notifier.validate` answered them
  */

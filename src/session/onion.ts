@@ -1,6 +1,6 @@
 /**
- * Onion requests: a client's HTTP request that reaches us through nodes which cannot read it (spec/onionreq.md, sections
- * 4 and 5). The outer layer is encrypted for our key; inside is the "v4" form of a request.
+ * Onion requests: a client's HTTP request that reaches us through nodes which cannot read it (docs/spec/onionreq.md,
+ * sections 4 and 5). The outer layer is encrypted for our key; inside is the "v4" form of a request.
  */
 
 import { createCipheriv, createDecipheriv, createHmac, randomBytes } from 'node:crypto';

@@ -1,4 +1,4 @@
-/** The encrypted payload that a provider carries to a device (spec/notifiers.md, section 2). */
+/** The encrypted payload that a provider carries to a device (docs/spec/notifiers.md, section 2). */
 
 import { type Bencoded, BencodeError, decode, encode } from '../codec/bencode.ts';
 import { parseJson } from '../codec/json.ts';
@@ -26,16 +26,17 @@ function carriesBody({ data }: Pick<Showable, 'data'>): boolean {
 }
 
 /**
- * Whether apps show something new for this push: only that is worth waking a phone at once (spec/upstream-2026.md, section 3.4). Google comes to delay
- * the urgent pushes of an app that shows nothing for them.
+ * Whether apps show something new for this push: only that is worth waking a phone at once (docs/spec/upstream.md,
+ * section 3.4). Google comes to delay the urgent pushes of an app that shows nothing for them.
  */
 export function isShown(message: Showable): boolean {
   return MESSAGES.has(message.namespace) && carriesBody(message);
 }
 
 /**
- * Whether a push of this message would only do harm at a device that asked for its content: word of settings that do not fit into it is shown as
- * "new message" on Android, where there is none, and thrown away on iOS (spec/notifiers.md, section 2). Apps fetch settings when they are opened.
+ * Whether a push of this message would only do harm at a device that asked for its content: word of settings that do
+ * not fit into it is shown as "new message" on Android, where there is none, and thrown away on iOS
+ * (docs/spec/notifiers.md, section 2). Apps fetch settings when they are opened.
  */
 export function isFalseAlarm(message: Showable): boolean {
   return CONFIGURATION.has(message.namespace) && !carriesBody(message);

@@ -1,4 +1,4 @@
-/** notifier.push: what an original notifier is handed for each device (spec/hivemind.md, section 2). */
+/** notifier.push: what an original notifier is handed for each device (docs/spec/hivemind.md, section 2). */
 
 import { encode } from '../codec/bencode.ts';
 import { Fields } from './fields.ts';

@@ -1,4 +1,7 @@
-/** Requests to subscribe and to unsubscribe, from parsed JSON to typed values (spec/hivemind.md, sections 1.1 and 1.2). */
+/**
+ * Requests to subscribe and to unsubscribe, from parsed JSON to typed values (docs/spec/hivemind.md, sections 1.1 and
+ * 1.2).
+ */
 
 import { BytesError, bytesParameter } from '../codec/bytes.ts';
 import { ACCOUNT_SIZE, checkSessionEd25519, SESSION_PREFIX } from './account.ts';

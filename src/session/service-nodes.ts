@@ -1,4 +1,4 @@
-/** rpc.get_service_nodes: oxend's list of the nodes that storage servers run on (spec/network.md, section 1). */
+/** rpc.get_service_nodes: oxend's list of the nodes that storage servers run on (docs/spec/network.md, section 1). */
 
 import { fromHex } from '../codec/bytes.ts';
 import { parseJson } from '../codec/json.ts';

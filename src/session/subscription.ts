@@ -1,4 +1,7 @@
-/** What a device signs when it wants to be told of an account's messages, and the rules for it (spec/network.md, 6 and 7). */
+/**
+ * What a device signs when it wants to be told of an account's messages, and the rules for it (docs/spec/network.md,
+ * sections 6 and 7).
+ */
 
 import { checkSessionEd25519, verificationKey } from './account.ts';
 import { Code, RequestError, UntimelyError } from './errors.ts';
@@ -33,8 +36,8 @@ export interface Subscription {
 export type Unsubscription = Omit<Subscription, 'namespaces' | 'wantData'>;
 
 /**
- * Namespaces of one subscription. There are 65,536, apps use about ten (spec/network.md, section 4), and each message of the account is held against all of
- * them, for each device: a stranger's account could keep us busy.
+ * Namespaces of one subscription. There are 65,536, apps use about ten (docs/spec/network.md, section 4), and each
+ * message of the account is held against all of them, for each device: a stranger's account could keep us busy.
  */
 export const MAX_NAMESPACES = 256;
 
@@ -42,9 +45,9 @@ export const MAX_NAMESPACES = 256;
 export const SIGNATURE_LIFETIME = 1_209_600;
 
 /**
- * A request that was signed more than so many seconds before what is stored for the same device is a late copy of an old one,
- * or a replay. Within them the order of arrival counts, since phones' clocks go wrong and packets overtake each other, and
- * who turns notifications off must get silence (design, decision 21).
+ * A request that was signed more than so many seconds before what is stored for the same device is a late copy of an
+ * old one, or a replay. Within them the order of arrival counts, since phones' clocks go wrong and packets overtake
+ * each other, and who turns notifications off must get silence (docs/decisions/21).
  */
 export const STALE_BEFORE = 60;
 
@@ -81,7 +84,8 @@ export function isNewer(a: Subscription, b: Subscription): boolean {
 }
 
 /**
- * Whether a request changes nothing, because of what is stored for the same device (design, decisions 15 and 21).
+ * Whether a request changes nothing, because of what is stored for the same device (docs/decisions/15,
+ * docs/decisions/21).
  *
  * @param signedAt when it was signed, unix seconds
  * @param storedAt when that was signed which is stored, unix seconds
@@ -99,13 +103,16 @@ export function isExpired(subscription: Subscription, nowSeconds: number): boole
   return subscription.signedAt < nowSeconds - SIGNATURE_LIFETIME;
 }
 
-/** What is signed to subscribe: MONITOR, account in hex, unix seconds, data as 1 or 0, namespaces (spec/network.md, section 6). */
+/**
+ * What is signed to subscribe: MONITOR, account in hex, unix seconds, data as 1 or 0, namespaces (docs/spec/network.md,
+ * section 6).
+ */
 export function monitorMessage(subscription: Subscription): Buffer {
   const { account, signedAt, wantData, namespaces } = subscription;
   return Buffer.from(`MONITOR${account.toString('hex')}${signedAt}${wantData ? 1 : 0}${namespaces.join(',')}`);
 }
 
-/** What is signed to unsubscribe: UNSUBSCRIBE, account in hex, unix seconds (spec/network.md, section 6). */
+/** What is signed to unsubscribe: UNSUBSCRIBE, account in hex, unix seconds (docs/spec/network.md, section 6). */
 export function unsubscribeMessage(account: Buffer, signedAt: number): Buffer {
   return Buffer.from(`UNSUBSCRIBE${account.toString('hex')}${signedAt}`);
 }
@@ -149,11 +156,11 @@ export function checkOwnedSubscription(subscription: Subscription, nowSeconds: n
 
 /**
  * Makes sure that an unsubscription is one: its key belongs to its account, its time is within 24 hours and its
- * signatures are good, in this order (spec/hivemind.md, section 1.2).
+ * signatures are good, in this order (docs/spec/hivemind.md, section 1.2).
  *
  * @param nowSeconds unix seconds
- * @throws RequestError (4) with the original's text, UntimelyError for its time; of the time, which the original does not tell its clients, only the
- *   error's `cause` speaks
+ * @throws RequestError (4) with the original's text, UntimelyError for its time; of the time, which the original does
+ *   not tell its clients, only the error's `cause` speaks
  */
 export function checkUnsubscription(unsubscription: Unsubscription, nowSeconds: number): void {
   const { account, sessionEd25519, signedAt } = unsubscription;

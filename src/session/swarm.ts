@@ -1,4 +1,4 @@
-/** Which swarm keeps an account (spec/network.md, section 2; test/vectors/swarm-space.json). */
+/** Which swarm keeps an account (docs/spec/network.md, section 2; test/vectors/swarm-space.json). */
 
 /** The id of no swarm: oxend's mark for a node that has none, and the answer where there is none to choose. */
 export const INVALID_SWARM: bigint = 2n ** 64n - 1n;

@@ -15,7 +15,10 @@ export function jsonAnswer(status: number, body: Uint8Array | string): Answer {
   return { status, headers: { 'content-type': JSON_TYPE }, body };
 }
 
-/** An error of the front-end itself, with the newline that the original puts after these (spec/onionreq.md, section 2). */
+/**
+ * An error of the front-end itself, with the newline that the original puts after these (docs/spec/onionreq.md, section
+ * 2).
+ */
 export function errorAnswer(status: number, code: number, message: string): Answer {
   return jsonAnswer(status, `${JSON.stringify({ error: code, message })}\n`);
 }

@@ -43,8 +43,9 @@ const malformed: Answer = {
 };
 
 /**
- * Carries out an onion request (spec/onionreq.md, sections 4 and 5): decrypts it with our key, does what is inside, and
- * encrypts the answer for the client who alone can read it. The outer status is 200 whatever the inner one is.
+ * Carries out an onion request (docs/spec/onionreq.md, sections 4 and 5): decrypts it with our key, does what is
+ * inside, and encrypts the answer for the client who alone can read it. The outer status is 200 whatever the inner one
+ * is.
  */
 export async function onionRequest(modules: OnionModules, body: Uint8Array, report: OnionReport): Promise<Answer> {
   let request: ReturnType<typeof decryptOnion>;

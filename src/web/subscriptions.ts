@@ -8,7 +8,9 @@ export type SubscriptionPath = keyof typeof ROUTES;
 export const tooLarge: Answer = errorAnswer(200, 1, 'Invalid request: request too large');
 export const bodyMissing: Answer = errorAnswer(200, 1, 'Invalid request: request body missing');
 
-/** Errors that pass by themselves: the client should come again (hivemind.md, section 1.1, codes 2, 3 and 5). */
+/**
+ * Errors that pass by themselves: the client should come again (docs/spec/hivemind.md, section 1.1, codes 2, 3 and 5).
+ */
 const PASSING = new Set([2, 3, 5]);
 
 /** Seconds after which a client should come again. */
@@ -22,10 +24,11 @@ const MAX_COUNTED = 8_000;
 /**
  * Carries out a POST to /subscribe or /unsubscribe: passes the body on to the hivemind unread, and its reply back.
  *
- * The status tells the truth (design.md, decision 14): today's Android app takes an element with an `error` for done
- * and asks again only after a status other than 2xx, so a failure that passes makes it 503, with the same JSON and a Retry-After.
+ * The status tells the truth (docs/decisions/14): today's Android app takes an element with an `error` for done and
+ * asks again only after a status other than 2xx, so a failure that passes makes it 503, with the same JSON and a
+ * Retry-After.
  *
- * @param bodyLimit bytes; the clients count on 100,000 (spec/onionreq.md, section 2)
+ * @param bodyLimit bytes; the clients count on 100,000 (docs/spec/onionreq.md, section 2)
  * @param client who asks, as far as clients can be told apart
  */
 export async function subscription(

@@ -51,7 +51,7 @@ test('a push is what the original sends, with an expiry', async (t) => {
 
 test('the largest payload that a hivemind seals fits, and nothing larger is sent', async (t) => {
   const { fake, send } = await setUp(t);
-  // 2,500 bytes of body, metadata and padding: spec/notifiers.md, section 2.
+  // 2,500 bytes of body, metadata and padding: docs/spec/notifiers.md, section 2.
   assert.equal(MAX_BODY, 2500);
   assert.deepEqual(await send(apnsToken(1), { payload: Buffer.alloc(2856) }), { kind: 'accepted' });
   assert.ok(JSON.stringify(fake.taken.pushes[0]!.body).length <= 4096);

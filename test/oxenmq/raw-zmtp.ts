@@ -1,4 +1,6 @@
-/** ZMTP 3.1 without encryption, byte by byte, for peers that libzmq would not be: spec/oxenmq.md and ZeroMQ RFC 37. */
+/**
+ * ZMTP 3.1 without encryption, byte by byte, for peers that libzmq would not be: docs/spec/oxenmq.md and ZeroMQ RFC 37.
+ */
 
 const SIGNATURE = Buffer.from([0xff, 0, 0, 0, 0, 0, 0, 0, 0, 0x7f, 3, 1]);
 

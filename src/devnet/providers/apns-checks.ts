@@ -28,7 +28,10 @@ export interface ApnsPush {
   readonly payload: Buffer;
 }
 
-/** Looks at a request for a push as Apple does, and at its body as Session's app for iOS does (spec/notifiers.md, section 4). */
+/**
+ * Looks at a request for a push as Apple does, and at its body as Session's app for iOS does (docs/spec/notifiers.md,
+ * section 4).
+ */
 export function readPush(headers: IncomingHttpHeaders, body: Buffer): ApnsPush | Objection {
   if (headers[':scheme'] !== 'https') return { status: 400, reason: 'BadPath' };
   if (headers[':method'] !== 'POST') return { status: 405, reason: 'MethodNotAllowed' };

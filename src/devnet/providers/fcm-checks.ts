@@ -38,7 +38,10 @@ export function violation(field: string, description = 'Invalid value'): object 
   return { '@type': 'type.googleapis.com/google.rpc.BadRequest', fieldViolations: [{ field, description }] };
 }
 
-/** Looks at the body of a push as Google does, and at its data as Session's app for Android does (spec/notifiers.md, section 5). */
+/**
+ * Looks at the body of a push as Google does, and at its data as Session's app for Android does
+ * (docs/spec/notifiers.md, section 5).
+ */
 export function readPush(headers: IncomingHttpHeaders, text: string): FcmPush | WebAnswer {
   if (!/^application\/json\b/.test(headers['content-type'] ?? '')) return invalid('', 'Content-Type is not JSON');
   const body = readObject(text);

@@ -18,7 +18,10 @@ export function huaweiCode(code: string, msg = 'Success', status = 200): WebAnsw
   return { status, body: { code, msg, requestId: '157440955549500001002006' } };
 }
 
-/** Looks at the body of a push as Huawei does, and at its data as Session's app does (spec/notifiers.md, section 6). */
+/**
+ * Looks at the body of a push as Huawei does, and at its data as Session's app does (docs/spec/notifiers.md, section
+ * 6).
+ */
 export function readPush(headers: IncomingHttpHeaders, text: string): HuaweiPush | WebAnswer {
   if (!/^application\/json\b/.test(headers['content-type'] ?? ''))
     return huaweiCode('80100003', 'Illegal payload', 400);

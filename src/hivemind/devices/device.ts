@@ -30,8 +30,9 @@ const MAX_SERVICE_DATA = 99_999;
 const MAX_TIME = 2 ** 32 - 1;
 
 /**
- * What is wrong with a row, in a word or two for a counter; undefined for a good one. The limits are those of spec/network.md, section 7.
- * Nobody but us writes such rows, but a database lives long and passes through many hands.
+ * What is wrong with a row, in a word or two for a counter; undefined for a good one. The limits are those of
+ * docs/spec/network.md, section 7. Nobody but us writes such rows, but a database lives long and passes through many
+ * hands.
  */
 export function rowFault(row: DeviceRow): string | undefined {
   if (row.account.length !== ACCOUNT_SIZE) return 'account';

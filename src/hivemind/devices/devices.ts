@@ -299,8 +299,8 @@ export class Devices {
   }
 
   /**
-   * Appends the monitor dicts of an account to `out` (spec/network.md, section 3): one for each distinct subscription, by its newest signature, and none for a
-   * subscription that another covers.
+   * Appends the monitor dicts of an account to `out` (docs/spec/network.md, section 3): one for each distinct
+   * subscription, by its newest signature, and none for a subscription that another covers.
    *
    * @param refused signatures not to be used, by the numbers below
    * @param refs gets a number for each dict, which stands for its signature: its first 48 bits

@@ -11,11 +11,13 @@ const FEW = 32;
 const MAX_ACCOUNT_BYTES = 1_000_000;
 
 /**
- * Chooses which of an account's subscriptions are sent to the storage servers: of those that ask for the same the one signed last, and none that another covers
- * (spec/hivemind.md, section 4; `isSame` and `covers` of session/subscription.ts, on packed records).
+ * Chooses which of an account's subscriptions are sent to the storage servers: of those that ask for the same the one
+ * signed last, and none that another covers (docs/spec/hivemind.md, section 4; `isSame` and `covers` of
+ * session/subscription.ts, on packed records).
  *
  * @param first the first record of the account
- * @param refused signatures (by {@link Records.signatureRef}) that a storage server did not accept: the next best is chosen
+ * @param refused signatures (by {@link Records.signatureRef}) that a storage server did not accept: the next best is
+ *   chosen
  * @returns records, in an order that depends on nothing but them
  */
 export function chooseUpstream(records: Records, first: number, refused?: ReadonlySet<number>): number[] {
@@ -137,7 +139,7 @@ const TIME = text('1:ti');
 const TIME_END = text('ee');
 
 /**
- * Appends the monitor dicts of those records (spec/network.md, section 3; the same bytes as `encodeMonitor`).
+ * Appends the monitor dicts of those records (docs/spec/network.md, section 3; the same bytes as `encodeMonitor`).
  *
  * @param account where the account's 33 bytes begin in `accountBytes`
  * @param refs gets the signature reference of each dict

@@ -13,9 +13,9 @@ export interface Batch {
 }
 
 /**
- * Dicts in a request, unless it is for one account alone. The answer to each may be of 4.2 kB (error 6, with the ten nodes of the swarm
- * that the account is in, spec/upstream-2026.md, section 1.1), and a reply of more than 10 MiB costs the connection: this leaves
- * room for swarms of twelve.
+ * Dicts in a request, unless it is for one account alone. The answer to each may be of 4.2 kB (error 6, with the ten
+ * nodes of the swarm that the account is in, docs/spec/upstream.md, section 1.1), and a reply of more than 10 MiB costs
+ * the connection: this leaves room for swarms of twelve.
  */
 export const MAX_DICTS = 2000;
 

@@ -29,10 +29,10 @@ const FLAPPING = 60_000;
 const FREE_FLAPS = 3;
 
 /**
- * What each storage server was asked, when to ask it again, what it answered (spec/network.md, sections 3 and 5).
+ * What each storage server was asked, when to ask it again, what it answered (docs/spec/network.md, sections 3 and 5).
  *
- * One bulk request is in flight for each server: while it catches up and for renewals. What is urgent (a new or
- * changed subscription, the next signature after a refused one) goes beside it in small requests: a server may take seconds to
+ * One bulk request is in flight for each server: while it catches up and for renewals. What is urgent (a new or changed
+ * subscription, the next signature after a refused one) goes beside it in small requests: a server may take seconds to
  * verify 5 MB, and a phone that has just subscribed should not wait for that.
  */
 export class Monitor {

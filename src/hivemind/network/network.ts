@@ -135,8 +135,8 @@ export class Network {
   }
 
   /**
-   * Whether a notification about an account counts if it comes from this storage server: only if we asked that one to monitor it,
-   * which means it is, or was within the lifetime of a monitor, of the account's swarm (design, decision 16).
+   * Whether a notification about an account counts if it comes from this storage server: only if we asked that one to
+   * monitor it, which means it is, or was within the lifetime of a monitor, of the account's swarm (docs/decisions/16).
    */
   accepts(node: Node, id: number): boolean {
     return this.#watch.accepts(node, id);
@@ -239,8 +239,8 @@ export class Network {
 }
 
 /**
- * The name by which storage servers know us: whoever holds it gets our notifications, so nobody may guess it; and after a restart
- * it must be the same, so that they go on at once (design, decision 12).
+ * The name by which storage servers know us: whoever holds it gets our notifications, so nobody may guess it; and after
+ * a restart it must be the same, so that they go on at once (docs/decisions/12).
  */
 export function secretRoutingId(secret: Uint8Array): Buffer {
   return Buffer.concat([Buffer.from('S'), blake2b(32, Buffer.from('spns storage server routing id'), secret)]);

@@ -80,7 +80,10 @@ export interface NodesOptions {
   };
 }
 
-/** How long a server rests after its first, second, … failed connection in a row, in ms (spec/network.md, section 5). */
+/**
+ * How long a server rests after its first, second, … failed connection in a row, in ms (docs/spec/network.md, section
+ * 5).
+ */
 const COOLDOWNS = [10_000, 30_000, 60_000, 120_000];
 /** How long a server that did us harm is left alone, in ms. */
 const CUT_OFF = 60 * 60_000;

@@ -33,7 +33,7 @@ export interface OxendOptions {
   readonly log: { info(text: string): void; warn(text: string): void };
 }
 
-/** oxend forgets a `sub.block` after 30 minutes (spec/network.md, section 1). */
+/** oxend forgets a `sub.block` after 30 minutes (docs/spec/network.md, section 1). */
 const SUBSCRIBE_EVERY = 9 * 60_000;
 /** The list is asked for this often without any block, in case that one was missed. */
 const REFRESH_EVERY = 5 * 60_000;

@@ -30,7 +30,7 @@ export interface SwarmsOptions {
   readonly onWork: (member: Member) => void;
 }
 
-/** How long a storage server keeps a monitor that is not renewed, in seconds (spec/network.md, section 3). */
+/** How long a storage server keeps a monitor that is not renewed, in seconds (docs/spec/network.md, section 3). */
 export const MONITOR_LIFETIME = 65 * 60;
 
 /** More earlier shapes of the network than this within {@link MONITOR_LIFETIME} are not remembered. */
@@ -41,8 +41,8 @@ const STRIDE = 256;
 const NOWHERE = -1;
 
 /**
- * Which account is whose (spec/network.md, section 2). A change of the list of swarms is followed in slices, so that a million
- * accounts never block the event loop, and only accounts whose swarm is another one now are touched.
+ * Which account is whose (docs/spec/network.md, section 2). A change of the list of swarms is followed in slices, so
+ * that a million accounts never block the event loop, and only accounts whose swarm is another one now are touched.
  */
 export class Swarms {
   readonly #options: SwarmsOptions;

@@ -140,8 +140,8 @@ export class Watch {
   }
 
   /**
-   * Whether a notification about an account counts if it comes from this storage server: only if we asked that one to monitor it,
-   * which means it is, or was within the lifetime of a monitor, of the account's swarm (design, decision 16).
+   * Whether a notification about an account counts if it comes from this storage server: only if we asked that one to
+   * monitor it, which means it is, or was within the lifetime of a monitor, of the account's swarm (docs/decisions/16).
    */
   accepts(node: Node, id: number): boolean {
     if (this.#swarms.belongs(id, node.address.swarm)) return true;

@@ -58,7 +58,7 @@ const RETRY_MS = 25;
 
 /**
  * The pushes of one service: a bounded queue, the notifiers that take from it, and what each of them has not yet
- * acknowledged. One service never waits for another (design: an outbox a service).
+ * acknowledged. One service never waits for another (docs/decisions/06).
  */
 export class Service {
   readonly name: string;
@@ -298,7 +298,9 @@ export class Service {
     };
   }
 
-  /** Sends a batch as one message: frames are what a message costs (platform: ZeroMQ). As {@link #pass}. */
+  /**
+   * Sends a batch as one message: frames are what a message costs (docs/spec/platform.md, section 1). As {@link #pass}.
+   */
   #send(instance: Instance, { pushes, sealed }: Batch): boolean {
     if (instance.remote.send('notifier.sealed', encodeSealedPushes(sealed))) {
       this.counters.handed += pushes.length;

@@ -5,7 +5,9 @@ const MAX_WAITING = 20_000;
 const MAX_NAME = 500;
 const MAX_TEXT = 10_000;
 
-/** Statistics that wait to be written. What is added to one counter is added up (spec/hivemind.md, section 1.4). */
+/**
+ * Statistics that wait to be written. What is added to one counter is added up (docs/spec/hivemind.md, section 1.4).
+ */
 export class StatChanges {
   #changes = new Map<string, StatChange>();
   /** How many changes were not taken: impossible names or values, or too many waiting. */

@@ -18,10 +18,12 @@ const ALL_NEVER_SUBSCRIBED = 100_000;
 const isStale = (request: string, stored: string) => `${request} < ${stored} - ${STALE_BEFORE}`;
 
 /**
- * Writes many subscriptions at once; no two may be for the same key. A row of the answer for each that was written: its number `n` in the list, and whether it is
- * new. The others are stale: what is stored, or an unsubscription, was signed later (design, decision 15).
+ * Writes many subscriptions at once; no two may be for the same key. A row of the answer for each that was written: its
+ * number `n` in the list, and whether it is new. The others are stale: what is stored, or an unsubscription, was signed
+ * later (docs/decisions/15).
  *
- * Each look-up is tied to its row by LATERAL, here and below: a plan that was made while a table was small must not read all of it when it is large.
+ * Each look-up is tied to its row by LATERAL, here and below: a plan that was made while a table was small must not
+ * read all of it when it is large.
  */
 const UPSERT = `
 WITH input AS (
@@ -116,7 +118,10 @@ SELECT signature_ts FROM spns_unsubscribed WHERE NOT was_there ORDER BY signatur
 
 const FORGET_SURPLUS = FORGET.replace('signature_ts <= $1', 'signature_ts <= $1 AND NOT was_there');
 
-/** Adds and sets many counters at once (spec/hivemind.md, section 1.4). A sum that is too large stays at the largest number there is. */
+/**
+ * Adds and sets many counters at once (docs/spec/hivemind.md, section 1.4). A sum that is too large stays at the
+ * largest number there is.
+ */
 const STATS = `
 WITH input AS (
   SELECT service, name, adds, str,

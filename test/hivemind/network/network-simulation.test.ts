@@ -235,7 +235,7 @@ function check(accounts: FakeAccounts, servers: readonly FakeServer[]): void {
   }
 }
 
-/** The rule of spec/network.md, section 2, in its plainest form. */
+/** The rule of docs/spec/network.md, section 2, in its plainest form. */
 function closest(ids: readonly bigint[], space: bigint): bigint {
   let best = ids[0]!;
   let distance = 2n ** 65n;

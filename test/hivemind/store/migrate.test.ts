@@ -12,7 +12,7 @@ import { makeRow } from '../../support/rows.ts';
 const NOW = 1_700_000_000;
 const log = pino({ level: 'silent' });
 
-/** The original's tables, after spec/hivemind.md, section 4. */
+/** The original's tables, after docs/spec/hivemind.md, section 4. */
 const ORIGINAL = `
 CREATE TABLE subscriptions (
   id BIGINT GENERATED ALWAYS AS IDENTITY PRIMARY KEY,
