@@ -1,8 +1,9 @@
-import { accessSync, constants, existsSync } from 'node:fs';
 import { systemClock } from '../clock.ts';
 import { parseJson } from '../codec/json.ts';
 import { readKeyFile } from '../daemon/key-file.ts';
-import { type Address, AddressError, connectAddress, parseAddress } from '../oxenmq/address.ts';
+import { type Address, AddressError, parseAddress } from '../oxenmq/address.ts';
+import { connectAddress } from '../oxenmq/bind-address.ts';
+import { ipcTrouble } from '../oxenmq/ipc-trouble.ts';
 import { keyPairFromSecret } from '../oxenmq/keys.ts';
 import { type Connection, Peers } from '../oxenmq/peers.ts';
 import { OxenmqError, type Part } from '../oxenmq/remote.ts';
@@ -90,24 +91,12 @@ function destination(given: Given): { address: Address; advice: string } {
   const { file, listen } = readReach(given);
   const advice = `Is it running (systemctl status spns-hivemind), with the same listen = ${listen} as in ${file}?`;
   const address = connectAddress(listen);
-  if (address.path !== undefined && !address.path.startsWith('@')) checkSocket(address.path, advice);
+  const trouble = address.path === undefined ? undefined : ipcTrouble(address.path);
+  if (trouble)
+    throw new CliError(
+      `no hivemind answers: ${trouble.text}. ${trouble.lasting ? 'Or run this command as root' : advice}`,
+    );
   return { address, advice };
-}
-
-/** ZeroMQ tells nobody why a Unix socket cannot be connected to. */
-function checkSocket(path: string, advice: string): void {
-  try {
-    accessSync(path, constants.W_OK);
-  } catch (error) {
-    const code = (error as NodeJS.ErrnoException).code;
-    if (code === 'EACCES') {
-      throw new CliError(
-        `this user may not connect to ${path}: run spns as the user of the hivemind, such as: sudo -u spns spns …`,
-      );
-    }
-    const why = existsSync(path) ? `cannot be used (${code})` : 'is not there';
-    throw new CliError(`no hivemind answers: its socket ${path} ${why}. ${advice}`);
-  }
 }
 
 function parsed(text: string): Address {

@@ -1,5 +1,6 @@
 import { isIP } from 'node:net';
 import { parseAddress } from '../oxenmq/address.ts';
+import { connectAddress } from '../oxenmq/bind-address.ts';
 import { readKeyFile } from './key-file.ts';
 import { parseListen } from './listen.ts';
 import { nearest } from './nearest.ts';
@@ -90,7 +91,6 @@ const LEVEL_ALIASES: ReadonlyMap<string, LogLevel> = new Map([
 ]);
 /** Categories whose near misses are called misspelt; others are taken as they come, for every part may have its own. */
 const CATEGORIES = ['hivemind', 'snode', 'oxenmq', 'stats', 'pg', 'utils', 'web', 'notifier'];
-const MAX_IPC_PATH = 107;
 
 export function readDatabase(section: Section) {
   return Object.freeze({
@@ -242,10 +242,7 @@ export function checkedListen(text: string): string {
 
 function bindAddress(text: string, pattern: RegExp, protocols: string): string {
   if (!pattern.test(text)) throw new Error(`must be an address that starts with ${protocols}`);
-  if (text.startsWith('ipc://') && Buffer.byteLength(text) - 'ipc://'.length > MAX_IPC_PATH) {
-    throw new Error(`the path of an ipc socket can have ${MAX_IPC_PATH} bytes at most: use a shorter one`);
-  }
-  if (text.startsWith('tcp://') && !/:(\d{1,5}|\*)$/.test(text)) throw new Error('must end in a colon and a port');
+  connectAddress(text);
   return text;
 }
 

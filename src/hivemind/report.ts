@@ -106,6 +106,7 @@ export function statsReport(sources: ReportSources): Record<string, unknown> {
       malformed: Object.fromEntries(intake.malformed),
     },
     services: serviceReports(sources),
+    complaints: network.complaints(),
   };
 }
 

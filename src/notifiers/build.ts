@@ -2,7 +2,7 @@ import type { Config } from '../daemon/config.ts';
 import type { Context, Daemon } from '../daemon/run.ts';
 import { transportMetrics } from '../daemon/transport-metrics.ts';
 import { JudgedClock } from '../judged-clock.ts';
-import { connectAddress } from '../oxenmq/address.ts';
+import { connectAddress } from '../oxenmq/bind-address.ts';
 import { keyPairFromSecret } from '../oxenmq/keys.ts';
 import { deriveNotifierKey } from '../session/notifier-key.ts';
 import { type Backend, Refusal } from './backend.ts';
@@ -71,7 +71,8 @@ export async function buildNotifier(service: string, context: Context): Promise<
     status: () => notifier.statistics.status(),
     ready: () => {
       const reasons: string[] = [];
-      if (!notifier.registered) reasons.push('not registered with the hivemind');
+      if (!notifier.registered)
+        reasons.push(['not registered with the hivemind', notifier.problem].filter(Boolean).join(': '));
       if (notifier.courier.isPaused) reasons.push('the provider fails or asked us to wait; nothing is sent');
       const ok = reasons.length === 0;
       // Its work goes on, until the provider refuses what a wrong clock has signed.

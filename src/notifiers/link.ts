@@ -56,6 +56,7 @@ export class Link {
   #connection: Connection | undefined;
   #handshakes = 0;
   #registered = false;
+  #problem: string | undefined;
   #asking = false;
   #timer: Timer | undefined;
   #draining = false;
@@ -97,6 +98,11 @@ export class Link {
   /** Whether the hivemind is there and has our registration. */
   get registered(): boolean {
     return this.#registered;
+  }
+
+  /** Why there is no connection to it, as far as is known. */
+  get problem(): string | undefined {
+    return this.#problem;
   }
 
   get counters(): Counters {
@@ -177,6 +183,7 @@ export class Link {
   }
 
   #onHandshake(): void {
+    this.#problem = undefined;
     this.#handshakes++;
     const { clock, random } = this.#options;
     this.#timer?.cancel();
@@ -232,6 +239,7 @@ export class Link {
     if (this.#closed) return;
     const { clock, random, say } = this.#options;
     say.warn('no connection to the hivemind; trying again', { reason });
+    this.#problem = reason;
     this.#registered = false;
     this.#timer?.cancel();
     this.#timer = clock.setTimeout(() => this.#connect('ours'), RECONNECT + jitter(RECONNECT, random));

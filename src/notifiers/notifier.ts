@@ -147,6 +147,11 @@ export class Notifier {
     return this.#link.registered;
   }
 
+  /** Why there is no connection to the hivemind, as far as is known. */
+  get problem(): string | undefined {
+    return this.#link.problem;
+  }
+
   /** How the hivemind is spoken to. */
   get dialect(): 'ours' | 'original' {
     return this.#link.dialect;

@@ -158,13 +158,3 @@ export function qrAddress(address: Address): string {
 export function zmqAddress(address: Address): string {
   return address.protocol === 'tcp' ? `tcp://${address.host}:${address.port}` : `ipc://${address.path}`;
 }
-
-/**
- * Where to connect to what listens at `bound` on this machine: an address of any interface is reached by the loopback one.
- *
- * @param bound as libzmq's bind takes it
- * @throws AddressError
- */
-export function connectAddress(bound: string): Address {
-  return parseAddress(bound.replace(/^tcp:\/\/(\*|0\.0\.0\.0|\[::\])(?=:)/, 'tcp://127.0.0.1'));
-}

@@ -2,6 +2,7 @@
 
 import type { Timer } from '../clock.ts';
 import type { Address } from './address.ts';
+import { ipcTrouble } from './ipc-trouble.ts';
 import { Link, type Wire } from './link.ts';
 import { LINGER } from './socket.ts';
 
@@ -10,6 +11,9 @@ const LOST_TIMEOUT = 60_000;
 /** When to ask a broken connection again whether it is back, in milliseconds. */
 const GREET_SOON = 1000;
 const GREET_AGAIN = 10_000;
+
+/** For {@link Connection.saw}: an attempt was refused, or met nobody. */
+export const NO_CONNECTION = 'no connection could be made';
 
 /** Who is told what becomes of a connection. */
 export interface ConnectionOwner {
@@ -81,7 +85,7 @@ export class Connection extends Link {
   start(helloTimeout: number): void {
     this.transmit(['HI']);
     this.#deadline = this.#wire.clock.setTimeout(
-      () => this.fail(`no HELLO within ${helloTimeout} ms: ${this.#seen}`),
+      () => this.fail(`no HELLO within ${helloTimeout} ms: ${this.#why}`),
       helloTimeout,
     );
   }
@@ -121,7 +125,7 @@ export class Connection extends Link {
     if (this.closed) return;
     if (this.#greeted) {
       this.#deadline = this.#wire.clock.setTimeout(
-        () => this.fail(`the connection broke and was not restored within ${LOST_TIMEOUT} ms`),
+        () => this.fail(`the connection broke and was not restored within ${LOST_TIMEOUT} ms: ${this.#why}`),
         LOST_TIMEOUT,
       );
     }
@@ -134,6 +138,15 @@ export class Connection extends Link {
     this.#wire.counters.failures++;
     this.#end('UNREACHABLE', reason);
     this.#owner.failure(this, reason, offence);
+  }
+
+  /** What a file on this machine tells is more than libzmq knows. */
+  get #why(): string {
+    const { path } = this.address;
+    if (path === undefined) return this.#seen;
+    return (
+      ipcTrouble(path)?.text ?? (this.#seen === NO_CONNECTION ? `nobody listens at the socket ${path}` : this.#seen)
+    );
   }
 
   protected override gone(): void {

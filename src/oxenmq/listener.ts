@@ -2,6 +2,7 @@
 
 import type { Router } from 'zeromq';
 import type { Clock } from '../clock.ts';
+import { formatBindAddress, parseBindAddress } from './bind-address.ts';
 import { type Counters, newCounters } from './counters.ts';
 import { Dispatch, type Stray } from './dispatch.ts';
 import { checkIpcPath, ipcPath, ownIpcFile } from './ipc.ts';
@@ -14,7 +15,7 @@ import { type Admission, type Allow, admit } from './zap.ts';
 
 export interface ListenerOptions {
   readonly clock: Clock;
-  /** Where to listen, as libzmq's bind takes it: `tcp://IP:PORT` (`*` for any), `ipc://PATH`. */
+  /** Where to listen, as {@link parseBindAddress} reads it. */
   readonly address: string;
   /**
    * What everybody on this socket is granted. A message does not show which key its connection proved, and routing ids
@@ -90,8 +91,9 @@ export class Listener {
     const socket = this.#socket;
     const path = ipcPath(address);
     try {
+      const endpoint = formatBindAddress(parseBindAddress(address));
       if (path !== undefined) await checkIpcPath(path);
-      socket.ipv6 = address.includes('[');
+      socket.ipv6 = endpoint.includes('[');
       if (keys) {
         this.#admission = admit((key) => this.#allows(key, allow));
         socket.curveServer = true;
@@ -100,8 +102,8 @@ export class Listener {
         // Without this a missing handler would admit everybody.
         socket.zapEnforceDomain = true;
       }
-      await socket.bind(address);
-      this.#endpoint = socket.lastEndpoint ?? address;
+      await socket.bind(endpoint);
+      this.#endpoint = socket.lastEndpoint ?? endpoint;
       if (path !== undefined) this.#unlink = ownIpcFile(path, mode);
     } catch (error) {
       await this.close();

@@ -3,9 +3,10 @@
 import type { Router } from 'zeromq';
 import type { Clock } from '../clock.ts';
 import { type Address, formatAddress, zmqAddress } from './address.ts';
-import { Connection, type ConnectionOwner } from './connection.ts';
+import { Connection, type ConnectionOwner, NO_CONNECTION } from './connection.ts';
 import { type Counters, newCounters } from './counters.ts';
 import { Dispatch, type Stray } from './dispatch.ts';
+import { ipcTrouble } from './ipc-trouble.ts';
 import { type KeyPair, randomKeyPair, toZ85 } from './keys.ts';
 import type { Wire } from './link.ts';
 import { readMessage } from './message.ts';
@@ -136,6 +137,12 @@ export class Peers {
     const route = Buffer.from(`${label.slice(0, 60)}#${++this.#numbered}`);
     const connection = new Connection(this.#wire, route, this.#owner, address, label, options.data);
     this.#connections.set(connection.id, connection);
+    const trouble = address.path === undefined ? undefined : ipcTrouble(address.path);
+    // What does not pass by itself is said at once; libzmq waits for the rest.
+    if (trouble?.lasting) {
+      queueMicrotask(() => connection.fail(trouble.text));
+      return connection;
+    }
     try {
       const endpoint = this.#claim(address);
       this.#open(address, endpoint, route, ownId);
@@ -275,7 +282,7 @@ export class Peers {
 /** How far an attempt to connect has come, by libzmq's event. */
 const PROGRESS: { readonly [event: string]: string } = {
   connect: 'the peer accepted the connection and said nothing',
-  'connect:retry': 'no connection could be made',
+  'connect:retry': NO_CONNECTION,
   handshake: 'the peer did not answer HI',
 };
 

@@ -2,8 +2,8 @@
 
 import { chmodSync, rmSync } from 'node:fs';
 import { createServer, type Server, type Socket } from 'node:net';
-import { networkInterfaces } from 'node:os';
 import { ConnectionLimit, networkOf } from '../connection-limit.ts';
+import { parseBindAddress } from './bind-address.ts';
 import { type Counters, newCounters } from './counters.ts';
 import { Dispatch, type Stray } from './dispatch.ts';
 import { checkIpcPath, ipcPath } from './ipc.ts';
@@ -14,7 +14,7 @@ import { type Owner, Stranger, type StrangerOptions } from './stranger.ts';
 import type { Allow } from './zap.ts';
 
 export interface PublicListenerOptions extends StrangerOptions {
-  /** `tcp://IP:PORT` (`*` for any of either, or an interface's name), or `ipc://PATH`. */
+  /** Where to listen, as {@link parseBindAddress} reads it. */
   readonly address: string;
   /** What everybody here is granted. */
   readonly access: Access;
@@ -200,13 +200,8 @@ export class PublicListener {
   }
 }
 
-/** What libzmq's bind takes, in Node's words. */
 function whereToListen(address: string): { path: string } | { host: string; port: number } {
-  if (address.startsWith('ipc://')) return { path: address.slice(6).replace(/^@/, '\0') };
-  const match = /^tcp:\/\/(?:\[(.+)\]|(.+)):(\d+|\*)$/.exec(address);
-  if (!match) throw new Error('it is no address of a TCP port');
-  const host = match[1] ?? match[2]!;
-  const port = match[3] === '*' ? 0 : Number(match[3]);
-  if (host === '*') return { host: '0.0.0.0', port };
-  return { host: networkInterfaces()[host]?.[0]?.address ?? host, port };
+  const bound = parseBindAddress(address);
+  // Node and the kernel mark an abstract socket by a NUL where libzmq has an @.
+  return bound.protocol === 'ipc' ? { path: bound.path.replace(/^@/, '\0') } : bound;
 }

@@ -28,6 +28,8 @@ export interface Hivemind {
    */
   ask(command: PushCommand, body: Uint8Array, client?: string): Promise<Outcome>;
   readonly connected: boolean;
+  /** Why it is not connected; undefined if it is, or nothing is known yet. */
+  readonly problem: string | undefined;
   readonly inFlight: number;
   close(): Promise<void>;
 }
@@ -67,6 +69,7 @@ export function connectHivemind(modules: {
   let retry: Timer | undefined;
   let closed = false;
   let told: boolean | undefined;
+  let problem: string | undefined;
   let awaySince: number | undefined = clock.monotonic();
   /** Told when the connection is up, and when there is nothing left to wait for. */
   const waiting = new Set<() => void>();
@@ -76,7 +79,9 @@ export function connectHivemind(modules: {
   }
 
   function tell(connected: boolean, reason: string): void {
-    if (told === connected || closed) return;
+    // Why it is still not there may be another reason than before.
+    if ((told === connected && (connected || reason === problem)) || closed) return;
+    problem = connected ? undefined : reason;
     told = connected;
     if (connected) awaySince = undefined;
     else awaySince ??= clock.monotonic();
@@ -152,6 +157,9 @@ export function connectHivemind(modules: {
     },
     get connected() {
       return connection.state === 'up';
+    },
+    get problem() {
+      return problem;
     },
     get inFlight() {
       return inFlight;

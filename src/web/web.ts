@@ -4,7 +4,7 @@ import { parseListen } from '../daemon/listen.ts';
 import { category, repeated } from '../daemon/log.ts';
 import type { Context, Daemon } from '../daemon/run.ts';
 import { transportMetrics } from '../daemon/transport-metrics.ts';
-import { connectAddress } from '../oxenmq/address.ts';
+import { connectAddress } from '../oxenmq/bind-address.ts';
 import { connectHivemind } from './hivemind.ts';
 import { webMetrics } from './metrics.ts';
 import { buildServer, listen } from './server.ts';
@@ -75,10 +75,10 @@ export async function startWeb({ config, clock, registry, random, log: root }: C
     throw error;
   }
 
+  const waiting = () => ['no connection to the hivemind', hivemind.problem].filter(Boolean).join(': ');
   return {
-    status: () => (hivemind.connected ? `${hivemind.inFlight} requests in flight` : 'Waiting for the hivemind'),
-    ready: () =>
-      hivemind.connected ? { ok: true, reasons: [] } : { ok: false, reasons: ['no connection to the hivemind'] },
+    status: () => (hivemind.connected ? `${hivemind.inFlight} requests in flight` : waiting()),
+    ready: () => (hivemind.connected ? { ok: true, reasons: [] } : { ok: false, reasons: [waiting()] }),
     reload({ web: next }) {
       const changes: string[] = [];
       if (next.rateLimit !== settings.rateLimit) changes.push(`[web].rate_limit is now ${next.rateLimit}`);

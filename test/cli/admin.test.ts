@@ -213,6 +213,15 @@ test('nodes puts those that need a look first, and what they say cannot steer th
   assert.deepEqual(JSON.parse(bad.out), [NODES[2]]);
 });
 
+test('nodes --bad tells what is wrong with oxend, also where there are no nodes to look at', async (t) => {
+  const complaints = ['oxend: the user spns may not connect to /var/lib/oxen/oxend.sock\u001b[31m'];
+  const dir = await hivemind(t, { get_nodes: () => [], get_stats: () => ({ ...STATS, complaints }) });
+  const bad = await spns(['nodes', '--bad'], dir);
+  assert.equal(bad.code, 1);
+  assert.match(bad.out, /^oxend: the user spns may not connect to \S+oxend\.sock\?\[31m\n0 storage servers/);
+  assert.doesNotMatch(succeeded(await spns(['nodes'], dir)), /oxend/);
+});
+
 test("test-push passes the token on and tells the provider's answer", async (t) => {
   const token = 'ab'.repeat(32);
   const asked: string[][] = [];
@@ -238,7 +247,7 @@ test('without a hivemind it says what to look at', async (t) => {
   assert.equal(code, 1);
   assert.match(
     err,
-    /^spns: no hivemind answers: its socket \.\/h\.sock is not there\. Is it running \(systemctl status spns-hivemind\)/,
+    /^spns: no hivemind answers: there is no socket \/\S+\/h\.sock\. Is it running \(systemctl status spns-hivemind\)/,
   );
 });
 

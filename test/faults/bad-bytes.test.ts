@@ -10,6 +10,7 @@ import { listed } from '../../src/devnet/network.ts';
 import { type KeyPair, randomKeyPair } from '../../src/oxenmq/keys.ts';
 import { Listener } from '../../src/oxenmq/listener.ts';
 import { encodeNotification } from '../../src/session/notification.ts';
+import { ownAddress } from '../support/loopback.ts';
 import { message, startWorld, subscribe, watched } from '../support/session-world.ts';
 import { SkippingClock } from '../support/skipping-clock.ts';
 import { assertOnceEach, checkBooks, nodeAt, readBooks, sum, until } from './support.ts';
@@ -196,7 +197,7 @@ test('rubbish from a storage server is dropped and counted, and too much of it e
 });
 
 test('rubbish from clients is answered or dropped, and too much of it costs them their connection', async (t) => {
-  const world = await startWorld(t, { settings: { listen_push: 'tcp://127.0.0.1:*' } });
+  const world = await startWorld(t, { settings: { listen_push: ownAddress() } });
   const account = sessionAccount(randomBytes);
   await world.send('subscribe', subscribe(account, 'phone'));
   await watched(world, account);
@@ -231,9 +232,9 @@ test('rubbish from clients is answered or dropped, and too much of it costs them
   }
 
   // Greetings that are none, at the open port.
-  const port = Number(address.slice(address.lastIndexOf(':') + 1));
+  const { hostname: host, port } = new URL(address);
   for (const greeting of [randomBytes(3_000), Buffer.from('GET / HTTP/1.1\r\n\r\n'), Buffer.alloc(64, 0xff)]) {
-    const socket = net.connect({ port, host: '127.0.0.1' });
+    const socket = net.connect({ port: Number(port), host });
     socket.on('error', () => {}).resume();
     socket.write(greeting);
     socket.end();

@@ -8,6 +8,7 @@ import { OxenmqError } from '../../src/oxenmq/remote.ts';
 import { encodeDeviceGone } from '../../src/session/notifier-protocol.ts';
 import { openPayload } from '../../src/session/payload.ts';
 import { startTestHivemind } from '../support/hivemind.ts';
+import { ownAddress } from '../support/loopback.ts';
 import {
   message,
   seconds,
@@ -226,7 +227,7 @@ test('the front-end at listen_push may subscribe and nothing else, and nobody wi
   const { publicKey } = keyPairFromSecret(secret);
   const hivemind = await startTestHivemind(t, {
     secret,
-    settings: { listen_curve: 'tcp://127.0.0.1:*', listen_push: 'tcp://127.0.0.2:*' },
+    settings: { listen_curve: ownAddress(), listen_push: ownAddress() },
   });
   const addresses = hivemind.log
     .map((line) => /listening at (tcp:\S+) \((admin|push)/.exec(line))

@@ -10,6 +10,7 @@ import { createInterface } from 'node:readline';
 import { type TestContext, test } from 'node:test';
 import { keyPairFromSecret } from '../../src/oxenmq/keys.ts';
 import { addressOf, openPeers } from '../oxenmq/support.ts';
+import { ownAddress } from '../support/loopback.ts';
 import { fakeHivemind } from './fake-hivemind.ts';
 
 /** A real front-end in a process of its own that may have so many file descriptors, beside a hivemind that answers all. */
@@ -25,7 +26,7 @@ async function front(t: TestContext, { descriptors }: { descriptors: number }) {
   writeFileSync(
     join(fake.folder, 'spns.ini'),
     [
-      `[hivemind]\nlisten = ${fake.address}\nlisten_curve_public = tcp://127.0.0.1:*`,
+      `[hivemind]\nlisten = ${fake.address}\nlisten_curve_public = ${ownAddress()}`,
       `[keys]\nonionreq = ${fake.folder}/onionreq.key`,
       '[web]\nlisten = 127.0.0.1:0\nmetrics_listen = 127.0.0.1:0',
       '[log]\nformat = json',
@@ -68,14 +69,14 @@ async function front(t: TestContext, { descriptors }: { descriptors: number }) {
 }
 
 /** Opens so many connections to a port and says nothing, or what is given; as fast as they are taken. */
-async function crowd(t: TestContext, port: number, count: number, words = ''): Promise<Socket[]> {
+async function crowd(t: TestContext, port: number, count: number, words = '', host = '127.0.0.1'): Promise<Socket[]> {
   const sockets: Socket[] = [];
   t.after(() => {
     for (const socket of sockets) socket.destroy();
   });
   const one = async () => {
     while (sockets.length < count) {
-      const socket = connect({ port, host: '127.0.0.1', localAddress: '127.0.0.9' });
+      const socket = connect({ port, host, localAddress: '127.0.0.9' });
       sockets.push(socket);
       socket.on('error', () => {}).resume();
       if (words !== '') socket.write(words);
@@ -103,7 +104,10 @@ test('thousands of silent connections neither end the front-end nor shut honest 
   const honest = openPeers(t);
   const connection = honest.peers.connect(curve);
   await Promise.race([honest.events.first(({ event }) => event === 'hello'), dead]);
-  await Promise.race([Promise.all([crowd(t, curve.port!, 3000), crowd(t, Number(http.split(':')[1]), 3000)]), dead]);
+  await Promise.race([
+    Promise.all([crowd(t, curve.port!, 3000, '', curve.host), crowd(t, Number(http.split(':')[1]), 3000)]),
+    dead,
+  ]);
   assert.equal(await Promise.race([post(http, '{}'), dead]), 200);
   assert.deepEqual((await connection.request('push.subscribe', ['{}'])).map(String), ['2']);
   // One who comes only now is let in as well.

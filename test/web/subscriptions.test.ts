@@ -10,7 +10,13 @@ const LIMIT = 100_000;
 
 /** What a client is answered when the hivemind says `outcome`. */
 async function answerTo(outcome: Outcome, body = '{}') {
-  const hivemind = { ask: async () => outcome, connected: true, inFlight: 0, close: async () => undefined };
+  const hivemind = {
+    ask: async () => outcome,
+    problem: undefined,
+    connected: true,
+    inFlight: 0,
+    close: async () => undefined,
+  };
   const answer = await subscription(hivemind, '/subscribe', Buffer.from(body), LIMIT);
   return { status: answer.status, body: String(answer.body), headers: answer.headers };
 }

@@ -1,0 +1,136 @@
+/** Why an ipc address cannot be connected to. libzmq tells nobody: it goes on trying. */
+
+import { accessSync, constants, readFileSync, type Stats, statSync } from 'node:fs';
+import { connect } from 'node:net';
+import { userInfo } from 'node:os';
+import { dirname, resolve } from 'node:path';
+import { MAX_IPC_PATH } from './bind-address.ts';
+
+/** What is in the way. */
+export interface IpcTrouble {
+  /** What it is, whose it is, and what to do: a sentence without its full stop. */
+  readonly text: string;
+  /** Somebody has to do something about it; otherwise it may be that a process has not started yet. */
+  readonly lasting: boolean;
+}
+
+/**
+ * Looks at the files alone, with this process's own rights.
+ *
+ * @param path of an ipc address; abstract sockets have no file, and no trouble
+ * @returns undefined if the socket is there and may be connected to, whether or not somebody listens
+ */
+export function ipcTrouble(path: string): IpcTrouble | undefined {
+  if (path.startsWith('@')) return undefined;
+  if (Buffer.byteLength(path) > MAX_IPC_PATH) {
+    return lasting(`the path ${path} has more than ${MAX_IPC_PATH} bytes, which no socket can have`);
+  }
+  const socket = resolve(path);
+  for (const folder of foldersOf(socket)) {
+    const trouble = entering(folder, socket);
+    if (trouble) return trouble;
+  }
+  const found = look(socket);
+  if (typeof found === 'string') {
+    if (found === 'ENOENT') return { text: `there is no socket ${socket}`, lasting: false };
+    return lasting(`the socket ${socket} cannot be used (${found})`);
+  }
+  if (!found.isSocket())
+    return lasting(`${socket} is no socket but ${found.isDirectory() ? 'a folder' : 'something else'}`);
+  if (may(socket, constants.W_OK)) return undefined;
+  return lasting(`${us()} may not connect to ${socket}, ${belongs(found, 0o020, 'w')}`);
+}
+
+/** As {@link ipcTrouble}, and tries whether somebody listens. */
+export async function ipcConnectTrouble(path: string): Promise<IpcTrouble | undefined> {
+  const trouble = ipcTrouble(path);
+  if (trouble) return trouble;
+  const code = await new Promise<string | undefined>((done) => {
+    const socket = connect(path.replace(/^@/, '\0'));
+    socket.once('connect', () => {
+      socket.destroy();
+      done(undefined);
+    });
+    socket.once('error', (error: NodeJS.ErrnoException) => done(error.code ?? error.message));
+  });
+  if (code === undefined) return undefined;
+  const where = path.startsWith('@') ? path : resolve(path);
+  if (code === 'ECONNREFUSED') return { text: `nobody listens at the socket ${where}`, lasting: false };
+  return { text: `the socket ${where} cannot be connected to (${code})`, lasting: false };
+}
+
+/** From the root down. */
+function foldersOf(path: string): string[] {
+  const folder = dirname(path);
+  return folder === path ? [] : [...foldersOf(folder), folder];
+}
+
+function entering(folder: string, socket: string): IpcTrouble | undefined {
+  const found = look(folder);
+  if (typeof found === 'string') {
+    if (found === 'ENOENT')
+      return { text: `there is no socket ${socket}: the folder ${folder} is not there`, lasting: false };
+    return lasting(`the folder ${folder} of the socket ${socket} cannot be used (${found})`);
+  }
+  if (!found.isDirectory()) return lasting(`${folder} is no folder, so there is no socket ${socket}`);
+  if (may(folder, constants.X_OK)) return undefined;
+  return lasting(
+    `${us()} may not enter ${folder}, where the socket ${socket} should be, ${belongs(found, 0o010, 'x')}`,
+  );
+}
+
+function lasting(text: string): IpcTrouble {
+  return { text, lasting: true };
+}
+
+function look(path: string): Stats | string {
+  try {
+    return statSync(path);
+  } catch (error) {
+    return (error as NodeJS.ErrnoException).code ?? String(error);
+  }
+}
+
+function may(path: string, what: number): boolean {
+  try {
+    accessSync(path, what);
+    return true;
+  } catch {
+    return false;
+  }
+}
+
+/** @param bit what the group needs, @param letter and its name for chmod */
+function belongs({ uid, gid, mode }: Stats, bit: number, letter: string): string {
+  const [owner, group] = [nameOf('/etc/passwd', uid), nameOf('/etc/group', gid)];
+  const open = (mode & bit) !== 0 ? '' : `chmod g+${letter} it, and `;
+  const advice =
+    gid === 0
+      ? `give it a group of its own (chgrp, chmod g+${letter}) and make this user a member of that`
+      : `${open}make this user a member of that group (adduser ${userName()} ${group}) and restart`;
+  return `which belongs to ${owner}, group ${group}, mode ${(mode & 0o7777).toString(8).padStart(4, '0')}: ${advice}`;
+}
+
+function us(): string {
+  return `the user ${userName()}`;
+}
+
+function userName(): string {
+  try {
+    return userInfo().username;
+  } catch {
+    return String(process.getuid?.());
+  }
+}
+
+/** What only a name service knows stays a number. */
+function nameOf(file: string, id: number): string {
+  try {
+    const line = readFileSync(file, 'utf8')
+      .split('\n')
+      .find((one) => one.split(':')[2] === String(id));
+    return line?.split(':')[0] ?? String(id);
+  } catch {
+    return String(id);
+  }
+}

@@ -1,0 +1,23 @@
+import assert from 'node:assert/strict';
+import { mkdtempSync, rmSync, writeFileSync } from 'node:fs';
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
+import { test } from 'node:test';
+import { startTestHivemind } from '../support/hivemind.ts';
+
+test("why oxend's socket cannot be used is told by the log, /ready, the status and admin.get_stats, at once", async (t) => {
+  const folder = mkdtempSync(join(tmpdir(), 'spns-oxend-'));
+  t.after(() => rmSync(folder, { recursive: true }));
+  const path = join(folder, 'oxend.sock');
+  writeFileSync(path, '');
+  const hivemind = await startTestHivemind(t, { settings: { oxend_rpc: `ipc://${path}` } });
+  const sentence = `oxend: ${path} is no socket but something else`;
+  const ready = () => hivemind.daemon.ready!();
+  while (!ready().reasons.includes(sentence)) await new Promise((resolve) => setTimeout(resolve, 5));
+  // Clients are served all the same.
+  assert.equal(ready().ok, true);
+  assert.ok(hivemind.log.some((line) => line.includes(`${sentence}; waiting for it`)));
+  assert.ok(hivemind.daemon.status!().includes(sentence));
+  const [stats] = await hivemind.connect().request('admin.get_stats', []);
+  assert.deepEqual(JSON.parse(String(stats)).complaints, [sentence]);
+});
