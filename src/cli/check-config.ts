@@ -1,11 +1,15 @@
-import { statSync } from 'node:fs';
+import { existsSync, statSync } from 'node:fs';
+import { resolve } from 'node:path';
 import { loadConfig, runnableServices } from '../daemon/config.ts';
 import type { Ini } from '../daemon/ini.ts';
 import { ConfigError } from '../daemon/section.ts';
 import { mayRead, runProgram, type User } from './child.ts';
 import { type Command, type Given, print } from './command.ts';
 import { CONFIG, locateConfig, readIni, readReach } from './locate.ts';
+import { reach } from './reach.ts';
 import { daemonUsers, secretsIn, webHasTooMuch } from './separation.ts';
+import { type Deployed, underUnits } from './under-units.ts';
+import { isInstalled, readUnit } from './unit.ts';
 import { daemonUser, USER } from './user.ts';
 
 export const command: Command = {
@@ -19,12 +23,20 @@ export const command: Command = {
   options: {
     config: CONFIG,
     user: USER,
+    unit: {
+      type: 'boolean',
+      help: 'as systemd will run it: other users, folders and rights; done anyway for the file that an installed unit reads',
+    },
     'no-database': { type: 'boolean', help: 'leave the database alone, but read its address' },
   },
   async run(given) {
     const file = locateConfig(given);
     const findings = await checkAll(file, given);
     print(report(file, findings));
+    if (!findings.units)
+      print(
+        `This was looked at from the folder ${process.cwd()}. What systemd's units change, such as users and folders that may be written to: spns check-config --unit`,
+      );
     return findings.problems.length > 0 ? 1 : 0;
   },
 };
@@ -34,10 +46,15 @@ export interface Findings {
   readonly warnings: string[];
   /** What was looked at and found in order. */
   readonly good: string[];
+  /** Whether it was looked at as the units will run it. */
+  readonly units?: boolean;
 }
 
 async function checkAll(file: string, given: Given): Promise<Findings> {
-  const findings: Findings = { problems: [], warnings: [], good: [] };
+  const ini = readIni(file);
+  const services = runnableServices(ini);
+  const units = given.is('unit') || runsUnderUnits(file) ? deployed(services) : undefined;
+  const findings: Findings = { problems: [], warnings: [], good: [], units: units !== undefined };
   const take = (problems: readonly string[], warnings: readonly string[], good: string) => {
     findings.problems.push(...problems);
     findings.warnings.push(...warnings);
@@ -48,7 +65,6 @@ async function checkAll(file: string, given: Given): Promise<Findings> {
   const short = (text: string) => text.replace(`${file}: `, '');
   take(problems.map(short), warnings, 'settings and keys of the hivemind and the web front-end');
 
-  const ini = readIni(file);
   const users = daemonUsers(daemonUser(given), given.text('user') !== undefined);
   const blind = new Map(
     Object.values(users).flatMap((user: User | undefined) =>
@@ -62,7 +78,10 @@ async function checkAll(file: string, given: Given): Promise<Findings> {
   }
   findings.warnings.push(...exposedSecrets(file, ini), ...webHasTooMuch(file, ini, users));
 
-  const services = runnableServices(ini);
+  if (units) take(underUnits(file, ini, units), [], `what the units of systemd change`);
+  const ownFolder = units?.[0]?.unit.folder;
+  const reached = await reach(ini, users, ownFolder !== undefined && existsSync(ownFolder) ? ownFolder : process.cwd());
+  for (const kind of ['problems', 'warnings', 'good'] as const) findings[kind].push(...reached[kind]);
   if (services.length === 0)
     findings.warnings.push('there is no [notify-…] section: without a notifier nobody is woken');
   const checks = services.map((service) =>
@@ -72,7 +91,7 @@ async function checkAll(file: string, given: Given): Promise<Findings> {
     const found = await checks[index]!;
     take(found.problems, found.warnings, `settings and credential of ${service}`);
   }
-  await checkDatabase(given, take);
+  await checkDatabase(given, take, units?.[0]);
   return findings;
 }
 
@@ -128,6 +147,7 @@ function checkFile(): { problems: readonly string[]; warnings: readonly string[]
 async function checkDatabase(
   given: Given,
   take: (problems: string[], warnings: string[], good: string) => void,
+  hivemind: Deployed | undefined,
 ): Promise<void> {
   let databaseUrl: string;
   try {
@@ -141,13 +161,37 @@ async function checkDatabase(
     'hivemind/database-main.ts',
     [given.is('no-database') ? 'address' : 'check'],
     {
-      env: { SPNS_DATABASE_URL: databaseUrl },
+      env: { ...(hivemind && databaseEnvironment(hivemind)), SPNS_DATABASE_URL: databaseUrl },
       as: daemonUser(given),
     },
   );
   if (code === 0 && output === '') return;
   if (code === 0) take([], [], output);
   else take([`[db].url: the database cannot be used: ${output || errors}`], [], '');
+}
+
+/** libpq's variables of this shell are not the unit's. */
+function databaseEnvironment({ unit }: Deployed): Record<string, string | undefined> {
+  const ours = Object.keys(process.env).filter((name) => name.startsWith('PG'));
+  return { ...Object.fromEntries(ours.map((name) => [name, undefined])), ...Object.fromEntries(unit.environment) };
+}
+
+function runsUnderUnits(file: string): boolean {
+  const unit = isInstalled('spns-hivemind') ? readUnit('spns-hivemind') : undefined;
+  return unit !== undefined && resolve(unit.folder, unit.environment.get('SPNS_CONFIG') ?? 'spns.ini') === file;
+}
+
+/** The units of all daemons that this configuration is for; the hivemind's first. */
+function deployed(services: readonly string[]): Deployed[] {
+  const all: readonly (Omit<Deployed, 'unit'> & { name: string })[] = [
+    { name: 'spns-hivemind', kind: 'hivemind' },
+    { name: 'spns-web', kind: 'web' },
+    ...services.map((service) => ({ name: `spns-notifier@${service}`, kind: 'notifier' as const, service })),
+  ];
+  return all.flatMap(({ name, ...rest }) => {
+    const unit = readUnit(name);
+    return unit ? [{ ...rest, unit }] : [];
+  });
 }
 
 /** What the operator reads: what must be put right first. */

@@ -25,10 +25,19 @@ export interface Result {
 export function runProgram(
   file: string,
   args: readonly string[],
-  options: { readonly env?: Readonly<Record<string, string>>; readonly as?: User | undefined } = {},
+  options: {
+    /** Beside our own; undefined takes one of ours away. */
+    readonly env?: Readonly<Record<string, string | undefined>>;
+    readonly as?: User | undefined;
+    readonly cwd?: string | undefined;
+  } = {},
 ): Promise<Result> {
   const [command, ...words] = asUser(options.as, [process.execPath, programPath(file), ...args]);
-  const child = spawn(command!, words, { env: { ...process.env, ...options.env }, stdio: ['ignore', 'pipe', 'pipe'] });
+  const child = spawn(command!, words, {
+    env: { ...process.env, ...options.env },
+    stdio: ['ignore', 'pipe', 'pipe'],
+    ...(options.cwd !== undefined && { cwd: options.cwd }),
+  });
   let output = '';
   let errors = '';
   child.stdout.setEncoding('utf8').on('data', (text: string) => (output += text));

@@ -1,16 +1,30 @@
 import assert from 'node:assert/strict';
 import { randomUUID } from 'node:crypto';
-import { chmodSync, readFileSync, writeFileSync } from 'node:fs';
+import { chmodSync, chownSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
+import { createServer } from 'node:net';
 import { join } from 'node:path';
-import { test } from 'node:test';
+import { type TestContext, test } from 'node:test';
 import pg from 'pg';
 import { findUser, mayRead } from '../../src/cli/child.ts';
 import { createDatabase } from '../support/postgres.ts';
-import { folder, MAIN, spns } from './spns.ts';
+import * as cli from './spns.ts';
+
+const { MAIN, spns } = cli;
 
 const KEY = `${'07'.repeat(32)}\n`;
 const GOOD =
-  '[hivemind]\noxend_rpc = ipc:///oxend.sock\n[keys]\nhivemind = hive.key\nonionreq = web.key\n[notify-dummy]\n';
+  '[hivemind]\noxend_rpc = ipc://./oxend.sock\n[keys]\nhivemind = hive.key\nonionreq = web.key\n[notify-dummy]\n';
+
+/** A folder in which an oxend seems to run. */
+async function folder(t: TestContext, files: Record<string, string>): Promise<string> {
+  const dir = await cli.folder(t, files);
+  const oxend = createServer();
+  await new Promise<void>((resolve) => oxend.listen(join(dir, 'oxend.sock'), resolve));
+  chmodSync(join(dir, 'oxend.sock'), 0o777);
+  t.after(() => oxend.close());
+  return dir;
+}
+
 /** A machine may have a user spns, who may not look into these tests' folders. */
 const asMe = process.getuid?.() === 0 ? ['--user', 'root'] : [];
 const nobody = findUser('nobody');
@@ -157,6 +171,57 @@ test('what the daemons could not read is told to root, who can', { skip: notRoot
 
   chmodSync(join(dir, 'apns.pem'), 0o644);
   assert.match((await check()).out, /All is well\.$/m);
+});
+
+test("oxend's socket and the hivemind's are looked at with the eyes of those who connect", {
+  skip: notRoot,
+}, async (t) => {
+  const dir = await folder(t, { 'hive.key': KEY, 'web.key': KEY, 'spns.ini': GOOD });
+  for (const [file, mode] of [
+    ['.', 0o755],
+    ['spns.ini', 0o644],
+  ] as const)
+    chmodSync(join(dir, file), mode);
+  const check = () => spns(['check-config', '--no-database', '--user', 'nobody'], dir);
+  assert.match((await check()).out, /good {5}oxend's socket$/m);
+  chownSync(join(dir, 'oxend.sock'), 1, 1);
+  chmodSync(join(dir, 'oxend.sock'), 0o660);
+  const closed = await check();
+  assert.equal(closed.code, 1);
+  assert.match(
+    closed.out,
+    /wrong {4}\[hivemind\]\.oxend_rpc = \S+: the user nobody may not connect to \S+\/oxend\.sock, which belongs to daemon, group daemon, mode 0660: .*\(adduser nobody daemon\)/,
+  );
+
+  chmodSync(join(dir, 'oxend.sock'), 0o777);
+  const hivemind = createServer();
+  await new Promise<void>((resolve) => hivemind.listen(join(dir, 'hivemind.sock'), resolve));
+  t.after(() => hivemind.close());
+  assert.match(
+    (await check()).out,
+    /wrong {4}\[hivemind\]\.listen = \S+: notifiers cannot connect: the user nobody may not/,
+  );
+  rmSync(join(dir, 'oxend.sock'));
+  assert.match((await check()).out, /careful {2}\[hivemind\]\.oxend_rpc = \S+: there is no socket .*is oxend running/);
+});
+
+test('addresses that this machine has not are warned of, and what only the units change is told or looked at', async (t) => {
+  const dir = await folder(t, { 'hive.key': KEY, 'web.key': KEY });
+  const check = (settings: string, ...options: string[]) => {
+    writeFileSync(join(dir, 'spns.ini'), GOOD.replace('[keys]', `${settings}\n[keys]`));
+    return spns(['check-config', '--no-database', ...asMe, ...options], dir);
+  };
+  const odd = await check('listen = tcp://192.0.2.77:22028\nlisten_curve_public = tcp://no-such-name.invalid:22031');
+  assert.match(odd.out, /careful {2}\[hivemind\]\.listen = \S+: this machine has no address 192\.0\.2\.77 now/);
+  assert.match(odd.out, /careful {2}\[hivemind\]\.listen_curve_public .*known by the name no-such-name\.invalid/);
+  assert.match(odd.out, /^This was looked at from the folder \/\S+\. .*: spns check-config --unit$/m);
+  const unit = await check('', '--unit');
+  assert.equal(unit.code, 1);
+  assert.match(
+    unit.out,
+    /wrong {4}\[hivemind\]\.listen is not set, and spns-hivemind would make its socket at \/etc\/spns\//,
+  );
+  assert.doesNotMatch(unit.out, /This was looked at/);
 });
 
 test('a configuration with a password in it that anybody may read is warned of', async (t) => {

@@ -1,0 +1,87 @@
+import { lookup } from 'node:dns/promises';
+import { isIP } from 'node:net';
+import { networkInterfaces } from 'node:os';
+import type { Ini } from '../daemon/ini.ts';
+import { parseBindAddress } from '../oxenmq/bind-address.ts';
+import type { IpcTrouble } from '../oxenmq/ipc-trouble.ts';
+import { runProgram, type User } from './child.ts';
+import type { DaemonUsers } from './separation.ts';
+
+/** What was found; `good` holds what was looked at and is in order. */
+export interface Reached {
+  readonly problems: string[];
+  readonly warnings: string[];
+  readonly good: string[];
+}
+
+/**
+ * Whether the daemons could connect to each other and to oxend, with the eyes of each one's user, and listen where they are told.
+ *
+ * @param folder where they take relative paths from
+ */
+export async function reach(ini: Ini, users: DaemonUsers, folder: string): Promise<Reached> {
+  const reached: Reached = { problems: [], warnings: [], good: [] };
+  const value = (key: string) => ini.sections.get('hivemind')?.get(key)?.value.trim() || undefined;
+
+  const oxend = value('oxend_rpc');
+  const oxendPath = pathOf(oxend);
+  if (oxendPath !== undefined) {
+    const trouble = await connecting(oxendPath, users.hivemind, folder);
+    if (trouble?.lasting) reached.problems.push(`[hivemind].oxend_rpc = ${oxend}: ${trouble.text}`);
+    else if (trouble)
+      reached.warnings.push(
+        `[hivemind].oxend_rpc = ${oxend}: ${trouble.text}: is oxend running, and is this its socket?`,
+      );
+    else reached.good.push("oxend's socket");
+  }
+
+  const listen = value('listen') ?? 'ipc://./hivemind.sock';
+  const push = value('listen_push');
+  for (const [who, key, address, user] of [
+    ['notifiers', 'listen', listen, users.notifier],
+    ['the web front-end', push === undefined ? 'listen' : 'listen_push', push ?? listen, users.web],
+  ] as const) {
+    const path = pathOf(address);
+    const trouble = path === undefined ? undefined : await connecting(path, user, folder);
+    // That the hivemind does not run now is no fault of the configuration.
+    if (trouble?.lasting)
+      reached.problems.push(`[hivemind].${key} = ${address}: ${who} cannot connect: ${trouble.text}`);
+  }
+  for (const key of ['listen', 'listen_push', 'listen_curve', 'listen_curve_public']) {
+    const odd = await notHere(value(key));
+    if (odd) reached.warnings.push(`[hivemind].${key} = ${value(key)}: ${odd}`);
+  }
+  return reached;
+}
+
+function pathOf(address: string | undefined): string | undefined {
+  return address?.startsWith('ipc://') ? address.slice('ipc://'.length) : undefined;
+}
+
+async function connecting(path: string, as: User | undefined, cwd: string): Promise<IpcTrouble | undefined> {
+  const { code, output, errors } = await runProgram('cli/socket-main.ts', [path], { as, cwd });
+  if (code !== 0) return { text: `the check failed: ${errors || output}`, lasting: false };
+  return output === '' ? undefined : JSON.parse(output);
+}
+
+/** Why an address is perhaps none of this machine's; a network that is not up yet is no reason to refuse it. */
+async function notHere(text: string | undefined): Promise<string | undefined> {
+  if (text === undefined) return undefined;
+  let host: string;
+  try {
+    const address = parseBindAddress(text);
+    if (address.protocol === 'ipc') return undefined;
+    host = address.host;
+  } catch {
+    // What is wrong with the setting itself has been told.
+    return undefined;
+  }
+  if (isIP(host) === 0) {
+    const found = await lookup(host).catch(() => undefined);
+    if (!found) return `neither a network interface nor a host is known by the name ${host}`;
+    host = found.address;
+  }
+  if (/^(127\.|0\.0\.0\.0$|::1?$|::ffff:)/.test(host)) return undefined;
+  const ours = Object.values(networkInterfaces()).flatMap((all) => all!.map(({ address }) => address));
+  return ours.includes(host) ? undefined : `this machine has no address ${host} now, so nothing could listen there`;
+}

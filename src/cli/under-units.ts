@@ -1,0 +1,163 @@
+import { existsSync, readFileSync } from 'node:fs';
+import { isAbsolute, join, resolve } from 'node:path';
+import type { Ini } from '../daemon/ini.ts';
+import { findUser, mayRead } from './child.ts';
+import type { Unit } from './unit.ts';
+
+/** A unit, and the sections of the configuration that its daemon reads files of or listens by. */
+export interface Deployed {
+  readonly unit: Unit;
+  readonly kind: 'hivemind' | 'web' | 'notifier';
+  /** For a notifier: of which service. */
+  readonly service?: string;
+}
+
+/** Keys of each daemon that are files to be read. */
+const FILES = /_file$|^module$/;
+
+/**
+ * What would go wrong under the units with a configuration that runs elsewhere: other users, another folder, other rights.
+ *
+ * @param file the absolute path of the configuration
+ * @returns problems
+ */
+export function underUnits(file: string, ini: Ini, deployed: readonly Deployed[]): string[] {
+  const found = deployed.flatMap((one) => [...ofUnit(file, one.unit), ...listening(ini, one), ...reading(ini, one)]);
+  return [...new Set(found)];
+}
+
+function ofUnit(file: string, unit: Unit): string[] {
+  const found: string[] = [];
+  const { name, user, environment, credentials, programs } = unit;
+  const config = resolve(unit.folder, environment.get('SPNS_CONFIG') ?? 'spns.ini');
+  // A front-end may have a file of its own.
+  if (config !== file && name !== 'spns-web')
+    found.push(`${name} reads ${config}, not this file: set its SPNS_CONFIG by "systemctl edit ${name}"`);
+  if (user !== undefined && !findUser(user))
+    found.push(
+      `${name} runs as the user ${user}, whom this machine does not know: adduser --system, as README.md tells`,
+    );
+  for (const program of programs)
+    if (!existsSync(program))
+      found.push(
+        `${name} starts ${program}, which is not there: put this program where the unit looks, or edit the unit`,
+      );
+  if (!existsSync(unit.folder)) found.push(`${name} works in ${unit.folder}, which is not there`);
+  for (const [credential, source] of credentials)
+    if (isAbsolute(source) && !existsSync(source))
+      found.push(
+        `${name} is handed ${credential} from ${source}, which is not there: without it systemd does not start it`,
+      );
+  return found;
+}
+
+/** Where the daemon would bind: a file that it may make, and a port that it may have. */
+function listening(ini: Ini, { unit, kind, service }: Deployed): string[] {
+  const keys: (readonly [section: string, key: string, otherwise?: string])[] = {
+    hivemind: [
+      ['hivemind', 'listen', 'ipc://./hivemind.sock'],
+      ['hivemind', 'listen_push'],
+      ['hivemind', 'listen_curve'],
+      ['hivemind', 'metrics_listen'],
+    ] as const,
+    web: [
+      ['web', 'listen'],
+      ['web', 'metrics_listen'],
+      ['hivemind', 'listen_curve_public'],
+    ] as const,
+    notifier: [[`notify-${service}`, 'metrics_listen']] as const,
+  }[kind].slice();
+  return keys.flatMap(([section, key, otherwise]) => {
+    const value = settingOf(ini, section, key);
+    const text = value ?? otherwise;
+    if (text === undefined) return [];
+    const where = value === undefined ? `[${section}].${key} is not set, and` : `[${section}].${key} = ${value}:`;
+    const path = /^(?:ipc:\/\/|unix:)(.+)$/.exec(text)?.[1];
+    if (path !== undefined) return path.startsWith('@') ? [] : socketFile(resolve(unit.folder, path), where, unit);
+    const port = Number(/:(\d+)$/.exec(text)?.[1] ?? 0);
+    if (port === 0 || unit.lowPorts || port >= lowestPort()) return [];
+    return [
+      `${where} ${unit.name} may not listen below port ${lowestPort()}: choose another, and let a web server or the firewall pass it on`,
+    ];
+  });
+}
+
+function socketFile(path: string, where: string, { name, writable, hidden }: Unit): string[] {
+  const cover = coverOf(path, hidden);
+  if (cover)
+    return [
+      `${where} ${name} would make its socket in ${cover[0]}, which nobody else sees then (${cover[1]}): set it to a path in ${suggestion(writable)}`,
+    ];
+  if (writable === undefined || writable.some((folder) => isIn(path, folder))) return [];
+  return [
+    `${where} ${name} would make its socket at ${path}, in a folder that it may not write to: set it to a path in ${suggestion(writable)}`,
+  ];
+}
+
+/** Files that the daemon opens, and sockets that it connects to. */
+function reading(ini: Ini, { unit, kind, service }: Deployed): string[] {
+  const found: string[] = [];
+  const user = unit.user === undefined ? undefined : findUser(unit.user);
+  const read = (section: string, key: string, text: string, connecting: boolean) => {
+    const handedOver = !isAbsolute(text) && unit.credentials.has(text);
+    const path = resolve(unit.folder, text);
+    if (handedOver) return;
+    const cover = coverOf(path, unit.hidden);
+    if (cover) found.push(`[${section}].${key}: ${path} is hidden from ${unit.name} (${cover[1]}): put it elsewhere`);
+    else if (!connecting && user && process.getuid?.() === 0 && existsSync(path) && !mayRead(path, user)) {
+      const credential = [...unit.credentials].find(([, source]) => source === path)?.[0];
+      const advice = credential
+        ? `write it as ${credential}, which systemd hands over`
+        : `let it be handed over (LoadCredential=NAME:${path} by "systemctl edit ${unit.name}", and NAME here), or chgrp and chmod 640 it`;
+      found.push(`[${section}].${key}: the user ${user.name} of ${unit.name} may not read ${path}: ${advice}`);
+    }
+  };
+  const sections = { hivemind: ['db', 'hivemind'], web: [], notifier: [`notify-${service}`] }[kind];
+  for (const section of sections) {
+    for (const [key, { value }] of ini.sections.get(section) ?? []) {
+      if (section !== 'db' && FILES.test(key)) read(section, key, value.trim(), false);
+      else for (const path of otherPaths(key, value)) read(section, key, path, true);
+    }
+  }
+  const key = settingOf(ini, 'keys', kind === 'web' ? 'onionreq' : 'hivemind');
+  if (key !== undefined) read('keys', kind === 'web' ? 'onionreq' : 'hivemind', key, false);
+  return found;
+}
+
+/** Paths within addresses: oxend's socket, PostgreSQL's folder and certificates. What is listened at is looked at elsewhere. */
+function otherPaths(key: string, value: string): string[] {
+  if (/listen/.test(key)) return [];
+  return [...value.matchAll(/(?:ipc:\/\/|[=@])(\/|%2F)([^?&@]*)/gi)].map(([, , rest]) => `/${decode(rest!)}`);
+}
+
+function decode(text: string): string {
+  try {
+    return decodeURIComponent(text);
+  } catch {
+    return text;
+  }
+}
+
+function settingOf(ini: Ini, section: string, key: string): string | undefined {
+  return (ini.sections.get(section)?.get(key) ?? ini.defaults.get(key))?.value.trim() || undefined;
+}
+
+function coverOf(path: string, hidden: Unit['hidden']): readonly [string, string] | undefined {
+  return [...hidden].find(([folder]) => isIn(path, folder));
+}
+
+function isIn(path: string, folder: string): boolean {
+  return join(path, '/').startsWith(join(folder, '/'));
+}
+
+function suggestion(writable: readonly string[] | undefined): string {
+  return writable?.find((folder) => folder.startsWith('/run/')) ?? writable?.[0] ?? 'another folder';
+}
+
+function lowestPort(): number {
+  try {
+    return Number(readFileSync('/proc/sys/net/ipv4/ip_unprivileged_port_start', 'utf8'));
+  } catch {
+    return 1024;
+  }
+}
