@@ -12,7 +12,7 @@ export const CONFIG: Option = {
   help: 'the configuration; relative paths in it are then taken from its folder',
 };
 
-/** Where README.md puts it, and where the systemd units look. */
+/** Where docs/install.md puts it, and where the systemd units look. */
 const INSTALLED = '/etc/spns/spns.ini';
 
 /**

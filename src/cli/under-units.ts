@@ -35,7 +35,7 @@ function ofUnit(file: string, unit: Unit): string[] {
     found.push(`${name} reads ${config}, not this file: set its SPNS_CONFIG by "systemctl edit ${name}"`);
   if (user !== undefined && !findUser(user))
     found.push(
-      `${name} runs as the user ${user}, whom this machine does not know: adduser --system, as README.md tells`,
+      `${name} runs as the user ${user}, whom this machine does not know: adduser --system, as docs/install.md tells`,
     );
   for (const program of programs)
     if (!existsSync(program))

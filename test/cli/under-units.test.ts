@@ -57,7 +57,7 @@ test('our units are read as they are: users, folders, credentials, and what they
   assert.equal(readUnit('spns-nothing', [UNITS]), undefined);
 });
 
-test("README's configuration has no problem under the units", () => {
+test('the configuration of docs/install.md has no problem under the units', () => {
   assert.deepEqual(found(GOOD), []);
 });
 

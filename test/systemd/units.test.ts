@@ -8,7 +8,7 @@ import { test } from 'node:test';
 const ROOT = join(import.meta.dirname, '../..');
 const UNITS = join(ROOT, 'systemd');
 const SERVICES = readdirSync(UNITS).filter((file) => file.endsWith('.service'));
-/** Where README.md puts the checkout, and so do the units. */
+/** Where docs/install.md puts the checkout, and so do the units. */
 const INSTALLED = '/opt/spns/';
 
 /** A user each; the web front-end is not of the group that may use the hivemind's admin socket. */
