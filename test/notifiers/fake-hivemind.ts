@@ -21,13 +21,17 @@ interface Instance {
   readonly inFlight: Set<number>;
 }
 
+/** The hivemind of 2024-10 knows no `admin.drop_registrations`. */
+type Original = '2024-10' | 'newest';
+
 /**
  * The side of the hivemind that notifiers see: it keeps each push until it is acknowledged, gives out no more than a notifier's window, and
  * gives what a notifier left to the next one. As an `original` it knows only what the original knows.
  */
 export class FakeHivemind {
   readonly service: string;
-  readonly original: boolean;
+  /** Which of the original's it is like. */
+  readonly original: Original | undefined;
   readonly instances = new Map<string, Instance>();
   readonly statistics: Map<string, unknown>[] = [];
   readonly gone: DeviceGone[] = [];
@@ -49,7 +53,7 @@ export class FakeHivemind {
   #listener: Listener | undefined;
   #watchers: (() => void)[] = [];
 
-  private constructor(service: string, original: boolean, firstId: number) {
+  private constructor(service: string, original: Original | undefined, firstId: number) {
     this.service = service;
     this.original = original;
     this.#nextId = firstId;
@@ -58,9 +62,9 @@ export class FakeHivemind {
   static async start(
     t: TestContext | undefined,
     service: string,
-    options: { original?: boolean; address?: string; firstId?: number } = {},
+    options: { original?: Original; address?: string; firstId?: number } = {},
   ): Promise<FakeHivemind> {
-    const hivemind = new FakeHivemind(service, options.original ?? false, options.firstId ?? 1);
+    const hivemind = new FakeHivemind(service, options.original, options.firstId ?? 1);
     hivemind.#listener = new Listener({
       clock: systemClock,
       address: options.address ?? 'tcp://127.0.0.1:*',
@@ -249,6 +253,12 @@ export class FakeHivemind {
         handler: then(({ parts }) => this.gone.push(decodeDeviceGone(parts[0]!))),
       },
     };
-    return { admin: { access: 'admin', commands: this.original ? { ...old, ...newest } : { ...old, ...ours } } };
+    return {
+      admin: {
+        access: 'admin',
+        commands:
+          this.original === undefined ? { ...old, ...ours } : this.original === 'newest' ? { ...old, ...newest } : old,
+      },
+    };
   }
 }

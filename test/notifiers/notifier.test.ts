@@ -253,38 +253,55 @@ test('an expired push is refused without asking the provider', async (t) => {
   assert.deepEqual(hivemind.answers, [[ids[0], 'given up: expired']]);
 });
 
-test('with an original hivemind it registers under L and its key, seals the pushes itself, and sends statistics', async (t) => {
-  const hivemind = await FakeHivemind.start(t, SERVICE, { original: true });
-  const { notifier, sent } = setUp(t, hivemind, () => accepted);
-  await hivemind.until(() => hivemind.instances.size === 1);
-  assert.equal(hivemind.remote!.id, `L${keys.publicKey.toString('latin1')}`);
-  assert.deepEqual(await hivemind.validate(SERVICE, '{"token":"abc"}'), ['0', 'abc', 'kept']);
-  const encKey = randomBytes(32);
-  hivemind.pushPlain({
-    service: SERVICE,
-    serviceId: 'phone',
-    serviceData: null,
-    encKey,
-    account: Buffer.concat([Buffer.from([5]), randomBytes(32)]),
-    hash: Buffer.from('hash'),
-    namespace: -11,
-    timestamp: 1_700_000_000_000,
-    expiry: Date.now() + 1_000_000,
-    data: Buffer.from('hello'),
+for (const original of ['2024-10', 'newest'] as const)
+  test(`with an original hivemind (${original}) it registers under L and its key, seals the pushes itself, and sends statistics`, async (t) => {
+    const hivemind = await FakeHivemind.start(t, SERVICE, { original });
+    const { notifier, sent } = setUp(t, hivemind, ({ id }) =>
+      id === 'dead' ? gone('Unregistered', 1_700_000_000_000) : accepted,
+    );
+    await hivemind.until(() => hivemind.instances.size === 1);
+    assert.equal(hivemind.remote!.id, `L${keys.publicKey.toString('latin1')}`);
+    assert.deepEqual(await hivemind.validate(SERVICE, '{"token":"abc"}'), ['0', 'abc', 'kept']);
+    const encKey = randomBytes(32);
+    const push = (serviceId: string) =>
+      hivemind.pushPlain({
+        service: SERVICE,
+        serviceId,
+        serviceData: null,
+        encKey,
+        account: Buffer.concat([Buffer.from([5]), randomBytes(32)]),
+        hash: Buffer.from('hash'),
+        namespace: -11,
+        timestamp: 1_700_000_000_000,
+        expiry: Date.now() + 1_000_000,
+        data: Buffer.from('hello'),
+      });
+    push('phone');
+    await hivemind.until(() => notifier.statistics.total.notifies === 1 || hivemind.statistics.length > 0);
+    while (sent.length === 0) await new Promise((resolve) => setImmediate(resolve));
+    const { metadata, data } = openPayload(sent[0]!.payload, encKey);
+    assert.equal(data?.toString(), 'hello');
+    assert.match(JSON.stringify(metadata), /-11/);
+    assert.equal(sent[0]!.urgent, false);
+    assert.equal(notifier.dialect, 'original');
+    await hivemind.until(() => hivemind.statistics.length > 0 && hivemind.registrations > 1);
+    // Keys and order as in the original, which tells rates from the second report on.
+    const [first] = hivemind.statistics;
+    assert.deepEqual([...first!.keys()], ['+failures', '+notifies', '+notify_retries']);
+    assert.equal(first!.get('+notifies'), 1);
+    // The older answers that it does not know the command: nothing comes of it.
+    push('dead');
+    while (notifier.statistics.total.failures === 0) await new Promise((resolve) => setImmediate(resolve));
+    if (original === 'newest') await hivemind.until(() => hivemind.dropped.length > 0);
+    push('another');
+    while (notifier.statistics.total.notifies < 2) await new Promise((resolve) => setImmediate(resolve));
+    assert.deepEqual(hivemind.dropped, original === 'newest' ? ['dead'] : []);
+    assert.equal(notifier.dialect, 'original');
+    assert.ok(notifier.registered);
   });
-  await hivemind.until(() => notifier.statistics.total.notifies === 1 || hivemind.statistics.length > 0);
-  while (sent.length === 0) await new Promise((resolve) => setImmediate(resolve));
-  const { metadata, data } = openPayload(sent[0]!.payload, encKey);
-  assert.equal(data?.toString(), 'hello');
-  assert.match(JSON.stringify(metadata), /-11/);
-  assert.equal(sent[0]!.urgent, false);
-  assert.equal(notifier.dialect, 'original');
-  await hivemind.until(() => hivemind.statistics.length > 0 && hivemind.registrations > 1);
-  assert.equal(hivemind.statistics[0]!.get('+notifies'), 1);
-});
 
 test('an original hivemind is told of dead devices in its own way, and of no more once they are unlikely many', async (t) => {
-  const hivemind = await FakeHivemind.start(t, SERVICE, { original: true });
+  const hivemind = await FakeHivemind.start(t, SERVICE, { original: 'newest' });
   let dead = false;
   const { notifier } = setUp(t, hivemind, () => (dead ? gone('Unregistered', 1_700_000_000_000) : accepted));
   await hivemind.until(() => hivemind.instances.size === 1);
@@ -318,7 +335,7 @@ test('when the hivemind restarts it comes back by itself, also to a hivemind of 
   const { notifier } = setUp(t, first, () => accepted);
   await first.until(() => first.instances.size === 1);
   await first.close();
-  const second = await FakeHivemind.start(undefined, SERVICE, { address, original: true });
+  const second = await FakeHivemind.start(undefined, SERVICE, { address, original: 'newest' });
   await second.until(() => second.instances.size === 1);
   assert.equal(notifier.dialect, 'original');
   await second.close();

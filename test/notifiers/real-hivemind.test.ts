@@ -433,7 +433,7 @@ test("what a hivemind gives to notifiers of the original's kind, ours can send t
 
   const fake = await apns(t);
   const times = received(fake);
-  const old = await FakeHivemind.start(t, 'apns', { original: true });
+  const old = await FakeHivemind.start(t, 'apns', { original: 'newest' });
   const config = await writeConfig(suite.path, 'apns', old, await fake.settings(suite.path));
   const notifier = startProcess(t, config, 'apns');
   await old.until(() => old.instances.size === 1);
