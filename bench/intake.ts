@@ -1,8 +1,8 @@
 import { randomBytes } from 'node:crypto';
 import { systemClock } from '../src/clock.ts';
 import { Devices } from '../src/hivemind/devices/devices.ts';
-import { Intake } from '../src/hivemind/intake.ts';
-import { Seen } from '../src/hivemind/seen.ts';
+import { DuplicateFilter } from '../src/hivemind/notifications/duplicate-filter.ts';
+import { Intake } from '../src/hivemind/notifications/intake.ts';
 import { fitsMessageHash, messageHash } from '../src/session/message-hash.ts';
 import { encodeNotification } from '../src/session/notification.ts';
 import { round } from './world.ts';
@@ -41,7 +41,7 @@ function each(size: number, withBody: boolean): object {
   const under = new Intake({
     clock: systemClock,
     devices,
-    seen: new Seen({ clock: systemClock, random: randomBytes, lifetime: 600_000 }),
+    seen: new DuplicateFilter({ clock: systemClock, random: randomBytes, lifetime: 600_000 }),
     outbox: { add: () => {} },
     accepts: () => true,
     hasOthers: () => true,

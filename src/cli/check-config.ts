@@ -158,7 +158,7 @@ async function checkDatabase(
     throw error;
   }
   const { code, output, errors } = await runProgram(
-    'hivemind/database-main.ts',
+    'hivemind/store/database-main.ts',
     [given.is('no-database') ? 'address' : 'check'],
     {
       env: { ...(hivemind && databaseEnvironment(hivemind)), SPNS_DATABASE_URL: databaseUrl },

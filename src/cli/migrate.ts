@@ -10,7 +10,7 @@ export const command: Command = {
   options: { config: CONFIG, user: USER },
   async run(given) {
     const { databaseUrl } = readReach(given);
-    const { code, output, errors } = await runProgram('hivemind/database-main.ts', ['migrate'], {
+    const { code, output, errors } = await runProgram('hivemind/store/database-main.ts', ['migrate'], {
       env: { SPNS_DATABASE_URL: databaseUrl },
       as: daemonUser(given),
     });

@@ -7,26 +7,26 @@ import type { Context, Daemon } from '../daemon/run.ts';
 import { transportMetrics } from '../daemon/transport-metrics.ts';
 import { JudgedClock } from '../judged-clock.ts';
 import { CLOCK_TOLERANCE } from '../session/subscription.ts';
-import { DeadDevices } from './dead-devices.ts';
 import type { DeviceRow } from './devices/device.ts';
 import { Devices } from './devices/devices.ts';
-import { type EndpointModules, endpoints } from './endpoints.ts';
-import { Expiry } from './expiry.ts';
-import { Intake } from './intake.ts';
-import { expectedServices } from './known-services.ts';
 import { type OpenListener, openListeners } from './listeners.ts';
-import { registerMetrics } from './metrics.ts';
 import { Network } from './network/network.ts';
 import type { Node } from './network/nodes.ts';
-import { Outbox } from './outbox/outbox.ts';
-import { serviceReports, statsReport, statusLine, statusSample } from './report.ts';
-import { Seen } from './seen.ts';
-import { SigningTimes } from './signing-times.ts';
-import { Stats } from './stats.ts';
-import { statusPage } from './status-page.ts';
+import { DuplicateFilter } from './notifications/duplicate-filter.ts';
+import { Intake } from './notifications/intake.ts';
+import { Outbox } from './notifications/outbox/outbox.ts';
+import { type EndpointModules, endpoints } from './operators/endpoints.ts';
+import { registerMetrics } from './operators/metrics.ts';
+import { serviceReports, statsReport, statusLine, statusSample } from './operators/report.ts';
+import { Stats } from './operators/stats.ts';
+import { statusPage } from './operators/status-page.ts';
+import { testPush } from './operators/test-push.ts';
 import { Store } from './store/store.ts';
-import { Subscriptions } from './subscribe.ts';
-import { testPush } from './test-push.ts';
+import { DeadDevices } from './subscriptions/dead-devices.ts';
+import { Expiry } from './subscriptions/expiry.ts';
+import { expectedServices } from './subscriptions/known-services.ts';
+import { SigningTimes } from './subscriptions/signing-times.ts';
+import { Subscriptions } from './subscriptions/subscribe.ts';
 
 const STATISTICS_MS = 15_000;
 /** Of the nine seconds that a stop may take, notifiers that report nothing have this long, and those that do as long as leaves {@link CLOSE_MS}. */
@@ -68,7 +68,7 @@ export async function startHivemind(context: Context): Promise<Daemon> {
   });
 
   const devices = new Devices({ random });
-  const seen = new Seen({ clock, random, lifetime: settings.filterLifetime * 1000 });
+  const seen = new DuplicateFilter({ clock, random, lifetime: settings.filterLifetime * 1000 });
   const stats = new Stats(clock, store);
   // Before anybody can report: what is counted from here on comes on top.
   stats.load(await store.readStats());

@@ -4,8 +4,8 @@ import { systemClock } from '../clock.ts';
 import { parseIni } from '../daemon/ini.ts';
 import { createLog } from '../daemon/log.ts';
 import { ConfigError, Section } from '../daemon/section.ts';
-import { Refusal } from './backend.ts';
-import { loadBackend } from './load.ts';
+import { Refusal } from './runtime/backend.ts';
+import { loadBackend } from './runtime/load.ts';
 
 /**
  * Checks a notifier's settings and credential without running it: `check.ts NAME`, for "spns check-config". Prints `{ problems, warnings }` as JSON. Nothing is sent, and

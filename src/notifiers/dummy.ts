@@ -1,6 +1,6 @@
 import { encode } from '../codec/bencode.ts';
 import { blake2b } from '../session/sodium.ts';
-import { accepted, type Backend, type BackendContext, Refusal } from './backend.ts';
+import { accepted, type Backend, type BackendContext, Refusal } from './runtime/backend.ts';
 
 const ID_BYTES = 48;
 

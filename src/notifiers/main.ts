@@ -1,6 +1,6 @@
 import { ConfigError } from '../daemon/config.ts';
 import { runDaemon } from '../daemon/run.ts';
-import { buildNotifier } from './build.ts';
+import { buildNotifier } from './runtime/build.ts';
 
 const service = process.argv[2] ?? '';
 // No logging before the configuration is read: a wrong command line is said in one sentence.

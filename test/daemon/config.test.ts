@@ -391,10 +391,10 @@ test('the example explains every key of a notifier, with its true default', () =
   const unexplained = ['host', 'port', 'url', 'oauth_url', 'ca_file'];
   const sections = read('../../spns.ini.example').split(/^;\[notify-/m);
   for (const [name, files] of Object.entries({
-    apns: ['apns.ts', 'apns-credential.ts'],
-    firebase: ['firebase.ts'],
-    huawei: ['huawei.ts'],
-    example: ['load.ts'],
+    apns: ['apns/apns.ts', 'apns/credential.ts'],
+    firebase: ['firebase/firebase.ts'],
+    huawei: ['huawei/huawei.ts'],
+    example: ['runtime/load.ts'],
   })) {
     const example = sections.find((section) => section.startsWith(`${name}]`))!;
     const sources = files.map((file) => read(`../../src/notifiers/${file}`)).join('');

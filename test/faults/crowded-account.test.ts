@@ -7,7 +7,7 @@ import { type Account, sessionAccount } from '../../src/devnet/account.ts';
 import { Devices } from '../../src/hivemind/devices/devices.ts';
 import { Watch } from '../../src/hivemind/network/watch.ts';
 import { Store } from '../../src/hivemind/store/store.ts';
-import { Subscriptions } from '../../src/hivemind/subscribe.ts';
+import { Subscriptions } from '../../src/hivemind/subscriptions/subscribe.ts';
 import type { Remote } from '../../src/oxenmq/remote.ts';
 import { createDatabase } from '../support/postgres.ts';
 import { seconds, subscribe } from '../support/session-world.ts';

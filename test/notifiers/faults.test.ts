@@ -9,8 +9,8 @@ import { fcmError } from '../../src/devnet/providers/fcm-checks.ts';
 import { startFakeHuawei } from '../../src/devnet/providers/huawei.ts';
 import { huaweiCode } from '../../src/devnet/providers/huawei-checks.ts';
 import type { FakeProvider } from '../../src/devnet/providers/script.ts';
-import { loadBackend } from '../../src/notifiers/load.ts';
-import { Notifier } from '../../src/notifiers/notifier.ts';
+import { loadBackend } from '../../src/notifiers/runtime/load.ts';
+import { Notifier } from '../../src/notifiers/runtime/notifier.ts';
 import { randomKeyPair } from '../../src/oxenmq/keys.ts';
 import { FakeHivemind } from './fake-hivemind.ts';
 import { apnsToken, contextOf, folder, keepLog, sectionOf } from './support.ts';
@@ -62,7 +62,7 @@ test('Apple: goodbyes, cut connections and refused streams under load lose nothi
   assert.equal(hivemind.accepted.size, count);
   assert.equal(times.size, count);
   // sent = delivered + given up + held
-  assert.deepEqual(notifier.courier.held, 0);
+  assert.deepEqual(notifier.sender.held, 0);
   assert.deepEqual([...notifier.ends.keys()], ['accepted']);
   // At most the streams of the connections that ended without a word.
   const duplicates = fake.taken.count - count;
@@ -87,7 +87,7 @@ test('Google: expired tokens and cut connections under load lose nothing', async
     hivemind.gone.map(({ serviceId }) => serviceId),
     ['dead'],
   );
-  assert.equal(notifier.courier.held, 0);
+  assert.equal(notifier.sender.held, 0);
   // At most what was on its way over the connections that were cut: 100 streams each.
   const duplicates = fake.taken.count - count;
   t.diagnostic(`${duplicates} of ${count} pushes were taken twice`);
@@ -111,7 +111,7 @@ test('Huawei: expired tokens, dead devices and cut connections under load lose n
     hivemind.gone.map(({ serviceId }) => serviceId),
     ['dead'],
   );
-  assert.equal(notifier.courier.held, 0);
+  assert.equal(notifier.sender.held, 0);
   assert.equal(fake.tokensGiven, 2);
   assert.ok(fake.taken.count - count <= 20);
 });
@@ -121,7 +121,7 @@ test('a provider that refuses everything for a while is not hammered, and all de
   const { hivemind, times, notifier } = await setUp(t, 'apns', fake, { connections: '1', streams: '10' });
   fake.script.all = { cut: true };
   hivemind.push(Array.from({ length: 500 }, (_, index) => ({ serviceId: apnsToken(index) })));
-  while (!notifier.courier.isPaused) await new Promise((resolve) => setTimeout(resolve, 5));
+  while (!notifier.sender.isPaused) await new Promise((resolve) => setTimeout(resolve, 5));
   const { requests } = fake;
   assert.ok(requests < 100, `${requests} requests`);
   fake.script.clear();

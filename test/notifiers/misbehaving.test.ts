@@ -7,8 +7,8 @@ import { startFakeApns } from '../../src/devnet/providers/apns.ts';
 import { startFakeFcm } from '../../src/devnet/providers/fcm.ts';
 import type { WebAnswer } from '../../src/devnet/providers/http.ts';
 import { startFakeHuawei } from '../../src/devnet/providers/huawei.ts';
-import type { Backend, Outcome } from '../../src/notifiers/backend.ts';
-import { loadBackend } from '../../src/notifiers/load.ts';
+import type { Backend, Outcome } from '../../src/notifiers/runtime/backend.ts';
+import { loadBackend } from '../../src/notifiers/runtime/load.ts';
 import { END_HEADERS, END_STREAM, FIELD, FRAME, flood, frame, STATUS_200, startRawServer, words } from './raw-http2.ts';
 import { apnsToken, contextOf, delivery, folder, sectionOf } from './support.ts';
 

@@ -4,8 +4,8 @@ import { parseJson } from '../../src/codec/json.ts';
 import { startFakeApns } from '../../src/devnet/providers/apns.ts';
 import { startFakeFcm } from '../../src/devnet/providers/fcm.ts';
 import { startFakeHuawei } from '../../src/devnet/providers/huawei.ts';
-import { type Backend, type CreateBackend, Refusal } from '../../src/notifiers/backend.ts';
-import { loadBackend } from '../../src/notifiers/load.ts';
+import { type Backend, type CreateBackend, Refusal } from '../../src/notifiers/runtime/backend.ts';
+import { loadBackend } from '../../src/notifiers/runtime/load.ts';
 import { vectors } from '../support/vectors.ts';
 import { contextOf, delivery, folder, sectionOf } from './support.ts';
 

@@ -7,9 +7,9 @@ import { Registry } from 'prom-client';
 import { systemClock } from '../../src/clock.ts';
 import { createRegistry } from '../../src/daemon/metrics.ts';
 import { transportMetrics } from '../../src/daemon/transport-metrics.ts';
-import { type MetricSources, registerMetrics } from '../../src/hivemind/metrics.ts';
-import { observeNotifier, providerLatency } from '../../src/notifiers/metrics.ts';
-import type { Notifier } from '../../src/notifiers/notifier.ts';
+import { type MetricSources, registerMetrics } from '../../src/hivemind/operators/metrics.ts';
+import { observeNotifier, providerLatency } from '../../src/notifiers/runtime/metrics.ts';
+import type { Notifier } from '../../src/notifiers/runtime/notifier.ts';
 import { webMetrics } from '../../src/web/metrics.ts';
 
 const ROOT = join(import.meta.dirname, '../..');

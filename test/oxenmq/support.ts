@@ -143,7 +143,7 @@ export class RawServer {
     }
   }
 
-  send(...frames: Frame[]): Promise<void> {
+  async send(...frames: Frame[]): Promise<void> {
     return this.socket.send(frames as Buffer[]);
   }
 

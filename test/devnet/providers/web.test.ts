@@ -5,7 +5,7 @@ import { request } from 'node:https';
 import { type TestContext, test } from 'node:test';
 import { startFakeFcm } from '../../../src/devnet/providers/fcm.ts';
 import { startFakeHuawei } from '../../../src/devnet/providers/huawei.ts';
-import { readServiceAccount, tokenRequest } from '../../../src/notifiers/service-account.ts';
+import { readServiceAccount, tokenRequest } from '../../../src/notifiers/firebase/service-account.ts';
 import { folder } from '../../notifiers/support.ts';
 
 interface Asked {

@@ -1,0 +1,193 @@
+import type { BreakerLimits } from '../../../breaker.ts';
+import type { Clock, Timer } from '../../../clock.ts';
+import type { Remote } from '../../../oxenmq/remote.ts';
+import type { Notification } from '../../../session/notification.ts';
+import type { PushReport } from '../../../session/notifier-protocol.ts';
+import type { Instance, Instances } from './instances.ts';
+import { HeldMessage, type PushedDevice, QueuedPush } from './push.ts';
+import type { QueueLimits } from './push-queue.ts';
+import { Service } from './service.ts';
+
+/** What the outbox is made with. */
+export interface OutboxOptions {
+  clock: Clock;
+  /** The limits of each service's queue. */
+  limits: QueueLimits;
+  breaker: BreakerLimits;
+  random: (bytes: number) => Buffer;
+  log: (level: 'info' | 'warn', text: string) => void;
+  /** Runs a function after what has arrived is dealt with; setImmediate unless told. */
+  defer?: (callback: () => void) => void;
+}
+
+/** What became of all pushes since the start: `queued` is the sum of `accepted`, `refused`, `passed`, `unreported` and `dropped`. */
+export type Totals = Record<'queued' | 'accepted' | 'refused' | 'passed' | 'unreported' | 'dropped', number> & {
+  /** Of those dropped, given up at the end. */
+  shutdown: number;
+};
+
+const SWEEP_MS = 2_000;
+const NONCE_BYTES = 24;
+
+/** All pushes on their way to the notifiers: a queue of its own for each service. */
+export class Outbox {
+  readonly #options: OutboxOptions;
+  readonly #services = new Map<string, Service>();
+  readonly #sweeper: Timer;
+  #lastId: number;
+  #nonces: Buffer = Buffer.alloc(0);
+  #nonceOffset = 0;
+
+  constructor(options: OutboxOptions) {
+    this.#options = options;
+    // Ids start at the time in microseconds, so that a notifier's late report to a hivemind that has restarted hits none of ours.
+    this.#lastId = Math.floor(options.clock.now()) * 1000;
+    let swept = options.clock.monotonic();
+    this.#sweeper = options.clock.setInterval(() => {
+      // Where we ourselves were held up, nobody is silent who could not be heard.
+      const heldUp = options.clock.monotonic() - swept - SWEEP_MS;
+      swept = options.clock.monotonic();
+      for (const service of this.#services.values()) service.sweep(Math.max(0, heldUp));
+    }, SWEEP_MS);
+  }
+
+  /** Every service that ever had a notifier or a push, by name. */
+  get services(): ReadonlyMap<string, Service> {
+    return this.#services;
+  }
+
+  /** The service of that name; it is made if there is none yet. */
+  service(name: string): Service {
+    let service = this.#services.get(name);
+    if (!service) {
+      service = new Service(name, {
+        clock: this.#options.clock,
+        limits: { ...this.#options.limits },
+        breaker: { ...this.#options.breaker },
+        nonce: () => this.#nonce(),
+        defer: this.#options.defer ?? setImmediate,
+        log: this.#options.log,
+      });
+      this.#services.set(name, service);
+    }
+    return service;
+  }
+
+  /** The notifier that answers for a device of that service; see {@link Instances.validator}. */
+  validator(name: string): Instance | undefined {
+    return this.#services.get(name)?.instances.validator;
+  }
+
+  /**
+   * Queues a push of this message for each of the devices. Each will be delivered, or dropped and counted.
+   *
+   * @param message nothing of it is kept, but copies
+   * @param onAnswer called with the providers' answers in words, if somebody waits for them
+   */
+  add(message: Notification, devices: readonly PushedDevice[], onAnswer?: (text: string) => void): void {
+    const now = this.#options.clock.monotonic();
+    // A copy for each service, since each counts what it holds, with and without the body.
+    const copies: HeldMessage[] = [];
+    for (const device of devices) {
+      let held = copies.find(({ service, wantData }) => service === device.service && wantData === device.wantData);
+      if (!held) {
+        held = new HeldMessage(message, device.service, device.wantData, now);
+        copies.push(held);
+      }
+      this.service(device.service).add(new QueuedPush(++this.#lastId, held, device, onAnswer));
+    }
+  }
+
+  /** @param window see {@link Service.register} */
+  register(name: string, remote: Remote, window: number | undefined): void {
+    this.service(name).register(remote, window);
+  }
+
+  /** A notifier's report; see {@link Service.report}. */
+  report(remote: Remote, report: PushReport): void {
+    this.#services.get(report.service)?.report(remote.id, report);
+  }
+
+  /** A client of our listener has gone: whatever it was registered for. */
+  gone(remote: Remote): void {
+    for (const service of this.#services.values()) service.unregister(remote.id);
+  }
+
+  /** Changes the limits of every service, now and to come. */
+  setLimits(limits: QueueLimits, breaker: BreakerLimits): void {
+    this.#options.limits = limits;
+    this.#options.breaker = breaker;
+    for (const service of this.#services.values()) {
+      service.queue.limits = { ...limits };
+      service.breaker.limits = { ...breaker };
+    }
+  }
+
+  /** How many pushes are neither acknowledged nor given up. */
+  get outstanding(): number {
+    let total = 0;
+    for (const service of this.#services.values()) total += service.queue.held;
+    return total;
+  }
+
+  /**
+   * Waits until everything is acknowledged, but not past `patience` without a report, nor past `ms` in all; then nothing is handed out
+   * any more and what still waits is given up. Reports go on being counted until {@link close}. Where no notifier is there to take anything, there
+   * is nothing to wait for.
+   * @param patience milliseconds
+   * @param ms milliseconds
+   */
+  async stop(patience: number, ms = patience): Promise<void> {
+    const { clock } = this.#options;
+    const deadline = clock.monotonic() + ms;
+    let left = this.outstanding;
+    let progress = clock.monotonic();
+    while (this.#deliverable() && clock.monotonic() < Math.min(deadline, progress + patience)) {
+      await new Promise<void>((resolve) => {
+        clock.setTimeout(resolve, 20);
+      });
+      if (this.outstanding < left) progress = clock.monotonic();
+      left = this.outstanding;
+    }
+    this.#sweeper.cancel();
+    for (const service of this.#services.values()) service.stop();
+  }
+
+  /**
+   * Ends the account: what a notifier has and has not reported, it may have delivered or may still.
+   * @returns of all services
+   */
+  close(): Totals {
+    const totals: Totals = { queued: 0, accepted: 0, refused: 0, passed: 0, unreported: 0, dropped: 0, shutdown: 0 };
+    for (const service of this.#services.values()) {
+      service.close();
+      const { counters } = service;
+      totals.queued += counters.queued;
+      totals.accepted += counters.accepted;
+      totals.refused += counters.refused;
+      totals.passed += counters.passed;
+      totals.unreported += counters.unreported;
+      totals.shutdown += counters.dropped.shutdown;
+      for (const count of Object.values(counters.dropped)) totals.dropped += count;
+    }
+    return totals;
+  }
+
+  #deliverable(): boolean {
+    for (const service of this.#services.values()) {
+      if (service.instances.inFlight > 0 || (service.queue.length > 0 && service.instances.validator)) return true;
+    }
+    return false;
+  }
+
+  /** Nonces are cut from a larger draw: a call for each would cost as much as the sealing. */
+  #nonce(): Buffer {
+    if (this.#nonceOffset + NONCE_BYTES > this.#nonces.length) {
+      this.#nonces = this.#options.random(NONCE_BYTES * 256);
+      this.#nonceOffset = 0;
+    }
+    const nonce = this.#nonces.subarray(this.#nonceOffset, this.#nonceOffset + NONCE_BYTES);
+    this.#nonceOffset += NONCE_BYTES;
+    return nonce;
+  }
+}

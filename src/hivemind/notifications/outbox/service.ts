@@ -1,0 +1,378 @@
+import { Breaker, type BreakerLimits } from '../../../breaker.ts';
+import type { Clock, Timer } from '../../../clock.ts';
+import type { Remote } from '../../../oxenmq/remote.ts';
+import { encodeSealedPushes, type PushReport, type SealedPush } from '../../../session/notifier-protocol.ts';
+import { isShown, sealPayload } from '../../../session/payload.ts';
+import { encodePush } from '../../../session/push.ts';
+import { type Instance, Instances } from './instances.ts';
+import { type HeldMessage, latin1, NOTIFIER_COST, plainPush, type QueuedPush, sealable } from './push.ts';
+import { type DropReason, PushQueue, type QueueLimits } from './push-queue.ts';
+
+/** What a service counts; plain numbers, read by the metrics and by admin.get_stats. */
+export interface ServiceCounters {
+  queued: number;
+  /** Given to a notifier; a push given again after a notifier's death counts again. */
+  handed: number;
+  accepted: number;
+  refused: number;
+  /** Given to a notifier of the original's kind, which says nothing of what becomes of them. */
+  passed: number;
+  /** With a notifier that had not reported on them when we ended: whether they were delivered is not known. */
+  unreported: number;
+  redelivered: number;
+  /** Devices that the provider called gone, and what became of that. */
+  gone: number;
+  goneHeldBack: number;
+  readonly dropped: Record<DropReason, number>;
+}
+
+/** What a service is made with. */
+export interface ServiceOptions {
+  clock: Clock;
+  limits: QueueLimits;
+  breaker: BreakerLimits;
+  /** 24 random bytes, the nonce of one sealed payload. */
+  nonce: () => Buffer;
+  /** Runs a function when the messages that have arrived are dealt with; setImmediate outside tests. */
+  defer: (callback: () => void) => void;
+  /** Told when something happened that an operator would want to read. */
+  log: (level: 'info' | 'warn', text: string) => void;
+}
+
+/** Pushes that go to a notifier in one message. */
+interface Batch {
+  readonly pushes: QueuedPush[];
+  readonly sealed: SealedPush[];
+}
+
+/** Registrations come every 5 s; three missed ones and the notifier is taken for dead. */
+const REGISTRATION_LIFETIME = 20_000;
+/** One message to a notifier carries at most so many pushes, so that the first need not wait for the last to be sealed. */
+const BATCH = 64;
+/** Pushes dealt with before the event loop gets its turn: about 5 ms of sealing. */
+const SLICE = 192;
+/** What is on the way to notifiers and with them may take this part of the limit of the queue, on top of it. */
+const WIRE_SHARE = 1 / 4;
+/** When a notifier's pipe is full or just gone: ask again after this. */
+const RETRY_MS = 25;
+
+/**
+ * The pushes of one service: a bounded queue, the notifiers that take from it, and what each of them has not yet
+ * acknowledged. One service never waits for another (docs/decisions/06).
+ */
+export class Service {
+  readonly name: string;
+  readonly queue: PushQueue;
+  readonly breaker: Breaker;
+  /** The notifiers that are registered now. */
+  readonly instances = new Instances();
+  readonly counters: ServiceCounters = {
+    queued: 0,
+    handed: 0,
+    accepted: 0,
+    refused: 0,
+    passed: 0,
+    unreported: 0,
+    redelivered: 0,
+    gone: 0,
+    goneHeldBack: 0,
+    dropped: { overflow: 0, account_share: 0, too_old: 0, expired: 0, unacknowledged: 0, shutdown: 0 },
+  };
+  readonly #options: ServiceOptions;
+  #pumping = false;
+  #retry: Timer | undefined;
+  #stopped = false;
+
+  constructor(name: string, options: ServiceOptions) {
+    this.name = name;
+    this.#options = options;
+    this.breaker = new Breaker(options.breaker, options.clock);
+    this.queue = new PushQueue(options.limits, (push, reason) => this.#drop(push, reason));
+  }
+
+  /** When the oldest push that is neither acknowledged nor given up came in (monotonic milliseconds). */
+  get oldest(): number | undefined {
+    return this.queue.oldest;
+  }
+
+  /** The memory that its pushes take, in bytes: here, on the way to the notifiers, and there. */
+  get bytes(): number {
+    return this.queue.bytes + this.instances.wireBytes;
+  }
+
+  /**
+   * A notifier registered, for the first time or again.
+   * @param window how many unacknowledged pushes it takes; undefined for one of the original's, which acknowledges nothing
+   */
+  register(remote: Remote, window: number | undefined): void {
+    const now = this.#options.clock.monotonic();
+    const acknowledges = window !== undefined;
+    let instance = this.instances.find(remote.id);
+    if (instance && instance.acknowledges !== acknowledges) {
+      this.unregister(remote.id);
+      instance = undefined;
+    }
+    if (!instance) {
+      instance = this.instances.add(remote, acknowledges, now);
+      const kind = acknowledges ? '' : " (of the original's kind: pushes to it are not acknowledged)";
+      this.#options.log('info', `notifier for ${this.name} registered${kind}; ${this.instances.size} connected`);
+    }
+    instance.window = window ?? Number.POSITIVE_INFINITY;
+    instance.lastSeen = now;
+    this.#pump();
+  }
+
+  /** The notifier asks for no new pushes; what it has it will report. */
+  drain(remoteId: string): void {
+    const instance = this.instances.find(remoteId);
+    if (instance) instance.draining = true;
+  }
+
+  /** The notifier has gone: what it did not acknowledge goes to the others, or waits for the next. */
+  unregister(remoteId: string): void {
+    const instance = this.instances.find(remoteId);
+    if (!instance) return;
+    this.instances.remove(instance);
+    const left: QueuedPush[] = [];
+    for (const push of this.queue.all()) {
+      if (push.holder !== instance) continue;
+      push.uncertain = true;
+      left.push(push);
+    }
+    this.#takeBack(left);
+    const rest = left.length > 0 ? `, ${left.length} pushes that it had not acknowledged go to the next` : '';
+    this.#options.log(
+      instance.draining ? 'info' : 'warn',
+      `notifier for ${this.name} is gone${rest}; ${this.instances.size} connected`,
+    );
+    this.#pump();
+  }
+
+  /** Takes a push; it will be delivered, or dropped and counted. */
+  add(push: QueuedPush): void {
+    this.counters.queued++;
+    this.queue.add(push);
+    this.#pump();
+  }
+
+  /** A notifier's report of what became of its pushes. Ids that it was not given, or reported before, are ignored. */
+  report(remoteId: string, report: PushReport): void {
+    const instance = this.instances.find(remoteId);
+    if (!instance) return;
+    const held = (id: number) => {
+      const push = this.queue.get(id);
+      return push?.holder === instance ? push : undefined;
+    };
+    for (const [id, text] of report.answers) held(id)?.onAnswer?.(text);
+    const accepted = this.#endAll(report.accepted.map(held));
+    this.counters.accepted += accepted;
+    if (accepted > 0) this.breaker.accepted(accepted);
+    this.counters.refused += this.#endAll(report.refused.map(held));
+    const back: QueuedPush[] = [];
+    for (const id of report.handedBack) {
+      const push = held(id);
+      if (!push) continue;
+      push.uncertain = false;
+      this.#letGo(push);
+      back.push(push);
+    }
+    this.#takeBack(back);
+    this.#pump();
+  }
+
+  /**
+   * Called every few seconds: gives up what is too old, and notifiers that have fallen silent.
+   * @param heldUp for how long this process has not been listening, in milliseconds
+   */
+  sweep(heldUp: number): void {
+    const now = this.#options.clock.monotonic();
+    this.queue.dropOld(now);
+    for (const instance of this.instances.all) {
+      instance.lastSeen += heldUp;
+      if (now - instance.lastSeen > REGISTRATION_LIFETIME) this.unregister(instance.remote.id);
+    }
+    this.#pump();
+  }
+
+  /** Hands nothing out any more, and gives up what still waits. Reports are still taken. */
+  stop(): void {
+    this.#stopped = true;
+    this.#retry?.cancel();
+    this.#giveUpWaiting();
+  }
+
+  /** Ends the account of what was handed out. */
+  close(): void {
+    this.#giveUpWaiting();
+    for (const push of this.queue.all()) this.#leave(push);
+    this.instances.clear();
+  }
+
+  #pump(): void {
+    if (this.#pumping || this.#stopped || this.instances.size === 0 || this.queue.length === 0) return;
+    this.#pumping = true;
+    // Deferred, so that what arrives in one turn of the event loop leaves in one message.
+    this.#options.defer(() => {
+      this.#pumping = false;
+      if (!this.#stopped) this.#deliver();
+    });
+  }
+
+  #deliver(): void {
+    const batches = new Map<Instance, Batch>();
+    const { clock } = this.#options;
+    let full = false;
+    let stuffed = false;
+    for (let left = SLICE; left > 0 && !stuffed; left--) {
+      const push = this.queue.next;
+      if (!push) break;
+      if (isExpired(push.message, clock)) {
+        this.queue.take();
+        this.queue.end(push);
+        this.#drop(push, 'expired');
+        continue;
+      }
+      const instance = this.#hasRoom() ? this.instances.choose(push.serviceId) : undefined;
+      if (!instance) {
+        // No window is open: an acknowledgement or a new notifier starts the pump again.
+        full = true;
+        break;
+      }
+      this.queue.take();
+      if (!instance.acknowledges) {
+        stuffed = !this.#pass(instance, push);
+        continue;
+      }
+      let batch = batches.get(instance);
+      if (!batch) {
+        batch = { pushes: [], sealed: [] };
+        batches.set(instance, batch);
+      }
+      batch.pushes.push(push);
+      batch.sealed.push(this.#seal(instance, push));
+      if (batch.pushes.length >= BATCH) {
+        batches.delete(instance);
+        stuffed = !this.#send(instance, batch);
+      }
+    }
+    for (const [instance, batch] of batches) if (!this.#send(instance, batch)) stuffed = true;
+    if (stuffed) this.#pumpLater();
+    else if (!full) this.#pump();
+  }
+
+  #hasRoom(): boolean {
+    return this.instances.wireBytes < this.queue.limits.maxBytes * WIRE_SHARE;
+  }
+
+  /** To a notifier of the original's kind: with that, the push is done. False if it cannot take it now; then the push waits again. */
+  #pass(instance: Instance, push: QueuedPush): boolean {
+    if (!instance.remote.send('notifier.push', encodePush(plainPush(push)))) {
+      this.queue.putBack([push]);
+      return false;
+    }
+    this.queue.end(push);
+    this.counters.handed++;
+    this.counters.passed++;
+    // It reports nothing but dead devices: what these are a share of is all that it was handed.
+    this.breaker.accepted(1);
+    return true;
+  }
+
+  /** Seals a push for its device, and counts it to the notifier that will have it. */
+  #seal(instance: Instance, push: QueuedPush): SealedPush {
+    const { id, serviceId } = push;
+    const message = sealable(push);
+    const payload = sealPayload(message, latin1(push.encKey), this.#options.nonce());
+    push.holder = instance;
+    push.wireBytes = NOTIFIER_COST + payload.length + serviceId.length + (push.serviceData?.length ?? 0);
+    instance.inFlight++;
+    instance.wireBytes += push.wireBytes;
+    return {
+      id,
+      serviceId,
+      serviceData: push.serviceData === null ? null : latin1(push.serviceData),
+      expiry: push.message.expiry,
+      payload,
+      wantsAnswer: push.onAnswer !== undefined,
+      urgent: isShown(message),
+    };
+  }
+
+  /**
+   * Sends a batch as one message: frames are what a message costs (docs/spec/platform.md, section 1). As {@link #pass}.
+   */
+  #send(instance: Instance, { pushes, sealed }: Batch): boolean {
+    if (instance.remote.send('notifier.sealed', encodeSealedPushes(sealed))) {
+      this.counters.handed += pushes.length;
+      return true;
+    }
+    for (const push of pushes) this.#letGo(push);
+    this.queue.putBack(pushes);
+    return false;
+  }
+
+  #letGo(push: QueuedPush): void {
+    const { holder } = push;
+    if (!holder) return;
+    holder.inFlight--;
+    holder.wireBytes -= push.wireBytes;
+    push.holder = undefined;
+    push.wireBytes = 0;
+  }
+
+  /** Lets pushes that a notifier had wait for another. */
+  #takeBack(pushes: readonly QueuedPush[]): void {
+    for (const push of pushes) this.#letGo(push);
+    this.counters.redelivered += pushes.length;
+    this.queue.putBack(pushes);
+  }
+
+  /** How many of them there were. */
+  #endAll(pushes: readonly (QueuedPush | undefined)[]): number {
+    let count = 0;
+    for (const push of pushes) {
+      // Two times in one report is once.
+      if (!push?.holder) continue;
+      this.#letGo(push);
+      this.queue.end(push);
+      count++;
+    }
+    return count;
+  }
+
+  #pumpLater(): void {
+    this.#retry?.cancel();
+    this.#retry = this.#options.clock.setTimeout(() => {
+      this.#retry = undefined;
+      this.#pump();
+    }, RETRY_MS);
+  }
+
+  #giveUpWaiting(): void {
+    for (let push = this.queue.take(); push; push = this.queue.take()) {
+      if (push.uncertain) this.#leave(push);
+      else {
+        this.queue.end(push);
+        this.#drop(push, 'shutdown');
+      }
+    }
+  }
+
+  #leave(push: QueuedPush): void {
+    this.#letGo(push);
+    this.queue.end(push);
+    this.counters.unreported++;
+    push.onAnswer?.('not reported before the hivemind stopped');
+  }
+
+  #drop(push: QueuedPush, reason: DropReason): void {
+    this.#letGo(push);
+    this.counters.dropped[reason]++;
+    push.onAnswer?.(`given up: ${reason.replace('_', ' ')}`);
+  }
+}
+
+/** By the clock, and by the time that it had left when it came in: a clock that is wrong from the start must not cost every push. */
+function isExpired({ expiry, timestamp, queuedAt }: HeldMessage, clock: Clock): boolean {
+  return expiry > 0 && expiry <= clock.now() && Number(expiry) - Number(timestamp) <= clock.monotonic() - queuedAt;
+}

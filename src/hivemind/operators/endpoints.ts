@@ -1,0 +1,178 @@
+import { parseJson, stringifySorted } from '../../codec/json.ts';
+import type { Commands, Incoming } from '../../oxenmq/remote.ts';
+import {
+  decodeDeviceGone,
+  decodeDropRegistrations,
+  decodePushReport,
+  decodeRegistration,
+} from '../../session/notifier-protocol.ts';
+import type { Outbox } from '../notifications/outbox/outbox.ts';
+import type { DeadDevices } from '../subscriptions/dead-devices.ts';
+import type { Subscriptions } from '../subscriptions/subscribe.ts';
+import type { Stats } from './stats.ts';
+
+/** What the endpoints pass requests on to. */
+export interface EndpointModules {
+  subscriptions: Pick<Subscriptions, 'handle'>;
+  outbox: Outbox;
+  stats: Stats;
+  deadDevices: DeadDevices;
+  /** The whole of admin.get_stats. */
+  getStats: () => Record<string, unknown>;
+  /** One line a storage server, for operators. */
+  getNodes: () => unknown;
+  /** One line a service, for operators. */
+  getServices: () => unknown;
+  /** What is held back from expiring; with the operator's approval it is let go. */
+  expire: (approved: boolean) => Promise<unknown>;
+  testPush: (service: string, serviceInfo: unknown) => Promise<unknown>;
+  /** A block was announced by somebody who may. */
+  onBlock: () => void;
+  /** Told of admin messages that made no sense. */
+  log: (text: string) => void;
+}
+
+const SERVICE_NAME_MAX = 32;
+/** Bytes of a client's name that count. */
+const CLIENT_NAME_MAX = 64;
+/** A notifier of ours may not ask for more pushes at once than this, whatever it says. */
+const WINDOW_MAX = 20_000;
+/**
+ * The OMQ endpoints of the hivemind (docs/spec/hivemind.md, section 1, and the additions between our hivemind and our
+ * notifiers, session/notifier-protocol.ts). Who may call what is told by each category's access level. Who calls push.*
+ * may do so for clients of its own, whom it names in a second part (empty if it cannot tell), as our web front-end
+ * does; in a second part of the answer it is told whether the same request may succeed later: the codes do not say that
+ * of a service that has no notifier. Nobody whom we cannot trust with that gets here: a stranger would name a new one
+ * each time.
+ */
+export function endpoints(modules: EndpointModules): Commands {
+  const { subscriptions, outbox, stats, deadDevices, log } = modules;
+
+  const client = (kind: 'subscribe' | 'unsubscribe') => async (message: Incoming) => {
+    const { parts, remote } = message;
+    const [body, name] = parts;
+    const bytes = parts.reduce((sum, part) => sum + part.length, 0);
+    const client = name?.length ? name.toString('latin1', 0, CLIENT_NAME_MAX) : remote.id;
+    const { text, passing } = await subscriptions.handle(kind, body, { client, bytes });
+    // Only our web front-end sends a second part, and it gets one.
+    if (name) message.reply(text, passing ? 'passing' : 'final');
+    else message.reply(text);
+  };
+  /** Runs a handler whose message comes from a notifier: what it cannot read is said and dropped. */
+  const careful = (what: string, handler: (message: Incoming) => void) => (message: Incoming) => {
+    try {
+      handler(message);
+    } catch (error) {
+      log(`${what} ignored: ${(error as Error).message}`);
+    }
+  };
+  const json = (answer: () => unknown) => (message: Incoming) => message.reply(stringifySorted(answer()));
+
+  return {
+    push: {
+      access: 'none',
+      commands: {
+        subscribe: { kind: 'request', handler: client('subscribe') },
+        unsubscribe: { kind: 'request', handler: client('unsubscribe') },
+      },
+    },
+    admin: {
+      access: 'admin',
+      commands: {
+        register_service: {
+          kind: 'command',
+          handler: careful('admin.register_service', ({ remote, parts }) => {
+            if (parts.length !== 1) throw new Error('expected one part, the name of the service');
+            outbox.register(serviceName(parts[0]), remote, undefined);
+          }),
+        },
+        service_stats: {
+          kind: 'command',
+          handler: careful('admin.service_stats', ({ parts }) => {
+            const [name, dict] = parts;
+            if (parts.length !== 2 || !dict) throw new Error('expected two parts, the name of the service and a dict');
+            stats.report(serviceName(name), dict);
+          }),
+        },
+        drop_registrations: {
+          kind: 'command',
+          handler: careful('admin.drop_registrations', ({ parts }) => {
+            const [name, list] = parts;
+            if (parts.length !== 2 || !list) throw new Error('expected two parts, the name of the service and a list');
+            void deadDevices.removeAll(serviceName(name), decodeDropRegistrations(list));
+          }),
+        },
+        get_stats: { kind: 'request', handler: json(modules.getStats) },
+        get_nodes: { kind: 'request', handler: json(modules.getNodes) },
+        get_services: { kind: 'request', handler: json(modules.getServices) },
+        expire: {
+          kind: 'request',
+          handler: async (message) =>
+            message.reply(stringifySorted(await modules.expire(String(message.parts[0]) === 'yes'))),
+        },
+        test_push: {
+          kind: 'request',
+          handler: async (message) => {
+            const [service, info] = message.parts;
+            try {
+              const answer = await modules.testPush(serviceName(service), parseJson(info ?? Buffer.from('null')));
+              message.reply(stringifySorted(answer));
+            } catch (error) {
+              message.reply(stringifySorted({ ok: false, answer: (error as Error).message }));
+            }
+          },
+        },
+        register_notifier: {
+          kind: 'request',
+          handler: careful('admin.register_notifier', (message) => {
+            const { service, window } = decodeRegistration(message.parts[0] ?? Buffer.alloc(0));
+            const name = serviceName(Buffer.from(service));
+            outbox.register(name, message.remote, Math.min(Math.max(window, 1), WINDOW_MAX));
+            message.reply('OK');
+          }),
+        },
+        unregister_notifier: {
+          kind: 'request',
+          handler: careful('admin.unregister_notifier', (message) => {
+            const { service } = decodeRegistration(message.parts[0] ?? Buffer.alloc(0));
+            outbox.services.get(service)?.drain(message.remote.id);
+            message.reply('OK');
+          }),
+        },
+        push_report: {
+          kind: 'command',
+          handler: careful('admin.push_report', ({ remote, parts }) => {
+            outbox.report(remote, decodePushReport(parts[0] ?? Buffer.alloc(0)));
+          }),
+        },
+        device_gone: {
+          kind: 'command',
+          handler: careful('admin.device_gone', ({ parts }) => {
+            void deadDevices.remove(decodeDeviceGone(parts[0] ?? Buffer.alloc(0)));
+          }),
+        },
+      },
+    },
+    notify: {
+      access: 'basic',
+      commands: {
+        block: { kind: 'command', handler: modules.onBlock },
+        // Notifications count only from the storage servers that were asked for them, and those are not clients here.
+        message: { kind: 'command', handler: () => {} },
+      },
+    },
+  };
+}
+
+/**
+ * @returns the name of a service
+ * @throws Error if it is not 1 to 32 bytes of printable text
+ */
+function serviceName(part: Buffer | undefined): string {
+  if (!part || part.length === 0 || part.length > SERVICE_NAME_MAX) {
+    throw new Error(`a service's name has 1 to ${SERVICE_NAME_MAX} bytes`);
+  }
+  const name = part.toString('utf8');
+  if (/[\p{Cc}\ufffd]/u.test(name)) throw new Error("a service's name is printable text");
+  return name;
+}

@@ -1,0 +1,173 @@
+import type { Clock } from '../../clock.ts';
+import type { Devices } from '../devices/devices.ts';
+import type { Network } from '../network/network.ts';
+import type { IntakeCounters } from '../notifications/intake-counters.ts';
+import type { Outbox } from '../notifications/outbox/outbox.ts';
+import type { Stats } from './stats.ts';
+
+/** Where an operator's figures come from. */
+export interface ReportSources {
+  clock: Clock;
+  /** When the process started, unix milliseconds. */
+  startedAt: number;
+  /** The same by the monotonic clock. */
+  since: number;
+  devices: Devices;
+  network: Network;
+  stats: Stats;
+  outbox: Outbox;
+  intake: IntakeCounters;
+}
+
+/** One service, as admin.get_services tells it. */
+export interface ServiceReport {
+  service: string;
+  notifiers: number;
+  subscriptions: number;
+  queued: number;
+  queued_bytes: number;
+  in_flight: number;
+  oldest_seconds: number;
+  handed: number;
+  accepted: number;
+  refused: number;
+  passed: number;
+  unreported: number;
+  redelivered: number;
+  dropped: Record<string, number>;
+  gone: number;
+  breaker_open: boolean;
+}
+
+/** What the status page shows of one moment; all counters count from the start of the process. */
+export interface StatusSample {
+  /** Storage servers known, their swarms, and how many of them are connected or being connected. */
+  readonly nodes: number;
+  readonly swarms: number;
+  readonly connected: number;
+  readonly pending: number;
+  /** Storage servers that confirmed every account within their lifetime. */
+  readonly fresh: number;
+  /** How long ago the stalest account of any storage server was confirmed, seconds. */
+  readonly oldestSeconds: number;
+  /** Accounts that no storage server of their swarm has confirmed. */
+  readonly uncovered: number;
+  readonly blockHeight: number;
+  readonly accounts: number;
+  /** Notifications received, copies included, and messages among them that concerned a device. */
+  readonly raw: number;
+  readonly unique: number;
+  readonly services: readonly ServiceReport[];
+  /** Why the hivemind is not ready, or what it complains of: a sentence each. */
+  readonly complaints: readonly string[];
+}
+
+/**
+ * The answer to admin.get_stats: every key of the original's (docs/spec/hivemind.md, section 1.5), and ours beside
+ * them.
+ */
+export function statsReport(sources: ReportSources): Record<string, unknown> {
+  const { clock, since, devices, network, stats, intake } = sources;
+  const summary = network.summary();
+  const subscriptions: Record<string, number> = Object.create(null);
+  for (const [service, count] of devices.countByService()) subscriptions[service] = count;
+  return {
+    ...stats.snapshot(),
+    accounts_monitored: devices.accounts,
+    block_hash: summary.blockHash,
+    block_height: summary.blockHeight,
+    connections: summary.connected,
+    pending_connections: summary.pending,
+    snodes: summary.nodes,
+    subscriptions: { ...subscriptions, total: devices.size },
+    swarms: summary.swarms,
+    uptime: (clock.monotonic() - since) / 1000,
+    freshness: {
+      fresh_nodes: summary.fresh,
+      silent_nodes: summary.silent,
+      oldest_seconds: summary.oldestSeconds,
+      unconfirmed: summary.unconfirmed,
+      uncovered: summary.uncovered,
+      oxend: network.oxendUp,
+    },
+    since_start: {
+      raw: intake.raw,
+      duplicates: intake.duplicates,
+      unique: intake.unique,
+      pushes: intake.pushes,
+      unwanted: intake.unwanted,
+      unasked: intake.unasked,
+      expired: intake.expired,
+      limited: intake.limited,
+      unshown: intake.unshown,
+      contradicted: intake.contradicted,
+      unheld: intake.unheld,
+      held: intake.held,
+      malformed: Object.fromEntries(intake.malformed),
+    },
+    services: serviceReports(sources),
+    complaints: network.complaints(),
+  };
+}
+
+/** The answer to admin.get_services, by name. */
+export function serviceReports({ outbox, clock, devices }: Pick<ReportSources, 'outbox' | 'clock' | 'devices'>) {
+  const now = clock.monotonic();
+  const subscriptions = devices.countByService();
+  const names = new Set([...outbox.services.keys(), ...subscriptions.keys()]);
+  return [...names].sort().map((name): ServiceReport => {
+    const service = outbox.service(name);
+    const { queue, counters, oldest } = service;
+    return {
+      service: name,
+      notifiers: service.instances.size,
+      subscriptions: subscriptions.get(name) ?? 0,
+      queued: queue.length,
+      queued_bytes: service.bytes,
+      in_flight: service.instances.inFlight,
+      oldest_seconds: oldest === undefined ? 0 : (now - oldest) / 1000,
+      handed: counters.handed,
+      accepted: counters.accepted,
+      refused: counters.refused,
+      passed: counters.passed,
+      unreported: counters.unreported,
+      redelivered: counters.redelivered,
+      dropped: { ...counters.dropped },
+      gone: counters.gone,
+      breaker_open: service.breaker.open,
+    };
+  });
+}
+
+/** What the status page shows of this moment. */
+export function statusSample(sources: ReportSources, complaints: readonly string[]): StatusSample {
+  const { network, devices, intake } = sources;
+  return {
+    ...network.summary(),
+    accounts: devices.accounts,
+    raw: intake.raw,
+    unique: intake.unique,
+    services: serviceReports(sources),
+    complaints,
+  };
+}
+
+/**
+ * The line for systemd and the log (docs/spec/hivemind.md, section 6), and what the original's lacks: freshness and
+ * queues.
+ */
+export function statusLine({ startedAt, devices, network, stats, outbox, intake }: ReportSources): string {
+  const { connected, nodes, pending, blockHeight, fresh } = network.summary();
+  const alive = stats.alive(Math.floor(startedAt / 1000));
+  return [
+    `SN conns: ${connected}/${nodes} (${pending} pending)`,
+    `Fresh: ${fresh}/${nodes}`,
+    `Height: ${blockHeight}`,
+    `Accts/Subs: ${devices.accounts}/${devices.size}`,
+    `svcs: ${alive.join(', ') || 'none'}`,
+    `notifies: ${stats.total('notifies')}`,
+    `pushes recv'd: ${intake.raw}`,
+    `unacknowledged: ${outbox.outstanding}`,
+    ...network.complaints(),
+  ].join('; ');
+}

@@ -1,0 +1,91 @@
+import type { Clock } from '../../clock.ts';
+import type { DeviceGone } from '../../session/notifier-protocol.ts';
+import type { Devices } from '../devices/devices.ts';
+import type { Service } from '../notifications/outbox/service.ts';
+import type { Store } from '../store/store.ts';
+
+/** What the removal of dead devices works with. */
+export interface DeadDeviceModules {
+  clock: Clock;
+  devices: Pick<Devices, 'removeDevice'>;
+  store: Pick<Store, 'removeDevices'>;
+  service: (name: string) => Service | undefined;
+  /** True while a client's request for that device is being carried out. */
+  inWork: (service: string, serviceId: string) => boolean;
+  log: (level: 'debug' | 'warn' | 'error', text: string) => void;
+}
+
+/**
+ * How old a verdict may be that comes without its time, in ms: the original's notifiers gather them for 15 s. Who subscribed
+ * since may be alive.
+ */
+const GATHERED_MS = 20_000;
+/** Of a list of dead devices, so many are in work at once. */
+const AT_ONCE = 500;
+
+/**
+ * Removes the subscriptions of devices that a provider calls gone, unless they are newer than its verdict
+ * (docs/decisions/08).
+ */
+export class DeadDevices {
+  readonly #modules: DeadDeviceModules;
+
+  constructor(modules: DeadDeviceModules) {
+    this.#modules = modules;
+  }
+
+  /**
+   * Takes a list of dead devices from a notifier of the original's kind, which tells neither time nor reason.
+   * @returns how many subscriptions were removed
+   */
+  async removeAll(service: string, serviceIds: readonly string[]): Promise<number> {
+    const time = this.#modules.clock.now() - GATHERED_MS;
+    let removed = 0;
+    for (let at = 0; at < serviceIds.length; at += AT_ONCE) {
+      const some = serviceIds.slice(at, at + AT_ONCE);
+      const reports = some.map((serviceId) => ({ service, serviceId, time, reason: 'dropped', local: false }));
+      for (const count of await Promise.all(reports.map((report) => this.remove(report)))) removed += count;
+    }
+    return removed;
+  }
+
+  /**
+   * Takes a notifier's report of a dead device.
+   * @returns how many subscriptions were removed
+   */
+  async remove(report: DeviceGone): Promise<number> {
+    const { clock, devices, store, inWork, log } = this.#modules;
+    const service = this.#modules.service(report.service);
+    if (!service) return 0;
+    service.counters.gone++;
+    const wasOpen = service.breaker.open;
+    // What is no token stays none, whatever the provider thinks of us, and no number of them speaks against it.
+    if (!report.local && !service.breaker.gone()) {
+      service.counters.goneHeldBack++;
+      if (!wasOpen) {
+        log(
+          'error',
+          `${report.service} calls an unlikely share of its devices gone (${report.reason}): no more are removed until that ` +
+            'share falls. Look at the certificate, topic and environment of that notifier',
+        );
+      }
+      return 0;
+    }
+    // A request in work is newer than any verdict that is here already.
+    if (inWork(report.service, report.serviceId)) return 0;
+    // A provider's clock that runs ahead must not reach subscriptions that are still to come.
+    const time = Math.min(Number(report.time), clock.now());
+    const removed = devices.removeDevice(report.service, report.serviceId, Math.floor(time / 1000));
+    if (removed.length === 0) return 0;
+    log('debug', `${report.service}: a device is gone (${report.reason}), ${removed.length} subscriptions removed`);
+    // With the time of what was removed: a renewal that is just being written is not touched.
+    const keys = removed.map((one) => ({ ...one, service: report.service, serviceId: report.serviceId }));
+    try {
+      await store.removeDevices(keys);
+    } catch (error) {
+      // They stay in the database, come back with the next start, and are called gone again then.
+      log('warn', `dead devices could not be removed from the database: ${(error as Error).message}`);
+    }
+    return removed.length;
+  }
+}

@@ -1,0 +1,63 @@
+import { isUtf8 } from 'node:buffer';
+import { stringifySorted } from '../../codec/json.ts';
+import { OxenmqError, type Remote } from '../../oxenmq/remote.ts';
+import { Code, RequestError, UnavailableError } from '../../session/request.ts';
+
+/** What a notifier made of a client's service_info. */
+export interface ValidDevice {
+  /** The notifier's name for the device, 32 to 999 bytes of UTF-8 without NUL. */
+  readonly serviceId: string;
+  /** What the notifier wants to get back with each push, at most 99,999 bytes. */
+  readonly serviceData: Buffer | null;
+}
+
+const ID_MIN = 32;
+const ID_MAX = 999;
+const DATA_MAX = 99_999;
+/** The original's text, spelling included: clients may look at it (docs/spec/hivemind.md, section 1.1). */
+export const GENERIC_ERROR = 'An error occured while processing your request';
+
+/**
+ * Asks a notifier whether a client's service_info names a device (docs/spec/hivemind.md, section 3).
+ * @param remote the notifier; undefined if there is none
+ * @throws RequestError with the codes and texts of docs/spec/hivemind.md, section 1.1
+ */
+export async function validateDevice(
+  service: string,
+  remote: Remote | undefined,
+  serviceInfo: unknown,
+): Promise<ValidDevice> {
+  if (!remote) throw new UnavailableError(service);
+  let reply: Buffer[];
+  try {
+    reply = await remote.request('notifier.validate', [service, stringifySorted(serviceInfo)]);
+  } catch (error) {
+    const lost = error instanceof OxenmqError && ['TIMEOUT', 'UNREACHABLE', 'CLOSED'].includes(error.code);
+    throw lost
+      ? timedOut(service)
+      : new RequestError(Code.ERROR, `failed to communicate with ${service} notification service`);
+  }
+  return readValidation(reply);
+}
+
+/** The error for a service whose notifier does not answer. */
+export function timedOut(service: string): RequestError {
+  return new RequestError(Code.SERVICE_TIMEOUT, `${service} notification service timed out`);
+}
+
+/**
+ * Reads a notifier's answer to notifier.validate.
+ * @throws RequestError the notifier's own code and text, or the generic one where the answer makes no sense
+ */
+export function readValidation(reply: readonly Buffer[]): ValidDevice {
+  const nonsense = () => new RequestError(Code.ERROR, GENERIC_ERROR);
+  const [code, text, data] = reply;
+  if (!code || !text || reply.length > 3 || !/^-?[0-9]{1,10}$/.test(code.toString('latin1'))) throw nonsense();
+  const number = Number(code.toString('latin1'));
+  // The original cannot answer with a text that is not UTF-8; ours shows what can be shown of it.
+  if (number !== Code.OK) throw new RequestError(number, text.toString('utf8'));
+  if (text.length < ID_MIN || text.length > ID_MAX || !isUtf8(text) || text.includes(0)) throw nonsense();
+  if (data && data.length > DATA_MAX) throw nonsense();
+  // Copied: the frames belong to the transport, the row lives on.
+  return { serviceId: text.toString('utf8'), serviceData: data ? Buffer.from(data) : null };
+}

@@ -1,0 +1,94 @@
+import { accepted, gone, misconfigured, type Outcome, refused, retry } from '../runtime/backend.ts';
+import type { ApnsAnswer } from './client.ts';
+
+/** What Apple calls the push itself wrong for: a fault of ours that another attempt does not mend. */
+const OUR_MESSAGE = new Set([
+  'BadCollapseId',
+  'BadExpirationDate',
+  'BadMessageId',
+  'BadPriority',
+  'DuplicateHeaders',
+  'InvalidPushType',
+  'MissingDeviceToken',
+  'PayloadEmpty',
+  'PayloadTooLarge',
+]);
+
+/** What Apple calls us wrong for: no push will be taken before somebody corrects it. */
+const OUR_CONFIGURATION = new Set([
+  'BadCertificate',
+  'BadCertificateEnvironment',
+  'BadEnvironmentKeyIdInToken',
+  'BadPath',
+  'BadTopic',
+  'Forbidden',
+  'InvalidProviderToken',
+  'MethodNotAllowed',
+  'MissingProviderToken',
+  'MissingTopic',
+  'TopicDisallowed',
+  'UnrelatedKeyIdInToken',
+]);
+
+/** A device that got too many pushes is left alone for so long, in milliseconds: Apple does not say how long it wants. */
+const DEVICE_PAUSE = 60_000;
+/** After too many new tokens: for everybody, with the token there is. */
+const TOKEN_PAUSE = 60_000;
+/** Apple asks for patience after its own errors. */
+const SERVER_PAUSE = 10_000;
+
+/** The reason that asks for a new provider token and one more attempt. */
+export const EXPIRED_TOKEN = 'ExpiredProviderToken';
+
+/**
+ * What an answer of Apple means (providers: APNs).
+ * @param asked when the push was sent, in Unix milliseconds: what Apple says is true as of then
+ */
+export function readAnswer(answer: ApnsAnswer, asked: number): Outcome {
+  if (answer.taken) return accepted;
+  const { status, timestamp } = answer;
+  // The library gives one of the reasons as the message of an error.
+  const reason = wordOf(answer.reason) ?? wordOf(answer.error?.message);
+  if (status === 410) return gone(reason ?? '410', validTime(timestamp) ?? asked);
+  // Without a timestamp, as of the sending: a newer subscription with the same token stays.
+  if (reason === 'BadDeviceToken') return gone(reason, asked);
+  // Perhaps another app's token, perhaps our topic is wrong: the device is kept.
+  if (reason === 'DeviceTokenNotForTopic') return refused(reason);
+  if (status === 413 || (reason !== undefined && OUR_MESSAGE.has(reason))) return refused(reason ?? '413');
+  if (reason === EXPIRED_TOKEN) return misconfigured(reason);
+  if (reason === 'TooManyProviderTokenUpdates') return retry(reason, TOKEN_PAUSE, 'everyone');
+  if (status === 429) return retry(reason ?? '429', DEVICE_PAUSE, 'device');
+  if (reason !== undefined && OUR_CONFIGURATION.has(reason)) return misconfigured(reason);
+  if (status === 403 || status === 404 || status === 405) return misconfigured(reason ?? String(status));
+  if (reason === 'IdleTimeout') return retry(reason);
+  if (typeof status === 'number' && status >= 500) return serverTrouble(status, reason);
+  if (typeof status === 'number' && status >= 400) return refused(reason ?? String(status));
+  return retry(trouble(answer));
+}
+
+function serverTrouble(status: number, reason: string | undefined): Outcome {
+  return retry(reason === undefined ? String(status) : `${status} ${reason}`, SERVER_PAUSE);
+}
+
+/** Apple's reasons are single words. Anything else may be of any length and hold a token, and is no name for a counter. */
+function wordOf(text: unknown): string | undefined {
+  return typeof text === 'string' && /^\w{1,60}$/.test(text) ? text : undefined;
+}
+
+function validTime(timestamp: number | undefined): number | undefined {
+  return timestamp !== undefined && Number.isSafeInteger(timestamp) && timestamp > 0 ? timestamp : undefined;
+}
+
+/** A word for what went wrong below HTTP, without the addresses and numbers that would make each one different. */
+function trouble({ error, status }: ApnsAnswer): string {
+  const chain: string[] = [];
+  for (let cause: unknown = error; cause instanceof Error && chain.length < 5; ) {
+    chain.push(`${(cause as NodeJS.ErrnoException).code ?? ''} ${cause.message}`);
+    const { jse_cause: inner } = cause as { jse_cause?: unknown };
+    cause = inner ?? cause.cause;
+  }
+  const text = chain.join(' ');
+  if (/timeout/.test(text)) return 'no answer in time';
+  const code = /\b(NGHTTP2_[A-Z_]+|E[A-Z]{4,}|ERR_[A-Z0-9_]+|[A-Z]+_CERT[A-Z_]*)\b/.exec(text)?.[1];
+  return `connection trouble${code ? ` (${code})` : status ? ` (${status})` : ''}`;
+}

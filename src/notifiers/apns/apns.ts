@@ -1,0 +1,96 @@
+import { readFileSync } from 'node:fs';
+import {
+  type Backend,
+  type BackendContext,
+  type Delivery,
+  misconfigured,
+  noToken,
+  type Outcome,
+  refused,
+  tokenOf,
+} from '../runtime/backend.ts';
+import { EXPIRED_TOKEN, readAnswer } from './answer.ts';
+import { createClients } from './client.ts';
+import { readApnsCredential } from './credential.ts';
+
+/** Apple takes no larger body, in bytes. */
+const MAX_BODY = 4096;
+/** A device token as iOS clients send it: Apple gives it no fixed length, and 64 digits are the fewest and the most usual. */
+const TOKEN = /^([0-9a-f]{2}){32,200}$/i;
+const PRODUCTION = 'api.push.apple.com';
+const SANDBOX = 'api.sandbox.push.apple.com';
+/** Seconds that Apple keeps a push for a phone that is away, at most. */
+const LONGEST_STORE = 30 * 86_400;
+
+/** Apple's push service, for both of its environments: `apns` is the production, `apns-sandbox` Apple's environment for development builds. */
+export function create({ service, section, clock }: BackendContext): Backend {
+  const topic = section.string('identifier', { required: true });
+  const credential = readApnsCredential(section, clock.now());
+  const connections = section.integer('connections', { default: 3, min: 1, max: 16 });
+  const streams = section.integer('streams', { default: 500, min: 1, max: 1000 });
+  const timeout = section.number('timeout', { default: 10, min: 0.1, max: 60 }) * 1000;
+  // For tests: another server than Apple's.
+  const host = section.string('host', { default: service === 'apns-sandbox' ? SANDBOX : PRODUCTION });
+  const port = section.integer('port', { default: 443, min: 1, max: 65_535 });
+  const ca = section.parsed('ca_file', (path) => readFileSync(path));
+  for (const key of ['retries', 'retry_interval']) {
+    section.obsolete(key, 'all notifiers try again by one rule, for up to an hour');
+  }
+  section.check();
+
+  const clients = createClients(connections, { host, port, ca, credential: credential!, timeout }, clock);
+  let next = 0;
+
+  const ask = async ({ id, expiry }: Delivery, body: string): Promise<Outcome> => {
+    const client = clients[next++ % clients.length]!;
+    const asked = clock.now();
+    return readAnswer(await client.send(body, { topic, expiration: expiration(expiry, asked) }, id), asked);
+  };
+
+  return {
+    concurrency: connections * streams,
+    credentialExpiry: credential?.expiry,
+    validate: (info) => ({
+      // One device, whatever letters the client uses.
+      id: tokenOf(info, 'token', (token) => TOKEN.test(token), wrongToken, 1).toLowerCase(),
+    }),
+    async send([delivery]) {
+      const { id, payload } = delivery!;
+      // Nothing else belongs into the path of a request; Apple would say BadDeviceToken.
+      if (!TOKEN.test(id)) return [noToken('not a device token', clock.now())];
+      const body = bodyFor(payload);
+      if (Buffer.byteLength(body) > MAX_BODY) return [refused('larger than 4096 bytes')];
+      let outcome = await ask(delivery!, body);
+      // The provider token has been renewed by now, for this push or another.
+      if (isExpired(outcome)) outcome = await ask(delivery!, body);
+      if (isExpired(outcome)) outcome = misconfigured(`${EXPIRED_TOKEN} again; is the clock of this machine right?`);
+      return [outcome];
+    },
+    close() {
+      for (const client of clients) client.close();
+    },
+  };
+}
+
+/** The body of a push, as iOS clients know it (docs/spec/notifiers.md, section 4). */
+function bodyFor(payload: Buffer): string {
+  return `{"aps":{"alert":{"title":"Session","body":"You've got a new message"},"badge":1,"sound":"default","mutable-content":1,"category":"SECRET"},"spns":1,"enc_payload":"${payload.toString('base64')}"}`;
+}
+
+/** The `apns-expiration` of a push: Unix seconds, after which Apple need not deliver it any more. */
+function expiration(expiry: number, now: number): number {
+  const latest = Math.floor(now / 1000) + LONGEST_STORE;
+  return expiry > 0 ? Math.min(Math.floor(expiry / 1000), latest) : latest;
+}
+
+function isExpired(outcome: Outcome): boolean {
+  return outcome.kind === 'misconfigured' && outcome.reason === EXPIRED_TOKEN;
+}
+
+function wrongToken(token: unknown): string {
+  const got =
+    typeof token === 'string'
+      ? `${[...token].length} characters`
+      : `a ${token === null ? 'null' : Array.isArray(token) ? 'list' : typeof token}`;
+  return `Invalid token: expected an even number of hexadecimal digits, 64 to 400, not ${got}`;
+}

@@ -1,0 +1,215 @@
+import { type ClientHttp2Session, connect, constants, type OutgoingHttpHeaders } from 'node:http2';
+import apn from '@parse/node-apn';
+import type { Clock } from '../../clock.ts';
+import { Exchange, outliveGoaway } from '../runtime/exchange.ts';
+import type { ApnsCredential } from './credential.ts';
+
+/** What the library says of one push: taken, or anything of these. */
+export interface ApnsAnswer {
+  readonly taken: boolean;
+  readonly status?: number | string;
+  readonly reason?: string;
+  /** Unix milliseconds, with 410. */
+  readonly timestamp?: number;
+  readonly error?: Error;
+}
+
+/** One HTTP/2 connection to Apple, made when it is first needed and made anew when it broke or fell silent. */
+export interface ApnsClient {
+  send(body: string, headers: ApnsHeaders, device: string): Promise<ApnsAnswer>;
+  close(): void;
+}
+
+export interface ApnsHeaders {
+  readonly topic: string;
+  /** Unix seconds. */
+  readonly expiration: number;
+}
+
+export interface ApnsClientOptions {
+  readonly host: string;
+  readonly port: number;
+  readonly ca: Buffer | undefined;
+  readonly credential: ApnsCredential;
+  /** Milliseconds to a whole answer, from when a push is given to {@link ApnsClient.send}. */
+  readonly timeout: number;
+}
+
+/**
+ * What we use of the library that has no public face: it makes the request, with its headers and tokens, and reads the answer. {@link inside}
+ * checks that it is still as it was.
+ */
+interface Inside {
+  config: { token: SharedToken | null };
+  /** The connection that is kept awake with pings and closed at the end. */
+  session?: ClientHttp2Session;
+  /** @returns what Apple's answer said; rejects with a {@link Failure} */
+  request(
+    session: { request(headers: OutgoingHttpHeaders): unknown },
+    authority: string,
+    notification: { headers: object; body: string },
+    path: string,
+    method: 'POST',
+  ): Promise<unknown>;
+}
+
+interface Failure {
+  readonly status?: number | string;
+  readonly response?: { readonly reason?: string; readonly timestamp?: number };
+  readonly error?: Error;
+}
+
+interface SharedToken {
+  generation: number;
+  regenerate(generation: number): void;
+}
+
+/** One of the connections that a client has had. Those that Apple said goodbye to live on until what is on them is answered. */
+interface Connection {
+  readonly session: ClientHttp2Session;
+  /** When something was heard on it last, by the monotonic clock. */
+  heard: number;
+  /** The error code of Apple's goodbye. */
+  goodbye: number | undefined;
+}
+
+/** Apple refuses tokens that change more often than every 20 minutes. */
+const TOKEN_KEPT = 20 * 60_000;
+
+/**
+ * The connections to Apple. They share one provider token, so that it is renewed once for all of them, and no more often than Apple allows: a
+ * second renewal would not help, because then it is our clock that is wrong.
+ */
+export function createClients(count: number, options: ApnsClientOptions, clock: Clock): ApnsClient[] {
+  const { host, port, ca, credential } = options;
+  const providers = Array.from(
+    { length: count },
+    () =>
+      new apn.Provider({
+        address: host,
+        port,
+        ...(ca ? { ca: [ca] } : {}),
+        ...(credential.token ? { token: { ...credential.token } } : {}),
+        ...(credential.certificate ? { cert: credential.certificate, key: credential.certificate } : {}),
+      }),
+  );
+  const { token } = inside(providers[0]!).config;
+  if (token) {
+    const regenerate = token.regenerate;
+    let renewed = Number.NEGATIVE_INFINITY;
+    token.regenerate = function (generation) {
+      if (clock.monotonic() - renewed < TOKEN_KEPT) return;
+      if (generation === this.generation) renewed = clock.monotonic();
+      regenerate.call(this, generation);
+    };
+    for (const provider of providers) inside(provider).config.token = token;
+  }
+  return providers.map((provider) => createClient(provider, options, clock));
+}
+
+/**
+ * A client with connections of its own making. The library's destroy a connection when Apple says goodbye a second time, or answers 500 twice:
+ * all that Apple is just answering would be sent again, and ring twice.
+ */
+function createClient(provider: apn.Provider, { host, port, timeout }: ApnsClientOptions, clock: Clock): ApnsClient {
+  const client = inside(provider);
+  const connections = new Set<Connection>();
+  let current: Connection | undefined;
+
+  const open = (): Connection => {
+    const session = connect(`https://${host}:${port}`, {
+      // Host and port are named above; the rest is how Apple knows us, and whom we trust.
+      ...client.config,
+      // Apple allows one stream at first, and refuses those that come before its word.
+      peerMaxConcurrentStreams: 1,
+    });
+    const connection: Connection = { session, heard: clock.monotonic(), goodbye: undefined };
+    connections.add(connection);
+    outliveGoaway(session);
+    session.on('goaway', (code) => {
+      connection.goodbye = code;
+    });
+    // Each push on it fails by itself.
+    session.on('error', () => {});
+    session.on('close', () => connections.delete(connection));
+    client.session = session;
+    return connection;
+  };
+  const usable = (): Connection => {
+    if (!current || current.session.closed || current.session.destroyed) current = open();
+    return current;
+  };
+
+  /** Sends over one connection. */
+  const ask = async (connection: Connection, body: string, headers: object, device: string) => {
+    const asked = clock.monotonic();
+    let exchange: Exchange | undefined;
+    const request = (given: OutgoingHttpHeaders) => {
+      exchange = new Exchange(connection.session.request(given), clock, timeout);
+      return exchange;
+    };
+    let answer: ApnsAnswer;
+    try {
+      await client.request({ request }, host, { headers, body }, `/3/device/${device}`, 'POST');
+      answer = { taken: true };
+    } catch (error) {
+      answer = readFailure(error instanceof Error ? { error } : (error as Failure), exchange?.status);
+    }
+    if (exchange?.status !== undefined || !isSilence(answer)) connection.heard = clock.monotonic();
+    // A connection on which nothing at all was heard for so long answers nobody any more.
+    else if (connection.heard < asked) connection.session.destroy();
+    // Without an exchange it could not even be asked for.
+    return { answer, unprocessed: exchange?.unprocessed ?? true };
+  };
+
+  return {
+    async send(body, { topic, expiration }, device) {
+      const note = new apn.Notification();
+      note.topic = topic;
+      note.pushType = 'alert';
+      note.priority = 10;
+      note.expiry = expiration;
+      const headers = (note as unknown as { headers(): object }).headers();
+      const connection = usable();
+      const { answer, unprocessed } = await ask(connection, body, headers, device);
+      // What Apple says goodbye to without having looked at it goes again at once, over another connection, and once.
+      const again = unprocessed && connection.goodbye === constants.NGHTTP2_NO_ERROR;
+      return again ? (await ask(usable(), body, headers, device)).answer : answer;
+    },
+    close() {
+      provider.shutdown();
+      for (const { session } of connections) session.close();
+    },
+  };
+}
+
+/** @param known the status that came, whatever the library made of the rest */
+function readFailure({ status, response, error }: Failure, known: number | undefined): ApnsAnswer {
+  // Its status says that Apple took it, and nothing else in it matters.
+  if (known === 200) return { taken: true };
+  // An answer without a body comes as an error that names the status.
+  const bodyless = /with status (\d+) and empty body/.exec(error?.message ?? '')?.[1];
+  // Without a reason that can be read, only that the server is in trouble is believed of an answer.
+  const trouble = known !== undefined && (known === 429 || known >= 500) ? known : undefined;
+  const code = status ?? (bodyless === undefined ? trouble : Number(bodyless));
+  return {
+    taken: false,
+    ...(code === undefined ? {} : { status: code }),
+    ...(response?.reason === undefined ? {} : { reason: response.reason }),
+    ...(response?.timestamp === undefined ? {} : { timestamp: Number(response.timestamp) }),
+    ...(error === undefined ? {} : { error }),
+  };
+}
+
+/** Whether nothing at all came back, in all the time there was. */
+function isSilence(answer: ApnsAnswer): boolean {
+  return answer.error?.message.includes('timeout') === true;
+}
+
+function inside(provider: apn.Provider): Inside {
+  const { client } = provider as unknown as { client?: Inside };
+  if (!client?.config || !('token' in client.config) || client.request?.length !== 5) {
+    throw new TypeError('@parse/node-apn has changed inside: how its requests are made has to be looked at anew');
+  }
+  return client;
+}

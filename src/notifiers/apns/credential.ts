@@ -1,0 +1,108 @@
+import { createPrivateKey, type KeyObject, X509Certificate } from 'node:crypto';
+import { readFileSync } from 'node:fs';
+import type { Section } from '../../daemon/config.ts';
+
+/** How Apple knows us: a certificate with its key, or a token that is signed with a key of the team. */
+export interface ApnsCredential {
+  readonly certificate?: Buffer;
+  readonly token?: { readonly key: Buffer; readonly keyId: string; readonly teamId: string };
+  /** Unix milliseconds; undefined for a token's key, which does not run out. */
+  readonly expiry: number | undefined;
+}
+
+/**
+ * Reads `cert_file` (one PEM file with certificate and key, as the original has it), or `key_file` (the .p8 file), `key_id` and `team_id`. What is
+ * wrong becomes a problem of the section.
+ * @param now Unix milliseconds
+ */
+export function readApnsCredential(section: Section, now: number): ApnsCredential | undefined {
+  const certificate = section.path('cert_file');
+  const key = section.path('key_file');
+  const id = { pattern: /^[A-Z0-9]{10}$/, what: "10 capital letters and digits, as on Apple's page of keys" };
+  const keyId = section.string('key_id', { ...id, required: key !== undefined });
+  const teamId = section.string('team_id', { ...id, required: key !== undefined });
+  if (certificate !== undefined && key !== undefined) {
+    section.problem('key_file', 'is set together with cert_file: keep the one that is to be used');
+  } else if (certificate !== undefined) {
+    return checked(section, 'cert_file', () => {
+      const pem = read(certificate);
+      return { certificate: pem, expiry: checkCertificate(pem, now) };
+    });
+  } else if (key !== undefined) {
+    return checked(section, 'key_file', () => {
+      const pem = read(key);
+      checkSigningKey(pem);
+      return { token: { key: pem, keyId: keyId ?? '', teamId: teamId ?? '' }, expiry: undefined };
+    });
+  } else {
+    section.problem('cert_file', 'is required and not set: add it, or key_file, key_id and team_id for a token');
+  }
+  return undefined;
+}
+
+function checked<T>(section: Section, key: string, make: () => T): T | undefined {
+  try {
+    return make();
+  } catch (error) {
+    section.problem(key, (error as Error).message);
+    return undefined;
+  }
+}
+
+/** Throws an Error with a sentence. */
+function read(path: string): Buffer {
+  try {
+    return readFileSync(path);
+  } catch (error) {
+    const code = (error as NodeJS.ErrnoException).code;
+    if (code === 'ENOENT') throw new Error('is not there: correct the path', { cause: error });
+    if (code === 'EACCES') throw new Error('may not be read by this user: give it the right owner', { cause: error });
+    throw new Error(`cannot be read (${code})`, { cause: error });
+  }
+}
+
+/**
+ * Throws an Error with a sentence.
+ * @returns when it runs out, in Unix milliseconds
+ */
+function checkCertificate(pem: Buffer, now: number): number {
+  let certificate: X509Certificate;
+  try {
+    certificate = new X509Certificate(pem);
+  } catch (error) {
+    throw new Error('holds no certificate: it must be one PEM file with the certificate and its key', { cause: error });
+  }
+  const expiry = Date.parse(certificate.validTo);
+  const from = Date.parse(certificate.validFrom);
+  if (now >= expiry) {
+    throw new Error(`has a certificate that ran out on ${day(expiry)}: get a new one from Apple and put it there`);
+  }
+  if (now < from) throw new Error(`has a certificate that is good only from ${day(from)} on: is the clock right?`);
+  let key: KeyObject;
+  try {
+    key = createPrivateKey(pem);
+  } catch (error) {
+    throw new Error('holds no private key that can be read: the key must be in the same PEM file, without a password', {
+      cause: error,
+    });
+  }
+  if (!certificate.checkPrivateKey(key)) throw new Error('has a key that does not belong to its certificate');
+  return expiry;
+}
+
+/** Throws an Error with a sentence. */
+function checkSigningKey(pem: Buffer): void {
+  let key: KeyObject;
+  try {
+    key = createPrivateKey(pem);
+  } catch (error) {
+    throw new Error('holds no private key that can be read: it must be the .p8 file from Apple', { cause: error });
+  }
+  if (key.asymmetricKeyType !== 'ec' || key.asymmetricKeyDetails?.namedCurve !== 'prime256v1') {
+    throw new Error('holds a key of another kind than Apple gives: it must be the .p8 file from Apple');
+  }
+}
+
+function day(ms: number): string {
+  return new Date(ms).toISOString().slice(0, 10);
+}

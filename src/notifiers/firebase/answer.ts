@@ -1,0 +1,91 @@
+import type { FirebaseError } from 'firebase-admin/app';
+import { gone, misconfigured, type Outcome, refused, retry } from '../runtime/backend.ts';
+import { retryAfter } from '../runtime/retry.ts';
+
+const FCM_ERROR = 'type.googleapis.com/google.firebase.fcm.v1.FcmError';
+const FIELD_VIOLATIONS = 'type.googleapis.com/google.rpc.BadRequest';
+/** Google asks for these waits, in milliseconds, where it names none itself. */
+const QUOTA_PAUSE = 60_000;
+const SERVER_PAUSE = 10_000;
+
+/** The reason that asks for a new access token and one more attempt. */
+export const UNAUTHENTICATED = 'UNAUTHENTICATED';
+
+/**
+ * What an error of firebase-admin means, read from the HTTP answer behind it (providers: FCM HTTP v1).
+ * @param asked when the push was sent, in Unix milliseconds: what Google says is true as of then
+ * @param now Unix milliseconds, against which a Retry-After date is read
+ */
+export function readError(error: FirebaseError | undefined, asked: number, now: number): Outcome {
+  const response = error?.httpResponse;
+  if (!response) return retry(error?.code === 'app/network-timeout' ? 'no answer in time' : 'connection trouble');
+  const { status, headers } = response;
+  const { code, word, message, details } = readBody(response.data);
+  const after = retryAfter(headers, now);
+  const reason = code ?? word;
+  switch (reason) {
+    case 'UNREGISTERED':
+    case 'UNREGISTERED_FID':
+      // Only in Google's own words: a 404 of a gateway or of a wrong address says nothing of the device.
+      return code === undefined ? misconfigured(`${status} ${word}`) : gone(reason, asked);
+    case 'INVALID_ARGUMENT':
+      return isDeadToken(message, details) ? gone('not a valid FCM registration token', asked) : refused(reason);
+    case 'SENDER_ID_MISMATCH':
+    case 'THIRD_PARTY_AUTH_ERROR':
+      return refused(reason);
+    case 'QUOTA_EXCEEDED':
+    case 'RESOURCE_EXHAUSTED':
+      return retry(reason, after ?? QUOTA_PAUSE, 'everyone');
+    case UNAUTHENTICATED:
+    case 'PERMISSION_DENIED':
+      return misconfigured(reason);
+  }
+  if (status === 429) return retry('429', after ?? QUOTA_PAUSE, 'everyone');
+  if (status >= 500) return retry(reason === undefined ? String(status) : `${status} ${reason}`, after ?? SERVER_PAUSE);
+  if (status === 401) return misconfigured(UNAUTHENTICATED);
+  if (status === 403) return misconfigured(reason ?? '403');
+  if (status === 404) return word === undefined ? retry('404 without an FCM error') : misconfigured(`404 ${word}`);
+  if (status >= 400) return refused(`${status}${reason === undefined ? '' : ` ${reason}`}`);
+  return retry(`an answer that makes no sense (${status})`);
+}
+
+interface Body {
+  /** The FcmError code. */
+  readonly code?: string;
+  /** The canonical word. */
+  readonly word?: string;
+  readonly message: string;
+  readonly details: readonly Record<string, unknown>[];
+}
+
+function readBody(data: unknown): Body {
+  const error = isObject(data) ? data.error : undefined;
+  if (!isObject(error)) return { message: '', details: [] };
+  const details = Array.isArray(error.details) ? error.details.filter(isObject) : [];
+  const code = details.find((detail) => detail['@type'] === FCM_ERROR)?.errorCode;
+  return {
+    ...(isWord(code) ? { code } : {}),
+    ...(isWord(error.status) ? { word: error.status } : {}),
+    message: typeof error.message === 'string' ? error.message : '',
+    details,
+  };
+}
+
+/**
+ * Google calls a token that it has never seen an invalid argument. Where it names the fields that it means, they decide, whatever its words are;
+ * where it names none, its words do.
+ */
+function isDeadToken(message: string, details: Body['details']): boolean {
+  const named = details.filter((detail) => detail['@type'] === FIELD_VIOLATIONS);
+  if (named.length === 0) return /registration token is not a valid FCM registration token/i.test(message);
+  const violations = named.flatMap(({ fieldViolations }) => (Array.isArray(fieldViolations) ? fieldViolations : []));
+  return violations.some((violation) => isObject(violation) && violation.field === 'message.token');
+}
+
+function isWord(value: unknown): value is string {
+  return typeof value === 'string' && /^[A-Z][A-Z0-9_]{0,60}$/.test(value);
+}
+
+function isObject(value: unknown): value is Record<string, unknown> {
+  return typeof value === 'object' && value !== null;
+}

@@ -1,0 +1,159 @@
+import { readFileSync } from 'node:fs';
+import { Agent } from 'node:https';
+import { deleteApp, initializeApp } from 'firebase-admin/app';
+import { getMessaging, type Message } from 'firebase-admin/messaging';
+import { AccessToken, TokenError } from '../runtime/access-token.ts';
+import {
+  accepted,
+  type Backend,
+  type BackendContext,
+  type Delivery,
+  misconfigured,
+  type Outcome,
+  refused,
+  tokenOf,
+} from '../runtime/backend.ts';
+import { post } from '../runtime/http.ts';
+import { readError, UNAUTHENTICATED } from './answer.ts';
+import { readServiceAccount, type ServiceAccount, tokenRequest } from './service-account.ts';
+import { intercept, withoutRetries } from './transport.ts';
+
+/** Google takes no more data for one message, keys and values, in bytes. */
+const MAX_DATA = 4096;
+/** Messages in one call of the library, at most. Each call makes a connection of its own: single ones would cost 20 times as much. */
+const BATCH = 500;
+/** Google keeps a message for a phone that is away for so long at most, in milliseconds. */
+const LONGEST_STORE = 28 * 86_400_000;
+const TOKEN_TIMEOUT = 10_000;
+
+/** Google's Firebase Cloud Messaging, for Android phones. */
+export function create({ section, clock, wallClock, random }: BackendContext): Backend {
+  const account = section.parsed('token_file', () => readServiceAccount(section.path('token_file')!), {
+    required: true,
+  });
+  const parallel = section.integer('connections', { default: 4, min: 1, max: 16 });
+  const linger = section.number('notify_interval', { default: 0.05, min: 0, max: 10 });
+  // For tests: another server than Google's. The OAuth server is named by the service-account file.
+  const url = section.string('url', { pattern: /^https:\/\//, what: 'an https:// address' });
+  const ca = section.parsed('ca_file', (path) => readFileSync(path));
+  for (const key of ['retries', 'retry_interval']) {
+    section.obsolete(key, 'all notifiers try again by one rule, for up to an hour');
+  }
+  section.check();
+  const { projectId, tokenUri } = account as ServiceAccount;
+
+  const undo = intercept(url, ca, clock);
+  const agent = new Agent({ keepAlive: true, maxSockets: 1, ...(ca ? { ca } : {}) });
+  const token = new AccessToken(
+    () =>
+      post(tokenUri, {
+        agent,
+        headers: { 'content-type': 'application/x-www-form-urlencoded' },
+        body: tokenRequest(account as ServiceAccount, wallClock()),
+        timeout: TOKEN_TIMEOUT,
+      }),
+    clock,
+  );
+  const app = initializeApp(
+    {
+      projectId,
+      // We keep the token: one that lasts a second makes the library ask for it each time.
+      credential: { getAccessToken: async () => ({ access_token: await token.get(), expires_in: 1 }) },
+    },
+    `spns-${random(8).toString('hex')}`,
+  );
+  const messaging = getMessaging(app);
+  withoutRetries(messaging);
+
+  const sendBatch = async (messages: Message[]): Promise<Outcome[]> => {
+    const asked = clock.now();
+    const { responses } = await messaging.sendEach(messages);
+    return responses.map(({ success, error }) => (success ? accepted : readError(error, asked, clock.now())));
+  };
+  /** Sends; what failed for the access token's sake is sent once more with a new one. */
+  const sendAll = async (messages: Message[]): Promise<Outcome[]> => {
+    const shown = await token.get();
+    const outcomes = await sendBatch(messages);
+    const again = outcomes.flatMap((outcome, index) => (isUnauthenticated(outcome) ? [index] : []));
+    if (again.length === 0) return outcomes;
+    token.discard(shown);
+    const second = await unlessNoToken(again.length, async () => {
+      await token.get();
+      return sendBatch(again.map((index) => messages[index]!));
+    });
+    again.forEach((index, position) => {
+      const outcome = second[position]!;
+      outcomes[index] = isUnauthenticated(outcome) ? misconfigured(`${UNAUTHENTICATED} with a new token`) : outcome;
+    });
+    return outcomes;
+  };
+
+  return {
+    batch: BATCH,
+    concurrency: parallel,
+    linger: linger * 1000,
+    validate: (info) => ({
+      id: tokenOf(
+        info,
+        'token',
+        (text) => text !== '',
+        () => 'Invalid firebase device token',
+      ),
+    }),
+    async send(pushes) {
+      const now = clock.now();
+      const outcomes: Outcome[] = [];
+      const messages: Message[] = [];
+      const places: number[] = [];
+      pushes.forEach((push, index) => {
+        const message = messageFor(push, now);
+        if (!message) outcomes[index] = refused('larger than 4096 bytes');
+        else {
+          messages.push(message);
+          places.push(index);
+        }
+      });
+      if (messages.length === 0) return outcomes;
+      const results = await unlessNoToken(messages.length, () => sendAll(messages));
+      results.forEach((outcome, index) => {
+        outcomes[places[index]!] = outcome;
+      });
+      return outcomes;
+    },
+    async close() {
+      undo();
+      agent.destroy();
+      await deleteApp(app);
+    },
+  };
+}
+
+/** Without an access token nothing is sent, and that is the outcome for all. */
+async function unlessNoToken(count: number, send: () => Promise<Outcome[]>): Promise<Outcome[]> {
+  try {
+    return await send();
+  } catch (error) {
+    if (!(error instanceof TokenError)) throw error;
+    return Array.from({ length: count }, () => error.outcome);
+  }
+}
+
+/**
+ * The message as Android clients know it (docs/spec/notifiers.md, section 5); undefined if it is larger than Google
+ * takes.
+ */
+function messageFor({ id, payload, expiry, urgent }: Delivery, now: number): Message | undefined {
+  const data = { enc_payload: payload.toString('base64'), spns: '1' };
+  if (data.enc_payload.length + 'enc_payload'.length + 'spns1'.length > MAX_DATA) return undefined;
+  const ttl = expiry > 0 ? Math.min(Math.max(expiry - now, 0), LONGEST_STORE) : LONGEST_STORE;
+  return {
+    token: id,
+    data,
+    // In Google's spelling; the library's types know only its own lower-case one, and hand on either. Whole seconds: a fraction has no use.
+    android: { priority: (urgent ? 'HIGH' : 'NORMAL') as 'high', ttl: Math.floor(ttl / 1000) * 1000 },
+  };
+}
+
+function isUnauthenticated(outcome: Outcome): boolean {
+  return outcome.kind === 'misconfigured' && outcome.reason === UNAUTHENTICATED;
+}

@@ -1,0 +1,87 @@
+import type { Config } from '../../daemon/config.ts';
+import type { Context, Daemon } from '../../daemon/run.ts';
+import { transportMetrics } from '../../daemon/transport-metrics.ts';
+import { JudgedClock } from '../../judged-clock.ts';
+import { connectAddress } from '../../oxenmq/bind-address.ts';
+import { keyPairFromSecret } from '../../oxenmq/keys.ts';
+import { deriveNotifierKey } from '../../session/notifier-key.ts';
+import { type Backend, Refusal } from './backend.ts';
+import { watchCredential } from './credential.ts';
+import { fingerprint } from './fingerprint.ts';
+import { loadBackend } from './load.ts';
+import { observeNotifier, providerLatency } from './metrics.ts';
+import { Notifier } from './notifier.ts';
+
+/** The daemon of one notifier: finds its backend, checks its settings, and connects it with the hivemind. */
+export async function buildNotifier(service: string, context: Context): Promise<Daemon> {
+  const { log, random, registry } = context;
+  const wallClock = () => context.clock.now();
+  // No step of the machine's clock makes messages expire, or a provider's date a wait.
+  const clock = new JudgedClock({ clock: context.clock, log: (level, text) => log[level](text) });
+  /** Throws ConfigError, or an Error with a sentence, for settings that are wrong. */
+  const createBackend = async (config: Config): Promise<Backend> => {
+    const section = config.section(`notify-${service}`);
+    const create = await loadBackend(service, section);
+    const backend = await create({ service, section, log, clock, wallClock, random, Refusal });
+    for (const warning of section.warnings()) log.warn(warning);
+    return backend;
+  };
+  const watchCredentialOf = ({ credentialExpiry }: Backend) =>
+    watchCredential(credentialExpiry, `the credential of ${service}`, clock, log);
+
+  let current = fingerprint(context.config, service);
+  const backend = await createBackend(context.config);
+  const notifier = new Notifier({
+    service,
+    backend,
+    breaker: breakerLimits(context.config),
+    address: connectAddress(context.config.hivemind.listen),
+    keys: keyPairFromSecret(deriveNotifierKey(context.config.keys.hivemind, service)),
+    clock,
+    random,
+    log,
+    took: providerLatency(registry),
+  });
+  observeNotifier(registry, notifier, clock);
+  transportMetrics(registry, () => [['hivemind', notifier.transport]]);
+  let watch = watchCredentialOf(backend);
+  let stopped = false;
+  return {
+    /** Only if something has changed: Apple takes connections that come and go, and new tokens every few minutes, for an attack. */
+    async reload(config) {
+      const next = fingerprint(config, service);
+      if (next === current) return [];
+      const replacement = await createBackend(config);
+      if (stopped) {
+        await replacement.close?.();
+        return [];
+      }
+      current = next;
+      watch.cancel();
+      watch = watchCredentialOf(replacement);
+      notifier.use(replacement).catch((error) => log.warn({ err: error }, 'the old settings could not be let go of'));
+      return [`the settings and credentials of ${service}`];
+    },
+    async stop(deadline) {
+      stopped = true;
+      watch.cancel();
+      await notifier.stop(deadline);
+      clock.stop();
+    },
+    status: () => notifier.statistics.status(),
+    ready: () => {
+      const reasons: string[] = [];
+      if (!notifier.registered)
+        reasons.push(['not registered with the hivemind', notifier.problem].filter(Boolean).join(': '));
+      if (notifier.sender.isPaused) reasons.push('the provider fails or asked us to wait; nothing is sent');
+      const ok = reasons.length === 0;
+      // Its work goes on, until the provider refuses what a wrong clock has signed.
+      if (clock.doubt !== undefined) reasons.push(`the time is in doubt: ${clock.doubt}`);
+      return { ok, reasons };
+    },
+  };
+}
+
+function breakerLimits({ hivemind }: Config) {
+  return { share: hivemind.goneBreakerShare, minimum: hivemind.goneBreakerMinimum };
+}

@@ -1,0 +1,70 @@
+import type { Clock } from '../../clock.ts';
+import { type Backend, type Delivery, type Outcome, retry } from './backend.ts';
+
+interface Call {
+  readonly backend: Backend;
+  /** Ends the waiting for it. */
+  readonly settle: (outcomes: readonly Outcome[]) => void;
+}
+
+/** The calls of a backend's `send` that run. Each ends in time, with something said of each push. */
+export class Calls {
+  readonly #clock: Clock;
+  readonly #timeout: number;
+  readonly #running = new Set<Call>();
+  #unused: { readonly backend: Backend; readonly resolve: () => void }[] = [];
+
+  /** @param timeout milliseconds after which a call that says nothing counts as failed */
+  constructor(clock: Clock, timeout: number) {
+    this.#clock = clock;
+    this.#timeout = timeout;
+  }
+
+  /** How many run. */
+  get size(): number {
+    return this.#running.size;
+  }
+
+  /** What the backend says of each push; a retry for those of which it says nothing, for all if it throws or takes too long. */
+  async run(backend: Backend, pushes: readonly Delivery[]): Promise<readonly Outcome[]> {
+    const outcomes = await new Promise<readonly Outcome[]>((resolve) => {
+      const failed = (reason: string) => settle(pushes.map(() => retry(reason)));
+      const timer = this.#clock.setTimeout(() => failed('no answer in time'), this.#timeout);
+      const settle = (answers: readonly Outcome[]) => {
+        timer.cancel();
+        this.#running.delete(call);
+        this.#checkUnused();
+        resolve(answers);
+      };
+      const call: Call = { backend, settle };
+      this.#running.add(call);
+      // Through a promise, so that a backend that throws at once is met the same way.
+      Promise.resolve(pushes)
+        .then((all) => backend.send(all))
+        .then(settle, (error: unknown) => failed(error instanceof Error ? error.message : String(error)));
+    });
+    return pushes.map((_, index) => outcomes[index] ?? retry('the backend said nothing of this push'));
+  }
+
+  /** Resolves when no call of this backend runs. */
+  unused(backend: Backend): Promise<void> {
+    return new Promise((resolve) => {
+      this.#unused.push({ backend, resolve });
+      this.#checkUnused();
+    });
+  }
+
+  /** Waits for none of them any more. */
+  abandon(): void {
+    for (const { settle } of this.#running) settle([]);
+  }
+
+  #checkUnused(): void {
+    if (this.#unused.length === 0) return;
+    const busy = new Set([...this.#running].map(({ backend }) => backend));
+    for (const one of this.#unused.splice(0)) {
+      if (busy.has(one.backend)) this.#unused.push(one);
+      else one.resolve();
+    }
+  }
+}

@@ -1,0 +1,38 @@
+import { pathToFileURL } from 'node:url';
+import { BUILT_IN_SERVICES, ConfigError, type Section } from '../../daemon/config.ts';
+import type { CreateBackend } from './backend.ts';
+
+/** Services whose backend is here. Both of Apple's environments share one file. */
+const BUILT_IN: Readonly<Record<(typeof BUILT_IN_SERVICES)[number], string>> = {
+  apns: '../apns/apns.ts',
+  'apns-sandbox': '../apns/apns.ts',
+  firebase: '../firebase/firebase.ts',
+  huawei: '../huawei/huawei.ts',
+  dummy: '../dummy.ts',
+};
+
+/**
+ * Finds the backend of a service: the file named by `module` in its section, or one of ours.
+ * Throws ConfigError with a sentence if there is none, or the file cannot be loaded or exports no `create`.
+ */
+export async function loadBackend(service: string, section: Section): Promise<CreateBackend> {
+  const path = section.path('module');
+  section.check();
+  const known = BUILT_IN_SERVICES.find((name) => name === service);
+  if (path === undefined && known === undefined) {
+    throw new ConfigError([
+      `there is no notifier named ${service}: those that come with SPNS are ${BUILT_IN_SERVICES.join(', ')}; for one of your own, set module = /path/to/file.ts in [${section.name}]`,
+    ]);
+  }
+  const file = path === undefined ? new URL(BUILT_IN[known!], import.meta.url) : pathToFileURL(path);
+  let loaded: { create?: unknown };
+  try {
+    loaded = await import(file.href);
+  } catch (error) {
+    throw new ConfigError([`[${section.name}].module = ${path}: cannot be loaded: ${(error as Error).message}`]);
+  }
+  if (typeof loaded.create !== 'function') {
+    throw new ConfigError([`[${section.name}].module = ${path}: exports no function named create`]);
+  }
+  return loaded.create as CreateBackend;
+}

@@ -1,0 +1,384 @@
+import assert from 'node:assert/strict';
+import { writeFileSync } from 'node:fs';
+import { join } from 'node:path';
+import { test } from 'node:test';
+import { Registry } from 'prom-client';
+import { serveMetrics } from '../../../src/daemon/metrics.ts';
+import type { ServiceReport, StatusSample } from '../../../src/hivemind/operators/report.ts';
+import { problemsOf, statusPage } from '../../../src/hivemind/operators/status-page.ts';
+import { FakeClock } from '../../support/fake-clock.ts';
+import { noChromium, type Page, startChromium } from './chromium.ts';
+
+function report(service: string, values: Partial<ServiceReport> = {}): ServiceReport {
+  return {
+    service,
+    notifiers: 1,
+    subscriptions: 1_000,
+    queued: 0,
+    queued_bytes: 0,
+    in_flight: 0,
+    oldest_seconds: 0,
+    handed: 0,
+    accepted: 0,
+    refused: 0,
+    passed: 0,
+    unreported: 0,
+    redelivered: 0,
+    dropped: { overflow: 0, expired: 0 },
+    gone: 0,
+    breaker_open: false,
+    ...values,
+  };
+}
+
+function sampleWith(values: Partial<StatusSample> = {}): StatusSample {
+  return {
+    nodes: 2_000,
+    swarms: 280,
+    connected: 1_998,
+    pending: 2,
+    fresh: 1_995,
+    oldestSeconds: 3_000,
+    uncovered: 0,
+    blockHeight: 1_234_567,
+    accounts: 80_000,
+    raw: 0,
+    unique: 0,
+    services: [report('apns'), report('firebase')],
+    complaints: [],
+    ...values,
+  };
+}
+
+interface StatusJson {
+  time: number;
+  points: {
+    time: number;
+    raw: number;
+    fresh: number;
+    services: Record<string, { pushes: number; waiting: number; dropped: number }>;
+  }[];
+  problems: unknown[];
+  current: StatusSample;
+}
+
+async function ask(page: ReturnType<typeof statusPage>, query = ''): Promise<StatusJson> {
+  const reply = await page.routes['/status.json']!(new URL(`http://localhost/status.json${query}`));
+  return JSON.parse(String(reply.body)) as StatusJson;
+}
+
+test('a point each 10 s holds the rates since the one before, and the gauges of its moment', async () => {
+  const clock = new FakeClock();
+  let sample = sampleWith();
+  const page = statusPage(() => sample, clock);
+  sample = sampleWith({
+    raw: 500,
+    fresh: 7,
+    services: [
+      report('apns', { handed: 40, queued: 3, in_flight: 2, dropped: { overflow: 1, expired: 4 } }),
+      report('new', { handed: 10 }),
+    ],
+  });
+  await clock.advance(10_000);
+  const { points } = await ask(page);
+  assert.equal(points.length, 1);
+  assert.equal(points[0]!.time, clock.now());
+  assert.equal(points[0]!.raw, 50);
+  assert.equal(points[0]!.fresh, 7);
+  assert.deepEqual(points[0]!.services.apns, { pushes: 4, waiting: 5, accepted: 0, refused: 0, gone: 0, dropped: 0.5 });
+  assert.equal(points[0]!.services.new!.pushes, 1);
+  page.stop();
+  assert.equal(clock.pending, 0);
+});
+
+test('no more than an hour of points is kept, and a page that has some gets only the newer', async () => {
+  const clock = new FakeClock();
+  const page = statusPage(() => sampleWith(), clock);
+  await clock.advance(5 * 3_600_000);
+  const { points, time } = await ask(page);
+  assert.equal(points.length, 360);
+  assert.equal(points.at(-1)!.time, time);
+  assert.ok(points[0]!.time > time - 3_600_000);
+  assert.equal((await ask(page, `?after=${time - 10_000}`)).points.length, 1);
+  assert.equal((await ask(page, `?after=${time}`)).points.length, 0);
+  assert.equal((await ask(page, '?after=nonsense')).points.length, 360);
+  page.stop();
+});
+
+test('a quiet suite has no problem; each trouble is named, the worst first', () => {
+  assert.deepEqual(problemsOf(sampleWith()), []);
+  const problems = problemsOf(
+    sampleWith({
+      complaints: ['the database does not answer'],
+      fresh: 1_000,
+      uncovered: 1,
+      services: [
+        report('apns', { notifiers: 0, queued: 1_200 }),
+        report('firebase', { oldest_seconds: 90 }),
+        report('huawei', { breaker_open: true }),
+        report('retired', { notifiers: 0, subscriptions: 0 }),
+      ],
+    }),
+  );
+  assert.deepEqual(
+    problems.map(({ level, text }) => `${level} ${text}`),
+    [
+      'bad the database does not answer',
+      'bad 1 account is confirmed by no storage server of its swarm.',
+      'bad apns: no notifier is connected; 1,200 pushes wait.',
+      'bad huawei: the provider calls so many devices gone that none is removed: check its credentials.',
+      'odd firebase: the oldest push waits for 90 s.',
+      'odd Only 1000 of 2000 storage servers are fresh.',
+    ],
+  );
+  assert.equal(problemsOf(sampleWith({ fresh: 0 }))[0]!.level, 'bad');
+});
+
+test('a service that is named like a part of every object is a service', async () => {
+  const clock = new FakeClock();
+  const page = statusPage(() => sampleWith({ services: [report('__proto__'), report('constructor')] }), clock);
+  await clock.advance(10_000);
+  assert.deepEqual(Object.keys((await ask(page)).points[0]!.services), ['__proto__', 'constructor']);
+  page.stop();
+});
+
+/** A busy hour with one bad quarter: firebase's notifier goes away, and its pushes pile up. */
+function story(clock: FakeClock): () => StatusSample {
+  const start = clock.monotonic();
+  const counts = { raw: 0, unique: 0, apns: 0, firebase: 0, refused: 0, dropped: 0 };
+  let last = start;
+  let trouble: Partial<StatusSample> = {};
+  return () => {
+    const now = clock.monotonic();
+    const seconds = (now - last) / 1000;
+    const minute = (now - start) / 60_000;
+    last = now;
+    const busy = 120 + 40 * Math.sin(minute / 8) + 12 * Math.sin(minute * 2.3);
+    counts.unique += busy * seconds;
+    counts.raw += busy * 5 * seconds;
+    counts.apns += busy * 0.7 * seconds;
+    const away = minute > 30 && minute < 42;
+    if (!away) counts.firebase += busy * 0.5 * seconds;
+    counts.refused += 0.4 * seconds;
+    if (away) counts.dropped += 2 * seconds;
+    const fresh = Math.round(1_990 - (minute > 15 && minute < 22 ? 600 : 0) + 5 * Math.sin(minute));
+    if (minute > 60) trouble = { uncovered: 0 };
+    return sampleWith({
+      raw: counts.raw,
+      unique: counts.unique,
+      fresh,
+      oldestSeconds: 3_000 + 300 * Math.sin(minute / 5),
+      services: [
+        report('apns', {
+          handed: Math.round(counts.apns),
+          accepted: Math.round(counts.apns),
+          subscriptions: 61_000,
+          in_flight: 40,
+          refused: Math.round(counts.refused),
+        }),
+        report('firebase', {
+          handed: Math.round(counts.firebase),
+          accepted: Math.round(counts.firebase * 0.99),
+          gone: Math.round(counts.firebase * 0.01),
+          subscriptions: 42_000,
+          queued: away ? Math.round((minute - 30) * 2_000) : 0,
+          dropped: { overflow: Math.round(counts.dropped) },
+        }),
+        report('huawei', { notifiers: minute > 59 ? 0 : 1, subscriptions: 900, queued: minute > 59 ? 14 : 0 }),
+      ],
+      ...trouble,
+    });
+  };
+}
+
+/** Serves a page over a whole told hour. */
+async function serve(
+  t: { after(fn: () => Promise<void>): void },
+  sample?: () => StatusSample,
+  hours = 1,
+): Promise<string> {
+  const clock = new FakeClock();
+  const page = statusPage(sample ?? story(clock), clock);
+  await clock.advance(hours * 3_600_000);
+  const ready = () => ({ ok: true, reasons: [] });
+  const server = await serveMetrics({
+    listen: '127.0.0.1:0',
+    registry: new Registry(),
+    ready,
+    routes: () => page.routes,
+  });
+  t.after(async () => {
+    page.stop();
+    await server.close();
+  });
+  assert.ok('port' in server.address);
+  return `http://127.0.0.1:${server.address.port}/`;
+}
+
+test('in a browser', { skip: noChromium }, async (t) => {
+  const chromium = await startChromium();
+  t.after(() => chromium.close());
+  // The files are for whoever wants to look: SPNS_SCREENSHOTS=/some/folder.
+  const picture = async (page: Page, name: string) => {
+    const { data } = (await page.call('Page.captureScreenshot', { captureBeyondViewport: true })) as { data: string };
+    if (process.env.SPNS_SCREENSHOTS)
+      writeFileSync(join(process.env.SPNS_SCREENSHOTS, `${name}.png`), Buffer.from(data, 'base64'));
+    return Buffer.from(data, 'base64');
+  };
+  const resize = (page: Page, width: number, height: number, scheme: string) =>
+    Promise.all([
+      page.call('Emulation.setDeviceMetricsOverride', { width, height, deviceScaleFactor: 1, mobile: width < 600 }),
+      page.call('Emulation.setEmulatedMedia', { features: [{ name: 'prefers-color-scheme', value: scheme }] }),
+    ]);
+  const drawn = "document.documentElement.dataset.drawn === 'yes'";
+
+  await t.test('the whole hour is plotted at once, from this server alone, without an error', async (t) => {
+    const url = await serve(t);
+    const page = await chromium.open(url);
+    await page.until(drawn);
+    assert.equal(await page.evaluate("document.querySelectorAll('figure').length"), 6);
+    const corners = await page.evaluate<number[]>(
+      "[...document.querySelectorAll('figure path')].map((path) => path.getAttribute('d').split('L').length)",
+    );
+    assert.deepEqual(corners, Array(15).fill(360));
+    assert.deepEqual(page.errors, []);
+    assert.ok(page.requests.length >= 4);
+    for (const request of page.requests) assert.ok(request.startsWith(url) || request === 'data:,', request);
+  });
+
+  for (const [name, width, height] of [
+    ['phone', 390, 844],
+    ['small phone', 320, 568],
+    ['desktop', 1440, 900],
+  ] as const) {
+    for (const scheme of ['light', 'dark']) {
+      await t.test(`fits a ${name} in ${scheme}, and can be read`, async (t) => {
+        const page = await chromium.open(await serve(t));
+        await resize(page, width, height, scheme);
+        await page.until(drawn);
+        assert.ok(
+          (await page.evaluate<number>('document.documentElement.scrollWidth')) <= width,
+          'the page is wider than the screen',
+        );
+        assert.deepEqual(await page.evaluate(CONTRAST), []);
+        // What matters most is seen without scrolling.
+        assert.ok(
+          await page.evaluate(`document.querySelector('#problems li').getBoundingClientRect().bottom < ${height}`),
+        );
+        const image = await picture(page, `${name.replace(' ', '-')}-${scheme}`);
+        assert.equal(image.toString('latin1', 1, 4), 'PNG');
+      });
+    }
+  }
+
+  await t.test('what is wrong is said in words, and each plot tells its figures to a screen reader', async (t) => {
+    const page = await chromium.open(await serve(t));
+    await page.until(drawn);
+    assert.equal(await page.evaluate("document.querySelector('#state').textContent"), '■ trouble');
+    assert.match(
+      await page.evaluate("document.querySelector('#problems').textContent"),
+      /Trouble:huawei: no notifier is connected; 14 pushes wait/,
+    );
+    assert.match(
+      await page.evaluate("document.querySelector('#tiles').textContent"),
+      /Storage servers fresh1,9\d\dof 2,000; 1,998 connected/,
+    );
+    const labels = await page.evaluate<string[]>(
+      "[...document.querySelectorAll('figure > svg')].map((svg) => svg.getAttribute('aria-label'))",
+    );
+    assert.match(labels[0]!, /^Storage servers, the last hour; now: fresh 1,9\d\d, connected 1,998, known 2,000$/);
+    assert.match(labels[3]!, /apns \d+, firebase \d+, huawei 0/);
+    assert.match(
+      await page.evaluate("document.querySelector('#services').textContent"),
+      /^apnsfirebasehuawei.*devices61,00042,000900waiting0014/,
+    );
+  });
+
+  await t.test('a hivemind that has just started shows what it has, and says that the rest comes', async (t) => {
+    const page = await chromium.open(
+      await serve(t, () => sampleWith({ services: [], nodes: 0, fresh: 0, connected: 0, blockHeight: -1 }), 0),
+    );
+    await page.until(drawn);
+    assert.equal(await page.evaluate("document.querySelector('#state').textContent"), '● all well');
+    assert.match(
+      await page.evaluate("document.querySelector('#tiles').textContent"),
+      /Messages a second–in a few seconds/,
+    );
+    assert.deepEqual(page.errors, []);
+  });
+
+  await t.test('names are shown as they are, never as markup', async (t) => {
+    const page = await chromium.open(
+      await serve(t, () => sampleWith({ services: [report('<img src=x onerror=alert(1)>', { notifiers: 0 })] }), 0.1),
+    );
+    await page.until(drawn);
+    assert.equal(await page.evaluate("document.querySelectorAll('img').length"), 0);
+    assert.match(await page.evaluate("document.querySelector('#services').textContent"), /<img src=x/);
+  });
+
+  await t.test('when the hivemind is gone, the page says so and keeps what it had', async (t) => {
+    const page = await chromium.open(await serve(t));
+    await page.until(drawn);
+    await page.call('Network.emulateNetworkConditions', {
+      offline: true,
+      latency: 0,
+      downloadThroughput: 0,
+      uploadThroughput: 0,
+    });
+    // The page's clocks are put forward by what it would otherwise wait for.
+    await page.evaluate(
+      '(() => { const now = performance.now.bind(performance); performance.now = () => now() + 60_000; })()',
+    );
+    await page.evaluate("document.dispatchEvent(new Event('visibilitychange'))");
+    await page.until("document.querySelector('#state').textContent === '■ no answer'");
+    assert.match(await page.evaluate("document.querySelector('#updated').textContent"), /no answer for \d+ s/);
+    assert.equal(await page.evaluate("document.querySelectorAll('figure').length"), 6);
+  });
+
+  await t.test('pointing at a plot shows the figures of that time in all of them', async (t) => {
+    const page = await chromium.open(await serve(t));
+    await resize(page, 1440, 900, 'light');
+    await page.until(drawn);
+    const at = await page.evaluate<{ x: number; y: number }>(
+      "(() => { const box = document.querySelectorAll('figure > svg')[4].getBoundingClientRect(); return { x: box.left + box.width * 0.68, y: box.top + 40 }; })()",
+    );
+    await page.call('Input.dispatchMouseEvent', { type: 'mouseMoved', ...at });
+    await page.until("document.querySelectorAll('.cursor').length === 6");
+    const legend = await page.evaluate<string>("document.querySelectorAll('.legend')[4].textContent");
+    assert.match(legend, /firebase \d\d,\d{3}/);
+    await picture(page, 'pointing');
+  });
+});
+
+/** Evaluated in the page: every piece of text whose contrast with its background is below 4.5 : 1 (WCAG AA). */
+const CONTRAST = `(() => {
+  const canvas = new OffscreenCanvas(1, 1).getContext('2d', { willReadFrequently: true });
+  const rgb = (colour) => {
+    canvas.clearRect(0, 0, 1, 1);
+    canvas.fillStyle = colour;
+    canvas.fillRect(0, 0, 1, 1);
+    return [...canvas.getImageData(0, 0, 1, 1).data];
+  };
+  const light = (colour) => {
+    const [r, g, b] = rgb(colour).slice(0, 3).map((v) => (v / 255 <= 0.04045 ? v / 255 / 12.92 : ((v / 255 + 0.055) / 1.055) ** 2.4));
+    return 0.2126 * r + 0.7152 * g + 0.0722 * b;
+  };
+  const ground = (element) => {
+    for (let at = element; at; at = at.parentElement) {
+      const colour = getComputedStyle(at).backgroundColor;
+      if (rgb(colour)[3] === 255) return colour;
+    }
+    return 'white';
+  };
+  const faint = [];
+  const walker = document.createTreeWalker(document.body, NodeFilter.SHOW_TEXT);
+  while (walker.nextNode()) {
+    const element = walker.currentNode.parentElement;
+    if (!walker.currentNode.textContent.trim() || element.closest('noscript')) continue;
+    const style = getComputedStyle(element);
+    const colour = element instanceof SVGElement ? style.fill : style.color;
+    const [a, b] = [light(colour), light(ground(element))].sort((x, y) => y - x);
+    if ((a + 0.05) / (b + 0.05) < 4.5) faint.push(walker.currentNode.textContent);
+  }
+  return faint;
+})()`;

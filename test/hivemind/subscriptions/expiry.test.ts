@@ -1,0 +1,134 @@
+import assert from 'node:assert/strict';
+import { test } from 'node:test';
+import { Devices } from '../../../src/hivemind/devices/devices.ts';
+import { allowance, Expiry } from '../../../src/hivemind/subscriptions/expiry.ts';
+import { SigningTimes } from '../../../src/hivemind/subscriptions/signing-times.ts';
+import { SIGNATURE_LIFETIME } from '../../../src/session/subscription.ts';
+import { FakeClock } from '../../support/fake-clock.ts';
+import { seededRandom } from '../../support/random.ts';
+import { makeRow } from '../../support/rows.ts';
+
+const DAY = 86_400;
+const HALF_MINUTE = 30_000;
+
+/** Subscriptions of so many ages in days, and what the database was told. */
+function setup(ages: readonly number[]) {
+  const clock = Object.assign(new FakeClock(1_800_000_000_000), {
+    doubt: undefined as string | undefined,
+    earliest: () => clock.now(),
+  });
+  const devices = new Devices({ random: (bytes) => seededRandom().bytes(bytes) });
+  const now = clock.now() / 1000;
+  for (const age of ages) {
+    const row = makeRow({ signedAt: Math.floor(now - age * DAY) });
+    devices.upsert(row, row.signedAt);
+  }
+  const deleted: { cutoff: number; most: number }[] = [];
+  const log: string[] = [];
+  const expiry = new Expiry({
+    clock,
+    devices,
+    store: { deleteExpired: async (cutoff, most) => deleted.push({ cutoff, most }) },
+    log: (level, text) => log.push(`${level}: ${text}`),
+  });
+  return { clock, devices, expiry, deleted, log };
+}
+
+/** `old` that are out of date, and `young` that are not. */
+const of = (old: number, young: number) => [...Array(old).fill(15), ...Array(young).fill(1)];
+
+test('what a normal day brings expires by itself, in memory and database', async () => {
+  const { expiry, devices, deleted, clock } = setup(of(50, 950));
+  await expiry.start();
+  assert.equal(devices.size, 950);
+  assert.equal(deleted[0]!.cutoff, clock.now() / 1000 - SIGNATURE_LIFETIME);
+  assert.ok(deleted[0]!.most < 100, 'and no more of the database');
+  assert.equal(expiry.held, undefined);
+  expiry.stop();
+  assert.equal(clock.pending, 0);
+});
+
+test('a mass is held, however many or few there are', async () => {
+  for (const [old, young] of [
+    [51, 949],
+    [1000, 0],
+    [21, 79],
+    [15, 10],
+    [3, 1],
+    [1, 0],
+  ] as const) {
+    const { expiry, devices, deleted, log, clock } = setup(of(old, young));
+    await expiry.start();
+    await clock.advance(10 * HALF_MINUTE);
+    assert.equal(devices.size, old + young, `${old} of ${old + young}`);
+    assert.equal(deleted.length, 0);
+    assert.match(expiry.complaint ?? '', new RegExp(`of ${old + young} subscriptions seem to be out of date`));
+    assert.equal(log.filter((line) => line.startsWith('error')).length, 1, 'said once');
+    await clock.advance(7 * 3_600_000);
+    assert.equal(log.filter((line) => line.startsWith('error')).length, 2, 'and again after hours');
+    expiry.stop();
+  }
+});
+
+test('an operator lets a held mass go', async () => {
+  const { expiry, devices, deleted } = setup(of(5_000, 10));
+  await expiry.start();
+  assert.match((await expiry.report(false)).held ?? '', /spns expire/);
+  assert.equal(devices.size, 5_010);
+  assert.deepEqual(await expiry.report(true), { expired: 5_000 });
+  assert.equal(devices.size, 10);
+  assert.ok(deleted[0]!.most > 5_000);
+  assert.equal(expiry.complaint, undefined);
+  expiry.stop();
+});
+
+test('while the time is in doubt nothing expires, whoever wants it', async () => {
+  const { expiry, devices, deleted, clock } = setup(of(3, 100));
+  clock.doubt = 'it is';
+  await expiry.start();
+  assert.deepEqual(await expiry.report(true), { expired: 0, doubt: 'it is' });
+  assert.equal(devices.size, 103);
+  assert.equal(deleted.length, 0);
+  clock.doubt = undefined;
+  await clock.advance(HALF_MINUTE);
+  assert.equal(devices.size, 100);
+  expiry.stop();
+});
+
+test('a mass does not go in small portions either', async () => {
+  const { expiry, devices, clock } = setup(Array.from({ length: 1000 }, (_, n) => 13.9 - n / 100));
+  await expiry.start();
+  // The clock runs a hundred times too fast, and its witnesses with it.
+  for (let n = 0; n < 100; n++) {
+    clock.jump(3_000_000);
+    await clock.advance(HALF_MINUTE);
+  }
+  assert.ok(devices.size >= 950, `${devices.size}`);
+  assert.ok(expiry.held);
+  expiry.stop();
+});
+
+test('what expires steadily is not held', async () => {
+  const { expiry, devices, clock } = setup(Array.from({ length: 1000 }, (_, n) => 13.9 - n / 30));
+  await expiry.start();
+  for (let hour = 0; hour < 240; hour++) await clock.advance(3_600_000);
+  assert.equal(expiry.held, undefined);
+  assert.ok(devices.size > 650 && devices.size < 750, `${devices.size}`);
+  expiry.stop();
+});
+
+test('the allowance is a small share, a few where there are few, and never more than half', () => {
+  assert.equal(allowance(1_000_000, 0), 50_000);
+  assert.equal(allowance(1_000_000, 49_000), 1_000);
+  assert.equal(allowance(300, 0), 20);
+  assert.equal(allowance(30, 0), 15);
+  assert.equal(allowance(1, 0), 0);
+});
+
+test('of the times of signatures the newest hundredth is not believed', () => {
+  const times = new SigningTimes();
+  assert.equal(times.newest(), 0);
+  for (let n = 0; n < 500; n++) times.add(1_000_000 + n);
+  for (let n = 0; n < 5; n++) times.add(4_000_000_000);
+  assert.equal(times.newest(), Math.floor(1_000_499 / 3600) * 3600);
+});

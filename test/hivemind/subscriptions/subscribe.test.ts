@@ -1,0 +1,368 @@
+import assert from 'node:assert/strict';
+import { randomBytes } from 'node:crypto';
+import { test } from 'node:test';
+import { systemClock } from '../../../src/clock.ts';
+import { sessionAccount } from '../../../src/devnet/account.ts';
+import type { DeviceRow } from '../../../src/hivemind/devices/device.ts';
+import { Devices } from '../../../src/hivemind/devices/devices.ts';
+import { StoreError } from '../../../src/hivemind/store/store-error.ts';
+import { type SubscriptionModules, Subscriptions } from '../../../src/hivemind/subscriptions/subscribe.ts';
+import { OxenmqError, type Remote } from '../../../src/oxenmq/remote.ts';
+import { monitorMessage, unsubscribeMessage } from '../../../src/session/subscription.ts';
+
+const TOKEN = 'token'.padEnd(32, '.');
+
+/** A signed subscribe request of a new account. */
+function request(changes: Record<string, unknown> = {}) {
+  const account = sessionAccount(randomBytes);
+  const signedAt = Math.floor(Date.now() / 1000);
+  const signature = account.sign(
+    monitorMessage({
+      account: account.id,
+      sessionEd25519: account.sessionEd25519,
+      subaccount: null,
+      namespaces: [0],
+      wantData: true,
+      signedAt,
+      signature: Buffer.alloc(0),
+    }),
+  );
+  return {
+    pubkey: account.id.toString('hex'),
+    session_ed25519: account.sessionEd25519?.toString('hex'),
+    namespaces: [0],
+    data: true,
+    sig_ts: signedAt,
+    signature: signature.toString('hex'),
+    service: 'apns',
+    service_info: { token: TOKEN },
+    enc_key: randomBytes(32).toString('hex'),
+    ...changes,
+  };
+}
+
+function setUp(changes: Partial<SubscriptionModules> & { validate?: () => Promise<Buffer[]> } = {}) {
+  const stored: DeviceRow[] = [];
+  const remote: Remote = {
+    id: 'notifier',
+    send: () => true,
+    request: changes.validate ?? (() => Promise.resolve([Buffer.from('0'), Buffer.from(TOKEN)])),
+  };
+  const lines: string[] = [];
+  const subscriptions = new Subscriptions({
+    clock: systemClock,
+    store: {
+      upsert: (row) => {
+        stored.push(row);
+        return Promise.resolve('added');
+      },
+      remove: () => Promise.resolve(true),
+    },
+    devices: { upsert: () => 'added', remove: () => true, get: () => undefined, hasRoom: () => true },
+    stats: { add: () => {} },
+    notifierFor: (service) => (service === 'apns' ? remote : undefined),
+    isExpected: (service) => service === 'firebase',
+    log: (_level, text) => lines.push(text),
+    ...changes,
+  });
+  const ask = async (body: unknown) =>
+    JSON.parse((await subscriptions.handle('subscribe', Buffer.from(JSON.stringify(body)))).text) as unknown;
+  return { subscriptions, stored, lines, ask };
+}
+
+/** Time enough for a request to be read and verified. */
+async function turns(): Promise<void> {
+  for (let turn = 0; turn < 10; turn++) await new Promise((resolve) => setImmediate(resolve));
+}
+
+test('a database that is away is a passing failure, code 5, and nothing is told as stored', async () => {
+  let indexed = 0;
+  const { ask } = setUp({
+    store: {
+      upsert: () => Promise.reject(new StoreError('unavailable', 'no connection')),
+      remove: () => Promise.reject(new StoreError('unavailable', 'no connection')),
+    },
+    devices: {
+      upsert: () => {
+        indexed++;
+        return 'added';
+      },
+      remove: () => true,
+      get: () => undefined,
+      hasRoom: () => true,
+    },
+  });
+  assert.deepEqual(await ask(request()), {
+    error: 5,
+    message: 'An internal error occurred while processing your request',
+  });
+  assert.equal(indexed, 0);
+});
+
+test('a row that the database refuses is a lasting failure, code 4', async () => {
+  const { ask } = setUp({
+    store: {
+      upsert: () => Promise.reject(new StoreError('refused', 'bad row')),
+      remove: () => Promise.resolve(true),
+    },
+  });
+  assert.deepEqual(await ask(request()), { error: 4, message: 'An error occured while processing your request' });
+});
+
+test('a notifier that is not there is code 2, one that does not answer code 3, one that refuses to talk code 4', async () => {
+  assert.deepEqual(await setUp().ask(request({ service: 'nope' })), {
+    error: 2,
+    message: 'nope notification service not currently available',
+  });
+  for (const code of ['TIMEOUT', 'UNREACHABLE'] as const) {
+    const { ask } = setUp({ validate: () => Promise.reject(new OxenmqError(code, 'gone')) });
+    assert.deepEqual(await ask(request()), { error: 3, message: 'apns notification service timed out' });
+  }
+  const { ask } = setUp({ validate: () => Promise.reject(new OxenmqError('FORBIDDEN', 'no')) });
+  assert.deepEqual(await ask(request()), {
+    error: 4,
+    message: 'failed to communicate with apns notification service',
+  });
+});
+
+test('an empty array is answered with an empty array', async () => {
+  assert.deepEqual(await setUp().ask([]), []);
+});
+
+test('each element of an array is answered for itself, in order', async () => {
+  const { ask, stored } = setUp();
+  const replies = (await ask([request(), {}, request(), 7, request({ signature: '00'.repeat(64) })])) as {
+    success?: boolean;
+    error?: number;
+  }[];
+  assert.deepEqual(
+    replies.map(({ success, error }) => success ?? error),
+    [true, 1, true, 1, 4],
+  );
+  assert.equal(stored.length, 2);
+});
+
+test('a large array does not hold the event loop', async () => {
+  const { ask } = setUp();
+  const requests = Array.from({ length: 200 }, () => request());
+  let worst = 0;
+  let last = performance.now();
+  const timer = setInterval(() => {
+    worst = Math.max(worst, performance.now() - last);
+    last = performance.now();
+  }, 1);
+  const replies = (await ask(requests)) as { success: boolean }[];
+  clearInterval(timer);
+  assert.ok(replies.every(({ success }) => success));
+  assert.ok(worst > 0, 'others had their turn before the whole was done');
+});
+
+test('of one request no more than 64 elements are in work, however many it has', async () => {
+  const waiting: (() => void)[] = [];
+  const { ask } = setUp({
+    validate: () => new Promise((resolve) => waiting.push(() => resolve([Buffer.from('0'), Buffer.from(TOKEN)]))),
+  });
+  const one = request();
+  const asked = ask(Array.from({ length: 200 }, () => one));
+  let most = 0;
+  for (let answered = 0; answered < 200; ) {
+    // All that may be in work has come here.
+    for (let turn = 0; turn < 200; turn++) await new Promise((resolve) => setImmediate(resolve));
+    most = Math.max(most, waiting.length);
+    for (const release of waiting.splice(0)) {
+      release();
+      answered++;
+    }
+  }
+  const replies = (await asked) as { success: boolean }[];
+  assert.ok(replies.length === 200 && replies.every(({ success }) => success));
+  assert.equal(most, 64);
+});
+
+test('a request of more elements than could be real ones is refused whole, at the cost of reading it', async () => {
+  const { ask, subscriptions } = setUp();
+  const tooMany = { error: 1, message: 'Invalid request: more elements than its length allows' };
+  assert.deepEqual(await ask(new Array(66).fill(0)), tooMany);
+  assert.deepEqual(await ask(new Array(4_000).fill({})), tooMany);
+  assert.equal(subscriptions.counters.work.tasks, 2);
+  for (const elements of [new Array(64).fill(0), new Array(1_000).fill({ a: 'x'.repeat(100) })]) {
+    const replies = (await ask(elements)) as { error: number }[];
+    assert.ok(replies.length === elements.length && replies.every(({ error }) => error === 1));
+  }
+});
+
+test('no text of a megabyte, whatever is in it, costs more to read than the most values that a request may have', async () => {
+  const { ask, subscriptions } = setUp();
+  const fill = (text: string) => JSON.parse(`[${new Array(Math.floor(1e6 / (text.length + 1))).fill(text).join(',')}]`);
+  for (const text of ['1', '{}', '""', 'null', '{"a":1}', '[[[]]]', '12345678901234567890', '1e5']) {
+    assert.deepEqual(await ask(fill(text)), { error: 1, message: 'Invalid JSON' });
+  }
+  assert.equal(subscriptions.counters.work.tasks, 8);
+  const deep = Buffer.alloc(1e6, '[');
+  assert.equal((await subscriptions.handle('subscribe', deep)).text, '{"error":1,"message":"Invalid JSON"}');
+});
+
+test('a notifier that hangs keeps so many requests waiting and no more, and none for other services', async () => {
+  const waiting: (() => void)[] = [];
+  const answer = [Buffer.from('0'), Buffer.from(TOKEN)];
+  const hung: Remote = {
+    id: 'hung',
+    send: () => true,
+    request: () => new Promise((resolve) => waiting.push(() => resolve(answer))),
+  };
+  const well: Remote = { ...hung, id: 'well', request: () => Promise.resolve(answer) };
+  const { ask, subscriptions } = setUp({ notifierFor: (service) => (service === 'apns' ? hung : well) });
+  const one = request();
+  const asked = Array.from({ length: 40 }, () => ask(Array.from({ length: 64 }, () => one)));
+  const other = request({ service: 'huawei' });
+  const { results } = subscriptions.counters;
+  while ((results.get('subscribe:code_5') ?? 0) < 40 * 64 - 2_048) {
+    assert.equal(((await ask(other)) as { success: boolean }).success, true);
+  }
+  assert.equal(waiting.length, 2_048);
+  for (const release of waiting.splice(0)) release();
+  const replies = (await Promise.all(asked)).flat() as { success?: boolean; error?: number }[];
+  assert.equal(replies.filter(({ success }) => success).length, 2_048);
+  assert.equal(replies.filter(({ error }) => error === 5).length, 40 * 64 - 2_048);
+});
+
+test('an unsubscribe that was carried out without anybody being told of it takes effect at its repetition', async () => {
+  const account = sessionAccount(randomBytes);
+  const signedAt = Math.floor(Date.now() / 1000);
+  const signature = account.sign(unsubscribeMessage(account.id, signedAt));
+  const body = {
+    pubkey: account.id.toString('hex'),
+    session_ed25519: account.sessionEd25519?.toString('hex'),
+    sig_ts: signedAt,
+    signature: signature.toString('hex'),
+    service: 'apns',
+    service_info: { token: TOKEN },
+  };
+  const devices = new Devices({ random: randomBytes });
+  const row = {
+    account: account.id,
+    sessionEd25519: account.sessionEd25519,
+    subaccount: null,
+    signature,
+    wantData: true,
+    encKey: Buffer.alloc(32),
+    service: 'apns',
+    serviceId: TOKEN,
+    serviceData: null,
+    namespaces: [0],
+  };
+  devices.upsert({ ...row, signedAt: signedAt - 10 }, signedAt);
+  let attempts = 0;
+  const { subscriptions } = setUp({
+    devices,
+    store: {
+      upsert: () => Promise.resolve('added'),
+      // The connection breaks after the commit; the row is gone when the client comes again.
+      remove: () =>
+        attempts++ === 0
+          ? Promise.reject(new StoreError('unavailable', 'the connection was lost'))
+          : Promise.resolve(false),
+    },
+  });
+  const ask = async () =>
+    JSON.parse((await subscriptions.handle('unsubscribe', Buffer.from(JSON.stringify(body)))).text);
+  assert.equal((await ask()).error, 5);
+  assert.equal(devices.size, 1);
+  assert.equal((await ask()).removed, true);
+  assert.equal(devices.size, 0);
+  devices.upsert({ ...row, signedAt: signedAt + 61 }, signedAt);
+  assert.deepEqual(await ask(), {
+    error: 4,
+    message: 'This request was signed before the subscription that is stored',
+  });
+  assert.equal(devices.size, 1, 'what was signed later stays, and the client is not told that it went');
+});
+
+test('an account takes so many devices and no more; those it has may renew', async () => {
+  const { ask, stored } = setUp({
+    devices: {
+      upsert: () => 'added',
+      remove: () => true,
+      get: () => undefined,
+      hasRoom: (_account, _service, serviceId) => serviceId !== TOKEN,
+    },
+  });
+  assert.deepEqual(await ask(request()), { error: 4, message: 'Too many devices are subscribed to this account' });
+  assert.equal(stored.length, 0);
+});
+
+test('stopping waits no longer for a notifier than it is given', async () => {
+  const { ask, subscriptions } = setUp({ validate: () => new Promise(() => {}) });
+  const inWork = ask(request());
+  await turns();
+  await subscriptions.stop(10);
+  assert.deepEqual(await inWork, { error: 3, message: 'apns notification service timed out' });
+});
+
+test('stopping answers what is in work and takes nothing new', async () => {
+  let release = () => {};
+  const { ask, subscriptions } = setUp({
+    validate: () => new Promise((resolve) => (release = () => resolve([Buffer.from('0'), Buffer.from(TOKEN)]))),
+  });
+  const inWork = ask(request());
+  await turns();
+  let stopped = false;
+  const stop = subscriptions.stop(60_000).then(() => (stopped = true));
+  assert.deepEqual(await ask(request()), { error: 5, message: 'The server is busy; try again later' });
+  assert.equal(stopped, false);
+  release();
+  assert.deepEqual(await inWork, { added: true, message: 'Subscription successful', success: true });
+  await stop;
+});
+
+test('a device counts as in work from the notifier’s answer to the commit', async () => {
+  let commit = () => {};
+  const { ask, subscriptions } = setUp({
+    store: {
+      upsert: () => new Promise((resolve) => (commit = () => resolve('added'))),
+      remove: () => Promise.resolve(true),
+    },
+  });
+  const asked = ask(request());
+  while (!subscriptions.isInWork('apns', TOKEN)) await new Promise((resolve) => setImmediate(resolve));
+  commit();
+  await asked;
+  assert.equal(subscriptions.isInWork('apns', TOKEN), false);
+});
+
+test('no reply and no log line holds a token, a key or an account id', async () => {
+  const { ask, lines } = setUp({ validate: () => Promise.reject(new Error(`boom`)) });
+  const body = request();
+  const reply = JSON.stringify(await ask(body));
+  for (const secret of [TOKEN, body.enc_key, body.pubkey, body.signature]) {
+    assert.ok(!reply.includes(secret));
+    for (const line of lines) assert.ok(!line.includes(secret));
+  }
+});
+
+test('every outcome is counted by kind and result', async () => {
+  const { ask, subscriptions } = setUp();
+  await ask([request(), request({ service: 'nope' }), {}, {}]);
+  assert.deepEqual(Object.fromEntries(subscriptions.counters.results), {
+    'subscribe:ok': 1,
+    'subscribe:code_2': 1,
+    'subscribe:code_1': 2,
+  });
+  assert.ok(subscriptions.counters.work.tasks >= 4);
+});
+
+test('of a service without a notifier the answer says whether it is worth while to come again', async () => {
+  const { subscriptions } = setUp();
+  const answer = async (...services: string[]) => {
+    const elements = services.map((service) => request({ service }));
+    const body = Buffer.from(JSON.stringify(elements.length === 1 ? elements[0] : elements));
+    const { text, passing } = await subscriptions.handle('subscribe', body);
+    const replies = [JSON.parse(text)].flat() as { error?: number; message: string }[];
+    return [passing, ...replies.map(({ error = 0 }) => error)];
+  };
+  assert.deepEqual(await answer('apns'), [false, 0]);
+  assert.deepEqual(await answer('firebase'), [true, 2], 'it is expected');
+  assert.deepEqual(await answer('nope'), [false, 2], 'it is not run here');
+  assert.deepEqual(await answer('nope', 'apns'), [false, 2, 0]);
+  assert.deepEqual(await answer('nope', 'firebase', 'apns'), [true, 2, 2, 0]);
+});

@@ -1,0 +1,414 @@
+import assert from 'node:assert/strict';
+import { randomBytes } from 'node:crypto';
+import { type TestContext, test } from 'node:test';
+import { systemClock } from '../../../src/clock.ts';
+import {
+  accepted,
+  type Backend,
+  type Delivery,
+  gone,
+  noToken,
+  type Outcome,
+  Refusal,
+  refused,
+  retry,
+  tokenOf,
+} from '../../../src/notifiers/runtime/backend.ts';
+import { Notifier, type NotifierOptions } from '../../../src/notifiers/runtime/notifier.ts';
+import { keyPairFromSecret } from '../../../src/oxenmq/keys.ts';
+import { deriveNotifierKey } from '../../../src/session/notifier-key.ts';
+import { openPayload } from '../../../src/session/payload.ts';
+import { FakeHivemind } from '../fake-hivemind.ts';
+import { keepLog } from '../support.ts';
+
+const SERVICE = 'toy';
+const keys = keyPairFromSecret(deriveNotifierKey(randomBytes(32), SERVICE));
+/** As the real policy, but a hundred times faster. */
+const policy = { base: 20, cap: 3_000, lifetime: 36_000 };
+
+type Send = (push: Delivery) => Outcome | Promise<Outcome>;
+
+function setUp(t: TestContext, hivemind: FakeHivemind, send: Send, more: Partial<Backend & NotifierOptions> = {}) {
+  const sent: Delivery[] = [];
+  const { log, lines } = keepLog();
+  const { concurrency, ...options } = more;
+  const notifier = new Notifier({
+    breaker: { share: 0.5, minimum: 10 },
+    service: SERVICE,
+    backend: {
+      concurrency: concurrency ?? 16,
+      validate: (info) => ({
+        id: tokenOf(
+          info,
+          'token',
+          (token) => token !== '',
+          () => 'Invalid toy device token',
+        ),
+        data: Buffer.from('kept'),
+      }),
+      send: async ([push]) => {
+        sent.push(push!);
+        return [await send(push!)];
+      },
+    },
+    address: hivemind.address,
+    keys,
+    clock: systemClock,
+    random: randomBytes,
+    log,
+    policy,
+    ping: 300,
+    ...options,
+  });
+  let stopped: Promise<void> | undefined;
+  const stop = (deadline = 3_000) => (stopped ??= notifier.stop(deadline));
+  hivemind.beforeEnd.push(() => stop(1_100));
+  t.after(() => stop(1_100));
+  return { notifier, sent, lines, stop };
+}
+
+test('it registers with our hivemind under a routing id of its own, takes sealed pushes, and reports what became of each', async (t) => {
+  const hivemind = await FakeHivemind.start(t, SERVICE);
+  const { notifier, sent } = setUp(t, hivemind, ({ id }) =>
+    id === 'bad' ? refused('PayloadTooLarge') : id === 'dead' ? gone('Unregistered', 123_456) : accepted,
+  );
+  await hivemind.until(() => hivemind.instances.size === 1);
+  assert.ok(!hivemind.remote!.id.startsWith('L'));
+  const payload = randomBytes(2_856);
+  const data = Buffer.from([0, 1, 2]);
+  const ids = hivemind.push([
+    { serviceId: 'good', payload, serviceData: data, urgent: false },
+    { serviceId: 'bad' },
+    { serviceId: 'dead' },
+  ]);
+  await hivemind.until(() => hivemind.outstanding === 0 && hivemind.gone.length === 1);
+  assert.deepEqual([...hivemind.accepted], [ids[0]]);
+  assert.deepEqual([...hivemind.refused].sort(), [ids[1], ids[2]]);
+  assert.deepEqual(hivemind.gone, [
+    { service: SERVICE, serviceId: 'dead', time: 123_456, reason: 'Unregistered', local: false },
+  ]);
+  const push = sent.find(({ id }) => id === 'good')!;
+  assert.ok(push.payload.equals(payload));
+  assert.deepEqual(sent.map(({ id, urgent }) => [id, urgent]).sort(), [
+    ['bad', true],
+    ['dead', true],
+    ['good', false],
+  ]);
+  assert.ok(push.data?.equals(data));
+  assert.deepEqual(Object.fromEntries(notifier.ends), {
+    accepted: 1,
+    'refused:PayloadTooLarge': 1,
+    'gone:Unregistered': 1,
+  });
+  assert.deepEqual(notifier.statistics.total, { notifies: 1, retries: 0, failures: 2 });
+});
+
+test('of a device that it judged by the token alone it says so', async (t) => {
+  const hivemind = await FakeHivemind.start(t, SERVICE);
+  setUp(t, hivemind, () => noToken('not a device token', 5));
+  await hivemind.until(() => hivemind.instances.size === 1);
+  hivemind.push([{ serviceId: 'nonsense' }]);
+  await hivemind.until(() => hivemind.gone.length === 1);
+  assert.equal(hivemind.gone[0]!.local, true);
+});
+
+test('many pushes go in few reports', async (t) => {
+  const hivemind = await FakeHivemind.start(t, SERVICE);
+  setUp(t, hivemind, () => accepted);
+  await hivemind.until(() => hivemind.instances.size === 1);
+  hivemind.push(Array.from({ length: 3_000 }, () => ({})));
+  await hivemind.until(() => hivemind.outstanding === 0);
+  assert.equal(hivemind.accepted.size, 3_000);
+  assert.ok(hivemind.reports < 300, `${hivemind.reports} reports`);
+});
+
+test('devices are validated, and what makes no sense is answered', async (t) => {
+  const hivemind = await FakeHivemind.start(t, SERVICE);
+  setUp(t, hivemind, () => accepted);
+  await hivemind.until(() => hivemind.instances.size === 1);
+  assert.deepEqual(await hivemind.validate(SERVICE, '{"token":"abc"}'), ['0', 'abc', 'kept']);
+  assert.deepEqual(await hivemind.validate(SERVICE, '{}'), ['1', "Error: missing required key 'token'"]);
+  assert.deepEqual(await hivemind.validate(SERVICE, '{"token":""}'), ['4', 'Invalid toy device token']);
+  assert.deepEqual(await hivemind.validate(SERVICE, '{"token":5}'), ['4', 'Invalid toy device token']);
+  assert.deepEqual(await hivemind.validate(SERVICE, '[]'), ['4', 'Invalid service_info: expected an object']);
+  assert.deepEqual(await hivemind.validate(SERVICE, '{'), ['4', 'Invalid service_info: not JSON']);
+  assert.deepEqual(await hivemind.validate(SERVICE, Buffer.from([0x22, 0xff, 0x22])), [
+    '4',
+    'Invalid service_info: not JSON',
+  ]);
+  for (const parts of [['other', '{}'], [SERVICE], [SERVICE, '{}', 'x'], []]) {
+    assert.deepEqual(await hivemind.validate(...parts), ['4', 'Internal error']);
+  }
+});
+
+test('clients are told the message of a refusal, and of no other error; what it holds is logged at debug alone', async (t) => {
+  const hivemind = await FakeHivemind.start(t, SERVICE);
+  const { notifier, lines } = setUp(t, hivemind, () => accepted, {
+    backend: {
+      validate(info) {
+        if (info === 1) throw new Refusal(4, 'Invalid number');
+        if (info === 3) throw new Error('connect ECONNREFUSED 10.0.0.1:5432 for secret-token');
+        if (info === 4) throw 'secret-token';
+        if (info === 5) throw new Refusal(0, 'an id of my choice, long enough to pass for one');
+        return (info as { deep: { id: { id: string } } }).deep.id;
+      },
+      send: async () => [],
+    },
+  });
+  await hivemind.until(() => hivemind.instances.size === 1);
+  assert.deepEqual(await hivemind.validate(SERVICE, '1'), ['4', 'Invalid number']);
+  assert.deepEqual(await hivemind.validate(SERVICE, '2'), ['4', 'Internal error']);
+  for (const info of ['3', '4', '5']) {
+    assert.deepEqual(await hivemind.validate(SERVICE, info), ['4', 'Internal error']);
+  }
+  assert.equal(notifier.counters.refusals, 5);
+  const told = lines.filter((line) => line.includes('checking a device failed'));
+  const aboveDebug = told.filter((line) => !line.includes('"level":"debug"'));
+  assert.ok(aboveDebug.length > 0 && told.some((line) => line.includes('secret-token')));
+  assert.ok(aboveDebug.every((line) => !line.includes('secret-token')));
+});
+
+test('rubbish from the hivemind is counted and survived', async (t) => {
+  const hivemind = await FakeHivemind.start(t, SERVICE);
+  const { notifier } = setUp(t, hivemind, () => accepted);
+  await hivemind.until(() => hivemind.instances.size === 1);
+  const { remote } = hivemind;
+  for (const rubbish of ['', 'x', 'le', 'li1ee', 'ld1:d0:ee', 'de']) {
+    remote!.send('notifier.sealed', rubbish);
+    remote!.send('notifier.push', rubbish);
+  }
+  remote!.send('notifier.sealed');
+  remote!.send('notifier.push');
+  hivemind.push([{}]);
+  await hivemind.until(() => hivemind.accepted.size === 1);
+  assert.equal(notifier.counters.malformed, 13);
+});
+
+test('a push that is told twice is sent once, and its end is told again', async (t) => {
+  const hivemind = await FakeHivemind.start(t, SERVICE);
+  const { notifier, sent } = setUp(t, hivemind, () => accepted);
+  await hivemind.until(() => hivemind.instances.size === 1);
+  const [id] = hivemind.push([{}]);
+  await hivemind.until(() => hivemind.accepted.has(id!));
+  const { reports } = hivemind;
+  hivemind.repeat(id!);
+  await hivemind.until(() => hivemind.reports > reports);
+  assert.equal(sent.length, 1);
+  assert.equal(notifier.counters.duplicates, 1);
+});
+
+test('a push that waits does not keep in memory the batch that it came in', async (t) => {
+  const hivemind = await FakeHivemind.start(t, SERVICE);
+  const { sent } = setUp(t, hivemind, () => accepted);
+  await hivemind.until(() => hivemind.instances.size === 1);
+  hivemind.push(Array.from({ length: 64 }, () => ({ payload: randomBytes(2_856), serviceData: randomBytes(100) })));
+  await hivemind.until(() => hivemind.outstanding === 0);
+  for (const { payload, data } of sent) {
+    // Node cuts small buffers from pieces of this size.
+    assert.ok(payload.buffer.byteLength <= Buffer.poolSize && data!.buffer.byteLength <= Buffer.poolSize);
+  }
+});
+
+test('who wants the answer in words gets it, also when the push has to wait', async (t) => {
+  const hivemind = await FakeHivemind.start(t, SERVICE);
+  let first = true;
+  setUp(t, hivemind, ({ id }) => {
+    if (id !== 'slow' || !first) return accepted;
+    first = false;
+    return retry('503 ServiceUnavailable');
+  });
+  await hivemind.until(() => hivemind.instances.size === 1);
+  const [a, b] = hivemind.push([
+    { serviceId: 'fast', wantsAnswer: true },
+    { serviceId: 'slow', wantsAnswer: true },
+    { serviceId: 'silent' },
+  ]);
+  await hivemind.until(() => hivemind.answers.length === 3 && hivemind.outstanding === 0);
+  const of = (id: number) => hivemind.answers.filter(([other]) => other === id).map(([, text]) => text);
+  assert.deepEqual(of(a!), ['accepted']);
+  assert.deepEqual(of(b!), ['not yet, will be tried again: 503 ServiceUnavailable', 'accepted']);
+});
+
+test('a retried push counts once, as accepted after more than one attempt', async (t) => {
+  const hivemind = await FakeHivemind.start(t, SERVICE);
+  let attempts = 0;
+  const { notifier } = setUp(t, hivemind, () => (++attempts < 4 ? retry('503') : accepted));
+  await hivemind.until(() => hivemind.instances.size === 1);
+  hivemind.push([{}]);
+  await hivemind.until(() => hivemind.outstanding === 0);
+  assert.equal(attempts, 4);
+  assert.deepEqual(notifier.statistics.total, { notifies: 1, retries: 1, failures: 0 });
+  assert.equal(notifier.counters.retries, 3);
+});
+
+test('an expired push is refused without asking the provider', async (t) => {
+  const hivemind = await FakeHivemind.start(t, SERVICE);
+  const { sent, notifier } = setUp(t, hivemind, () => accepted);
+  await hivemind.until(() => hivemind.instances.size === 1);
+  const ids = hivemind.push([{ expiry: Date.now() - 1, wantsAnswer: true }, { expiry: 0 }]);
+  await hivemind.until(() => hivemind.outstanding === 0);
+  assert.deepEqual([...hivemind.refused], [ids[0]]);
+  assert.equal(sent.length, 1);
+  assert.equal(notifier.ends.get('given-up:expired'), 1);
+  assert.deepEqual(hivemind.answers, [[ids[0], 'given up: expired']]);
+});
+
+for (const original of ['2024-10', 'newest'] as const)
+  test(`with an original hivemind (${original}) it registers under L and its key, seals the pushes itself, and sends statistics`, async (t) => {
+    const hivemind = await FakeHivemind.start(t, SERVICE, { original });
+    const { notifier, sent } = setUp(t, hivemind, ({ id }) =>
+      id === 'dead' ? gone('Unregistered', 1_700_000_000_000) : accepted,
+    );
+    await hivemind.until(() => hivemind.instances.size === 1);
+    assert.equal(hivemind.remote!.id, `L${keys.publicKey.toString('latin1')}`);
+    assert.deepEqual(await hivemind.validate(SERVICE, '{"token":"abc"}'), ['0', 'abc', 'kept']);
+    const encKey = randomBytes(32);
+    const push = (serviceId: string) =>
+      hivemind.pushPlain({
+        service: SERVICE,
+        serviceId,
+        serviceData: null,
+        encKey,
+        account: Buffer.concat([Buffer.from([5]), randomBytes(32)]),
+        hash: Buffer.from('hash'),
+        namespace: -11,
+        timestamp: 1_700_000_000_000,
+        expiry: Date.now() + 1_000_000,
+        data: Buffer.from('hello'),
+      });
+    push('phone');
+    await hivemind.until(() => notifier.statistics.total.notifies === 1 || hivemind.statistics.length > 0);
+    while (sent.length === 0) await new Promise((resolve) => setImmediate(resolve));
+    const { metadata, data } = openPayload(sent[0]!.payload, encKey);
+    assert.equal(data?.toString(), 'hello');
+    assert.match(JSON.stringify(metadata), /-11/);
+    assert.equal(sent[0]!.urgent, false);
+    assert.equal(notifier.dialect, 'original');
+    await hivemind.until(() => hivemind.statistics.length > 0 && hivemind.registrations > 1);
+    // Keys and order as in the original, which tells rates from the second report on.
+    const [first] = hivemind.statistics;
+    assert.deepEqual([...first!.keys()], ['+failures', '+notifies', '+notify_retries']);
+    assert.equal(first!.get('+notifies'), 1);
+    // The older answers that it does not know the command: nothing comes of it.
+    push('dead');
+    while (notifier.statistics.total.failures === 0) await new Promise((resolve) => setImmediate(resolve));
+    if (original === 'newest') await hivemind.until(() => hivemind.dropped.length > 0);
+    push('another');
+    while (notifier.statistics.total.notifies < 2) await new Promise((resolve) => setImmediate(resolve));
+    assert.deepEqual(hivemind.dropped, original === 'newest' ? ['dead'] : []);
+    assert.equal(notifier.dialect, 'original');
+    assert.ok(notifier.registered);
+  });
+
+test('an original hivemind is told of dead devices in its own way, and of no more once they are unlikely many', async (t) => {
+  const hivemind = await FakeHivemind.start(t, SERVICE, { original: 'newest' });
+  let dead = false;
+  const { notifier } = setUp(t, hivemind, () => (dead ? gone('Unregistered', 1_700_000_000_000) : accepted));
+  await hivemind.until(() => hivemind.instances.size === 1);
+  const push = (serviceId: string) =>
+    hivemind.pushPlain({
+      service: SERVICE,
+      serviceId,
+      serviceData: null,
+      encKey: randomBytes(32),
+      account: Buffer.concat([Buffer.from([5]), randomBytes(32)]),
+      hash: Buffer.from(serviceId),
+      namespace: 0,
+      timestamp: 1_700_000_000_000,
+      expiry: Date.now() + 1_000_000,
+      data: Buffer.from('hello'),
+    });
+  for (let n = 0; n < 5; n++) push(`alive ${n}`);
+  while (notifier.statistics.total.notifies < 5) await new Promise((resolve) => setImmediate(resolve));
+  dead = true;
+  for (let n = 0; n < 30; n++) push(`dead ${n}`);
+  while (notifier.statistics.total.failures < 30) await new Promise((resolve) => setImmediate(resolve));
+  assert.equal(notifier.counters.goneHeldBack, 21, 'ten of fifteen are more than half');
+  await hivemind.until(() => hivemind.dropped.length >= 9);
+  assert.deepEqual(new Set(hivemind.dropped), new Set(hivemind.dropped.filter((id) => id.startsWith('dead'))));
+  assert.equal(hivemind.dropped.length, 9);
+});
+
+test('when the hivemind restarts it comes back by itself, also to a hivemind of the other kind', async (t) => {
+  const first = await FakeHivemind.start(undefined, SERVICE);
+  const address = first.endpoint;
+  const { notifier } = setUp(t, first, () => accepted);
+  await first.until(() => first.instances.size === 1);
+  await first.close();
+  const second = await FakeHivemind.start(undefined, SERVICE, { address, original: 'newest' });
+  await second.until(() => second.instances.size === 1);
+  assert.equal(notifier.dialect, 'original');
+  await second.close();
+  const third = await FakeHivemind.start(t, SERVICE, { address, firstId: 1_000 });
+  await third.until(() => third.instances.size === 1);
+  assert.equal(notifier.dialect, 'ours');
+  const [id] = third.push([{}]);
+  await third.until(() => third.accepted.has(id!));
+});
+
+test('what ends while the hivemind is away is reported when it is back', async (t) => {
+  const first = await FakeHivemind.start(undefined, SERVICE);
+  const address = first.endpoint;
+  let answer: (outcome: Outcome) => void = () => {};
+  const { notifier, sent } = setUp(t, first, ({ id }) => {
+    if (id === 'b') return gone('Unregistered', 77);
+    return new Promise<Outcome>((resolve) => {
+      answer = resolve;
+    });
+  });
+  await first.until(() => first.instances.size === 1);
+  const [id] = first.push([{ serviceId: 'a' }]);
+  while (sent.length === 0) await new Promise((resolve) => setImmediate(resolve));
+  await first.close();
+  while (notifier.registered) await new Promise((resolve) => setTimeout(resolve, 5));
+  answer(gone('Unregistered', 66));
+  const second = await FakeHivemind.start(t, SERVICE, { address });
+  await second.until(() => second.refused.has(id!) && second.gone.length > 0);
+  assert.deepEqual(
+    second.gone.map(({ time }) => time),
+    [66],
+  );
+});
+
+test('stopping: it signs off, hands back what waits, lets the provider finish, and reports both', async (t) => {
+  const hivemind = await FakeHivemind.start(t, SERVICE);
+  const pending: ((outcome: Outcome) => void)[] = [];
+  const { stop, sent } = setUp(t, hivemind, () => new Promise<Outcome>((resolve) => pending.push(resolve)), {
+    concurrency: 2,
+  });
+  await hivemind.until(() => hivemind.instances.size === 1);
+  hivemind.push(Array.from({ length: 5 }, () => ({})));
+  while (pending.length < 2) await new Promise((resolve) => setImmediate(resolve));
+  const stopping = stop();
+  await hivemind.until(() => hivemind.drained === 1);
+  for (const answer of pending) answer(accepted);
+  await stopping;
+  await hivemind.until(() => hivemind.accepted.size === 2 && hivemind.handedBack.length === 3);
+  assert.equal(sent.length, 2);
+});
+
+test('stopping does not wait longer than it may for a provider that says nothing', async (t) => {
+  const hivemind = await FakeHivemind.start(t, SERVICE);
+  const { stop, sent } = setUp(t, hivemind, () => new Promise<Outcome>(() => {}));
+  await hivemind.until(() => hivemind.instances.size === 1);
+  hivemind.push([{}, {}]);
+  while (sent.length < 2) await new Promise((resolve) => setImmediate(resolve));
+  const start = performance.now();
+  await stop(1_300);
+  assert.ok(performance.now() - start < 3_000);
+  await hivemind.until(() => hivemind.handedBack.length === 2);
+});
+
+test('two instances of a service run side by side, and one takes over what the other leaves', async (t) => {
+  const hivemind = await FakeHivemind.start(t, SERVICE);
+  const hang = () => new Promise<Outcome>(() => {});
+  const first = setUp(t, hivemind, hang);
+  await hivemind.until(() => hivemind.instances.size === 1);
+  hivemind.push([{}, {}, {}]);
+  while (first.sent.length < 3) await new Promise((resolve) => setImmediate(resolve));
+  const second = setUp(t, hivemind, () => accepted);
+  await hivemind.until(() => hivemind.instances.size === 2);
+  await first.stop(1_200);
+  await hivemind.until(() => hivemind.accepted.size === 3);
+  assert.equal(second.sent.length, 3);
+});

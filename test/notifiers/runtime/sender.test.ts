@@ -1,0 +1,437 @@
+import assert from 'node:assert/strict';
+import { randomBytes } from 'node:crypto';
+import { test } from 'node:test';
+import {
+  accepted,
+  type Delivery,
+  gone,
+  misconfigured,
+  type Outcome,
+  refused,
+  retry,
+} from '../../../src/notifiers/runtime/backend.ts';
+import { type HeldPush, Sender, type SenderOptions } from '../../../src/notifiers/runtime/sender.ts';
+import { FakeClock } from '../../support/fake-clock.ts';
+
+type Send = (pushes: readonly Delivery[]) => Promise<readonly Outcome[]>;
+
+function setUp(
+  send: Send,
+  more: Partial<SenderOptions> & { batch?: number; concurrency?: number; linger?: number } = {},
+) {
+  const clock = new FakeClock();
+  const ends: string[] = [];
+  const pauses: number[] = [];
+  const { batch, concurrency, linger, ...options } = more;
+  const sender = new Sender({
+    backend: {
+      validate: () => ({ id: '' }),
+      send,
+      ...(batch === undefined ? {} : { batch }),
+      ...(concurrency === undefined ? {} : { concurrency }),
+      ...(linger === undefined ? {} : { linger }),
+    },
+    clock,
+    random: randomBytes,
+    maxQueue: 10_000,
+    maxRetrying: 1_000,
+    done: (push, end) => ends.push(`${push.id} ${end.kind}${'reason' in end ? ` ${end.reason}` : ''}`),
+    paused: (ms) => pauses.push(ms),
+    ...options,
+  });
+  return { clock, sender, ends, pauses };
+}
+
+function push(id: string, expiry = 0): HeldPush {
+  return { pushId: 1, id, data: null, payload: Buffer.from(id), expiry, urgent: true, wantsAnswer: false };
+}
+
+/** A provider whose answers a test gives when it likes. */
+function manual() {
+  const calls: { ids: string[]; answer: (...outcomes: Outcome[]) => void; fail: (error: Error) => void }[] = [];
+  const send: Send = (pushes) =>
+    new Promise((resolve, reject) => {
+      calls.push({ ids: pushes.map(({ id }) => id), answer: (...outcomes) => resolve(outcomes), fail: reject });
+    });
+  return { calls, send };
+}
+
+test('every push ends once, with what the provider said of it', async () => {
+  const outcomes = [accepted, gone('dead', 5), refused('no')];
+  const { clock, sender, ends } = setUp(async () => [outcomes.shift()!]);
+  for (const id of ['a', 'b', 'c']) sender.add(push(id));
+  await clock.advance(1);
+  assert.deepEqual(ends, ['a accepted', 'b gone dead', 'c refused no']);
+  assert.equal(sender.held, 0);
+  assert.equal(clock.pending, 0);
+});
+
+test('no more calls run at a time than the backend takes', async () => {
+  const provider = manual();
+  const { clock, sender } = setUp(provider.send, { concurrency: 2 });
+  for (const id of ['a', 'b', 'c']) sender.add(push(id));
+  await clock.advance(0);
+  assert.deepEqual(
+    provider.calls.map((call) => call.ids),
+    [['a'], ['b']],
+  );
+  assert.equal(sender.inFlight, 2);
+  provider.calls[1]!.answer(accepted);
+  await clock.advance(0);
+  assert.deepEqual(provider.calls[2]!.ids, ['c']);
+});
+
+test('a batch waits for more, but not for long, and a full one not at all', async () => {
+  const provider = manual();
+  const { clock, sender } = setUp(provider.send, { batch: 3, linger: 50 });
+  sender.add(push('a'));
+  sender.add(push('b'));
+  await clock.advance(49);
+  assert.equal(provider.calls.length, 0);
+  await clock.advance(1);
+  assert.deepEqual(provider.calls[0]!.ids, ['a', 'b']);
+  for (const id of ['c', 'd', 'e', 'f']) sender.add(push(id));
+  await clock.advance(0);
+  assert.deepEqual(provider.calls[1]!.ids, ['c', 'd', 'e']);
+  await clock.advance(50);
+  assert.deepEqual(provider.calls[2]!.ids, ['f']);
+});
+
+test('a push that waits for another attempt holds up no other device', async () => {
+  const attempts: string[] = [];
+  const { clock, sender, ends } = setUp(
+    async ([first]) => {
+      const { id } = first!;
+      attempts.push(id);
+      return [
+        id === 'slow' && attempts.filter((other) => other === 'slow').length < 3
+          ? retry('429', 10_000, 'device')
+          : accepted,
+      ];
+    },
+    { concurrency: 1 },
+  );
+  sender.add(push('slow'));
+  sender.add(push('a'));
+  sender.add(push('b'));
+  await clock.advance(0);
+  assert.deepEqual(ends, ['a accepted', 'b accepted']);
+  assert.equal(sender.retrying, 1);
+  await clock.advance(60_000);
+  assert.deepEqual(ends, ['a accepted', 'b accepted', 'slow accepted']);
+  assert.equal(clock.pending, 0);
+});
+
+test('what throws, says too little or says nothing in time is tried again', async () => {
+  let calls = 0;
+  const { clock, sender, ends } = setUp(
+    (pushes) => {
+      calls++;
+      if (calls === 1) throw new Error('at once');
+      if (calls === 2) return Promise.reject(new Error('later'));
+      if (calls === 3) return Promise.resolve([]);
+      if (calls === 4) return new Promise(() => {});
+      return Promise.resolve(pushes.map(() => accepted));
+    },
+    { sendTimeout: 1_000 },
+  );
+  sender.add(push('a'));
+  await clock.advance(300_000);
+  assert.deepEqual(ends, ['a accepted']);
+  assert.equal(calls, 5);
+});
+
+test('an answer that comes after its time is ignored', async () => {
+  const provider = manual();
+  const { clock, sender, ends } = setUp(provider.send, { sendTimeout: 1_000 });
+  sender.add(push('a'));
+  await clock.advance(60_000);
+  assert.ok(provider.calls.length >= 2);
+  provider.calls[0]!.answer(accepted);
+  await clock.advance(0);
+  assert.deepEqual(ends, []);
+  provider.calls.at(-1)!.answer(accepted);
+  await clock.advance(0);
+  sender.abandon();
+  assert.equal(ends.length, 1);
+  assert.equal(clock.pending, 0);
+});
+
+test('expired pushes are not sent, neither at first nor again', async () => {
+  let calls = 0;
+  const { clock, sender, ends } = setUp(async () => {
+    calls++;
+    return [retry('503')];
+  });
+  sender.add(push('a', clock.now()));
+  sender.add(push('b', clock.now() + 60_000));
+  await clock.advance(0);
+  await clock.advance(120_000);
+  assert.deepEqual(ends, ['a given-up expired', 'b given-up expired']);
+  assert.ok(calls > 1);
+});
+
+test('a push that seems to have expired long before it came is sent: the hivemind gave it out, so it is our clock that is wrong', async () => {
+  const { clock, sender, ends } = setUp(async () => [{ kind: 'accepted' }]);
+  sender.add(push('a', clock.now() - 15 * 86_400_000));
+  await clock.advance(0);
+  assert.deepEqual(ends, ['a accepted']);
+});
+
+test('pushes beyond the limit of those that wait for another attempt are given up', async () => {
+  const { clock, sender, ends } = setUp(async () => [retry('429', 1_000, 'device')], { maxRetrying: 2 });
+  for (const id of ['a', 'b', 'c']) sender.add(push(id));
+  await clock.advance(0);
+  assert.deepEqual(ends, ['c given-up too-many-retries']);
+  assert.equal(sender.retrying, 2);
+  sender.abandon();
+});
+
+test('beyond the limit of the queue the oldest push is given up', async () => {
+  const provider = manual();
+  const { clock, sender, ends } = setUp(provider.send, { maxQueue: 2, concurrency: 1 });
+  for (const id of ['a', 'b', 'c', 'd']) sender.add(push(id));
+  await clock.advance(0);
+  assert.deepEqual(ends, ['b given-up overflow']);
+  sender.abandon();
+});
+
+test('in an outage the provider is asked with single pushes, ever more rarely, and all follow when it is over', async () => {
+  let up = false;
+  let calls = 0;
+  const { clock, sender, ends, pauses } = setUp(
+    async (pushes) => {
+      calls++;
+      return pushes.map(() => (up ? accepted : retry('503')));
+    },
+    { batch: 10, concurrency: 2 },
+  );
+  for (let index = 0; index < 500; index++) sender.add(push(`p${index}`));
+  await clock.advance(30 * 60_000);
+  assert.ok(calls < 60, `${calls} calls in half an hour`);
+  assert.ok(pauses.at(-1)! <= 60_000 && pauses.at(-1)! >= 30_000);
+  assert.equal(ends.length, 0);
+  assert.equal(sender.held, 500);
+  up = true;
+  await clock.advance(10 * 60_000);
+  assert.equal(ends.length, 500);
+  assert.ok(ends.every((end) => end.endsWith('accepted')));
+  assert.equal(clock.pending, 0);
+});
+
+test('an outage is one for whoever looks until a push is taken, also while one is being asked about', async () => {
+  const provider = manual();
+  const { clock, sender } = setUp(provider.send, { concurrency: 30 });
+  for (let index = 0; index < 30; index++) sender.add(push(`p${index}`));
+  await clock.advance(0);
+  for (const call of provider.calls.splice(0)) call.answer(retry('503'));
+  await clock.advance(0);
+  assert.equal(sender.isPaused, true);
+  while (provider.calls.length === 0) await clock.advance(100);
+  assert.equal(sender.inFlight, 1);
+  assert.equal(sender.isPaused, true);
+  provider.calls[0]!.answer(accepted);
+  await clock.advance(0);
+  assert.equal(sender.isPaused, false);
+  sender.abandon();
+});
+
+test('a wait that is meant for everyone stops everyone for that time', async () => {
+  const sent: number[] = [];
+  const { clock, sender, ends } = setUp(
+    async () => {
+      sent.push(clock.monotonic());
+      return [sent.length === 1 ? retry('quota', 60_000, 'everyone') : accepted];
+    },
+    { concurrency: 1 },
+  );
+  for (const id of ['a', 'b', 'c']) sender.add(push(id));
+  await clock.advance(0);
+  await clock.advance(59_999);
+  assert.equal(sent.length, 1);
+  await clock.advance(10_000);
+  assert.equal(sent.length, 4);
+  assert.deepEqual(ends.slice().sort(), ['a accepted', 'b accepted', 'c accepted']);
+});
+
+test('a wait of any length that a backend hands on is an hour at most, and none makes a tight loop', async () => {
+  for (const after of [2_592_000_000, 2 ** 31, 1e300, Number.POSITIVE_INFINITY]) {
+    let asked = 0;
+    const { clock, sender, pauses } = setUp(async () => {
+      asked++;
+      return [retry('quota', after, 'everyone')];
+    });
+    for (const id of ['a', 'b']) sender.add(push(id));
+    await clock.advance(59 * 60_000);
+    const [pause] = pauses;
+    assert.ok(pause !== undefined && pause >= 60 * 60_000 && pause <= 61 * 60_000, `${pause}`);
+    // Both were asked before the answer came.
+    assert.equal(asked, 2);
+    sender.abandon();
+  }
+});
+
+test('a wrong configuration keeps the pushes, and asks with one at a time', async () => {
+  let calls = 0;
+  const { clock, sender, ends } = setUp(async () => {
+    calls++;
+    return [misconfigured('BadCertificate')];
+  });
+  for (let index = 0; index < 200; index++) sender.add(push(`p${index}`));
+  await clock.advance(10 * 60_000);
+  assert.equal(ends.length, 0);
+  assert.ok(calls < 80, `${calls} calls`);
+  sender.abandon();
+});
+
+test('a batch that is told to wait as a whole waits as long as it was told, not longer for its size', async () => {
+  const sent: number[] = [];
+  const { clock, sender, ends, pauses } = setUp(
+    async (pushes) => {
+      sent.push(clock.monotonic());
+      return pushes.map(() => (sent.length === 1 ? retry('quota', 7_000, 'everyone') : accepted));
+    },
+    { batch: 500, concurrency: 4, linger: 10 },
+  );
+  for (let index = 0; index < 500; index++) sender.add(push(`p${index}`));
+  await clock.advance(0);
+  await clock.advance(6_999);
+  assert.equal(sent.length, 1);
+  await clock.advance(3_000);
+  assert.equal(ends.length, 500);
+  assert.equal(pauses.length, 1);
+  assert.ok(pauses[0]! >= 7_000 && pauses[0]! <= 7_500, `${pauses[0]} ms`);
+});
+
+const LIMITS = { maxQueue: 1_000, maxRetrying: 1_000 };
+
+test('another backend takes over at once, and what the one before was asked ends there', async () => {
+  const before = manual();
+  const after = manual();
+  const { clock, sender, ends } = setUp(before.send, { concurrency: 2 });
+  for (const id of ['a', 'b', 'c', 'd', 'e']) sender.add(push(id));
+  await clock.advance(0);
+  let unused = false;
+  void sender.use({ validate: () => ({ id: '' }), send: after.send, concurrency: 4 }, LIMITS).then(() => {
+    unused = true;
+  });
+  await clock.advance(0);
+  assert.deepEqual(
+    [before, after].map(({ calls }) => calls.map(({ ids }) => ids[0])),
+    [
+      ['a', 'b'],
+      ['c', 'd'],
+    ],
+  );
+  before.calls[0]!.answer(accepted);
+  await clock.advance(0);
+  assert.equal(unused, false);
+  assert.deepEqual(after.calls[2]!.ids, ['e']);
+  before.calls[1]!.answer(gone('dead', 5));
+  for (const call of after.calls) call.answer(accepted);
+  await clock.advance(0);
+  assert.equal(unused, true);
+  assert.deepEqual(ends.slice().sort(), ['a accepted', 'b gone dead', 'c accepted', 'd accepted', 'e accepted']);
+  assert.equal(clock.pending, 0);
+});
+
+test('a backend that is replaced because the provider refused it ends the pause; a wait that the provider asked for goes on', async () => {
+  for (const [outcome, waits] of [
+    [misconfigured('BadCertificate'), false],
+    [retry('quota', 60_000, 'everyone'), true],
+  ] as const) {
+    const { clock, sender, ends } = setUp(async () => [outcome]);
+    for (let index = 0; index < 100; index++) sender.add(push(`p${index}`));
+    while (!sender.isPaused) await clock.advance(100);
+    void sender.use({ validate: () => ({ id: '' }), send: async () => [accepted] }, LIMITS);
+    await clock.advance(1_000);
+    assert.equal(ends.length > 50, !waits, outcome.kind);
+    assert.equal(sender.isPaused, waits);
+    await clock.advance(10 * 60_000);
+    assert.equal(ends.length, 100);
+    assert.ok(ends.every((end) => end.endsWith('accepted')));
+    assert.equal(clock.pending, 0);
+  }
+});
+
+test('stopping hands back what has not been sent and waits for what has', async () => {
+  const provider = manual();
+  const { clock, sender, ends } = setUp(provider.send, { concurrency: 2 });
+  sender.add(push('retrying'));
+  await clock.advance(0);
+  provider.calls[0]!.answer(retry('503', 60_000));
+  await clock.advance(0);
+  for (const id of ['a', 'b', 'c']) sender.add(push(id));
+  await clock.advance(0);
+  let stopped = false;
+  const stop = sender.stop('hand-back').then(() => {
+    stopped = true;
+  });
+  await clock.advance(0);
+  assert.deepEqual(ends, ['retrying handed-back', 'c handed-back']);
+  sender.add(push('late'));
+  provider.calls[1]!.answer(accepted);
+  provider.calls[2]!.answer(retry('503'));
+  await stop;
+  assert.ok(stopped);
+  assert.deepEqual(ends.slice(2), ['late handed-back', 'a accepted', 'b handed-back']);
+  assert.equal(clock.pending, 0);
+});
+
+test('where nothing can be handed back, stopping sends everything once', async () => {
+  let calls = 0;
+  const { clock, sender, ends } = setUp(async () => [++calls === 2 ? retry('503') : accepted], { concurrency: 1 });
+  for (const id of ['a', 'b', 'c']) sender.add(push(id));
+  await Promise.all([sender.stop('finish'), clock.advance(0)]);
+  assert.deepEqual(ends, ['a accepted', 'b given-up shutdown', 'c accepted']);
+});
+
+test('what is abandoned ends at once, and its answers are not waited for', async () => {
+  const provider = manual();
+  const { clock, sender, ends } = setUp(provider.send, { concurrency: 1 });
+  sender.add(push('a'));
+  sender.add(push('b'));
+  await clock.advance(0);
+  void sender.stop('hand-back');
+  sender.abandon();
+  assert.deepEqual(ends, ['b handed-back', 'a handed-back']);
+  provider.calls[0]!.answer(accepted);
+  await clock.advance(0);
+  assert.equal(ends.length, 2);
+  assert.equal(clock.pending, 0);
+});
+
+test('random outcomes: every push ends exactly once, and nothing is left', async () => {
+  for (let seed = 1; seed <= 30; seed++) {
+    let state = seed;
+    const next = (below: number) => {
+      state = (Math.imul(state, 1103515245) + 12345) >>> 0;
+      return (state >>> 8) % below;
+    };
+    const kinds = [
+      accepted,
+      accepted,
+      accepted,
+      retry('503'),
+      retry('429', 5_000, 'device'),
+      retry('quota', 9_000, 'everyone'),
+      gone('x', 1),
+      refused('y'),
+      misconfigured('z'),
+    ];
+    const { clock, sender, ends } = setUp(async (pushes) => pushes.map(() => kinds[next(kinds.length)]!), {
+      batch: 1 + next(20),
+      concurrency: 1 + next(5),
+      linger: next(2) * 20,
+      maxQueue: 10_000,
+    });
+    for (let index = 0; index < 300; index++) {
+      sender.add(push(`p${index}`, next(4) === 0 ? clock.now() + next(100_000) : 0));
+      if (next(10) === 0) await clock.advance(next(1_000));
+    }
+    await clock.advance(4 * 3_600_000);
+    assert.equal(ends.length, 300, `seed ${seed}`);
+    assert.equal(new Set(ends.map((end) => end.split(' ')[0])).size, 300, `seed ${seed}`);
+    assert.equal(clock.pending, 0, `seed ${seed}`);
+  }
+});
