@@ -160,6 +160,35 @@ describe('BencodeReader', () => {
 
   it('reads from an offset', () => assert.equal(new BencodeReader(Buffer.from('xxi5e'), 2).integer(), 5));
 
+  it('accepts exactly what is expected, short or long, and else stays where it is', () => {
+    for (const size of [1, 5, 64, 65, 200]) {
+      const expected = Buffer.from(`${size}`.padEnd(size, 'm').slice(0, size));
+      const reader = new BencodeReader(Buffer.concat([Buffer.from('x'), expected, Buffer.from('yz')]), 1);
+      for (const other of [0x00, 0x7f]) {
+        for (const at of [0, size - 1]) {
+          const changed = Buffer.from(expected);
+          changed[at] = other;
+          assert.equal(reader.accept(changed), false);
+        }
+      }
+      assert.equal(reader.accept(Buffer.concat([expected, Buffer.from('yz!')])), false);
+      assert.equal(reader.offset, 1);
+      assert.equal(reader.accept(expected), true);
+      assert.equal(reader.offset, 1 + size);
+    }
+  });
+
+  it('skips as many values as it may, and says how many there were', () => {
+    for (const [text, values] of [
+      ['i5e', 1],
+      ['l1:xi2ee', 3],
+      ['d1:ali1ei2eee', 4],
+    ] as const) {
+      assert.equal(new BencodeReader(Buffer.from(text)).skip(values), values);
+      assert.throws(() => new BencodeReader(Buffer.from(text)).skip(values - 1), /more values/);
+    }
+  });
+
   it('tells where the bytes go wrong', () => {
     assert.throws(() => decode(Buffer.from('li1ex')), /^BencodeError: Invalid bencode at byte 4: expected one of/);
   });

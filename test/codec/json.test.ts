@@ -56,6 +56,26 @@ describe('parseJson', () => {
     assert.equal(parseJson(`"\\"${'['.repeat(1000)}"`), `"${'['.repeat(1000)}`);
   });
 
+  it('counts levels, and not how many arrays and objects there are', () => {
+    assert.equal((parseJson(`[${'[],'.repeat(300)}[]]`) as unknown[]).length, 301);
+    assert.equal((parseJson(`[${'{"a":{}},'.repeat(300)}{}]`) as unknown[]).length, 301);
+    const deep = '['.repeat(255) + ']'.repeat(255);
+    parseJson(`[${deep},${deep}]`);
+    assert.throws(() => parseJson(`[[],[${deep}]]`), JsonError);
+  });
+
+  it('takes as many values as it may hold, keys included, and not one more', () => {
+    for (const [text, values] of [
+      ['1', 1],
+      ['[1,2]', 3],
+      ['{"a":1,"b":[null]}', 6],
+      ['["[{,:", "\\\\",5]', 4],
+    ] as const) {
+      parseJson(text, values);
+      assert.throws(() => parseJson(text, values - 1), /too many values/);
+    }
+  });
+
   it('reads or refuses damaged texts, and throws nothing but JsonError', () => {
     const intact = Buffer.from('{"a":[1,-2.5e3,"\\ud83d\\ude00 ü",18446744073709551615],"b":{"c":null,"d":true}}');
     fuzz(5_000, (random) => {

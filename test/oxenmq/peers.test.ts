@@ -69,7 +69,11 @@ test('our own routing id can be set for all connections and for one', async (t) 
   assert.deepEqual((await server.message('a.first')).route, secret);
   assert.deepEqual((await server.message('a.second')).route, Buffer.from([0xfe]));
   assert.deepEqual((await server.message('a.third')).route, Buffer.from('x'));
-  assert.throws(() => peers.connect(addressOf(server.endpoint), { routingId: Buffer.from([0, 1]) }), RangeError);
+  for (const wrong of [Buffer.from([0, 1]), Buffer.alloc(0), Buffer.alloc(256, 1), Buffer.alloc(300, 1)])
+    assert.throws(() => peers.connect(addressOf(server.endpoint), { routingId: wrong }), RangeError);
+  const longest = Buffer.alloc(255, 1);
+  peers.connect(addressOf(server.endpoint), { routingId: longest }).send('a.fourth');
+  assert.deepEqual((await server.message('a.fourth')).route, longest);
 });
 
 test('what is sent before the HELLO follows the HI, in order', async (t) => {

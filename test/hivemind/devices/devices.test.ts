@@ -3,6 +3,7 @@ import { randomBytes } from 'node:crypto';
 import { describe, it } from 'node:test';
 import type { DeviceRow } from '../../../src/hivemind/devices/device.ts';
 import { Devices } from '../../../src/hivemind/devices/devices.ts';
+import { SipHash } from '../../../src/hivemind/devices/siphash.ts';
 import { encodeMonitor } from '../../../src/session/monitor.ts';
 import { makeRow } from '../../support/rows.ts';
 import covers from '../../vectors/covers.json' with { type: 'json' };
@@ -195,6 +196,41 @@ describe('the index of subscriptions', () => {
     assert.equal(devices.removeDevice('firebase', serviceId, NOW + 50).length, 2);
     assert.deepEqual(devices.countByService(), new Map([['apns', 1]]));
     assert.deepEqual(devices.removeDevice('unknown', serviceId, NOW + 50), []);
+  });
+
+  it('tells devices and accounts apart whose hashes are the same', () => {
+    const key = Buffer.alloc(8, 7);
+    const hash = new SipHash(key);
+    /** Two of 33 bytes under one hash: 200,000 make some four such pairs. */
+    const seen = new Map<number, number>();
+    const bytesOf = (n: number) => Buffer.from(`\x03${`${n}`.padStart(32, '0')}`);
+    let pair: [Buffer, Buffer] | undefined;
+    for (let n = 0; pair === undefined; n++) {
+      const value = hash.bytes(bytesOf(n), 0, 33);
+      const other = seen.get(value);
+      if (other !== undefined) pair = [bytesOf(other), bytesOf(n)];
+      seen.set(value, n);
+    }
+    const devices = new Devices({ random: () => key });
+    const ids = pair.map((bytes) => bytes.toString('latin1'));
+    const accounts = [GROUP, ...pair];
+    for (const account of accounts)
+      for (const serviceId of ids) assert.equal(devices.upsert(makeRow({ account, serviceId }), NOW), 'added');
+    assert.deepEqual([devices.size, devices.accounts], [6, 3]);
+    for (const account of accounts)
+      for (const serviceId of ids) {
+        const row = devices.get(account, 'firebase', serviceId)!;
+        assert.deepEqual([row.account, row.serviceId], [account, serviceId]);
+      }
+    const removed = devices.removeDevice('firebase', ids[0]!, NOW).map(({ account }) => account);
+    assert.deepEqual(removed.sort(Buffer.compare), [...accounts].sort(Buffer.compare));
+    assert.equal(devices.remove(pair[0], 'firebase', ids[0]!), false);
+    assert.equal(devices.remove(pair[0], 'firebase', ids[1]!), true);
+    assert.deepEqual(
+      accounts.map((account) => devices.accountId(account) >= 0),
+      [true, false, true],
+    );
+    assert.equal(devices.get(pair[1], 'firebase', ids[1]!)?.serviceId, ids[1]);
   });
 
   it('expires to the second, a slice at a time', () => {

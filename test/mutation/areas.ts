@@ -1,0 +1,38 @@
+/** What is changed, and which tests must notice. */
+export interface Area {
+  readonly sources: readonly string[];
+  readonly tests: readonly string[];
+  /** One PostgreSQL is started for all runs. */
+  readonly database?: boolean;
+}
+
+/** Tests that take long for little, or that something else than the room's own code decides, are left out. */
+export const AREAS: Record<string, Area> = {
+  codec: { sources: ['src/codec/*.ts'], tests: ['test/codec/*.test.ts'] },
+  session: { sources: ['src/session/*.ts'], tests: ['test/session/*.test.ts'] },
+  oxenmq: { sources: ['src/oxenmq/*.ts'], tests: ['test/oxenmq/*.test.ts'] },
+  network: { sources: ['src/hivemind/network/*.ts'], tests: ['test/hivemind/network/*.test.ts'], database: true },
+  notifications: {
+    sources: ['src/hivemind/notifications/**/*.ts'],
+    tests: ['test/hivemind/notifications/**/*.test.ts'],
+    database: true,
+  },
+  store: { sources: ['src/hivemind/store/*.ts'], tests: ['test/hivemind/store/*.test.ts'], database: true },
+  subscriptions: {
+    sources: ['src/hivemind/subscriptions/*.ts'],
+    tests: ['test/hivemind/subscriptions/*.test.ts'],
+    database: true,
+  },
+  devices: {
+    sources: ['src/hivemind/devices/*.ts'],
+    tests: ['test/hivemind/devices/*.test.ts', 'test/hivemind/upstream.test.ts'],
+    database: true,
+  },
+  'notifiers-runtime': {
+    sources: ['src/notifiers/runtime/*.ts'],
+    tests: ['test/notifiers/runtime/*.test.ts', 'test/notifiers/*.test.ts'],
+    database: true,
+  },
+  web: { sources: ['src/web/*.ts'], tests: ['test/web/*.test.ts'], database: true },
+  daemon: { sources: ['src/daemon/*.ts'], tests: ['test/daemon/*.test.ts'] },
+};
