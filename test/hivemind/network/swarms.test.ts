@@ -169,6 +169,38 @@ test('a server that moved to another swarm still counts for its former accounts 
   assert.ok(own.every((number) => !watch.accepts(node, accounts.idOf(number))));
 });
 
+for (const [what, leave] of [
+  ['left the network', (net: FakeNetwork, rest: FakeServer[], _gone: FakeServer) => net.publish(rest)],
+  [
+    'moved to another swarm',
+    (net: FakeNetwork, _rest: FakeServer[], gone: FakeServer) => {
+      move(gone, HIGH);
+      net.publish();
+    },
+  ],
+] as const) {
+  test(`what a server that ${what} had confirmed counts no more for its swarm`, () => {
+    const fake = new FakeAccounts();
+    for (let i = 0; i < 300; i++) fake.add();
+    const net = new FakeNetwork(fake);
+    const [first, absent, third] = [net.add(LOW), net.add(LOW), net.add(HIGH)];
+    absent.absent = true;
+    net.publish();
+    net.clock.advance(60 * MINUTE);
+    const own = fake.numbers.filter((number) => watchers([first], number).length === 1);
+    assert.ok(own.length > 100);
+    const before = net.watch.summary();
+    assert.equal(before.uncovered, 0);
+    assert.ok(before.oldestSeconds < 60 * 60 - 60, 'renewed before');
+    leave(net, [absent, third], first);
+    net.clock.advance(2 * MINUTE);
+    const { uncovered, oldestSeconds } = net.watch.summary();
+    assert.equal(uncovered, own.length);
+    assert.ok(oldestSeconds >= 60 * 60, `${oldestSeconds} s`);
+    for (const number of own) assert.equal(net.watch.hasOthers(absent.node as Node, fake.idOf(number)), false);
+  });
+}
+
 test('many accounts are moved in slices, so that nobody waits for the event loop', () => {
   const accounts = new FakeAccounts();
   for (let i = 0; i < 20_000; i++) accounts.add();
