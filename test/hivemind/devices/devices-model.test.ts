@@ -10,7 +10,8 @@ import { createDatabase } from '../../support/postgres.ts';
 import { seededRandom } from '../../support/random.ts';
 import { makeRow } from '../../support/rows.ts';
 
-const STEPS = 100_000;
+/** MODEL_STEPS=300000 looks longer. */
+const STEPS = Number(process.env.MODEL_STEPS ?? 100_000);
 const START = 1_700_000_000;
 /** Small, so that accounts come and go all the time. */
 const ACCOUNTS = 600;

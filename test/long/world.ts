@@ -1,0 +1,207 @@
+import { randomBytes } from 'node:crypto';
+import fs from 'node:fs/promises';
+import os from 'node:os';
+import path from 'node:path';
+import { setTimeout as sleep } from 'node:timers/promises';
+import pg from 'pg';
+import { systemClock } from '../../src/clock.ts';
+import { sessionAccount } from '../../src/devnet/account.ts';
+import { type Child, createChildren } from '../../src/devnet/children.ts';
+import { type Network, startNetwork } from '../../src/devnet/network.ts';
+import { createPhone, type FrontEnd, type Phone } from '../../src/devnet/phone.ts';
+import { type Postgres, startPostgres } from '../../src/devnet/postgres.ts';
+import { type FakeApns, startFakeApns } from '../../src/devnet/providers/apns.ts';
+import { type FakeFcm, startFakeFcm } from '../../src/devnet/providers/fcm.ts';
+import { type FakeHuawei, startFakeHuawei } from '../../src/devnet/providers/huawei.ts';
+import { health } from '../../src/devnet/reach.ts';
+import { formatIni, keyFile } from '../../src/devnet/settings.ts';
+import { parseAddress } from '../../src/oxenmq/address.ts';
+import { type Connection, Peers } from '../../src/oxenmq/peers.ts';
+import { x25519Public } from '../../src/session/sodium.ts';
+import { startProxies } from '../faults/support.ts';
+import type { Cleaner } from '../support/hivemind.ts';
+import type { FaultyProxy } from '../support/proxy.ts';
+import type { Ledger } from './ledger.ts';
+
+const SOURCE = path.join(import.meta.dirname, '../../src');
+/** How long a provider takes to answer, ms. */
+const PROVIDER_DELAY = 20;
+/** How many taken pushes the fakes keep: the ledger has them. */
+const KEEP = 10;
+/** How long a program may take to come up, ms. */
+const PATIENCE = 60_000;
+
+/** The whole suite as real processes, the network and the providers in this one. */
+export interface SoakWorld {
+  readonly folder: string;
+  readonly network: Network;
+  /** One before each storage server, in the order of `network.servers`. */
+  readonly proxies: readonly FaultyProxy[];
+  readonly apns: FakeApns;
+  readonly firebase: FakeFcm;
+  readonly huawei: FakeHuawei;
+  readonly frontEnd: FrontEnd;
+  /** As an administrator. */
+  readonly client: Connection;
+  /** The processes that run now, by name. */
+  readonly daemons: ReadonlyMap<string, Child>;
+  /** Ended without having been asked to. */
+  readonly deaths: readonly string[];
+  newPhone(service: string): Phone;
+  /** SIGKILL, and a new one in its place; resolves when that is ready. */
+  killNotifier(service: string): Promise<void>;
+  /** Ends PostgreSQL as a crash would. */
+  stopDatabase(): Promise<void>;
+  startDatabase(): Promise<void>;
+  countSubscriptions(): Promise<number>;
+}
+
+export const SERVICES = ['apns', 'firebase', 'huawei', 'dummy'] as const;
+
+export async function startSoak(t: Cleaner, ledger: Ledger): Promise<SoakWorld> {
+  const folder = await fs.mkdtemp(path.join(os.tmpdir(), 'spns-soak-'));
+  t.after(() => fs.rm(folder, { recursive: true, force: true }));
+  const dataDir = path.join(folder, 'postgres');
+  let postgres: Postgres = await startPostgres({ dataDir });
+  t.after(() => postgres.stop());
+  await postgres.createDatabase('spns');
+  const database = postgres.url('spns');
+  const network = await startNetwork({ clock: systemClock, random: randomBytes, servers: 10, swarms: 2 });
+  t.after(() => network.stop());
+  const proxies = await startProxies(t, network);
+
+  const phones = new Map<string, Phone>();
+  const options = { keep: KEEP, delay: PROVIDER_DELAY };
+  const apns = await startFakeApns(options);
+  const firebase = await startFakeFcm(options);
+  const huawei = await startFakeHuawei(options);
+  for (const [service, { taken }] of Object.entries({ apns, firebase, huawei })) {
+    taken.onPush = ({ token, payload }) => ledger.taken(phones.get(`${service} ${token}`), service, payload);
+  }
+  t.after(async () => void (await Promise.all([apns.close(), firebase.close(), huawei.close()])));
+
+  const socket = (name: string) => path.join(folder, `${name}.sock`);
+  const key = (name: string) => path.join(folder, `key-${name}`);
+  await keyFile(key('hivemind'));
+  const onionKey = await keyFile(key('onionreq'));
+  const ini = path.join(folder, 'spns.ini');
+  const notifier = (service: string, settings: Record<string, string> = {}) => ({
+    [`notify-${service}`]: { ...settings, metrics_listen: `unix:${socket(service)}` },
+  });
+  const sections = {
+    db: { url: database },
+    keys: { hivemind: key('hivemind'), onionreq: key('onionreq') },
+    hivemind: {
+      listen: `ipc://${socket('omq')}`,
+      oxend_rpc: network.oxend.address,
+      allow_private_nodes: 'yes',
+      notifiers_expected: SERVICES.join(', '),
+      metrics_listen: `unix:${socket('hivemind')}`,
+    },
+    web: { listen: `unix:${socket('front-end')}`, metrics_listen: `unix:${socket('web')}` },
+    ...notifier('apns', await apns.settings(folder)),
+    ...notifier('firebase', await firebase.settings(folder)),
+    ...notifier('huawei', await huawei.settings(folder)),
+    ...notifier('dummy'),
+  };
+  await fs.writeFile(ini, formatIni(sections), { mode: 0o600 });
+
+  const children = await createChildren(path.join(folder, 'log'));
+  const daemons = new Map<string, Child>();
+  const deaths: string[] = [];
+  t.after(async () => {
+    await Promise.all([...daemons.values()].filter(({ name }) => name !== 'hivemind').map((one) => one.stop()));
+    await daemons.get('hivemind')?.stop();
+    children.killAll();
+    children.close();
+  });
+  const expected = new Set<number>();
+  let starts = 0;
+  async function start(name: string, script: string, ...args: string[]): Promise<void> {
+    const child = await children.start({
+      name: `${name}-${++starts}`,
+      script: path.join(SOURCE, script),
+      args,
+      env: { SPNS_CONFIG: ini },
+      onDeath(dead, how) {
+        if (!expected.has(dead.pid)) deaths.push(`${dead.name} ${how}`);
+      },
+    });
+    daemons.set(name, child);
+    const deadline = performance.now() + PATIENCE;
+    while ((await health(socket(name), '/ready'))?.status !== 200) {
+      if (!child.running || performance.now() > deadline) {
+        throw new Error(`${name} did not come up: ${await child.lastWords()}`);
+      }
+      await sleep(50);
+    }
+  }
+  await Promise.all([
+    start('hivemind', 'hivemind/main.ts'),
+    start('web', 'web/main.ts'),
+    ...SERVICES.map((service) => start(service, 'notifiers/main.ts', service)),
+  ]);
+  const peers = new Peers({ clock: systemClock, commands: {} });
+  t.after(() => peers.close());
+
+  return {
+    folder,
+    network,
+    proxies,
+    apns,
+    firebase,
+    huawei,
+    frontEnd: { url: `unix:${socket('front-end')}`, publicKey: x25519Public(onionKey) },
+    client: peers.connect(parseAddress(`ipc://${socket('omq')}`)),
+    daemons,
+    deaths,
+    newPhone(service) {
+      const token = newToken(service);
+      const phone = createPhone({
+        name: `${service} ${token.slice(0, 8)}`,
+        platform: service === 'apns' ? 'ios' : 'android',
+        service,
+        serviceInfo: service === 'dummy' ? { foo: `TEST-${token}`, bar: 1 } : { token },
+        accounts: [sessionAccount(randomBytes)],
+        random: randomBytes,
+        now: Date.now,
+      });
+      phones.set(`${service} ${token}`, phone);
+      return phone;
+    },
+    async killNotifier(service) {
+      const child = daemons.get(service)!;
+      expected.add(child.pid);
+      process.kill(child.pid, 'SIGKILL');
+      await child.ended;
+      await start(service, 'notifiers/main.ts', service);
+    },
+    stopDatabase: () => postgres.stop('immediate'),
+    async startDatabase() {
+      postgres = await startPostgres({ dataDir });
+    },
+    async countSubscriptions() {
+      const client = new pg.Client({ connectionString: database });
+      await client.connect();
+      try {
+        const { rows } = await client.query<{ count: string }>('SELECT count(*) FROM subscriptions');
+        return Number(rows[0]!.count);
+      } finally {
+        await client.end();
+      }
+    },
+  };
+}
+
+function newToken(service: string): string {
+  switch (service) {
+    case 'apns':
+      return randomBytes(32).toString('hex');
+    case 'firebase':
+      return `${randomBytes(16).toString('base64url')}:APA91b${randomBytes(100).toString('base64url')}`;
+    case 'huawei':
+      return `IQAAAA${randomBytes(90).toString('base64url')}`;
+    default:
+      return randomBytes(8).toString('hex');
+  }
+}
