@@ -40,14 +40,14 @@ export class Breaker {
   /** Counts pushes that the provider accepted. */
   accepted(count: number): void {
     this.#turn();
-    this.#accepted[this.#bucket % BUCKETS] += count;
+    add(this.#accepted, this.#bucket, count);
     this.#judge();
   }
 
   /** Counts one device that the provider called gone, and says whether it may be removed. */
   gone(): boolean {
     this.#turn();
-    this.#gone[this.#bucket % BUCKETS] += 1;
+    add(this.#gone, this.#bucket, 1);
     this.#judge();
     return !this.#open;
   }
@@ -73,6 +73,11 @@ export class Breaker {
       this.#open = true;
     }
   }
+}
+
+function add(counts: Float64Array, bucket: number, count: number): void {
+  const at = bucket % BUCKETS;
+  counts[at] = (counts[at] ?? 0) + count;
 }
 
 function sum(values: Float64Array): number {

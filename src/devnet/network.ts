@@ -42,8 +42,7 @@ export async function startNetwork(modules: {
   const ids = spread(modules.swarms, random);
   const servers: Member[] = [];
   for (let i = 0; i < modules.servers; i++) {
-    const { host, verify } = modules;
-    const server = await startStorageServer({ clock, secretKey: random(32), host, verify });
+    const server = await startStorageServer({ ...modules, secretKey: random(32) });
     servers.push({ server, swarm: ids[i % ids.length]! });
   }
   const oxend = await startOxend({ clock, random, onBlock: takeOver });

@@ -132,7 +132,8 @@ export class Peers {
   connect(address: Address, options: ConnectOptions = {}): Connection {
     if (this.#closed !== undefined) throw new Error('these peers are closed');
     const ownId = options.routingId ? checkRoutingId(options.routingId) : this.#routingId;
-    const label = options.label ?? formatAddress({ ...address, publicKey: undefined });
+    const { publicKey: _, ...place } = address;
+    const label = options.label ?? formatAddress(place);
     // libzmq aborts the process when the id of a connection that still exists is given out again: the number never is.
     const route = Buffer.from(`${label.slice(0, 60)}#${++this.#numbered}`);
     const connection = new Connection(this.#wire, route, this.#owner, address, label, options.data);
@@ -187,16 +188,18 @@ export class Peers {
    * one gets a spelling of its own, which means the same: one more zero before the port, `/` or `./` before the path.
    */
   #claim(address: Address): string {
-    let { port, path } = address;
-    let spelling = String(port);
-    for (;;) {
-      const endpoint =
-        address.protocol === 'tcp' ? `tcp://${address.host}:${spelling}` : zmqAddress({ ...address, path });
-      if (!this.#endpoints.has(endpoint)) return endpoint;
-      if (path?.startsWith('@')) throw new Error(`there is a connection to ${endpoint} already`);
-      spelling = `0${spelling}`;
-      path = path?.startsWith('/') ? `/${path}` : `./${path}`;
+    if (address.protocol === 'tcp') {
+      let port = String(address.port);
+      while (this.#endpoints.has(`tcp://${address.host}:${port}`)) port = `0${port}`;
+      return `tcp://${address.host}:${port}`;
     }
+    let spelled = address;
+    while (this.#endpoints.has(zmqAddress(spelled))) {
+      const { path = '' } = spelled;
+      if (path.startsWith('@')) throw new Error(`there is a connection to ${zmqAddress(spelled)} already`);
+      spelled = { ...address, path: path.startsWith('/') ? `/${path}` : `./${path}` };
+    }
+    return zmqAddress(spelled);
   }
 
   #release(connection: Connection, linger: number): void {

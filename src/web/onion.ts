@@ -20,7 +20,7 @@ export interface OnionModules {
   /** of the inner body, bytes */
   readonly bodyLimit: number;
   /** The service node that brought it; it stands for all clients who come through it. */
-  readonly client?: string;
+  readonly client?: string | undefined;
 }
 
 /** Told for the metrics: the inner route and status, or why a request went no further. */

@@ -101,12 +101,12 @@ test('storage servers that greet with garbage, hang up, or hold another key cost
     clock,
     prepare: async ({ oxend, servers }) => {
       for (const greeting of greetings) ports.push(await startTcp(t, greeting));
-      const { host, port, swarm } = listed(servers[0]!);
+      const good = listed(servers[0]!);
       // A second entry for a good server's address, with a key that it does not have.
       oxend.nodes = [
         ...oxend.nodes,
-        ...ports.map((bad) => ({ publicKey: randomKeyPair().publicKey, host: '127.0.0.1', port: bad, swarm })),
-        { publicKey: randomKeyPair().publicKey, host, port, swarm },
+        ...ports.map((port) => ({ ...good, publicKey: randomKeyPair().publicKey, host: '127.0.0.1', port })),
+        { ...good, publicKey: randomKeyPair().publicKey },
       ];
     },
   });

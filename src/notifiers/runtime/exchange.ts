@@ -1,5 +1,11 @@
 import { EventEmitter } from 'node:events';
-import { type ClientHttp2Session, type ClientHttp2Stream, constants, type IncomingHttpHeaders } from 'node:http2';
+import {
+  type ClientHttp2Session,
+  type ClientHttp2Stream,
+  constants,
+  type IncomingHttpHeaders,
+  type IncomingHttpStatusHeader,
+} from 'node:http2';
 import type { Clock, Timer } from '../../clock.ts';
 import { Body } from './body.ts';
 
@@ -30,7 +36,7 @@ export class Exchange extends EventEmitter {
   readonly #stream: ClientHttp2Stream;
   readonly #deadline: Timer;
   readonly #body = new Body();
-  #headers: (IncomingHttpHeaders & { ':status'?: number }) | undefined;
+  #headers: (IncomingHttpHeaders & IncomingHttpStatusHeader) | undefined;
   #over = false;
   #text = false;
   #unsent = false;

@@ -11,7 +11,7 @@ const SWARM = 2n ** 63n;
 function network(size: { accounts: number; servers: number; padding?: number; interval?: number; seed?: number }) {
   const accounts = new FakeAccounts(size.padding);
   for (let i = 0; i < size.accounts; i++) accounts.add();
-  const net = new FakeNetwork(accounts, { interval: size.interval, seed: size.seed });
+  const net = new FakeNetwork(accounts, size);
   const servers = Array.from({ length: size.servers }, () => net.add(SWARM));
   net.publish();
   net.clock.advance(5 * SECOND);
