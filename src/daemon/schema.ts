@@ -1,6 +1,6 @@
 import { isIP } from 'node:net';
-import { parseAddress } from '../oxenmq/address.ts';
-import { connectAddress } from '../oxenmq/bind-address.ts';
+import { parseAddress, zmqAddress } from '../oxenmq/address.ts';
+import { connectAddress, parseBindAddress } from '../oxenmq/bind-address.ts';
 import { readKeyFile } from './key-file.ts';
 import { parseListen } from './listen.ts';
 import { nearest } from './nearest.ts';
@@ -131,15 +131,25 @@ export function readHivemind(section: Section, role: Role, warnings: string[]): 
       '[hivemind].omq_push_instances is no longer needed and is ignored: one instance keeps up with all notifications',
     );
   }
-  const { listen, listenCurve, listenCurvePublic, listenPush } = settings;
-  if (listenCurvePublic !== undefined && [listen, listenCurve, listenPush].includes(listenCurvePublic)) {
-    section.problem('listen_curve_public', 'is the address of another listener: each needs a port of its own');
-  }
-  if (listenPush !== undefined && [listen, listenCurve].includes(listenPush)) {
-    section.problem('listen_push', 'is the address of another listener: each needs one of its own');
-  }
-  if (listenCurve !== undefined && listenCurve === listen) {
-    section.problem('listen_curve', 'is the same address as listen: each needs a port of its own');
+  const { listenCurve } = settings;
+  if (section.problems.length === 0) {
+    const { listen, listenCurvePublic, listenPush } = settings;
+    const isAt = (one: string | undefined, ...others: readonly (string | undefined)[]) =>
+      one !== undefined && others.some((other) => other !== undefined && placeOf(other) === placeOf(one));
+    if (isAt(listenCurvePublic, listen, listenCurve, listenPush)) {
+      section.problem('listen_curve_public', 'is the address of another listener: each needs a port of its own');
+    }
+    if (isAt(listenPush, listen, listenCurve)) {
+      section.problem('listen_push', 'is the address of another listener: each needs one of its own');
+    }
+    if (isAt(listenCurve, listen)) {
+      section.problem('listen_curve', 'is the same address as listen: each needs a port of its own');
+    }
+    const who = openTo(listen);
+    if (who !== undefined)
+      warnings.push(
+        `[hivemind].listen = ${listen}: ${who}, and would be an administrator: use a path in a folder of your own`,
+      );
   }
   if (listenCurve !== undefined && settings.listenCurveAdmin.length === 0 && section.problems.length === 0) {
     warnings.push(
@@ -246,6 +256,20 @@ function bindAddress(text: string, pattern: RegExp, protocols: string): string {
   return text;
 }
 
+/** The same for all spellings of what is reached in the same place. */
+function placeOf(listen: string): string {
+  return zmqAddress(connectAddress(listen));
+}
+
+/** Who could connect beside those who are meant; undefined where that is usual. */
+function openTo(listen: string): string | undefined {
+  const address = parseBindAddress(listen);
+  if (address.protocol === 'ipc') {
+    return address.path.startsWith('@') ? 'every user of this machine may connect to an abstract socket' : undefined;
+  }
+  return /^(127\.|::1$)/.test(address.host) ? undefined : 'whoever reaches this machine over the network may connect';
+}
+
 function curveAddress(text: string): string {
   return bindAddress(text, /^tcp:\/\/./, 'tcp://');
 }
@@ -257,11 +281,13 @@ function pushAddress(text: string): string {
 function oxendAddress(text: string): string {
   const form = 'must be an OxenMQ address: ipc:///path, tcp://host:port or curve://host:port/key';
   if (!/^(tcp|ipc|curve):\/\/./.test(text)) throw new Error(form);
+  let address: ReturnType<typeof parseAddress>;
   try {
-    parseAddress(text);
+    address = parseAddress(text);
   } catch (error) {
     throw new Error(`${form} (${(error as Error).message})`, { cause: error });
   }
+  if (address.host === '*') throw new Error('must say where oxend is: to * one listens, and cannot connect');
   return text;
 }
 

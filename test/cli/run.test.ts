@@ -2,6 +2,7 @@ import assert from 'node:assert/strict';
 import { randomBytes, randomUUID } from 'node:crypto';
 import { readdirSync, readFileSync } from 'node:fs';
 import { request } from 'node:http';
+import { networkInterfaces } from 'node:os';
 import { test } from 'node:test';
 import { sessionAccount } from '../../src/devnet/account.ts';
 import { monitorMessage } from '../../src/session/subscription.ts';
@@ -9,15 +10,23 @@ import { NotifySocket } from '../daemon/notify-socket.ts';
 import { createDatabase } from '../support/postgres.ts';
 import { folder, spns, startSpns } from './spns.ts';
 
+/** A machine may have a user spns, who may not look into these tests' folders. */
+const asMe = process.getuid?.() === 0 ? ['--user', 'root'] : [];
+
 /** A whole suite under one parent; its output as it grows. */
-async function suite(t: { after(fn: () => Promise<void>): void }, log = '', env: Record<string, string> = {}) {
+async function suite(
+  t: { after(fn: () => Promise<void>): void },
+  log = '',
+  env: Record<string, string> = {},
+  listen = 'listen = ipc://./h.sock',
+) {
   const url = await createDatabase(t);
   const dir = await folder(t, {
     'hive.key': randomBytes(32).toString('hex'),
     'web.key': randomBytes(32).toString('hex'),
     'spns.ini': [
       `[db]\nurl = ${url.replaceAll('%', '%%')}`,
-      '[hivemind]\nlisten = ipc://./h.sock\noxend_rpc = ipc://./no-oxend.sock\nstartup_wait = 0',
+      `[hivemind]\n${listen}\noxend_rpc = ipc://./no-oxend.sock\nstartup_wait = 0`,
       '[keys]\nhivemind = hive.key\nonionreq = web.key',
       '[web]\nlisten = unix:./web.sock',
       '[notify-dummy]',
@@ -230,3 +239,28 @@ test('a configuration that is wrong is told before anything is started', async (
   assert.match(err, /spns: .*max_connects = many: must be a whole number/);
   assert.match(err, /oxend_rpc: is required/);
 });
+
+const lo = Object.entries(networkInterfaces()).find(([, all]) =>
+  all!.some(({ address }) => address === '127.0.0.1'),
+)![0];
+/** Below those that the kernel gives out, and no other test's. */
+const port = 12_000 + (process.pid % 8_000);
+for (const [listen, push] of [
+  [`tcp://*:${port}`, 'ipc://./push.sock'],
+  [`tcp://${lo}:${port}`, `tcp://localhost:${port + 1}`],
+  [`ipc://@spns-run-${process.pid}`, `tcp://${lo}:${port + 1}`],
+  ['ipc://h.sock', `ipc://@spns-run-push-${process.pid}`],
+]) {
+  test(`hivemind, front-end, notifier and command meet at listen = ${listen}, listen_push = ${push}`, async (t) => {
+    const { dir, said, child, ended } = await suite(t, '', {}, `listen = ${listen}\nlisten_push = ${push}`);
+    const checked = await spns(['check-config', '--no-database', ...asMe], dir);
+    assert.equal(checked.code, 0, checked.out);
+    await Promise.all([said(/connected to the hivemind/), said(/registered with the hivemind/)]);
+    const { body } = subscription();
+    const answer = await post(`${dir}/web.sock`, '/subscribe', body);
+    assert.deepEqual([answer.status, JSON.parse(answer.body).success], [200, true], answer.body);
+    assert.match((await spns(['services'], dir)).out, /^dummy +1 +1 /m);
+    child.kill('SIGTERM');
+    assert.equal(await ended, 0);
+  });
+}

@@ -302,7 +302,35 @@ test('a listener for administrators that admits nobody is warned of', () => {
   assert.deepEqual(warned(`listen_curve = tcp://*:1\nlisten_curve_admin = ${'ab'.repeat(32)}\n`), []);
 });
 
+test('who could be an administrator by listen is told where it is not meant', () => {
+  const warned = (listen: string) =>
+    load(`${MINIMUM}listen = ${listen}\n`).warnings.filter((line) => line.startsWith('[hivemind].listen ='));
+  for (const listen of ['ipc://./hivemind.sock', 'ipc:///run/spns/hivemind.sock', 'tcp://127.0.0.1:1', 'tcp://[::1]:1'])
+    assert.deepEqual(warned(listen), [], listen);
+  assert.match(warned('ipc://@spns')[0]!, /every user of this machine .* would be an administrator/);
+  for (const listen of [
+    'tcp://*:1',
+    'tcp://0.0.0.0:1',
+    'tcp://[::]:1',
+    'tcp://192.0.2.1:1',
+    'tcp://push.example.org:1',
+  ])
+    assert.match(warned(listen)[0]!, /over the network/, listen);
+});
+
+test('an address at which nobody could be reached is refused, for whoever listens', () => {
+  for (const key of ['listen', 'listen_push', 'listen_curve', 'listen_curve_public']) {
+    assert.match(problems(`${MINIMUM}${key} = tcp://127.0.0.1:*\n`)[0]!, /must name its port/, key);
+    assert.match(problems(`${MINIMUM}${key} = tcp://127.0.0.1:99999\n`)[0]!, /65535 at most/, key);
+  }
+  assert.match(problems(MINIMUM.replace(/oxend_rpc = .*/, 'oxend_rpc = tcp://*:22025'))[0]!, /say where oxend is/);
+});
+
 test('two listeners cannot share an address', () => {
+  assert.match(
+    problems(`${MINIMUM}listen = tcp://127.0.0.1:5\nlisten_push = tcp://*:5\n`)[0]!,
+    /listen_push = .* is the address of another listener/,
+  );
   assert.match(
     problems(`${MINIMUM}listen = ipc:///a\nlisten_push = ipc:///a\n`)[0]!,
     /^\[hivemind\]\.listen_push = ipc:\/\/\/a: is the address of another listener/,

@@ -4,8 +4,10 @@ import { createServer } from 'node:http';
 import type { AddressInfo } from 'node:net';
 import { join } from 'node:path';
 import { test } from 'node:test';
+import { setTimeout } from 'node:timers/promises';
 import { startFakeApns } from '../../src/devnet/providers/apns.ts';
 import { startFakeHuawei } from '../../src/devnet/providers/huawei.ts';
+import { health } from '../../src/devnet/reach.ts';
 import { FakeHivemind } from './fake-hivemind.ts';
 import { startProcess, writeConfig } from './process.ts';
 import { apnsToken, folder } from './support.ts';
@@ -160,4 +162,17 @@ test('the notifier of DOCUMENTATION.md works as it is written there', async (t) 
   assert.equal(posted.filter((line) => line.startsWith('busy')).length, 2);
   assert.ok(posted.every((line) => line.endsWith(' Bearer tk_test')));
   assert.equal(await notifier.end('SIGTERM'), 0, notifier.output());
+});
+
+test("why the hivemind's socket cannot be used is told by the log and /ready", async (t) => {
+  const path = await folder(t);
+  await writeFile(join(path, 'not-a-socket'), '');
+  const keys = { metrics_listen: `unix:${path}/m.sock` };
+  const config = await writeConfig(path, 'dummy', { endpoint: `ipc://${path}/not-a-socket` }, keys);
+  const notifier = startProcess(t, config, 'dummy');
+  const sentence = `${path}/not-a-socket is no socket but something else`;
+  const ready = async () => (await health(`${path}/m.sock`, '/ready'))?.text ?? '';
+  while (!(await ready()).includes(`not registered with the hivemind: ${sentence}`)) await setTimeout(20);
+  assert.ok(notifier.output().includes(sentence));
+  assert.equal(await notifier.end('SIGTERM'), 0);
 });

@@ -1,5 +1,6 @@
 import assert from 'node:assert/strict';
 import { randomBytes } from 'node:crypto';
+import { writeFileSync } from 'node:fs';
 import http from 'node:http';
 import { type TestContext, test } from 'node:test';
 import { Registry } from 'prom-client';
@@ -103,6 +104,22 @@ test('starts before the hivemind, is ready when that is there, and logs nothing 
     assert.deepEqual(await post(socket, 'secret-token'), { status: 503, body: '{"error":5,"message":"12"}' });
     assert.equal(daemon.status!(), '0 requests in flight');
     assert.doesNotMatch(lines.join('\n'), /secret-token/);
+  } finally {
+    await daemon.stop(5_000);
+  }
+});
+
+test("why the hivemind's socket cannot be used is told where it is asked whether the front-end is ready", async (t) => {
+  const { fake } = await start(t, () => undefined);
+  const path = `${fake.folder}/not-a-socket`;
+  writeFileSync(path, '');
+  const { context, lines } = contextFor(`ipc://${path}`, `${fake.folder}/web.sock`);
+  const daemon = await startWeb(context);
+  try {
+    const sentence = `no connection to the hivemind: ${path} is no socket but something else`;
+    while (daemon.ready!().reasons[0] !== sentence) await new Promise((resolve) => setTimeout(resolve, 5));
+    assert.equal(daemon.status!(), sentence);
+    assert.match(lines.join(''), /clients are asked to come again later.*is no socket but something else/);
   } finally {
     await daemon.stop(5_000);
   }
