@@ -1,5 +1,4 @@
 import { existsSync, statSync } from 'node:fs';
-import { resolve } from 'node:path';
 import { loadConfig, runnableServices } from '../daemon/config.ts';
 import type { Ini } from '../daemon/ini.ts';
 import { ConfigError } from '../daemon/section.ts';
@@ -8,7 +7,7 @@ import { type Command, type Given, print } from './command.ts';
 import { CONFIG, locateConfig, readIni, readReach } from './locate.ts';
 import { reach } from './reach.ts';
 import { daemonUsers, secretsIn, webHasTooMuch } from './separation.ts';
-import { type Deployed, underUnits } from './under-units.ts';
+import { configOf, type Deployed, isHandedOver, underUnits } from './under-units.ts';
 import { isInstalled, readUnit } from './unit.ts';
 import { daemonUser, USER } from './user.ts';
 
@@ -84,9 +83,11 @@ async function checkAll(file: string, given: Given): Promise<Findings> {
   for (const kind of ['problems', 'warnings', 'good'] as const) findings[kind].push(...reached[kind]);
   if (services.length === 0)
     findings.warnings.push('there is no [notify-…] section: without a notifier nobody is woken');
-  const checks = services.map((service) =>
-    checkNotifier(service, users.notifier && blind.has(users.notifier.name) ? undefined : users.notifier),
-  );
+  const checks = services.map((service) => {
+    const handedOver = units?.some((one) => one.service === service && isHandedOver(ini, one)) ?? false;
+    const blindfolded = users.notifier !== undefined && blind.has(users.notifier.name);
+    return checkNotifier(service, handedOver || blindfolded ? undefined : users.notifier);
+  });
   for (const [index, service] of services.entries()) {
     const found = await checks[index]!;
     take(found.problems, found.warnings, `settings and credential of ${service}`);
@@ -178,7 +179,7 @@ function databaseEnvironment({ unit }: Deployed): Record<string, string | undefi
 
 function runsUnderUnits(file: string): boolean {
   const unit = isInstalled('spns-hivemind') ? readUnit('spns-hivemind') : undefined;
-  return unit !== undefined && resolve(unit.folder, unit.environment.get('SPNS_CONFIG') ?? 'spns.ini') === file;
+  return unit !== undefined && configOf(unit) === file;
 }
 
 /** The units of all daemons that this configuration is for; the hivemind's first. */

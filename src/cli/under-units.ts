@@ -22,17 +22,35 @@ const FILES = /_file$|^module$/;
  * @returns problems
  */
 export function underUnits(file: string, ini: Ini, deployed: readonly Deployed[]): string[] {
-  const found = deployed.flatMap((one) => [...ofUnit(file, one.unit), ...listening(ini, one), ...reading(ini, one)]);
+  // A front-end may have a file of its own.
+  const readers = deployed.filter(({ unit }) => configOf(unit) === file);
+  if (readers.length === 0) {
+    return deployed
+      .slice(0, 1)
+      .map(
+        ({ unit }) =>
+          `${unit.name} reads ${configOf(unit)}, not this file: set its SPNS_CONFIG by "systemctl edit ${unit.name}"`,
+      );
+  }
+  const found = readers.flatMap((one) => [...ofUnit(one.unit), ...listening(ini, one), ...reading(ini, one)]);
   return [...new Set(found)];
 }
 
-function ofUnit(file: string, unit: Unit): string[] {
+/** Whether systemd hands the notifier a file that its section names: then only systemd need be able to read it. */
+export function isHandedOver(ini: Ini, { unit, service }: Deployed): boolean {
+  return [...(ini.sections.get(`notify-${service}`) ?? [])].some(
+    ([key, { value }]) => FILES.test(key) && unit.credentials.has(value.trim()),
+  );
+}
+
+/** The configuration that the unit's daemon reads. */
+export function configOf({ folder, environment }: Unit): string {
+  return resolve(folder, environment.get('SPNS_CONFIG') ?? 'spns.ini');
+}
+
+function ofUnit(unit: Unit): string[] {
   const found: string[] = [];
-  const { name, user, environment, credentials, programs } = unit;
-  const config = resolve(unit.folder, environment.get('SPNS_CONFIG') ?? 'spns.ini');
-  // A front-end may have a file of its own.
-  if (config !== file && name !== 'spns-web')
-    found.push(`${name} reads ${config}, not this file: set its SPNS_CONFIG by "systemctl edit ${name}"`);
+  const { name, user, credentials, programs } = unit;
   if (user !== undefined && !findUser(user))
     found.push(
       `${name} runs as the user ${user}, whom this machine does not know: adduser --system, as docs/install.md tells`,

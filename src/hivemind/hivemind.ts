@@ -123,9 +123,7 @@ export async function startHivemind(context: Context): Promise<Daemon> {
     clock,
     devices,
     store,
-    // Also of one that has not registered since our start: its notifier forgets what it has told.
-    service: (name) =>
-      outbox.services.get(name) ?? (devices.countByService().has(name) ? outbox.service(name) : undefined),
+    service: (name) => outbox.services.get(name),
     inWork: (service, serviceId) => subscriptions.isInWork(service, serviceId),
     log: (level, text) => log[level](text),
   });

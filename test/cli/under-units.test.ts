@@ -4,7 +4,7 @@ import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { type TestContext, test } from 'node:test';
 import { findUser, mayRead } from '../../src/cli/child.ts';
-import { type Deployed, underUnits } from '../../src/cli/under-units.ts';
+import { type Deployed, isHandedOver, underUnits } from '../../src/cli/under-units.ts';
 import { readUnit } from '../../src/cli/unit.ts';
 import { parseIni } from '../../src/daemon/ini.ts';
 
@@ -55,6 +55,33 @@ test('our units are read as they are: users, folders, credentials, and what they
   assert.equal(hivemind.lowPorts, false);
   assert.deepEqual(apns.programs, ['/opt/spns/src/cli/node', '/opt/spns/src/notifiers/main.ts']);
   assert.equal(readUnit('spns-nothing', [UNITS]), undefined);
+});
+
+test('a front-end with a file of its own is looked at by that file', () => {
+  const [hivemind, web] = DEPLOYED as [Deployed, Deployed, Deployed];
+  const own = { ...web, unit: { ...web.unit, environment: new Map([['SPNS_CONFIG', '/etc/spns/web.ini']]) } };
+  const both = GOOD.replace('unix:/run/spns-web/web.sock', 'unix:web.sock');
+  assert.deepEqual(found(both, [hivemind, own]), []);
+  const [problem, ...more] = underUnits('/etc/spns/web.ini', parseIni('[web]\nlisten = unix:web.sock\n'), [
+    hivemind,
+    { ...own, unit: { ...own.unit, user: undefined, programs: [], credentials: new Map(), folder: '/' } },
+  ]);
+  assert.match(problem!, /^\[web\]\.listen = unix:web\.sock: spns-web would make its socket at \/web\.sock/);
+  assert.deepEqual(more, []);
+  assert.match(
+    underUnits('/srv/other.ini', parseIni(GOOD), DEPLOYED)[0]!,
+    /^spns-hivemind reads \/etc\/spns\/spns\.ini, not/,
+  );
+});
+
+test('a credential of a notifier that systemd hands over is known as such', () => {
+  const apns = DEPLOYED[2]!;
+  const handing = (...names: string[]) => ({
+    ...apns,
+    unit: { ...apns.unit, credentials: new Map(names.map((name) => [name, `/etc/spns/${name}`])) },
+  });
+  assert.equal(isHandedOver(parseIni(GOOD), handing('hivemind.key')), false);
+  assert.equal(isHandedOver(parseIni(GOOD), handing('hivemind.key', 'apns.pem')), true);
 });
 
 test('the configuration of docs/install.md has no problem under the units', () => {

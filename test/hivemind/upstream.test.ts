@@ -188,6 +188,7 @@ test('devices that the newest notifiers call dead are removed; lists that make n
   const early = hivemind.connect();
   early.send('admin.drop_registrations', 'nope', encode([devices[1]!]));
   early.send('admin.drop_registrations', 'firebase', encode([devices[1]!]));
+  await early.request('admin.get_nodes', []);
   const notifier = await Upstream.start(t, { hivemind }, 'firebase');
   const drop = (...parts: Part[]) => notifier.connection.send('admin.drop_registrations', ...parts);
   const left = async () => ((await notifier.stats()).subscriptions as { total: number }).total;
