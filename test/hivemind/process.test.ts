@@ -58,7 +58,7 @@ async function startProcess(t: TestContext) {
     await fs.rm(folder, { recursive: true, force: true });
   });
   const ask = (body: unknown) =>
-    connection.request('push.subscribe', [JSON.stringify(body)]).then(([reply]) => reply?.toString());
+    connection.request('push.subscribe', [JSON.stringify(body)], 60_000).then(([reply]) => reply?.toString());
   const answerNext = async () => {
     while (asked.length === 0) await new Promise((resolve) => setTimeout(resolve, 5));
     const request = asked.shift();
