@@ -24,16 +24,20 @@ const FILES = /_file$|^module$/;
 export function underUnits(file: string, ini: Ini, deployed: readonly Deployed[]): string[] {
   // A front-end may have a file of its own.
   const readers = deployed.filter(({ unit }) => configOf(unit) === file);
-  if (readers.length === 0) {
-    return deployed
-      .slice(0, 1)
-      .map(
-        ({ unit }) =>
-          `${unit.name} reads ${configOf(unit)}, not this file: set its SPNS_CONFIG by "systemctl edit ${unit.name}"`,
-      );
-  }
-  const found = readers.flatMap((one) => [...ofUnit(one.unit), ...listening(ini, one), ...reading(ini, one)]);
-  return [...new Set(found)];
+  const [first] = deployed;
+  const astray =
+    readers.length === 0 && first !== undefined
+      ? [
+          `${first.unit.name} reads ${configOf(first.unit)}, not this file: put it there, or set SPNS_CONFIG by "systemctl edit ${first.unit.name}"`,
+        ]
+      : [];
+  // One that is not in its place yet is looked at as if it were.
+  const found = (readers.length === 0 ? deployed : readers).flatMap((one) => [
+    ...ofUnit(one.unit),
+    ...listening(ini, one),
+    ...reading(ini, one),
+  ]);
+  return [...new Set([...astray, ...found])];
 }
 
 /** Whether systemd hands the notifier a file that its section names: then only systemd need be able to read it. */
