@@ -224,6 +224,7 @@ export async function startHivemind(context: Context): Promise<Daemon> {
     [
       clock.doubt && `the time is in doubt: ${clock.doubt}`,
       expiry.complaint,
+      ...subscriptions.complaints(),
       ...network.complaints(),
       ...intake.complaints(),
     ].filter((text) => text !== undefined);

@@ -62,6 +62,7 @@ test(`${LENGTH / 1000} s at ${RATE} messages a second, and one fault after the o
   const trends = Array.from(world.daemons, ([name, { pid }]) => ({
     process: name,
     ...vitals.trend(pid, LENGTH / 2000),
+    lastQuarterGrown: vitals.trend(pid, (LENGTH * 0.75) / 1000).megabytesGrown,
   }));
   const { since_start: intake } = books;
   say(JSON.stringify({ seconds: LENGTH / 1000, rate: RATE, intake }));

@@ -101,7 +101,8 @@ export async function startSoak(t: Cleaner, ledger: Ledger): Promise<SoakWorld> 
     web: { listen: `unix:${socket('front-end')}`, metrics_listen: `unix:${socket('web')}` },
     ...notifier('apns', await apns.settings(folder)),
     ...notifier('firebase', await firebase.settings(folder)),
-    ...notifier('huawei', await huawei.settings(folder)),
+    // Few connections, so that they are all there before the second half, in which nothing may grow.
+    ...notifier('huawei', { ...(await huawei.settings(folder)), connections: '8' }),
     ...notifier('dummy'),
   };
   await fs.writeFile(ini, formatIni(sections), { mode: 0o600 });

@@ -191,7 +191,8 @@ export async function startFakeApns(options: FakeApnsOptions = {}): Promise<Fake
     goaway(last, code = constants.NGHTTP2_NO_ERROR) {
       for (const [session, connection] of connections) {
         if (last === undefined) connection.last = connection.processed;
-        session.goaway(code, last ?? connection.processed, SHUTDOWN);
+        // It may have ended without having been told of as closed yet.
+        if (!session.destroyed) session.goaway(code, last ?? connection.processed, SHUTDOWN);
       }
     },
     freeze() {

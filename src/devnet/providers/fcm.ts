@@ -134,7 +134,7 @@ export async function startFakeFcm(options: FakeOptions = {}): Promise<FakeFcm> 
       valid = new Set();
     },
     goaway() {
-      for (const session of sessions) session.goaway();
+      for (const session of sessions) if (!session.destroyed) session.goaway();
     },
     cut,
     async settings(folder) {

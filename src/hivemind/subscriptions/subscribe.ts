@@ -20,7 +20,8 @@ import type { Store } from '../store/store.ts';
 import { StoreError } from '../store/store-error.ts';
 import { Admission, type ShedCounters } from './admission.ts';
 import { NotDone, type Ticket } from './fair-queue.ts';
-import { GENERIC_ERROR, timedOut, type ValidDevice, validateDevice } from './validate.ts';
+import { Troubles } from './troubles.ts';
+import { GENERIC_ERROR, NotifierError, timedOut, type ValidDevice, validateDevice } from './validate.ts';
 
 /** What a client may ask for. */
 export type RequestKind = 'subscribe' | 'unsubscribe';
@@ -90,6 +91,7 @@ export class Subscriptions {
   readonly #modules: SubscriptionModules;
   readonly #inWork = new Map<string, number>();
   readonly #admission: Admission;
+  readonly #troubles: Troubles;
   /** Ends the wait for a notifier's word on a device, of everybody who waits for one. */
   readonly #giveUp = new Set<() => void>();
   /** How many elements wait for each service's notifier. */
@@ -101,6 +103,7 @@ export class Subscriptions {
 
   constructor(modules: SubscriptionModules) {
     this.#modules = modules;
+    this.#troubles = new Troubles(modules.clock, (text) => modules.log('warn', text));
     this.#admission = new Admission({
       clock: modules.clock,
       open: () => this.#storing < MAX_STORING,
@@ -157,6 +160,11 @@ export class Subscriptions {
     };
     await Promise.all(Array.from({ length: Math.min(AT_ONCE, elements.length) }, work));
     return replies;
+  }
+
+  /** Why clients are refused at this time, where neither they nor the database are to blame: a sentence each. */
+  complaints(): string[] {
+    return this.#troubles.complaints();
   }
 
   /** How many requests are in work. */
@@ -219,6 +227,11 @@ export class Subscriptions {
 
   #refuse(kind: RequestKind, error: RequestError): Reply {
     this.#count(kind, error.code);
+    // At a stop everybody is told to come again.
+    if (this.#accepting) {
+      if (error === BUSY) this.#troubles.note('clients are told to come again: more requests come than can be done');
+      else if (error instanceof NotifierError) this.#troubles.note(error.trouble);
+    }
     // Who asks for a service that is not run here would ask for ever.
     if (error instanceof UnavailableError) return failed(error, this.#modules.isExpected(error.service));
     return failed(error);
@@ -361,7 +374,10 @@ export class Subscriptions {
       this.#modules.log('warn', `the database refused a subscription: ${error.message}`);
       return new RequestError(Code.ERROR, GENERIC_ERROR);
     }
-    if (!(error instanceof StoreError)) this.#modules.log('warn', `a request failed: ${String(error)}`);
+    if (!(error instanceof StoreError)) {
+      this.#modules.log('warn', `a request failed: ${String(error)}`);
+      this.#troubles.note("clients' requests fail by a fault of this program; the log has the error");
+    }
     return new RequestError(Code.INTERNAL_ERROR, INTERNAL);
   }
 

@@ -17,6 +17,17 @@ const DATA_MAX = 99_999;
 /** The original's text, spelling included: clients may look at it (docs/spec/hivemind.md, section 1.1). */
 export const GENERIC_ERROR = 'An error occured while processing your request';
 
+/** A notifier that does not answer, or not sensibly: its operator's business, not the client's. */
+export class NotifierError extends RequestError {
+  /** For the operator. */
+  readonly trouble: string;
+
+  constructor(code: number, message: string, trouble: string) {
+    super(code, message);
+    this.trouble = trouble;
+  }
+}
+
 /**
  * Asks a notifier whether a client's service_info names a device (docs/spec/hivemind.md, section 3).
  * @param remote the notifier; undefined if there is none
@@ -35,14 +46,22 @@ export async function validateDevice(
     const lost = error instanceof OxenmqError && ['TIMEOUT', 'UNREACHABLE', 'CLOSED'].includes(error.code);
     throw lost
       ? timedOut(service)
-      : new RequestError(Code.ERROR, `failed to communicate with ${service} notification service`);
+      : new NotifierError(
+          Code.ERROR,
+          `failed to communicate with ${service} notification service`,
+          `clients are refused: the notifier of ${service} answers with an error`,
+        );
   }
   return readValidation(reply);
 }
 
 /** The error for a service whose notifier does not answer. */
 export function timedOut(service: string): RequestError {
-  return new RequestError(Code.SERVICE_TIMEOUT, `${service} notification service timed out`);
+  return new NotifierError(
+    Code.SERVICE_TIMEOUT,
+    `${service} notification service timed out`,
+    `clients are told to come again: the notifier of ${service} does not answer in time`,
+  );
 }
 
 /**

@@ -9,6 +9,7 @@ import { StoreError } from '../../../src/hivemind/store/store-error.ts';
 import { type SubscriptionModules, Subscriptions } from '../../../src/hivemind/subscriptions/subscribe.ts';
 import { OxenmqError, type Remote } from '../../../src/oxenmq/remote.ts';
 import { monitorMessage, unsubscribeMessage } from '../../../src/session/subscription.ts';
+import { FakeClock } from '../../support/fake-clock.ts';
 
 const TOKEN = 'token'.padEnd(32, '.');
 
@@ -107,6 +108,38 @@ test('a row that the database refuses is a lasting failure, code 4', async () =>
     },
   });
   assert.deepEqual(await ask(request()), { error: 4, message: 'An error occured while processing your request' });
+});
+
+test('while a notifier does not answer clients are refused, operators are told, once each, until it has passed', async () => {
+  const clock = new FakeClock();
+  const { ask, subscriptions, lines } = setUp({
+    clock,
+    time: () => ({ possible: [Date.now()], inDoubt: false }),
+    validate: () => Promise.reject(new OxenmqError('TIMEOUT', 'gone')),
+  });
+  assert.deepEqual(subscriptions.complaints(), []);
+  await Promise.all([ask(request()), ask(request())]);
+  const text = 'clients are told to come again: the notifier of apns does not answer in time';
+  assert.deepEqual(subscriptions.complaints(), [text]);
+  assert.deepEqual(new Set(lines), new Set([text]));
+  await clock.advance(59_000);
+  await ask(request());
+  await clock.advance(59_000);
+  assert.deepEqual(subscriptions.complaints(), [text]);
+  await clock.advance(1_000);
+  assert.deepEqual(subscriptions.complaints(), []);
+});
+
+test('what a notifier itself refuses is between it and the client', async () => {
+  const answers = [
+    [Buffer.from('3'), Buffer.from('secret')],
+    [Buffer.from('4'), Buffer.from('secret')],
+  ];
+  for (const answer of answers) {
+    const { ask, subscriptions, lines } = setUp({ validate: () => Promise.resolve(answer) });
+    await ask(request());
+    assert.deepEqual([subscriptions.complaints(), lines], [[], []]);
+  }
 });
 
 test('a notifier that is not there is code 2, one that does not answer code 3, one that refuses to talk code 4', async () => {
