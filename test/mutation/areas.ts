@@ -4,18 +4,24 @@ export interface Area {
   readonly tests: readonly string[];
   /** One PostgreSQL is started for all runs. */
   readonly database?: boolean;
+  /** All test files run in one process, which saves most of the time where they are short and do not disturb each other. */
+  readonly inOne?: boolean;
 }
 
 /** Tests that take long for little, or that something else than the room's own code decides, are left out. */
 export const AREAS: Record<string, Area> = {
-  codec: { sources: ['src/codec/*.ts'], tests: ['test/codec/*.test.ts'] },
-  session: { sources: ['src/session/*.ts'], tests: ['test/session/*.test.ts'] },
+  codec: { sources: ['src/codec/*.ts'], tests: ['test/codec/*.test.ts'], inOne: true },
+  session: { sources: ['src/session/*.ts'], tests: ['test/session/*.test.ts'], inOne: true },
   oxenmq: { sources: ['src/oxenmq/*.ts'], tests: ['test/oxenmq/*.test.ts'] },
-  network: { sources: ['src/hivemind/network/*.ts'], tests: ['test/hivemind/network/*.test.ts'], database: true },
+  network: {
+    sources: ['src/hivemind/network/*.ts'],
+    tests: ['test/hivemind/network/{oxend,nodes,monitor,doubt,swarms,network}.test.ts'],
+    inOne: true,
+  },
   notifications: {
     sources: ['src/hivemind/notifications/**/*.ts'],
-    tests: ['test/hivemind/notifications/**/*.test.ts'],
-    database: true,
+    tests: ['test/hivemind/notifications/*.test.ts', 'test/hivemind/notifications/outbox/{outbox,push-queue}.test.ts'],
+    inOne: true,
   },
   store: { sources: ['src/hivemind/store/*.ts'], tests: ['test/hivemind/store/*.test.ts'], database: true },
   subscriptions: {
@@ -25,12 +31,12 @@ export const AREAS: Record<string, Area> = {
   },
   devices: {
     sources: ['src/hivemind/devices/*.ts'],
-    tests: ['test/hivemind/devices/*.test.ts', 'test/hivemind/upstream.test.ts'],
-    database: true,
+    tests: ['test/hivemind/devices/{devices,devices-model,crowded-accounts}.test.ts'],
+    inOne: true,
   },
   'notifiers-runtime': {
     sources: ['src/notifiers/runtime/*.ts'],
-    tests: ['test/notifiers/runtime/*.test.ts', 'test/notifiers/*.test.ts'],
+    tests: ['test/notifiers/runtime/*.test.ts', 'test/notifiers/{misbehaving,validate}.test.ts'],
     database: true,
   },
   web: { sources: ['src/web/*.ts'], tests: ['test/web/*.test.ts'], database: true },

@@ -61,7 +61,7 @@ async function run(): Promise<boolean> {
 
   const tests = area!.tests.flatMap((glob) => globSync(glob, { cwd: copy })).sort();
   const startedAt = performance.now();
-  if (await notices(tests, 600_000)) throw new Error('the tests fail without any change');
+  if (await notices(tests, 600_000, area!.inOne)) throw new Error('the tests fail without any change');
   const baseline = performance.now() - startedAt;
   print(
     `${chosen.length} of ${all.length} changes, seed ${values.seed}; all tests take ${Math.round(baseline / 1000)} s`,
@@ -84,7 +84,7 @@ async function isNoticed(file: string, mutant: Mutant, tests: string[], ms: numb
   const name = basename(file, '.ts');
   const own = tests.filter((test) => basename(test, '.test.ts') === name);
   try {
-    return (own.length > 0 && (await notices(own, OWN_DEADLINE, true))) || (await notices(tests, ms));
+    return (own.length > 0 && (await notices(own, OWN_DEADLINE, true))) || (await notices(tests, ms, area!.inOne));
   } finally {
     writeFileSync(join(copy, file), source);
   }

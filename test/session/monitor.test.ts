@@ -217,6 +217,17 @@ describe('parseMonitorEnded', () => {
     assert.deepEqual(parseMonitorEnded([encode({ '!': 1, '@': account, x: [[1], { y: 2 }] })]), account);
   });
 
+  it('reads 64 KiB and not a byte more', () => {
+    const sized = (size: number) => {
+      const rest = size - encode({ '@': account, x: '' }).length;
+      const ended = encode({ '@': account, x: 'x'.repeat(rest - `${rest}`.length + 1) });
+      assert.equal(ended.length, size);
+      return ended;
+    };
+    assert.deepEqual(parseMonitorEnded([sized(65_536)]), account);
+    assert.throws(() => parseMonitorEnded([sized(65_537)]), BencodeError);
+  });
+
   it('throws nothing but BencodeError, whatever the bytes', () => {
     for (let end = 0; end < body.length; end++) {
       assert.throws(() => parseMonitorEnded([body.subarray(0, end)]), BencodeError);

@@ -91,7 +91,10 @@ describe('BLAKE2b and XChaCha20-Poly1305', () => {
     assert.equal(xchachaDecrypt(ciphertext.subarray(1), nonce, key), undefined);
     assert.equal(xchachaDecrypt(Buffer.alloc(15), nonce, key), undefined);
     assert.equal(xchachaDecrypt(ciphertext, nonce, randomBytes(32)), undefined);
-    assert.throws(() => xchachaEncrypt(message, Buffer.alloc(12), key), RangeError);
+    for (const call of [xchachaEncrypt, xchachaDecrypt]) {
+      assert.throws(() => call(ciphertext, Buffer.alloc(12), key), RangeError);
+      assert.throws(() => call(ciphertext, nonce, Buffer.alloc(31)), RangeError);
+    }
   });
 });
 
