@@ -164,6 +164,7 @@ export class Ticket {
   /** Some task of it was done. */
   begun = false;
   readonly tasks: Task[] = [];
+  #cancelled = false;
   #expected = 0;
   #lane: LaneName;
   readonly #queue: FairQueue;
@@ -196,6 +197,10 @@ export class Ticket {
    */
   run<T>(work: () => T): Promise<T> {
     return new Promise((resolve, reject) => {
+      if (this.#cancelled) {
+        reject(evicted());
+        return;
+      }
       this.tasks.push({
         work: () => {
           this.begun = true;
@@ -214,10 +219,11 @@ export class Ticket {
     });
   }
 
-  /** Gives up what has not been done. */
+  /** Gives up what has not been done, and whatever comes after it: nobody counts what that request takes any more. */
   cancel(): void {
+    this.#cancelled = true;
     this.#queue.lane(this.#lane).remove(this);
-    for (const { fail } of this.tasks.splice(0)) fail(new NotDone('others needed its place'));
+    for (const { fail } of this.tasks.splice(0)) fail(evicted());
   }
 
   /** Nothing more will come of it. */
@@ -234,6 +240,10 @@ export class Ticket {
     this.expect(expected);
     if (this.tasks.length > 0) this.#queue.lane(this.#lane).add(this);
   }
+}
+
+function evicted(): NotDone {
+  return new NotDone('others needed its place');
 }
 
 /** Requests of one kind that have tasks to be done, by client. */

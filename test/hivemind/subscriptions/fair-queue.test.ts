@@ -148,6 +148,16 @@ test('a request that is given up leaves nothing behind', async () => {
   assert.equal(queue.lane('small').clients, 0);
 });
 
+test('a request that is given up does nothing of what it brings later', async () => {
+  const { done, ticket, add, rest } = setUp();
+  const given = ticket('a', 'small', 20);
+  const tasks = add(given, 'given up', 10);
+  given.cancel();
+  const ends = await rest([...tasks, ...add(given, 'later', 10), ...add(ticket('b'), 'b')]);
+  assert.equal(ends.filter((end) => end.status === 'rejected' && end.reason instanceof NotDone).length, 20);
+  assert.deepEqual(done, ['b']);
+});
+
 test('a process that stood still for a minute does not take itself for slow afterwards', async () => {
   const { clock, queue, ticket, add, rest } = setUp();
   for (let round = 0; round < 3; round++) await rest(add(ticket('a'), 'a', 1_000));
