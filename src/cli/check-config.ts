@@ -1,7 +1,7 @@
 import { existsSync, statSync } from 'node:fs';
-import { loadConfig, runnableServices } from '../daemon/config.ts';
-import type { Ini } from '../daemon/ini.ts';
-import { ConfigError } from '../daemon/section.ts';
+import { loadConfig, runnableServices } from '../settings/config.ts';
+import type { Ini } from '../settings/ini.ts';
+import { ConfigError } from '../settings/section.ts';
 import { mayRead, runProgram, type User } from './child.ts';
 import { type Command, type Given, print } from './command.ts';
 import { CONFIG, locateConfig, readIni, readReach } from './locate.ts';

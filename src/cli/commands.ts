@@ -1,6 +1,6 @@
 import { readFileSync } from 'node:fs';
-import { ConfigError } from '../daemon/config.ts';
-import { nearest } from '../daemon/nearest.ts';
+import { nearest } from '../settings/nearest.ts';
+import { ConfigError } from '../settings/section.ts';
 import { CliError, type Command, complain, help, parseWords, print, UsageError, usage } from './command.ts';
 
 /** Loaded when called: making a key needs no ZeroMQ. */

@@ -1,12 +1,12 @@
 import { systemClock } from '../clock.ts';
 import { parseJson } from '../codec/json.ts';
-import { readKeyFile } from '../daemon/key-file.ts';
 import { type Address, AddressError, parseAddress } from '../oxenmq/address.ts';
 import { connectAddress } from '../oxenmq/bind-address.ts';
 import { ipcTrouble } from '../oxenmq/ipc-trouble.ts';
 import { keyPairFromSecret } from '../oxenmq/keys.ts';
 import { type Connection, Peers } from '../oxenmq/peers.ts';
 import { OxenmqError, type Part } from '../oxenmq/remote.ts';
+import { readKeyFile } from '../settings/key-file.ts';
 import { CliError, type Given, type Option } from './command.ts';
 import { CONFIG, readReach } from './locate.ts';
 

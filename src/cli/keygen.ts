@@ -1,4 +1,4 @@
-import { generateKeyFile } from '../daemon/key-file.ts';
+import { generateKeyFile } from '../settings/key-file.ts';
 import { CliError, type Command, print } from './command.ts';
 
 export const command: Command = {

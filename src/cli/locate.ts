@@ -1,8 +1,10 @@
 import { existsSync, readFileSync } from 'node:fs';
 import { dirname, resolve } from 'node:path';
-import { type Ini, parseIni } from '../daemon/ini.ts';
-import { readDatabase, readHivemind } from '../daemon/schema.ts';
-import { ConfigError, Section } from '../daemon/section.ts';
+import { DATABASE } from '../settings/database.ts';
+import { readHivemind } from '../settings/hivemind.ts';
+import { type Ini, parseIni } from '../settings/ini.ts';
+import { ConfigError, Section } from '../settings/section.ts';
+import { readTable } from '../settings/table.ts';
 import { CliError, type Given, type Option } from './command.ts';
 
 /** The option of every command that reads the configuration. */
@@ -58,7 +60,7 @@ export function readReach(given: Given): Reach {
   const section = (name: string) => new Section(name, ini.sections.get(name) ?? new Map(), ini.defaults);
   const [hivemind, db] = [section('hivemind'), section('db')];
   const { listen } = readHivemind(hivemind, 'web', []);
-  const { url } = readDatabase(db);
+  const { url } = readTable(db, DATABASE);
   const problems = [...ini.problems, ...hivemind.problems, ...db.problems];
   if (problems.length > 0) throw new ConfigError(problems.map((problem) => `${file}: ${problem}`));
   return { file, listen, databaseUrl: url };

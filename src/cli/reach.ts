@@ -1,9 +1,10 @@
 import { lookup } from 'node:dns/promises';
 import { isIP } from 'node:net';
 import { networkInterfaces } from 'node:os';
-import type { Ini } from '../daemon/ini.ts';
 import { parseBindAddress } from '../oxenmq/bind-address.ts';
 import type { IpcTrouble } from '../oxenmq/ipc-trouble.ts';
+import { HIVEMIND } from '../settings/hivemind.ts';
+import type { Ini } from '../settings/ini.ts';
 import { runProgram, type User } from './child.ts';
 import type { DaemonUsers } from './separation.ts';
 
@@ -35,7 +36,7 @@ export async function reach(ini: Ini, users: DaemonUsers, folder: string): Promi
     else reached.good.push("oxend's socket");
   }
 
-  const listen = value('listen') ?? 'ipc://./hivemind.sock';
+  const listen = value('listen') ?? HIVEMIND.settings.listen.default!;
   const push = value('listen_push');
   for (const [who, key, address, user] of [
     ['notifiers', 'listen', listen, users.notifier],
@@ -47,7 +48,8 @@ export async function reach(ini: Ini, users: DaemonUsers, folder: string): Promi
     if (trouble?.lasting)
       reached.problems.push(`[hivemind].${key} = ${address}: ${who} cannot connect: ${trouble.text}`);
   }
-  for (const key of ['listen', 'listen_push', 'listen_curve', 'listen_curve_public']) {
+  const { listen: local, listenPush, listenCurve, listenCurvePublic } = HIVEMIND.settings;
+  for (const { key } of [local, listenPush, listenCurve, listenCurvePublic]) {
     const odd = await notHere(value(key));
     if (odd) reached.warnings.push(`[hivemind].${key} = ${value(key)}: ${odd}`);
   }

@@ -1,8 +1,8 @@
 import { spawn } from 'node:child_process';
 import { systemClock } from '../clock.ts';
-import { loadConfig, runnableServices } from '../daemon/config.ts';
 import { createLog, flushLog } from '../daemon/log.ts';
 import { createNotifier } from '../daemon/systemd.ts';
+import { loadConfig, runnableServices } from '../settings/config.ts';
 import { programPath } from './child.ts';
 import type { Command } from './command.ts';
 import { CONFIG, locateConfig } from './locate.ts';

@@ -1,5 +1,5 @@
-import type { Ini } from '../daemon/ini.ts';
-import { isSecretKey } from '../daemon/section.ts';
+import type { Ini } from '../settings/ini.ts';
+import { isSecretKey } from '../settings/section.ts';
 import { findUser, mayRead, type User } from './child.ts';
 
 /** As whom each kind of daemon runs; undefined: as ourselves. */

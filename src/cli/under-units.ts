@@ -1,6 +1,10 @@
 import { existsSync, readFileSync } from 'node:fs';
 import { isAbsolute, join, resolve } from 'node:path';
-import type { Ini } from '../daemon/ini.ts';
+import { HIVEMIND } from '../settings/hivemind.ts';
+import type { Ini } from '../settings/ini.ts';
+import { NOTIFIER } from '../settings/notifier.ts';
+import type { Table } from '../settings/table.ts';
+import { WEB } from '../settings/web.ts';
 import { findUser, mayRead } from './child.ts';
 import type { Unit } from './unit.ts';
 
@@ -75,21 +79,19 @@ function ofUnit(unit: Unit): string[] {
 
 /** Where the daemon would bind: a file that it may make, and a port that it may have. */
 function listening(ini: Ini, { unit, kind, service }: Deployed): string[] {
-  const keys: (readonly [section: string, key: string, otherwise?: string])[] = {
-    hivemind: [
-      ['hivemind', 'listen', 'ipc://./hivemind.sock'],
-      ['hivemind', 'listen_push'],
-      ['hivemind', 'listen_curve'],
-      ['hivemind', 'metrics_listen'],
-    ] as const,
-    web: [
-      ['web', 'listen'],
-      ['web', 'metrics_listen'],
-      ['hivemind', 'listen_curve_public'],
-    ] as const,
-    notifier: [[`notify-${service}`, 'metrics_listen']] as const,
-  }[kind].slice();
-  return keys.flatMap(([section, key, otherwise]) => {
+  const tables: [section: string, Table][] =
+    kind === 'notifier'
+      ? [[`notify-${service}`, NOTIFIER]]
+      : [
+          ['hivemind', HIVEMIND],
+          ['web', WEB],
+        ];
+  const keys = tables.flatMap(([section, { settings }]) =>
+    Object.values(settings)
+      .filter(({ listens }) => listens === kind)
+      .map((setting) => ({ section, ...setting })),
+  );
+  return keys.flatMap(({ section, key, default: otherwise }) => {
     const value = settingOf(ini, section, key);
     const text = value ?? otherwise;
     if (text === undefined) return [];

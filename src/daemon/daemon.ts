@@ -1,6 +1,6 @@
 import type { Registry } from 'prom-client';
 import type { Clock } from '../clock.ts';
-import type { Config, DaemonName } from './config.ts';
+import type { Config, DaemonName } from '../settings/config.ts';
 import type { Logger } from './log.ts';
 import type { Readiness, Routes } from './metrics.ts';
 import type { Systemd } from './systemd.ts';

@@ -1,35 +1,6 @@
 import { lstatSync, unlinkSync } from 'node:fs';
 import { createConnection, type Server } from 'node:net';
-
-/** Where an HTTP server listens: a TCP port or a Unix socket. */
-export type ListenAddress = { readonly host: string; readonly port: number } | { readonly path: string };
-
-/** What an address must look like, in words. */
-const FORM = 'must be host:port, [IPv6]:port or unix:/path';
-
-/**
- * Reads `host:port`, `[IPv6 address]:port` (port 0: any that is free) or `unix:/path`. Throws an Error that says what is expected.
- */
-export function parseListen(text: string): ListenAddress {
-  if (text.startsWith('unix:')) {
-    const path = text.slice('unix:'.length);
-    if (path === '') throw new Error(FORM);
-    if (Buffer.byteLength(path) > 107)
-      throw new Error('the path of a Unix socket can have 107 bytes at most: use a shorter one');
-    return { path };
-  }
-  const match = /^(?:\[([0-9a-f:.%]+)\]|([^:[\]/\s]+)):(\d{1,5})$/i.exec(text);
-  if (!match) throw new Error(FORM);
-  const port = Number(match[3]);
-  if (port > 65535) throw new Error('the port must be 65535 at most');
-  return { host: match[1] ?? match[2]!, port };
-}
-
-/** The address as {@link parseListen} reads it. */
-export function formatListen(address: ListenAddress): string {
-  if ('path' in address) return `unix:${address.path}`;
-  return address.host.includes(':') ? `[${address.host}]:${address.port}` : `${address.host}:${address.port}`;
-}
+import { formatListen, type ListenAddress } from '../settings/listen-address.ts';
 
 /**
  * Takes away the Unix socket that a killed process left behind, on which nobody could listen again; one that is still answered stays.

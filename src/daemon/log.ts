@@ -2,7 +2,7 @@ import { isDeepStrictEqual } from 'node:util';
 import { type Logger, pino } from 'pino';
 import { type Clock, systemClock, type Timer } from '../clock.ts';
 import { parseJson } from '../codec/json.ts';
-import type { LogLevel, LogSettings } from './config.ts';
+import type { LogLevel, LogSettings } from '../settings/log.ts';
 import { describeError, type LogRecord, renderLine } from './log-line.ts';
 import { detectStyle, type Output, type Style, streamOutput } from './output.ts';
 

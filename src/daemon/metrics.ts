@@ -2,7 +2,8 @@ import { createServer, type IncomingMessage, type Server, type ServerResponse } 
 import { isIP } from 'node:net';
 import { hostname } from 'node:os';
 import { Counter, collectDefaultMetrics, Registry } from 'prom-client';
-import { type ListenAddress, listenOn, parseListen } from './listen.ts';
+import { type ListenAddress, parseListen } from '../settings/listen-address.ts';
+import { listenOn } from './listen.ts';
 
 /** Whether a daemon can do its work, and if not, why: each reason a sentence for the operator. */
 export interface Readiness {

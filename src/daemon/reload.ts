@@ -1,42 +1,9 @@
-import { type Config, ConfigError, changedKeys, type DaemonName, type LoadOptions, loadConfig } from './config.ts';
+import { changedKeys, needRestart } from '../settings/changes.ts';
+import { type Config, type DaemonName, type LoadOptions, loadConfig } from '../settings/config.ts';
+import { ConfigError } from '../settings/section.ts';
 import type { Daemon } from './daemon.ts';
 import { applyLogSettings, type Logger } from './log.ts';
 import type { Systemd } from './systemd.ts';
-
-/** The keys that a daemon reads only when it starts; spns.ini.example marks them so. `notify` stands for every notifier. */
-export const RESTART_KEYS: { readonly [daemon: string]: readonly string[] } = {
-  hivemind: [
-    '[db].url',
-    '[hivemind].oxend_rpc',
-    '[hivemind].listen',
-    '[hivemind].listen_curve',
-    '[hivemind].listen_curve_admin',
-    '[hivemind].listen_push',
-    '[hivemind].subs_interval',
-    '[hivemind].max_connects',
-    '[hivemind].allow_private_nodes',
-    '[hivemind].metrics_listen',
-    '[keys].hivemind',
-  ],
-  web: [
-    '[hivemind].listen',
-    '[hivemind].listen_push',
-    '[hivemind].listen_curve_public',
-    '[keys].onionreq',
-    '[web].listen',
-    '[web].body_limit',
-    '[web].trust_proxy',
-    '[web].metrics_listen',
-  ],
-  notify: ['[hivemind].listen', '[keys].hivemind'],
-};
-
-/** Of the keys that changed, those that the daemon does not take over before it is started again. */
-export function needRestart(name: DaemonName, changed: readonly string[]): string[] {
-  const known =
-    name === 'hivemind' || name === 'web' ? RESTART_KEYS[name]! : [...RESTART_KEYS.notify!, `[${name}].metrics_listen`];
-  return changed.filter((key) => known.includes(key));
-}
 
 /**
  * Reads the configuration again and lets the daemon take it over. A file that is wrong, or that the daemon refuses, changes nothing, and is told.

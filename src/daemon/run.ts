@@ -1,8 +1,10 @@
 import { randomBytes } from 'node:crypto';
 import { systemClock } from '../clock.ts';
-import { ConfigError, type DaemonName, type LoadOptions, loadConfig, type Role } from './config.ts';
+import { type DaemonName, type LoadOptions, loadConfig } from '../settings/config.ts';
+import { formatListen } from '../settings/listen-address.ts';
+import { ConfigError } from '../settings/section.ts';
+import type { Role } from '../settings/table.ts';
 import type { Context, Daemon } from './daemon.ts';
-import { formatListen } from './listen.ts';
 import { createLog, flushLog } from './log.ts';
 import { describeError } from './log-line.ts';
 import { createRegistry, type MetricsServer, type Readiness, serveMetrics } from './metrics.ts';

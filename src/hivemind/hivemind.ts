@@ -1,12 +1,12 @@
 import { isDeepStrictEqual } from 'node:util';
 import { getHeapStatistics } from 'node:v8';
 import type { Clock, Timer } from '../clock.ts';
-import type { Config } from '../daemon/config.ts';
 import { category, repeated } from '../daemon/log.ts';
 import type { Context, Daemon } from '../daemon/run.ts';
 import { transportMetrics } from '../daemon/transport-metrics.ts';
 import { JudgedClock } from '../judged-clock.ts';
 import { CLOCK_TOLERANCE } from '../session/subscription.ts';
+import type { Config } from '../settings/config.ts';
 import type { DeviceRow } from './devices/device.ts';
 import { Devices } from './devices/devices.ts';
 import { type OpenListener, openListeners } from './listeners.ts';

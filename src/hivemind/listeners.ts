@@ -1,10 +1,10 @@
 import type { Clock } from '../clock.ts';
-import type { HivemindSettings } from '../daemon/config.ts';
 import { keyPairFromSecret } from '../oxenmq/keys.ts';
 import { Listener } from '../oxenmq/listener.ts';
 import { PublicListener } from '../oxenmq/public-listener.ts';
 import type { Commands, Remote } from '../oxenmq/remote.ts';
 import { MAX_MESSAGE_SIZE } from '../oxenmq/socket.ts';
+import type { HivemindSettings } from '../settings/hivemind.ts';
 
 /** The largest message that the web front-end passes on, in bytes: the original's limit. A notifier's may be larger. */
 const PUSH_MESSAGE = 1024 * 1024;

@@ -1,9 +1,10 @@
 import { randomBytes } from 'node:crypto';
 import { readFileSync } from 'node:fs';
 import { systemClock } from '../clock.ts';
-import { parseIni } from '../daemon/ini.ts';
 import { createLog } from '../daemon/log.ts';
-import { ConfigError, Section } from '../daemon/section.ts';
+import { parseIni } from '../settings/ini.ts';
+import { NOTIFIER } from '../settings/notifier.ts';
+import { ConfigError, Section } from '../settings/section.ts';
 import { Refusal } from './runtime/backend.ts';
 import { loadBackend } from './runtime/load.ts';
 
@@ -21,7 +22,7 @@ async function check(service: string): Promise<{ problems: readonly string[]; wa
     process.env.CREDENTIALS_DIRECTORY,
   );
   // The runtime's own key, which no backend reads.
-  section.string('metrics_listen');
+  section.string(NOTIFIER.settings.metricsListen.key);
   const log = createLog({ level: 'none', levels: new Map(), format: 'plain' }, name);
   try {
     const create = await loadBackend(service, section);

@@ -1,5 +1,5 @@
-import { ConfigError } from '../daemon/config.ts';
 import { runDaemon } from '../daemon/run.ts';
+import { ConfigError } from '../settings/section.ts';
 import { buildNotifier } from './runtime/build.ts';
 
 const service = process.argv[2] ?? '';

@@ -9,8 +9,9 @@ import fastify, {
 } from 'fastify';
 import type { Clock } from '../clock.ts';
 import { ConnectionLimit, networkOf } from '../connection-limit.ts';
-import { formatListen, type ListenAddress, removeStaleSocket } from '../daemon/listen.ts';
+import { removeStaleSocket } from '../daemon/listen.ts';
 import { MAX_ONION_SIZE } from '../session/onion.ts';
+import { formatListen, type ListenAddress } from '../settings/listen-address.ts';
 import { type Answer, errorAnswer, methodNotAllowed, notFound, options } from './answer.ts';
 import type { Hivemind } from './hivemind.ts';
 import { limitConnections } from './limit.ts';

@@ -1,10 +1,10 @@
-import type { WebSettings } from '../daemon/config.ts';
 import { spareDescriptors } from '../daemon/descriptors.ts';
-import { parseListen } from '../daemon/listen.ts';
 import { category, repeated } from '../daemon/log.ts';
 import type { Context, Daemon } from '../daemon/run.ts';
 import { transportMetrics } from '../daemon/transport-metrics.ts';
 import { connectAddress } from '../oxenmq/bind-address.ts';
+import { parseListen } from '../settings/listen-address.ts';
+import type { WebSettings } from '../settings/web.ts';
 import { connectHivemind } from './hivemind.ts';
 import { webMetrics } from './metrics.ts';
 import { buildServer, listen } from './server.ts';

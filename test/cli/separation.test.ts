@@ -5,7 +5,7 @@ import { join } from 'node:path';
 import { test } from 'node:test';
 import { findUser } from '../../src/cli/child.ts';
 import { webHasTooMuch } from '../../src/cli/separation.ts';
-import { parseIni } from '../../src/daemon/ini.ts';
+import { parseIni } from '../../src/settings/ini.ts';
 
 const user = (name: string, uid: number) => ({ name, uid, gid: uid });
 const nobody = findUser('nobody');

@@ -6,7 +6,7 @@ import { type TestContext, test } from 'node:test';
 import { findUser, mayRead } from '../../src/cli/child.ts';
 import { type Deployed, isHandedOver, underUnits } from '../../src/cli/under-units.ts';
 import { readUnit } from '../../src/cli/unit.ts';
-import { parseIni } from '../../src/daemon/ini.ts';
+import { parseIni } from '../../src/settings/ini.ts';
 
 const UNITS = join(import.meta.dirname, '../../systemd');
 const FILE = '/etc/spns/spns.ini';

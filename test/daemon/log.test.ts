@@ -2,9 +2,9 @@ import assert from 'node:assert/strict';
 import { fstatSync } from 'node:fs';
 import { Writable } from 'node:stream';
 import { test } from 'node:test';
-import type { LogLevel, LogSettings } from '../../src/daemon/config.ts';
 import { applyLogSettings, category, createLog, flushLog, type Logger, repeated } from '../../src/daemon/log.ts';
 import { detectStyle, type Output, type Style, streamOutput } from '../../src/daemon/output.ts';
+import type { LogLevel, LogSettings } from '../../src/settings/log.ts';
 import { FakeClock } from '../support/fake-clock.ts';
 
 function settings(

@@ -7,8 +7,8 @@ import { hostname, tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { type TestContext, test } from 'node:test';
 import { Counter, Registry } from 'prom-client';
-import { formatListen, type ListenAddress, parseListen } from '../../src/daemon/listen.ts';
 import { createRegistry, type MetricsOptions, type Readiness, serveMetrics } from '../../src/daemon/metrics.ts';
+import { formatListen, type ListenAddress, parseListen } from '../../src/settings/listen-address.ts';
 
 interface Reply {
   status: number;

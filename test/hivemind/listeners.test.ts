@@ -7,8 +7,8 @@ import { join } from 'node:path';
 import { test } from 'node:test';
 import { findUser } from '../../src/cli/child.ts';
 import { systemClock } from '../../src/clock.ts';
-import type { HivemindSettings } from '../../src/daemon/config.ts';
 import { openListeners } from '../../src/hivemind/listeners.ts';
+import type { HivemindSettings } from '../../src/settings/hivemind.ts';
 
 const nobody = findUser('nobody');
 const skip = (process.getuid?.() !== 0 || !nobody) && 'only root can connect as another user';

@@ -4,9 +4,9 @@ import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import type { TestContext } from 'node:test';
 import { systemClock } from '../../src/clock.ts';
-import { Section } from '../../src/daemon/config.ts';
 import { createLog, type Logger } from '../../src/daemon/log.ts';
 import { type BackendContext, type Delivery, Refusal } from '../../src/notifiers/runtime/backend.ts';
+import { Section } from '../../src/settings/section.ts';
 import { FakeClock } from '../support/fake-clock.ts';
 
 /** A folder of its own, removed after the test. */

@@ -5,13 +5,13 @@ import path from 'node:path';
 import { pino } from 'pino';
 import { Registry } from 'prom-client';
 import { type Clock, systemClock } from '../../src/clock.ts';
-import { loadConfig } from '../../src/daemon/config.ts';
 import type { Daemon } from '../../src/daemon/run.ts';
 import { createNotifier } from '../../src/daemon/systemd.ts';
 import { startHivemind } from '../../src/hivemind/hivemind.ts';
 import { parseAddress } from '../../src/oxenmq/address.ts';
 import { type Connection, Peers } from '../../src/oxenmq/peers.ts';
 import type { Commands } from '../../src/oxenmq/remote.ts';
+import { loadConfig } from '../../src/settings/config.ts';
 import { createDatabase } from './postgres.ts';
 
 /** What `t.after` of a test gives: the harness cleans up by it. */

@@ -1,4 +1,4 @@
-import type { Config } from '../../daemon/config.ts';
+import type { Config } from '../../settings/config.ts';
 import type { Devices } from '../devices/devices.ts';
 import type { Outbox } from '../notifications/outbox/outbox.ts';
 import type { Stats } from '../operators/stats.ts';

@@ -1,4 +1,4 @@
-import { readFileSync } from 'node:fs';
+import { readTable } from '../../settings/table.ts';
 import {
   type Backend,
   type BackendContext,
@@ -12,6 +12,7 @@ import {
 import { EXPIRED_TOKEN, readAnswer } from './answer.ts';
 import { createClients } from './client.ts';
 import { readApnsCredential } from './credential.ts';
+import { APNS } from './settings.ts';
 
 /** Apple takes no larger body, in bytes. */
 const MAX_BODY = 4096;
@@ -24,18 +25,10 @@ const LONGEST_STORE = 30 * 86_400;
 
 /** Apple's push service, for both of its environments: `apns` is the production, `apns-sandbox` Apple's environment for development builds. */
 export function create({ service, section, clock }: BackendContext): Backend {
-  const topic = section.string('identifier', { required: true });
-  const credential = readApnsCredential(section, clock.now());
-  const connections = section.integer('connections', { default: 3, min: 1, max: 16 });
-  const streams = section.integer('streams', { default: 500, min: 1, max: 1000 });
-  const timeout = section.number('timeout', { default: 10, min: 0.1, max: 60 }) * 1000;
-  // For tests: another server than Apple's.
-  const host = section.string('host', { default: service === 'apns-sandbox' ? SANDBOX : PRODUCTION });
-  const port = section.integer('port', { default: 443, min: 1, max: 65_535 });
-  const ca = section.parsed('ca_file', (path) => readFileSync(path));
-  for (const key of ['retries', 'retry_interval']) {
-    section.obsolete(key, 'all notifiers try again by one rule, for up to an hour');
-  }
+  const { topic, connections, streams, port, ca, ...settings } = readTable(section, APNS);
+  const credential = readApnsCredential(section, settings, clock.now());
+  const timeout = settings.timeout * 1000;
+  const host = settings.host ?? (service === 'apns-sandbox' ? SANDBOX : PRODUCTION);
   section.check();
 
   const clients = createClients(connections, { host, port, ca, credential: credential!, timeout }, clock);

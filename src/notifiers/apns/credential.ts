@@ -1,6 +1,8 @@
 import { createPrivateKey, type KeyObject, X509Certificate } from 'node:crypto';
 import { readFileSync } from 'node:fs';
-import type { Section } from '../../daemon/config.ts';
+import type { Section } from '../../settings/section.ts';
+import type { Values } from '../../settings/table.ts';
+import type { APNS } from './settings.ts';
 
 /** How Apple knows us: a certificate with its key, or a token that is signed with a key of the team. */
 export interface ApnsCredential {
@@ -10,17 +12,19 @@ export interface ApnsCredential {
   readonly expiry: number | undefined;
 }
 
+/** The part of the settings that says how Apple knows us. */
+type CredentialSettings = Pick<Values<typeof APNS.settings>, 'certFile' | 'keyFile' | 'keyId' | 'teamId'>;
+
 /**
  * Reads `cert_file` (one PEM file with certificate and key, as the original has it), or `key_file` (the .p8 file), `key_id` and `team_id`. What is
  * wrong becomes a problem of the section.
  * @param now Unix milliseconds
  */
-export function readApnsCredential(section: Section, now: number): ApnsCredential | undefined {
-  const certificate = section.path('cert_file');
-  const key = section.path('key_file');
-  const id = { pattern: /^[A-Z0-9]{10}$/, what: "10 capital letters and digits, as on Apple's page of keys" };
-  const keyId = section.string('key_id', { ...id, required: key !== undefined });
-  const teamId = section.string('team_id', { ...id, required: key !== undefined });
+export function readApnsCredential(
+  section: Section,
+  { certFile: certificate, keyFile: key, keyId, teamId }: CredentialSettings,
+  now: number,
+): ApnsCredential | undefined {
   if (certificate !== undefined && key !== undefined) {
     section.problem('key_file', 'is set together with cert_file: keep the one that is to be used');
   } else if (certificate !== undefined) {

@@ -1,7 +1,7 @@
-import { readFileSync } from 'node:fs';
 import { Agent } from 'node:https';
 import { deleteApp, initializeApp } from 'firebase-admin/app';
 import { getMessaging, type Message } from 'firebase-admin/messaging';
+import { readTable } from '../../settings/table.ts';
 import { AccessToken, TokenError } from '../runtime/access-token.ts';
 import {
   accepted,
@@ -15,7 +15,8 @@ import {
 } from '../runtime/backend.ts';
 import { post } from '../runtime/http.ts';
 import { readError, UNAUTHENTICATED } from './answer.ts';
-import { readServiceAccount, type ServiceAccount, tokenRequest } from './service-account.ts';
+import { tokenRequest } from './service-account.ts';
+import { FIREBASE } from './settings.ts';
 import { intercept, withoutRetries } from './transport.ts';
 
 /** Google takes no more data for one message, keys and values, in bytes. */
@@ -28,19 +29,9 @@ const TOKEN_TIMEOUT = 10_000;
 
 /** Google's Firebase Cloud Messaging, for Android phones. */
 export function create({ section, clock, wallClock, random }: BackendContext): Backend {
-  const account = section.parsed('token_file', () => readServiceAccount(section.path('token_file')!), {
-    required: true,
-  });
-  const parallel = section.integer('connections', { default: 4, min: 1, max: 16 });
-  const linger = section.number('notify_interval', { default: 0.05, min: 0, max: 10 });
-  // For tests: another server than Google's. The OAuth server is named by the service-account file.
-  const url = section.string('url', { pattern: /^https:\/\//, what: 'an https:// address' });
-  const ca = section.parsed('ca_file', (path) => readFileSync(path));
-  for (const key of ['retries', 'retry_interval']) {
-    section.obsolete(key, 'all notifiers try again by one rule, for up to an hour');
-  }
+  const { account, connections, notifyInterval, url, ca } = readTable(section, FIREBASE);
   section.check();
-  const { projectId, tokenUri } = account as ServiceAccount;
+  const { projectId, tokenUri } = account;
 
   const undo = intercept(url, ca, clock);
   const agent = new Agent({ keepAlive: true, maxSockets: 1, ...(ca ? { ca } : {}) });
@@ -49,7 +40,7 @@ export function create({ section, clock, wallClock, random }: BackendContext): B
       post(tokenUri, {
         agent,
         headers: { 'content-type': 'application/x-www-form-urlencoded' },
-        body: tokenRequest(account as ServiceAccount, wallClock()),
+        body: tokenRequest(account, wallClock()),
         timeout: TOKEN_TIMEOUT,
       }),
     clock,
@@ -90,8 +81,8 @@ export function create({ section, clock, wallClock, random }: BackendContext): B
 
   return {
     batch: BATCH,
-    concurrency: parallel,
-    linger: linger * 1000,
+    concurrency: connections,
+    linger: notifyInterval * 1000,
     validate: (info) => ({
       id: tokenOf(
         info,

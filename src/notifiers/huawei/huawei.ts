@@ -1,5 +1,5 @@
-import { readFileSync } from 'node:fs';
 import { Agent } from 'node:https';
+import { readTable } from '../../settings/table.ts';
 import { AccessToken, TokenError } from '../runtime/access-token.ts';
 import {
   type Backend,
@@ -13,6 +13,7 @@ import {
 } from '../runtime/backend.ts';
 import { post, trouble } from '../runtime/http.ts';
 import { AUTHENTICATE, readReply, USE_NORMAL } from './answer.ts';
+import { HUAWEI } from './settings.ts';
 
 /** Huawei takes no larger body, tokens not counted, in bytes. */
 const MAX_BODY = 4096;
@@ -26,16 +27,7 @@ const FORM_TYPE = 'application/x-www-form-urlencoded;charset=utf-8';
 
 /** Huawei's Push Kit, v1 API, for phones without Google's services. */
 export function create({ section, log, clock }: BackendContext): Backend {
-  const appId = section.string('app_id', { required: true, pattern: /^\d+$/, what: 'the number of the app' });
-  const secret = section.string('app_secret', { required: true, secret: true });
-  const connections = section.integer('connections', { default: 100, min: 1, max: 1000 });
-  // For tests: other servers than Huawei's.
-  const address = { pattern: /^https:\/\//, what: 'an https:// address' };
-  const base = section.string('url', { default: 'https://push-api.cloud.huawei.com', ...address });
-  const oauth = { default: 'https://oauth-login.cloud.huawei.com/oauth2/v3/token', ...address };
-  const oauthUrl = section.string('oauth_url', oauth);
-  const ca = section.parsed('ca_file', (path) => readFileSync(path));
-  section.obsolete('notify_interval', 'pushes are sent as they come');
+  const { appId, secret, connections, url: base, oauthUrl, ca } = readTable(section, HUAWEI);
   section.check();
 
   const url = `${base}/v1/${appId}/messages:send`;

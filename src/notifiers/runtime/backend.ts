@@ -1,6 +1,6 @@
 import type { Clock } from '../../clock.ts';
-import type { Section } from '../../daemon/config.ts';
 import type { Logger } from '../../daemon/log.ts';
+import type { Section } from '../../settings/section.ts';
 
 /**
  * One provider of push notifications. A file that exports `create` is a whole notifier: the runtime does the registering,

@@ -1,10 +1,10 @@
-import type { Config } from '../../daemon/config.ts';
 import type { Context, Daemon } from '../../daemon/run.ts';
 import { transportMetrics } from '../../daemon/transport-metrics.ts';
 import { JudgedClock } from '../../judged-clock.ts';
 import { connectAddress } from '../../oxenmq/bind-address.ts';
 import { keyPairFromSecret } from '../../oxenmq/keys.ts';
 import { deriveNotifierKey } from '../../session/notifier-key.ts';
+import type { Config } from '../../settings/config.ts';
 import { type Backend, Refusal } from './backend.ts';
 import { watchCredential } from './credential.ts';
 import { fingerprint } from './fingerprint.ts';

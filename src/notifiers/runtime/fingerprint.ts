@@ -1,6 +1,7 @@
 import { createHash } from 'node:crypto';
 import { readFileSync, statSync } from 'node:fs';
-import type { Config } from '../../daemon/config.ts';
+import type { Config } from '../../settings/config.ts';
+import { NOTIFIER } from '../../settings/notifier.ts';
 
 /** Larger files are no credentials, in bytes. */
 const LARGEST = 1_048_576;
@@ -16,10 +17,10 @@ export function fingerprint(config: Config, service: string): string {
   const keys = new Set([...config.ini.defaults.keys(), ...(config.ini.sections.get(name)?.keys() ?? [])]);
   for (const key of [...keys].sort()) {
     // Taken over at the start alone.
-    if (key === 'metrics_listen') continue;
+    if (key === NOTIFIER.settings.metricsListen.key) continue;
     const path = section.path(key);
     // Code that has been loaded is not loaded again.
-    const content = path === undefined || key === 'module' ? undefined : contentOf(path);
+    const content = path === undefined || key === NOTIFIER.settings.module.key ? undefined : contentOf(path);
     hash.update(JSON.stringify([key, section.string(key) ?? null, content?.toString('base64') ?? null]));
   }
   return hash.digest('hex');

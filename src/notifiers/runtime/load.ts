@@ -1,5 +1,6 @@
 import { pathToFileURL } from 'node:url';
-import { BUILT_IN_SERVICES, ConfigError, type Section } from '../../daemon/config.ts';
+import { BUILT_IN_SERVICES, NOTIFIER } from '../../settings/notifier.ts';
+import { ConfigError, type Section } from '../../settings/section.ts';
 import type { CreateBackend } from './backend.ts';
 
 /** Services whose backend is here. Both of Apple's environments share one file. */
@@ -16,7 +17,7 @@ const BUILT_IN: Readonly<Record<(typeof BUILT_IN_SERVICES)[number], string>> = {
  * Throws ConfigError with a sentence if there is none, or the file cannot be loaded or exports no `create`.
  */
 export async function loadBackend(service: string, section: Section): Promise<CreateBackend> {
-  const path = section.path('module');
+  const path = NOTIFIER.settings.module.read(section, 'notifier');
   section.check();
   const known = BUILT_IN_SERVICES.find((name) => name === service);
   if (path === undefined && known === undefined) {

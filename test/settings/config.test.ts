@@ -4,17 +4,22 @@ import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { after, test } from 'node:test';
 import { isDeepStrictEqual } from 'node:util';
-import {
-  type Config,
-  ConfigError,
-  changedKeys,
-  type LoadOptions,
-  loadConfig,
-  runnableServices,
-} from '../../src/daemon/config.ts';
-import { generateKeyFile, readKeyFile } from '../../src/daemon/key-file.ts';
-import { RESTART_KEYS } from '../../src/daemon/reload.ts';
+import { EXAMPLE } from '../../ops/example.ts';
+import { APNS } from '../../src/notifiers/apns/settings.ts';
+import { FIREBASE } from '../../src/notifiers/firebase/settings.ts';
+import { HUAWEI } from '../../src/notifiers/huawei/settings.ts';
 import { keyPairFromSecret } from '../../src/oxenmq/keys.ts';
+import { changedKeys, RESTART_KEYS } from '../../src/settings/changes.ts';
+import { type Config, type LoadOptions, loadConfig, runnableServices } from '../../src/settings/config.ts';
+import { DATABASE } from '../../src/settings/database.ts';
+import { HIVEMIND } from '../../src/settings/hivemind.ts';
+import { generateKeyFile, readKeyFile } from '../../src/settings/key-file.ts';
+import { KEYS as KEY_FILES } from '../../src/settings/keys.ts';
+import { LOG } from '../../src/settings/log.ts';
+import { NOTIFIER } from '../../src/settings/notifier.ts';
+import { ConfigError } from '../../src/settings/section.ts';
+import type { Table } from '../../src/settings/table.ts';
+import { WEB } from '../../src/settings/web.ts';
 
 const folder = mkdtempSync(join(tmpdir(), 'spns-config-'));
 after(() => rmSync(folder, { recursive: true }));
@@ -145,13 +150,13 @@ nonsense
   const expected = [
     /^line 20: no "key = value"/,
     /^\[db\]\.url = mysql:\/\/root:\*\*\*@h\/d: must be a PostgreSQL address/,
-    /^\[hivemind\]\.subs_interval = soon: must be a whole number$/,
-    /^\[hivemind\]\.max_connects = -1: must be at least 0$/,
-    /^\[hivemind\]\.startup_wait = 1,5: must be a number$/,
+    /^\[hivemind\]\.oxend_rpc: is required and not set/,
     /^\[hivemind\]\.listen = http:\/\/x: must be an address that starts with tcp:\/\/ or ipc:\/\/$/,
     /^\[hivemind\]\.listen_curve = ipc:\/\/x: must be an address that starts with tcp:\/\/$/,
     /^\[hivemind\]\.listen_curve_admin = abc: must be public keys of 64 hex digits/,
-    /^\[hivemind\]\.oxend_rpc: is required and not set/,
+    /^\[hivemind\]\.subs_interval = soon: must be a whole number$/,
+    /^\[hivemind\]\.max_connects = -1: must be at least 0$/,
+    /^\[hivemind\]\.startup_wait = 1,5: must be a number$/,
     /^\[hivemind\]\.gone_breaker_share = 50: must be at most 1$/,
     /^\[hivemind\]\.metrics_listen = 9180: must be host:port/,
     /^\[keys\]\.hivemind = .*none\.key is not there: make it with "spns keygen/,
@@ -391,48 +396,45 @@ test('what the example comments out is the default, except where there is none',
       .map(([key]) => `${section}.${key}`),
   );
   assert.deepEqual(differing, [
-    'hivemind.notifiersExpected',
-    'hivemind.listenCurve',
     'hivemind.listenPush',
-    'hivemind.listenCurvePublic',
+    'hivemind.listenCurve',
     'hivemind.listenCurveAdmin',
+    'hivemind.listenCurvePublic',
+    'hivemind.notifiersExpected',
     'hivemind.metricsListen',
     'web.metricsListen',
   ]);
 });
 
 test('the example explains every key that is read', () => {
-  const read = (path: string) => readFileSync(new URL(path, import.meta.url), 'utf8');
-  const example = read('../../spns.ini.example');
-  const keys = [...read('../../src/daemon/schema.ts').matchAll(/section\.(?!obsolete)\w+(?:<\w+>)?\(\s*'(\w+)'/g)].map(
-    (match) => match[1]!,
-  );
+  const example = readFileSync(new URL('../../spns.ini.example', import.meta.url), 'utf8');
+  const keys = [DATABASE, HIVEMIND, KEY_FILES, LOG, WEB].flatMap(({ settings }: Table) => Object.values(settings));
   assert(keys.length > 20);
-  for (const key of keys.filter((name) => name !== 'omq_push_instances')) {
-    assert.match(example, new RegExp(`^;?${key} =`, 'm'), `${key} is missing`);
-  }
+  for (const { key } of keys) assert.match(example, new RegExp(`^;?${key} =`, 'm'), `${key} is missing`);
 });
 
 test('the example explains every key of a notifier, with its true default', () => {
-  const read = (path: string) => readFileSync(new URL(path, import.meta.url), 'utf8');
   // What only the tests set.
   const unexplained = ['host', 'port', 'url', 'oauth_url', 'ca_file'];
-  const sections = read('../../spns.ini.example').split(/^;\[notify-/m);
-  for (const [name, files] of Object.entries({
-    apns: ['apns/apns.ts', 'apns/credential.ts'],
-    firebase: ['firebase/firebase.ts'],
-    huawei: ['huawei/huawei.ts'],
-    example: ['runtime/load.ts'],
+  const sections = readFileSync(new URL('../../spns.ini.example', import.meta.url), 'utf8').split(/^;\[notify-/m);
+  for (const [name, table] of Object.entries<Table>({
+    apns: APNS,
+    firebase: FIREBASE,
+    huawei: HUAWEI,
+    example: { settings: { module: NOTIFIER.settings.module } },
   })) {
     const example = sections.find((section) => section.startsWith(`${name}]`))!;
-    const sources = files.map((file) => read(`../../src/notifiers/${file}`)).join('');
-    const keys = [...sources.matchAll(/section\.(?!obsolete)\w+\('(\w+)'(?:, \{ default: ([\d.]+))?/g)];
-    assert(keys.length > 0);
-    for (const [, key, value] of keys) {
-      if (unexplained.includes(key!)) continue;
+    const settings = Object.values(table.settings);
+    assert(settings.length > 0);
+    for (const { key, default: value } of settings) {
+      if (unexplained.includes(key)) continue;
       assert.match(example, new RegExp(`^;${key} = ${value ?? '.'}`, 'm'), `${key} of ${name}`);
     }
   }
+});
+
+test('the example in the repository is the one that the tables make: npm run example', () => {
+  assert.equal(readFileSync(new URL('../../spns.ini.example', import.meta.url), 'utf8'), EXAMPLE);
 });
 
 test('the example marks exactly those keys that need a restart', () => {

@@ -3,9 +3,9 @@ import { mkdtempSync, rmSync, writeFileSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { test } from 'node:test';
-import { ConfigError, loadConfig, type Section } from '../../src/daemon/config.ts';
-import { parseIni } from '../../src/daemon/ini.ts';
-import { Section as SectionClass } from '../../src/daemon/section.ts';
+import { loadConfig } from '../../src/settings/config.ts';
+import { parseIni } from '../../src/settings/ini.ts';
+import { ConfigError, type Section, Section as SectionClass } from '../../src/settings/section.ts';
 
 function section(body: string, credentials?: string): Section {
   const { sections, defaults } = parseIni(`[DEFAULT]\nretries = 9\n[notify-x]\n${body}`);

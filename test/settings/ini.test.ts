@@ -1,8 +1,8 @@
 import assert from 'node:assert/strict';
 import { readFileSync } from 'node:fs';
 import { test } from 'node:test';
-import { parseIni } from '../../src/daemon/ini.ts';
-import { editDistance, nearest } from '../../src/daemon/nearest.ts';
+import { parseIni } from '../../src/settings/ini.ts';
+import { editDistance, nearest } from '../../src/settings/nearest.ts';
 
 function values(text: string): Record<string, Record<string, string>> {
   const { sections } = parseIni(text);

@@ -1,33 +1,28 @@
 import { readFileSync } from 'node:fs';
 import { resolve } from 'node:path';
+import { DATABASE, type DatabaseSettings } from './database.ts';
+import { type HivemindSettings, readHivemind } from './hivemind.ts';
 import { type Ini, type IniSection, parseIni } from './ini.ts';
+import { type Keys, readKeys } from './keys.ts';
+import { type LogSettings, readLog } from './log.ts';
 import { nearest } from './nearest.ts';
-import {
-  checkedListen,
-  type HivemindSettings,
-  type Keys,
-  type LogSettings,
-  type Role,
-  readDatabase,
-  readHivemind,
-  readKeys,
-  readLog,
-  readWeb,
-  type WebSettings,
-} from './schema.ts';
+import { BUILT_IN_SERVICES, NOTIFIER } from './notifier.ts';
 import { ConfigError, Section } from './section.ts';
-
-export type { HivemindSettings, Keys, LogFormat, LogLevel, LogSettings, Role, WebSettings } from './schema.ts';
-export { ConfigError, Section } from './section.ts';
+import { type Program, type Role, readTable } from './table.ts';
+import { readWeb, type WebSettings } from './web.ts';
 
 /** The name of a daemon: its section in spns.ini, too. */
 export type DaemonName = 'hivemind' | 'web' | `notify-${string}`;
+
+export function programOf(name: DaemonName): Program {
+  return name === 'hivemind' || name === 'web' ? name : 'notifier';
+}
 
 /** The whole of spns.ini, checked and frozen. */
 export interface Config {
   /** Absolute path of the file; empty when none was read. */
   readonly file: string;
-  readonly db: { readonly url: string };
+  readonly db: DatabaseSettings;
   readonly hivemind: HivemindSettings;
   readonly keys: Keys;
   readonly web: WebSettings;
@@ -38,7 +33,7 @@ export interface Config {
   section(name: string): Section;
   /** Where a daemon serves metrics and health: its section's `metrics_listen`. */
   metricsListen(name: DaemonName): string | undefined;
-  /** All sections as written, for {@link changedKeys}. */
+  /** All sections as written, for what tells two configurations apart (changes.ts). */
   readonly ini: Ini;
 }
 
@@ -53,9 +48,6 @@ export interface LoadOptions {
 }
 
 const SECTIONS = ['db', 'hivemind', 'keys', 'log', 'web'];
-
-/** The services whose notifier comes with SPNS. */
-export const BUILT_IN_SERVICES = ['apns', 'apns-sandbox', 'firebase', 'huawei', 'dummy'] as const;
 
 /**
  * Reads the configuration from the file that `SPNS_CONFIG` names, or else from `spns.ini` in the current folder; an
@@ -72,7 +64,7 @@ export function loadConfig(env: NodeJS.ProcessEnv, { role = 'all', read }: LoadO
   const open = (name: string): Section => {
     const section = new Section(name, ini.sections.get(name) ?? new Map(), ini.defaults, env.CREDENTIALS_DIRECTORY);
     // Whatever the notifier, the place of its metrics is run.ts's affair, so it is no unknown key to the one that reads the rest.
-    if (name.startsWith('notify-')) readMetricsListen(section);
+    if (name.startsWith('notify-')) NOTIFIER.settings.metricsListen.read(section, role);
     return section;
   };
   const collect = <T>(name: string, reader: (section: Section) => T): T => {
@@ -81,7 +73,7 @@ export function loadConfig(env: NodeJS.ProcessEnv, { role = 'all', read }: LoadO
     return reader(section);
   };
 
-  const db = collect('db', readDatabase);
+  const db = collect('db', (section) => readTable(section, DATABASE));
   const hivemind = collect('hivemind', (section) => readHivemind(section, role, warnings));
   const keys = collect('keys', (section) => readKeys(section, role, warnings));
   const log = collect('log', (section) => readLog(section, warnings));
@@ -112,26 +104,10 @@ export function loadConfig(env: NodeJS.ProcessEnv, { role = 'all', read }: LoadO
       if (name === 'web') return web.metricsListen;
       const section = open(name);
       section.check();
-      return readMetricsListen(section);
+      return NOTIFIER.settings.metricsListen.read(section, role);
     },
     ini,
   });
-}
-
-/** The keys that differ between two configurations, as `[section].key`; never their values, some of which are secret. */
-export function changedKeys(before: Config, after: Config): string[] {
-  const changed: string[] = [];
-  for (const name of new Set([...before.ini.sections.keys(), ...after.ini.sections.keys()])) {
-    changed.push(...changedEntries(name, before.ini.sections.get(name), after.ini.sections.get(name)));
-  }
-  changed.push(...changedEntries('DEFAULT', before.ini.defaults, after.ini.defaults));
-  return changed;
-}
-
-function changedEntries(name: string, before: IniSection = new Map(), after: IniSection = new Map()): string[] {
-  return [...new Set([...before.keys(), ...after.keys()])]
-    .filter((key) => before.get(key)?.value !== after.get(key)?.value)
-    .map((key) => `[${name}].${key}`);
 }
 
 /**
@@ -182,9 +158,4 @@ function unknownSections(ini: Ini): string[] {
       const near = nearest(name, [...SECTIONS, ...BUILT_IN_SERVICES.map((service) => `notify-${service}`)]);
       return `section [${name}] is not known and is ignored: ${near ? `did you mean [${near}]?` : 'remove it'}`;
     });
-}
-
-/** `metrics_listen` of a section; see {@link Config.metricsListen}. */
-function readMetricsListen(section: Section): string | undefined {
-  return section.parsed('metrics_listen', checkedListen);
 }

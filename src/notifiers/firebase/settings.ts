@@ -1,0 +1,30 @@
+import { readFileSync } from 'node:fs';
+import { integer, number, parsed, string, type Table } from '../../settings/table.ts';
+import { readServiceAccount } from './service-account.ts';
+
+/** `[notify-firebase]` */
+export const FIREBASE = {
+  settings: {
+    account: parsed('token_file', (_, section) => readServiceAccount(section.path('token_file')!), {
+      required: true,
+      example: 'firebase.json',
+      text: "The service account's JSON file.",
+    }),
+    connections: integer('connections', {
+      default: 4,
+      min: 1,
+      max: 16,
+      text: `Batches that may be on their way to Google at a time, and the seconds for which pushes are gathered for
+        one.`,
+    }),
+    /** Seconds. */
+    notifyInterval: number('notify_interval', { default: 0.05, min: 0, max: 10 }),
+    // Another server than Google's; that for access tokens is named in the service account's file.
+    url: string('url', { pattern: /^https:\/\//, what: 'an https:// address', untold: true }),
+    ca: parsed('ca_file', (file) => readFileSync(file), { untold: true }),
+  },
+  obsolete: {
+    retries: 'all notifiers try again by one rule, for up to an hour',
+    retry_interval: 'all notifiers try again by one rule, for up to an hour',
+  },
+} satisfies Table;

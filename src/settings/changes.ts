@@ -1,0 +1,57 @@
+import { type Config, type DaemonName, programOf } from './config.ts';
+import { DATABASE } from './database.ts';
+import { HIVEMIND } from './hivemind.ts';
+import type { IniSection } from './ini.ts';
+import { KEYS } from './keys.ts';
+import { LOG } from './log.ts';
+import { NOTIFIER } from './notifier.ts';
+import type { Program, Table } from './table.ts';
+import { WEB } from './web.ts';
+
+const SECTIONS: { readonly [name: string]: Table } = {
+  db: DATABASE,
+  hivemind: HIVEMIND,
+  keys: KEYS,
+  log: LOG,
+  web: WEB,
+};
+
+/** The keys of the common sections that a program reads only when it starts, as `[section].key`; spns.ini.example marks them so. */
+export const RESTART_KEYS: { readonly [program in Program]: readonly string[] } = {
+  hivemind: restartKeys('hivemind'),
+  web: restartKeys('web'),
+  notifier: restartKeys('notifier'),
+};
+
+function restartKeys(program: Program): string[] {
+  return Object.entries(SECTIONS).flatMap(([name, table]) => keysOf(name, table, program));
+}
+
+function keysOf(section: string, table: Table, program: Program): string[] {
+  return Object.values(table.settings).flatMap(({ key, restart }) =>
+    restart?.includes(program) ? [`[${section}].${key}`] : [],
+  );
+}
+
+/** Of the keys that changed, those that the daemon does not take over before it is started again. */
+export function needRestart(name: DaemonName, changed: readonly string[]): string[] {
+  const program = programOf(name);
+  const own = program === 'notifier' ? keysOf(name, NOTIFIER, program) : [];
+  return changed.filter((key) => RESTART_KEYS[program].includes(key) || own.includes(key));
+}
+
+/** The keys that differ between two configurations, as `[section].key`; never their values, some of which are secret. */
+export function changedKeys(before: Config, after: Config): string[] {
+  const changed: string[] = [];
+  for (const name of new Set([...before.ini.sections.keys(), ...after.ini.sections.keys()])) {
+    changed.push(...changedEntries(name, before.ini.sections.get(name), after.ini.sections.get(name)));
+  }
+  changed.push(...changedEntries('DEFAULT', before.ini.defaults, after.ini.defaults));
+  return changed;
+}
+
+function changedEntries(name: string, before: IniSection = new Map(), after: IniSection = new Map()): string[] {
+  return [...new Set([...before.keys(), ...after.keys()])]
+    .filter((key) => before.get(key)?.value !== after.get(key)?.value)
+    .map((key) => `[${name}].${key}`);
+}

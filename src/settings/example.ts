@@ -1,0 +1,80 @@
+import type { Setting, Table } from './table.ts';
+
+/** Longest line, in characters. */
+const WIDTH = 118;
+
+/** A section as spns.ini.example shows it. */
+export interface ShownSection {
+  readonly name: string;
+  /** Said in front of the section. */
+  readonly text?: string;
+  /** Of which tables it shows the keys, in this order. */
+  readonly tables: readonly Table[];
+  /** Shows these keys only, and without what is said of them: another section has told. */
+  readonly only?: readonly string[];
+  /** What to show as the value of a key that the table has no example for. */
+  readonly values?: { readonly [key: string]: string };
+  /** Whether the section itself is commented out, with all that is in it, for there may be none. */
+  readonly optional?: boolean;
+}
+
+/**
+ * The text of a section: each key with its default or example, commented out unless it must be set, under what its table says of it. Whether it needs a
+ * restart is added by its mark.
+ *
+ * @throws Error if one text is for keys that need a restart and others that do not: the reader could not tell them apart
+ */
+export function renderSection({ name, text, tables, only, values = {}, optional = false }: ShownSection): string {
+  const shown = tables
+    .flatMap(({ settings }) => Object.values(settings))
+    .filter(({ key, untold }) => !untold && (only?.includes(key) ?? true))
+    .map(({ text: said, ...setting }): Setting => {
+      const example = values[setting.key] ?? setting.example;
+      return {
+        ...setting,
+        ...(said !== undefined && !only && { text: said }),
+        ...(example !== undefined && { example }),
+      };
+    })
+    .filter(({ example, default: value }) => example !== undefined || value !== undefined);
+  const paragraphs: Setting[][] = [];
+  for (const setting of shown) {
+    if (setting.text !== undefined || paragraphs.length === 0) paragraphs.push([setting]);
+    else paragraphs.at(-1)!.push(setting);
+  }
+  // Of a notifier's keys all are taken over by a reload, but for the one that is told of ahead of them.
+  const bodies = paragraphs.map((settings) =>
+    [...comment(settings[0]!.text, optional ? undefined : restartMark(settings)), ...settings.map(line)].join('\n'),
+  );
+  const head = `${optional ? ';' : ''}[${name}]`;
+  const body = optional ? bodies.join('\n').replace(/^(?=[^;])/gm, ';') : bodies.join('\n\n');
+  return [...comment(text), head, ...(body === '' ? [] : [body])].join('\n');
+}
+
+/**
+ * `text` as comment lines.
+ *
+ * @param mark a sentence behind it that stays on one line, so that one can search for it
+ */
+export function comment(text: string | undefined, mark?: string): string[] {
+  if (text === undefined) return [];
+  const lines = [';'];
+  for (const word of [...text.trim().split(/\s+/), ...(mark === undefined ? [] : [mark])]) {
+    if (lines.at(-1)!.length + 1 + word.length > WIDTH) lines.push(';');
+    lines.push(`${lines.pop()} ${word}`);
+  }
+  return lines;
+}
+
+function restartMark(settings: readonly Setting[]): string | undefined {
+  const restart = settings.filter((setting) => setting.restart !== undefined).length;
+  if (restart === 0) return undefined;
+  if (restart < settings.length) throw new Error(`${settings[0]!.key}: only some of the keys told of need a restart`);
+  return `${restart === 1 ? 'Needs' : restart === 2 ? 'Both need' : 'All need'} a restart.`;
+}
+
+function line({ key, required, default: value, example = value }: Setting): string {
+  const written = typeof example === 'string' ? ` ${example}` : example!.map((word) => `\n    ${word}`).join('');
+  const whole = `${key} =${written}`;
+  return required === undefined ? whole.replace(/^/gm, ';') : whole;
+}

@@ -1,0 +1,224 @@
+import { parseAddress, zmqAddress } from '../oxenmq/address.ts';
+import { connectAddress, parseBindAddress } from '../oxenmq/bind-address.ts';
+import { checkedListen } from './listen-address.ts';
+import type { Section } from './section.ts';
+import { boolean, integer, list, number, parsed, type Role, readTable, type Table, type Values } from './table.ts';
+
+/**
+ * `[hivemind]`. It lies here and not beside the hivemind, since the web front-end, the notifiers and the commands read where it listens, and the
+ * notifiers the limits of the breaker.
+ */
+export const HIVEMIND = {
+  settings: {
+    /** OxenMQ address of oxend. */
+    oxendRpc: parsed('oxend_rpc', oxendAddress, {
+      required: ['hivemind'],
+      restart: ['hivemind'],
+      example: 'ipc:///var/lib/oxen/oxend.sock',
+      text: `Where oxend listens for OxenMQ connections; required by the hivemind. curve:// addresses carry the public
+        key: curve://HOST:PORT/KEY.`,
+    }),
+    /** ZeroMQ address to bind. */
+    listen: parsed('listen', pushAddress, {
+      default: 'ipc://./hivemind.sock',
+      restart: ['hivemind', 'web', 'notifier'],
+      listens: 'hivemind',
+      text: `Where notifiers and the commands of "spns" connect to: ipc://PATH, or tcp://HOST:PORT, where HOST is an address
+        (IPv6 in brackets), *, a network interface or a host name. Everybody who can connect here may do everything, so
+        keep it to a local socket or an address that is not reachable from outside.`,
+    }),
+    /** ZeroMQ address to bind, of `push.*` alone. */
+    listenPush: parsed('listen_push', pushAddress, {
+      restart: ['hivemind', 'web'],
+      listens: 'hivemind',
+      example: 'ipc:///run/spns/push.sock',
+      text: `Where the web front-end connects to, and may only subscribe and unsubscribe: so it can run as another user,
+        and whoever breaks into it has no hold on the rest. Without it the front-end connects to listen.`,
+    }),
+    /** ZeroMQ address to bind. */
+    listenCurve: parsed('listen_curve', curveAddress, {
+      restart: ['hivemind'],
+      listens: 'hivemind',
+      example: 'tcp://0.0.0.0:22030',
+      text: `An encrypted listener for administration from afar, and the X25519 public keys that it admits (64 hex
+        digits each, separated by blanks, commas or indented lines). Let your firewall open its port to those machines
+        alone.`,
+    }),
+    /** X25519 public keys of 32 bytes. */
+    listenCurveAdmin: parsed('listen_curve_admin', publicKeys, {
+      default: '',
+      restart: ['hivemind'],
+      example: ['0123456789abcdef'.repeat(4), 'fedcba9876543210'.repeat(4)],
+    }),
+    /** ZeroMQ address to bind, of `push.*` alone. */
+    listenCurvePublic: parsed('listen_curve_public', curveAddress, {
+      restart: ['web'],
+      listens: 'web',
+      example: 'tcp://0.0.0.0:22031',
+      text: `An encrypted listener that admits anyone, but only to subscribe and unsubscribe. The web front-end opens it,
+        with the key pair of onionreq: clients name its public key.`,
+    }),
+    /** Seconds. */
+    subsInterval: integer('subs_interval', {
+      default: 30,
+      min: 1,
+      restart: ['hivemind'],
+      text: 'Seconds between two looks at which subscriptions are to be renewed at the storage servers.',
+    }),
+    maxConnects: integer('max_connects', {
+      default: 500,
+      min: 0,
+      restart: ['hivemind'],
+      text: 'Connections to storage servers that may be in the making at a time. 0: none at all, a dry run.',
+    }),
+    allowPrivateNodes: boolean('allow_private_nodes', {
+      default: false,
+      restart: ['hivemind'],
+      text: `Whether to connect to storage servers at addresses of a private network or of this machine. Only for a
+        network of your own: in the public one anybody can register a node with any address.`,
+    }),
+    /** Seconds after which the duplicate filter begins a new generation. */
+    filterLifetime: integer('filter_lifetime', {
+      default: 600,
+      min: 1,
+      text: 'Seconds for which copies of a message are recognised (at least; twice that at most).',
+    }),
+    /** Seconds. */
+    startupWait: number('startup_wait', {
+      default: 10,
+      min: 0,
+      text: `Seconds to wait at start for the notifiers listed in notifiers_expected (separated by commas) before joining
+        the network.`,
+    }),
+    notifiersExpected: list('notifiers_expected', { example: 'apns, firebase, huawei' }),
+    /** Bytes of sealed pushes that are held for a service before the oldest are dropped. */
+    outboxMaxBytes: integer('outbox_max_bytes', {
+      default: 268_435_456,
+      min: 65_536,
+      text: `While a service has no notifier, or its notifiers cannot keep up, its pushes are held: up to so many bytes of
+        memory, and so many seconds each. The bytes are those that the pushes of a service really take, about 1,000 and
+        the body for a push, whether they wait or a notifier has them; what is on the way to notifiers and with them may
+        take a quarter more. When there is no room, the account with the most that wait loses its oldest; of accounts
+        with as many, the oldest of all goes. All are counted. At most an eighth of Node's heap
+        (node --max-old-space-size) is used for a service.`,
+    }),
+    /** Seconds that a push is held before it is dropped. */
+    outboxMaxAge: integer('outbox_max_age', { default: 3600, min: 1, max: 1_209_600 }),
+    /** 0 to 1. */
+    goneBreakerShare: number('gone_breaker_share', {
+      default: 0.5,
+      min: 0,
+      max: 1,
+      text: `When more than this share of a service's answers says "device gone", counted over at least so many answers,
+        nothing is removed any more: that is a wrong certificate rather than a thousand dead phones.`,
+    }),
+    goneBreakerMinimum: integer('gone_breaker_minimum', { default: 100, min: 1 }),
+    /** `host:port` or `unix:/path`. */
+    metricsListen: parsed('metrics_listen', checkedListen, {
+      restart: ['hivemind'],
+      listens: 'hivemind',
+      example: '127.0.0.1:9180',
+      text: `/metrics (Prometheus), /live, /ready and the status page: host:port or unix:/path. Off unless set. Keep it
+        private.`,
+    }),
+  },
+  obsolete: { quic_listen: 'it takes requests as onion requests, HTTPS and OxenMQ, not by QUIC' },
+} satisfies Table;
+
+/** `oxendRpc` is empty only for roles that do not need it. */
+export type HivemindSettings = Values<typeof HIVEMIND.settings> & { readonly oxendRpc: string };
+
+export function readHivemind(section: Section, role: Role, warnings: string[]): HivemindSettings {
+  const read = readTable(section, HIVEMIND, role);
+  const settings = Object.freeze({ ...read, oxendRpc: read.oxendRpc ?? '' });
+  if (section.integer('omq_push_instances', { default: 0 }) > 0) {
+    warnings.push(
+      '[hivemind].omq_push_instances is no longer needed and is ignored: one instance keeps up with all notifications',
+    );
+  }
+  const { listenCurve } = settings;
+  if (section.problems.length === 0) {
+    const { listen, listenCurvePublic, listenPush } = settings;
+    const isAt = (one: string | undefined, ...others: readonly (string | undefined)[]) =>
+      one !== undefined && others.some((other) => other !== undefined && placeOf(other) === placeOf(one));
+    if (isAt(listenCurvePublic, listen, listenCurve, listenPush)) {
+      section.problem('listen_curve_public', 'is the address of another listener: each needs a port of its own');
+    }
+    if (isAt(listenPush, listen, listenCurve)) {
+      section.problem('listen_push', 'is the address of another listener: each needs one of its own');
+    }
+    if (isAt(listenCurve, listen)) {
+      section.problem('listen_curve', 'is the same address as listen: each needs a port of its own');
+    }
+    const who = openTo(listen);
+    if (who !== undefined)
+      warnings.push(
+        `[hivemind].listen = ${listen}: ${who}, and would be an administrator: use a path in a folder of your own`,
+      );
+  }
+  if (listenCurve !== undefined && settings.listenCurveAdmin.length === 0 && section.problems.length === 0) {
+    warnings.push(
+      '[hivemind].listen_curve admits nobody: name the public keys of its administrators in listen_curve_admin, or remove it; clients belong to listen_curve_public',
+    );
+  }
+  if (settings.listenCurveAdmin.length > 0 && listenCurve === undefined && section.problems.length === 0) {
+    warnings.push(
+      '[hivemind].listen_curve_admin names keys, but there is no listen_curve for them to connect to: set it, or remove the keys',
+    );
+  }
+  return settings;
+}
+
+function bindAddress(text: string, pattern: RegExp, protocols: string): string {
+  if (!pattern.test(text)) throw new Error(`must be an address that starts with ${protocols}`);
+  connectAddress(text);
+  return text;
+}
+
+/** The same for all spellings of what is reached in the same place. */
+function placeOf(listen: string): string {
+  return zmqAddress(connectAddress(listen));
+}
+
+/** Who could connect beside those who are meant; undefined where that is usual. */
+function openTo(listen: string): string | undefined {
+  const address = parseBindAddress(listen);
+  if (address.protocol === 'ipc') {
+    return address.path.startsWith('@') ? 'every user of this machine may connect to an abstract socket' : undefined;
+  }
+  return /^(127\.|::1$)/.test(address.host) ? undefined : 'whoever reaches this machine over the network may connect';
+}
+
+function curveAddress(text: string): string {
+  return bindAddress(text, /^tcp:\/\/./, 'tcp://');
+}
+
+function pushAddress(text: string): string {
+  return bindAddress(text, /^(tcp|ipc):\/\/./, 'tcp:// or ipc://');
+}
+
+function oxendAddress(text: string): string {
+  const form = 'must be an OxenMQ address: ipc:///path, tcp://host:port or curve://host:port/key';
+  if (!/^(tcp|ipc|curve):\/\/./.test(text)) throw new Error(form);
+  let address: ReturnType<typeof parseAddress>;
+  try {
+    address = parseAddress(text);
+  } catch (error) {
+    throw new Error(`${form} (${(error as Error).message})`, { cause: error });
+  }
+  if (address.host === '*') throw new Error('must say where oxend is: to * one listens, and cannot connect');
+  return text;
+}
+
+/** Keys separated by blanks, as in the original, or by commas, as the original's example promises. */
+function publicKeys(text: string): readonly Buffer[] {
+  const keys = text
+    .split(/[\s,]+/)
+    .filter((word) => word !== '')
+    .map((word) => {
+      if (!/^[0-9a-f]{64}$/i.test(word))
+        throw new Error('must be public keys of 64 hex digits each, separated by blanks');
+      return Buffer.from(word, 'hex');
+    });
+  return Object.freeze(keys);
+}

@@ -1,0 +1,14 @@
+import { checkedListen } from './listen-address.ts';
+import { parsed, path, type Table } from './table.ts';
+
+/** The services whose notifier comes with SPNS. */
+export const BUILT_IN_SERVICES = ['apns', 'apns-sandbox', 'firebase', 'huawei', 'dummy'] as const;
+
+/** What every `[notify-…]` section may hold, whoever's notifier it is; what belongs to a provider is in the notifier's own folder. */
+export const NOTIFIER = {
+  settings: {
+    module: path('module', { example: '/etc/spns/example.ts' }),
+    /** `host:port` or `unix:/path`. */
+    metricsListen: parsed('metrics_listen', checkedListen, { restart: ['notifier'], listens: 'notifier' }),
+  },
+} satisfies Table;
