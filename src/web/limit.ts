@@ -3,9 +3,12 @@ import type { FastifyInstance, FastifyRequest } from 'fastify';
 import type { Clock } from '../clock.ts';
 import { type ConnectionLimit, type Held, networkOf } from '../connection-limit.ts';
 
+/** What each piece of a body takes beside its bytes; a client may send pieces of one byte. */
+const PIECE = 512;
+
 /**
  * Holds an HTTP server's connections, and what their unfinished requests hold, to a limit. A connection gives way to others while it is
- * idle or its request is still arriving; one whose request is being answered never does.
+ * idle, its request is still arriving, or it does not read its answer; one whose request is being worked on never does.
  */
 export function limitConnections(server: FastifyInstance, limit: ConnectionLimit, clock: Clock): void {
   const connections = new WeakMap<Socket, Held>();
@@ -26,7 +29,7 @@ export function limitConnections(server: FastifyInstance, limit: ConnectionLimit
 
   server.addHook('preParsing', (request, _reply, payload, done) => {
     const held = heldBy(request);
-    if (held) payload.on('data', (chunk: Buffer) => limit.hold(held, held.bytes + chunk.length));
+    if (held) payload.on('data', (chunk: Buffer) => limit.hold(held, held.bytes + chunk.length + PIECE));
     // At once: who reads the body must be there before its first byte is given out.
     done(null, payload);
   });
@@ -39,6 +42,16 @@ export function limitConnections(server: FastifyInstance, limit: ConnectionLimit
         held.lastActive = clock.monotonic();
         limit.hold(held, 0);
       });
+    }
+    done();
+  });
+  server.addHook('onSend', (request, _reply, payload: unknown, done) => {
+    const held = heldBy(request);
+    if (held) {
+      // We wait for the client now, not the client for us.
+      held.busy = false;
+      held.lastActive = clock.monotonic();
+      limit.hold(held, payload instanceof Uint8Array ? payload.length : 0);
     }
     done();
   });

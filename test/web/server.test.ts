@@ -2,6 +2,7 @@ import assert from 'node:assert/strict';
 import { randomBytes } from 'node:crypto';
 import { once } from 'node:events';
 import http from 'node:http';
+import net from 'node:net';
 import { test } from 'node:test';
 import { encryptOnion } from '../../src/session/onion.ts';
 import { x25519Public } from '../../src/session/sodium.ts';
@@ -137,6 +138,47 @@ test('onion requests that are far too long take a bounded share of memory, and n
   await once(response, 'close');
   assert.equal((await ask(onion, {}, (request) => request.end(long))).status, 400, 'there is room again');
   for (const request of begun) request.destroy();
+});
+
+test('a body in pieces of one byte counts as what it takes', async (t) => {
+  const { url, registry } = await start(t);
+  const { host } = new URL(url);
+  const [hostname, port] = host.split(':');
+  const socket = net.connect(Number(port), hostname);
+  t.after(() => socket.destroy());
+  socket.on('error', () => undefined).resume();
+  const closed = new Promise((resolve) => socket.once('close', resolve));
+  socket.write('POST /oxen/v4/lsrpc HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\n');
+  const pieces = Buffer.from('1\r\nx\r\n'.repeat(10_000));
+  // A million bytes, a tenth of what an onion request may have, would take half a gigabyte.
+  for (let i = 0; i < 100 && !socket.destroyed; i++) {
+    if (!socket.write(pieces)) await Promise.race([new Promise((resolve) => socket.once('drain', resolve)), closed]);
+  }
+  socket.end();
+  await closed;
+  assert.match(await registry.metrics(), /spns_web_crowded_out_total\{listener="http"\} 1/);
+});
+
+test('who does not read his answer gives way to others', async (t) => {
+  const fake = await fakeHivemind(t, (_, request) => request.reply(Buffer.alloc(8_000_000)));
+  await fake.start();
+  const { hivemind, until } = connect(t, fake.address);
+  await until(true);
+  const { url, registry } = await serve(t, hivemind, onionKey, { maxConnections: 2 });
+  const { host } = new URL(url);
+  const [hostname, port] = host.split(':');
+  for (let i = 0; i < 2; i++) {
+    const socket = net.connect(Number(port), hostname);
+    t.after(() => socket.destroy());
+    socket.on('error', () => undefined).pause();
+    socket.write('POST /subscribe HTTP/1.1\r\nHost: x\r\nContent-Length: 2\r\n\r\n{}');
+    while (!(await registry.metrics()).includes(`route="subscribe",status="200"} ${i + 1}`)) {
+      await new Promise((resolve) => setImmediate(resolve));
+    }
+  }
+  const answer = await ask(`${url}/subscribe`, {}, (request) => request.end('{}'));
+  assert.deepEqual([answer.status, answer.body.length], [200, 8_000_000]);
+  assert.match(await registry.metrics(), /spns_web_crowded_out_total\{listener="http"\} 1/);
 });
 
 test('a client that is slow is given up', async (t) => {
