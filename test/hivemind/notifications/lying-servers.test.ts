@@ -219,6 +219,33 @@ describe('what cannot be checked', () => {
     assert.equal(intake.recordOf(first).alone, 0);
   });
 
+  it('does not stand in the way of the truth, where it went at once', async (t) => {
+    const { write, tell, pushed, swarm } = world(t, { hasOthers: false });
+    const truth = write('hello');
+    tell([swarm[0]], { ...truth, data: Buffer.from('junk') });
+    assert.deepEqual(
+      (await pushed()).map((push) => push.data?.toString()),
+      ['junk'],
+    );
+    tell([swarm[1]], truth);
+    const [push, ...more] = await pushed();
+    assert.ok(push && isTrue(push, truth));
+    assert.deepEqual(more, []);
+  });
+
+  it('is a copy like any other once two servers said the same, and waits no more', async (t) => {
+    const { write, tell, pushed, swarm, intake, checkBooks } = world(t);
+    const [first, second, third] = swarm;
+    const message = write('hello', { data: Buffer.from('by another rule') });
+    tell([first, second], message);
+    assert.equal((await pushed()).length, 1);
+    const { duplicates } = intake.counters;
+    tell([third], message);
+    assert.deepEqual([intake.counters.duplicates - duplicates, intake.counters.held], [1, 0]);
+    assert.deepEqual(await pushed(), []);
+    checkBooks();
+  });
+
   it('goes when the hivemind stops', async (t) => {
     const { write, tell, pushed, swarm, intake, clock } = world(t, { wantData: false });
     tell([swarm[0]], write('hello'));

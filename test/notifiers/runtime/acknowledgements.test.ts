@@ -31,14 +31,15 @@ test('ends within 10 ms go in one report', async () => {
   assert.equal(clock.pending, 0);
 });
 
-test('200 ends go at once', () => {
-  const { acknowledgements, reports } = setUp();
+test('200 ends go at once, and nothing is left to be sent later', () => {
+  const { clock, acknowledgements, reports } = setUp();
   for (let id = 0; id < 200; id++) {
     acknowledgements.take(id);
     acknowledgements.end(id, accepted);
   }
   assert.equal(reports.length, 1);
   assert.equal(reports[0]!.accepted.length, 200);
+  assert.equal(clock.pending, 0);
 });
 
 test('what cannot be reported is kept until it can', async () => {

@@ -178,6 +178,17 @@ test('a push that seems to have expired long before it came is sent: the hivemin
   assert.deepEqual(ends, ['a accepted']);
 });
 
+test('a push is tried for as long as the policy says, counted from its first attempt', async () => {
+  const policy = { base: 1_000, cap: 1_000, lifetime: 60_000 };
+  const { clock, sender, ends } = setUp(async () => [retry('500', 0, 'device')], { policy });
+  await clock.advance(36_000_000);
+  sender.add(push('a'));
+  await clock.advance(58_900);
+  assert.deepEqual(ends, []);
+  await clock.advance(1_100);
+  assert.deepEqual(ends, ['a given-up retried-too-long']);
+});
+
 test('pushes beyond the limit of those that wait for another attempt are given up', async () => {
   const { clock, sender, ends } = setUp(async () => [retry('429', 1_000, 'device')], { maxRetrying: 2 });
   for (const id of ['a', 'b', 'c']) sender.add(push(id));
