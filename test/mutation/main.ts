@@ -34,6 +34,7 @@ const print = (text: string) => process.stdout.write(`${text}\n`);
 
 const copy = mkdtempSync(join(tmpdir(), 'spns-mutate-'));
 let running: ChildProcess | undefined;
+const result = { tried: 0, noticed: 0 };
 const server = area.database ? await startTestServer() : undefined;
 for (const signal of ['SIGINT', 'SIGTERM'] as const) process.on(signal, () => void end(1));
 try {
@@ -61,37 +62,37 @@ async function run(): Promise<boolean> {
 
   const tests = area!.tests.flatMap((glob) => globSync(glob, { cwd: copy })).sort();
   const startedAt = performance.now();
-  if (await notices(tests, 600_000, area!.inOne)) throw new Error('the tests fail without any change');
+  const failure = await notices(tests, 600_000, area!.inOne);
+  if (failure) throw new Error(`the tests fail without any change: ${failure}`);
   const baseline = performance.now() - startedAt;
   print(
     `${chosen.length} of ${all.length} changes, seed ${values.seed}; all tests take ${Math.round(baseline / 1000)} s`,
   );
-  let survivors = 0;
   for (const { file, mutant } of chosen) {
-    if (await isNoticed(file, mutant, tests, deadline(baseline))) continue;
-    survivors++;
-    print(`${file}:${mutant.line}  ${mutant.change}`);
+    const isNoticed = await tryOne(file, mutant, tests, deadline(baseline));
+    result.tried++;
+    if (isNoticed) result.noticed++;
+    else print(`${file}:${mutant.line}  ${mutant.change}`);
   }
-  const share = Math.round((100 * (chosen.length - survivors)) / chosen.length);
-  print(`${share} % noticed: ${chosen.length - survivors} of ${chosen.length}`);
-  return survivors === 0;
+  return result.noticed === result.tried;
 }
 
-async function isNoticed(file: string, mutant: Mutant, tests: string[], ms: number): Promise<boolean> {
+async function tryOne(file: string, mutant: Mutant, tests: string[], ms: number): Promise<boolean> {
   const source = readFileSync(join(copy, file), 'utf8');
   writeFileSync(join(copy, file), mutated(source, mutant));
   // The test that is named after the file is the likeliest to notice, and soonest.
   const name = basename(file, '.ts');
   const own = tests.filter((test) => basename(test, '.test.ts') === name);
   try {
-    return (own.length > 0 && (await notices(own, OWN_DEADLINE, true))) || (await notices(tests, ms, area!.inOne));
+    if (own.length > 0 && (await notices(own, OWN_DEADLINE, true))) return true;
+    return (await notices(tests, ms, area!.inOne)) !== undefined;
   } finally {
     writeFileSync(join(copy, file), source);
   }
 }
 
-/** Whether one of these test files fails, or they are not done in time. A process each, or one for all is faster. */
-async function notices(tests: string[], ms: number, inOne = false): Promise<boolean> {
+/** The first test that fails, or that they are not done in time; undefined if all pass. */
+async function notices(tests: string[], ms: number, inOne = false): Promise<string | undefined> {
   const options = [
     '--test',
     ...(inOne ? ['--test-isolation=none'] : []),
@@ -107,15 +108,16 @@ async function notices(tests: string[], ms: number, inOne = false): Promise<bool
     stdio: ['ignore', 'pipe', 'ignore'],
   });
   running = child;
-  const { promise, resolve } = Promise.withResolvers<boolean>();
-  const timer = setTimeout(() => resolve(true), ms);
+  const { promise, resolve } = Promise.withResolvers<string | undefined>();
+  const timer = setTimeout(() => resolve('not done in time'), ms);
   let line = '';
   child.stdout.on('data', (data) => {
     const lines = (line + data).split('\n');
     line = lines.pop()!;
-    if (lines.some((text) => /^\s*not ok /.test(text))) resolve(true);
+    const failed = lines.find((text) => /^\s*not ok /.test(text));
+    if (failed) resolve(failed.trim());
   });
-  child.on('close', (code) => resolve(code !== 0));
+  child.on('close', (code) => resolve(code === 0 ? undefined : `code ${code}`));
   const noticed = await promise;
   clearTimeout(timer);
   killRunning();
@@ -133,6 +135,8 @@ function killRunning(): void {
 }
 
 async function end(code: number): Promise<never> {
+  const { tried, noticed } = result;
+  if (tried > 0) print(`${Math.round((100 * noticed) / tried)} % noticed: ${noticed} of ${tried}`);
   killRunning();
   await server?.remove();
   rmSync(copy, { recursive: true, force: true, maxRetries: 3 });

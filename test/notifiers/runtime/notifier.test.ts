@@ -373,9 +373,8 @@ test('what ends while the hivemind is away is reported when it is back', async (
 test('stopping: it signs off, hands back what waits, lets the provider finish, and reports both', async (t) => {
   const hivemind = await FakeHivemind.start(t, SERVICE);
   const pending: ((outcome: Outcome) => void)[] = [];
-  const { stop, sent } = setUp(t, hivemind, () => new Promise<Outcome>((resolve) => pending.push(resolve)), {
-    concurrency: 2,
-  });
+  const hang = () => new Promise<Outcome>((resolve) => pending.push(resolve));
+  const { stop, sent, lines } = setUp(t, hivemind, hang, { concurrency: 2 });
   await hivemind.until(() => hivemind.instances.size === 1);
   hivemind.push(Array.from({ length: 5 }, () => ({})));
   while (pending.length < 2) await new Promise((resolve) => setImmediate(resolve));
@@ -385,6 +384,7 @@ test('stopping: it signs off, hands back what waits, lets the provider finish, a
   await stopping;
   await hivemind.until(() => hivemind.accepted.size === 2 && hivemind.handedBack.length === 3);
   assert.equal(sent.length, 2);
+  assert.doesNotMatch(JSON.stringify(lines), /could not be reported|not answered in time/);
 });
 
 test('stopping does not wait longer than it may for a provider that says nothing', async (t) => {
