@@ -23,7 +23,11 @@ export const AREAS: Record<string, Area> = {
     tests: ['test/hivemind/notifications/*.test.ts', 'test/hivemind/notifications/outbox/{outbox,push-queue}.test.ts'],
     inOne: true,
   },
-  store: { sources: ['src/hivemind/store/*.ts'], tests: ['test/hivemind/store/*.test.ts'], database: true },
+  store: {
+    sources: ['src/hivemind/store/*.ts'],
+    tests: ['test/hivemind/store/{conninfo,migrate,statements,store,store-faults,pgbouncer}.test.ts'],
+    database: true,
+  },
   subscriptions: {
     sources: ['src/hivemind/subscriptions/*.ts'],
     tests: ['test/hivemind/subscriptions/*.test.ts'],

@@ -1,5 +1,5 @@
 import { type ChildProcess, spawn } from 'node:child_process';
-import { cpSync, globSync, mkdtempSync, readFileSync, rmSync, symlinkSync, writeFileSync } from 'node:fs';
+import { chmodSync, cpSync, globSync, mkdtempSync, readFileSync, rmSync, symlinkSync, writeFileSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { basename, join } from 'node:path';
 import { parseArgs } from 'node:util';
@@ -33,6 +33,8 @@ if (!area || positionals.length > 1) fail(`npm run mutate -- AREA, one of ${Obje
 const print = (text: string) => process.stdout.write(`${text}\n`);
 
 const copy = mkdtempSync(join(tmpdir(), 'spns-mutate-'));
+// Some tests start servers under another user.
+chmodSync(copy, 0o755);
 let running: ChildProcess | undefined;
 const result = { tried: 0, noticed: 0 };
 const server = area.database ? await startTestServer() : undefined;
