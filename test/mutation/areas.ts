@@ -44,5 +44,6 @@ export const AREAS: Record<string, Area> = {
     database: true,
   },
   web: { sources: ['src/web/*.ts'], tests: ['test/web/*.test.ts'], database: true },
+  settings: { sources: ['src/settings/*.ts'], tests: ['test/settings/*.test.ts'], inOne: true },
   daemon: { sources: ['src/daemon/*.ts'], tests: ['test/daemon/*.test.ts'] },
 };

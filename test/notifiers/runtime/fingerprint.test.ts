@@ -2,10 +2,10 @@ import assert from 'node:assert/strict';
 import { writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { test } from 'node:test';
-import type { Config } from '../../../src/daemon/config.ts';
-import { parseIni } from '../../../src/daemon/ini.ts';
-import { Section } from '../../../src/daemon/section.ts';
 import { fingerprint } from '../../../src/notifiers/runtime/fingerprint.ts';
+import type { Config } from '../../../src/settings/config.ts';
+import { parseIni } from '../../../src/settings/ini.ts';
+import { Section } from '../../../src/settings/section.ts';
 import { folder } from '../support.ts';
 
 function of(text: string): string {
