@@ -26,15 +26,26 @@ export function conninfo(url: string): Conninfo {
   return parseConninfo(url, { env: process.env, user: os.userInfo().username, home: os.homedir() });
 }
 
+/** What {@link openClient} may be told. */
+export interface OpenOptions {
+  /** Ends the attempts. */
+  readonly stopping?: AbortSignal | undefined;
+  /** Servers that take no changes are passed over, whether the address says so (`target_session_attrs`) or not. */
+  readonly mustWrite?: boolean;
+}
+
 /**
  * Connects as libpq would, trying one server after the other, with and without TLS as `sslmode` says.
  *
  * @param url as {@link parseConninfo} takes it
  * @param timeout milliseconds that one attempt may take, unless the address has a `connect_timeout`
- * @param stopping ends the attempts
  * @throws ConninfoError, or the last attempt's error
  */
-export async function openClient(url: string, timeout: number, stopping?: AbortSignal): Promise<OpenClient> {
+export async function openClient(
+  url: string,
+  timeout: number,
+  { stopping, mustWrite = false }: OpenOptions = {},
+): Promise<OpenClient> {
   const info = conninfo(url);
   let failure: unknown;
   for (const host of info.hosts.map(withSocketFolder)) {
@@ -46,7 +57,12 @@ export async function openClient(url: string, timeout: number, stopping?: AbortS
       stopping?.addEventListener('abort', stop);
       try {
         await attempt.client.connect();
-        return attempt;
+        const refusal = mustWrite || info.mustWrite ? await refusalToWrite(attempt.client, timeout) : undefined;
+        if (refusal === undefined) return attempt;
+        attempt.socket.destroy();
+        failure = refusal;
+        // Without TLS it would be the same server.
+        break;
       } catch (error) {
         attempt.socket.destroy();
         failure = readable(error as Error, info);
@@ -82,6 +98,14 @@ export async function requireSession(client: pg.Client, pid: number, url: string
   throw new Error(
     'the pooler in front of it gives the same connection to several clients: set pool_mode = session, or connect directly',
   );
+}
+
+/** Why a server takes no changes; undefined if it does. */
+async function refusalToWrite(client: pg.Client, timeout: number): Promise<Error | undefined> {
+  const query = { text: 'SHOW transaction_read_only', query_timeout: timeout };
+  const { rows } = await client.query<{ transaction_read_only: string }>(query);
+  if (rows[0]?.transaction_read_only === 'off') return undefined;
+  return new Error('it takes no changes: it is a standby, or default_transaction_read_only is on');
 }
 
 /** Whether TLS is used, in the order of the attempts. */

@@ -180,13 +180,12 @@ export class Connection {
     const { url, timeout } = this.#options;
     let made: OpenClient | undefined;
     try {
-      made = await openClient(url, timeout);
+      made = await openClient(url, timeout, { mustWrite: this.#mustWrite });
       const { client, socket } = made;
       // Not as start-up parameters, of which PgBouncer knows only a few.
       await this.#within(socket, client.query(`${SESSION}; SET statement_timeout = ${timeout}`));
       const pid = await this.#within(socket, takeLock(client, this.#mark));
       await requireSession(client, pid, url, timeout);
-      if (this.#mustWrite) await this.#within(socket, requireWritable(client));
       return made;
     } catch (error) {
       made?.socket.destroy();
@@ -298,10 +297,4 @@ async function takeLock(client: pg.Client, mark: number): Promise<number> {
     'locked',
     `Another hivemind is at work on this database${where}: stop it first, or give this one a database of its own`,
   );
-}
-
-async function requireWritable(client: pg.Client): Promise<void> {
-  const { rows } = await client.query<{ transaction_read_only: string }>('SHOW transaction_read_only');
-  if (rows[0]?.transaction_read_only === 'off') return;
-  throw new Error('it takes no changes: it is a standby, or default_transaction_read_only is on');
 }

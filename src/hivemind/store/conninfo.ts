@@ -33,6 +33,8 @@ export interface Conninfo {
   readonly sslMaxProtocol: string | undefined;
   readonly applicationName: string | undefined;
   readonly options: string | undefined;
+  /** Whether servers that take no changes are passed over (`target_session_attrs`). */
+  readonly mustWrite: boolean;
   /** Seconds; undefined: as the caller likes. */
   readonly connectTimeout: number | undefined;
 }
@@ -55,6 +57,7 @@ const KEYWORDS: Readonly<Record<string, string | undefined>> = {
   application_name: 'PGAPPNAME',
   fallback_application_name: undefined,
   connect_timeout: 'PGCONNECT_TIMEOUT',
+  target_session_attrs: 'PGTARGETSESSIONATTRS',
   sslmode: 'PGSSLMODE',
   requiressl: 'PGREQUIRESSL',
   sslrootcert: 'PGSSLROOTCERT',
@@ -71,7 +74,6 @@ const KEYWORDS: Readonly<Record<string, string | undefined>> = {
  */
 const HARMLESS: Readonly<Record<string, { readonly env?: string; readonly values: RegExp }>> = {
   client_encoding: { env: 'PGCLIENTENCODING', values: /^(auto|utf-?8|unicode)$/i },
-  target_session_attrs: { env: 'PGTARGETSESSIONATTRS', values: /^(any|read-write|primary)$/ },
   load_balance_hosts: { env: 'PGLOADBALANCEHOSTS', values: /^disable$/ },
   gssencmode: { env: 'PGGSSENCMODE', values: /^(disable|prefer)$/ },
   channel_binding: { env: 'PGCHANNELBINDING', values: /^(disable|prefer)$/ },
@@ -158,6 +160,12 @@ export function parseConninfo(url: string, { env, user, home }: Surroundings): C
     if (!/^TLSv1(\.[123])?$/.test(version))
       throw new ConninfoError('a TLS version must be TLSv1, TLSv1.1, TLSv1.2 or TLSv1.3');
   }
+  const attributes = get('target_session_attrs') ?? 'any';
+  // What takes no changes is of no use here, whatever a server calls itself.
+  if (!/^(any|read-write|primary)$/.test(attributes))
+    throw new ConninfoError(
+      `${place('target_session_attrs', KEYWORDS['target_session_attrs'], given)} has a value that is not supported`,
+    );
   const timeout = get('connect_timeout');
   if (timeout !== undefined && !/^\s*-?\d{1,9}\s*$/.test(timeout))
     throw new ConninfoError('connect_timeout must be a whole number of seconds');
@@ -177,6 +185,7 @@ export function parseConninfo(url: string, { env, user, home }: Surroundings): C
     sslMaxProtocol,
     applicationName: get('application_name') ?? get('fallback_application_name'),
     options: get('options'),
+    mustWrite: attributes !== 'any',
     // libpq waits for ever at 0 and below, and rounds 1 up to 2.
     connectTimeout: seconds > 0 ? Math.max(seconds, 2) : undefined,
   };

@@ -161,7 +161,7 @@ export class Store {
     const stop = () => made?.socket.destroy();
     stopping?.addEventListener('abort', stop);
     try {
-      made = await openClient(this.#options.url, 10_000, stopping);
+      made = await openClient(this.#options.url, 10_000, { stopping });
       const { client } = made;
       let since = clock.monotonic();
       for await (const chunk of client.query(copyTo(COPY_ROWS))) {

@@ -161,6 +161,22 @@ describe('the database is found as psql finds it', { skip }, () => {
     await compare(t, `postgresql://root@/spns`, { PGHOST: plain.socketDir });
   });
 
+  it('passing over servers that take no changes where only others are wanted', async (t) => {
+    await sql(plain, 'ALTER DATABASE spns2 SET default_transaction_read_only = on');
+    const host = encodeURIComponent([plain, encrypted].map(({ socketDir }) => socketDir).join());
+    const rows: (string | undefined)[] = [];
+    for (const rest of ['', '&target_session_attrs=any', '&target_session_attrs=read-write'])
+      rows.push((await compare(t, `postgresql:///spns2?host=${host}${rest}`)).row);
+    const { row } = await compare(t, `postgresql:///spns2?host=${host}`, { PGTARGETSESSIONATTRS: 'read-write' });
+    assert.deepEqual(
+      [...rows, row].map((text) => text?.split(' ')[2]),
+      ['plain', 'plain', 'tls', 'tls'],
+    );
+    const alone = encodeURIComponent(plain.socketDir);
+    await compare(t, `postgresql:///spns2?host=${alone}&target_session_attrs=read-write`);
+    await sql(plain, 'ALTER DATABASE spns2 RESET default_transaction_read_only');
+  });
+
   it('with passwords from a file, and not from one that others may read', async (t) => {
     const at = addresses.get(plain)!;
     const escaped = PASSWORD.replace(/[\\:]/g, '\\$&');

@@ -165,6 +165,35 @@ describe('the store on a failing database', () => {
     assert.equal(await store.upsert(row), 'updated');
   });
 
+  it('goes to the next server of its address when the first, after a failover, takes no changes any more', async (t) => {
+    const other = await startPostgres({
+      dataDir: await fs.mkdtemp(path.join(os.tmpdir(), 'spns-test-pg-')),
+      fsync: false,
+    });
+    t.after(() => other.remove());
+    const name = `fault_${++made}`;
+    await server.createDatabase(name);
+    await other.createDatabase(name);
+    const options = { clock: systemClock, log, timeout: TIMEOUT };
+    await (await Store.open({ ...options, url: other.url(name) })).close();
+    const url = new URL(server.url(name));
+    const hosts = [server, other].map(({ socketDir }) => socketDir).join();
+    url.searchParams.set('host', hosts);
+    const store = await Store.open({ ...options, url: url.href });
+    t.after(() => store.close());
+    await store.upsert(makeRow());
+
+    await admin(`ALTER DATABASE ${name} SET default_transaction_read_only = on`);
+    await admin(`SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE datname = '${name}'`);
+    const client = new pg.Client({ connectionString: other.url(name) });
+    await client.connect();
+    const arrived = async () => (await client.query('SELECT FROM subscriptions')).rowCount;
+    while ((await arrived()) === 0) {
+      await store.upsert(makeRow()).catch((error: unknown) => assert.ok(isUnavailable(error), String(error)));
+    }
+    await client.end();
+  });
+
   it('lets requests wait a moment for a database that is coming back', async (t) => {
     const { store } = await openStore(t);
     await store.upsert(makeRow());
