@@ -1,10 +1,11 @@
 /** One connection that we made, from HI to its end. */
 
+import { randomInt } from 'node:crypto';
 import type { Timer } from '../clock.ts';
 import type { Address } from './address.ts';
 import { ipcTrouble } from './ipc-trouble.ts';
 import { Link, type Wire } from './link.ts';
-import { LINGER } from './socket.ts';
+import { FAILED_LINGER, LINGER } from './socket.ts';
 
 /** How long a broken connection may stay broken before it is given up, in milliseconds. */
 const LOST_TIMEOUT = 60_000;
@@ -162,8 +163,7 @@ export class Connection extends Link {
   #end(code: 'UNREACHABLE' | 'CLOSED', reason: string): void {
     this.#deadline?.cancel();
     this.#greeting?.cancel();
-    // What is queued for a peer that is not there would only hold the socket's end up.
-    const linger = code === 'CLOSED' && this.sendable ? LINGER : 0;
+    const linger = code === 'CLOSED' && this.sendable ? LINGER : randomInt(...FAILED_LINGER);
     this.shut(code, reason);
     this.#owner.released(this, linger);
   }

@@ -28,6 +28,13 @@ export function excess(frames: readonly Buffer[], maxSize: number): string | und
 /** How long what lies in libzmq's queues when we close is given to leave, in milliseconds. */
 export const LINGER = 1000;
 
+/**
+ * The same for a connection that has failed, at least and at most. libzmq 4.3.5 aborts the whole process (session_base.cpp:233) if a peer
+ * resets just when its linger is over and a message of several parts has half left: none at all would let a server that
+ * says BYE and resets choose that moment. More than the reconnect interval would let libzmq connect once more.
+ */
+export const FAILED_LINGER = [50, 200] as const;
+
 /** libzmq's ROUTER_NOTIFY, which zeromq.js has no name for: a ROUTER is told of peers by `[routing id, ""]`. */
 const ROUTER_NOTIFY = 97;
 export const NOTIFY_DISCONNECT = 2;

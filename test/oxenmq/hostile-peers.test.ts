@@ -146,3 +146,40 @@ test('servers that flood us and hang up do not end the process', async (t) => {
   child.send('still there?');
   await once(child, 'message');
 });
+
+test('servers that do not read what we send, say BYE and hang up do not end the process', async (t) => {
+  let hits = 0;
+  let enough = () => {};
+  const done = new Promise<void>((resolve) => (enough = resolve));
+  const server = createServer((socket) => {
+    socket.on('error', () => {});
+    socket.write(GREETING);
+    let received = 0;
+    const greet = (data: Buffer) => {
+      received += data.length;
+      if (received < GREETING.length) return;
+      socket.off('data', greet).pause();
+      socket.write(Buffer.concat([ready('ROUTER', ''), frame('HELLO')]));
+      setTimeout(() => {
+        const end = performance.now() + Math.random() * 3;
+        socket.write(frame('BYE'));
+        // Within the same few milliseconds as the other side's disconnect.
+        const hangUp = () => {
+          if (performance.now() < end) return setImmediate(hangUp);
+          socket.resetAndDestroy();
+          return ++hits === 250 && enough();
+        };
+        hangUp();
+      }, 200);
+    };
+    socket.on('data', greet);
+  });
+  server.listen(0, '127.0.0.1');
+  await once(server, 'listening');
+  t.after(() => server.close());
+  const { port } = server.address() as AddressInfo;
+  const { child, ended } = await target(t, 'talkers', `tcp://127.0.0.1:${port}`);
+  await Promise.race([done, ended.then((how) => assert.fail(`the process ended with ${how}`))]);
+  child.send('still there?');
+  await once(child, 'message');
+});

@@ -5,7 +5,9 @@ import { parseAddress } from '../../src/oxenmq/address.ts';
 import { Listener } from '../../src/oxenmq/listener.ts';
 import { Peers } from '../../src/oxenmq/peers.ts';
 
-const [role, address] = process.argv.slice(2) as ['listener' | 'peers', string];
+const PART = Buffer.alloc(5_000, 'x');
+
+const [role, address] = process.argv.slice(2) as ['listener' | 'peers' | 'talkers', string];
 if (role === 'listener') {
   const commands = {
     ping: {
@@ -23,13 +25,18 @@ if (role === 'listener') {
     clock: systemClock,
     commands: {},
     on: {
+      // More than fits between the two, so that a message is half sent while the other side does not read.
+      hello: (connection) => {
+        if (role !== 'talkers') return;
+        for (let i = 0; i < 900; i++) connection.send('some.command', PART, PART, PART);
+      },
       failure: () => {
         failures++;
         connect();
       },
     },
   });
-  for (let i = 0; i < 50; i++) connect();
+  for (let i = 0; i < (role === 'peers' ? 50 : 8); i++) connect();
   process.stdout.write('connecting\n');
   process.on('message', () => process.send?.(failures));
 }
