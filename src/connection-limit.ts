@@ -16,6 +16,12 @@ export interface Held {
   close(): void;
 }
 
+/** What the connections of one network hold together. */
+interface Share {
+  connections: number;
+  bytes: number;
+}
+
 /**
  * When there is no room for one more, the network that holds most loses the connection that has been quiet for longest; so who floods
  * us pays for it himself, and whoever has just come is heard.
@@ -23,7 +29,9 @@ export interface Held {
 export class ConnectionLimit {
   readonly #maxConnections: number;
   readonly #maxBytes: number;
-  readonly #held = new Set<Held>();
+  /** Each with what its network holds, so that a flood of newcomers costs one look at each connection. */
+  readonly #held = new Map<Held, Share>();
+  readonly #networks = new Map<string, Share>();
   #bytes = 0;
   /** Connections that were closed, or not taken, for want of room. */
   crowdedOut = 0;
@@ -44,38 +52,50 @@ export class ConnectionLimit {
 
   /** Takes a connection in, if need be in the place of another. False if all are busy: then it must be closed. */
   admit(held: Held): boolean {
-    if (this.#held.size >= this.#maxConnections && !this.#crowdOut(() => 1)) {
+    if (this.#held.size >= this.#maxConnections && !this.#crowdOut('connections')) {
       this.crowdedOut++;
       return false;
     }
-    this.#held.add(held);
+    const { network } = held;
+    const share = this.#networks.get(network) ?? { connections: 0, bytes: 0 };
+    share.connections++;
+    this.#networks.set(network, share);
+    this.#held.set(held, share);
     return true;
   }
 
   /** @param bytes what it now holds in all */
   hold(held: Held, bytes: number): void {
-    if (!this.#held.has(held)) return;
+    const share = this.#held.get(held);
+    if (!share) return;
     this.#bytes += bytes - held.bytes;
+    share.bytes += bytes - held.bytes;
     held.bytes = bytes;
-    while (this.#bytes > this.#maxBytes && this.#crowdOut((one) => one.bytes));
+    while (this.#bytes > this.#maxBytes && this.#crowdOut('bytes'));
   }
 
   release(held: Held): void {
-    if (!this.#held.delete(held)) return;
+    const share = this.#held.get(held);
+    if (!share) return;
+    this.#held.delete(held);
+    if (--share.connections === 0) this.#networks.delete(held.network);
     this.#bytes -= held.bytes;
+    share.bytes -= held.bytes;
     held.bytes = 0;
   }
 
   /** Closes one of those that hold some of what is short. */
-  #crowdOut(shareOf: (held: Held) => number): boolean {
-    const shares = new Map<string, number>();
-    for (const held of this.#held) shares.set(held.network, (shares.get(held.network) ?? 0) + shareOf(held));
+  #crowdOut(short: keyof Share): boolean {
+    const holds = (held: Held) => (short === 'bytes' ? held.bytes : 1);
     let worst: Held | undefined;
-    for (const held of this.#held) {
-      if (held.busy || shareOf(held) === 0) continue;
-      if (!worst) worst = held;
-      const more = shares.get(held.network)! - shares.get(worst.network)! || shareOf(held) - shareOf(worst);
-      if (more > 0 || (more === 0 && held.lastActive < worst.lastActive)) worst = held;
+    let worstShare = 0;
+    for (const [held, share] of this.#held) {
+      if (held.busy || holds(held) === 0) continue;
+      const more = worst ? share[short] - worstShare || holds(held) - holds(worst) : 1;
+      if (more > 0 || (more === 0 && held.lastActive < worst!.lastActive)) {
+        worst = held;
+        worstShare = share[short];
+      }
     }
     if (!worst) return false;
     this.release(worst);

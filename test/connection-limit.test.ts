@@ -27,6 +27,29 @@ test('the network that holds most loses the connection that has been quiet for l
   assert.deepEqual([limit.size, limit.crowdedOut], [4, 3]);
 });
 
+test('a newcomer to a crowd of many networks costs no account of who holds what', () => {
+  const limit = new ConnectionLimit({ maxConnections: 100, maxBytes: 1000 });
+  let asked = 0;
+  const open = (name: string) => {
+    const held = {
+      get network() {
+        asked++;
+        return name;
+      },
+      lastActive: 1,
+      bytes: 0,
+      busy: false,
+      close: () => {},
+    };
+    limit.admit(held);
+  };
+  for (let i = 0; i < 100; i++) open(`network ${i}`);
+  asked = 0;
+  open('one more');
+  assert.equal(limit.crowdedOut, 1);
+  assert.ok(asked <= 2, `${asked} were asked for their network`);
+});
+
 test('what is being worked on is never closed; when all is, the newcomer is', () => {
   const limit = new ConnectionLimit({ maxConnections: 2, maxBytes: 1000 });
   const { open, closed } = connections(limit);

@@ -26,6 +26,8 @@ const HANDSHAKE_TIMEOUT = 10_000;
 const IDLE_TIMEOUT = 300_000;
 /** Parts of the longest message taken; nobody speaks in more than four. */
 const MAX_PARTS = 100;
+/** What each part takes beside its bytes. */
+const PART = 256;
 /** Bytes that may wait for a client to read them; what comes on top waits in its outlet, which is bounded. */
 const MAX_UNREAD = 256 * 1024;
 /** Frames that are looked at in one turn of the event loop; then others have theirs. */
@@ -124,6 +126,7 @@ export class Stranger extends Link {
     }
     // Everything that is neither a greeting nor a call of ours answers a request.
     if (parts[0] !== 'HELLO' && this.#inFlight > 0) this.#answered();
+    this.#count();
     return undefined;
   }
 
@@ -165,12 +168,18 @@ export class Stranger extends Link {
           break;
         }
       }
-      if (!this.closed) this.#limit.hold(this.held, this.#inbox.length + this.#partsSize);
+      this.#count();
     } catch (error) {
       if (!(error instanceof ProtocolError)) throw error;
       this.close(error.message);
     }
   }
+
+  /** Tells what it holds: what is not whole yet, and answers that it has not read. */
+  readonly #count = (): void => {
+    const parts = this.#partsSize + PART * this.#parts.length;
+    if (!this.closed) this.#limit.hold(this.held, this.#inbox.size + parts + this.#socket.writableLength);
+  };
 
   #goOn(): void {
     if (this.#waiting) return;
@@ -242,6 +251,7 @@ export class Stranger extends Link {
   }
 
   #send(frame: Omit<Frame, 'body'> & { readonly body: Uint8Array }): void {
-    this.#socket.write(this.#curve ? encodeFrame(this.#curve.encrypt(frame)) : encodeFrame(frame.body, frame));
+    const bytes = this.#curve ? encodeFrame(this.#curve.encrypt(frame)) : encodeFrame(frame.body, frame);
+    this.#socket.write(bytes, this.#count);
   }
 }

@@ -68,14 +68,17 @@ function property(name: string, value: string): Buffer {
   return Buffer.concat([Buffer.from([name.length]), Buffer.from(name), length, Buffer.from(value)]);
 }
 
+/** What each chunk takes beside its bytes; a client may send them one by one. */
+const CHUNK = 512;
+
 /** Cuts what arrives into pieces of the size asked for, and holds what is not yet a whole one. */
 export class Inbox {
   #chunks: Buffer[] = [];
   #length = 0;
 
-  /** How many bytes wait for the rest of theirs. */
-  get length(): number {
-    return this.#length;
+  /** How many bytes of memory wait for the rest of theirs. */
+  get size(): number {
+    return this.#length + CHUNK * this.#chunks.length;
   }
 
   add(chunk: Buffer): void {

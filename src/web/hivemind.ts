@@ -36,9 +36,12 @@ export interface Hivemind {
 
 /**
  * The hivemind itself waits 15 s for a notifier. With the same 15 s here (as in the original) a slow notifier could be
- * told as a timeout of either; 20 s let the hivemind's own answer through, and a storage server waits 25 s for ours.
+ * told as a timeout of either; 20 s let the hivemind's own answer through.
  */
 const REQUEST_TIMEOUT = 20_000;
+
+/** A storage server waits 25 s for our answer, so a request that was held has less than that for the rest, ms. */
+const ALL_IN_ALL = 24_000;
 
 /** After a failed attempt; libzmq has tried several times within it. */
 const RETRY = 500;
@@ -106,12 +109,14 @@ export function connectHivemind(modules: {
   }
 
   async function request(command: PushCommand, body: Uint8Array, client: string): Promise<Outcome> {
-    const deadline = clock.monotonic() + PATIENCE;
+    const start = clock.monotonic();
+    const deadline = start + PATIENCE;
     for (;;) {
       await untilUp(deadline);
       if (connection.state !== 'up') return { kind: 'away' };
       try {
-        const [data, state] = await connection.request(command, [body, client], REQUEST_TIMEOUT);
+        const timeout = Math.min(REQUEST_TIMEOUT, start + ALL_IN_ALL - clock.monotonic());
+        const [data, state] = await connection.request(command, [body, client], timeout);
         if (data === undefined) return { kind: 'failed', reason: 'empty reply' };
         return { kind: 'reply', data, passing: state && state.toString() === 'passing' };
       } catch (error) {

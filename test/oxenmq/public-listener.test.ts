@@ -240,3 +240,47 @@ test('a client that does not read its answers costs a bounded number of them, an
   await honest.send(['push.much', 't']);
   await honest.receive();
 });
+
+/** Turns the event loop until something is so; fails when the test's time is over. */
+async function until(t: TestContext, isSo: () => boolean): Promise<void> {
+  while (!isSo()) {
+    t.signal.throwIfAborted();
+    await new Promise((resolve) => setImmediate(resolve));
+  }
+}
+
+test('bytes that come one by one count as what they take until the message is whole', async (t) => {
+  const listener = await open(t);
+  const socket = await enter(listener.endpoint);
+  socket.setNoDelay(true);
+  socket.write(frame(Buffer.alloc(1000)).subarray(0, 9));
+  await until(t, () => listener.limit.bytes > 0);
+  for (let i = 0; i < 50; i++) {
+    const before = listener.limit.bytes;
+    socket.write('x');
+    await until(t, () => listener.limit.bytes > before);
+  }
+  assert.ok(listener.limit.bytes > 50 * 500, `${listener.limit.bytes} bytes`);
+  socket.destroy();
+});
+
+test('answers that a client has not read count as held until it reads them', async (t) => {
+  const commands: Commands = {
+    push: {
+      access: 'none',
+      commands: { much: { kind: 'request', handler: (m) => m.reply(Buffer.alloc(100_000)) } },
+    },
+  };
+  const listener = await open(t, { commands });
+  const silent = await enter(listener.endpoint);
+  silent.pause();
+  while (listener.limit.bytes < 100_000) {
+    const { received } = listener.counters;
+    silent.write(Buffer.concat([frame('push.much', true), frame('t')]));
+    await until(t, () => listener.counters.received > received);
+  }
+  silent.resume();
+  await until(t, () => listener.limit.bytes === 0);
+  assert.equal(listener.size, 1);
+  silent.destroy();
+});

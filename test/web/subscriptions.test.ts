@@ -144,6 +144,25 @@ test('nobody waits longer than 10 s for a hivemind that is away, nor at all once
   assert.deepEqual(await hivemind.ask('push.subscribe', Buffer.from('4')), { kind: 'away' });
 });
 
+test('a request that was held is answered before a storage server gives up, after 25 s', async (t) => {
+  let arrive = (): void => undefined;
+  const arrived = new Promise<void>((resolve) => {
+    arrive = resolve;
+  });
+  const fake = await fakeHivemind(t, () => arrive());
+  const clock = new FakeClock();
+  const { hivemind } = connect(t, fake.address, { clock });
+  const waiting = hivemind.ask('push.subscribe', Buffer.from('1'));
+  await clock.advance(9_000);
+  await fake.start();
+  await arrived;
+  await clock.advance(14_000);
+  assert.equal(hivemind.inFlight, 1);
+  await clock.advance(1_500);
+  assert.equal(hivemind.inFlight, 0);
+  assert.deepEqual(await waiting, { kind: 'timeout' });
+});
+
 test('a front-end that stops lets nobody wait', async (t) => {
   const fake = await fakeHivemind(t, () => undefined);
   const { hivemind } = connect(t, fake.address);
