@@ -40,8 +40,8 @@ export const AREAS: Record<string, Area> = {
   },
   'notifiers-runtime': {
     sources: ['src/notifiers/runtime/*.ts'],
-    tests: ['test/notifiers/runtime/*.test.ts', 'test/notifiers/{misbehaving,validate}.test.ts'],
-    database: true,
+    tests: ['test/notifiers/runtime/*.test.ts'],
+    inOne: true,
   },
   web: { sources: ['src/web/*.ts'], tests: ['test/web/*.test.ts'], database: true },
   settings: { sources: ['src/settings/*.ts'], tests: ['test/settings/*.test.ts'], inOne: true },
