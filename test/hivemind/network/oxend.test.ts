@@ -203,6 +203,20 @@ test('after a loss and a new handshake it is subscribed and asked for anew', asy
   assert.deepEqual(heights, [100, 100]);
 });
 
+test('however often it shakes hands, sub.block and the list are repeated at the same pace', async () => {
+  const { clock, state, count } = await connected();
+  state.subscribe = async () => [Buffer.from('ALREADY')];
+  for (let n = 0; n < 5; n++) {
+    state.events!.up();
+    await clock.advance(0);
+  }
+  assert.equal(clock.pending, 2);
+  const [subscribed, asked] = [count('sub.block'), count('rpc.get_service_nodes')];
+  await clock.advance(9 * MINUTE);
+  assert.equal(count('sub.block') - subscribed, 1);
+  assert.ok(count('rpc.get_service_nodes') - asked <= 2);
+});
+
 test('a handshake while sub.block is unanswered leads to another sub.block', async () => {
   const { clock, oxend, state, count } = setUp();
   let fail: (error: Error) => void = () => {};
@@ -316,7 +330,9 @@ test('whoever suspects the list makes us ask for it at once, but for all togethe
 
 test('an oxend that was cut off is left alone for a minute', async () => {
   const { clock, oxend, state } = await connected();
+  oxend.suspect();
   state.events!.failed('the peer sent a message of 1000 parts', true);
+  assert.equal(clock.pending, 1, 'the next attempt alone');
   assert.equal(oxend.problem, 'the peer sent a message of 1000 parts');
   await clock.advance(59 * SECOND);
   assert.equal(state.connects, 1);
