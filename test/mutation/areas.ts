@@ -13,9 +13,9 @@ export const AREAS: Record<string, Area> = {
   codec: { sources: ['src/codec/*.ts'], tests: ['test/codec/*.test.ts'], inOne: true },
   session: { sources: ['src/session/*.ts'], tests: ['test/session/*.test.ts'], inOne: true },
   oxenmq: { sources: ['src/oxenmq/*.ts'], tests: ['test/oxenmq/*.test.ts'] },
-  network: {
-    sources: ['src/hivemind/network/*.ts'],
-    tests: ['test/hivemind/network/{oxend,nodes,monitor,doubt,swarms,network}.test.ts'],
+  monitoring: {
+    sources: ['src/hivemind/{monitoring,network}/*.ts'],
+    tests: ['test/hivemind/{monitoring,network}/*.test.ts'],
     inOne: true,
   },
   notifications: {
