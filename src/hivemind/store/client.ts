@@ -136,7 +136,8 @@ function makeClient(info: Conninfo, host: Host, secure: boolean, timeout: number
     port: host.port,
     user: info.user,
     database: info.database,
-    password: info.password ?? passwordFor(info, host) ?? '',
+    // Given by a function, or the client would look into ~/.pgpass for want of one, whatever file was named.
+    password: () => info.password ?? passwordFor(info, host) ?? '',
     application_name: info.applicationName ?? APPLICATION,
     options: info.options,
     ssl: secure && tlsOptions(info),

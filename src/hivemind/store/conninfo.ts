@@ -224,7 +224,8 @@ function parseUri(url: string): Map<string, string> {
 
   const [path, query] = split(rest, '?');
   if (path.length > 1) given.set('dbname', decode(path.slice(1), 'the database'));
-  for (const word of query ? query.split('&') : []) {
+  // An & may end the last parameter, too.
+  for (const word of query ? query.replace(/&$/, '').split('&') : []) {
     const [keyword, value, ...more] = word.split('=');
     if (value === undefined) throw new ConninfoError('a parameter after the ? has no value');
     if (more.length > 0)

@@ -135,6 +135,7 @@ describe('the database is found as psql finds it', { skip }, () => {
       `postgresql://nobodyhere@127.0.0.1:${port}/spns`,
       `postgresql://app:${secret}@127.0.0.1:${port}/nosuch`,
       `postgresql://app:${secret}@127.0.0.1:${port}/spns?nosuch=1`,
+      `postgresql://app:${secret}@127.0.0.1:${port}/spns?application_name=x&`,
       `postgresql://app:${secret}@127.0.0.1:${dead.port}/spns`,
       `postgresql://app:${secret}@127.0.0.1:${dead.port},127.0.0.1:${port}/spns`,
       `postgresql://app:${secret}@127.0.0.1,127.0.0.1/spns?port=${dead.port},${port}`,
@@ -209,6 +210,9 @@ describe('the database is found as psql finds it', { skip }, () => {
     execFileSync('chmod', ['600', join(folder, '.pgpass')]);
     const { row } = await compare(t, `postgresql://app@${at}/spns`);
     assert.ok(row);
+    // Where another file is named, the one at home does not count.
+    write(`*:*:spns2:app:${escaped}`, '600');
+    assert.equal((await compare(t, url)).row, undefined);
     rmSync(join(folder, '.pgpass'));
     const { error } = await compare(t, `postgresql://app@${at}/spns`);
     assert.match(error, /asks for a password, and there is none/);
