@@ -12,7 +12,7 @@ import { type Postgres, startPostgres } from '../src/devnet/postgres.ts';
 import { parseAddress } from '../src/oxenmq/address.ts';
 import { type Connection, Peers } from '../src/oxenmq/peers.ts';
 import { decodeSealedPushes, encodePushReport, encodeRegistration } from '../src/session/notifier-protocol.ts';
-import { monitorMessage } from '../src/session/subscription.ts';
+import { subscribe } from '../test/support/requests.ts';
 import { cpuSeconds, postgresSeconds } from './cpu.ts';
 
 /** A hivemind as a process of its own; around it, in this process, the network, a notifier that takes everything, and a client. */
@@ -162,21 +162,7 @@ export function measureCpu(world: BenchWorld): () => CpuReading {
 
 /** A signed subscribe request, as JSON. */
 export function subscribeRequest(account: Account, token: string, signedAt: number): string {
-  const subscription = { account: account.id, sessionEd25519: account.sessionEd25519, subaccount: null };
-  const signature = account.sign(
-    monitorMessage({ ...subscription, namespaces: [0], wantData: true, signedAt, signature: Buffer.alloc(0) }),
-  );
-  return JSON.stringify({
-    pubkey: account.id.toString('hex'),
-    session_ed25519: account.sessionEd25519?.toString('hex'),
-    namespaces: [0],
-    data: true,
-    sig_ts: signedAt,
-    signature: signature.toString('hex'),
-    service: SERVICE,
-    service_info: { token },
-    enc_key: Buffer.alloc(32, 7).toString('hex'),
-  });
+  return JSON.stringify({ ...subscribe(account, token, { at: signedAt }), service: SERVICE });
 }
 
 export function makeAccounts(count: number): Account[] {

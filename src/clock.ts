@@ -50,3 +50,20 @@ function longInterval(callback: () => void, ms: number): Timer {
   let timer = systemClock.setTimeout(next, ms);
   return { cancel: () => timer.cancel() };
 }
+
+/**
+ * Whether `work` settles, well or badly, within `ms` milliseconds; a negative time counts as none. It goes on either way.
+ */
+export async function within(work: Promise<unknown>, ms: number, clock: Clock): Promise<boolean> {
+  const settled = work.then(
+    () => true,
+    () => true,
+  );
+  let timer: Timer | undefined;
+  const late = new Promise<boolean>((resolve) => {
+    timer = clock.setTimeout(() => resolve(false), Math.max(ms, 0));
+  });
+  const inTime = await Promise.race([settled, late]);
+  timer?.cancel();
+  return inTime;
+}

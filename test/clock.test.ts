@@ -1,6 +1,7 @@
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
-import { systemClock } from '../src/clock.ts';
+import { systemClock, within } from '../src/clock.ts';
+import { FakeClock } from './support/fake-clock.ts';
 
 /** The longest wait that the machine's own timers know. */
 const LONGEST = 2 ** 31 - 1;
@@ -36,4 +37,17 @@ test('such a timer fires when its time has come, once or again and again', (t) =
   often.cancel();
   pass(ms);
   assert.deepEqual(counts, { once: 1, often: 2, cancelled: 0 });
+});
+
+test('what settles in time is told from what does not, and leaves no timer', async () => {
+  const clock = new FakeClock();
+  assert.equal(await within(Promise.resolve(), 10, clock), true);
+  assert.equal(await within(Promise.reject(new Error('failed')), 10, clock), true);
+  const late = within(new Promise(() => {}), 10, clock);
+  await clock.advance(10);
+  assert.equal(await late, false);
+  const none = within(new Promise(() => {}), -5, clock);
+  await clock.advance(0);
+  assert.equal(await none, false);
+  assert.equal(clock.pending, 0);
 });

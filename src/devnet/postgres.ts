@@ -5,6 +5,7 @@ import os from 'node:os';
 import path from 'node:path';
 import { setTimeout as sleep } from 'node:timers/promises';
 import pg from 'pg';
+import { systemClock, within } from '../clock.ts';
 import { environment, isServer, type Places, preparePlaces, run } from './postgres-files.ts';
 
 /** A running PostgreSQL of our own. It listens on a Unix socket only, which nobody but its user (and root) can reach. */
@@ -72,7 +73,7 @@ export async function startPostgres(options: {
     child.ref();
     for (const [signal, wait] of steps) {
       child.kill(signal);
-      if (await within(exited, wait)) return;
+      if (await within(exited, wait, systemClock)) return;
     }
     child.kill('SIGKILL');
     await exited;
@@ -239,14 +240,6 @@ function signal(pid: number, name: NodeJS.Signals): void {
   } catch {
     // gone already
   }
-}
-
-async function within(promise: Promise<void>, ms: number): Promise<boolean> {
-  const late = new AbortController();
-  const timeout = sleep(ms, false, { signal: late.signal }).catch(() => false);
-  const done = await Promise.race([promise.then(() => true), timeout]);
-  late.abort();
-  return done;
 }
 
 async function createDatabase(url: string, name: string, template = 'template1'): Promise<void> {

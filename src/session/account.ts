@@ -47,8 +47,3 @@ export function checkSessionEd25519(account: Uint8Array, ed25519: Uint8Array): v
 export function verificationKey(account: Uint8Array, sessionEd25519: Uint8Array | null): Uint8Array {
   return sessionEd25519 ?? account.subarray(1);
 }
-
-/** The first six hex digits of an account id, a key or a token: all that a log may show of one. */
-export function shortId(bytes: Uint8Array): string {
-  return `${Buffer.from(bytes.subarray(0, 3)).toString('hex')}…`;
-}

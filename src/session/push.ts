@@ -3,7 +3,6 @@
 import { encode } from '../codec/bencode.ts';
 import { Fields } from './fields.ts';
 import type { Notification } from './notification.ts';
-import { blake2b } from './sodium.ts';
 
 /** A notification on its way to one device. */
 export interface Push extends Notification {
@@ -52,12 +51,4 @@ export function decodePush(data: Uint8Array): Push {
     expiry: fields.wideInteger('z'),
     data: fields.optionalBytes('~'),
   };
-}
-
-/**
- * What tells a message to a device from all others: BLAKE2b-256 of service, service id and hash, one after the other
- * (test/vectors/notifier-push.json, `filter`).
- */
-export function filterKey(service: string, serviceId: string, hash: Uint8Array): Buffer {
-  return blake2b(32, Buffer.concat([Buffer.from(service), Buffer.from(serviceId), hash]));
 }

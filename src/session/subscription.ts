@@ -78,11 +78,6 @@ export function isSame(a: Subscription, b: Subscription): boolean {
   );
 }
 
-/** Whether `a` was signed later than `b`. */
-export function isNewer(a: Subscription, b: Subscription): boolean {
-  return a.signedAt > b.signedAt;
-}
-
 /**
  * Whether a request changes nothing, because of what is stored for the same device (docs/decisions/15,
  * docs/decisions/21).
@@ -118,23 +113,12 @@ export function unsubscribeMessage(account: Buffer, signedAt: number): Buffer {
 }
 
 /**
- * Makes sure that a subscription is one: its key belongs to its account, its namespaces ascend, its time is within
- * bounds and its signatures are good, in this order (test/vectors/signatures.json).
+ * Makes sure that a subscription whose key is known to belong to its account is one: its namespaces ascend, its time is
+ * within bounds and its signatures are good, in this order (test/vectors/signatures.json).
  *
  * @param nowSeconds unix seconds
- * @throws RequestError (4) with the original's text for the first rule that is broken; UntimelyError for its time
- */
-export function checkSubscription(subscription: Subscription, nowSeconds: number): void {
-  const { account, sessionEd25519 } = subscription;
-  if (sessionEd25519) checkSessionEd25519(account, sessionEd25519);
-  checkOwnedSubscription(subscription, nowSeconds);
-}
-
-/**
- * The same, without the first rule: for a subscription whose key is known to belong to its account.
- *
- * @param nowSeconds unix seconds
- * @throws RequestError (4) with the original's text for the first rule that is broken, UntimelyError for its time; the number of namespaces is ours
+ * @throws RequestError (4) with the original's text for the first rule that is broken, UntimelyError for its time; the
+ *   limit on the number of namespaces is ours
  */
 export function checkOwnedSubscription(subscription: Subscription, nowSeconds: number): void {
   const { namespaces, signedAt } = subscription;

@@ -5,9 +5,9 @@ import { request } from 'node:http';
 import { networkInterfaces } from 'node:os';
 import { test } from 'node:test';
 import { sessionAccount } from '../../src/devnet/account.ts';
-import { monitorMessage } from '../../src/session/subscription.ts';
 import { NotifySocket } from '../daemon/notify-socket.ts';
 import { createDatabase } from '../support/postgres.ts';
+import { subscribe } from '../support/requests.ts';
 import { folder, spns, startSpns } from './spns.ts';
 
 /** A machine may have a user spns, who may not look into these tests' folders. */
@@ -109,33 +109,10 @@ function post(socketPath: string, path: string, body: string): Promise<{ status:
 /** A subscription of a new account for the dummy notifier, and everything in it that no log may hold. */
 function subscription(): { body: string; secrets: string[] } {
   const account = sessionAccount(randomBytes);
-  const [token, encKey, now] = [
-    `TEST-${randomBytes(16).toString('hex')}`,
-    randomBytes(32),
-    Math.floor(Date.now() / 1000),
-  ];
-  const wish = {
-    account: account.id,
-    sessionEd25519: account.sessionEd25519,
-    subaccount: null,
-    namespaces: [0],
-    wantData: true,
-    signedAt: now,
-    signature: Buffer.alloc(64),
-  };
-  const signature = account.sign(monitorMessage(wish));
-  const body = {
-    pubkey: account.id.toString('hex'),
-    session_ed25519: account.sessionEd25519!.toString('hex'),
-    namespaces: [0],
-    data: true,
-    sig_ts: now,
-    signature: signature.toString('base64'),
-    service: 'dummy',
-    service_info: { foo: token, bar: 7 },
-    enc_key: encKey.toString('hex'),
-  };
-  const secrets = [account.id, account.sessionEd25519!, encKey, signature].flatMap((bytes) => [
+  const token = `TEST-${randomBytes(16).toString('hex')}`;
+  const key = randomBytes(32);
+  const body = { ...subscribe(account, token, { key }), service: 'dummy', service_info: { foo: token, bar: 7 } };
+  const secrets = [account.id, account.sessionEd25519!, key, Buffer.from(body.signature, 'base64')].flatMap((bytes) => [
     bytes.toString('hex'),
     bytes.toString('base64'),
   ]);

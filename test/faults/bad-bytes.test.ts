@@ -12,7 +12,8 @@ import { type KeyPair, randomKeyPair } from '../../src/oxenmq/keys.ts';
 import { Listener } from '../../src/oxenmq/listener.ts';
 import { encodeNotification } from '../../src/session/notification.ts';
 import { ownAddress } from '../support/loopback.ts';
-import { message, startWorld, subscribe, watched } from '../support/session-world.ts';
+import { subscribe } from '../support/requests.ts';
+import { message, startWorld, watched } from '../support/session-world.ts';
 import { SkippingClock } from '../support/skipping-clock.ts';
 import { assertOnceEach, checkBooks, nodeAt, readBooks, sum, until } from './support.ts';
 

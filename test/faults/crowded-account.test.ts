@@ -10,7 +10,7 @@ import { Store } from '../../src/hivemind/store/store.ts';
 import { Subscriptions } from '../../src/hivemind/subscriptions/subscribe.ts';
 import type { Remote } from '../../src/oxenmq/remote.ts';
 import { createDatabase } from '../support/postgres.ts';
-import { seconds, subscribe } from '../support/session-world.ts';
+import { seconds, subscribe } from '../support/requests.ts';
 
 /** Requests in a round; of the attack one for so many honest ones: at 70 kB/s that is an honest rate of 1,400 a second. */
 const HONEST = 500;

@@ -9,7 +9,8 @@ import type { Notification } from '../../src/session/notification.ts';
 import type { Cleaner } from '../support/hivemind.ts';
 import { createDatabase } from '../support/postgres.ts';
 import { startProxy } from '../support/proxy.ts';
-import { message, startWorld, subscribe, type World, watched } from '../support/session-world.ts';
+import { subscribe } from '../support/requests.ts';
+import { message, startWorld, type World, watched } from '../support/session-world.ts';
 import { SkippingClock } from '../support/skipping-clock.ts';
 import { assertOnceEach, checkBooks, pushedHashes, readBooks, until } from './support.ts';
 

@@ -12,7 +12,8 @@ import { parseAddress } from '../../src/oxenmq/address.ts';
 import { type Connection, Peers } from '../../src/oxenmq/peers.ts';
 import type { Notification } from '../../src/session/notification.ts';
 import { createDatabase } from '../support/postgres.ts';
-import { message, subscribe, TestNotifier } from '../support/session-world.ts';
+import { subscribe } from '../support/requests.ts';
+import { message, TestNotifier } from '../support/session-world.ts';
 import { until } from './support.ts';
 
 const MAIN = path.join(import.meta.dirname, '../../src/hivemind/main.ts');

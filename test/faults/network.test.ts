@@ -7,7 +7,8 @@ import { listed } from '../../src/devnet/network.ts';
 import type { ListedNode } from '../../src/devnet/oxend.ts';
 import type { Notification } from '../../src/session/notification.ts';
 import { type FaultyProxy, startProxy } from '../support/proxy.ts';
-import { message, startWorld, subscribe, TestNotifier, type World, watched } from '../support/session-world.ts';
+import { subscribe } from '../support/requests.ts';
+import { message, startWorld, TestNotifier, type World, watched } from '../support/session-world.ts';
 import { SkippingClock } from '../support/skipping-clock.ts';
 import { assertOnceEach, checkBooks, readBooks, until } from './support.ts';
 

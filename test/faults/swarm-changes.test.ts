@@ -5,7 +5,8 @@ import { sessionAccount } from '../../src/devnet/account.ts';
 import { listed } from '../../src/devnet/network.ts';
 import type { Contact } from '../../src/devnet/swarm-view.ts';
 import type { Cleaner } from '../support/hivemind.ts';
-import { message, startWorld, subscribe, type World, watched } from '../support/session-world.ts';
+import { subscribe } from '../support/requests.ts';
+import { message, startWorld, type World, watched } from '../support/session-world.ts';
 import { SkippingClock } from '../support/skipping-clock.ts';
 import { assertOnceEach, readBooks, until } from './support.ts';
 

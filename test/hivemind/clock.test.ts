@@ -4,17 +4,8 @@ import { test } from 'node:test';
 import { sessionAccount } from '../../src/devnet/account.ts';
 import { encodeDeviceGone } from '../../src/session/notifier-protocol.ts';
 import type { Cleaner } from '../support/hivemind.ts';
-import {
-  message,
-  seconds,
-  startWorld,
-  stats,
-  subscribe,
-  TestNotifier,
-  unsubscribe,
-  type World,
-  watched,
-} from '../support/session-world.ts';
+import { seconds, subscribe, unsubscribe } from '../support/requests.ts';
+import { message, startWorld, stats, TestNotifier, type World, watched } from '../support/session-world.ts';
 import { createSkewedDatabase, type SkewedDatabase } from '../support/skewed-database.ts';
 import { SkippingClock } from '../support/skipping-clock.ts';
 

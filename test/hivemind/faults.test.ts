@@ -6,13 +6,11 @@ import path from 'node:path';
 import { test } from 'node:test';
 import { sessionAccount } from '../../src/devnet/account.ts';
 import { startPostgres } from '../../src/devnet/postgres.ts';
-import { message, startWorld, stats, subscribe, TestNotifier, watched } from '../support/session-world.ts';
+import { until } from '../faults/support.ts';
+import { subscribe } from '../support/requests.ts';
+import { message, startWorld, stats, TestNotifier, watched } from '../support/session-world.ts';
 
 /** Polls what nothing announces. */
-async function until(condition: () => boolean | Promise<boolean>): Promise<void> {
-  while (!(await condition())) await new Promise((resolve) => setTimeout(resolve, 10));
-}
-
 test('pushing goes on without a database; requests fail with a passing code, and work again when it is back', async (t) => {
   const dataDir = await fs.mkdtemp(path.join(os.tmpdir(), 'spns-test-pg-'));
   let postgres = await startPostgres({ dataDir, fsync: false });

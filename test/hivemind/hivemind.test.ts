@@ -9,16 +9,8 @@ import { encodeDeviceGone } from '../../src/session/notifier-protocol.ts';
 import { openPayload } from '../../src/session/payload.ts';
 import { startTestHivemind } from '../support/hivemind.ts';
 import { ownAddress } from '../support/loopback.ts';
-import {
-  message,
-  seconds,
-  startWorld,
-  stats,
-  subscribe,
-  TestNotifier,
-  unsubscribe,
-  watched,
-} from '../support/session-world.ts';
+import { seconds, subscribe, unsubscribe } from '../support/requests.ts';
+import { message, startWorld, stats, TestNotifier, watched } from '../support/session-world.ts';
 
 test('a device subscribes, a message arrives in five copies, and one sealed push reaches the notifier', async (t) => {
   const world = await startWorld(t);

@@ -13,7 +13,7 @@ import { parseAddress } from '../../src/oxenmq/address.ts';
 import { Peers } from '../../src/oxenmq/peers.ts';
 import type { Incoming } from '../../src/oxenmq/remote.ts';
 import { createDatabase } from '../support/postgres.ts';
-import { subscribe } from '../support/session-world.ts';
+import { subscribe } from '../support/requests.ts';
 
 const MAIN = path.join(import.meta.dirname, '../../src/hivemind/main.ts');
 

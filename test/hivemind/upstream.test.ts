@@ -10,7 +10,8 @@ import type { Part } from '../../src/oxenmq/remote.ts';
 import { encodePush } from '../../src/session/push.ts';
 import { startTestHivemind } from '../support/hivemind.ts';
 import { ownAddress } from '../support/loopback.ts';
-import { message, seconds, startWorld, subscribe, watched } from '../support/session-world.ts';
+import { seconds, subscribe } from '../support/requests.ts';
+import { message, startWorld, watched } from '../support/session-world.ts';
 
 /** A notifier that speaks as those of 2024-10 or the newest do (docs/spec/upstream.md, section 3), and keeps what it is told. */
 class Upstream {

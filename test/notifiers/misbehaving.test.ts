@@ -7,12 +7,11 @@ import { startFakeApns } from '../../src/devnet/providers/apns.ts';
 import { startFakeFcm } from '../../src/devnet/providers/fcm.ts';
 import type { WebAnswer } from '../../src/devnet/providers/http.ts';
 import { startFakeHuawei } from '../../src/devnet/providers/huawei.ts';
-import type { Backend, Outcome } from '../../src/notifiers/runtime/backend.ts';
+import type { Backend } from '../../src/notifiers/runtime/backend.ts';
 import { loadBackend } from '../../src/notifiers/runtime/load.ts';
 import { END_HEADERS, END_STREAM, FIELD, FRAME, flood, frame, STATUS_200, startRawServer, words } from './raw-http2.ts';
-import { apnsToken, contextOf, delivery, folder, sectionOf } from './support.ts';
+import { apnsToken, brief, contextOf, delivery, folder, sectionOf } from './support.ts';
 
-const brief = (outcome: Outcome) => ('reason' in outcome ? `${outcome.kind}: ${outcome.reason}` : outcome.kind);
 const TOKEN = apnsToken(1);
 
 async function backendOf(t: TestContext, service: string, settings: Record<string, string>): Promise<Backend> {

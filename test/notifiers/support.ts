@@ -1,3 +1,4 @@
+import assert from 'node:assert/strict';
 import { randomBytes } from 'node:crypto';
 import { mkdtemp, rm } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
@@ -5,7 +6,9 @@ import { join } from 'node:path';
 import type { TestContext } from 'node:test';
 import { systemClock } from '../../src/clock.ts';
 import { createLog, type Logger } from '../../src/daemon/log.ts';
-import { type BackendContext, type Delivery, Refusal } from '../../src/notifiers/runtime/backend.ts';
+import type { WebAnswer } from '../../src/devnet/providers/http.ts';
+import type { Script } from '../../src/devnet/providers/script.ts';
+import { type BackendContext, type Delivery, type Outcome, Refusal } from '../../src/notifiers/runtime/backend.ts';
 import { Section } from '../../src/settings/section.ts';
 import { FakeClock } from '../support/fake-clock.ts';
 
@@ -68,4 +71,32 @@ export function delivery(id: string, more: Partial<Delivery> = {}): Delivery {
     urgent: true,
     ...more,
   };
+}
+
+/** An outcome in a few words: its kind, and its reason if it has one. */
+export function brief(outcome: Outcome): string {
+  return 'reason' in outcome ? `${outcome.kind}: ${outcome.reason}` : outcome.kind;
+}
+
+/** A provider's answer, the outcome in words, the least wait in milliseconds for a retry, and whom that concerns; the provider unless given. */
+export type AnswerRow = readonly [answer: WebAnswer, expected: string, after?: number, whom?: string];
+
+/** Has a fake provider give each answer once, and checks what becomes of the push and of the one after it. */
+export async function checkAnswers(
+  rows: readonly AnswerRow[],
+  fake: { readonly script: Script<WebAnswer> },
+  send: () => Promise<Outcome>,
+): Promise<void> {
+  for (const [answer, expected, after, whom = 'provider'] of rows) {
+    fake.script.next(answer);
+    const before = Date.now();
+    const outcome = await send();
+    assert.equal(brief(outcome), expected, JSON.stringify(answer));
+    if (outcome.kind === 'gone') assert.ok(outcome.time >= before && outcome.time <= Date.now());
+    if (outcome.kind === 'retry') {
+      assert.equal(outcome.after, after, expected);
+      assert.equal(outcome.whom, whom, expected);
+    }
+    assert.deepEqual(await send(), { kind: 'accepted' }, `after ${JSON.stringify(answer)}`);
+  }
 }

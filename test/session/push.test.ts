@@ -3,7 +3,8 @@ import { createHash } from 'node:crypto';
 import { describe, it } from 'node:test';
 import { BencodeError } from '../../src/codec/bencode.ts';
 import { encodeNotification, parseNotification } from '../../src/session/notification.ts';
-import { decodePush, encodePush, filterKey, type Push } from '../../src/session/push.ts';
+import { decodePush, encodePush, type Push } from '../../src/session/push.ts';
+import { blake2b } from '../../src/session/sodium.ts';
 import { fuzz } from '../support/fuzz.ts';
 import { vectors } from '../support/vectors.ts';
 
@@ -24,6 +25,14 @@ const file = vectors<{
   }[];
   filter: { service: string; svcid: string; hash: string; hex: string }[];
 }>('notifier-push.json');
+
+/**
+ * How the original tells a message to a device from all others: BLAKE2b-256 of service, service id and hash, one after the other
+ * (`filter` of the vectors).
+ */
+function filterKey(service: string, serviceId: string, hash: Uint8Array): Buffer {
+  return blake2b(32, Buffer.concat([Buffer.from(service), Buffer.from(serviceId), hash]));
+}
 
 const hex = (text: string) => Buffer.from(text, 'hex');
 const sha256 = (data: Buffer) => createHash('sha256').update(data).digest('hex');

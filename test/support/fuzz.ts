@@ -1,3 +1,5 @@
+import { mulberry32 } from './random.ts';
+
 /** Seeded noise for the parsers: the same seed gives the same damage, so that a failure can be played again. */
 export interface Fuzz {
   /** A whole number from 0 to below `limit`. */
@@ -10,14 +12,7 @@ export interface Fuzz {
 
 /** @param seed any 32-bit number; the same seed gives the same sequence */
 export function createFuzz(seed: number): Fuzz {
-  // Mulberry32.
-  let state = seed >>> 0;
-  const next = (): number => {
-    state = (state + 0x6d2b79f5) >>> 0;
-    let mixed = Math.imul(state ^ (state >>> 15), state | 1);
-    mixed ^= mixed + Math.imul(mixed ^ (mixed >>> 7), mixed | 61);
-    return (mixed ^ (mixed >>> 14)) >>> 0;
-  };
+  const next = mulberry32(seed);
   const below = (limit: number): number => Math.floor((next() / 2 ** 32) * limit);
   const bytes = (length: number): Buffer => Buffer.from(Array.from({ length }, () => below(256)));
   const damage = (data: Uint8Array): Buffer => {

@@ -7,15 +7,20 @@ export interface Random {
   pick<T>(list: readonly T[]): T;
 }
 
-/** mulberry32; the seed is taken from SPNS_TEST_SEED if that is set. */
-export function seededRandom(seed = Number(process.env.SPNS_TEST_SEED ?? Math.floor(Math.random() * 2 ** 32))): Random {
-  let state = seed >>> 0;
-  const next = () => {
+/** Mulberry32: whole numbers from 0 to below 2^32, the same for the same seed, which is any 32-bit number. */
+export function mulberry32(seed: number): () => number {
+  let state = seed | 0;
+  return () => {
     state = (state + 0x6d2b79f5) | 0;
     let t = Math.imul(state ^ (state >>> 15), 1 | state);
     t = (t + Math.imul(t ^ (t >>> 7), 61 | t)) ^ t;
     return (t ^ (t >>> 14)) >>> 0;
   };
+}
+
+/** The seed is taken from SPNS_TEST_SEED if that is set. */
+export function seededRandom(seed = Number(process.env.SPNS_TEST_SEED ?? Math.floor(Math.random() * 2 ** 32))): Random {
+  const next = mulberry32(seed);
   return {
     seed,
     int: (below) => Math.floor((next() / 2 ** 32) * below),

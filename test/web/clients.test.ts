@@ -16,7 +16,8 @@ import { type NotifierProcess, startProcess, writeConfig } from '../notifiers/pr
 import { folder } from '../notifiers/support.ts';
 import { startTestHivemind, type TestHivemind } from '../support/hivemind.ts';
 import { createDatabase } from '../support/postgres.ts';
-import { message, seconds, subscribe, unsubscribe } from '../support/session-world.ts';
+import { seconds, subscribe, unsubscribe } from '../support/requests.ts';
+import { message } from '../support/session-world.ts';
 import { connect, serve } from './fake-hivemind.ts';
 
 /** How a request comes: each app has its cipher and its form (docs/spec/notifiers.md, section 8); plain HTTP is for both. */

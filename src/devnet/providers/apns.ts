@@ -7,12 +7,12 @@ import {
   type IncomingHttpHeaders,
   type ServerHttp2Stream,
 } from 'node:http2';
-import type { AddressInfo } from 'node:net';
 import { join } from 'node:path';
 import type { TLSSocket } from 'node:tls';
 import { checkToken, KEY, readPush, TEAM, TOPIC } from './apns-checks.ts';
 import { APNS_CLIENT_FILE, CA_FILE, serverCertificate } from './certificates.ts';
 import { type Endless, pour } from './endless.ts';
+import { listen } from './listen.ts';
 import { type FakeOptions, type FakeProvider, KEEP, Script, Taken, Tally } from './script.ts';
 
 /** What to answer in place of taking a push. */
@@ -100,7 +100,6 @@ export async function startFakeApns(options: FakeApnsOptions = {}): Promise<Fake
     session.on('close', () => connections.delete(session));
     session.on('error', () => {});
   });
-  server.on('tlsClientError', () => {});
 
   /** Why Apple would not listen to whoever asks. */
   const denial = (stream: ServerHttp2Stream, authorization: string | undefined): string | undefined => {
@@ -167,11 +166,7 @@ export async function startFakeApns(options: FakeApnsOptions = {}): Promise<Fake
       else act();
     });
   });
-  await new Promise<void>((resolve, reject) => {
-    server.once('error', reject);
-    server.listen(options.port ?? 0, '127.0.0.1', resolve);
-  });
-  const { port } = server.address() as AddressInfo;
+  const port = await listen(server, options.port);
 
   return {
     port,

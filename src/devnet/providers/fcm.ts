@@ -6,12 +6,13 @@ import {
   type Http2ServerResponse,
   type ServerHttp2Session,
 } from 'node:http2';
-import type { AddressInfo, Socket } from 'node:net';
+import type { Socket } from 'node:net';
 import { join } from 'node:path';
 import { CA_FILE, serverCertificate } from './certificates.ts';
 import { fcmError, readPush } from './fcm-checks.ts';
 import { HTML_PAGE, serve, type WebAnswer } from './http.ts';
 import { readJwt } from './jwt.ts';
+import { listen } from './listen.ts';
 import { type FakeOptions, type FakeProvider, KEEP, Script, Taken } from './script.ts';
 
 export interface FakeFcm extends FakeProvider {
@@ -65,7 +66,6 @@ export async function startFakeFcm(options: FakeOptions = {}): Promise<FakeFcm> 
     session.on('close', () => sessions.delete(session));
     session.on('error', () => {});
   });
-  server.on('tlsClientError', () => {});
 
   const giveToken = (form: string): WebAnswer => {
     const fields = new URLSearchParams(form);
@@ -106,11 +106,7 @@ export async function startFakeFcm(options: FakeOptions = {}): Promise<FakeFcm> 
   server.on('request', (request: Http2ServerRequest, response: Http2ServerResponse) =>
     serve(request, response, (text) => look(request, text), options.delay),
   );
-  await new Promise<void>((resolve, reject) => {
-    server.once('error', reject);
-    server.listen(options.port ?? 0, '127.0.0.1', resolve);
-  });
-  const { port } = server.address() as AddressInfo;
+  const port = await listen(server, options.port);
   const cut = () => {
     for (const session of sessions) session.destroy();
     for (const socket of sockets) socket.destroy();

@@ -1,9 +1,9 @@
 import type { IncomingMessage } from 'node:http';
 import { createServer } from 'node:https';
-import type { AddressInfo } from 'node:net';
 import { CA_FILE, serverCertificate } from './certificates.ts';
 import { serve, type WebAnswer } from './http.ts';
 import { huaweiCode, readPush } from './huawei-checks.ts';
+import { listen } from './listen.ts';
 import { type FakeOptions, type FakeProvider, KEEP, Script, Taken } from './script.ts';
 
 export interface FakeHuawei extends FakeProvider {
@@ -69,12 +69,7 @@ export async function startFakeHuawei(options: FakeOptions = {}): Promise<FakeHu
   server.on('secureConnection', () => {
     counters.connections++;
   });
-  server.on('tlsClientError', () => {});
-  await new Promise<void>((resolve, reject) => {
-    server.once('error', reject);
-    server.listen(options.port ?? 0, '127.0.0.1', resolve);
-  });
-  const { port } = server.address() as AddressInfo;
+  const port = await listen(server, options.port);
 
   const state: FakeHuawei = {
     port,

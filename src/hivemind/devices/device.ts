@@ -22,10 +22,13 @@ export interface DeviceKey {
   readonly serviceId: string;
 }
 
-const MAX_SERVICE = 32;
-const MIN_SERVICE_ID = 32;
-const MAX_SERVICE_ID = 999;
-const MAX_SERVICE_DATA = 99_999;
+/** Bytes of a service's name, at most. */
+export const MAX_SERVICE = 32;
+/** Bytes of a device's id at its provider. */
+export const MIN_SERVICE_ID = 32;
+export const MAX_SERVICE_ID = 999;
+/** Bytes that a notifier may keep with a device, at most. */
+export const MAX_SERVICE_DATA = 99_999;
 /** Times are kept as unsigned 32-bit numbers: good until 2106. */
 const MAX_TIME = 2 ** 32 - 1;
 

@@ -6,6 +6,7 @@ import {
   decodePushReport,
   decodeRegistration,
 } from '../../session/notifier-protocol.ts';
+import { MAX_SERVICE } from '../devices/device.ts';
 import type { Outbox } from '../notifications/outbox/outbox.ts';
 import type { DeadDevices } from '../subscriptions/dead-devices.ts';
 import type { Subscriptions } from '../subscriptions/subscribe.ts';
@@ -32,7 +33,6 @@ export interface EndpointModules {
   log: (text: string) => void;
 }
 
-const SERVICE_NAME_MAX = 32;
 /** Bytes of a client's name that count. */
 const CLIENT_NAME_MAX = 64;
 /** A notifier of ours may not ask for more pushes at once than this, whatever it says. */
@@ -169,8 +169,8 @@ export function endpoints(modules: EndpointModules): Commands {
  * @throws Error if it is not 1 to 32 bytes of printable text
  */
 function serviceName(part: Buffer | undefined): string {
-  if (!part || part.length === 0 || part.length > SERVICE_NAME_MAX) {
-    throw new Error(`a service's name has 1 to ${SERVICE_NAME_MAX} bytes`);
+  if (!part || part.length === 0 || part.length > MAX_SERVICE) {
+    throw new Error(`a service's name has 1 to ${MAX_SERVICE} bytes`);
   }
   const name = part.toString('utf8');
   if (/[\p{Cc}\ufffd]/u.test(name)) throw new Error("a service's name is printable text");

@@ -2,6 +2,7 @@ import { isUtf8 } from 'node:buffer';
 import { stringifySorted } from '../../codec/json.ts';
 import { OxenmqError, type Remote } from '../../oxenmq/remote.ts';
 import { Code, RequestError, UnavailableError } from '../../session/request.ts';
+import { MAX_SERVICE_DATA, MAX_SERVICE_ID, MIN_SERVICE_ID } from '../devices/device.ts';
 
 /** What a notifier made of a client's service_info. */
 export interface ValidDevice {
@@ -11,9 +12,6 @@ export interface ValidDevice {
   readonly serviceData: Buffer | null;
 }
 
-const ID_MIN = 32;
-const ID_MAX = 999;
-const DATA_MAX = 99_999;
 /** The original's text, spelling included: clients may look at it (docs/spec/hivemind.md, section 1.1). */
 export const GENERIC_ERROR = 'An error occured while processing your request';
 
@@ -75,8 +73,9 @@ export function readValidation(reply: readonly Buffer[]): ValidDevice {
   const number = Number(code.toString('latin1'));
   // The original cannot answer with a text that is not UTF-8; ours shows what can be shown of it.
   if (number !== Code.OK) throw new RequestError(number, text.toString('utf8'));
-  if (text.length < ID_MIN || text.length > ID_MAX || !isUtf8(text) || text.includes(0)) throw nonsense();
-  if (data && data.length > DATA_MAX) throw nonsense();
+  if (text.length < MIN_SERVICE_ID || text.length > MAX_SERVICE_ID || !isUtf8(text) || text.includes(0))
+    throw nonsense();
+  if (data && data.length > MAX_SERVICE_DATA) throw nonsense();
   // Copied: the frames belong to the transport, the row lives on.
   return { serviceId: text.toString('utf8'), serviceData: data ? Buffer.from(data) : null };
 }

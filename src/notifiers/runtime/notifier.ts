@@ -1,5 +1,5 @@
 import { Breaker, type BreakerLimits } from '../../breaker.ts';
-import type { Clock, Timer } from '../../clock.ts';
+import { type Clock, type Timer, within } from '../../clock.ts';
 import { encode } from '../../codec/bencode.ts';
 import { parseJson } from '../../codec/json.ts';
 import { type Logger, type Repeated, repeated } from '../../daemon/log.ts';
@@ -170,7 +170,7 @@ export class Notifier {
     // An original hivemind takes nothing back: what it gave is sent now or never.
     const finished = this.#sender.stop(this.#link.dialect === 'ours' ? 'hand-back' : 'finish');
     await signedOff;
-    if (!(await within(clock, Math.max(end - clock.monotonic(), 0), finished))) {
+    if (!(await within(finished, end - clock.monotonic(), clock))) {
       log.warn(`${this.#sender.held} pushes were not answered in time`);
     }
     this.#sender.abandon();
@@ -181,7 +181,7 @@ export class Notifier {
     if (this.#acknowledgements.unreported > 0) {
       log.warn(`${this.#acknowledgements.unreported} pushes could not be reported: the hivemind will send them again`);
     }
-    await within(clock, CLOSE_BACKEND, Promise.resolve(this.#backend.close?.()));
+    await within(Promise.resolve(this.#backend.close?.()), CLOSE_BACKEND, clock);
     await this.#link.close();
     this.#say.stop();
     log.info(this.#statistics.status());
@@ -357,19 +357,4 @@ function ownBytes(payload: Buffer, data: Buffer | null): { payload: Buffer; data
   own.set(payload);
   if (data) own.set(data, payload.length);
   return { payload: own.subarray(0, payload.length), data: data && own.subarray(payload.length) };
-}
-
-/** @returns whether `work` was done within `ms` milliseconds */
-async function within(clock: Clock, ms: number, work: Promise<unknown>): Promise<boolean> {
-  let timer: Timer | undefined;
-  const late = new Promise<boolean>((resolve) => {
-    timer = clock.setTimeout(() => resolve(false), ms);
-  });
-  const done = work.then(
-    () => true,
-    () => true,
-  );
-  const result = await Promise.race([done, late]);
-  timer?.cancel();
-  return result;
 }

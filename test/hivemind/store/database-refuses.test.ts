@@ -4,7 +4,8 @@ import { type TestContext, test } from 'node:test';
 import pg from 'pg';
 import { sessionAccount } from '../../../src/devnet/account.ts';
 import { createDatabase } from '../../support/postgres.ts';
-import { startWorld, subscribe, unsubscribe, type World } from '../../support/session-world.ts';
+import { subscribe, unsubscribe } from '../../support/requests.ts';
+import { startWorld, type World } from '../../support/session-world.ts';
 import { SkippingClock } from '../../support/skipping-clock.ts';
 
 let roles = 0;

@@ -6,33 +6,14 @@ import { sessionAccount } from '../../../src/devnet/account.ts';
 import { Subscriptions } from '../../../src/hivemind/subscriptions/subscribe.ts';
 import type { Connection } from '../../../src/oxenmq/peers.ts';
 import type { Commands, Remote } from '../../../src/oxenmq/remote.ts';
-import { monitorMessage } from '../../../src/session/subscription.ts';
 import { startTestHivemind } from '../../support/hivemind.ts';
+import { subscribe } from '../../support/requests.ts';
 
 /** An element of a request for a new account; signed by it, or with a bad signature. */
 function element(good = true): object {
-  const account = sessionAccount(randomBytes);
-  const signedAt = Math.floor(Date.now() / 1000);
-  const message = monitorMessage({
-    account: account.id,
-    sessionEd25519: account.sessionEd25519,
-    subaccount: null,
-    namespaces: [0],
-    wantData: true,
-    signedAt,
-    signature: Buffer.alloc(0),
-  });
-  return {
-    pubkey: account.id.toString('hex'),
-    session_ed25519: account.sessionEd25519?.toString('hex'),
-    namespaces: [0],
-    data: true,
-    sig_ts: signedAt,
-    signature: (good ? account.sign(message) : randomBytes(64)).toString('hex'),
-    service: 'apns',
-    service_info: { token: randomBytes(32).toString('hex') },
-    enc_key: randomBytes(32).toString('hex'),
-  };
+  const token = randomBytes(32).toString('hex');
+  const request = { ...subscribe(sessionAccount(randomBytes), token, { key: randomBytes(32) }), service: 'apns' };
+  return good ? request : { ...request, signature: randomBytes(64).toString('base64') };
 }
 
 const array = (count: number, good: boolean) =>

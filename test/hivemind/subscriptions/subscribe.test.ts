@@ -8,38 +8,16 @@ import { Devices } from '../../../src/hivemind/devices/devices.ts';
 import { StoreError } from '../../../src/hivemind/store/store-error.ts';
 import { type SubscriptionModules, Subscriptions } from '../../../src/hivemind/subscriptions/subscribe.ts';
 import { OxenmqError, type Remote } from '../../../src/oxenmq/remote.ts';
-import { monitorMessage, unsubscribeMessage } from '../../../src/session/subscription.ts';
+import { unsubscribeMessage } from '../../../src/session/subscription.ts';
 import { FakeClock } from '../../support/fake-clock.ts';
+import { subscribe } from '../../support/requests.ts';
 
 const TOKEN = 'token'.padEnd(32, '.');
 
 /** A signed subscribe request of a new account. */
 function request(changes: Record<string, unknown> = {}) {
   const account = sessionAccount(randomBytes);
-  const signedAt = Math.floor(Date.now() / 1000);
-  const signature = account.sign(
-    monitorMessage({
-      account: account.id,
-      sessionEd25519: account.sessionEd25519,
-      subaccount: null,
-      namespaces: [0],
-      wantData: true,
-      signedAt,
-      signature: Buffer.alloc(0),
-    }),
-  );
-  return {
-    pubkey: account.id.toString('hex'),
-    session_ed25519: account.sessionEd25519?.toString('hex'),
-    namespaces: [0],
-    data: true,
-    sig_ts: signedAt,
-    signature: signature.toString('hex'),
-    service: 'apns',
-    service_info: { token: TOKEN },
-    enc_key: randomBytes(32).toString('hex'),
-    ...changes,
-  };
+  return { ...subscribe(account, TOKEN, { key: randomBytes(32) }), service: 'apns', ...changes };
 }
 
 function setUp(changes: Partial<SubscriptionModules> & { validate?: () => Promise<Buffer[]> } = {}) {

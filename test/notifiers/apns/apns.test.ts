@@ -6,7 +6,7 @@ import { create } from '../../../src/notifiers/apns/apns.ts';
 import type { Outcome } from '../../../src/notifiers/runtime/backend.ts';
 import { MAX_BODY } from '../../../src/session/payload.ts';
 import { vectors } from '../../support/vectors.ts';
-import { apnsToken, contextOf, delivery, FakeClock, folder } from '../support.ts';
+import { apnsToken, brief, contextOf, delivery, FakeClock, folder } from '../support.ts';
 
 async function setUp(t: TestContext, options: FakeApnsOptions = {}, keys: Record<string, string> = {}) {
   const fake = await startFakeApns(options);
@@ -21,8 +21,6 @@ async function setUp(t: TestContext, options: FakeApnsOptions = {}, keys: Record
     (await backend.send([delivery(token, more)]))[0]!;
   return { fake, backend, send, settings };
 }
-
-const brief = (outcome: Outcome) => ('reason' in outcome ? `${outcome.kind}: ${outcome.reason}` : outcome.kind);
 
 interface PushVector {
   name: string;

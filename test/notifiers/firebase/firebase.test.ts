@@ -9,7 +9,7 @@ import type { FakeOptions } from '../../../src/devnet/providers/script.ts';
 import { create } from '../../../src/notifiers/firebase/firebase.ts';
 import type { Outcome } from '../../../src/notifiers/runtime/backend.ts';
 import { vectors } from '../../support/vectors.ts';
-import { contextOf, delivery, folder } from '../support.ts';
+import { type AnswerRow, brief, checkAnswers, contextOf, delivery, folder } from '../support.ts';
 
 async function setUp(t: TestContext, keys: Record<string, string> = {}, options: FakeOptions = {}) {
   const fake = await startFakeFcm(options);
@@ -24,8 +24,6 @@ async function setUp(t: TestContext, keys: Record<string, string> = {}, options:
     (await backend.send([delivery(token, more)]))[0]!;
   return { fake, backend, send, settings, path };
 }
-
-const brief = (outcome: Outcome) => ('reason' in outcome ? `${outcome.kind}: ${outcome.reason}` : outcome.kind);
 
 test('a push is what the original sends, with priority and time to live, and without the wish not to send it', async (t) => {
   const { fake, send } = await setUp(t);
@@ -94,8 +92,8 @@ const invalid = (words: string, ...details: object[]) =>
   fcmError(400, 'INVALID_ARGUMENT', 'INVALID_ARGUMENT', words, details);
 const dead = 'The registration token is not a valid FCM registration token';
 
-/** Every row of the table of Google's answers (providers: FCM HTTP v1), with the least wait in milliseconds and whom it concerns. */
-const ROWS: [WebAnswer, string, number?, string?][] = [
+/** Every row of the table of Google's answers (providers: FCM HTTP v1). */
+const ROWS: AnswerRow[] = [
   [fcmError(404, 'NOT_FOUND', 'UNREGISTERED'), 'gone: UNREGISTERED'],
   [fcmError(404, 'NOT_FOUND', 'UNREGISTERED_FID'), 'gone: UNREGISTERED_FID'],
   [fcmError(404, 'NOT_FOUND'), 'misconfigured: 404 NOT_FOUND'],
@@ -105,7 +103,7 @@ const ROWS: [WebAnswer, string, number?, string?][] = [
   [fcmError(400, 'INVALID_ARGUMENT', 'INVALID_ARGUMENT', dead), 'gone: not a valid FCM registration token'],
   [fcmError(400, 'INVALID_ARGUMENT', undefined, dead), 'gone: not a valid FCM registration token'],
   // Where fields are named, they decide, and not the words.
-  ...['', 'Invalid registration token', dead].flatMap((words): [WebAnswer, string][] => [
+  ...['', 'Invalid registration token', dead].flatMap((words): AnswerRow[] => [
     [invalid(words, violation('message.token', words)), 'gone: not a valid FCM registration token'],
     [
       invalid(words, violation('message.android.ttl'), violation('message.token')),
@@ -146,18 +144,7 @@ const ROWS: [WebAnswer, string, number?, string?][] = [
 
 test('every answer of Google has its outcome, and the next push is taken', async (t) => {
   const { fake, send } = await setUp(t);
-  for (const [answer, expected, after, whom] of ROWS) {
-    fake.script.next(answer);
-    const before = Date.now();
-    const outcome = await send();
-    assert.equal(brief(outcome), expected, JSON.stringify(answer));
-    if (outcome.kind === 'gone') assert.ok(outcome.time >= before && outcome.time <= Date.now());
-    if (outcome.kind === 'retry') {
-      assert.equal(outcome.after, after, expected);
-      assert.equal(outcome.whom, whom ?? 'provider', expected);
-    }
-    assert.deepEqual(await send(), { kind: 'accepted' }, `after ${JSON.stringify(answer)}`);
-  }
+  await checkAnswers(ROWS, fake, send);
 });
 
 test('Retry-After as a date is waited for', async (t) => {

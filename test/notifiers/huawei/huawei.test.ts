@@ -1,12 +1,12 @@
 import assert from 'node:assert/strict';
 import { type TestContext, test } from 'node:test';
-import { HTML_PAGE, type WebAnswer } from '../../../src/devnet/providers/http.ts';
+import { HTML_PAGE } from '../../../src/devnet/providers/http.ts';
 import { startFakeHuawei } from '../../../src/devnet/providers/huawei.ts';
 import { huaweiCode } from '../../../src/devnet/providers/huawei-checks.ts';
 import { create } from '../../../src/notifiers/huawei/huawei.ts';
 import type { Outcome } from '../../../src/notifiers/runtime/backend.ts';
 import { vectors } from '../../support/vectors.ts';
-import { contextOf, delivery, folder, keepLog } from '../support.ts';
+import { type AnswerRow, brief, checkAnswers, contextOf, delivery, folder, keepLog } from '../support.ts';
 
 async function setUp(t: TestContext, keys: Record<string, string> = {}) {
   const fake = await startFakeHuawei();
@@ -26,7 +26,6 @@ type Body = {
   message: { data: string; android: { urgency: string; ttl: string }; token: string[] };
   validate_only: boolean;
 };
-const brief = (outcome: Outcome) => ('reason' in outcome ? `${outcome.kind}: ${outcome.reason}` : outcome.kind);
 
 test('a push is what the original sends, with a time to live', async (t) => {
   const { fake, send } = await setUp(t);
@@ -69,8 +68,8 @@ test('time to live is within what Huawei takes', async (t) => {
 const partial = (success: number, illegal: string[]) =>
   huaweiCode('80100000', JSON.stringify({ success, failure: illegal.length, illegal_tokens: illegal }));
 
-/** Every row of the table of Huawei's answers (providers: Huawei Push Kit), with the least wait in milliseconds and whom it concerns. */
-const ROWS: [WebAnswer, string, number?, string?][] = [
+/** Every row of the table of Huawei's answers (providers: Huawei Push Kit). */
+const ROWS: AnswerRow[] = [
   [huaweiCode('80000000'), 'accepted'],
   [partial(0, ['token']), 'gone: 80100000 illegal token'],
   [partial(1, ['another']), 'accepted'],
@@ -78,7 +77,7 @@ const ROWS: [WebAnswer, string, number?, string?][] = [
   [huaweiCode('80100000', 'not JSON'), 'refused: 80100000'],
   [huaweiCode('80300007', 'All tokens are invalid'), 'gone: 80300007'],
   ...['80100001', '80100003', '80100004', '80100013', '80100016', '80100017', '80100018', '80300008', '80300010'].map(
-    (code): [WebAnswer, string] => [huaweiCode(code, 'x', code === '80100003' ? 400 : 200), `refused: ${code}`],
+    (code): AnswerRow => [huaweiCode(code, 'x', code === '80100003' ? 400 : 200), `refused: ${code}`],
   ),
   [huaweiCode('80300002'), 'misconfigured: 80300002 the app has no permission'],
   [huaweiCode('80600003'), 'retry: 80600003', 5_000],
@@ -96,18 +95,7 @@ const ROWS: [WebAnswer, string, number?, string?][] = [
 
 test('every answer of Huawei has its outcome, and the next push is taken', async (t) => {
   const { fake, send } = await setUp(t);
-  for (const [answer, expected, after, whom] of ROWS) {
-    fake.script.next(answer);
-    const before = Date.now();
-    const outcome = await send();
-    assert.equal(brief(outcome), expected, JSON.stringify(answer));
-    if (outcome.kind === 'gone') assert.ok(outcome.time >= before && outcome.time <= Date.now());
-    if (outcome.kind === 'retry') {
-      assert.equal(outcome.after, after, expected);
-      assert.equal(outcome.whom, whom ?? 'provider', expected);
-    }
-    assert.deepEqual(await send(), { kind: 'accepted' }, `after ${JSON.stringify(answer)}`);
-  }
+  await checkAnswers(ROWS, fake, send);
 });
 
 test('an access token that is not accepted any more is renewed once for all, and the push sent again', async (t) => {

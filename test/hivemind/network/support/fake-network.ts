@@ -3,17 +3,13 @@ import type { Link } from '../../../../src/hivemind/network/member.ts';
 import type { LinkEvents, Node } from '../../../../src/hivemind/network/nodes.ts';
 import { Watch } from '../../../../src/hivemind/network/watch.ts';
 import type { ServiceNode } from '../../../../src/session/service-nodes.ts';
+import { mulberry32 } from '../../../support/random.ts';
 import { type FakeAccounts, type FakeMonitor, readRequest, SUCCESS } from './fake-accounts.ts';
 
-/** Small, seeded and good enough to choose what happens in a simulation (mulberry32). Uniform in [0, 1). */
+/** Seeded numbers, uniform in [0, 1), to choose what happens in a simulation. */
 export function seeded(seed: number): () => number {
-  let state = seed | 0;
-  return () => {
-    state = (state + 0x6d2b79f5) | 0;
-    let t = Math.imul(state ^ (state >>> 15), 1 | state);
-    t = (t + Math.imul(t ^ (t >>> 7), 61 | t)) ^ t;
-    return ((t ^ (t >>> 14)) >>> 0) / 2 ** 32;
-  };
+  const next = mulberry32(seed);
+  return () => next() / 2 ** 32;
 }
 
 interface Entry {
