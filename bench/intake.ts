@@ -12,7 +12,10 @@ const MESSAGES = 4_000;
 const ROUNDS = 20;
 const DAY = 86_400_000;
 
-/** What the hivemind's main thread spends on a copy of a message before the outbox: CPU time, the least of many rounds, for this machine is shared. */
+/**
+ * What the hivemind's main thread spends on a copy of a message before the outbox: CPU time, the least of many rounds,
+ * for this machine is shared.
+ */
 export function intake(): object {
   return {
     row: 'intake',

@@ -1,8 +1,8 @@
 /**
- * `node bench/join.ts [accounts] [--sockets]`: one storage server joins a swarm that already has so many accounts (1,000,000).
- * Prints a line of JSON: CPU seconds of this process from the new list to the last confirmation, and the longest time for which the event
- * loop stood still meanwhile. The server is one that takes everything: in this process without sockets, or
- * with --sockets as a process of its own behind CURVE.
+ * `node bench/join.ts [accounts] [--sockets]`: one storage server joins a swarm that already has so many accounts
+ * (1,000,000). Prints a line of JSON: CPU seconds of this process from the new list to the last confirmation, and the
+ * longest time for which the event loop stood still meanwhile. The server is one that takes everything: in this process
+ * without sockets, or with --sockets as a process of its own behind CURVE.
  */
 import { type ChildProcess, fork } from 'node:child_process';
 import { randomBytes } from 'node:crypto';
@@ -19,7 +19,10 @@ import type { ServiceNode } from '../src/session/service-nodes.ts';
 const SWARM = 2n ** 63n;
 const SUCCESS = 'd7:successi1ee';
 
-/** How many subscriptions a request holds: each has one signature of 64 bytes, which is random and so cannot be mistaken. */
+/**
+ * How many subscriptions a request holds: each has one signature of 64 bytes, which is random and so cannot be
+ * mistaken.
+ */
 function countElements(body: Buffer): number {
   let count = 0;
   for (let at = body.indexOf('1:s64:'); at !== -1; at = body.indexOf('1:s64:', at + 70)) count++;

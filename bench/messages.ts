@@ -6,7 +6,10 @@ import { type BenchWorld, measureCpu, percentile, round } from './world.ts';
 const BODY_SIZE = 500;
 const DAY = 86_400_000;
 
-/** Messages of 500 bytes to random accounts. The expiry tells which message a push is of: it is the one thing that a notifier is told in clear. */
+/**
+ * Messages of 500 bytes to random accounts. The expiry tells which message a push is of: it is the one thing that a
+ * notifier is told in clear.
+ */
 class Writer {
   readonly #world: BenchWorld;
   readonly #accounts: readonly Account[];

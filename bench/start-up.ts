@@ -9,7 +9,9 @@ import { round, startBench } from './world.ts';
 
 const SUBSCRIPTIONS = Number(process.env.BENCH_SUBSCRIPTIONS ?? 100_000);
 
-/** Start with many subscriptions stored, ten storage servers in two swarms: loaded, and every server has all of its own. */
+/**
+ * Start with many subscriptions stored, ten storage servers in two swarms: loaded, and every server has all of its own.
+ */
 export async function startUp(): Promise<object> {
   const world = await startBench(10, 2);
   try {
@@ -43,8 +45,9 @@ export async function startUp(): Promise<object> {
 }
 
 /**
- * Rows with random keys and signatures: the storage servers of a benchmark take them all for good. They are of groups, for
- * which a storage server need not turn an Ed25519 key into an account: that would measure the servers, not the hivemind.
+ * Rows with random keys and signatures: the storage servers of a benchmark take them all for good. They are of groups,
+ * for which a storage server need not turn an Ed25519 key into an account: that would measure the servers, not the
+ * hivemind.
  */
 async function fill(url: string): Promise<void> {
   const client = new pg.Client({ connectionString: url });

@@ -15,7 +15,10 @@ import { decodeSealedPushes, encodePushReport, encodeRegistration } from '../src
 import { subscribe } from '../test/support/requests.ts';
 import { cpuSeconds, postgresSeconds } from './cpu.ts';
 
-/** A hivemind as a process of its own; around it, in this process, the network, a notifier that takes everything, and a client. */
+/**
+ * A hivemind as a process of its own; around it, in this process, the network, a notifier that takes everything, and a
+ * client.
+ */
 export interface BenchWorld {
   readonly network: Network;
   readonly postgres: Postgres;

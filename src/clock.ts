@@ -5,11 +5,13 @@ export interface Timer {
 }
 
 /**
- * Time, passed in wherever it matters, so that the tests can hold it in their hands.
+ * Time, passed in wherever it matters, so that tests can control it.
  * Nothing outside this file and the entry points asks the machine for the time.
  */
 export interface Clock {
-  /** The wall clock, in milliseconds since the Unix epoch. It may jump; use it only for times that leave the process. */
+  /**
+   * The wall clock, in milliseconds since the Unix epoch. It may jump; use it only for times that leave the process.
+   */
   now(): number;
   /** A clock that never jumps, in milliseconds since some fixed point. For intervals, ages and deadlines. */
   monotonic(): number;
@@ -52,7 +54,8 @@ function longInterval(callback: () => void, ms: number): Timer {
 }
 
 /**
- * Whether `work` settles, well or badly, within `ms` milliseconds; a negative time counts as none. It goes on either way.
+ * Whether `work` settles, well or badly, within `ms` milliseconds; a negative time counts as none. It goes on either
+ * way.
  */
 export async function within(work: Promise<unknown>, ms: number, clock: Clock): Promise<boolean> {
   const settled = work.then(

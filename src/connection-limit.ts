@@ -1,4 +1,6 @@
-/** How many connections strangers may hold, and how many bytes of unfinished requests: who goes when there is no room. */
+/**
+ * How many connections strangers may hold, and how many bytes of unfinished requests: who goes when there is no room.
+ */
 
 import { isIPv6 } from 'node:net';
 
@@ -23,8 +25,8 @@ interface Share {
 }
 
 /**
- * When there is no room for one more, the network that holds most loses the connection that has been quiet for longest; so who floods
- * us pays for it himself, and whoever has just come is heard.
+ * When there is no room for one more, the network that holds most loses the connection that has been quiet for longest;
+ * so who floods us pays for it himself, and whoever has just come is heard.
  */
 export class ConnectionLimit {
   readonly #maxConnections: number;

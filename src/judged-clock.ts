@@ -17,7 +17,7 @@ export interface JudgedClockOptions {
   readonly clock: Clock;
   /** The database's clock, unix milliseconds. Without it a step is believed when it has lasted. */
   readonly database?: () => Promise<number>;
-  /** Told when the wall clock stepped, came back, or was believed. */
+  /** Called when the wall clock stepped, came back, or was believed. */
   readonly log: (level: 'info' | 'error', text: string) => void;
 }
 
@@ -25,8 +25,9 @@ export interface JudgedClockOptions {
 const LOOK_MS = 10_000;
 
 /**
- * A clock whose `now` does not step when the machine's does (judged-time.ts). Everything whose judgement costs something that cannot be had back goes by it; what leaves the
- * process for somebody who checks it goes by the machine's own.
+ * A clock whose `now` does not step when the machine's does (judged-time.ts). Everything whose judgement costs
+ * something that cannot be had back goes by it; what leaves the process for somebody who checks it goes by the
+ * machine's own.
  */
 export class JudgedClock implements Clock {
   readonly #options: JudgedClockOptions;

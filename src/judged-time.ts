@@ -1,13 +1,14 @@
 /**
  * What time it is, judged by several witnesses, for everything that cannot be had back when it is judged wrongly.
  *
- * A wall clock may be wrong from the start, may step by years, and may step back. The monotonic clock cannot step, but knows no date. So the judged time runs with the
- * monotonic clock from where it once was, follows small corrections, and takes over a step of the wall clock only when that has lasted and the database's clock agrees. The
- * database usually runs on the same machine and steps with it: its agreement alone proves nothing, but a database that did not step with the machine proves the machine
- * wrong.
+ * A wall clock may be wrong from the start, may step by years, and may step back. The monotonic clock cannot step, but
+ * knows no date. So the judged time runs with the monotonic clock from where it once was, follows small corrections,
+ * and takes over a step of the wall clock only when that has lasted and the database's clock agrees. The database
+ * usually runs on the same machine and steps with it: its agreement alone proves nothing, but a database that did not
+ * step with the machine proves the machine wrong.
  *
- * Pure: the looks at the clocks come in. Times are unix milliseconds; an offset is a time less the monotonic clock of the same moment, so that the offset of a clock that does
- * not step stays as it is.
+ * Pure: the looks at the clocks come in. Times are unix milliseconds; an offset is a time less the monotonic clock of
+ * the same moment, so that the offset of a clock that does not step stays as it is.
  */
 export interface JudgedTime {
   /** Of the judged time. */
@@ -41,12 +42,21 @@ export interface JudgementRules {
 
 /** How far apart two clocks may be and still agree: nothing that is judged here hangs on minutes. */
 export const AGREE = 300_000;
-/** A step is believed when the wall clock has stayed where it went for this long. A machine that was suspended looks like a step, too. */
+/**
+ * A step is believed when the wall clock has stayed where it went for this long. A machine that was suspended looks
+ * like a step, too.
+ */
 export const LASTING = 3_600_000;
-/** What a wall clock is corrected by without anybody's noticing, at once and then by one per cent of the time that passes. NTP slews twenty times slower. */
+/**
+ * What a wall clock is corrected by without anybody's noticing, at once and then by one per cent of the time that
+ * passes. NTP slews twenty times slower.
+ */
 const SLACK = 5_000;
 const SLACK_RATE = 0.01;
-/** This program is younger than any clock that says less: a machine without a battery starts in 1970, or when its system was made. */
+/**
+ * This program is younger than any clock that says less: a machine without a battery starts in 1970, or when its system
+ * was made.
+ */
 export const PROGRAM_TIME = Date.UTC(2026, 0, 1);
 
 /** The judgement at the start: of two clocks that disagree the earlier one is taken, unless it cannot be right. */
@@ -106,7 +116,10 @@ export function judgedNow(time: JudgedTime, monotonic: number): number {
   return time.offset + monotonic;
 }
 
-/** Every time that it may be, the judged one first: what is to be deleted must be old by all of them, what is accepted need be good by one. */
+/**
+ * Every time that it may be, the judged one first: what is to be deleted must be old by all of them, what is accepted
+ * need be good by one.
+ */
 export function possibleTimes({ offset, wall, database }: JudgedTime, monotonic: number): number[] {
   const times = [offset, wall];
   if (database !== undefined) times.push(database);

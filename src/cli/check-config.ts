@@ -154,7 +154,7 @@ async function checkDatabase(
   try {
     ({ databaseUrl } = readReach(given));
   } catch (error) {
-    // What is wrong with the file has been told.
+    // What is wrong with the file has been reported.
     if (error instanceof ConfigError) return;
     throw error;
   }

@@ -21,7 +21,10 @@ export interface Result {
   readonly errors: string;
 }
 
-/** Runs one of our other programs to its end, by the same Node. The rooms of this house do not import each other; this is how they ask each other. */
+/**
+ * Runs one of our other programs to its end, by the same Node. Modules of this layer do not import each other; they
+ * call each other this way.
+ */
 export function runProgram(
   file: string,
   args: readonly string[],

@@ -18,8 +18,9 @@ export const CONFIG: Option = {
 const INSTALLED = '/etc/spns/spns.ini';
 
 /**
- * Settles which spns.ini is meant, for this process and its children (SPNS_CONFIG): `--config`, the environment, the current folder, /etc/spns. For the first and the
- * last we go to its folder, as the units do, so that relative paths in it mean the same as there.
+ * Settles which spns.ini is meant, for this process and its children (SPNS_CONFIG): `--config`, the environment, the
+ * current folder, /etc/spns. For the first and the last we go to its folder, as the units do, so that relative paths in
+ * it mean the same as there.
  * @returns its absolute path
  * @throws CliError if there is none
  */
@@ -44,7 +45,10 @@ function use(file: string): string {
   return file;
 }
 
-/** What a command needs to reach the hivemind, or the database: read alone, because who runs it may not be allowed to read the keys. */
+/**
+ * What a command needs to reach the hivemind, or the database: read alone, because who runs it may not be allowed to
+ * read the keys.
+ */
 export interface Reach {
   readonly file: string;
   /** `[hivemind] listen` */

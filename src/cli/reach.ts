@@ -16,7 +16,8 @@ export interface Reached {
 }
 
 /**
- * Whether the daemons could connect to each other and to oxend, with the eyes of each one's user, and listen where they are told.
+ * Checks, as each daemon's own user, whether the daemons can connect to each other and to oxend and can listen where
+ * they are configured to.
  *
  * @param folder where they take relative paths from
  */
@@ -75,7 +76,7 @@ async function notHere(text: string | undefined): Promise<string | undefined> {
     if (address.protocol === 'ipc') return undefined;
     host = address.host;
   } catch {
-    // What is wrong with the setting itself has been told.
+    // What is wrong with the setting itself has been reported.
     return undefined;
   }
   if (isIP(host) === 0) {

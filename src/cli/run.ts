@@ -8,7 +8,7 @@ import type { Command } from './command.ts';
 import { CONFIG, locateConfig } from './locate.ts';
 import { type Program, type Run, supervise } from './supervisor.ts';
 
-/** What systemd tells a daemon about itself is not for its children. */
+/** systemd sets these for this process alone, not for its children. */
 const NOT_FOR_CHILDREN = { NOTIFY_SOCKET: undefined, WATCHDOG_USEC: undefined, WATCHDOG_PID: undefined };
 
 export const command: Command = {
@@ -55,7 +55,8 @@ function startDaemon(name: string): Run {
     env: { ...process.env, ...NOT_FOR_CHILDREN },
     // The channel tells us when it has started, and tells it when we are gone, even by SIGKILL: then it ends by itself.
     stdio: ['ignore', 'inherit', 'inherit', 'ipc'],
-    // A group of its own: Ctrl-C in a terminal goes to the whole group, and a daemon that is told twice ends at once.
+    // A group of its own: Ctrl-C in a terminal goes to the whole group, and a daemon that gets a second signal ends at
+    // once.
     detached: true,
   });
   return {

@@ -12,7 +12,7 @@ export interface DaemonUsers {
 /**
  * The users that the units name, as far as this machine has them; else the hivemind's.
  *
- * @param hivemind undefined where this command may not look with others' eyes
+ * @param hivemind undefined where this command may not act as other users
  * @param named whether the operator named that user: then all daemons are taken to run as that one
  */
 export function daemonUsers(hivemind: User | undefined, named: boolean): DaemonUsers {

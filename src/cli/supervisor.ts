@@ -21,20 +21,23 @@ export interface SupervisorModules {
   readonly clock: Clock;
   readonly start: (program: Program) => Run;
   readonly log: (level: 'info' | 'warn' | 'error', text: string) => void;
-  /** Told of the whole: ready when every program has started. */
+  /** Gets the state of the whole: ready when every program has started. */
   readonly systemd: Pick<Systemd, 'ready' | 'status' | 'stopping'>;
 }
 
 export interface Supervisor {
   /** Passes a signal on to all that run. */
   signal(signal: NodeJS.Signals): void;
-  /** Ends all in order: first those that are not last. Called again: no patience any more. */
+  /** Ends all in order: first those that are not last. Called again: at once. */
   stop(): void;
   /** When all have ended after {@link Supervisor.stop}: whether each did so in order. */
   readonly done: Promise<boolean>;
 }
 
-/** The wait before a restart: doubled each time, up to the second figure, and forgotten after a run as long as the third; ms. */
+/**
+ * The wait before a restart: doubled each time, up to the second figure, and forgotten after a run as long as the
+ * third; ms.
+ */
 const FIRST_WAIT = 500;
 const LONGEST_WAIT = 30_000;
 const GOOD_RUN = 60_000;
@@ -45,7 +48,7 @@ interface Kept {
   readonly program: Program;
   run: Run | undefined;
   started: boolean;
-  /** Of its restart, or of the end of our patience with it. */
+  /** Of its restart, or of killing it because it did not stop in time. */
   timer: Timer | undefined;
   wait: number;
 }
@@ -132,7 +135,8 @@ export function supervise(programs: readonly Program[], { clock, start, log, sys
     },
     stop() {
       if (stopping !== 'no') {
-        // A daemon that is told a second time ends at once; one that is told for the first time by this ends in order, which is quick when nothing is left to do.
+        // A second SIGTERM ends a daemon at once; one for which this is the first shuts down cleanly, which is quick
+        // when nothing is left to do.
         for (const { run } of kept) run?.kill('SIGTERM');
         return;
       }

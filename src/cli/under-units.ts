@@ -20,7 +20,8 @@ export interface Deployed {
 const FILES = /_file$|^module$/;
 
 /**
- * What would go wrong under the units with a configuration that runs elsewhere: other users, another folder, other rights.
+ * What would go wrong under the units with a configuration that runs elsewhere: other users, another folder, other
+ * rights.
  *
  * @param file the absolute path of the configuration
  * @returns problems
@@ -148,7 +149,10 @@ function reading(ini: Ini, { unit, kind, service }: Deployed): string[] {
   return found;
 }
 
-/** Paths within addresses: oxend's socket, PostgreSQL's folder and certificates. What is listened at is looked at elsewhere. */
+/**
+ * Paths within addresses: oxend's socket, PostgreSQL's folder and certificates. What is listened at is looked at
+ * elsewhere.
+ */
 function otherPaths(key: string, value: string): string[] {
   if (/listen/.test(key)) return [];
   return [...value.matchAll(/(?:ipc:\/\/|[=@])(\/|%2F)([^?&@]*)/gi)].map(([, , rest]) => `/${decode(rest!)}`);

@@ -8,8 +8,8 @@ export const USER: Option = {
 };
 
 /**
- * As whom the daemons run. Root alone may read the keys, but PostgreSQL knows the user of the daemons, and that one must be able to read the rest; so root's
- * command asks and looks as that one.
+ * As whom the daemons run. Root alone may read the keys, but PostgreSQL knows the user of the daemons, and that one
+ * must be able to read the rest; so root's command asks and looks as that one.
  * @returns undefined: as ourselves
  */
 export function daemonUser(given: Given): User | undefined {

@@ -6,7 +6,9 @@
  * come in any order and the first of two equal keys wins.
  */
 
-/** A decoded value. Integers are numbers while those are exact and bigints beyond; dictionary keys are latin1 strings. */
+/**
+ * A decoded value. Integers are numbers while those are exact and bigints beyond; dictionary keys are latin1 strings.
+ */
 export type Bencoded = number | bigint | Buffer | Bencoded[] | Map<string, Bencoded>;
 
 /** Bytes that are not the bencode that was expected, or a value that cannot be written as bencode. */
@@ -32,7 +34,9 @@ export const MAX_UINT64 = 2n ** 64n - 1n;
 /** The smallest integer there is: signed, 64 bits. */
 export const MIN_INT64 = -(2n ** 63n);
 
-/** The kind of the value that comes next in a {@link BencodeReader}; `end` closes the list or dictionary that is open. */
+/**
+ * The kind of the value that comes next in a {@link BencodeReader}; `end` closes the list or dictionary that is open.
+ */
 export type Kind = 'string' | 'integer' | 'list' | 'dict' | 'end';
 
 /**

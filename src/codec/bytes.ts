@@ -1,4 +1,6 @@
-/** Byte strings of a fixed size in texts: hex, base64 and base32z, as strict or as lenient as the original's peers are. */
+/**
+ * Byte strings of a fixed size in texts: hex, base64 and base32z, as strict or as lenient as the original's peers are.
+ */
 
 /** A text that should have held a byte string and does not. */
 export class BytesError extends Error {
@@ -16,8 +18,8 @@ export function fromHex(text: string): Buffer | undefined {
 }
 
 /**
- * Reads standard base64 (`+` and `/`): with any number of `=` at the end, no whitespace, and with the unused low bits of
- * the last character ignored (test/vectors/bytes-params.json).
+ * Reads standard base64 (`+` and `/`): with any number of `=` at the end, no whitespace, and with the unused low bits
+ * of the last character ignored (test/vectors/bytes-params.json).
  *
  * @returns undefined if it is anything else
  */

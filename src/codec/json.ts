@@ -18,7 +18,8 @@ const MIN_INT64 = -(2n ** 63n);
  * ids do); larger ones are rounded. The last of two equal keys wins. A byte order mark in front of bytes passes.
  *
  * @param data the text, or its bytes in UTF-8
- * @param maxValues how many values, keys included, it may hold at most; reading a megabyte takes 10 to 400 ms, depending on that number
+ * @param maxValues how many values, keys included, it may hold at most; reading a megabyte takes 10 to 400 ms,
+ *   depending on that number
  * @throws JsonError for anything else than one JSON value, for half surrogate pairs, for numbers beyond the range of
  *   a double, for more than 256 levels of arrays and objects, and for more than `maxValues`
  */
@@ -82,8 +83,8 @@ function reviveNumber(_key: string, value: unknown, context: { source?: string }
 }
 
 /**
- * What walks a value calls itself: the text decides how deep that may go, before anybody does. And what it costs to make the values is known
- * from the text, too.
+ * What walks a value calls itself: the text decides how deep that may go, before anybody does. And what it costs to
+ * make the values is known from the text, too.
  */
 function checkShape(text: string, maxValues: number): void {
   let depth = 0;

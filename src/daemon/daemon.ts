@@ -14,7 +14,10 @@ export interface Context {
   readonly systemd: Systemd;
   readonly registry: Registry;
   readonly random: (bytes: number) => Buffer;
-  /** Aborted when the process is told to end: a start that waits for something must then give up, by a rejection or by resolving. */
+  /**
+   * Aborted when the process is asked to stop: a start that waits for something must then give up, by a rejection or by
+   * resolving.
+   */
   readonly stopping: AbortSignal;
   /** Ends the process in order, with 1: for what cannot be survived, but leaves what there is to hand over sound. */
   readonly giveUp: (error: Error) => void;
@@ -31,7 +34,10 @@ export interface Daemon {
   status?(): string;
   /** Whether it can do its work; without this it can from the moment it was built. */
   ready?(): Readiness;
-  /** Takes over what can change without a restart, and names each change it made in words. Throws to refuse; nothing may have changed then. */
+  /**
+   * Takes over what can change without a restart, and names each change it made in words. Throws to refuse; nothing may
+   * have changed then.
+   */
   reload?(config: Config): string[] | Promise<string[]>;
   /** More paths at the metrics address. */
   readonly routes?: Routes;

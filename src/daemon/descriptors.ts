@@ -4,8 +4,8 @@ import { readFileSync } from 'node:fs';
 const OWN = 100;
 
 /**
- * How many file descriptors clients' connections may take in all. Node raises the limit as far as it may when it starts; when none is left
- * libzmq ends the process, so it must never come to that.
+ * How many file descriptors clients' connections may take in all. Node raises the limit as far as it may when it
+ * starts; when none is left libzmq ends the process, so it must never come to that.
  */
 export function spareDescriptors(read: () => string = () => readFileSync('/proc/self/limits', 'utf8')): number {
   let limit = 1024;

@@ -3,8 +3,8 @@ import { createConnection, type Server } from 'node:net';
 import { formatListen, type ListenAddress } from '../settings/listen-address.ts';
 
 /**
- * Takes away the Unix socket that a killed process left behind, on which nobody could listen again; one that is still answered stays.
- * Call it before listening on a Unix socket.
+ * Takes away the Unix socket that a killed process left behind, on which nobody could listen again; one that is still
+ * answered stays. Call it before listening on a Unix socket.
  */
 export async function removeStaleSocket(path: string): Promise<void> {
   try {
@@ -23,7 +23,10 @@ export async function removeStaleSocket(path: string): Promise<void> {
   if (stale) unlinkSync(path);
 }
 
-/** Lets `server` listen; the error of one that cannot says where and why. Returns the address it has, with the port that was found for 0. */
+/**
+ * Lets `server` listen; the error of one that cannot says where and why. Returns the address it has, with the port that
+ * was found for 0.
+ */
 export async function listenOn(server: Server, address: ListenAddress): Promise<ListenAddress> {
   if ('path' in address) await removeStaleSocket(address.path);
   await new Promise<void>((resolve, reject) => {

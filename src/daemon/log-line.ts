@@ -86,7 +86,10 @@ export function renderLine(record: LogRecord, style: Style, withStack: boolean, 
   return `${colour(90, stamp.slice(11, 23))} ${colour(COLOURS.get(level) ?? 0, levelName.padEnd(8))} ${colour(36, source)} ${text}`;
 }
 
-/** An error for the log: what it says and what its causes say, in one text. Anything else that was thrown is shown as it is. */
+/**
+ * An error for the log: what it says and what its causes say, in one text. Anything else that was thrown is shown as it
+ * is.
+ */
 export function describeError(error: unknown): LoggedError {
   if (!(error instanceof Error)) return { type: typeof error, message: String(error) };
   const code = (error as NodeJS.ErrnoException).code;

@@ -41,9 +41,9 @@ const PINO_LEVELS: Record<LogLevel, string> = {
 let stdout: Output | undefined;
 
 /**
- * The log of a daemon: one line an event, to stdout. Texts first, then what belongs to them as fields: `log.warn({ node, err }, 'cannot connect')`
- * comes out as `cannot connect: connection refused node=…`, an error as its message and those of its causes, with the stack only where
- * debug is switched on.
+ * The log of a daemon: one line an event, to stdout. Texts first, then what belongs to them as fields: `log.warn({
+ * node, err }, 'cannot connect')` comes out as `cannot connect: connection refused node=…`, an error as its message and
+ * those of its causes, with the stack only where debug is switched on.
  */
 export function createLog(settings: LogSettings, name: string, options: LogOptions = {}): Logger {
   const clock = options.clock ?? systemClock;
@@ -73,7 +73,10 @@ export function createLog(settings: LogSettings, name: string, options: LogOptio
   return root;
 }
 
-/** The logger of a part of the daemon, whose level can be set by `level-<name>` in `[log]`. Asked for twice, it is the same. */
+/**
+ * The logger of a part of the daemon, whose level can be set by `level-<name>` in `[log]`. Asked for twice, it is the
+ * same.
+ */
 export function category(log: Logger, name: string): Logger {
   const state = stateOf(log);
   if (!state) return log.child({ category: name });
@@ -86,8 +89,8 @@ export function category(log: Logger, name: string): Logger {
 }
 
 /**
- * Takes over changed levels and format without a restart; returns whether anything changed. Children that a part made of its category's logger keep
- * the level they were born with.
+ * Takes over changed levels and format without a restart; returns whether anything changed. Children that a part made
+ * of its category's logger keep the level they were born with.
  */
 export function applyLogSettings(log: Logger, settings: LogSettings): boolean {
   const state = stateOf(log);
@@ -119,8 +122,9 @@ const MOST_FAULTS = 1000;
 const LONGEST_SILENCE = 3_600_000;
 
 /**
- * For faults that a stranger, or a lost connection, can cause a thousand times a second. The first is said at once; those of the next minute are
- * counted and said in one line, with the last one's fields; while they go on, the minute doubles, up to an hour.
+ * For faults that a stranger, or a lost connection, can cause a thousand times a second. The first is said at once;
+ * those of the next minute are counted and said in one line, with the last one's fields; while they go on, the minute
+ * doubles, up to an hour.
  * @param window length of that first silence, in milliseconds
  */
 export function repeated(log: Logger, clock: Clock, window = 60_000): Repeated {

@@ -45,8 +45,8 @@ const JSON_TYPE = 'application/json; charset=utf-8';
 
 /**
  * A registry for a daemon's figures.
- * @param observed whether anybody will read them: only then it also holds those of the process itself (CPU, memory, file descriptors, garbage
- *   collection, event-loop lag), which cost a timer
+ * @param observed whether anybody will read them: only then it also holds those of the process itself (CPU, memory,
+ *   file descriptors, garbage collection, event-loop lag), which cost a timer
  */
 export function createRegistry(observed: boolean): Registry {
   const registry = new Registry();
@@ -57,9 +57,9 @@ export function createRegistry(observed: boolean): Registry {
 }
 
 /**
- * Serves `/metrics` for Prometheus, `/live` (200 while the event loop turns) and `/ready` (200, or 503 with the reasons in its JSON body).
- * A request by a host name that is not ours gets 421: see {@link isOurs}.
- * Throws an Error that says why when it cannot listen.
+ * Serves `/metrics` for Prometheus, `/live` (200 while the event loop turns) and `/ready` (200, or 503 with the reasons
+ * in its JSON body). A request by a host name that is not ours gets 421: see {@link isOurs}. Throws an Error that says
+ * why when it cannot listen.
  */
 export async function serveMetrics(options: MetricsOptions): Promise<MetricsServer> {
   const listen = parseListen(options.listen);
@@ -92,10 +92,11 @@ const MISDIRECTED: RouteReply = {
 };
 
 /**
- * Whether somebody who asks for this host means us. A page from anywhere, in the browser of somebody who can reach us, may have its own name
- * resolve to our address and then read what we answer (DNS rebinding); what it cannot have is a name that is not its own. So these
- * are answered: IP addresses, localhost, the name of this machine, and the name that stands in metrics_listen, which is the
- * one to write there for a Prometheus that asks by a name. No page can reach a Unix socket.
+ * Whether somebody who asks for this host means us. A page from anywhere, in the browser of somebody who can reach us,
+ * may have its own name resolve to our address and then read what we answer (DNS rebinding); what it cannot have is a
+ * name that is not its own. So these are answered: IP addresses, localhost, the name of this machine, and the name that
+ * stands in metrics_listen, which is the one to write there for a Prometheus that asks by a name. No page can reach a
+ * Unix socket.
  */
 function isOurs(host: string | undefined, listen: ListenAddress): boolean {
   if (host === undefined || 'path' in listen) return true;

@@ -18,9 +18,9 @@ export type Style = 'journal' | 'terminal' | 'plain' | 'json';
 const LONGEST_QUEUE = 1_000_000;
 
 /**
- * Lines to a stream such as process.stdout, whose reader may be slow, stuck or gone. Node queues what a full pipe does not take; beyond
- * {@link LONGEST_QUEUE} we give lines up, count them, and say how many once the reader reads again. A reader that has gone (EPIPE) is no reason to
- * stop waking phones.
+ * Lines to a stream such as process.stdout, whose reader may be slow, stuck or gone. Node queues what a full pipe does
+ * not take; beyond {@link LONGEST_QUEUE} we give lines up, count them, and say how many once the reader reads again. A
+ * reader that has gone (EPIPE) is no reason to stop waking phones.
  */
 export function streamOutput(stream: Writable): Output {
   let dropped = 0;
@@ -65,9 +65,10 @@ export function streamOutput(stream: Writable): Output {
 }
 
 /**
- * Whether the lines go to journald, to a terminal, or anywhere else. systemd names the journal's socket in JOURNAL_STREAM (device:inode), which
- * child processes inherit, so it counts only if our own stdout is that socket. Without it, INVOCATION_ID alone says that we are a service that
- * logs elsewhere (syslog, kmsg), where the priorities in front are understood too.
+ * Whether the lines go to journald, to a terminal, or anywhere else. systemd names the journal's socket in
+ * JOURNAL_STREAM (device:inode), which child processes inherit, so it counts only if our own stdout is that socket.
+ * Without it, INVOCATION_ID alone says that we are a service that logs elsewhere (syslog, kmsg), where the priorities
+ * in front are understood too.
  */
 export function detectStyle(env: NodeJS.ProcessEnv, isTerminal: boolean, fd = 1): Style {
   if (env.JOURNAL_STREAM !== undefined) {

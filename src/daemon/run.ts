@@ -24,13 +24,15 @@ const STATUS_LOGGED_EVERY = 20;
 
 /**
  * The life of a daemon's process, from the configuration to the exit code:
- * - 0 when it was told to end (SIGTERM, SIGINT, or the death of the "spns run" that started it) and ended in order, also during its start;
- * - 1 when the configuration is wrong, the start or the stop failed, the stop took longer than 10 s, a second signal came, the daemon gave up, or the
- *   program has a fault.
+ * - 0 when it was asked to stop (SIGTERM, SIGINT, or the death of the "spns run" that started it) and shut down
+ *   cleanly, even during startup;
+ * - 1 when the configuration is wrong, the start or the stop failed, the stop took longer than 10 s, a second signal
+ *   came, the daemon gave up, or the program has a fault.
  *
- * SIGHUP reads the configuration again. The process always ends by an exit: a forgotten timer must not keep a dead daemon alive.
+ * SIGHUP reads the configuration again. The process always ends by an exit: a forgotten timer must not keep a stopped
+ * daemon running.
  * @param build makes and starts the daemon; READY goes to systemd when it resolves
- * @param read reads the daemon's own sections, so that what is wrong there is told together with everything else
+ * @param read reads the daemon's own sections, so that their problems are reported together with all others
  */
 export async function runDaemon(
   name: DaemonName,
@@ -54,10 +56,11 @@ export async function runDaemon(
     return await exit(1);
   };
 
-  // A fault that nobody caught leaves a state that nobody knows. Going on could give wrong answers for days; stopping in order would write from that
-  // state, and may hang. So the process ends at once and systemd starts a new one: what a client was told is committed in PostgreSQL, what a notifier
-  // has not acknowledged is given to the next, and a start after a kill is a path that the tests walk. The same holds for a rejection that nobody
-  // awaited: it is the same fault, met in an async function. Faults from outside never get here; they are caught where they arise.
+  // An uncaught exception leaves the process in an unknown state. Going on could give wrong answers for days; stopping
+  // in order would write from that state, and may hang. So the process ends at once and systemd starts a new one: what
+  // a client was told has succeeded is committed in PostgreSQL, what a notifier has not acknowledged is given to the
+  // next, and a start after a kill is covered by tests. The same holds for a rejection that nobody awaited: it is the
+  // same fault in an async function. Faults from outside never get here; they are caught where they arise.
   const fault = (error: unknown) => {
     const { message, stack } = describeError(error);
     log.fatal({ stack }, `a fault in the program, which ends so that a sound one can take its place: ${message}`);
@@ -109,7 +112,8 @@ export async function runDaemon(
     else reloadAfterStart = true;
   });
   if (systemd.watchdogInterval !== undefined) {
-    // From the event loop itself and nowhere else: if it is stuck, systemd must see that. From the beginning, for a start may take its time.
+    // From the event loop itself and nowhere else: if it is stuck, systemd must see that. From the beginning, for a
+    // start may take its time.
     systemClock.setInterval(() => systemd.watchdog(), systemd.watchdogInterval);
   }
 
@@ -121,7 +125,7 @@ export async function runDaemon(
     const context = { name, config, log, clock: systemClock, systemd, random: randomBytes, stopping: signal, giveUp };
     life = await startLife(context, build, options);
   } catch (error) {
-    // A start that gave up because it was told to has not failed.
+    // A start that was cancelled has not failed.
     if (stopping.signal.aborted) await exit(code);
     await fail(error, 'could not start');
   }
@@ -152,7 +156,8 @@ async function startLife(
 
   systemd.status('Starting');
   if (listen !== undefined) {
-    // Before the daemon: a start that takes its time can then be watched, and a port that is taken is found before anything else is touched.
+    // Before the daemon: a start that takes its time can then be watched, and a port that is taken is found before
+    // anything else is touched.
     const ready = (): Readiness => {
       if (stopping.aborted) return { ok: false, reasons: ['stopping'] };
       return daemon ? (daemon.ready?.() ?? { ok: true, reasons: [] }) : { ok: false, reasons: ['starting'] };

@@ -4,7 +4,10 @@ import { createRequire } from 'node:module';
 export interface Systemd {
   /** Whether systemd listens. */
   readonly enabled: boolean;
-  /** Milliseconds between two calls of {@link Systemd.watchdog}: half of what systemd allows; undefined when it does not watch. */
+  /**
+   * Milliseconds between two calls of {@link Systemd.watchdog}: half of what systemd allows; undefined when it does not
+   * watch.
+   */
   readonly watchdogInterval: number | undefined;
   /** Start-up, or a reload, is over. */
   ready(): void;
@@ -26,8 +29,8 @@ const MSG_NOSIGNAL = 0x4000;
 const MAX_PATH = 108;
 
 /**
- * The notifier for the socket that systemd names in NOTIFY_SOCKET. Node has no Unix datagram socket, so libc's is called through koffi, from our own
- * process: `NotifyAccess=main` is enough.
+ * The notifier for the socket that systemd names in NOTIFY_SOCKET. Node has no Unix datagram socket, so libc's is
+ * called through koffi, from our own process: `NotifyAccess=main` is enough.
  * @param env as systemd gives it: NOTIFY_SOCKET, WATCHDOG_USEC, WATCHDOG_PID
  */
 export function createNotifier(env: NodeJS.ProcessEnv): Systemd {
@@ -53,7 +56,10 @@ function watchdogInterval(env: NodeJS.ProcessEnv): number | undefined {
   return Number.isSafeInteger(allowed) && allowed > 0 ? Math.max(1, allowed / 2000) : undefined;
 }
 
-/** Opens a datagram socket to `path`, or undefined for an address of a kind that we do not know, or when libc cannot be called. */
+/**
+ * Opens a datagram socket to `path`, or undefined for an address of a kind that we do not know, or when libc cannot be
+ * called.
+ */
 function openSocket(path: string): (((message: string, wait: boolean) => void) & { close(): void }) | undefined {
   if (!path.startsWith('/') && !path.startsWith('@')) return undefined;
   const name = Buffer.from(path);

@@ -16,7 +16,7 @@ export interface Carrier {
   stop(): Promise<void>;
 }
 
-/** Told of each push that a provider took: what the phone with that token gets. */
+/** Called with each push that a provider took: what the phone with that token gets. */
 export type OnPush = (service: string, token: string, payload: Buffer) => void;
 
 /** How many pushes a provider keeps for whoever wants to look; nobody does here. */

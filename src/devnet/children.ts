@@ -100,7 +100,10 @@ export async function createChildren(folder: string): Promise<Children> {
   };
 }
 
-/** A shell that reads the pids of the children from a pipe, and ends them when the pipe does: when we are gone for whatever reason. */
+/**
+ * A shell that reads the pids of the children from a pipe, and ends them when the pipe does: when we are gone for
+ * whatever reason.
+ */
 function startGuard(): ChildProcess {
   const script = 'pids=; while read -r pid; do pids="$pids $pid"; done; [ -z "$pids" ] || kill -TERM $pids';
   const guard = spawn('/bin/sh', ['-c', script], { stdio: ['pipe', 'ignore', 'ignore'], detached: true });

@@ -30,7 +30,10 @@ const BAD_SIG = 5;
 const TOO_OLD = 14 * 86_400;
 const TOO_NEW = 86_400;
 
-/** The elements of a whole request; `list` says whether the reply is a list too. A body that is neither is refused as a whole. */
+/**
+ * The elements of a whole request; `list` says whether the reply is a list too. A body that is neither is refused as a
+ * whole.
+ */
 export function readMonitorRequest(
   body: Uint8Array | undefined,
 ): { readonly list: boolean; readonly elements: readonly Bencoded[] } | Refusal {

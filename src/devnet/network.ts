@@ -15,7 +15,10 @@ export interface Network {
   membersFor(account: Uint8Array): readonly StorageServer[];
   /** Stores a message at each member of the account's swarm. Gives how many notifications went out. */
   deliver(message: Notification): number;
-  /** Puts a server into another swarm (which may be a new one) and has oxend list it there. Without a new block nobody notices. */
+  /**
+   * Puts a server into another swarm (which may be a new one) and has oxend list it there. Without a new block nobody
+   * notices.
+   */
   move(member: Member, swarm: bigint): void;
   stop(): Promise<void>;
 }
@@ -26,7 +29,8 @@ export interface Member {
 }
 
 /**
- * Starts `servers` storage servers, dealt out evenly to `swarms` swarms whose ids are spread over the whole 64-bit space.
+ * Starts `servers` storage servers, dealt out evenly to `swarms` swarms whose ids are spread over the whole 64-bit
+ * space.
  *
  * @param modules.verify false makes the servers take every signature for good, for benchmarks
  */
@@ -104,7 +108,9 @@ export function listed({ server, swarm }: Member): ListedNode {
   return { publicKey: server.publicKey, host: server.host, port: server.port, swarm };
 }
 
-/** Evenly spread ids with a random start: with two or more, one is always above 2^63, which JSON's numbers cannot hold. */
+/**
+ * Evenly spread ids with a random start: with two or more, one is always above 2^63, which JSON's numbers cannot hold.
+ */
 function spread(count: number, random: (bytes: number) => Buffer): bigint[] {
   const start = random(8).readBigUInt64BE();
   const step = 2n ** 64n / BigInt(count);

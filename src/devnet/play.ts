@@ -11,7 +11,10 @@ const PACE = 2500;
 /** After this long a phone should have woken, and a copy too many would have come, ms. */
 const SETTLED = 1500;
 
-/** npm passes on the Ctrl-C that we have got from the terminal ourselves: what comes this soon after is no second one, ms. */
+/**
+ * npm passes on the Ctrl-C that we have got from the terminal ourselves: what comes this soon after is no second one,
+ * ms.
+ */
 const SAME_SIGNAL = 1000;
 
 /** So many messages are remembered. */
@@ -40,7 +43,8 @@ interface Sent {
 }
 
 /**
- * Runs the world for the eyes: starts it, has somebody write every few seconds, tells of each phone that wakes, and stops it all on SIGINT and SIGTERM.
+ * Runs the world as a demonstration: starts it, has somebody write every few seconds, prints a line for each phone that
+ * wakes, and stops it all on SIGINT and SIGTERM.
  *
  * @returns the exit code: 1 if something went wrong
  */

@@ -56,8 +56,9 @@ export function environment(): NodeJS.ProcessEnv {
 /**
  * Finds or makes a folder for the server's files that its user can reach, and binaries that it can run.
  *
- * Run as root from a clone below `/root` (mode 0700), `nobody` can enter neither the clone's `.devnet` nor its `node_modules`. Then the
- * files go to a folder with a random name in `/var/tmp` (kept over a reboot), which `<dataDir>/location` names for the next run, with a copy of the binaries.
+ * Run as root from a clone below `/root` (mode 0700), `nobody` can enter neither the clone's `.devnet` nor its
+ * `node_modules`. Then the files go to a folder with a random name in `/var/tmp` (kept over a reboot), which
+ * `<dataDir>/location` names for the next run, with a copy of the binaries.
  *
  * @throws Error with a sentence for the user when the binaries are missing or do not run here
  */
@@ -168,7 +169,10 @@ async function readable(folder: string): Promise<void> {
   }
 }
 
-/** True when the process is a PostgreSQL server of that data directory, and not another that was given the same number since. */
+/**
+ * True when the process is a PostgreSQL server of that data directory, and not another that was given the same number
+ * since.
+ */
 export async function isServer(pid: number, cluster: string): Promise<boolean> {
   const line = await fs.readFile(`/proc/${pid}/cmdline`, 'utf8').catch(
     () =>

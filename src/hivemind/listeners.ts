@@ -10,7 +10,10 @@ import type { HivemindSettings } from '../settings/hivemind.ts';
 const PUSH_MESSAGE = 1024 * 1024;
 /** Web front-ends are few, and so are administrators and notifiers from afar. */
 const MAX_CONNECTIONS = 256;
-/** Requests of one connection that are worked on at a time: a front-end's are those of all its clients, whose admission has its own limits. */
+/**
+ * Requests of one connection that are worked on at a time: a front-end's are those of all its clients, whose admission
+ * has its own limits.
+ */
 const IN_FLIGHT = Number.POSITIVE_INFINITY;
 
 export interface ListenersModules {
@@ -21,7 +24,7 @@ export interface ListenersModules {
   readonly secret: Buffer;
   readonly commands: Commands;
   readonly log: (text: string) => void;
-  /** Told of what was dropped, and why. */
+  /** Called with what was dropped, and why. */
   readonly stray: (reason: string) => void;
   /** An administrator's connection, which may be a notifier's, has ended. */
   readonly gone: (remote: Remote) => void;
@@ -30,9 +33,9 @@ export interface ListenersModules {
 export type OpenListener = Pick<Listener | PublicListener, 'close' | 'counters'>;
 
 /**
- * Opens the hivemind's sockets, one for each level of rights: `listen` for notifiers and administrators of this machine,
- * `listen_curve` for those from afar, and `listen_push` for the web front-end, which needs no more than `push.*`.
- * Anonymous clients do not come here: the front-end has their socket.
+ * Opens the hivemind's sockets, one for each level of rights: `listen` for notifiers and administrators of this
+ * machine, `listen_curve` for those from afar, and `listen_push` for the web front-end, which needs no more than
+ * `push.*`. Anonymous clients do not come here: the front-end has their socket.
  *
  * @throws Error with the address and the reason; none is open then
  */
@@ -66,7 +69,8 @@ export async function openListeners(modules: ListenersModules): Promise<readonly
         address: listenPush,
         access: 'none',
         maxMessageSize: PUSH_MESSAGE,
-        // The front-end is no member of our group, and whoever else is on this machine could ask the front-end for the same.
+        // The front-end is no member of our group, and whoever else is on this machine could ask the front-end for the
+        // same.
         mode: 0o666,
         on: { stray },
       }),

@@ -9,8 +9,8 @@ import { Refusal } from './runtime/backend.ts';
 import { loadBackend } from './runtime/load.ts';
 
 /**
- * Checks a notifier's settings and credential without running it: `check.ts NAME`, for "spns check-config". Prints `{ problems, warnings }` as JSON. Nothing is sent, and
- * no key is needed. SPNS_CONFIG must name the file.
+ * Checks a notifier's settings and credential without running it: `check.ts NAME`, for "spns check-config". Prints `{
+ * problems, warnings }` as JSON. Nothing is sent, and no key is needed. SPNS_CONFIG must name the file.
  */
 async function check(service: string): Promise<{ problems: readonly string[]; warnings: readonly string[] }> {
   const name = `notify-${service}`;

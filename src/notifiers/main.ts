@@ -12,7 +12,8 @@ await runDaemon(`notify-${service}`, async (context) => {
   try {
     return await buildNotifier(service, context);
   } catch (error) {
-    // A backend says what is wrong with its settings in a sentence; any other kind of error is a fault, and keeps its stack.
+    // A backend says what is wrong with its settings in a sentence; any other kind of error is a fault, and keeps its
+    // stack.
     const sentence = error instanceof Error && error.constructor === Error;
     throw sentence ? new ConfigError([`[notify-${service}]: ${error.message}`]) : error;
   }

@@ -143,7 +143,8 @@ function encodeKey(key: Buffer, encoding: KeyEncoding): string {
 }
 
 /**
- * Writes an address in the few characters for which QR codes have a compact form: upper case, `$` for the brackets of IPv6.
+ * Writes an address in the few characters for which QR codes have a compact form: upper case, `$` for the brackets of
+ * IPv6.
  *
  * @throws AddressError for an ipc address, which means nothing on another machine
  */

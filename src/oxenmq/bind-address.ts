@@ -1,10 +1,15 @@
-/** Where a listener binds, and where to connect to it: read in one place for libzmq's sockets, Node's, and those who connect. */
+/**
+ * Where a listener binds, and where to connect to it: read in one place for libzmq's sockets, Node's, and those who
+ * connect.
+ */
 
 import { isIPv4, isIPv6 } from 'node:net';
 import { networkInterfaces } from 'node:os';
 import { type Address, AddressError } from './address.ts';
 
-/** `host` is an IPv4 address, an IPv6 address without brackets, or a name to be resolved; port 0 is any that is free. */
+/**
+ * `host` is an IPv4 address, an IPv6 address without brackets, or a name to be resolved; port 0 is any that is free.
+ */
 export type BindAddress =
   | { readonly protocol: 'ipc'; readonly path: string }
   | { readonly protocol: 'tcp'; readonly host: string; readonly port: number };
@@ -13,9 +18,10 @@ export type BindAddress =
 export const MAX_IPC_PATH = 107;
 
 /**
- * Reads `tcp://HOST:PORT` or `ipc://PATH` as libzmq's bind takes them. HOST is `*` (any IPv4 address), an IPv4 address, an IPv6 address in
- * brackets, the name of a network interface, which stands for its first address, or a host name. PATH may be relative, or `@NAME`, an abstract socket.
- * The spellings of an IPv4 address that are not four decimal numbers are refused, and so are ports that libzmq would cut to 16 bits.
+ * Reads `tcp://HOST:PORT` or `ipc://PATH` as libzmq's bind takes them. HOST is `*` (any IPv4 address), an IPv4 address,
+ * an IPv6 address in brackets, the name of a network interface, which stands for its first address, or a host name.
+ * PATH may be relative, or `@NAME`, an abstract socket. The spellings of an IPv4 address that are not four decimal
+ * numbers are refused, and so are ports that libzmq would cut to 16 bits.
  *
  * @throws AddressError with a sentence that can follow the name of a setting
  */
@@ -73,7 +79,8 @@ export function formatBindAddress(address: BindAddress): string {
 }
 
 /**
- * Where to connect to what listens at `bound` on this machine: what listens at any address is reached by the loopback one.
+ * Where to connect to what listens at `bound` on this machine: what listens at any address is reached by the loopback
+ * one.
  *
  * @param bound as {@link parseBindAddress} reads it
  * @throws AddressError also for port 0, which only the listener itself can tell

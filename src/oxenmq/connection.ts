@@ -16,7 +16,7 @@ const GREET_AGAIN = 10_000;
 /** For {@link Connection.saw}: an attempt was refused, or met nobody. */
 export const NO_CONNECTION = 'no connection could be made';
 
-/** Who is told what becomes of a connection. */
+/** The callbacks for what becomes of a connection. */
 export interface ConnectionOwner {
   handshake(connection: Connection): void;
   hello(connection: Connection): void;
@@ -33,9 +33,9 @@ export interface ConnectionOwner {
 /**
  * A connection is up when the peer has been heard over it: a TCP connection proves nothing. libzmq tells by an empty
  * message that something became of a connection, not what: it came up, broke, or one more attempt failed in its CURVE
- * handshake; and a peer can send an empty message too. So an empty message only ever takes a connection down; whether it is up
- * again is asked with a further HI, which waits in libzmq's queue until the peer is there, and is proven by whatever
- * comes in.
+ * handshake; and a peer can send an empty message too. So an empty message only ever takes a connection down; whether
+ * it is up again is asked with a further HI, which waits in libzmq's queue until the peer is there, and is proven by
+ * whatever comes in.
  */
 export class Connection extends Link {
   readonly address: Address;
@@ -50,7 +50,9 @@ export class Connection extends Link {
   #heard = false;
   /** HELLO came, at least once. */
   #greeted = false;
-  /** What was seen at the peer's address, for the words of a failure; a failed handshake says more than what follows it. */
+  /**
+   * What was seen at the peer's address, for the words of a failure; a failed handshake says more than what follows it.
+   */
   #seen = 'no answer at all';
   #handshakeFailed = false;
   #deadline: Timer | undefined;
@@ -77,7 +79,7 @@ export class Connection extends Link {
     return !this.closed && (this.#heard || !this.#greeted);
   }
 
-  /** Closes the connection; no further event is told of it. Requests that wait fail with CLOSED. */
+  /** Closes the connection; no further event of it is reported. Requests that wait fail with CLOSED. */
   close(): void {
     if (!this.closed) this.#end('CLOSED', 'the connection was closed');
   }
@@ -154,7 +156,10 @@ export class Connection extends Link {
     this.fail('libzmq ended the connection: the peer broke the protocol or sent a message that is too large');
   }
 
-  /** The second HI, soon after the first, finds out whether libzmq has ended the connection for good: then it cannot be sent. */
+  /**
+   * The second HI, soon after the first, finds out whether libzmq has ended the connection for good: then it cannot be
+   * sent.
+   */
   #greet(next: number): void {
     this.transmit(['HI']);
     this.#greeting = this.#wire.clock.setTimeout(() => this.#greet(GREET_AGAIN), next);

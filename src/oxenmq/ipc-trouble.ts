@@ -1,4 +1,4 @@
-/** Why an ipc address cannot be connected to. libzmq tells nobody: it goes on trying. */
+/** Why an ipc address cannot be connected to. libzmq does not report it: it keeps trying. */
 
 import { accessSync, constants, readFileSync, type Stats, statSync } from 'node:fs';
 import { connect } from 'node:net';

@@ -10,8 +10,8 @@ export function ipcPath(address: string): string | undefined {
 }
 
 /**
- * Makes sure that nothing of value stands at a path: libzmq removes whatever is there before it binds, also the socket of a
- * process that is listening.
+ * Makes sure that nothing of value stands at a path: libzmq removes whatever is there before it binds, also the socket
+ * of a process that is listening.
  *
  * @throws Error that says what stands there
  */

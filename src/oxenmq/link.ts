@@ -68,8 +68,8 @@ export abstract class Link implements Remote {
   }
 
   /**
-   * Sends frames that need no connection to be up, and that nobody would send again: replies, refusals and the greetings.
-   * They wait while the peer's queue is full; for what finds no room even then, there is a counter.
+   * Sends frames that need no connection to be up, and that nobody would send again: replies, refusals and the
+   * greetings. They wait while the peer's queue is full; for what finds no room even then, there is a counter.
    */
   transmit(frames: readonly Part[]): void {
     this.#outlet.post([this.#route, ...frames]);

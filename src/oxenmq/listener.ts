@@ -29,10 +29,15 @@ export interface ListenerOptions {
   readonly commands: Commands;
   /** In bytes, of all parts together; 10 MiB if not given. A client that sends one larger part loses its connection. */
   readonly maxMessageSize?: number;
-  /** The permissions of an ipc socket, such as 0o660. libzmq leaves them to the umask, and with the usual one only the owner may connect. */
+  /**
+   * The permissions of an ipc socket, such as 0o660. libzmq leaves them to the umask, and with the usual one only the
+   * owner may connect.
+   */
   readonly mode?: number;
   readonly on?: {
-    /** The client went. What is sent to this remote from now on is dropped; should it come back, that is another remote. */
+    /**
+     * The client went. What is sent to this remote from now on is dropped; should it come back, that is another remote.
+     */
     disconnect?(remote: Remote): void;
     /** Something odd came in, or a handler failed; it has been counted. */
     stray?: Stray;
@@ -58,9 +63,9 @@ export class Listener {
     this.#options = options;
     this.#maxMessageSize = options.maxMessageSize ?? MAX_MESSAGE_SIZE;
     this.#socket = openRouter(this.#maxMessageSize, NOTIFY_DISCONNECT);
-    // With `handover` a second client takes a routing id over, and the first, if it goes on sending and then hangs up, makes
-    // libzmq 4.3.5 abort the process (`!_io_error`). So a routing id belongs to whom it belonged first;
-    // a client that comes back must be seen to have gone, at once on ipc, on TCP by its FIN or by heartbeats within 45 s.
+    // With `handover` a second client takes a routing id over, and the first, if it goes on sending and then hangs up,
+    // makes libzmq 4.3.5 abort the process (`!_io_error`). So a routing id belongs to whom it belonged first; a client
+    // that comes back must be seen to have gone, at once on ipc, on TCP by its FIN or by heartbeats within 45 s.
     this.#socket.handover = false;
     this.#wire = { socket: this.#socket, clock: options.clock, counters: this.counters, backlog: { bytes: 0 } };
     this.#dispatch = new Dispatch(options.commands, options.access, this.counters, (reason) => this.#stray(reason));

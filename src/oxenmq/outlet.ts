@@ -34,11 +34,11 @@ export interface Backlog {
 }
 
 /**
- * With `sendTimeout: 0` zeromq.js hands a message to libzmq, or fails, before `send()` returns, so sends need not wait for
- * each other; but what came of it is told by the promise alone, after the caller has had its answer. Hence the queue
- * here: a message that was taken and then turned away because the peer's queue was full (EAGAIN) is held, and while
- * any is held no further command is taken: its sender knows what else to do with it. An answer has nobody who would
- * keep it, so it waits here, as long as there is room.
+ * With `sendTimeout: 0` zeromq.js hands a message to libzmq, or fails, before `send()` returns, so sends need not wait
+ * for each other; but only the promise says what came of it, after the caller has had its answer. Hence the queue here:
+ * a message that was taken and then turned away because the peer's queue was full (EAGAIN) is held, and while any is
+ * held no further command is taken: its sender knows what else to do with it. Nobody else would keep an answer, so it
+ * waits here, as long as there is room.
  */
 export class Outlet {
   readonly #socket: Sender;
@@ -69,7 +69,9 @@ export class Outlet {
     this.#gone = gone;
   }
 
-  /** True while so many answers wait for the peer to read them that a further request of its own could not be answered. */
+  /**
+   * True while so many answers wait for the peer to read them that a further request of its own could not be answered.
+   */
   get congested(): boolean {
     return (
       this.#held.length >= CONGESTED_MESSAGES ||

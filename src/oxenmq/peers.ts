@@ -23,7 +23,7 @@ import {
 
 export { Connection } from './connection.ts';
 
-/** What the owner is told. A callback may close connections and make new ones. */
+/** The owner's callbacks. They may close connections and make new ones. */
 export interface PeersEvents {
   /**
    * The peer was heard over a fresh connection: the first one, or one that libzmq made anew after a break. A peer that
@@ -35,7 +35,8 @@ export interface PeersEvents {
   /** The connection broke. Requests that waited have failed with UNREACHABLE; libzmq tries to restore it. */
   disconnect?(connection: Connection): void;
   /**
-   * The connection is given up and closed: no HELLO in time, connect() failed, broken for too long, the peer said BYE, or it was cut off.
+   * The connection is given up and closed: no HELLO in time, connect() failed, broken for too long, the peer said BYE,
+   * or it was cut off.
    * @param offence it was cut off, for what would cost us as much again when it is connected again
    */
   failure?(connection: Connection, reason: string, offence: boolean): void;
@@ -48,8 +49,8 @@ export interface PeersOptions {
   /** Our own CURVE pair; a random one if not given, as the original does. */
   readonly keys?: KeyPair;
   /**
-   * What peers know us by, 1 to 255 bytes, the first not zero. They send what they have for us to whoever comes with this
-   * id, so where that matters it must be a secret. The original's if not given: `L` and our public key.
+   * What peers know us by, 1 to 255 bytes, the first not zero. They send what they have for us to whoever comes with
+   * this id, so where that matters it must be a secret. The original's if not given: `L` and our public key.
    */
   readonly routingId?: Buffer;
   /** In bytes, of all parts together; 10 MiB if not given. A peer that sends more loses its connection. */
@@ -70,8 +71,8 @@ export interface ConnectOptions {
 }
 
 /**
- * libzmq takes the key, the routing ids and all other options of a connection when it is made, so one ROUTER can hold thousands, each with
- * a server key of its own: one file descriptor a connection, one loop that receives.
+ * libzmq takes the key, the routing ids and all other options of a connection when it is made, so one ROUTER can hold
+ * thousands, each with a server key of its own: one file descriptor a connection, one loop that receives.
  */
 export class Peers {
   readonly counters: Counters = newCounters();
@@ -126,7 +127,8 @@ export class Peers {
   /**
    * Connects and says HI. Commands and requests may be sent at once: they follow the HI.
    *
-   * @returns the connection; if connect() itself failed, it is closed and `failure` told right after the caller's turn
+   * @returns the connection; if connect() itself failed, it is closed and `failure` called right after the caller's
+   *   turn
    * @throws Error if this Peers is closed, RangeError for a routing id that cannot be one
    */
   connect(address: Address, options: ConnectOptions = {}): Connection {
@@ -184,7 +186,7 @@ export class Peers {
   }
 
   /**
-   * libzmq disconnects by address, all connections to it at once. So that two to one address can be told apart, each further
+   * libzmq disconnects by address, all connections to it at once. To keep two to one address apart, each further
    * one gets a spelling of its own, which means the same: one more zero before the port, `/` or `./` before the path.
    */
   #claim(address: Address): string {

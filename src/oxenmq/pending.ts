@@ -13,8 +13,8 @@ interface Request {
 }
 
 /**
- * Each connection has its own: a reply counts only on the connection that was asked. The original looks replies up by their tag
- * alone, so that there any peer may answer for any other that guesses it.
+ * Each connection has its own: a reply counts only on the connection that was asked. The original looks replies up by
+ * their tag alone, so that there any peer may answer for any other that guesses it.
  */
 export class Pending {
   readonly #clock: Clock;

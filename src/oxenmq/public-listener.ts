@@ -1,4 +1,6 @@
-/** Where strangers connect: ZMTP over Node's own sockets, so that what they do meets limits of ours and never libzmq. */
+/**
+ * Where strangers connect: ZMTP over Node's own sockets, so that what they do meets limits of ours and never libzmq.
+ */
 
 import { chmodSync, rmSync } from 'node:fs';
 import { createServer, type Server, type Socket } from 'node:net';
@@ -41,9 +43,10 @@ const KEEP_ALIVE = 30_000;
 const HANDSHAKES = { network: 50, all: 200 };
 
 /**
- * The place of a {@link Listener} where not everybody can be trusted. libzmq has no limit of connections, gathers a message's parts without
- * end, and ends the process when it runs out of file descriptors, and some of what a client can do has made it abort.
- * Every client has a routing id that we give, whatever it calls itself, so nobody can stand in another's place.
+ * The place of a {@link Listener} where not everybody can be trusted. libzmq has no limit of connections, gathers a
+ * message's parts without end, and ends the process when it runs out of file descriptors, and some of what a client can
+ * do has made it abort. Every client has a routing id that we give, whatever it calls itself, so nobody can stand in
+ * another's place.
  */
 export class PublicListener {
   readonly counters: Counters = newCounters();
@@ -95,7 +98,10 @@ export class PublicListener {
     return this.#strangers.size;
   }
 
-  /** The network that a client is of: see {@link networkOf}. Undefined once it has gone, and for those over a Unix socket. */
+  /**
+   * The network that a client is of: see {@link networkOf}. Undefined once it has gone, and for those over a Unix
+   * socket.
+   */
   networkOf(remote: Remote): string | undefined {
     return this.#strangers.get(remote.id)?.held.network || undefined;
   }

@@ -1,4 +1,6 @@
-/** What the rest of the program sees of OxenMQ: a remote to talk to, what comes in from it, and the commands we offer. */
+/**
+ * What the rest of the program sees of OxenMQ: a remote to talk to, what comes in from it, and the commands we offer.
+ */
 
 /** One part (frame) of a message; a string is sent as UTF-8. */
 export type Part = string | Uint8Array;
@@ -64,7 +66,7 @@ export interface Incoming {
   reply(...parts: Part[]): void;
 }
 
-/** What it throws or rejects with is caught, counted and told to the owner's `stray`; the peer gets no reply then. */
+/** What it throws or rejects with is caught, counted and passed to the owner's `stray`; the peer gets no reply then. */
 export type Handler = (message: Incoming) => void | Promise<void>;
 
 /** The commands we offer, by category and name: `push.subscribe` is `{ push: { commands: { subscribe: … } } }`. */

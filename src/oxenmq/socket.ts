@@ -11,8 +11,8 @@ const MAX_PARTS = 100;
 /**
  * What is wrong with the size of a message, undefined if nothing is. libzmq limits the bytes of each part, not how many
  * parts there are, and zeromq.js gathers them all before we see the first: a message of millions of parts has cost its
- * memory and its time by then. That cannot be prevented from here, only that it happens again: who sent one is cut off where that
- * can be done. A limit of the process's memory (MemoryMax in the unit) is what stands behind it.
+ * memory and its time by then. That cannot be prevented from here, only that it happens again: who sent one is cut off
+ * where that can be done. A limit of the process's memory (MemoryMax in the unit) is what stands behind it.
  *
  * @param frames with the routing id as the first
  * @param maxSize bytes of all parts together
@@ -43,8 +43,8 @@ export const NOTIFY_CONNECT_AND_DISCONNECT = 3;
 /** libzmq's ZMQ_ZERO_COPY_RECV, which zeromq.js has no name for. */
 const ZERO_COPY_RECV = 10;
 /**
- * Else libzmq hands out views into slabs of some 20 kB which it received into, and whoever keeps one small message keeps the slab:
- * ten times the memory that anybody can count. Read when a socket is made, hence set before any.
+ * Else libzmq hands out views into slabs of some 20 kB which it received into, and whoever keeps one small message
+ * keeps the slab: ten times the memory that anybody can count. Read when a socket is made, hence set before any.
  */
 (context as unknown as OptionSetter).setInt32Option(ZERO_COPY_RECV, 0);
 
@@ -81,11 +81,11 @@ export function openRouter(maxMessageSize: number, notify: number): Router {
 }
 
 /**
- * Receives until the socket is closed. The plain loop was the fastest of the patterns tried, and zeromq.js itself lets the
- * event loop turn every 512 messages.
+ * Receives until the socket is closed. The plain loop was the fastest of the patterns tried, and zeromq.js itself lets
+ * the event loop turn every 512 messages.
  *
  * @param take must not throw
- * @param failed told of an error that is not the closing; the loop then ends
+ * @param failed called with an error that is not the closing; the loop then ends
  */
 export async function receiveAll(
   socket: Router,

@@ -112,7 +112,7 @@ export class Stranger extends Link {
     this.held.busy = true;
   }
 
-  /** Sends a message. Gives back why not, in libzmq's words, if it was not taken. */
+  /** Sends a message. Returns the reason, in libzmq's words, if it was not taken. */
   write(parts: readonly Part[]): 'EAGAIN' | 'EHOSTUNREACH' | undefined {
     if (this.closed) return 'EHOSTUNREACH';
     if (this.#socket.writableLength > MAX_UNREAD) {

@@ -6,7 +6,9 @@ import { edToX25519Public } from './sodium.ts';
 /** Bytes of an account id. */
 export const ACCOUNT_SIZE = 33;
 
-/** The prefix of a person's account, whose id is an X25519 key and who signs with the Ed25519 key that converts to it. */
+/**
+ * The prefix of a person's account, whose id is an X25519 key and who signs with the Ed25519 key that converts to it.
+ */
 export const SESSION_PREFIX = 0x05;
 
 /**

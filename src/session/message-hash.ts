@@ -12,7 +12,9 @@ import { blake2b } from './sodium.ts';
 const HASH_SIZE = 43;
 /** Longest namespace: `-32768`. */
 const NAMESPACE_SIZE = 6;
-/** No storage server takes a larger body than 76,800 bytes: one over this, in bytes, fits no hash, and costs no time. */
+/**
+ * No storage server takes a larger body than 76,800 bytes: one over this, in bytes, fits no hash, and costs no time.
+ */
 const MAX_HASHED = 100_000;
 
 const BASE64 = Buffer.from('ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/');

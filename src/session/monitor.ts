@@ -16,9 +16,15 @@ const NO_SWARM_INFO = 7;
 /** Bytes of the largest `notify.monitor_ended` that is read; with a swarm of ten nodes it has about 4,200. */
 const MAX_ENDED_SIZE = 64 * 1024;
 
-/** Keys and values of an answer that are passed over: ten nodes of nine keys are 101, and somebody who sends millions takes our time. */
+/**
+ * Keys and values of an answer that are passed over: ten nodes of nine keys are 101, and skipping millions would hold
+ * up the event loop.
+ */
 const MAX_VALUES = 400;
-/** Refusals that are known again by their bytes: of 2,000 that name the nodes of another swarm, nearly all name the same few. */
+/**
+ * Refusals that are known again by their bytes: of 2,000 that name the nodes of another swarm, nearly all name the same
+ * few.
+ */
 const KNOWN_REFUSALS = 4;
 
 /** What a storage server answers to one subscription: code 0 when it took it, else an error of its own and its text. */
@@ -93,15 +99,15 @@ export function parseMonitorReply(data: Buffer, expected: number): readonly Moni
 }
 
 /**
- * Whether the server refuses the account because it is not, or not to its knowledge, in the server's own swarm. Where it is instead
- * stands in the answer, too, and is not read: that is oxend's to say, not one server's.
+ * Whether the server refuses the account because, as far as it knows, the account is not in its own swarm. The answer
+ * also says where the account is instead, which is ignored: for that we trust oxend, not a single server.
  */
 export function isElsewhere({ code }: MonitorResult): boolean {
   return code === WRONG_SWARM || code === NO_SWARM_INFO;
 }
 
 /**
- * Reads `notify.monitor_ended`: the server does not monitor an account any more, for it has left the server's swarm.
+ * Reads `notify.monitor_ended`: the server no longer monitors an account, because it has left the server's swarm.
  *
  * @param parts of the command
  * @returns the 33 bytes of the account, a view

@@ -1,6 +1,11 @@
-/** Which addresses a storage server can have (IANA's special-purpose registry of IPv4; nothing else can be public_ip). */
+/**
+ * Which addresses a storage server can have (IANA's special-purpose registry of IPv4; nothing else can be public_ip).
+ */
 
-/** Blocks that lead to ourselves, to our own network or to no single host; those marked are never right, even in a private network. */
+/**
+ * Blocks that lead to ourselves, to our own network or to no single host; those marked are never right, even in a
+ * private network.
+ */
 const SPECIAL: readonly { base: number; bits: number; what: string; never?: true }[] = [
   { base: ip(0), bits: 8, what: 'of this network (0.0.0.0/8)', never: true },
   { base: ip(10), bits: 8, what: 'private' },
@@ -20,8 +25,8 @@ const SPECIAL: readonly { base: number; bits: number; what: string; never?: true
 ];
 
 /**
- * Why a node's address is not one to connect to; undefined if it is. Anybody can register a node with any address, and must not make
- * us knock at our own doors. Every port is taken: on a public address it is its owner's.
+ * Why a node's address is not one to connect to; undefined if it is. Anybody can register a node with any address, and
+ * must not make us knock at our own doors. Every port is taken: on a public address it is its owner's.
  *
  * @param host as oxend tells it
  * @param allowPrivate takes all that can be a host of a private network, loopback included

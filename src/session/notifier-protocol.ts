@@ -7,7 +7,8 @@
  * - `notifier.sealed` (command to the notifier): a list of {@link SealedPush}.
  * - `admin.push_report` (command to the hivemind): a {@link PushReport} on pushes that were handed out.
  * - `admin.device_gone` (command to the hivemind): a {@link DeviceGone}.
- * - `admin.unregister_notifier` (request, answered `OK`): a {@link Registration} without its window; no new pushes, please.
+ * - `admin.unregister_notifier` (request, answered `OK`): a {@link Registration} without its window; no new pushes,
+ *   please.
  */
 
 import { BencodeError, decode, encode } from '../codec/bencode.ts';
@@ -37,7 +38,9 @@ export interface SealedPush {
   readonly payload: Buffer;
   /** Whether the provider's answer is wanted in words: someone is waiting to read it. */
   readonly wantsAnswer: boolean;
-  /** Whether the phone is to be woken for it at once; if not, its app will show nothing. So is every push of an older hivemind. */
+  /**
+   * Whether to wake the phone at once; if not, its app will show nothing. Always true of an older hivemind's pushes.
+   */
   readonly urgent: boolean;
 }
 
@@ -62,7 +65,7 @@ export interface DeviceGone {
   readonly time: number;
   /** The provider's word for it. */
   readonly reason: string;
-  /** The notifier saw by the token alone that it is none: that says nothing of the provider, or of how we ask it. */
+  /** The notifier rejected the token by its form alone, so this says nothing about the provider or our credentials. */
   readonly local: boolean;
 }
 

@@ -6,13 +6,18 @@ import type { Notification } from './notification.ts';
 import { pythonString } from './python-json.ts';
 import { xchachaDecrypt, xchachaEncrypt } from './sodium.ts';
 
-/** The largest message, in bytes, that goes into a payload; of larger ones the device only learns that they are there. */
+/**
+ * The largest message, in bytes, that goes into a payload; of larger ones the device only learns that they are there.
+ */
 export const MAX_BODY = 2500;
 
 /** The plaintext is padded to a multiple of this, so that its length tells little. */
 const PADDING = 256;
 
-/** Namespaces of an account's and a group's settings, keys and members, and of what removes somebody from a group: no messages to read. */
+/**
+ * Namespaces of an account's and a group's settings, keys and members, and of what removes somebody from a group: no
+ * messages to read.
+ */
 const CONFIGURATION: ReadonlySet<number> = new Set([2, 3, 4, 5, 12, 13, 14, -11]);
 /** Messages to a person and to a group. */
 const MESSAGES: ReadonlySet<number> = new Set([0, 11]);
@@ -58,7 +63,9 @@ export interface PayloadMetadata {
   readonly tooBig: boolean;
 }
 
-/** A notification as far as it goes into a payload: of a message over {@link MAX_BODY} bytes the length alone will do. */
+/**
+ * A notification as far as it goes into a payload: of a message over {@link MAX_BODY} bytes the length alone will do.
+ */
 export type Sealable = Omit<Notification, 'data'> & { readonly data: Buffer | { readonly length: number } | null };
 
 /**

@@ -11,7 +11,9 @@ import { checkOwnedSubscription, type Subaccount, type Subscription, type Unsubs
 export { Code, RequestError, UnavailableError, UntimelyError } from './errors.ts';
 export { checkUnsubscription as verifyUnsubscribe } from './subscription.ts';
 
-/** A device's wish for pushes, valid in itself; whether the service takes the device, its notifier must say. */
+/**
+ * A device's request for pushes, checked on its own; only the notifier can say whether its service takes the device.
+ */
 export interface SubscribeRequest extends Subscription {
   /** Name of the notifier. */
   readonly service: string;
@@ -21,7 +23,10 @@ export interface SubscribeRequest extends Subscription {
   readonly encKey: Buffer;
 }
 
-/** A device's wish for no more pushes, **not verified yet**: that comes after the notifier's answer, with `verifyUnsubscribe`. */
+/**
+ * A device's request for no more pushes, **not verified yet**: `verifyUnsubscribe` does that after the notifier's
+ * answer.
+ */
 export interface UnsubscribeRequest extends Unsubscription {
   /** Name of the notifier. */
   readonly service: string;

@@ -21,7 +21,10 @@ export const SERVICE_NODES_REQUEST: string = JSON.stringify({
 export interface ServiceNode {
   /** X25519, 32 bytes. */
   readonly publicKey: Buffer;
-  /** As oxend tells it, in visible ASCII: not yet looked at. Empty if oxend knows no address, as just after it has synchronised. */
+  /**
+   * As oxend tells it, in visible ASCII: not yet looked at. Empty if oxend knows no address, as just after it has
+   * synchronised.
+   */
   readonly host: string;
   /** 1 to 65535; 0 if oxend knows no address. */
   readonly port: number;
@@ -41,8 +44,8 @@ export interface ServiceNodes {
 }
 
 /**
- * Reads oxend's reply. What a node lacks is not fatal: a list always has some without. Where all accounts belong depends on every
- * swarm there is, so each listed one counts, whether its nodes can be reached or not.
+ * Reads oxend's reply. What a node lacks is not fatal: a list always has some without. Where all accounts belong
+ * depends on every swarm there is, so each listed one counts, whether its nodes can be reached or not.
  *
  * @param reply all its parts
  * @throws Error with a sentence for the log, if the reply is no list of nodes

@@ -84,7 +84,9 @@ export function blake2b(size: number, data: Uint8Array, key?: Uint8Array): Buffe
   return asBuffer(sodium.crypto_generichash(size, data, key ?? null));
 }
 
-/** XChaCha20-Poly1305-IETF without additional data: nonce 24 bytes, key 32 bytes; the result ends with the 16-byte tag. */
+/**
+ * XChaCha20-Poly1305-IETF without additional data: nonce 24 bytes, key 32 bytes; the result ends with the 16-byte tag.
+ */
 export function xchachaEncrypt(plaintext: Uint8Array, nonce: Uint8Array, key: Uint8Array): Buffer {
   checkSize('XChaCha20 nonce', nonce, 24);
   checkSize('XChaCha20 key', key, 32);
@@ -111,7 +113,8 @@ export function xchachaDecrypt(ciphertext: Uint8Array, nonce: Uint8Array, key: U
 const PKCS8_X25519 = Buffer.from('302e020100300506032b656e04220420', 'hex');
 const SPKI_X25519 = Buffer.from('302a300506032b656e032100', 'hex');
 
-// Making a key object of a secret key costs a multiplication, as much as using it: the server's is used again and again.
+// Making a key object of a secret key costs a multiplication, as much as using it: the server's is used again and
+// again.
 const privateKeys = new WeakMap<Uint8Array, { bytes: Buffer; object: KeyObject }>();
 
 function privateKeyObject(secretKey: Uint8Array): KeyObject {

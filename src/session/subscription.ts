@@ -1,5 +1,5 @@
 /**
- * What a device signs when it wants to be told of an account's messages, and the rules for it (docs/spec/network.md,
+ * What a device signs to be notified of an account's messages, and the rules for it (docs/spec/network.md,
  * sections 6 and 7).
  */
 
@@ -15,7 +15,7 @@ export interface Subaccount {
   readonly signature: Buffer;
 }
 
-/** A signed wish to be told of the messages of an account: all that a storage server needs to know. */
+/** A signed request for notifications of an account's messages: all that a storage server needs to know. */
 export interface Subscription {
   /** 33 bytes. */
   readonly account: Buffer;
@@ -24,7 +24,7 @@ export interface Subscription {
   readonly subaccount: Subaccount | null;
   /** Ascending, each within int16. */
   readonly namespaces: readonly number[];
-  /** Whether the messages themselves are wanted, or only the news of them. */
+  /** Whether the messages themselves are wanted, or only word that there are some. */
   readonly wantData: boolean;
   /** Unix seconds. */
   readonly signedAt: number;
@@ -32,7 +32,7 @@ export interface Subscription {
   readonly signature: Buffer;
 }
 
-/** A signed wish not to be told any more. */
+/** A signed request for no more notifications. */
 export type Unsubscription = Omit<Subscription, 'namespaces' | 'wantData'>;
 
 /**
@@ -113,7 +113,7 @@ export function unsubscribeMessage(account: Buffer, signedAt: number): Buffer {
 }
 
 /**
- * Makes sure that a subscription whose key is known to belong to its account is one: its namespaces ascend, its time is
+ * Checks a subscription whose key is known to belong to its account: its namespaces ascend, its time is
  * within bounds and its signatures are good, in this order (test/vectors/signatures.json).
  *
  * @param nowSeconds unix seconds
@@ -139,7 +139,7 @@ export function checkOwnedSubscription(subscription: Subscription, nowSeconds: n
 }
 
 /**
- * Makes sure that an unsubscription is one: its key belongs to its account, its time is within 24 hours and its
+ * Checks an unsubscription: its key belongs to its account, its time is within 24 hours and its
  * signatures are good, in this order (docs/spec/hivemind.md, section 1.2).
  *
  * @param nowSeconds unix seconds
@@ -157,7 +157,10 @@ export function checkUnsubscription(unsubscription: Unsubscription, nowSeconds: 
   checkSignature(unsubscription, unsubscribeMessage(account, signedAt));
 }
 
-/** Without a subaccount the account signs the message; with one the account signs the tag, and the tag's key the message. */
+/**
+ * Without a subaccount the account signs the message; with one the account signs the tag, and the tag's key the
+ * message.
+ */
 function checkSignature(signed: Unsubscription, message: Buffer): void {
   const { account, subaccount, signature } = signed;
   const key = verificationKey(account, signed.sessionEd25519);

@@ -1,6 +1,9 @@
 /** Which swarm keeps an account (docs/spec/network.md, section 2; test/vectors/swarm-space.json). */
 
-/** The id of no swarm: oxend's mark for a node that has none, and the answer where there is none to choose. */
+/**
+ * The id of no swarm: oxend lists nodes without a swarm under it, and it is the result where there is no swarm to
+ * choose.
+ */
 export const INVALID_SWARM: bigint = 2n ** 64n - 1n;
 
 /**

@@ -1,4 +1,7 @@
-/** What an entry or a section was called, and where: `LINE:NAME`, as {@link toIni} writes it and {@link readTag} reads it. */
+/**
+ * What an entry or a section was called, and where: `LINE:NAME`, as {@link toIni} writes it and {@link readTag} reads
+ * it.
+ */
 export interface Tag {
   /** Line of the file, counted from 1. */
   readonly line: number;

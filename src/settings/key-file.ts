@@ -38,8 +38,9 @@ export function readKeyFile(path: string): { key: Buffer; exposed: boolean } {
 }
 
 /**
- * Makes a new X25519 key and writes its secret half to `path` as 64 hex digits, readable by the owner alone.
- * Throws when the file is already there: a key that is overwritten is lost, and with it the onion address or the notifiers' identities.
+ * Makes a new X25519 key and writes its secret half to `path` as 64 hex digits, readable by the owner alone. Throws
+ * when the file is already there: a key that is overwritten is lost, and with it the onion address or the notifiers'
+ * identities.
  * @returns the public key as 64 hex digits
  */
 export function generateKeyFile(path: string, random: (bytes: number) => Buffer = randomBytes): string {

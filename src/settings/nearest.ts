@@ -1,6 +1,6 @@
 /**
- * The candidate that `word` was probably meant to be, or undefined when none is near: at most one slip in three letters, three in all, where a
- * slip is a letter too many, too few, wrong, or two neighbours swapped.
+ * The candidate that `word` was probably meant to be, or undefined when none is near: at most one slip in three
+ * letters, three in all, where a slip is a letter too many, too few, wrong, or two neighbours swapped.
  */
 export function nearest(word: string, candidates: Iterable<string>): string | undefined {
   let best: string | undefined;
@@ -15,7 +15,10 @@ export function nearest(word: string, candidates: Iterable<string>): string | un
   return best;
 }
 
-/** Optimal string alignment distance: insertions, deletions, replacements and swaps of neighbours that lead from `a` to `b`. */
+/**
+ * Optimal string alignment distance: insertions, deletions, replacements and swaps of neighbours that lead from `a` to
+ * `b`.
+ */
 export function editDistance(a: string, b: string): number {
   let before: number[] = [];
   let previous = Array.from({ length: b.length + 1 }, (_, column) => column);

@@ -4,8 +4,8 @@ import type { IniSection } from './ini.ts';
 import { nearest } from './nearest.ts';
 
 /**
- * The configuration cannot be used; `problems` holds everything that is wrong with it, each a sentence that says where and what to do. `warnings` holds what is
- * odd besides: the key that is required and missing is often there, misspelt.
+ * The configuration cannot be used; `problems` holds everything that is wrong with it, each a sentence that says where
+ * and what to do. `warnings` holds what is odd besides: the key that is required and missing is often there, misspelt.
  */
 export class ConfigError extends Error {
   readonly problems: readonly string[];
@@ -51,8 +51,9 @@ const NO = new Set(['0', 'no', 'false', 'off']);
 const URL_PASSWORD = /(:\/\/[^:/@\s]*:)\S*@/g;
 
 /**
- * One section of the configuration, read key by key by whoever owns it, so that a new notifier names its keys in its own file. A wrong value is
- * noted and a placeholder returned; read everything first, then call {@link Section.check}, so that the operator is told all at once.
+ * One section of the configuration, read key by key by whoever owns it, so that a new notifier names its keys in its
+ * own file. A wrong value is noted and a placeholder returned; read everything first, then call {@link Section.check},
+ * so that the operator sees every problem at once.
  */
 export class Section {
   readonly name: string;
@@ -128,8 +129,9 @@ export class Section {
   }
 
   /**
-   * The absolute path of a file or folder, which need not exist. A relative one is taken from systemd's `$CREDENTIALS_DIRECTORY` if something of
-   * that name is there (LoadCredential), otherwise from the folder in which the daemon was started, as the original does.
+   * The absolute path of a file or folder, which need not exist. A relative one is taken from systemd's
+   * `$CREDENTIALS_DIRECTORY` if something of that name is there (LoadCredential), otherwise from the folder in which
+   * the daemon was started, as the original does.
    */
   path(key: string, reading: Reading<string> & Given<string>): string;
   path(key: string, reading?: Reading<string>): string | undefined;
@@ -152,7 +154,7 @@ export class Section {
       .map((key) => [key.slice(prefix.length), this.#raw(key)!] as const);
   }
 
-  /** Notes that a key of the original's has no meaning any more; if it is there, `why` is told among the warnings. */
+  /** Notes that a key of the original's has no meaning any more; if it is there, a warning says `why`. */
   obsolete(key: string, why: string): void {
     this.#obsolete.set(key, why);
   }

@@ -6,7 +6,9 @@ import { createPlaces } from './places.ts';
 
 /** What became of a question to the hivemind. Nothing is thrown: each of these is an answer to the client. */
 export type Outcome =
-  /** `passing`: whether the same request may succeed later; undefined if the hivemind does not say, as the original's. */
+  /**
+   * `passing`: whether the same request may succeed later; undefined if the hivemind does not say, as the original's.
+   */
   | { readonly kind: 'reply'; readonly data: Buffer; readonly passing?: boolean | undefined }
   /** No connection, or it broke while we waited. */
   | { readonly kind: 'away' }
@@ -53,8 +55,8 @@ const LONG_AWAY = 60_000;
 
 /**
  * Connects to `[hivemind] listen` and stays connected: libzmq re-establishes a broken connection, and an attempt that
- * met no hivemind at all is made again, for ever. Requests that come while it restarts, or were with it when it ended, are held
- * and given to the next: each may be carried out twice, which does no harm.
+ * met no hivemind at all is made again, for ever. Requests that come while it restarts, or were with it when it ended,
+ * are held and given to the next: each may be carried out twice, which does no harm.
  *
  * @param modules.inFlightLimit how many requests may wait for the hivemind at once; large ones count as several
  * @param modules.onChange told when the connection comes up, or goes down and why
@@ -135,7 +137,8 @@ export function connectHivemind(modules: {
       handshake: () => {
         if (connection.state === 'up') tell(true, 'connected again');
       },
-      // What the hivemind had in hand may or may not have been done; the client asks again, and asking twice is harmless.
+      // What the hivemind had in hand may or may not have been done; the client asks again, and asking twice is
+      // harmless.
       disconnect: () => tell(false, 'the connection broke'),
       failure: (_, reason) => {
         tell(false, reason);

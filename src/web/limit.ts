@@ -7,8 +7,9 @@ import { type ConnectionLimit, type Held, networkOf } from '../connection-limit.
 const PIECE = 512;
 
 /**
- * Holds an HTTP server's connections, and what their unfinished requests hold, to a limit. A connection gives way to others while it is
- * idle, its request is still arriving, or it does not read its answer; one whose request is being worked on never does.
+ * Holds an HTTP server's connections, and what their unfinished requests hold, to a limit. A connection gives way to
+ * others while it is idle, its request is still arriving, or it does not read its answer; one whose request is being
+ * worked on never does.
  */
 export function limitConnections(server: FastifyInstance, limit: ConnectionLimit, clock: Clock): void {
   const connections = new WeakMap<Socket, Held>();

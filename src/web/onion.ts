@@ -7,8 +7,8 @@ import { ROUTES, type SubscriptionPath, subscription } from './subscriptions.ts'
 export const ONION_PATH = '/oxen/v4/lsrpc';
 
 /**
- * Longest metadata in JSON, bytes, outside and inside; real ones have some hundred. All the rest of a request costs little a
- * byte, but JSON made for the purpose could keep us busy for the better part of a second.
+ * Longest metadata in JSON, bytes, outside and inside; real ones have some hundred. All the rest of a request costs
+ * little a byte, but JSON made for the purpose could keep us busy for the better part of a second.
  */
 const MAX_METADATA = 16 * 1024;
 
@@ -23,7 +23,7 @@ export interface OnionModules {
   readonly client?: string | undefined;
 }
 
-/** Told for the metrics: the inner route and status, or why a request went no further. */
+/** Called for the metrics, with the inner route and status, or with the reason why a request went no further. */
 export interface OnionReport {
   failed(reason: 'undecryptable' | 'malformed'): void;
   answered(path: string, answer: Answer): void;
@@ -69,7 +69,9 @@ function checkMetadata(body: Uint8Array): void {
   if (body.length - 4 - ciphertext > MAX_METADATA) throw new OnionError('too much metadata');
 }
 
-/** Inside it is the first string of a list: `l<length>:`, where the length may have leading zeros. Throws OnionError. */
+/**
+ * Inside it is the first string of a list: `l<length>:`, where the length may have leading zeros. Throws OnionError.
+ */
 function checkInnerMetadata(plaintext: Buffer): void {
   const digits = /^l(\d*)/.exec(plaintext.toString('latin1', 0, 32))?.[1] ?? '';
   if (digits.length > 20 || Number(digits) > MAX_METADATA) throw new OnionError('too much metadata');

@@ -1,6 +1,12 @@
-/** A request counts as one place, and as one more for each so many bytes: what it costs the hivemind goes by the devices in it. */
+/**
+ * A request counts as one place, and as one more for each so many bytes: what it costs the hivemind goes by the devices
+ * in it.
+ */
 const BYTES_A_PLACE = 8_000;
-/** A client may have so many times what is left: one alone gets most, two share, and there is always something left for a third. */
+/**
+ * A client may have so many times what is left: one alone gets most, two share, and there is always something left for
+ * a third.
+ */
 const CLIENT_SHARE = 4;
 
 /** The places for requests that wait for the hivemind. */
@@ -13,8 +19,8 @@ export interface Places {
 }
 
 /**
- * Gives the places to whole requests. Large ones get half of them at most, so that there is room for the small ones which phones
- * send, and none is left to one client alone.
+ * Gives the places to whole requests. Large ones get half of them at most, so that there is room for the small ones
+ * which phones send, and none is left to one client alone.
  *
  * @param limit how many there are, at this moment
  */

@@ -26,9 +26,14 @@ export interface ServerOptions {
   readonly bodyLimit: number;
   /** Whose `X-Forwarded-For` is believed: nobody's, everybody's, or that of these addresses and networks. */
   readonly trustProxy: boolean | string;
-  /** Connections at a time; when there are so many, a newcomer takes the place of the quietest of those who hold most. */
+  /**
+   * Connections at a time; when there are so many, a newcomer takes the place of the quietest of those who hold most.
+   */
   readonly maxConnections: number;
-  /** Requests a minute from one client address on the plain routes, at this moment; 0 = as many as come. Never applied to onion requests. */
+  /**
+   * Requests a minute from one client address on the plain routes, at this moment; 0 = as many as come. Never applied
+   * to onion requests.
+   */
   readonly rateLimit: () => number;
 }
 
@@ -56,11 +61,13 @@ export interface ServerModules {
   readonly onionKey: Uint8Array;
   readonly clock: Clock;
   readonly metrics: WebMetrics;
-  /** Told of what should not happen. */
+  /** Called with errors that should not happen. */
   readonly onFault: (what: string, error: Error) => void;
 }
 
-/** Builds the HTTP server; {@link listen} starts it. It logs nothing of a request: bodies hold tokens and account ids. */
+/**
+ * Builds the HTTP server; {@link listen} starts it. It logs nothing of a request: bodies hold tokens and account ids.
+ */
 export async function buildServer(modules: ServerModules): Promise<FastifyInstance> {
   const { hivemind, onionKey, clock, metrics } = modules;
   const { bodyLimit, maxConnections } = modules.options;
@@ -141,7 +148,9 @@ export async function buildServer(modules: ServerModules): Promise<FastifyInstan
   return server;
 }
 
-/** /subscribe and /unsubscribe. They share one limit by client address; whoever comes through a service node has none. */
+/**
+ * /subscribe and /unsubscribe. They share one limit by client address; whoever comes through a service node has none.
+ */
 function plainRoutes(modules: ServerModules, metrics: WebMetrics): FastifyPluginAsync {
   const { hivemind, clock } = modules;
   const { bodyLimit, listen, trustProxy, rateLimit: perMinute } = modules.options;
@@ -205,7 +214,10 @@ function send(reply: FastifyReply, { status, headers, body }: Answer): FastifyRe
     .send(typeof body === 'string' ? Buffer.from(body) : body);
 }
 
-/** A Unix socket's peer has no address: there it is the web server in front, and what that one says is believed if anybody is. */
+/**
+ * A Unix socket's peer has no address: there it is the web server in front, and what that one says is believed if
+ * anybody is.
+ */
 function trusted({
   listen,
   trustProxy,

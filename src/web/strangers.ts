@@ -9,7 +9,10 @@ import { ROUTES, type SubscriptionPath, subscription } from './subscriptions.ts'
 
 /** What one client may ask for at a time; each question waits for the hivemind. */
 const IN_FLIGHT = 16;
-/** Longest message in bytes, the original's limit; of the bodies within, those over the front-end's own limit are refused. */
+/**
+ * Longest message in bytes, the original's limit; of the bodies within, those over the front-end's own limit are
+ * refused.
+ */
 const MAX_MESSAGE = 1024 * 1024;
 
 /** The open listener. */
@@ -22,8 +25,9 @@ export interface Strangers {
 }
 
 /**
- * `[hivemind] listen_curve_public`: anybody may connect, encrypted, and subscribe and unsubscribe. It is served here, so that no stranger's
- * connection ends in the hivemind's process, and with the front-end's own key, since it must not have the hivemind's.
+ * `[hivemind] listen_curve_public`: anybody may connect, encrypted, and subscribe and unsubscribe. It is served here,
+ * so that no stranger's connection ends in the hivemind's process, and with the front-end's own key, since it must not
+ * have the hivemind's.
  *
  * @param modules.secret `[keys] onionreq`, 32 bytes
  * @throws Error with the address and the reason

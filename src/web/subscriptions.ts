@@ -16,7 +16,10 @@ const PASSING = new Set([2, 3, 5]);
 /** Seconds after which a client should come again. */
 export const RETRY_AFTER = '15';
 
-/** A front-end error is repeated for each element up to here; nobody asks for more, and a reply must not dwarf its request. */
+/**
+ * A front-end error is repeated for each element up to here; nobody asks for more, and a reply must not dwarf its
+ * request.
+ */
 const MAX_REPEATED = 1000;
 /** Bodies of more bytes are not read to count their elements. */
 const MAX_COUNTED = 8_000;
@@ -60,8 +63,8 @@ function ownAnswer(outcome: Exclude<Outcome, { kind: 'reply' }>, body: Uint8Arra
 }
 
 /**
- * Android sends an array and reads only an array of the same length, so an array is answered with one. Of a 503 it reads the status alone, so
- * that a long body, which many may send when there is least time for it, need not be read.
+ * Android sends an array and reads only an array of the same length, so an array is answered with one. Of a 503 it
+ * reads the status alone, so that a long body, which many may send when there is least time for it, need not be read.
  */
 function forEach(body: Uint8Array, answer: Answer): Answer {
   if (answer.status === 503 && body.length > MAX_COUNTED) return answer;

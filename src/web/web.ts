@@ -89,8 +89,8 @@ export async function startWeb({ config, clock, registry, random, log: root }: C
       return changes;
     },
     async stop(deadline) {
-      // Idle connections are closed at once; what is in flight has until shortly before the end for its answer, and is then told
-      // to come again.
+      // Idle connections are closed at once; what is in flight has until shortly before the end for its answer, and is
+      // then told to come again.
       const cut = clock.setTimeout(() => void hivemind.close(), Math.max(deadline - LAST_WORDS, 0));
       await server.close();
       await strangers?.close();

@@ -33,7 +33,10 @@ export class NotifySocket {
     }
   }
 
-  /** Waits for a message that matches, later than the first `after` ones. libc's socket has no events in Node, so it is asked again and again. */
+  /**
+   * Waits for a message that matches, later than the first `after` ones. libc's socket has no events in Node, so it is
+   * asked again and again.
+   */
   async message(pattern: RegExp, after = 0): Promise<string> {
     for (;;) {
       const found = this.read().find((message, index) => index >= after && pattern.test(message));

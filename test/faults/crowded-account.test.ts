@@ -12,7 +12,9 @@ import type { Remote } from '../../src/oxenmq/remote.ts';
 import { createDatabase } from '../support/postgres.ts';
 import { seconds, subscribe } from '../support/requests.ts';
 
-/** Requests in a round; of the attack one for so many honest ones: at 70 kB/s that is an honest rate of 1,400 a second. */
+/**
+ * Requests in a round; of the attack one for so many honest ones: at 70 kB/s that is an honest rate of 1,400 a second.
+ */
 const HONEST = 500;
 const SHARE = 50;
 const ROUNDS = 5;
@@ -108,7 +110,10 @@ describe('one account with many devices that ask for much, beside everybody else
     assert.match(reply, /"success":true/);
   }
 
-  /** New subscriptions of as many accounts, 64 at a time; gives the main thread's milliseconds and the bytes that went to storage servers. */
+  /**
+   * New subscriptions of as many accounts, 64 at a time; gives the main thread's milliseconds and the bytes that went
+   * to storage servers.
+   */
   async function round(attacked: boolean): Promise<{ cpu: number; bytes: number }> {
     const requests: Buffer[] = [];
     for (let n = 0; n < HONEST; n++) {

@@ -28,7 +28,10 @@ export interface ProcessWorld {
   readonly exit: Promise<[number | null, string | null]>;
 }
 
-/** A hivemind as a process of its own in one swarm of five storage servers, with a notifier, and accounts that are watched. */
+/**
+ * A hivemind as a process of its own in one swarm of five storage servers, with a notifier, and accounts that are
+ * watched.
+ */
 export async function startProcess(
   t: TestContext,
   count: number,

@@ -86,8 +86,8 @@ export async function nodeAt(client: Connection, port: number): Promise<NodeRepo
 export const sum = (counts: Record<string, number>) => Object.values(counts).reduce((total, count) => total + count, 0);
 
 /**
- * The account that every fault ends with: each notification that came in is a duplicate, or was passed on, or was dropped under its reason; each push
- * was accepted or refused, or given up under its reason, or is still held.
+ * The account that every fault ends with: each notification that came in is a duplicate, or was passed on, or was
+ * dropped under its reason; each push was accepted or refused, or given up under its reason, or is still held.
  */
 export function checkBooks({ since_start: intake, services }: Books): void {
   const { raw, pushes, malformed, ...rest } = intake;

@@ -13,7 +13,10 @@ import { ownAddress } from '../support/loopback.ts';
 import { seconds, subscribe } from '../support/requests.ts';
 import { message, startWorld, watched } from '../support/session-world.ts';
 
-/** A notifier that speaks as those of 2024-10 or the newest do (docs/spec/upstream.md, section 3), and keeps what it is told. */
+/**
+ * A notifier that speaks as those of 2024-10 or the newest do (docs/spec/upstream.md, section 3), and keeps what it is
+ * told.
+ */
 class Upstream {
   readonly service: string;
   readonly asked: Buffer[][] = [];
@@ -182,7 +185,8 @@ test('devices that the newest notifiers call dead are removed; lists that make n
   const accounts = [0, 0, 1, 2].map((device) => ({ device: devices[device]!, account: sessionAccount(randomBytes) }));
   const requests = accounts.map(({ device, account }) => of('firebase', subscribe(account, device, { at })));
   await world.send('subscribe', requests);
-  // Who subscribed since the provider's verdict may have has a living token: only what a restarted hivemind loads is surely older.
+  // Who subscribed since the provider's verdict may have has a living token: only what a restarted hivemind loads is
+  // surely older.
   await world.hivemind.stop();
   const hivemind = await startTestHivemind(t, { database: world.hivemind.database });
   // It need not have registered before.

@@ -27,7 +27,9 @@ export class Ledger {
   /** Since the last look, by service, ms. */
   readonly #latencies = new Map<string, number[]>();
 
-  /** @param copies how many storage servers were there to tell of it; a message that none tells of is nobody's loss here */
+  /**
+   * @param copies how many storage servers were there to tell of it; a message that none tells of is nobody's loss here
+   */
   told(hash: Buffer, service: string, copies: number): void {
     if (copies === 0) return;
     this.#sent.set(hash.toString(), { service, at: performance.now(), taken: 0 });

@@ -23,7 +23,10 @@ const DAY = 86_400_000;
 const CLIENT_PAUSE = 250;
 /** How long what is held may take to go out when everything is well again, ms. */
 const DRAIN = 180_000;
-/** What a process may grow in the second half, and how much later pushes of one service may be while another's provider hangs. */
+/**
+ * What a process may grow in the second half, and how much later pushes of one service may be while another's provider
+ * hangs.
+ */
 const GROWTH = { megabytes: 48, share: 0.25, descriptors: 8 };
 const LATER = { times: 5, ms: 500 };
 
@@ -96,7 +99,10 @@ test(`${LENGTH / 1000} s at ${RATE} messages a second, and one fault after the o
   }
 });
 
-/** What happens to all but the storage servers, at its time. The second half has no new process, so that what grows in it grows for good. */
+/**
+ * What happens to all but the storage servers, at its time. The second half has no new process, so that what grows in
+ * it grows for good.
+ */
 async function schedule(world: SoakWorld, ledger: Ledger, writer: Writer, start: number) {
   const { apns, firebase, huawei, network, daemons } = world;
   const at = async (share: number, what: string) => {

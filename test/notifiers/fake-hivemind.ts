@@ -25,8 +25,9 @@ interface Instance {
 type Original = '2024-10' | 'newest';
 
 /**
- * The side of the hivemind that notifiers see: it keeps each push until it is acknowledged, gives out no more than a notifier's window, and
- * gives what a notifier left to the next one. As an `original` it knows only what the original knows.
+ * The side of the hivemind that notifiers see: it keeps each push until it is acknowledged, gives out no more than a
+ * notifier's window, and gives what a notifier left to the next one. As an `original` it knows only what the original
+ * knows.
  */
 export class FakeHivemind {
   readonly service: string;

@@ -78,7 +78,10 @@ export function brief(outcome: Outcome): string {
   return 'reason' in outcome ? `${outcome.kind}: ${outcome.reason}` : outcome.kind;
 }
 
-/** A provider's answer, the outcome in words, the least wait in milliseconds for a retry, and whom that concerns; the provider unless given. */
+/**
+ * A provider's answer, the outcome in words, the least wait in milliseconds for a retry, and whom that concerns; the
+ * provider unless given.
+ */
 export type AnswerRow = readonly [answer: WebAnswer, expected: string, after?: number, whom?: string];
 
 /** Has a fake provider give each answer once, and checks what becomes of the push and of the one after it. */

@@ -16,8 +16,9 @@ interface Vectors {
 const expected = 'Invalid token: expected an even number of hexadecimal digits, 64 to 400, not';
 
 /**
- * Where we answer differently on purpose. Apple's tokens have no fixed length, are hexadecimal, and the same in capitals. The original takes lists for tokens and `true` for a number by accident, and tells clients the errors
- * of its language; here all of them are code 4 with a sentence.
+ * Where we answer differently on purpose. Apple's tokens have no fixed length, are hexadecimal, and the same in
+ * capitals. The original takes lists for tokens and `true` for a number by accident, and tells clients the errors of
+ * its language; here all of them are code 4 with a sentence.
  */
 const DIFFERENT: Record<string, string[]> = {
   [`apns {"token":"${'z'.repeat(64)}"}`]: ['1', `${expected} 64 characters`],

@@ -29,7 +29,10 @@ const alertExpressions = [...ALERTS.matchAll(/^ {8}expr: (?:\|\n((?: {10}.*\n)+)
 );
 const dashboardExpressions = panels.flatMap(({ targets }) => (targets ?? []).map(({ expr }) => expr));
 
-/** What the daemons export, with the labels of each. Nothing is read from the sources: names and labels stand at registration. */
+/**
+ * What the daemons export, with the labels of each. Nothing is read from the sources: names and labels stand at
+ * registration.
+ */
 const registered: { name: string; type: string; help: string; labelNames?: string[] }[] = [];
 const exported = (() => {
   const names = new Map<string, Set<string>>();

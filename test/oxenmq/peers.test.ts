@@ -435,7 +435,8 @@ for (const [what, parts, words] of [
     await happenings.when((all) => all.length === 2 || undefined);
     const waiting = failure(connection.request('c.d', []));
     const { route } = await server.message('HI');
-    // Once: libzmq ends the process of a sender that closes its socket while a message is half sent and the peer hangs up.
+    // Once: libzmq ends the process of a sender that closes its socket while a message is half sent and the peer hangs
+    // up.
     await server.send(route, 'a.b', ...parts);
     await happenings.first((one) => words.test(one));
     assert.equal(connection.state, 'closed');

@@ -1,4 +1,7 @@
-/** A process of its own with a listener, or with peers, for what may end one: it prints the address, or obeys what it is told. */
+/**
+ * A process of its own with a listener, or with peers, for what may end one: it prints the address, or obeys what it is
+ * told.
+ */
 
 import { systemClock } from '../../src/clock.ts';
 import { parseAddress } from '../../src/oxenmq/address.ts';

@@ -4,7 +4,8 @@ import { RequestError } from '../../src/session/errors.ts';
 import type { Subaccount, Subscription } from '../../src/session/subscription.ts';
 
 /**
- * The reverse of encodeMonitor, for one dictionary, by the rules of storage servers. Its byte strings are views of `data`.
+ * The reverse of encodeMonitor, for one dictionary, by the rules of storage servers. Its byte strings are views of
+ * `data`.
  *
  * @throws BencodeError if keys are missing, or of the wrong type or size. The signature is not looked at
  */

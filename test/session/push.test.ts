@@ -27,8 +27,8 @@ const file = vectors<{
 }>('notifier-push.json');
 
 /**
- * How the original tells a message to a device from all others: BLAKE2b-256 of service, service id and hash, one after the other
- * (`filter` of the vectors).
+ * How the original tells a message to a device from all others: BLAKE2b-256 of service, service id and hash, one after
+ * the other (`filter` of the vectors).
  */
 function filterKey(service: string, serviceId: string, hash: Uint8Array): Buffer {
   return blake2b(32, Buffer.concat([Buffer.from(service), Buffer.from(serviceId), hash]));

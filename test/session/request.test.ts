@@ -37,7 +37,10 @@ function answer(cmd: string, element: unknown): Reply | undefined {
   }
 }
 
-/** Where the original answers with a text of its JSON library, or one that does not say which bytes are wrong, ours has code 1 and a sentence that names the field. */
+/**
+ * Where the original answers with a text of its JSON library, or one that does not say which bytes are wrong, ours has
+ * code 1 and a sentence that names the field.
+ */
 const SENTENCES: Readonly<Record<string, string>> = {
   'empty object': "Invalid or missing 'pubkey': expected a string",
   'array of empty object': "Invalid or missing 'pubkey': expected a string",
@@ -99,7 +102,8 @@ describe('the answers of the original, up to where the notifier is asked', () =>
         const theirs = replies[index]!;
         if (ours === undefined) {
           passed++;
-          // What the original says after the notifier's answer, and the signature of an unsubscription, is not ours to say.
+          // What the original says after the notifier's answer, and the signature of an unsubscription, is not ours to
+          // say.
           if (cmd === 'push.unsubscribe') verifyAfterwards(element, theirs);
         } else if (theirs.message && /^\[json\.exception|^Invalid value: expected bytes/.test(theirs.message)) {
           used.add(name);

@@ -23,7 +23,10 @@ export async function startTestServer(): Promise<Postgres> {
   return server;
 }
 
-/** Starts an empty server for one test alone, which may then stop, kill and start it again as it likes. It must `remove()` it. */
+/**
+ * Starts an empty server for one test alone, which may then stop, kill and start it again as it likes. It must
+ * `remove()` it.
+ */
 export async function startOwnServer(): Promise<Postgres> {
   return startPostgres({ dataDir: await fs.mkdtemp(path.join(os.tmpdir(), 'spns-test-pg-')), fsync: false });
 }

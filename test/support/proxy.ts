@@ -4,7 +4,8 @@ import type { Cleaner } from './hivemind.ts';
 /**
  * What becomes of the bytes on their way:
  * - `pass`
- * - `hole`: they are taken and go nowhere; a connection that has lost some is dead for good, as one behind a firewall that forgot it
+ * - `hole`: they are taken and go nowhere; a connection that has lost some is dead for good, as one behind a firewall
+ *   that forgot it
  * - `slice`: they arrive in pieces of 1 to 3
  * - `refuse`: a new connection is reset as soon as it is made
  * - `{ delay }`: they arrive so many milliseconds late
@@ -136,7 +137,10 @@ function write(to: net.Socket, chunk: Uint8Array): Promise<void> {
   });
 }
 
-/** By RST where there is such a thing. Not of a socket that is being shut down: libuv refuses that, and Node's exit then waits for it for ever. */
+/**
+ * By RST where there is such a thing. Not of a socket that is being shut down: libuv refuses that, and Node's exit then
+ * waits for it for ever.
+ */
 function abort(socket: net.Socket): void {
   if (socket.destroyed) return;
   if (!socket.writableEnded && socket.remoteFamily?.startsWith('IPv')) socket.resetAndDestroy();

@@ -26,7 +26,10 @@ export class SkippingClock implements Clock {
     this.#jumped += ms;
   }
 
-  /** Lets that time pass at once. What falls due in it fires soon, an interval once, as after a process was stopped for so long. */
+  /**
+   * Lets that time pass at once. What falls due in it fires soon, an interval once, as after a process was stopped for
+   * so long.
+   */
   skip(ms: number): void {
     this.#skipped += ms;
     for (const entry of this.#entries) this.#arm(entry);

@@ -20,7 +20,10 @@ import { seconds, subscribe, unsubscribe } from '../support/requests.ts';
 import { message } from '../support/session-world.ts';
 import { connect, serve } from './fake-hivemind.ts';
 
-/** How a request comes: each app has its cipher and its form (docs/spec/notifiers.md, section 8); plain HTTP is for both. */
+/**
+ * How a request comes: each app has its cipher and its form (docs/spec/notifiers.md, section 8); plain HTTP is for
+ * both.
+ */
 type Way = 'android' | 'ios' | 'plain';
 type Element = Record<string, unknown>;
 interface Answer {
@@ -180,7 +183,10 @@ test('what the apps ask for is answered so that each app does the right thing ne
     return { account, token, request: on(SERVICE_OF[app], subscribe(account, token)) };
   };
 
-  /** Asks as both apps do, with what `make` makes for each, and holds what they do and what was stored against what is right. */
+  /**
+   * Asks as both apps do, with what `make` makes for each, and holds what they do and what was stored against what is
+   * right.
+   */
   async function both(
     make: (app: 'android' | 'ios') => readonly unknown[],
     right: {

@@ -13,7 +13,9 @@ import { addressOf, openPeers } from '../oxenmq/support.ts';
 import { ownAddress } from '../support/loopback.ts';
 import { fakeHivemind } from './fake-hivemind.ts';
 
-/** A real front-end in a process of its own that may have so many file descriptors, beside a hivemind that answers all. */
+/**
+ * A real front-end in a process of its own that may have so many file descriptors, beside a hivemind that answers all.
+ */
 async function front(t: TestContext, { descriptors }: { descriptors: number }) {
   const clients: string[] = [];
   const fake = await fakeHivemind(t, (_, request) => {

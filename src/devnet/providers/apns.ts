@@ -54,8 +54,10 @@ export interface FakeApns extends FakeProvider {
   /** Looks at nothing that comes on a higher stream than this one, on every connection there is now. */
   lookUpTo(last: number): void;
   /**
-   * Says goodbye on every connection (RFC 9113, section 6.8). What was taken is still answered; nothing new is looked at.
-   * @param last the stream that it names: {@link HIGHEST} to give notice, as Apple does first; unless given, the highest that was looked at
+   * Says goodbye on every connection (RFC 9113, section 6.8). What was taken is still answered; nothing new is looked
+   * at.
+   * @param last the stream that it names: {@link HIGHEST} to give notice, as Apple does first; unless given, the
+   *   highest that was looked at
    * @param code of HTTP/2, no error unless given
    */
   goaway(last?: number, code?: number): void;
@@ -158,7 +160,7 @@ export async function startFakeApns(options: FakeApnsOptions = {}): Promise<Fake
     stream.on('error', () => {});
     stream.on('data', (chunk: Buffer) => chunks.push(chunk));
     stream.on('end', () => {
-      // Apple has taken it, or not, before anybody hears of it.
+      // Counted as taken, or not, before the answer is sent.
       const reply = onRequest(stream, headers, Buffer.concat(chunks));
       if (!reply) return;
       const act = () => answer(stream, reply, String(headers['apns-id'] ?? crypto.randomUUID()));

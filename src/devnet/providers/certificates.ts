@@ -1,7 +1,10 @@
 import { readFileSync } from 'node:fs';
 import { fileURLToPath } from 'node:url';
 
-/** The path of one of the files in `certificates/`: `ca.pem`, or `server.pem` and `apns.pem`, each a certificate and its key. */
+/**
+ * The path of one of the files in `certificates/`: `ca.pem`, or `server.pem` and `apns.pem`, each a certificate and its
+ * key.
+ */
 function path(name: string): string {
   return fileURLToPath(new URL(`certificates/${name}`, import.meta.url));
 }

@@ -24,7 +24,7 @@ type Outgoing = ServerResponse | Http2ServerResponse;
 
 /**
  * Reads a request whole and answers it, over HTTP/1.1 or HTTP/2.
- * @param look decides what to answer; what is taken is taken here, before anybody hears of it
+ * @param look decides what to answer; a push is counted as taken here, before the answer is sent
  * @param delay milliseconds until the answer
  */
 export function serve(

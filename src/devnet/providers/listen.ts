@@ -6,7 +6,7 @@ import type { AddressInfo, Server } from 'node:net';
  * @throws Error as Node's, if the port is taken
  */
 export async function listen(server: Server, port = 0): Promise<number> {
-  // A client that does not trust our certificate is its own problem.
+  // Clients that reject our certificate find out for themselves.
   server.on('tlsClientError', () => {});
   await new Promise<void>((resolve, reject) => {
     server.once('error', reject);

@@ -1,5 +1,5 @@
 /**
- * What a fake provider answers, in place of taking the push: told in advance, for one device or for whatever comes next.
+ * What a fake provider answers, instead of taking the push: set in advance, for one device or for whatever comes next.
  * The answers of a device come first.
  */
 export class Script<Answer> {

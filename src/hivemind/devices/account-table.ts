@@ -6,7 +6,9 @@ import type { SipHash } from './siphash.ts';
 const CHUNK = 16_384;
 const CHUNK_BITS = 14;
 
-/** Gives each account a small number, which is used again after its account is gone, and keeps one 32-bit value for it. */
+/**
+ * Gives each account a small number, which is used again after its account is gone, and keeps one 32-bit value for it.
+ */
 export class AccountTable {
   readonly #hash: SipHash;
   readonly #ids = new HashIndex();

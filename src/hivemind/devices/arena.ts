@@ -5,7 +5,9 @@ const SLAB_SIZE = 256 * 1024;
 const UNIT_BITS = 15;
 const UNIT_MASK = (1 << UNIT_BITS) - 1;
 const MAX_SLABS = 2 ** (32 - UNIT_BITS);
-/** Cells of up to this many units have a size of their own each, larger ones come in eighths of the power of two below. */
+/**
+ * Cells of up to this many units have a size of their own each, larger ones come in eighths of the power of two below.
+ */
 const EXACT = 128;
 /** Cells larger than this get a slab to themselves. */
 const MAX_CELL = SLAB_SIZE / 8 / UNIT;
@@ -29,8 +31,9 @@ const NOTHING = Buffer.alloc(0);
 const NO_WORDS = new Uint32Array(0);
 
 /**
- * Memory for millions of small records, outside the garbage collector's sight. Records of one size share slabs; a slab that has become
- * empty serves any size again, so churn does not make it grow. A reference stays good until the record is freed.
+ * Memory for millions of small records, outside the garbage collector's sight. Records of one size share slabs; a slab
+ * that has become empty serves any size again, so churn does not make it grow. A reference stays good until the record
+ * is freed.
  */
 export class Arena {
   /** slab → its bytes, and the same memory in 32-bit words */

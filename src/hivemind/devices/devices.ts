@@ -7,7 +7,7 @@ import { Link, Records } from './records.ts';
 import { SipHash } from './siphash.ts';
 import { asksForAll, chooseUpstream, effectOf, isSame, writeUpstream } from './upstream.ts';
 
-/** One device that is to be told of a message. Everything in it may be kept. */
+/** One device that is to be notified of a message. Everything in it may be kept. */
 export interface WantingDevice {
   readonly service: string;
   readonly serviceId: string;
@@ -25,24 +25,30 @@ export interface RemovedDevice {
   readonly signedAt: number;
 }
 
-/** How many subscriptions one call takes away at most, so that none holds the event loop for long: of one device, and of those that expire. */
+/**
+ * How many subscriptions one call takes away at most, so that none holds the event loop for long: of one device, and of
+ * those that expire.
+ */
 const SLICE = 2000;
 const EXPIRE_SLICE = 500;
 /** Subscriptions that expire within one minute are found together. */
 const BUCKET = 60;
 const MAX_SERVICES = 65_536;
 /**
- * Devices of one account, and of one of its subaccounts, to which others may be added. A message is pushed to each of them, and a change among them goes to the
- * storage servers: without an end to it one stranger's account could keep us busy. A group has at most 100 members, with a few devices each.
+ * Devices of one account, and of one of its subaccounts, to which others may be added. A message is pushed to each of
+ * them, and a change among them goes to the storage servers: without an end to it one stranger's account could keep us
+ * busy. A group has at most 100 members, with a few devices each.
  */
 const MAX_DEVICES = 1_000;
 const MAX_SUBACCOUNT_DEVICES = 100;
 
 /**
- * All subscriptions, in packed memory outside the garbage collector's sight: what a notification is looked up in, and what the storage servers are asked for.
- * PostgreSQL has the same on disk ({@link Store}). No operation takes longer for there being more subscriptions.
+ * All subscriptions, in packed memory outside the garbage collector's sight: what a notification is looked up in, and
+ * what the storage servers are asked for. PostgreSQL has the same on disk ({@link Store}). No operation takes longer
+ * for there being more subscriptions.
  *
- * A million subscriptions to 800,000 accounts, with tokens of 150 characters, take about 420 MB beside the process itself: 340 in records, 50 in hash tables, 30 in accounts.
+ * A million subscriptions to 800,000 accounts, with tokens of 150 characters, take about 420 MB beside the process
+ * itself: 340 in records, 50 in hash tables, 30 in accounts.
  */
 export class Devices {
   readonly #records: Records;
@@ -74,7 +80,8 @@ export class Devices {
   /**
    * {@link writeMonitors} gives something else for this account than before. Not called for accounts that come or go.
    *
-   * @param isMore whether something is asked for that was not before; else only other signatures are given for it, or less is asked for
+   * @param isMore whether something is asked for that was not before; else only other signatures are given for it, or
+   *   less is asked for
    */
   onUpstreamChanged: (id: number, isMore: boolean) => void = () => undefined;
 
@@ -252,7 +259,8 @@ export class Devices {
   }
 
   /**
-   * The number of an account that has subscriptions, else -1. Numbers are small, and used again after an account is gone.
+   * The number of an account that has subscriptions, else -1. Numbers are small, and used again after an account is
+   * gone.
    *
    * @param account holds 33 bytes at `offset`
    */
@@ -277,7 +285,10 @@ export class Devices {
     return { bytes: this.#accounts.keyBytes(id), offset: this.#accounts.keyOffset(id) };
   }
 
-  /** Calls `visit` for each device that wants to be told of this account's messages in this namespace. It must not change anything here. */
+  /**
+   * Calls `visit` for each device subscribed to this account's messages in this namespace. It must not change anything
+   * here.
+   */
   forEachWanting(id: number, namespace: number, visit: (device: WantingDevice) => void): void {
     const records = this.#records;
     // Most devices of an account ask for the same as the one before.

@@ -3,8 +3,8 @@ const TABLES = 256;
 const FIRST_SLOTS = 8;
 
 /**
- * A hash table from 32-bit hashes to numbers from 1 to 2^32 - 1, which stand for something kept elsewhere (0 marks an empty slot).
- * Open addressing with linear probing; a removal closes its gap, so nothing is left behind by churn.
+ * A hash table from 32-bit hashes to numbers from 1 to 2^32 - 1, which stand for something kept elsewhere (0 marks an
+ * empty slot). Open addressing with linear probing; a removal closes its gap, so nothing is left behind by churn.
  *
  * Costs 8 bytes a slot, 11 to 21 bytes an entry. The hash must be keyed: see {@link SipHash}.
  */

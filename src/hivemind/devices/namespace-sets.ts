@@ -2,7 +2,10 @@ import type { Arena } from './arena.ts';
 import { HashIndex } from './hash-index.ts';
 import type { SipHash } from './siphash.ts';
 
-/** The words at the head of a set: subscriptions that have it, how many namespaces it has, bytes of them as they are sent. */
+/**
+ * The words at the head of a set: subscriptions that have it, how many namespaces it has, bytes of them as they are
+ * sent.
+ */
 const USES = 0;
 const COUNT = 1;
 const ENCODED = 2;
@@ -18,8 +21,9 @@ const MINUS = 0x2d;
 const BIAS = 32_768;
 
 /**
- * The sets of namespaces that subscriptions ask for. Each is kept once, however many ask for it: nearly all do for one of a handful, and two subscriptions ask for the
- * same exactly if they have the same reference. It lies in packed memory: the namespaces as 16 bits each, and as they go to the storage servers (`i0ei3e`).
+ * The sets of namespaces that subscriptions ask for. Each is kept once, however many ask for it: nearly all do for one
+ * of a handful, and two subscriptions ask for the same exactly if they have the same reference. It lies in packed
+ * memory: the namespaces as 16 bits each, and as they go to the storage servers (`i0ei3e`).
  */
 export class NamespaceSets {
   readonly #arena: Arena;

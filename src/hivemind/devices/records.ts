@@ -3,7 +3,10 @@ import type { DeviceRow } from './device.ts';
 import { NamespaceSets } from './namespace-sets.ts';
 import type { SipHash } from './siphash.ts';
 
-/** The words at the head of a record. First three double links, of which each leads through the records that have something in common. */
+/**
+ * The words at the head of a record. First three double links, of which each leads through the records that have
+ * something in common.
+ */
 export const Link = { ACCOUNT: 0, DEVICE: 2, TIME: 4 } as const;
 export type Link = (typeof Link)[keyof typeof Link];
 /** The account's id. */
@@ -30,8 +33,9 @@ const SESSION_KEY = 32;
 const SUBACCOUNT = 64 + 36;
 
 /**
- * Subscriptions in packed memory, each a record of {@link HEAD} bytes, then the encryption key, the signature, the session key, the subaccount's
- * signature and tag, the service id and the service data. About 330 bytes for a Session account and a token of 150 characters.
+ * Subscriptions in packed memory, each a record of {@link HEAD} bytes, then the encryption key, the signature, the
+ * session key, the subaccount's signature and tag, the service id and the service data. About 330 bytes for a Session
+ * account and a token of 150 characters.
  */
 export class Records {
   readonly #arena = new Arena();
@@ -224,7 +228,10 @@ export class Records {
     return this.#copy(ref, this.encKeyAt(ref), ENC_KEY);
   }
 
-  /** The first 48 bits of the signature, which stand for it: two that share them would have to be searched for among 2^24. */
+  /**
+   * The first 48 bits of the signature, which stand for it: two that share them would have to be searched for among
+   * 2^24.
+   */
   signatureRef(ref: number): number {
     const bytes = this.bytes(ref);
     const at = this.signatureAt(ref);

@@ -1,6 +1,7 @@
 /**
- * HalfSipHash-1-3 with a secret key: accounts, tokens and message hashes are chosen by strangers, who must not be able to choose ones
- * that fall together in a table. It works on 32-bit words, which is what JavaScript's integers are good at: about 60 ns for an account.
+ * HalfSipHash-1-3 with a secret key: accounts, tokens and message hashes are chosen by strangers, who must not be able
+ * to choose ones that fall together in a table. It works on 32-bit words, which is what JavaScript's integers are good
+ * at: about 60 ns for an account.
  */
 export class SipHash {
   readonly #k0: number;

@@ -2,11 +2,14 @@ import { ACCOUNT_SIZE } from '../../session/account.ts';
 import { digits, writeDigits } from './namespace-sets.ts';
 import { copyBytes, Link, type Records } from './records.ts';
 
-/** Up to this many subscriptions of one account each is compared with each; more are a crowd, in which each stands for itself. */
+/**
+ * Up to this many subscriptions of one account each is compared with each; more are a crowd, in which each stands for
+ * itself.
+ */
 const FEW = 32;
 /**
- * Bytes of monitor dicts that one account gets. Far above any true need: it keeps a member of a group, who may subscribe to it as often as he likes, from
- * making its dicts too many for any storage server.
+ * Bytes of monitor dicts that one account gets. Far above any true need: it keeps a member of a group, who may
+ * subscribe to it as often as he likes, from making its dicts too many for any storage server.
  */
 const MAX_ACCOUNT_BYTES = 1_000_000;
 
@@ -45,7 +48,8 @@ export type Effect =
   | 'more';
 
 /**
- * What changes for the storage servers by this subscription: with it, compared with without it. Looks at {@link FEW} others at most.
+ * What changes for the storage servers by this subscription: with it, compared with without it. Looks at {@link FEW}
+ * others at most.
  *
  * @param first the first record of the account; `ref` is among its records
  */
@@ -65,7 +69,9 @@ export function effectOf(records: Records, first: number, ref: number): Effect {
   return isAskedFor ? 'signatures' : 'more';
 }
 
-/** Costs no more than the sorting. Everybody's first, that is each subaccount's shortest, comes before anybody's second. */
+/**
+ * Costs no more than the sorting. Everybody's first, that is each subaccount's shortest, comes before anybody's second.
+ */
 function chooseOfMany(records: Records, sorted: readonly number[]): number[] {
   const distinct = new Map<string, { ref: number; tag: string; size: number; rank: number }>();
   for (const ref of sorted) {
@@ -106,7 +112,10 @@ function covers(records: Records, a: number, b: number): boolean {
   return records.sameSigner(a, b) && asksForAll(records, a, b);
 }
 
-/** Whether `a` asks for all that `b` asks for, whoever signed them: a storage server joins what it is asked for by account. */
+/**
+ * Whether `a` asks for all that `b` asks for, whoever signed them: a storage server joins what it is asked for by
+ * account.
+ */
 export function asksForAll(records: Records, a: number, b: number): boolean {
   if (records.wantsData(b) && !records.wantsData(a)) return false;
   return records.sets.includes(records.namespaces(a), records.namespaces(b));

@@ -50,7 +50,8 @@ export class DuplicateFilter {
   }
 
   /**
-   * Whether this message of this account was added lately, on copies at most so doubtful. The same hash in another namespace is another message.
+   * Whether this message of this account was added lately, on copies at most so doubtful. The same hash in another
+   * namespace is another message.
    */
   hasMessage(account: Uint8Array, namespace: number, hash: Uint8Array, doubt: Doubt = 0): boolean {
     return this.#has(this.#message(account, namespace, hash), doubt);
@@ -70,8 +71,9 @@ export class DuplicateFilter {
   }
 
   /**
-   * Whether a message with this hash was pushed to this device lately, on copies at most so doubtful. Without doubt its account and namespace are no part of
-   * it, and nothing stands between the parts (test/vectors/notifier-push.json, `filter`). What is doubtful counts for its namespace only: that may be the lie.
+   * Whether a message with this hash was pushed to this device lately, on copies at most so doubtful. Without doubt its
+   * account and namespace are no part of it, and nothing stands between the parts (test/vectors/notifier-push.json,
+   * `filter`). What is doubtful counts for its namespace only: that may be the lie.
    */
   hasDevice(service: string, serviceId: string, hash: Uint8Array, namespace = 0, doubt: Doubt = 0): boolean {
     if (this.#has(this.#device(service, serviceId, hash), 0)) return true;

@@ -4,7 +4,7 @@ import type { Notification } from '../../session/notification.ts';
 /** A copy that waits for another storage server's word. */
 export interface HeldCopy<Server> {
   readonly message: Notification;
-  /** Who told it. */
+  /** Who sent it. */
   readonly server: Server;
   /** Bytes of the frame. */
   readonly size: number;
@@ -20,7 +20,7 @@ export interface HeldMessagesOptions<Server> {
 export type Told<Server> =
   /** It waits. */
   | 'held'
-  /** The same server has told of this hash before. */
+  /** The same server has sent this hash before. */
   | 'repeated'
   /** This server has too much that waits. */
   | 'full'
@@ -38,8 +38,8 @@ const OVERHEAD = 1_000;
 const SLICE = 8;
 
 /**
- * Doubtful copies, by account and hash. Each waits until a second server says the same, a proven copy makes it needless, or its time is over. A server has one
- * say a hash.
+ * Doubtful copies, by account and hash. Each waits until a second server says the same, a proven copy makes it
+ * needless, or its time is over. A server has one say a hash.
  */
 export class HeldMessages<Server extends object> {
   readonly #options: HeldMessagesOptions<Server>;

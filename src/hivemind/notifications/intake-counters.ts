@@ -1,4 +1,7 @@
-/** What becomes of the storage servers' notifications; plain numbers, read by the metrics. Every copy counts under exactly one of the first eleven. */
+/**
+ * What becomes of the storage servers' notifications; plain numbers, read by the metrics. Every copy counts under
+ * exactly one of the first eleven.
+ */
 export interface IntakeCounters {
   /** Copies of messages that were passed on before, or that vouched for one. */
   duplicates: number;
@@ -8,9 +11,9 @@ export interface IntakeCounters {
   unwanted: number;
   /** Reported by a node that was not asked to. */
   unasked: number;
-  /** Their time is over, so that no device would be told. */
+  /** Expired messages, which no device is sent. */
   expired: number;
-  /** More than one server, or for one device, may be told; see message-limits.ts. */
+  /** More than one server may send, or one device may get; see message-limits.ts. */
   limited: number;
   /** Word of settings, for devices that asked for the settings themselves; see {@link isFalseAlarm}. */
   unshown: number;

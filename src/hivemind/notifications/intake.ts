@@ -23,7 +23,7 @@ export interface IntakeModules<Node> {
   hasOthers: (node: Node, account: number) => boolean;
   /** A node's name in the log. */
   nameOf: (node: Node) => string;
-  /** Told what an operator would want to read, as often as it happens. */
+  /** Called with a line for the operator, as often as it happens. */
   warn: (text: string) => void;
 }
 
@@ -55,7 +55,8 @@ export class Intake<Node extends object> {
   /**
    * Takes one notify.message. Never throws: what is malformed is dropped and counted.
    * @param node who sent it
-   * @param frame the bencoded dict, in memory of its own; views into it are kept while it waits for another server's copy
+   * @param frame the bencoded dict, in memory of its own; views into it are kept while it waits for another server's
+   *   copy
    */
   handle(node: Node, frame: Buffer): void {
     const { counters } = this;

@@ -1,19 +1,25 @@
 import { type Allowance, TokenBuckets } from './token-buckets.ts';
 
 /**
- * What one storage server may tell of one account. Anybody can invent messages whose hash is right, so this bounds what a server alone can make of a phone.
- * A busy group has some messages a second, a server that comes back into its swarm may tell hundreds at once, and each counts only where it was heard first.
+ * What one storage server may tell of one account. Anybody can invent messages whose hash is right, so this bounds what
+ * a server alone can make of a phone. A busy group has some messages a second, a server that comes back into its swarm
+ * may tell hundreds at once, and each counts only where it was heard first.
  */
 const TOLD: Allowance = { burst: 500, every: 200 };
-/** Of these, messages that no other server confirmed though others were there to do so, and whose hash proves nothing. */
+/**
+ * Of these, messages that no other server confirmed though others were there to do so, and whose hash proves nothing.
+ */
 const ALONE: Allowance = { burst: 50, every: 2_000 };
 /**
- * Pushes to one device, from all its accounts and all servers. More than one server can use up, or two of a swarm: a liar must not be able to spend what the
- * honest ones need.
+ * Pushes to one device, from all its accounts and all servers. More than one server can use up, or two of a swarm: a
+ * liar must not be able to spend what the honest ones need.
  */
 const PUSHED: Allowance = { burst: 2_000, every: 50 };
 
-/** What a storage server has used of its allowances. Account numbers may be used again for another account, which does no harm. */
+/**
+ * What a storage server has used of its allowances. Account numbers may be used again for another account, which does
+ * no harm.
+ */
 export class ServerLimits {
   readonly #told = new TokenBuckets<number>(TOLD);
   readonly #alone = new TokenBuckets<number>(ALONE);

@@ -6,8 +6,9 @@ const MINIMUM = 20;
 const SHARE = 0.2;
 
 /**
- * How many of the messages that several storage servers told did not fit their hash, over the last five to ten minutes. One server's lies do not count here.
- * If many do not fit, the network has changed its rule: everything still rings, but only on a second server's word.
+ * The share of messages sent by several storage servers that did not match their hash, over the last five to ten
+ * minutes. One server's lies do not count here. If many do not fit, the network has changed its rule: everything still
+ * rings, but only on a second server's word.
  */
 export class MisfitShare {
   readonly #clock: Clock;

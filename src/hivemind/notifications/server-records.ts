@@ -1,6 +1,6 @@
 import { ServerLimits } from './message-limits.ts';
 
-/** What a storage server told that others did not, or more than it may; counted from the start of the process. */
+/** Counts, since the start of the process, of what a storage server sent that others did not, or beyond its limits. */
 export interface ServerRecord {
   limited: number;
   unheld: number;
@@ -9,7 +9,7 @@ export interface ServerRecord {
   alone: number;
 }
 
-/** What is said of a storage server in the log. To be alone with something is no offence, and may be the truth. */
+/** What the log says of a storage server. Being alone with a message is no offence: the message may be genuine. */
 const OFFENCES = {
   limited: 'tells more messages of one account than it may',
   unheld: 'tells more messages that no other confirms than can wait',
@@ -26,7 +26,7 @@ export interface ServerRecordsOptions<Node> {
   readonly warn: (text: string) => void;
 }
 
-/** What each storage server may still tell, and what it did wrong. Goes with the server. */
+/** What each storage server may still send, and its offences so far. Forgotten with the server. */
 export class ServerRecords<Node extends object> {
   readonly #options: ServerRecordsOptions<Node>;
   readonly #servers = new WeakMap<Node, Server>();
@@ -44,7 +44,7 @@ export class ServerRecords<Node extends object> {
     return this.#server(node).limits;
   }
 
-  /** Puts it on the server's record; of an offence the first, the tenth, the hundredth, and so on, is told. */
+  /** Puts it on the server's record; the first, tenth, hundredth offence, and so on, is logged. */
   count(node: Node, what: keyof ServerRecord): void {
     const count = ++this.#server(node)[what];
     if (what === 'alone' || !Number.isInteger(Math.log10(count))) return;

@@ -10,8 +10,8 @@ export interface Allowance {
 const SWEEP_FROM = 1024;
 
 /**
- * Token buckets, one a key. Only buckets that are not full are kept, and each by one number: when it will be full again. So they take memory
- * for those who did something lately, not for those who ever did.
+ * Token buckets, one a key. Only buckets that are not full are kept, and each by one number: when it will be full
+ * again. So they take memory for those who did something lately, not for those who ever did.
  */
 export class TokenBuckets<Key> {
   readonly #allowance: Allowance;

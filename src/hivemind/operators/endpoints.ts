@@ -29,7 +29,7 @@ export interface EndpointModules {
   testPush: (service: string, serviceInfo: unknown) => Promise<unknown>;
   /** A block was announced by somebody who may. */
   onBlock: () => void;
-  /** Told of admin messages that made no sense. */
+  /** Called with a line about each admin message that made no sense. */
   log: (text: string) => void;
 }
 
@@ -39,11 +39,10 @@ const CLIENT_NAME_MAX = 64;
 const WINDOW_MAX = 20_000;
 /**
  * The OMQ endpoints of the hivemind (docs/spec/hivemind.md, section 1, and the additions between our hivemind and our
- * notifiers, session/notifier-protocol.ts). Who may call what is told by each category's access level. Who calls push.*
- * may do so for clients of its own, whom it names in a second part (empty if it cannot tell), as our web front-end
- * does; in a second part of the answer it is told whether the same request may succeed later: the codes do not say that
- * of a service that has no notifier. Nobody whom we cannot trust with that gets here: a stranger would name a new one
- * each time.
+ * notifiers, session/notifier-protocol.ts). Each category's access level says who may call it. Callers of
+ * push.*, such as our web front-end, may act for clients of their own, whom they name in a second part (empty if
+ * unknown); a second part of the answer says whether the same request may succeed later, which the codes do not say for
+ * a service without a notifier. Only trusted callers get here: a stranger would name a new client each time.
  */
 export function endpoints(modules: EndpointModules): Commands {
   const { subscriptions, outbox, stats, deadDevices, log } = modules;

@@ -9,7 +9,10 @@ import type { Store } from '../store/store.ts';
 import type { Expiry } from '../subscriptions/expiry.ts';
 import type { SubscriptionCounters } from '../subscriptions/subscribe.ts';
 
-/** Where the figures come from. Nothing here counts by itself: the parts count in plain numbers, and are read when asked. */
+/**
+ * Where the figures come from. Nothing here counts by itself: the parts count in plain numbers, and are read when
+ * asked.
+ */
 export interface MetricSources {
   clock: Clock & Pick<JudgedClock, 'doubt'>;
   devices: Devices;

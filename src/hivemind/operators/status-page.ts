@@ -45,8 +45,8 @@ const POINTS = 360;
 const LATE_SECONDS = 60;
 
 /**
- * The status page for the hivemind's metrics address: a page, its script and style, and `/status.json`, which they read. The last hour is kept here,
- * one point each 10 s, so that the plots are there at once when the page is opened.
+ * The status page for the hivemind's metrics address: a page, its script and style, and `/status.json`, which they
+ * read. The last hour is kept here, one point each 10 s, so that the plots are there at once when the page is opened.
  */
 export function statusPage(sample: () => StatusSample, clock: Clock): StatusPage {
   const startedAt = clock.now();

@@ -7,7 +7,10 @@ import { type Conninfo, ConninfoError, type Host, parseConninfo } from './connin
 import { passwordFor } from './passfile.ts';
 import { sqlState } from './store-error.ts';
 
-/** A client that is connected, and the socket below it: only destroying that ends a connection whose other end is silent. */
+/**
+ * A client that is connected, and the socket below it: only destroying that ends a connection whose other end is
+ * silent.
+ */
 export interface OpenClient {
   readonly client: pg.Client;
   readonly socket: net.Socket;
@@ -77,8 +80,8 @@ export async function openClient(
 }
 
 /**
- * Makes sure that a client keeps the server's process that it has: our lock and settings belong to that. Behind a pooler in
- * transaction mode each statement may go to another, and somebody else gets ours.
+ * Makes sure that a client keeps the server's process that it has: our lock and settings belong to that. Behind a
+ * pooler in transaction mode each statement may go to another, and somebody else gets ours.
  *
  * @param pid what pg_backend_pid() said on it
  * @param timeout as of {@link openClient}

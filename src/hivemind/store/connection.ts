@@ -6,7 +6,10 @@ import { type OpenClient, openClient, requireSession } from './client.ts';
 import { ConninfoError } from './conninfo.ts';
 import { StoreError, sqlState } from './store-error.ts';
 
-/** Held by a hivemind as long as it is connected. An advisory lock counts within one database; any fixed numbers would do. */
+/**
+ * Held by a hivemind as long as it is connected. An advisory lock counts within one database; any fixed numbers would
+ * do.
+ */
 const HIVEMIND_LOCK = [0x53504e53, 2] as const;
 /** From here on the numbers beside it are the marks of single hiveminds. */
 const MARKS = 16;
@@ -20,7 +23,8 @@ const SESSION = [
   'tcp_keepalives_idle = 30',
   'tcp_keepalives_interval = 10',
   'tcp_keepalives_count = 3',
-  // Every statement here seeks a few rows by their keys. A plan made while the tables were small must not read them through when they have grown.
+  // Every statement here seeks a few rows by their keys. A plan made while the tables were small must not read them
+  // through when they have grown.
   'plan_cache_mode = force_generic_plan',
   'enable_seqscan = off',
   'enable_hashjoin = off',
@@ -37,18 +41,23 @@ export interface ConnectionOptions {
   random: (bytes: number) => Buffer;
   /** milliseconds that the server may take for a connection or a statement */
   timeout: number;
-  /** Told, once, when another hivemind took the lock while the connection was lost: nothing is written here any more. */
+  /**
+   * Called, once, when another hivemind took the lock while the connection was lost: nothing is written here any more.
+   */
   onTaken: (error: StoreError) => void;
 }
 
 /**
- * The one connection over which the hivemind writes. It holds the lock, so whoever writes here is the only one who does. When it is lost it is made anew, at
- * growing intervals; what was in flight fails at once.
+ * The one connection over which the hivemind writes. It holds the lock, so whoever writes here is the only one who
+ * does. When it is lost it is made anew, at growing intervals; what was in flight fails at once.
  */
 export class Connection {
   readonly #options: ConnectionOptions;
   #client: OpenClient | undefined;
-  /** A second lock, shared, that is held beside the first: by it we know a process of PostgreSQL's that serves us, or still believes so. */
+  /**
+   * A second lock, shared, that is held beside the first: by it we know a process of PostgreSQL's that serves us, or
+   * still believes so.
+   */
   readonly #mark: number;
   #fault: string | undefined;
   /** A start goes on beside a database that takes no changes; who comes back to one looks for a better one. */
@@ -159,7 +168,10 @@ export class Connection {
     }
   }
 
-  /** The server ends a statement that takes too long; a server that does not answer at all loses the connection a moment later. */
+  /**
+   * The server ends a statement that takes too long; a server that does not answer at all loses the connection a moment
+   * later.
+   */
   async #within<T>(socket: net.Socket, work: Promise<T>): Promise<T> {
     let timedOut = false;
     const timer = this.#options.clock.setTimeout(() => {
@@ -222,7 +234,10 @@ export class Connection {
     this.#reconnect();
   }
 
-  /** Whether another hivemind has the lock, and not only for a start that fails in a moment: then there is no coming back. */
+  /**
+   * Whether another hivemind has the lock, and not only for a start that fails in a moment: then there is no coming
+   * back.
+   */
   #isTaken(cause: Error): boolean {
     const { clock, onTaken } = this.#options;
     if (!(cause instanceof StoreError && cause.code === 'locked')) {
@@ -263,7 +278,8 @@ export class Connection {
 }
 
 /**
- * @param mark of our own connections. One that broke without PostgreSQL's noticing still holds the lock, for up to a minute: it is ended
+ * @param mark of our own connections. One that broke without PostgreSQL's noticing still holds the lock, for up to a
+ *   minute: it is ended
  * @returns the number of the server's process that serves this client
  * @throws StoreError `locked` if another hivemind has the lock
  */

@@ -1,12 +1,15 @@
 /**
  * The address of a database as libpq reads it (PostgreSQL's documentation, "Connection Strings" and "Parameter Key
- * Words"). The original hands `[db] url` to libpq, so here each part means the same, or is refused by its name: to pass over
- * a part in silence may mean another database, or no encryption where some was asked for.
+ * Words"). The original hands `[db] url` to libpq, so here each part means the same, or is refused by its name: to pass
+ * over a part in silence may mean another database, or no encryption where some was asked for.
  */
 
 /** One place where the server may be: of several, the first that takes us is used. */
 export interface Host {
-  /** A host name, an IP address, or the folder of a Unix socket, which starts with `/` (or `@`). Empty: the default folder. */
+  /**
+   * A host name, an IP address, or the folder of a Unix socket, which starts with `/` (or `@`). Empty: the default
+   * folder.
+   */
   readonly host: string;
   /** Where to connect, if that is given beside the name. */
   readonly hostaddr: string | undefined;
@@ -69,8 +72,8 @@ const KEYWORDS: Readonly<Record<string, string | undefined>> = {
 };
 
 /**
- * Keywords of which some values ask for what happens here anyway; any other value asks for something that this client cannot
- * do, and is refused.
+ * Keywords of which some values ask for what happens here anyway; any other value asks for something that this client
+ * cannot do, and is refused.
  */
 const HARMLESS: Readonly<Record<string, { readonly env?: string; readonly values: RegExp }>> = {
   client_encoding: { env: 'PGCLIENTENCODING', values: /^(auto|utf-?8|unicode)$/i },

@@ -1,6 +1,9 @@
 import type { DeviceRow } from '../devices/device.ts';
 
-/** What {@link CopyRows} reads. The namespaces come as two bytes each, in one byte string: an array would take five times as much. */
+/**
+ * What {@link CopyRows} reads. The namespaces come as two bytes each, in one byte string: an array would take five
+ * times as much.
+ */
 export const COPY_ROWS = `COPY (
   SELECT s.account, s.session_ed25519, s.subaccount_tag, s.subaccount_sig, s.signature, s.signature_ts, s.want_data, s.enc_key, s.service, s.svcid, s.svcdata,
     n.namespaces
@@ -23,7 +26,7 @@ export class CopyRows {
   readonly #at: number[] = [];
   readonly #size: number[] = [];
 
-  /** @param visit gets each row; its buffers are views, good for as long as the call */
+  /** @param visit gets each row; its buffers are views, valid only during the call */
   constructor(visit: (row: DeviceRow) => void) {
     this.#visit = visit;
   }

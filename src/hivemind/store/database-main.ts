@@ -3,8 +3,9 @@ import { conninfo, openClient, requireSession } from './client.ts';
 import { migrate, pendingMigrations } from './migrate.ts';
 
 /**
- * The database at the command line's service, as a process of its own: `address` only reads the address, `check` looks and changes nothing, `migrate` brings the tables up to date. The address comes in
- * SPNS_DATABASE_URL, for arguments can be read by every user of the machine. Prints one sentence; exit code 1 if it tells of a problem.
+ * The database at the command line's service, as a process of its own: `address` only reads the address, `check` looks
+ * and changes nothing, `migrate` brings the tables up to date. The address comes in SPNS_DATABASE_URL, for arguments
+ * can be read by every user of the machine. Prints one sentence; exit code 1 if it tells of a problem.
  */
 const TIMEOUT = 5_000;
 const TABLES = ['subscriptions', 'sub_namespaces', 'service_stats'];

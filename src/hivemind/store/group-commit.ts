@@ -7,12 +7,16 @@ import { dropStatement, type Removal, removeStatement, upsertStatement } from '.
 import { isDataError, StoreError, sqlState } from './store-error.ts';
 import { OverloadError } from './write-health.ts';
 
-/** Rows in one statement. The database compares them with each other once, so ten times as many would not be ten times as good. */
+/**
+ * Rows in one statement. The database compares them with each other once, so ten times as many would not be ten times
+ * as good.
+ */
 const BATCH = 256;
 /** Service data in one statement, in bytes. */
 const BATCH_BYTES = 4_000_000;
 /**
- * Namespaces in one statement, each of which is a row too: of one account, and of all subscriptions that have more of them than any app asks for. Everybody else's pass them.
+ * Namespaces in one statement, each of which is a row too: of one account, and of all subscriptions that have more of
+ * them than any app asks for. Everybody else's pass them.
  */
 const ACCOUNT_NAMESPACES = 256;
 const WIDE = 32;
@@ -39,15 +43,15 @@ type Waiting = Change & {
   readonly settle: (result: 'added' | 'updated' | 'removed' | 'nothing' | StoreError) => void;
 };
 
-/** Told what became of each group commit. */
+/** Called with the result of each group commit. */
 interface CommitHealth {
   failed(error: unknown): void;
   succeeded(): void;
 }
 
 /**
- * Writes what has come in while the last commit was under way, all in one statement: a commit costs the same for one row as for a hundred. Nobody waits for others to come: a
- * request that finds the database idle goes at once.
+ * Writes what has come in while the last commit was under way, all in one statement: a commit costs the same for one
+ * row as for a hundred. Nobody waits for others to come: a request that finds the database idle goes at once.
  */
 export class GroupCommit {
   readonly counters = { commits: 0, rows: 0, commitMs: 0 };
@@ -129,8 +133,8 @@ export class GroupCommit {
   }
 
   /**
-   * The next rows to write, apart by kind. Of several changes to one key only the first is taken, and of one account no more than its share: the others stay, in
-   * their order.
+   * The next rows to write, apart by kind. Of several changes to one key only the first is taken, and of one account no
+   * more than its share: the others stay, in their order.
    */
   #takeBatch(): Waiting[][] {
     if (!this.#connection.connected) return [];

@@ -3,12 +3,16 @@ import type { ClientBase } from 'pg';
 
 const FOLDER = new URL('./migrations/', import.meta.url);
 
-/** Held while the tables are changed, so that two processes that start together do it one after the other. Any fixed number would do. */
+/**
+ * Held while the tables are changed, so that two processes that start together do it one after the other. Any fixed
+ * number would do.
+ */
 const MIGRATION_LOCK = [0x53504e53, 1];
 
 /**
- * Brings a database up to date: an empty one, one of the original (its current tables or those from before subaccounts), or one of ours.
- * Runs the numbered files of `migrations/` that have not run yet, each in a transaction of its own.
+ * Brings a database up to date: an empty one, one of the original (its current tables or those from before
+ * subaccounts), or one of ours. Runs the numbered files of `migrations/` that have not run yet, each in a transaction
+ * of its own.
  *
  * @returns the names of the files that were run now
  * @throws Error when the database is from a later version than this program

@@ -1,6 +1,8 @@
 import type { StatChange } from './statements.ts';
 
-/** So many counters wait at most; a notifier that makes up names must not fill the memory while the database is away. */
+/**
+ * So many counters wait at most; a notifier that makes up names must not fill the memory while the database is away.
+ */
 const MAX_WAITING = 20_000;
 const MAX_NAME = 500;
 const MAX_TEXT = 10_000;

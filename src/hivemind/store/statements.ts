@@ -6,8 +6,9 @@ import type { DeviceKey, DeviceRow } from '../devices/device.ts';
 export const EXPIRE_SLICE = 250;
 
 /**
- * Unsubscriptions that are remembered of one account, the latest of each kind: of devices that were subscribed, and of devices that never were. Of the latter a replay
- * can only be that of a request which comes after the unsubscription that was signed after it; everybody can make up as many as he likes.
+ * Unsubscriptions that are remembered of one account, the latest of each kind: of devices that were subscribed, and of
+ * devices that never were. Of the latter a replay can only be that of a request which comes after the unsubscription
+ * that was signed after it; everybody can make up as many as he likes.
  */
 const REMEMBERED = 1_000;
 const REMEMBERED_NEVER_SUBSCRIBED = 64;
@@ -60,7 +61,8 @@ WITH input AS (
 SELECT n, added FROM result`;
 
 /**
- * Takes subscriptions away and remembers since when; `n` of each that was there and not signed later. No two may be for the same key.
+ * Takes subscriptions away and remembers since when; `n` of each that was there and not signed later. No two may be for
+ * the same key.
  */
 const REMOVE = `
 WITH input AS (

@@ -1,7 +1,7 @@
 /**
  * Why the database did not do what it was asked:
- * - `unavailable`: it could not be reached, did not answer in time, or the connection was lost; the same may work later. Whether something that was in flight was
- *   carried out is not known.
+ * - `unavailable`: it could not be reached, did not answer in time, or the connection was lost; the same may work
+ *   later. Whether something that was in flight was carried out is not known.
  * - `refused`: it does not accept this, now or later: a row that it cannot store, or tables of a later version.
  * - `locked`: another hivemind works on this database.
  */
@@ -26,6 +26,7 @@ export function sqlState(error: unknown): string | undefined {
 
 /** Whether an error is about the data of a statement, so that the same statement without a certain row would work. */
 export function isDataError(error: unknown): boolean {
-  // 22 data exception, 23 integrity constraint violation, 54 program limit exceeded (as of an index entry that is too long)
+  // 22 data exception, 23 integrity constraint violation, 54 program limit exceeded (as of an index entry that is too
+  // long)
   return /^(22|23|54)/.test(sqlState(error) ?? '');
 }

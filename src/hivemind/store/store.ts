@@ -45,7 +45,7 @@ export interface StoreOptions {
   /** milliseconds that the server may take for an answer; 5,000 if not given */
   readonly timeout?: number;
   readonly random?: (bytes: number) => Buffer;
-  /** Told when another hivemind took over the database while it could not be reached: this one must end. */
+  /** Called when another hivemind took over the database while it could not be reached: this one must end. */
   readonly onTaken?: (error: StoreError) => void;
 }
 
@@ -58,7 +58,8 @@ export interface StatRow {
 }
 
 /**
- * The subscriptions on disk, in the original's tables. The database is the truth, and never in the way of a push: only requests that change subscriptions wait for it.
+ * The subscriptions on disk, in the original's tables. The database is the truth, and never in the way of a push: only
+ * requests that change subscriptions wait for it.
  *
  * One hivemind writes to a database at a time; it holds a lock for that on the connection over which it writes.
  */
@@ -79,7 +80,8 @@ export class Store {
   /**
    * Connects, takes the lock, and brings the tables up to date.
    *
-   * @throws StoreError with a sentence for the operator: `unavailable`, `locked` (by another hivemind), `refused` (tables of a later version, or no right to make ours)
+   * @throws StoreError with a sentence for the operator: `unavailable`, `locked` (by another hivemind), `refused`
+   *   (tables of a later version, or no right to make ours)
    */
   static async open(options: StoreOptions): Promise<Store> {
     const { url, clock, log, timeout = 5_000, random = randomBytes, onTaken = () => {} } = options;
@@ -135,13 +137,15 @@ export class Store {
   }
 
   /**
-   * Reads all subscriptions, without holding the event loop or the memory: in a stream of which only a piece is here at a time.
+   * Reads all subscriptions, without holding the event loop or the memory: in a stream of which only a piece is here at
+   * a time.
    *
    * Signatures that are out of date are read like others: whether they are is not for this clock alone to say.
    *
-   * @param visit gets each good row; its buffers are good for as long as the call
+   * @param visit gets each good row; its buffers are valid only during the call
    * @param stopping ends the reading, whether rows come or not
-   * @returns how many were visited, and how many passed over because they are not as they must be; never a reason to fail
+   * @returns how many were visited, and how many passed over because they are not as they must be; never a reason to
+   *   fail
    * @throws StoreError `unavailable`, also if it was ended
    */
   async load(visit: (row: DeviceRow) => void, stopping?: AbortSignal): Promise<{ rows: number; skipped: number }> {
@@ -188,7 +192,8 @@ export class Store {
   /**
    * Stores a subscription, new or renewed; resolves after its commit.
    *
-   * @returns 'stale' if what is stored for the same key, or the unsubscription of it, was signed later: then nothing has changed
+   * @returns 'stale' if what is stored for the same key, or the unsubscription of it, was signed later: then nothing
+   *   has changed
    * @throws StoreError `unavailable`, or `refused` if the database cannot store such a row
    */
   upsert(row: DeviceRow): Promise<'added' | 'updated' | 'stale'> {
@@ -199,8 +204,9 @@ export class Store {
   }
 
   /**
-   * Takes a subscription away because its device asked for that, and remembers it for as long as an earlier subscription could be replayed (14 days), but no more than the
-   * latest of an account: 1,000 of devices that were subscribed, 64 of others. Resolves after its commit.
+   * Takes a subscription away because its device asked for that, and remembers it for as long as an earlier
+   * subscription could be replayed (14 days), but no more than the latest of an account: 1,000 of devices that were
+   * subscribed, 64 of others. Resolves after its commit.
    *
    * @param signedAt unix seconds: a subscription signed later stays
    * @returns whether there was one and it was taken away
@@ -227,7 +233,8 @@ export class Store {
   }
 
   /**
-   * Deletes what is out of date, a slice at a time, so that subscribers need not wait. A second call while one is at work does nothing.
+   * Deletes what is out of date, a slice at a time, so that subscribers need not wait. A second call while one is at
+   * work does nothing.
    *
    * @param cutoff unix seconds: signatures of then or earlier go, and unsubscriptions likewise
    * @param most subscriptions that may go, but for less than a slice
@@ -261,7 +268,8 @@ export class Store {
   }
 
   /**
-   * Changes statistics, in memory; they are written every few seconds, and at the end. What cannot be written waits for the database to come back.
+   * Changes statistics, in memory; they are written every few seconds, and at the end. What cannot be written waits for
+   * the database to come back.
    *
    * @param service '' for the hivemind's own
    * @param increments integers to add
@@ -314,7 +322,10 @@ export class Store {
     }
   }
 
-  /** Tries what clients' requests write, while it fails or nobody else has done so for a while: clients who are told to come again may stay away for long. */
+  /**
+   * Tries the writes of clients' requests while they fail, or when none has come for a while: clients who were told to
+   * retry may stay away for long.
+   */
   async #probe(): Promise<void> {
     const { commits } = this.counters;
     const now = this.#options.clock.monotonic();
@@ -351,7 +362,8 @@ export class Store {
         await this.#connection.query(statsStatement(some));
       } catch (error) {
         if (isDataError(error)) {
-          // What can go wrong was sorted out before; should something be left, it must not stand in the way of the rest for ever.
+          // What can go wrong was sorted out before; should something be left, it must not stand in the way of the rest
+          // for ever.
           this.#options.log.error(`${some.length} statistics could not be written: ${(error as Error).message}`);
           continue;
         }

@@ -45,8 +45,9 @@ export function writeFault(error: unknown): WriteFault {
 }
 
 /**
- * Whether clients' requests are written. A database that answers may still refuse every write: its disk is full, our rights are gone, a table is. That is said once, counted by
- * cause, and told until a write of every kind that clients need has worked again.
+ * Whether clients' requests are written. A database that answers may still refuse every write: its disk is full, our
+ * rights are gone, a table is missing. That is logged once, counted by cause, and reported until a write of every kind
+ * that clients need has succeeded again.
  */
 export class WriteHealth {
   /** Failures by cause. */
@@ -71,7 +72,7 @@ export class WriteHealth {
   failed(error: unknown): void {
     const fault = writeFault(error);
     this.errors.set(fault, (this.errors.get(fault) ?? 0) + 1);
-    // What is bad in one row is told to whoever sent it, and a lost connection by whoever lost it.
+    // Whoever sent a bad row learns of it, and whoever lost a connection reports that.
     if (fault === 'data' || fault === 'unreachable') return;
     const text = `the database does not write: ${words(error)}`;
     this.#faults.error(text);
@@ -80,7 +81,10 @@ export class WriteHealth {
     this.#trouble = { text, since, latest: now, count: count + 1 };
   }
 
-  /** Something was written; of everything that clients need if `all` is set, else of one kind, while another may go on failing. */
+  /**
+   * Something was written; of everything that clients need if `all` is set, else of one kind, while another may go on
+   * failing.
+   */
   succeeded(all: boolean): void {
     const trouble = this.#trouble;
     const now = this.#clock.monotonic();

@@ -9,22 +9,24 @@ const MAX_LARGE_BYTES = MAX_BYTES * 0.75;
 const CLIENT_SHARE = 4;
 /** What a request takes beside its body, in bytes. */
 const OVERHEAD = 2_000;
-/** A request of more bytes is a large one: it holds some ten devices, where phones send one for each of their accounts. */
+/**
+ * A request of more bytes is a large one: it holds some ten devices, where phones send one for each of their accounts.
+ */
 const SMALL_BYTES = 8_000;
 /** A device in a request has some 500 to 700 bytes; that many are expected before it was read. */
 const ELEMENT_BYTES = 600;
-/** Who would wait longer than this, in milliseconds, is told to come again instead. */
+/** Clients who would wait longer than this, in milliseconds, are told to retry instead. */
 const MAX_WAIT_MS = 5_000;
 /** Clients give up after 10 to 15 seconds: what was not begun by then, in milliseconds, is not begun. */
 const PATIENCE_MS = 10_000;
 
-/** Why requests are told to come again. */
+/** Requests whose clients were told to retry, by why. */
 export interface ShedCounters {
   /** Requests that would have had to wait too long. */
   wait: number;
   /** Requests for which there was no room. */
   room: number;
-  /** Requests with rubbish in them that had to make room for others. */
+  /** Requests with invalid elements that had to make room for others. */
   rubbish: number;
 }
 
@@ -36,8 +38,8 @@ export interface Place {
 }
 
 /**
- * Decides about whole requests, before they are read: what is let in is finished, and what is not has cost next to nothing.
- * No client, large request or heap of rubbish takes all the room.
+ * Decides about whole requests, before they are read: what is let in is finished, and what is not has cost next to
+ * nothing. No client, large request or flood of invalid ones takes all the room.
  */
 export class Admission {
   readonly shed: ShedCounters = { wait: 0, room: 0, rubbish: 0 };
@@ -54,7 +56,7 @@ export class Admission {
   /**
    * @param client who sent it, as far as clients can be told apart
    * @param bytes of the whole request
-   * @returns undefined if it must come again
+   * @returns undefined if the client must retry later
    */
   enter(client: string, bytes: number): Place | undefined {
     const lane = bytes > SMALL_BYTES ? 'large' : 'small';

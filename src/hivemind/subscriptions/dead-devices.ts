@@ -16,8 +16,8 @@ export interface DeadDeviceModules {
 }
 
 /**
- * How old a verdict may be that comes without its time, in ms: the original's notifiers gather them for 15 s. Who subscribed
- * since may be alive.
+ * How old a verdict may be that comes without its time, in ms: the original's notifiers gather them for 15 s. Who
+ * subscribed since may be alive.
  */
 const GATHERED_MS = 20_000;
 /** Of a list of dead devices, so many are in work at once. */

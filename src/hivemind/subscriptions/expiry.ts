@@ -38,7 +38,10 @@ export interface HeldExpiry {
 
 const EVERY_MS = 30_000;
 const DAY_MS = 86_400_000;
-/** The share of all subscriptions that may expire within a day; a server that was off for one loses at most a fourteenth to it. */
+/**
+ * The share of all subscriptions that may expire within a day; a server that was off for one loses at most a fourteenth
+ * to it.
+ */
 const SHARE = 0.05;
 /** Where there are few, so many may. */
 const FEW = 20;
@@ -46,8 +49,9 @@ const FEW = 20;
 const TELL_AGAIN_MS = 6 * 3_600_000;
 
 /**
- * How many of `total` subscriptions may expire at once, unasked: never more than half, and beyond a few no more than a small share. Whoever subscribed renews it within 14
- * days, so that many at once are a clock gone wrong or a server that was off for long. Keeping them costs next to nothing: storage servers refuse what is really old.
+ * How many of `total` subscriptions may expire at once, unasked: never more than half, and beyond a few no more than a
+ * small share. Whoever subscribed renews it within 14 days, so that many at once are a clock gone wrong or a server
+ * that was off for long. Keeping them costs next to nothing: storage servers refuse what is really old.
  * @param spent how many have expired in the last day
  */
 export function allowance(total: number, spent: number): number {
@@ -55,8 +59,8 @@ export function allowance(total: number, spent: number): number {
 }
 
 /**
- * Takes away subscriptions whose signature is too old, from memory and from the database, but for a mass of them: that is held until the operator says that it is right, for no
- * clock can be trusted with everything.
+ * Takes away subscriptions whose signature is too old, from memory and from the database, but for a mass of them: that
+ * is held until the operator says that it is right, for no clock can be trusted with everything.
  */
 export class Expiry {
   readonly #modules: ExpiryModules;

@@ -4,12 +4,18 @@ import type { Clock } from '../../clock.ts';
 const SLICE_MS = 4;
 /** Of so many turns … */
 const ROUND = 20;
-/** … those that go to large requests first, and the one that goes to doubtful ones; all others go to small requests first. */
+/**
+ * … those that go to large requests first, and the one that goes to doubtful ones; all others go to small requests
+ * first.
+ */
 const LARGE_TURNS = new Set([4, 9, 14]);
 const DOUBTFUL_TURN = 19;
 /** The pace is a mean over about so much time with work to do, in milliseconds. */
 const PACE_WINDOW_MS = 1_000;
-/** What one slice may take for the pace, in milliseconds: a process that stood still for a minute is not slow for ever after. */
+/**
+ * What one slice may take for the pace, in milliseconds: a process that stood still for a minute is not slow for ever
+ * after.
+ */
 const LONGEST_SLICE_MS = 1_000;
 /** What a task is thought to take before any was done, in milliseconds. */
 const FIRST_PACE = 0.5;
@@ -29,7 +35,8 @@ interface Task {
 /**
  * Work on clients' requests, in slices between which the event loop turns. The tasks of small requests go first, one of
  * each client and request in turn; large requests are worked off one after the other, again in turn by client; and
- * requests with an element that no honest client sends get what is left, a task at a time. None of the three ever stops altogether.
+ * requests with an element that no honest client sends get what is left, a task at a time. None of the three ever stops
+ * altogether.
  */
 export class FairQueue {
   readonly #clock: Clock;
@@ -50,8 +57,8 @@ export class FairQueue {
   readonly counters = { ms: 0, tasks: 0, late: 0 };
 
   /**
-   * @param modules.open whether what follows a task has room for its outcome; if it had none, {@link FairQueue.wake} tells
-   *   that it has
+   * @param modules.open whether what follows a task has room for its outcome; if it had none, {@link FairQueue.wake}
+   *   tells that it has
    * @param modules.isDoubtful whether what a task threw speaks against its whole request
    */
   constructor(modules: { clock: Clock; open: () => boolean; isDoubtful: (error: unknown) => boolean }) {
@@ -74,7 +81,9 @@ export class FairQueue {
     return ticket;
   }
 
-  /** How long a request would take to be worked off if it came now, in milliseconds; 0 if there is nothing else to do. */
+  /**
+   * How long a request would take to be worked off if it came now, in milliseconds; 0 if there is nothing else to do.
+   */
   wait(client: string, lane: 'small' | 'large', tasks: number): number {
     const { small, large } = this.#lanes;
     const before = lane === 'small' ? small.expected : small.expected + large.expected;
@@ -126,7 +135,8 @@ export class FairQueue {
         const { doubtful } = ticket;
         task.work();
         done++;
-        // Others may have something to do as soon as the loop has turned; and so may a large request that was begun, before another one is.
+        // Others may have something to do as soon as the loop has turned; and so may a large request that was begun,
+        // before another one is.
         turnOver = doubtful || (ticket.isLarge && ticket.tasks.length === 0);
       }
       now = clock.monotonic();
@@ -257,7 +267,10 @@ class Lane {
   /** Tasks that requests of this lane have yet to see done. */
   expected = 0;
 
-  /** @param wholly whether what was begun is finished before another request is begun; else each gets one task done in its turn */
+  /**
+   * @param wholly whether what was begun is finished before another request is begun; else each gets one task done in
+   * its turn
+   */
   constructor(wholly: boolean) {
     this.#wholly = wholly;
   }

@@ -12,9 +12,9 @@ export interface ServiceSources {
 }
 
 /**
- * Tells services that are away from those that are not run here: of the first a client is told to come again, and of
- * the others that there is none, for today's Android app would else ask every four minutes for ever
- * (docs/decisions/14).
+ * Distinguishes services that are away from those that are not run here. Clients of the former are told to retry; of
+ * the latter, that there is no such service, because today's Android app would otherwise retry every four minutes for
+ * ever (docs/decisions/14).
  *
  * @returns whether a service is configured or expected, has had a notifier, in this process or an earlier one, or has
  *   subscriptions

@@ -67,13 +67,16 @@ export interface SubscriptionCounters {
 
 /** Elements that may be with the database at once; while there are so many, no further one is begun. */
 const MAX_STORING = 1_024;
-/** Elements that may wait for one service's notifier at once, so that one which hangs keeps nobody else from being served. */
+/**
+ * Elements that may wait for one service's notifier at once, so that one which hangs keeps nobody else from being
+ * served.
+ */
 const MAX_VALIDATING = 2_048;
 /** Elements of one request in work at once. */
 const AT_ONCE = 64;
 /**
- * Elements that one request may have: a few, and one more for so many bytes. The smallest that could succeed has some 300; what has more is made of
- * rubbish, and its answer would be thirty times its size.
+ * Elements that one request may have: a few, and one more for so many bytes. The smallest that could succeed has some
+ * 300; anything with more elements is invalid, and its answer would be thirty times its size.
  */
 const FREE_ELEMENTS = 64;
 const MIN_ELEMENT_BYTES = 100;
@@ -182,7 +185,8 @@ export class Subscriptions {
 
   /**
    * Takes no more requests; resolves when those in work are answered.
-   * @param patience how long notifiers may still take for their word on a device, in milliseconds; the client is then told that they timed out
+   * @param patience how long notifiers may still take for their word on a device, in milliseconds; the client is then
+   *   told that they timed out
    */
   async stop(patience: number): Promise<void> {
     this.#accepting = false;
@@ -278,8 +282,8 @@ export class Subscriptions {
     await ticket.run(() => this.#inTime((now) => verifyUnsubscribe(request, now)));
     return this.#during(service, device, async () => {
       const deleted = await store.remove(account, service, device.serviceId, request.signedAt);
-      // After that commit the database has nothing that was signed by then. Memory may have: when the connection broke during an earlier attempt, that one was
-      // carried out and nobody was told.
+      // After that commit the database has nothing that was signed by then. Memory may have: when the connection broke
+      // during an earlier attempt, that one was carried out and nobody was told.
       const known = devices.get(account, service, device.serviceId);
       const removed =
         known !== undefined && !isStale(request.signedAt, known.signedAt)
@@ -345,8 +349,8 @@ export class Subscriptions {
   }
 
   /**
-   * Does a check that may fail for the time alone, by each time that it may be: one that takes it is enough. While the time is in doubt none of them is reason enough to
-   * send a client away for days.
+   * Does a check that may fail for the time alone, by each time that it may be: one that takes it is enough. While the
+   * time is in doubt none of them is reason enough to send a client away for days.
    * @param check gets unix seconds
    */
   #inTime<T>(check: (now: number) => T): T {

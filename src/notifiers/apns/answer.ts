@@ -30,7 +30,9 @@ const OUR_CONFIGURATION = new Set([
   'UnrelatedKeyIdInToken',
 ]);
 
-/** A device that got too many pushes is left alone for so long, in milliseconds: Apple does not say how long it wants. */
+/**
+ * A device that got too many pushes is left alone for so long, in milliseconds: Apple does not say how long it wants.
+ */
 const DEVICE_PAUSE = 60_000;
 /** After too many new tokens: for everybody, with the token there is. */
 const TOKEN_PAUSE = 60_000;
@@ -70,7 +72,9 @@ function serverTrouble(status: number, reason: string | undefined): Outcome {
   return retry(reason === undefined ? String(status) : `${status} ${reason}`, SERVER_PAUSE);
 }
 
-/** Apple's reasons are single words. Anything else may be of any length and hold a token, and is no name for a counter. */
+/**
+ * Apple's reasons are single words. Anything else may be of any length and hold a token, and is no name for a counter.
+ */
 function wordOf(text: unknown): string | undefined {
   return typeof text === 'string' && /^\w{1,60}$/.test(text) ? text : undefined;
 }

@@ -16,14 +16,20 @@ import { APNS } from './settings.ts';
 
 /** Apple takes no larger body, in bytes. */
 const MAX_BODY = 4096;
-/** A device token as iOS clients send it: Apple gives it no fixed length, and 64 digits are the fewest and the most usual. */
+/**
+ * A device token as iOS clients send it: Apple gives it no fixed length, and 64 digits are the fewest and the most
+ * usual.
+ */
 const TOKEN = /^([0-9a-f]{2}){32,200}$/i;
 const PRODUCTION = 'api.push.apple.com';
 const SANDBOX = 'api.sandbox.push.apple.com';
 /** Seconds that Apple keeps a push for a phone that is away, at most. */
 const LONGEST_STORE = 30 * 86_400;
 
-/** Apple's push service, for both of its environments: `apns` is the production, `apns-sandbox` Apple's environment for development builds. */
+/**
+ * Apple's push service, for both of its environments: `apns` is the production, `apns-sandbox` Apple's environment for
+ * development builds.
+ */
 export function create({ service, section, clock }: BackendContext): Backend {
   const { topic, connections, streams, port, ca, ...settings } = readTable(section, APNS);
   const credential = readApnsCredential(section, settings, clock.now());

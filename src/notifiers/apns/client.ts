@@ -36,8 +36,8 @@ export interface ApnsClientOptions {
 }
 
 /**
- * What we use of the library that has no public face: it makes the request, with its headers and tokens, and reads the answer. {@link inside}
- * checks that it is still as it was.
+ * What we use of the library that has no public face: it makes the request, with its headers and tokens, and reads the
+ * answer. {@link inside} checks that it is still as it was.
  */
 interface Inside {
   config: { token: SharedToken | null };
@@ -64,7 +64,10 @@ interface SharedToken {
   regenerate(generation: number): void;
 }
 
-/** One of the connections that a client has had. Those that Apple said goodbye to live on until what is on them is answered. */
+/**
+ * One of the connections that a client has had. Those that Apple said goodbye to live on until what is on them is
+ * answered.
+ */
 interface Connection {
   readonly session: ClientHttp2Session;
   /** When something was heard on it last, by the monotonic clock. */
@@ -77,8 +80,8 @@ interface Connection {
 const TOKEN_KEPT = 20 * 60_000;
 
 /**
- * The connections to Apple. They share one provider token, so that it is renewed once for all of them, and no more often than Apple allows: a
- * second renewal would not help, because then it is our clock that is wrong.
+ * The connections to Apple. They share one provider token, so that it is renewed once for all of them, and no more
+ * often than Apple allows: a second renewal would not help, because then it is our clock that is wrong.
  */
 export function createClients(count: number, options: ApnsClientOptions, clock: Clock): ApnsClient[] {
   const { host, port, ca, credential } = options;
@@ -108,8 +111,8 @@ export function createClients(count: number, options: ApnsClientOptions, clock: 
 }
 
 /**
- * A client with connections of its own making. The library's destroy a connection when Apple says goodbye a second time, or answers 500 twice:
- * all that Apple is just answering would be sent again, and ring twice.
+ * A client with connections of its own making. The library's destroy a connection when Apple says goodbye a second
+ * time, or answers 500 twice: all that Apple is just answering would be sent again, and ring twice.
  */
 function createClient(provider: apn.Provider, { host, port, timeout }: ApnsClientOptions, clock: Clock): ApnsClient {
   const client = inside(provider);

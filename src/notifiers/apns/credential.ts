@@ -16,8 +16,8 @@ export interface ApnsCredential {
 type CredentialSettings = Pick<Values<typeof APNS.settings>, 'certFile' | 'keyFile' | 'keyId' | 'teamId'>;
 
 /**
- * Reads `cert_file` (one PEM file with certificate and key, as the original has it), or `key_file` (the .p8 file), `key_id` and `team_id`. What is
- * wrong becomes a problem of the section.
+ * Reads `cert_file` (one PEM file with certificate and key, as the original has it), or `key_file` (the .p8 file),
+ * `key_id` and `team_id`. What is wrong becomes a problem of the section.
  * @param now Unix milliseconds
  */
 export function readApnsCredential(

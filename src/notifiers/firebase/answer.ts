@@ -72,8 +72,8 @@ function readBody(data: unknown): Body {
 }
 
 /**
- * Google calls a token that it has never seen an invalid argument. Where it names the fields that it means, they decide, whatever its words are;
- * where it names none, its words do.
+ * Google calls a token that it has never seen an invalid argument. Where it names the fields that it means, they
+ * decide, whatever its words are; where it names none, its words do.
  */
 function isDeadToken(message: string, details: Body['details']): boolean {
   const named = details.filter((detail) => detail['@type'] === FIELD_VIOLATIONS);

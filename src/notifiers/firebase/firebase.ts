@@ -21,7 +21,10 @@ import { intercept, withoutRetries } from './transport.ts';
 
 /** Google takes no more data for one message, keys and values, in bytes. */
 const MAX_DATA = 4096;
-/** Messages in one call of the library, at most. Each call makes a connection of its own: single ones would cost 20 times as much. */
+/**
+ * Messages in one call of the library, at most. Each call makes a connection of its own: single ones would cost 20
+ * times as much.
+ */
 const BATCH = 500;
 /** Google keeps a message for a phone that is away for so long at most, in milliseconds. */
 const LONGEST_STORE = 28 * 86_400_000;
@@ -140,7 +143,8 @@ function messageFor({ id, payload, expiry, urgent }: Delivery, now: number): Mes
   return {
     token: id,
     data,
-    // In Google's spelling; the library's types know only its own lower-case one, and hand on either. Whole seconds: a fraction has no use.
+    // In Google's spelling; the library's types know only its own lower-case one, and hand on either. Whole seconds: a
+    // fraction has no use.
     android: { priority: (urgent ? 'HIGH' : 'NORMAL') as 'high', ttl: Math.floor(ttl / 1000) * 1000 },
   };
 }

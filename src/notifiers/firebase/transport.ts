@@ -8,9 +8,9 @@ const TIMEOUT = 15_000;
 const GOOGLE = 'https://fcm.googleapis.com';
 
 /**
- * Switches off the retries inside firebase-admin: they hold up a batch of 500 for as long as the slowest of them is told to wait, and ours know
- * more. There is no public switch for it.
- * Throws an Error if the library is not as it was when this was written.
+ * Switches off the retries inside firebase-admin: they delay a batch of 500 by the longest wait that any of them was
+ * asked for, and ours know more. There is no public switch for it. Throws an Error if the library is not as it was when
+ * this was written.
  */
 export function withoutRetries(messaging: Messaging): void {
   const { messagingRequestHandler: handler } = messaging as unknown as {
@@ -29,14 +29,18 @@ interface Detour {
   readonly clock: Clock;
 }
 
-/** Those that hold, the newest last: after a reload there are two for a while, and the library does not say for whom it connects. */
+/**
+ * Those that hold, the newest last: after a reload there are two for a while, and the library does not say for whom it
+ * connects.
+ */
 const detours: Detour[] = [];
 const original = http2.connect;
 
 /**
  * Stands between firebase-admin and node:http2, for the library has no setting for any of it:
- * - it adds up and unpacks whatever is answered, of any size and for any time, and never says what became of a request on a connection that
- *   Google closes in order: a whole batch would have to be sent once more. It gets to see an {@link Exchange};
+ * - it adds up and unpacks whatever is answered, of any size and for any time, and never says what became of a request
+ *   on a connection that Google closes in order: a whole batch would have to be sent once more. It gets to see an
+ *   {@link Exchange};
  * - tests send what is meant for Google to another server.
  * @param to the address of that other server
  * @returns what undoes it

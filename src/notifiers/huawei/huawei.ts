@@ -20,7 +20,10 @@ const MAX_BODY = 4096;
 /** Huawei keeps a message for a phone that is away for so long at most, in seconds. */
 const LONGEST_STORE = 1_296_000;
 const TIMEOUT = 10_000;
-/** Without permission for urgency HIGH, it is tried again after so many milliseconds: the permission may have been given. */
+/**
+ * Without permission for urgency HIGH, it is tried again after so many milliseconds: the permission may have been
+ * given.
+ */
 const NORMAL_FOR = 3_600_000;
 const JSON_TYPE = 'application/json;charset=utf-8';
 const FORM_TYPE = 'application/x-www-form-urlencoded;charset=utf-8';

@@ -5,7 +5,10 @@ import { retryAfter } from './retry.ts';
 
 /** A token is not used any more this long before it ends, in milliseconds. */
 const MARGIN = 5 * 60_000;
-/** For how long a token is believed to be good, at least and at most, in milliseconds: one that is not accepted any more is replaced at once. */
+/**
+ * For how long a token is believed to be good, at least and at most, in milliseconds: one that is not accepted any more
+ * is replaced at once.
+ */
 const SHORTEST = 2 * 60_000;
 const LONGEST = 24 * 3_600_000;
 /** What can be put into a header, in a size that providers accept. */
@@ -28,7 +31,10 @@ interface Held {
   readonly until: number;
 }
 
-/** An OAuth 2 access token that is fetched when it is needed, once for all who wait for it, and kept as long as it is good. */
+/**
+ * An OAuth 2 access token that is fetched when it is needed, once for all who wait for it, and kept as long as it is
+ * good.
+ */
 export class AccessToken {
   readonly #ask: () => Promise<Reply>;
   readonly #clock: Clock;

@@ -22,8 +22,8 @@ const SLICE = 5_000;
 const REMEMBERED = 20_000;
 
 /**
- * Keeps account of the pushes that the hivemind gave: each is held once, and its end is reported, many in one message. A push that
- * comes again while it is held is not sent twice, and one that has ended is just reported again.
+ * Keeps account of the pushes that the hivemind gave: each is held once, and its end is reported, many in one message.
+ * A push that comes again while it is held is not sent twice, and one that has ended is just reported again.
  */
 export class Acknowledgements {
   readonly #clock: Clock;

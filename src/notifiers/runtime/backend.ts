@@ -3,34 +3,41 @@ import type { Logger } from '../../daemon/log.ts';
 import type { Section } from '../../settings/section.ts';
 
 /**
- * One provider of push notifications. A file that exports `create` is a whole notifier: the runtime does the registering,
- * queueing, retrying, reporting, counting and draining.
+ * One provider of push notifications. A file that exports `create` is a whole notifier: the runtime does the
+ * registering, queueing, retrying, reporting, counting and draining.
  */
 export interface Backend {
   /**
    * Checks what a client gave as `service_info` (any JSON) and names its device.
    * Throws {@link Refusal} for what it cannot accept, and the client is told its code and message. Whatever else is
-   * thrown is a fault, of which clients are told nothing: the text may be a library's.
+   * thrown is a fault, which clients do not see: the text may be a library's.
    */
   validate(info: unknown): Device;
   /**
-   * Gives pushes to the provider and says what it made of each, in the same order. It is called again while earlier calls are
-   * still running, up to `concurrency` times, and never with more than `batch` pushes. A rejection counts as {@link retry} for all of them.
+   * Gives pushes to the provider and says what it made of each, in the same order. It is called again while earlier
+   * calls are still running, up to `concurrency` times, and never with more than `batch` pushes. A rejection counts as
+   * {@link retry} for all of them.
    */
   send(pushes: readonly Delivery[]): Promise<readonly Outcome[]>;
-  /** Pushes in one call of {@link send}; 1 unless told. */
+  /** Pushes in one call of {@link send}; 1 unless given. */
   readonly batch?: number;
-  /** Calls of {@link send} at a time; 16 unless told. */
+  /** Calls of {@link send} at a time; 16 unless given. */
   readonly concurrency?: number;
-  /** Milliseconds to wait for a batch to fill; 0 unless told. */
+  /** Milliseconds to wait for a batch to fill; 0 unless given. */
   readonly linger?: number;
-  /** When what it shows to the provider runs out, in Unix milliseconds; undefined if never. For the metric and the warning. */
+  /**
+   * When what it shows to the provider runs out, in Unix milliseconds; undefined if never. For the metric and the
+   * warning.
+   */
   readonly credentialExpiry?: number | undefined;
   /** Gives back sockets and timers. */
   close?(): void | Promise<void>;
 }
 
-/** What every backend file exports as `create`. It reads its keys, ends with `section.check()`, and throws an Error with a sentence for anything else. */
+/**
+ * What every backend file exports as `create`. It reads its keys, ends with `section.check()`, and throws an Error with
+ * a sentence for anything else.
+ */
 export type CreateBackend = (context: BackendContext) => Backend | Promise<Backend>;
 
 /** What a backend is made with. */
@@ -42,7 +49,10 @@ export interface BackendContext {
   readonly log: Logger;
   /** Its time does not step when the machine's does (judged-time.ts). */
   readonly clock: Clock;
-  /** What the machine's own clock says, unix milliseconds: for what the provider checks by its own, such as the time in a signed token. */
+  /**
+   * What the machine's own clock says, unix milliseconds: for what the provider checks by its own, such as the time in
+   * a signed token.
+   */
   readonly wallClock: () => number;
   readonly random: (bytes: number) => Buffer;
   /** What {@link Backend.validate} throws: an operator's own module cannot know where to import it from. */
@@ -72,8 +82,8 @@ export interface Delivery {
 }
 
 /**
- * Whose trouble a retry is: that of this one device; the provider's, so that nothing is sent for a while if it goes on; or the provider asks
- * everyone to wait, and nothing at all is sent until then.
+ * Whose trouble a retry is: that of this one device; the provider's, so that nothing is sent for a while if it goes on;
+ * or the provider asks everyone to wait, and nothing at all is sent until then.
  */
 export type Whom = 'device' | 'provider' | 'everyone';
 
@@ -99,7 +109,8 @@ export function gone(reason: string, time: number): OutcomeOf<'gone'> {
 }
 
 /**
- * As {@link gone}, but seen by the token alone, without asking the provider: however many they are, that tells nothing of our certificate or topic.
+ * As {@link gone}, but seen by the token alone, without asking the provider: however many they are, that tells nothing
+ * of our certificate or topic.
  * @param time Unix milliseconds
  */
 export function noToken(reason: string, time: number): OutcomeOf<'gone'> {
@@ -120,7 +131,7 @@ export function retry(reason: string, after = 0, whom: Whom = 'provider'): Outco
   return { kind: 'retry', reason, after, whom };
 }
 
-/** The provider does not accept us: the operator is told, the device is kept, and the push is tried again. */
+/** The provider does not accept us: the operator is informed, the device is kept, and the push is tried again. */
 export function misconfigured(reason: string): OutcomeOf<'misconfigured'> {
   return { kind: 'misconfigured', reason };
 }

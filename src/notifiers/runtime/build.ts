@@ -47,7 +47,10 @@ export async function buildNotifier(service: string, context: Context): Promise<
   let watch = watchCredentialOf(backend);
   let stopped = false;
   return {
-    /** Only if something has changed: Apple takes connections that come and go, and new tokens every few minutes, for an attack. */
+    /**
+     * Only if something has changed: Apple takes connections that come and go, and new tokens every few minutes, for an
+     * attack.
+     */
     async reload(config) {
       const next = fingerprint(config, service);
       if (next === current) return [];

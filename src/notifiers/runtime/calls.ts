@@ -25,7 +25,10 @@ export class Calls {
     return this.#running.size;
   }
 
-  /** What the backend says of each push; a retry for those of which it says nothing, for all if it throws or takes too long. */
+  /**
+   * What the backend says of each push; a retry for those of which it says nothing, for all if it throws or takes too
+   * long.
+   */
   async run(backend: Backend, pushes: readonly Delivery[]): Promise<readonly Outcome[]> {
     const outcomes = await new Promise<readonly Outcome[]>((resolve) => {
       const failed = (reason: string) => settle(pushes.map(() => retry(reason)));

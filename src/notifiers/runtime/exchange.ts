@@ -10,8 +10,8 @@ import type { Clock, Timer } from '../../clock.ts';
 import { Body } from './body.ts';
 
 /**
- * Lets a connection that the server says goodbye to with an error come to its end as after one without: node:http2 would give up at once what
- * the server still answers, and that would be sent twice.
+ * Lets a connection that the server says goodbye to with an error come to its end as after one without: node:http2
+ * would give up at once what the server still answers, and that would be sent twice.
  */
 export function outliveGoaway(session: ClientHttp2Session): void {
   session.on('goaway', (code) => {
@@ -28,9 +28,9 @@ export function outliveGoaway(session: ClientHttp2Session): void {
 const READING = ['content-encoding', 'content-type'];
 
 /**
- * A request over HTTP/2, as the providers' libraries see it. They add up whatever comes, for as long as it comes, and pass over streams that end
- * without an answer. So they are shown an answer only when it is there: whole or cut at 100 kB, as plain text, and within the
- * time it has. Anything else is one `error`.
+ * A request over HTTP/2, as the providers' libraries see it. They add up whatever comes, for as long as it comes, and
+ * pass over streams that end without an answer. So they are shown an answer only when it is there: whole or cut at 100
+ * kB, as plain text, and within the time it has. Anything else is one `error`.
  */
 export class Exchange extends EventEmitter {
   readonly #stream: ClientHttp2Stream;
@@ -75,7 +75,10 @@ export class Exchange extends EventEmitter {
     return this.#headers?.[':status'];
   }
 
-  /** Whether the server is known not to have looked at the request, so that it may be sent again (RFC 9113, section 8.7). */
+  /**
+   * Whether the server is known not to have looked at the request, so that it may be sent again (RFC 9113, section
+   * 8.7).
+   */
   get unprocessed(): boolean {
     const { id, rstCode } = this.#stream;
     return (

@@ -7,8 +7,8 @@ import { NOTIFIER } from '../../settings/notifier.ts';
 const LARGEST = 1_048_576;
 
 /**
- * Tells by one value whether a notifier's settings are still the same: all that its section says, and what the files hold that it names, for
- * a certificate is mostly replaced under its old name.
+ * Tells by one value whether a notifier's settings are still the same: all that its section says, and what the files
+ * hold that it names, for a certificate is mostly replaced under its old name.
  */
 export function fingerprint(config: Config, service: string): string {
   const name = `notify-${service}`;

@@ -22,7 +22,10 @@ export interface HivemindLinkOptions {
   readonly service: string;
   /** Where the hivemind listens. */
   readonly address: Address;
-  /** The notifier's own pair, derived from the hivemind's key: its public half is the routing id towards an original hivemind. */
+  /**
+   * The notifier's own pair, derived from the hivemind's key: its public half is the routing id towards an original
+   * hivemind.
+   */
   readonly keys: KeyPair;
   /** How many unacknowledged pushes we take. */
   readonly window: () => number;

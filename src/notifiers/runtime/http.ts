@@ -18,8 +18,8 @@ export interface PostOptions {
 }
 
 /**
- * Sends a POST over the agent's kept-alive connections. An answer longer than 100 kB is cut there, and its connection closed.
- * Rejects with an Error if no whole answer comes in time.
+ * Sends a POST over the agent's kept-alive connections. An answer longer than 100 kB is cut there, and its connection
+ * closed. Rejects with an Error if no whole answer comes in time.
  */
 export function post(url: string, { agent, headers, body, timeout }: PostOptions): Promise<Reply> {
   return new Promise((resolve, reject) => {

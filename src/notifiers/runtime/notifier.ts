@@ -32,7 +32,10 @@ export interface NotifierOptions {
   readonly log: Logger;
   /** Called with how long each call to the provider took, in milliseconds. */
   readonly took?: (ms: number) => void;
-  /** The common policy unless given, and in milliseconds how often to register and report; 5,000 unless given. Both for tests. */
+  /**
+   * The common policy unless given, and in milliseconds how often to register and report; 5,000 unless given. Both for
+   * tests.
+   */
   readonly policy?: RetryPolicy;
   readonly ping?: number;
 }
@@ -52,7 +55,10 @@ const CLOSING = 1_000;
 /** What closing the provider's connections may take, in milliseconds. */
 const CLOSE_BACKEND = 500;
 
-/** The life of a notifier: it registers, checks devices, takes pushes to the provider, tells what became of them, and drains. */
+/**
+ * The life of a notifier: it registers, checks devices, takes pushes to the provider, tells what became of them, and
+ * drains.
+ */
 export class Notifier {
   readonly #options: NotifierOptions;
   readonly #link: HivemindLink;
@@ -349,8 +355,8 @@ function limitsOf(backend: Backend): SenderLimits {
 }
 
 /**
- * Copies into memory of their own: a push that waits for an hour must keep neither the batch that it came in alive, nor one of the slabs
- * that Node cuts small buffers from.
+ * Copies into memory of their own: a push that waits for an hour must keep neither the batch that it came in alive, nor
+ * one of the slabs that Node cuts small buffers from.
  */
 function ownBytes(payload: Buffer, data: Buffer | null): { payload: Buffer; data: Buffer | null } {
   const own = Buffer.allocUnsafeSlow(payload.length + (data?.length ?? 0));

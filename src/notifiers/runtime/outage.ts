@@ -17,8 +17,8 @@ const TROUBLE = 20;
 const PAUSE: RetryPolicy = { base: 1_000, cap: 60_000, lifetime: 0 };
 
 /**
- * Knows when a provider is to be left alone: after too many failures in a row, or because it asks for it. After each pause a single push
- * finds out whether it is over, so an outage costs neither attempts nor pushes.
+ * Knows when a provider is to be left alone: after too many failures in a row, or because it asks for it. After each
+ * pause a single push finds out whether it is over, so an outage costs neither attempts nor pushes.
  */
 export class Outage {
   readonly #options: OutageOptions;

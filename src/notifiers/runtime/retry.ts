@@ -28,8 +28,8 @@ export interface Moment {
 }
 
 /**
- * How long to wait before the next attempt: exponential with full jitter, so that what failed together does not come back together.
- * What the provider asked for is waited in full, and the jitter comes on top of it.
+ * How long to wait before the next attempt: exponential with full jitter, so that what failed together does not come
+ * back together. What the provider asked for is waited in full, and the jitter comes on top of it.
  * @param after milliseconds that the provider asked to wait, 0 if it did not
  * @returns milliseconds, or why there will be no further attempt
  */
@@ -56,7 +56,10 @@ export function jitter(below: number, random: (bytes: number) => Buffer): number
   return Math.floor((random(4).readUInt32LE() / 2 ** 32) * below);
 }
 
-/** The longest that a provider can make us wait, in milliseconds: it may be mistaken, and people wait for their messages. */
+/**
+ * The longest that a provider can make us wait, in milliseconds: it may be mistaken, and people wait for their
+ * messages.
+ */
 export const LONGEST_WAIT = 60 * 60_000;
 
 /** A wait that somebody else named, in milliseconds, made one that can be waited: 0 to {@link LONGEST_WAIT}. */
@@ -65,8 +68,8 @@ export function bounded(ms: number): number {
 }
 
 /**
- * Reads the Retry-After header of an answer (RFC 9110, section 10.2.3): seconds, or an HTTP date. A date is one of the provider's clock: it
- * counts from the answer's own Date, and only without one from our time.
+ * Reads the Retry-After header of an answer (RFC 9110, section 10.2.3): seconds, or an HTTP date. A date is one of the
+ * provider's clock: it counts from the answer's own Date, and only without one from our time.
  * @param headers of the answer, names in lower case
  * @param now Unix milliseconds
  * @returns milliseconds from now, 0 to {@link LONGEST_WAIT}; undefined if there is none or it makes no sense

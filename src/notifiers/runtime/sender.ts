@@ -58,13 +58,14 @@ interface Entry {
   timer: Timer | undefined;
 }
 
-/** Longer than any backend waits by itself: what it had been told by then would be sent twice. */
+/** Longer than any backend waits by itself: otherwise what the provider had accepted by then would be sent twice. */
 const SEND_TIMEOUT = 60_000;
 const LONG_AGO = 3_600_000;
 
 /**
- * Carries pushes to a provider: a queue, so many calls at a time, and the retries. A push that has to wait for another attempt waits
- * aside, so it never holds up another device. What becomes of all of them when everything fails, {@link Outage} tells.
+ * Carries pushes to a provider: a queue, so many calls at a time, and the retries. A push that has to wait for another
+ * attempt waits aside, so it never holds up another device. What becomes of all of them when everything fails, {@link
+ * Outage} tells.
  */
 export class Sender {
   readonly #options: SenderOptions;

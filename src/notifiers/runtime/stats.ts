@@ -29,8 +29,8 @@ export class Statistics {
   #reports: Report[] = [];
 
   /**
-   * The dict for `admin.service_stats`: what was counted since the last report, and what the earlier ones come to a day.
-   * The original divides the rates by the number of reports once more than it should; these are right.
+   * The dict for `admin.service_stats`: what was counted since the last report, and what the earlier ones come to a
+   * day. The original divides the rates by the number of reports once more than it should; these are right.
    * @param now the monotonic clock, in milliseconds
    */
   report(now: number): Record<string, number> {

@@ -57,7 +57,9 @@ class Model {
     return [...(this.byAccount.get(account.toString('latin1'))?.values() ?? [])].map(({ row }) => row);
   }
 
-  /** The signatures that go to the storage servers; among those that ask for the same at the same second any will do. */
+  /**
+   * The signatures that go to the storage servers; among those that ask for the same at the same second any will do.
+   */
   upstream(account: Buffer): DeviceRow[] {
     const rows = this.rowsOf(account).sort((a, b) => b.signedAt - a.signedAt || refOf(b) - refOf(a));
     const distinct: DeviceRow[] = [];
@@ -218,7 +220,9 @@ function run(random: ReturnType<typeof seededRandom>): { devices: Devices; model
   return { devices, model, ever };
 }
 
-/** Writes what the index went through to a database: the last row of each key, then its removal if it is gone by now. */
+/**
+ * Writes what the index went through to a database: the last row of each key, then its removal if it is gone by now.
+ */
 async function compareWithPostgres(
   url: string,
   devices: Devices,

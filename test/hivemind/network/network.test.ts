@@ -252,7 +252,8 @@ for (const [what, parts] of [
     await isAskedFor(asked, 'low', [0, 2, 4, 6, 8]);
     await isAskedFor(asked, 'high', [1, 3, 5, 7, 9]);
     const { remote } = await asked.first(({ server }) => server === 'low');
-    // Once: libzmq ends the process of a sender that closes its socket while a message is half sent and the peer hangs up.
+    // Once: libzmq ends the process of a sender that closes its socket while a message is half sent and the peer hangs
+    // up.
     remote.send('notify.message', ...parts);
     const warning = await warnings.first((text) => text.includes('cut off'));
     assert.match(

@@ -43,7 +43,8 @@ test("the original's pushes come out for the original's notifications", async (t
     });
     devices.upsert(known, known.signedAt);
   }
-  // One of the vectors expires two milliseconds after the beginning of time; the original does not look at that, ours does.
+  // One of the vectors expires two milliseconds after the beginning of time; the original does not look at that, ours
+  // does.
   clock.jump(-clock.now());
   for (const { name, notify_message_hex, pushes: expected } of file.cases) {
     if (notify_message_hex === null) continue; // The one with 76,800 bytes of data is the next test.

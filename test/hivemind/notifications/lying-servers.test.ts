@@ -125,7 +125,8 @@ for (const wantData of [true, false]) {
         checkBooks();
       });
 
-      // Two that say the same are believed. What is promised then: the truth rings all the same, and at most one lie beside it.
+      // Two that say the same are believed. What is promised then: the truth rings all the same, and at most one lie
+      // beside it.
       it(`two of five say that ${says}: the truth still rings`, async (t) => {
         for (const places of [
           [0, 1],

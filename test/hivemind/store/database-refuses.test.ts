@@ -51,7 +51,10 @@ async function metric({ hivemind }: World, line: string): Promise<number> {
 
 const reasons = ({ hivemind }: World) => hivemind.daemon.ready?.().reasons.join('; ') ?? '';
 
-/** Time passes for the hivemind until it is so; for a few minutes at most, after which the database's clock would be missed there. */
+/**
+ * Time passes for the hivemind until it is so; for a few minutes at most, after which the database's clock would be
+ * missed there.
+ */
 async function passing({ clock }: Pick<Setting, 'clock'>, ms: number, condition: () => boolean): Promise<void> {
   for (let n = 0; n < 4 && !condition(); n++) {
     clock.jump(ms);

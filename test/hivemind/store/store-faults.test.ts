@@ -55,7 +55,10 @@ describe('the store on a failing database', () => {
     }
   }
 
-  /** Runs upserts without a pause until `stop` is called; gives how many were confirmed, and every other error than `unavailable` fails the test. */
+  /**
+   * Runs upserts without a pause until `stop` is called; gives how many were confirmed, and every other error than
+   * `unavailable` fails the test.
+   */
   function writeOn(store: Store): { confirmed: Set<string>; failed: number; stop: () => Promise<void> } {
     const state = { confirmed: new Set<string>(), failed: 0, stop: async () => {} };
     let running = true;

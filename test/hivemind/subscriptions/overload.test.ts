@@ -94,7 +94,10 @@ test('phones are served as ever beside 520 clients that post arrays of bad signa
   await attack;
 });
 
-/** Subscriptions with a notifier and a database that say yes. Time runs ten times as fast, so that patience is over sooner. */
+/**
+ * Subscriptions with a notifier and a database that say yes. Time runs ten times as fast, so that patience is over
+ * sooner.
+ */
 function fast(): Subscriptions {
   const clock: Clock = { ...systemClock, monotonic: () => performance.now() * 10 };
   const token = Buffer.from('t'.repeat(40));

@@ -19,7 +19,10 @@ interface ReplyVectors {
 
 const file = vectors<ReplyVectors>('hivemind-replies.json');
 
-/** Where the original's text is its JSON library's, or does not say which field is wrong, ours is code 1 and a sentence that names the field. */
+/**
+ * Where the original's text is its JSON library's, or does not say which field is wrong, ours is code 1 and a sentence
+ * that names the field.
+ */
 const OURS: Record<string, string> = {
   'empty object': "'pubkey'",
   'array of empty object': "'pubkey'",

@@ -9,7 +9,8 @@ interface Vectors {
 }
 
 /**
- * Deliberate difference: our dummy notifier reports like all others, with retries and rates, where the original's has neither.
+ * Deliberate difference: our dummy notifier reports like all others, with retries and rates, where the original's has
+ * neither.
  */
 const DIFFERENT = ['dummy'];
 

@@ -15,8 +15,8 @@ interface Account {
 }
 
 /**
- * Pushes that wait, by account: each account has its turn, so none waits behind the many of another; and which one holds
- * most is known at any time. Within an account, first in first out. With a push an account this is a plain queue.
+ * Pushes that wait, by account: each account has its turn, so none waits behind the many of another; and which one
+ * holds most is known at any time. Within an account, first in first out. With a push an account this is a plain queue.
  */
 export class AccountQueue {
   readonly #accounts = new Map<string, Account>();

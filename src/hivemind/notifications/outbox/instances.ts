@@ -46,7 +46,10 @@ export class Instances {
     return total;
   }
 
-  /** The notifier to ask about a device's token: the one with the least to do, be its window full or not. Undefined if none is there. */
+  /**
+   * The notifier to ask about a device's token: the one with the least to do, be its window full or not. Undefined if
+   * none is there.
+   */
   get validator(): Instance | undefined {
     let best: Instance | undefined;
     for (const instance of this.#all) {
@@ -60,7 +63,10 @@ export class Instances {
     return this.#all.find(({ remote }) => remote.id === remoteId);
   }
 
-  /** Adds a notifier. One of the original's kind replaces the one before of that kind, as the original's hivemind has it. */
+  /**
+   * Adds a notifier. One of the original's kind replaces the one before of that kind, as the original's hivemind has
+   * it.
+   */
   add(remote: Remote, acknowledges: boolean, now: number): Instance {
     const instance: Instance = {
       remote,
@@ -85,7 +91,10 @@ export class Instances {
     this.#all = [];
   }
 
-  /** The notifier for a device among those that can take a push now, by rendezvous hashing: when one goes, only its devices move. */
+  /**
+   * The notifier for a device among those that can take a push now, by rendezvous hashing: when one goes, only its
+   * devices move.
+   */
   choose(serviceId: string): Instance | undefined {
     let best: Instance | undefined;
     let bestScore = -1;

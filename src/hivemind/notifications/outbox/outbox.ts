@@ -16,11 +16,14 @@ export interface OutboxOptions {
   breaker: BreakerLimits;
   random: (bytes: number) => Buffer;
   log: (level: 'info' | 'warn', text: string) => void;
-  /** Runs a function after what has arrived is dealt with; setImmediate unless told. */
+  /** Runs a function after what has arrived is dealt with; setImmediate unless given. */
   defer?: (callback: () => void) => void;
 }
 
-/** What became of all pushes since the start: `queued` is the sum of `accepted`, `refused`, `passed`, `unreported` and `dropped`. */
+/**
+ * What became of all pushes since the start: `queued` is the sum of `accepted`, `refused`, `passed`, `unreported` and
+ * `dropped`.
+ */
 export type Totals = Record<'queued' | 'accepted' | 'refused' | 'passed' | 'unreported' | 'dropped', number> & {
   /** Of those dropped, given up at the end. */
   shutdown: number;
@@ -40,7 +43,8 @@ export class Outbox {
 
   constructor(options: OutboxOptions) {
     this.#options = options;
-    // Ids start at the time in microseconds, so that a notifier's late report to a hivemind that has restarted hits none of ours.
+    // Ids start at the time in microseconds, so that a notifier's late report to a hivemind that has restarted hits
+    // none of ours.
     this.#lastId = Math.floor(options.clock.now()) * 1000;
     let swept = options.clock.monotonic();
     this.#sweeper = options.clock.setInterval(() => {
@@ -131,9 +135,9 @@ export class Outbox {
   }
 
   /**
-   * Waits until everything is acknowledged, but not past `patience` without a report, nor past `ms` in all; then nothing is handed out
-   * any more and what still waits is given up. Reports go on being counted until {@link close}. Where no notifier is there to take anything, there
-   * is nothing to wait for.
+   * Waits until everything is acknowledged, but not past `patience` without a report, nor past `ms` in all; then
+   * nothing is handed out any more and what still waits is given up. Reports go on being counted until {@link close}.
+   * Where no notifier is there to take anything, there is nothing to wait for.
    * @param patience milliseconds
    * @param ms milliseconds
    */

@@ -16,9 +16,9 @@ export interface QueueLimits {
 }
 
 /**
- * The pushes of one service from their coming in to their end, bounded by bytes and by age; those that wait, and those that are with a
- * notifier. When room is short the account with the most that wait pays, with its oldest: a phone that is woken late by an old message
- * has been woken by a newer one already.
+ * The pushes of one service from their coming in to their end, bounded by bytes and by age; those that wait, and those
+ * that are with a notifier. When room is short the account with the most that wait pays, with its oldest: a phone that
+ * is woken late by an old message has been woken by a newer one already.
  */
 export class PushQueue {
   limits: QueueLimits;
@@ -96,8 +96,8 @@ export class PushQueue {
   }
 
   /**
-   * Drops what has waited too long, and what a notifier has had for twice that time: they give up in time by themselves, so
-   * that was lost on the way.
+   * Drops what has waited too long, and what a notifier has had for twice that time: they give up in time by
+   * themselves, so that was lost on the way.
    * @param monotonic now, in milliseconds of the monotonic clock
    */
   dropOld(monotonic: number): void {

@@ -13,7 +13,10 @@ export interface PushedDevice {
   readonly wantData: boolean;
 }
 
-/** What the objects of a message and of its account take beside the texts in them, in bytes (test/hivemind/notifications/outbox/memory.test.ts). */
+/**
+ * What the objects of a message and of its account take beside the texts in them, in bytes
+ * (test/hivemind/notifications/outbox/memory.test.ts).
+ */
 const MESSAGE_COST = 450;
 /** What the objects of a push take beside its texts, and its place among those that are held. */
 const PUSH_COST = 270;
@@ -21,8 +24,9 @@ const PUSH_COST = 270;
 export const NOTIFIER_COST = 800;
 
 /**
- * What a queue holds of a message, once for all devices that get the same of it. Bytes are held as latin1 texts: a Buffer takes 500 bytes
- * beside its own, leaves holes in malloc's heap when it goes, or is a view that keeps a whole frame or one of Node's slabs alive.
+ * What a queue holds of a message, once for all devices that get the same of it. Bytes are held as latin1 texts: a
+ * Buffer takes 500 bytes beside its own, leaves holes in malloc's heap when it goes, or is a view that keeps a whole
+ * frame or one of Node's slabs alive.
  */
 export class HeldMessage {
   readonly service: string;
@@ -35,7 +39,10 @@ export class HeldMessage {
   readonly namespace: number;
   readonly timestamp: number | bigint;
   readonly expiry: number | bigint;
-  /** latin1. Null if it came without, was not asked for, or is longer than {@link MAX_BODY}: of that, nobody is told more than its length. */
+  /**
+   * latin1. Null if it came without, was not asked for, or is longer than {@link MAX_BODY}: of that, only the length is
+   * passed on.
+   */
   readonly body: string | null;
   /** Of the body, in bytes; undefined if it came without, or was not asked for. */
   readonly length: number | undefined;
@@ -105,7 +112,10 @@ export function sealable({ message }: QueuedPush): Sealable {
   return { ...told(message), data: body !== null ? latin1(body) : length === undefined ? null : { length } };
 }
 
-/** What a notifier of the original's kind gets. Of a body that is too long for a payload it looks at the length alone, and gets zeros. */
+/**
+ * What a notifier of the original's kind gets. Of a body that is too long for a payload it looks at the length alone,
+ * and gets zeros.
+ */
 export function plainPush({ message, serviceId, serviceData, encKey }: QueuedPush): Push {
   const { service, body, length } = message;
   return {

@@ -35,7 +35,7 @@ export interface ServiceOptions {
   nonce: () => Buffer;
   /** Runs a function when the messages that have arrived are dealt with; setImmediate outside tests. */
   defer: (callback: () => void) => void;
-  /** Told when something happened that an operator would want to read. */
+  /** Called with a line for the operator when something happened that he would want to know. */
   log: (level: 'info' | 'warn', text: string) => void;
 }
 
@@ -47,7 +47,9 @@ interface Batch {
 
 /** Registrations come every 5 s; three missed ones and the notifier is taken for dead. */
 const REGISTRATION_LIFETIME = 20_000;
-/** One message to a notifier carries at most so many pushes, so that the first need not wait for the last to be sealed. */
+/**
+ * One message to a notifier carries at most so many pushes, so that the first need not wait for the last to be sealed.
+ */
 const BATCH = 64;
 /** Pushes dealt with before the event loop gets its turn: about 5 ms of sealing. */
 const SLICE = 192;
@@ -102,7 +104,8 @@ export class Service {
 
   /**
    * A notifier registered, for the first time or again.
-   * @param window how many unacknowledged pushes it takes; undefined for one of the original's, which acknowledges nothing
+   * @param window how many unacknowledged pushes it takes; undefined for one of the original's, which acknowledges
+   *   nothing
    */
   register(remote: Remote, window: number | undefined): void {
     const now = this.#options.clock.monotonic();
@@ -264,7 +267,10 @@ export class Service {
     return this.instances.wireBytes < this.queue.limits.maxBytes * WIRE_SHARE;
   }
 
-  /** To a notifier of the original's kind: with that, the push is done. False if it cannot take it now; then the push waits again. */
+  /**
+   * To a notifier of the original's kind: with that, the push is done. False if it cannot take it now; then the push
+   * waits again.
+   */
   #pass(instance: Instance, push: QueuedPush): boolean {
     if (!instance.remote.send('notifier.push', encodePush(plainPush(push)))) {
       this.queue.putBack([push]);
@@ -372,7 +378,10 @@ export class Service {
   }
 }
 
-/** By the clock, and by the time that it had left when it came in: a clock that is wrong from the start must not cost every push. */
+/**
+ * By the clock, and by the time that it had left when it came in: a clock that is wrong from the start must not cost
+ * every push.
+ */
 function isExpired({ expiry, timestamp, queuedAt }: HeldMessage, clock: Clock): boolean {
   return expiry > 0 && expiry <= clock.now() && Number(expiry) - Number(timestamp) <= clock.monotonic() - queuedAt;
 }

@@ -8,7 +8,10 @@ interface FakeAccount {
   version: number;
 }
 
-/** One element of a request as the fake accounts write it: which account, which subscription, which signature, which version. */
+/**
+ * One element of a request as the fake accounts write it: which account, which subscription, which signature, which
+ * version.
+ */
 export interface FakeMonitor {
   readonly account: number;
   readonly subscription: number;
@@ -17,8 +20,8 @@ export interface FakeMonitor {
 }
 
 /**
- * Accounts that stand for `Devices`: ids are used again, last freed first, as is the rule there. Each account has a number of
- * its own that never comes again, and its place in the swarm space is a multiple of it.
+ * Accounts that stand for `Devices`: ids are used again, last freed first, as is the rule there. Each account has a
+ * number of its own that never comes again, and its place in the swarm space is a multiple of it.
  */
 export class FakeAccounts implements MonitoredAccounts {
   readonly #slots: (FakeAccount | undefined)[] = [];

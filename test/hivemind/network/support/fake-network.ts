@@ -22,8 +22,8 @@ interface Entry {
 }
 
 /**
- * A clock for rules that know no promises: it runs hours in milliseconds, because it never has to let the event loop turn.
- * Timers are kept in a binary heap by time, then by age.
+ * A clock for rules that know no promises: it runs hours in milliseconds, because it never has to let the event loop
+ * turn. Timers are kept in a binary heap by time, then by age.
  */
 export class SimulatedClock implements Clock {
   #time = 0;

@@ -1,4 +1,7 @@
-/** A process of its own that holds many pushes, and tells in one line of JSON what it counted and what it took. Run with --expose-gc. */
+/**
+ * A process of its own that holds many pushes, and tells in one line of JSON what it counted and what it took. Run with
+ * --expose-gc.
+ */
 import { randomBytes, randomFillSync } from 'node:crypto';
 import { setImmediate as turn } from 'node:timers/promises';
 import { systemClock } from '../../../../src/clock.ts';
