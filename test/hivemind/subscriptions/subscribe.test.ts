@@ -222,7 +222,9 @@ test('a notifier that hangs keeps so many requests waiting and no more, and none
     request: () => new Promise((resolve) => waiting.push(() => resolve(answer))),
   };
   const well: Remote = { ...hung, id: 'well', request: () => Promise.resolve(answer) };
-  const { ask, subscriptions } = setUp({ notifierFor: (service) => (service === 'apns' ? hung : well) });
+  // On a slow machine the last of so many elements would otherwise be given up before they are begun.
+  const clock = new FakeClock(Date.now());
+  const { ask, subscriptions } = setUp({ clock, notifierFor: (service) => (service === 'apns' ? hung : well) });
   const one = request();
   const asked = Array.from({ length: 40 }, () => ask(Array.from({ length: 64 }, () => one)));
   const other = request({ service: 'huawei' });
