@@ -9,8 +9,9 @@ import { randomBytes } from 'node:crypto';
 import { monitorEventLoopDelay } from 'node:perf_hooks';
 import { systemClock } from '../src/clock.ts';
 import { Devices } from '../src/hivemind/devices/devices.ts';
-import type { Link } from '../src/hivemind/network/member.ts';
-import { Watch } from '../src/hivemind/network/watch.ts';
+import type { Link } from '../src/hivemind/monitoring/member.ts';
+import { Monitoring } from '../src/hivemind/monitoring/monitoring.ts';
+import { Nodes } from '../src/hivemind/network/nodes.ts';
 import { keyPairFromSecret, randomKeyPair } from '../src/oxenmq/keys.ts';
 import { Listener } from '../src/oxenmq/listener.ts';
 import { type Connection, Peers } from '../src/oxenmq/peers.ts';
@@ -119,27 +120,33 @@ async function bench(accounts: number, sockets: boolean): Promise<void> {
     };
   };
   let servers = 0;
-  const watch = new Watch({
+  const monitoring = new Monitoring({
     clock: systemClock,
     jitter: Math.random,
     defer: setImmediate,
     accounts: devices,
+    interval: 30_000,
+    suspect: () => {},
+  });
+  const nodes = new Nodes({
+    clock: systemClock,
+    jitter: Math.random,
     maxConnects: 10,
     allowPrivate: true,
-    suspect: () => {},
+    monitoring,
     cutOff: () => {},
-    interval: 30_000,
     connect: ({ address: { host } }, events) =>
       sockets && host === address.host ? connectThere(events) : connectHere(events),
   });
 
   // The swarm is known with all its accounts, through a server that is not counted.
   const dummy = { ...address, publicKey: Buffer.alloc(32, 1) };
-  const publish = (nodes: ServiceNode[]) =>
-    watch.update({ height: 1, blockHash: '', nodes, swarms: [SWARM], skipped: 0 });
+  const publish = (list: ServiceNode[]) =>
+    nodes.update({ height: 1, blockHash: '', nodes: list, swarms: [SWARM], skipped: 0 });
   publish([{ ...dummy, host: '127.0.0.9' }]);
-  const settled = () => watch.nodes().every(({ unconfirmed }) => unconfirmed === 0);
-  while (!settled() || watch.nodes()[0]!.accounts < accounts) await new Promise((resolve) => setTimeout(resolve, 50));
+  const reports = () => nodes.reports(() => ({}));
+  const settled = () => reports().every(({ unconfirmed }) => unconfirmed === 0);
+  while (!settled() || reports()[0]!.accounts < accounts) await new Promise((resolve) => setTimeout(resolve, 50));
   (globalThis as { gc?: () => void }).gc?.();
   servers = 0;
 
@@ -147,7 +154,7 @@ async function bench(accounts: number, sockets: boolean): Promise<void> {
   delay.enable();
   const cpu = process.cpuUsage();
   const began = performance.now();
-  const { sentBytes, sent } = watch.counters;
+  const { sentBytes, sent } = monitoring.counters;
   publish([{ ...dummy, host: '127.0.0.9' }, address]);
   while (!settled()) await new Promise((resolve) => setTimeout(resolve, 5));
   delay.disable();
@@ -159,11 +166,12 @@ async function bench(accounts: number, sockets: boolean): Promise<void> {
     seconds: (performance.now() - began) / 1000,
     cpu_seconds: (spent.user + spent.system - servers) / 1e6,
     longest_pause_ms: Math.round(delay.max / 1e5) / 10,
-    requests: watch.counters.sent - sent,
-    megabytes: Math.round((watch.counters.sentBytes - sentBytes) / 1e6),
+    requests: monitoring.counters.sent - sent,
+    megabytes: Math.round((monitoring.counters.sentBytes - sentBytes) / 1e6),
   };
   process.stdout.write(`${JSON.stringify(row)}\n`);
-  watch.stop();
+  nodes.stop();
+  monitoring.stop();
   await peers?.close();
   server?.kill();
 }

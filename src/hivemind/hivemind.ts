@@ -11,7 +11,7 @@ import type { DeviceRow } from './devices/device.ts';
 import { Devices } from './devices/devices.ts';
 import { type OpenListener, openListeners } from './listeners.ts';
 import { Network } from './network/network.ts';
-import type { Node } from './network/nodes.ts';
+import type { Node } from './network/node.ts';
 import { DuplicateFilter } from './notifications/duplicate-filter.ts';
 import { Intake } from './notifications/intake.ts';
 import { Outbox } from './notifications/outbox/outbox.ts';
@@ -95,8 +95,8 @@ export async function startHivemind(context: Context): Promise<Daemon> {
     devices,
     seen,
     outbox,
-    accepts: (node, account) => network.accepts(node, account),
-    hasOthers: (node, account) => network.hasOthers(node, account),
+    accepts: (node, account) => network.monitoring.accepts(node.member, account),
+    hasOthers: (node, account) => network.monitoring.hasOthers(node.member, account),
     nameOf: ({ key, address }) => `${key.slice(0, 12)} at ${address.host}:${address.port}`,
     warn: (text) => faults.warn(text),
   });

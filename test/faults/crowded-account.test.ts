@@ -5,7 +5,8 @@ import { pino } from 'pino';
 import { systemClock } from '../../src/clock.ts';
 import { type Account, sessionAccount } from '../../src/devnet/account.ts';
 import { Devices } from '../../src/hivemind/devices/devices.ts';
-import { Watch } from '../../src/hivemind/network/watch.ts';
+import { Monitoring } from '../../src/hivemind/monitoring/monitoring.ts';
+import { Nodes } from '../../src/hivemind/network/nodes.ts';
 import { Store } from '../../src/hivemind/store/store.ts';
 import { Subscriptions } from '../../src/hivemind/subscriptions/subscribe.ts';
 import type { Remote } from '../../src/oxenmq/remote.ts';
@@ -33,7 +34,7 @@ const cpuMs = () => {
 describe('one account with many devices that ask for much, beside everybody else', () => {
   const cleaners: (() => Promise<void> | void)[] = [];
   let subscriptions: Subscriptions;
-  let watch: Watch;
+  let monitoring: Monitoring;
   let attacker: Account;
   let attackAt = seconds() - 100_000;
   let attacked = 0;
@@ -43,16 +44,22 @@ describe('one account with many devices that ask for much, beside everybody else
     const store = await Store.open({ url, clock: systemClock, log: pino({ level: 'silent' }) });
     cleaners.push(() => store.close());
     const devices = new Devices({ random: randomBytes });
-    watch = new Watch({
+    monitoring = new Monitoring({
       clock: systemClock,
       jitter: Math.random,
       defer: setImmediate,
       accounts: devices,
+      interval: 30_000,
+      suspect: () => {},
+    });
+    cleaners.push(() => monitoring.stop());
+    const storageServers = new Nodes({
+      clock: systemClock,
+      jitter: Math.random,
       maxConnects: SERVERS,
       allowPrivate: true,
-      suspect: () => {},
+      monitoring,
       cutOff: () => {},
-      interval: 30_000,
       connect: (_node, events) => {
         setImmediate(() => events.up());
         return {
@@ -64,14 +71,14 @@ describe('one account with many devices that ask for much, beside everybody else
         };
       },
     });
-    cleaners.push(() => watch.stop());
+    cleaners.push(() => storageServers.stop());
     const nodes = Array.from({ length: SERVERS }, (_, n) => ({
       publicKey: randomBytes(32),
       host: `10.0.0.${n + 1}`,
       port: 1,
       swarm: SWARM,
     }));
-    watch.update({ height: 1, blockHash: '', nodes, swarms: [SWARM], skipped: 0 });
+    storageServers.update({ height: 1, blockHash: '', nodes, swarms: [SWARM], skipped: 0 });
     const remote: Remote = {
       id: 'notifier',
       send: () => true,
@@ -120,19 +127,19 @@ describe('one account with many devices that ask for much, beside everybody else
       requests.push(body(subscribe(sessionAccount(randomBytes), randomBytes(32).toString('hex'))));
       if (attacked && n % SHARE === 0) requests.push(attack());
     }
-    const sent = watch.counters.sentBytes;
+    const sent = monitoring.counters.sentBytes;
     const start = cpuMs();
     const client = async () => {
       for (let next = requests.pop(); next !== undefined; next = requests.pop()) await ask(next);
     };
     await Promise.all(Array.from({ length: 64 }, client));
     await settled();
-    return { cpu: cpuMs() - start, bytes: watch.counters.sentBytes - sent };
+    return { cpu: cpuMs() - start, bytes: monitoring.counters.sentBytes - sent };
   }
 
   /** Every storage server has confirmed what it was asked. */
   async function settled(): Promise<void> {
-    while (watch.summary().unconfirmed > 0) await new Promise((resolve) => setTimeout(resolve, 20));
+    while (monitoring.summary().unconfirmed > 0) await new Promise((resolve) => setTimeout(resolve, 20));
   }
 
   /** The longest turn of the event loop, in ms of this thread's CPU time, while these requests come all at once. */

@@ -3,7 +3,7 @@ import { randomBytes } from 'node:crypto';
 import { test } from 'node:test';
 import { type Account, sessionAccount } from '../../src/devnet/account.ts';
 import { envelope } from '../../src/devnet/storage-server.ts';
-import type { NodeReport } from '../../src/hivemind/network/freshness.ts';
+import type { NodeReport } from '../../src/hivemind/network/node.ts';
 import type { ServerRecord } from '../../src/hivemind/notifications/server-records.ts';
 import type { Notification } from '../../src/session/notification.ts';
 import { openPayload } from '../../src/session/payload.ts';

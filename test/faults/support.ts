@@ -1,7 +1,7 @@
 import assert from 'node:assert/strict';
 import { setTimeout as sleep } from 'node:timers/promises';
 import { listed, type Network } from '../../src/devnet/network.ts';
-import type { NodeReport } from '../../src/hivemind/network/freshness.ts';
+import type { NodeReport } from '../../src/hivemind/network/node.ts';
 import type { Connection } from '../../src/oxenmq/peers.ts';
 import type { Notification } from '../../src/session/notification.ts';
 import { openPayload } from '../../src/session/payload.ts';

@@ -6,11 +6,12 @@ import { type Connection, Peers } from '../../oxenmq/peers.ts';
 import type { Commands, Handler } from '../../oxenmq/remote.ts';
 import type { ServiceNodes } from '../../session/service-nodes.ts';
 import { blake2b } from '../../session/sodium.ts';
-import type { NodeReport, Summary } from './freshness.ts';
-import type { Link } from './member.ts';
-import type { LinkEvents, Node } from './nodes.ts';
-import { Oxend, type OxendEvents, type OxendLink } from './oxend.ts';
-import { type MonitoredAccounts, Watch } from './watch.ts';
+import type { MonitoringSummary } from '../monitoring/freshness.ts';
+import type { Link } from '../monitoring/member.ts';
+import { type MonitoredAccounts, Monitoring } from '../monitoring/monitoring.ts';
+import type { LinkEvents, Node, NodeReport } from './node.ts';
+import { Nodes } from './nodes.ts';
+import { Oxend, type OxendConnection, type OxendEvents } from './oxend.ts';
 
 export interface NetworkOptions {
   readonly clock: Clock;
@@ -40,10 +41,20 @@ interface Attached {
   greeted: boolean;
 }
 
-/** The network side of the hivemind: oxend, the storage servers, and what they monitor for us. */
+/** The whole network in a few figures. */
+export type Summary = MonitoringSummary &
+  ReturnType<Nodes['summary']> & {
+    /** -1 and empty before oxend's first answer. */
+    blockHeight: number;
+    blockHash: string;
+  };
+
+/** The network side of the hivemind: the sockets to oxend and the storage servers. */
 export class Network {
+  /** What the storage servers monitor for us. */
+  readonly monitoring: Monitoring;
   readonly #options: NetworkOptions;
-  readonly #watch: Watch;
+  readonly #nodes: Nodes;
   readonly #oxend: Oxend;
   readonly #toOxend: Peers;
   readonly #toNodes: Peers;
@@ -53,12 +64,17 @@ export class Network {
     const { clock, log } = options;
     const keys = keyPairFromSecret(Buffer.from(options.secret));
     const jitter = jitterOf(options.random);
-    this.#watch = new Watch({
+    this.monitoring = new Monitoring({
       ...options,
       jitter,
       defer: (work) => void setImmediate(work),
-      connect: (node, events) => this.#connectNode(node, events),
       suspect: () => this.#oxend.suspect(),
+    });
+    this.#nodes = new Nodes({
+      ...options,
+      jitter,
+      monitoring: this.monitoring,
+      connect: (node, events) => this.#connectNode(node, events),
       cutOff: ({ key, address: { host, port } }, reason) =>
         log.warn(`storage server ${key.slice(0, 12)} at ${host}:${port} is cut off for an hour: ${reason}`),
     });
@@ -92,7 +108,8 @@ export class Network {
     };
     const onEnded: Handler = ({ remote, parts }) => {
       const { node } = (remote as Connection).data as Attached;
-      if (node) this.#watch.ended(node, parts);
+      const offence = node && this.monitoring.ended(node.member, parts);
+      if (offence !== undefined) this.#nodes.cutOff(node!, offence);
     };
     const onBlock: Handler = () => this.#oxend.block();
     const command = (handler: Handler) => ({ kind: 'command' as const, handler });
@@ -125,21 +142,14 @@ export class Network {
   /** Closes every connection. Nothing of this is left then, neither timer nor socket. */
   async stop(): Promise<void> {
     this.#oxend.stop();
-    this.#watch.stop();
+    this.#nodes.stop();
+    this.monitoring.stop();
     await Promise.all([this.#toOxend.close(), this.#toNodes.close()]);
   }
 
   /** Asks oxend for the service nodes now. */
   refresh(): void {
     this.#oxend.refresh();
-  }
-
-  /**
-   * Whether a notification about an account counts if it comes from this storage server: only if we asked that one to
-   * monitor it, which means it is, or was within the lifetime of a monitor, of the account's swarm (docs/decisions/16).
-   */
-  accepts(node: Node, id: number): boolean {
-    return this.#watch.accepts(node, id);
   }
 
   /** Whether oxend is connected and its last answer made sense. */
@@ -163,12 +173,7 @@ export class Network {
   /** All figures that only grow. */
   get counters() {
     const [oxend, peers, toOxend] = [this.#oxend.counters, this.#toNodes.counters, this.#toOxend.counters];
-    return { ...this.#watch.counters, oxend, peers, toOxend };
-  }
-
-  /** Whether another storage server that is connected should tell of that account's messages as well as this one. */
-  hasOthers(node: Node, id: number): boolean {
-    return this.#watch.hasOthers(node, id);
+    return { ...this.monitoring.counters, nodes: this.#nodes.counters, oxend, peers, toOxend };
   }
 
   /**
@@ -176,12 +181,13 @@ export class Network {
    * @param recordOf what is known of it elsewhere
    */
   nodes<T extends object>(recordOf: (node: Node) => T): (NodeReport & T)[] {
-    return this.#watch.nodes(recordOf);
+    return this.#nodes.reports(recordOf);
   }
 
   /** Figures of the whole; cheap. Ages may be one interval old. */
   summary(): Summary {
-    return { ...this.#watch.summary(), blockHeight: this.#oxend.height, blockHash: this.#oxend.blockHash };
+    const { height: blockHeight, blockHash } = this.#oxend;
+    return { ...this.#nodes.summary(), ...this.monitoring.summary(), blockHeight, blockHash };
   }
 
   /** What is wrong with the network side, in words; nothing of it hinders subscriptions or pushes already under way. */
@@ -199,10 +205,11 @@ export class Network {
   }
 
   #update(list: ServiceNodes): string | undefined {
-    const before = this.#watch.size;
-    const doubt = this.#watch.update(list);
-    const { nodes, swarms } = this.#watch.size;
-    if (swarms !== before.swarms) {
+    const before = this.monitoring.swarms;
+    const doubt = this.#nodes.update(list);
+    const { swarms } = this.monitoring;
+    if (swarms !== before) {
+      const { nodes } = this.#nodes.summary();
       this.#options.log.info(`height ${list.height}: ${nodes} storage servers in ${swarms} swarms`);
     }
     return doubt;
@@ -227,7 +234,7 @@ export class Network {
     };
   }
 
-  #connectOxend(address: ReturnType<typeof parseAddress>, events: OxendEvents): OxendLink {
+  #connectOxend(address: ReturnType<typeof parseAddress>, events: OxendEvents): OxendConnection {
     this.#options.log.info(`connecting to oxend at ${formatAddress(address)}`);
     const attached: Attached = { events, greeted: false };
     const connection = this.#toOxend.connect(address, { label: 'oxend', data: attached });

@@ -1,60 +1,10 @@
-import type { Clock, Timer } from '../../clock.ts';
+import type { Clock } from '../../clock.ts';
 import { addressTrouble } from '../../session/node-address.ts';
-import type { ServiceNode } from '../../session/service-nodes.ts';
-import { type Link, Member } from './member.ts';
-
-/** What a connection tells about itself. */
-export interface LinkEvents {
-  /** The server greeted us, or a lost connection has been restored: from now on requests make sense. */
-  up(): void;
-  /** The connection broke; it is being restored without our doing. */
-  down(): void;
-  /**
-   * It never came about, or was given up, and is closed.
-   * @param offence the server did what no honest one does, at our cost
-   */
-  failed(reason: string, offence: boolean): void;
-}
-
-/** Makes a connection to a storage server. May throw. */
-export type Connect = (node: Node, events: LinkEvents) => Link;
-
-/**
- * - `queued`: waits for its turn to be connected
- * - `connecting`: not greeted yet
- * - `up`
- * - `down`: was up; ZeroMQ is restoring it
- * - `cooldown`: could not be connected, is tried again later
- * - `cut-off`: did us harm, and is left alone for an hour
- * - `unusable`: has no address, or none that we connect to; its swarm counts, but nothing is asked of it
- */
-export type NodeState = 'queued' | 'connecting' | 'up' | 'down' | 'cooldown' | 'cut-off' | 'unusable';
-
-/** A storage server of the network, and our connection to it. */
-export class Node {
-  /** Public key in hex: what makes it the same server. */
-  readonly key: string;
-  /** As listed; where the list has no address (any more), the one known before. */
-  address: ServiceNode;
-  /** The swarms that it was in before, until when (ms, monotonic) it may still speak for them. */
-  formers: { swarm: bigint; until: number }[] = [];
-  readonly member = new Member();
-  state: NodeState = 'unusable';
-  link: Link | undefined;
-  /** Since when (unix ms) it is up. */
-  upSince: number | undefined;
-  /** Connections in a row that failed. */
-  failedConnects = 0;
-  lastError = '';
-  retry: Timer | undefined;
-  /** What came from it since then (ms, monotonic) about monitors that have ended. */
-  ended = { since: Number.NEGATIVE_INFINITY, count: 0 };
-
-  constructor(key: string, address: ServiceNode) {
-    this.key = key;
-    this.address = address;
-  }
-}
+import type { ServiceNode, ServiceNodes } from '../../session/service-nodes.ts';
+import type { Link } from '../monitoring/member.ts';
+import type { Monitoring } from '../monitoring/monitoring.ts';
+import { Doubt } from './doubt.ts';
+import { type Connect, Node, type NodeReport, reportNode } from './node.ts';
 
 export interface NodesOptions {
   readonly clock: Clock;
@@ -65,19 +15,10 @@ export interface NodesOptions {
   /** Whether servers may have addresses of a private network, or of this machine. */
   readonly allowPrivate: boolean;
   readonly connect: Connect;
-  readonly on: {
-    /** It is to be asked from now on: listed, with an address that can be used. */
-    added(node: Node): void;
-    /** @param from the swarm it was in */
-    moved(node: Node, from: bigint): void;
-    /** It is not to be asked any more. */
-    removed(node: Node): void;
-    /** Every completed handshake, the first and those after a loss. */
-    up(node: Node, link: Link): void;
-    down(node: Node): void;
-    /** It did us harm and is left alone for an hour. */
-    cutOff(node: Node, reason: string): void;
-  };
+  /** Told which servers there are, and which of them can be asked. */
+  readonly monitoring: Monitoring;
+  /** Told of a server that did us harm and is left alone for an hour. */
+  readonly cutOff: (node: Node, reason: string) => void;
 }
 
 /**
@@ -91,6 +32,7 @@ const CUT_OFF = 60 * 60_000;
 /** The storage servers of the network and our connections to them. What goes wrong with one does not touch the others. */
 export class Nodes {
   readonly #options: NodesOptions;
+  readonly #doubt: Doubt;
   readonly #nodes = new Map<string, Node>();
   readonly #queue = new Set<Node>();
   /** Until when (ms, monotonic) servers are left alone, by key: leaving the list, or another address, changes nothing about it. */
@@ -111,38 +53,57 @@ export class Nodes {
 
   constructor(options: NodesOptions) {
     this.#options = options;
+    this.#doubt = new Doubt(options.clock);
   }
 
-  /** How many connections are being established. */
-  get pending(): number {
-    return this.#pending;
+  /**
+   * Every storage server, with what it monitors for us.
+   * @param recordOf what is known of it elsewhere
+   */
+  reports<T extends object>(recordOf: (node: Node) => T): (NodeReport & T)[] {
+    const { monitoring } = this.#options;
+    return Array.from(this.#nodes.values(), (node) => ({
+      ...reportNode(node, monitoring.report(node.member)),
+      ...recordOf(node),
+    }));
   }
 
-  get size(): number {
-    return this.#nodes.size;
+  /** How many there are, connections that are up and that are being established, and servers that are left alone. */
+  summary(): { nodes: number; connected: number; pending: number; unusable: number; cutOff: number } {
+    let [connected, unusable, cutOff] = [0, 0, 0];
+    for (const { state } of this.#nodes.values()) {
+      if (state === 'up') connected++;
+      if (state === 'unusable') unusable++;
+      if (state === 'cut-off') cutOff++;
+    }
+    return { nodes: this.#nodes.size, connected, pending: this.#pending, unusable, cutOff };
   }
 
-  values(): Iterable<Node> {
-    return this.#nodes.values();
-  }
-
-  /** Takes over the list of the network's storage servers; only what is different is touched. */
-  update(list: readonly ServiceNode[]): void {
+  /**
+   * Takes over the list of the network's storage servers; only what is different is touched.
+   * @returns why not, in words, if the list is doubted; then everything stays as it was
+   */
+  update(list: ServiceNodes): string | undefined {
+    const doubt = this.#doubt.judge(list);
+    if (doubt !== undefined) return doubt;
+    const { clock, monitoring } = this.#options;
+    monitoring.setSwarms(list.swarms);
     const listed = new Map<string, ServiceNode>();
-    for (const address of list) {
+    for (const address of list.nodes) {
       const key = address.publicKey.toString('hex');
       const other = listed.get(key);
       if (!other || this.#isBefore(other, address)) listed.set(key, address);
     }
-    const now = this.#options.clock.monotonic();
+    const now = clock.monotonic();
     for (const [key, until] of this.#cutOff) if (until <= now) this.#cutOff.delete(key);
     for (const node of this.#nodes.values()) if (!listed.has(node.key)) this.#remove(node);
     for (const [key, address] of listed) {
       const node = this.#nodes.get(key);
       if (node) this.#change(node, address);
-      else this.#add(new Node(key, address));
+      else this.#add(new Node(key, address, monitoring.newMember()));
     }
     this.#connectQueued();
+    return undefined;
   }
 
   /** Ends the connection to a server that does us harm, and leaves it alone for an hour. */
@@ -167,7 +128,7 @@ export class Nodes {
     node.lastError = trouble ?? '';
     if (trouble !== undefined) return;
     node.state = 'queued';
-    this.#options.on.added(node);
+    this.#options.monitoring.added(node.member, node.address.swarm);
     this.#enqueue(node);
   }
 
@@ -212,7 +173,7 @@ export class Nodes {
     const wasAdmitted = node.state !== 'unusable';
     this.#disconnect(node);
     node.state = 'unusable';
-    if (wasAdmitted) this.#options.on.removed(node);
+    if (wasAdmitted) this.#options.monitoring.removed(node.member);
   }
 
   #change(node: Node, listed: ServiceNode): void {
@@ -223,7 +184,7 @@ export class Nodes {
     const isAdmitted = node.state !== 'unusable';
     if (before.swarm !== address.swarm) {
       this.counters.moved++;
-      if (isAdmitted) this.#options.on.moved(node, before.swarm);
+      if (isAdmitted) this.#options.monitoring.moved(node.member, address.swarm);
     }
     if (before.host === host && before.port === port) return;
     this.counters.readdressed++;
@@ -236,7 +197,7 @@ export class Nodes {
     }
     const wasUp = node.state === 'up' || node.state === 'down';
     this.#disconnect(node);
-    if (wasUp) this.#options.on.down(node);
+    if (wasUp) this.#options.monitoring.down(node.member);
     this.#enqueue(node);
   }
 
@@ -286,7 +247,7 @@ export class Nodes {
     node.state = 'up';
     node.upSince = this.#options.clock.now();
     node.failedConnects = 0;
-    this.#options.on.up(node, link);
+    this.#options.monitoring.up(node.member, link);
     this.#connectQueued();
   }
 
@@ -296,20 +257,20 @@ export class Nodes {
     node.state = 'down';
     node.upSince = undefined;
     node.lastError = 'connection lost';
-    this.#options.on.down(node);
+    this.#options.monitoring.down(node.member);
   }
 
   #failed(node: Node, reason: string, offence: boolean): void {
-    const { clock, jitter, on } = this.#options;
+    const { clock, jitter, monitoring, cutOff } = this.#options;
     this.counters.failures++;
     const { state } = node;
     this.#disconnect(node);
-    if (state === 'up' || state === 'down') on.down(node);
+    if (state === 'up' || state === 'down') monitoring.down(node.member);
     node.lastError = reason;
     const longer = 1 + jitter() / 4;
     if (offence) {
       this.counters.cutOff++;
-      on.cutOff(node, reason);
+      cutOff(node, reason);
       this.#cutOff.set(node.key, clock.monotonic() + CUT_OFF * longer);
       this.#enqueue(node);
     } else {

@@ -2,7 +2,7 @@ import type { Clock, Timer } from '../../clock.ts';
 import { parseServiceNodes, SERVICE_NODES_REQUEST, type ServiceNodes } from '../../session/service-nodes.ts';
 
 /** How oxend is reached. */
-export interface OxendLink {
+export interface OxendConnection {
   /** Rejects if there was no answer. */
   request(command: string, parts: readonly string[]): Promise<Buffer[]>;
   close(): void;
@@ -24,7 +24,7 @@ export interface OxendOptions {
   /** Uniform in [0, 1). */
   readonly jitter: () => number;
   /** Makes the connection. May throw. */
-  readonly connect: (events: OxendEvents) => OxendLink;
+  readonly connect: (events: OxendEvents) => OxendConnection;
   /**
    * Takes a new list. What it throws makes the answer a wrong one.
    * @returns why it does not believe it, in words; it is then asked for again soon
@@ -53,7 +53,7 @@ const COMPLAIN_EVERY = 5 * 60_000;
  */
 export class Oxend {
   readonly #options: OxendOptions;
-  #link: OxendLink | undefined;
+  #link: OxendConnection | undefined;
   #isUp = false;
   /** Number of handshakes so far. */
   #session = 0;
@@ -119,7 +119,7 @@ export class Oxend {
   start(): void {
     if (this.#stopped) return;
     // Events of an earlier connection must not be taken for this one's.
-    let link: OxendLink | undefined;
+    let link: OxendConnection | undefined;
     const isCurrent = () => link !== undefined && link === this.#link;
     try {
       link = this.#options.connect({

@@ -2,7 +2,7 @@ import assert from 'node:assert/strict';
 import { test } from 'node:test';
 import { Doubt } from '../../../src/hivemind/network/doubt.ts';
 import type { ServiceNodes } from '../../../src/session/service-nodes.ts';
-import { SimulatedClock } from './support/fake-network.ts';
+import { SimulatedClock } from '../monitoring/support/fake-network.ts';
 
 const MINUTE = 60_000;
 

@@ -6,12 +6,12 @@ import { join } from 'node:path';
 import { type TestContext, test } from 'node:test';
 import { systemClock } from '../../../src/clock.ts';
 import { Network, secretRoutingId } from '../../../src/hivemind/network/network.ts';
-import type { Node } from '../../../src/hivemind/network/nodes.ts';
+import type { Node } from '../../../src/hivemind/network/node.ts';
 import { type KeyPair, keyPairFromSecret, randomKeyPair } from '../../../src/oxenmq/keys.ts';
 import { Listener } from '../../../src/oxenmq/listener.ts';
 import type { Remote } from '../../../src/oxenmq/remote.ts';
 import { Happenings } from '../../oxenmq/support.ts';
-import { FakeAccounts, readRequest, SUCCESS } from './support/fake-accounts.ts';
+import { FakeAccounts, readRequest, SUCCESS } from '../monitoring/support/fake-accounts.ts';
 
 const LOW = 2n ** 62n;
 const HIGH = 2n ** 64n - 2n ** 62n;
@@ -179,8 +179,8 @@ test('over real sockets: from oxend to the storage servers to a notification', {
   toLow.remote.send('notify.message', 'd1:@…e');
   const { node, body } = await notifications.first(() => true);
   assert.equal(body.toString(), 'd1:@…e');
-  assert.ok(network.accepts(node, accounts.idOf(0)));
-  assert.ok(!network.accepts(node, accounts.idOf(1)));
+  assert.ok(network.monitoring.accepts(node.member, accounts.idOf(0)));
+  assert.ok(!network.monitoring.accepts(node.member, accounts.idOf(1)));
 
   // A new subscription.
   const before = asked.all.length;

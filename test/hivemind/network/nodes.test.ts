@@ -1,7 +1,7 @@
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
-import { FakeAccounts } from './support/fake-accounts.ts';
-import { FakeNetwork } from './support/fake-network.ts';
+import { FakeAccounts } from '../monitoring/support/fake-accounts.ts';
+import { FakeNetwork } from '../monitoring/support/fake-network.ts';
 
 const SECOND = 1000;
 const MINUTE = 60 * SECOND;

@@ -1,6 +1,6 @@
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
-import { Oxend, type OxendEvents, type OxendLink } from '../../../src/hivemind/network/oxend.ts';
+import { Oxend, type OxendConnection, type OxendEvents } from '../../../src/hivemind/network/oxend.ts';
 import { OxenmqError } from '../../../src/oxenmq/remote.ts';
 import { SERVICE_NODES_REQUEST } from '../../../src/session/service-nodes.ts';
 import { FakeClock } from '../../support/fake-clock.ts';
@@ -32,7 +32,7 @@ function setUp(jitter = 1) {
   const oxend = new Oxend({
     clock,
     jitter: () => jitter,
-    connect: (events): OxendLink => {
+    connect: (events): OxendConnection => {
       state.connects++;
       state.events = events;
       return {

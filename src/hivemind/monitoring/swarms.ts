@@ -1,8 +1,18 @@
 import type { Clock } from '../../clock.ts';
 import { SwarmSpace } from '../../session/swarm.ts';
-import { IN_FLIGHT, type Member, State, type Swarm } from './member.ts';
+import type { Member } from './member.ts';
+import { MONITOR_LIFETIME } from './schedule.ts';
 
-/** What the network side needs to know of the accounts. Ids are small dense integers that may be used again after a removal. */
+/** A swarm: its accounts in a dense list, and those of its storage servers that we know. */
+export interface Swarm {
+  readonly id: bigint;
+  readonly number: number;
+  accounts: Uint32Array;
+  count: number;
+  readonly members: Member[];
+}
+
+/** What monitoring needs to know of the accounts. Ids are small dense integers that may be used again after a removal. */
 export interface Accounts {
   /** All ids are below this. */
   readonly capacity: number;
@@ -23,15 +33,12 @@ export type Defer = (work: () => void) => void;
 export interface SwarmsOptions {
   readonly clock: Clock;
   readonly accounts: Accounts;
-  /** Seconds on the monitor's clock. */
+  /** Seconds on the monitoring clock. */
   readonly now: () => number;
   readonly defer: Defer;
   /** Told of a member that has accounts to ask for which came with a change of the swarms. */
   readonly onWork: (member: Member) => void;
 }
-
-/** How long a storage server keeps a monitor that is not renewed, in seconds (docs/spec/network.md, section 3). */
-export const MONITOR_LIFETIME = 65 * 60;
 
 /** More earlier shapes of the network than this within {@link MONITOR_LIFETIME} are not remembered. */
 const MAX_FORMER_SPACES = 32;
@@ -98,7 +105,7 @@ export class Swarms {
   /** A storage server becomes a member: everything of the swarm is to be asked there. */
   enter(member: Member, swarm: Swarm): void {
     swarm.members.push(member);
-    member.enter(swarm, this.#options.now());
+    member.enter(swarm);
   }
 
   leave(member: Member): void {
@@ -127,25 +134,17 @@ export class Swarms {
     if (!swarm) return undefined;
     this.#versionOf[id]!++;
     const position = this.#positionOf[id]!;
-    for (const member of swarm.members) member.touch(position);
+    for (const { schedule } of swarm.members) schedule.changed(position);
     return swarm;
   }
 
-  /**
-   * Other signatures stand for what is asked for an account. A storage server keeps no signatures: whoever has confirmed the account need not hear of it before the next
-   * renewal, only the others. Returns the swarm if there is one to be asked.
-   */
+  /** Other signatures stand for what is asked for an account. Returns its swarm if there is one to be asked. */
   touchUnconfirmed(id: number): Swarm | undefined {
     const swarm = this.swarmOf(id);
     if (!swarm) return undefined;
     const position = this.#positionOf[id]!;
     let touched = false;
-    for (const member of swarm.members) {
-      // The answer to a request that is under way tells by itself whether another signature is needed.
-      if (member.state[position] === State.confirmed || member.due[position] === IN_FLIGHT) continue;
-      member.touch(position);
-      touched = true;
-    }
+    for (const { schedule } of swarm.members) touched = schedule.resigned(position) || touched;
     return touched ? swarm : undefined;
   }
 
@@ -179,29 +178,6 @@ export class Swarms {
       if (until >= now && isIn(space, bytes, offset, swarmId)) return true;
     }
     return false;
-  }
-
-  /**
-   * Looks at every account of a swarm at every member (20 ms for a million at 10): who has no member that confirmed it, and
-   * whose latest confirmation by any of them is the oldest. One dead server among seven makes no phone deaf.
-   */
-  measure(swarm: Swarm): void {
-    let uncovered = 0;
-    let oldest = Number.POSITIVE_INFINITY;
-    for (let position = 0; position < swarm.count; position++) {
-      let latest = 0;
-      let covered = false;
-      for (const { state, since } of swarm.members) {
-        const s = state[position]!;
-        if (s >= State.refused) continue;
-        if (s === State.confirmed) covered = true;
-        if (since[position]! > latest) latest = since[position]!;
-      }
-      if (!covered) uncovered++;
-      if (latest > 0 && latest < oldest) oldest = latest;
-    }
-    swarm.uncovered = uncovered;
-    swarm.oldest = Number.isFinite(oldest) ? oldest : 0;
   }
 
   stop(): void {
@@ -251,14 +227,13 @@ export class Swarms {
       const accounts = new Uint32Array(room);
       accounts.set(swarm.accounts);
       swarm.accounts = accounts;
-      for (const member of swarm.members) member.grow(room);
     }
     const position = swarm.count++;
     const now = this.#options.now();
     swarm.accounts[position] = id;
     this.#swarmOf[id] = swarm.number;
     this.#positionOf[id] = position;
-    for (const member of swarm.members) member.append(position, now);
+    for (const { schedule } of swarm.members) schedule.append(now);
   }
 
   #take(id: number): void {
@@ -266,7 +241,7 @@ export class Swarms {
     if (!swarm) return;
     const position = this.#positionOf[id]!;
     const last = swarm.count - 1;
-    for (const member of swarm.members) member.remove(position, last, id);
+    for (const { schedule } of swarm.members) schedule.remove(position, id);
     const other = swarm.accounts[last]!;
     swarm.accounts[position] = other;
     this.#positionOf[other] = position;
@@ -277,7 +252,7 @@ export class Swarms {
   #create(id: bigint): Swarm {
     let number = this.#byNumber.indexOf(undefined);
     if (number === -1) number = this.#byNumber.length;
-    const swarm: Swarm = { id, number, accounts: new Uint32Array(0), count: 0, members: [], uncovered: 0, oldest: 0 };
+    const swarm: Swarm = { id, number, accounts: new Uint32Array(0), count: 0, members: [] };
     this.#byNumber[number] = swarm;
     this.#byId.set(id, swarm);
     return swarm;

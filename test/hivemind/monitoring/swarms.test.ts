@@ -1,8 +1,8 @@
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
-import { Member } from '../../../src/hivemind/network/member.ts';
-import type { Node } from '../../../src/hivemind/network/nodes.ts';
-import { Swarms } from '../../../src/hivemind/network/swarms.ts';
+import { Member } from '../../../src/hivemind/monitoring/member.ts';
+import { Swarms } from '../../../src/hivemind/monitoring/swarms.ts';
+import type { Node } from '../../../src/hivemind/network/node.ts';
 import { FakeAccounts, refusal, SUCCESS } from './support/fake-accounts.ts';
 import { FakeNetwork, type FakeServer, SimulatedClock } from './support/fake-network.ts';
 
@@ -211,7 +211,7 @@ test('many accounts are moved in slices, so that nobody waits for the event loop
   clock.monotonic = () => time++;
   const swarms = new Swarms({ clock, accounts, now: () => 1, defer: (work) => slices.push(work), onWork: () => {} });
   swarms.setIds([LOW, HIGH]);
-  const member = new Member();
+  const member = new Member({ clock, now: () => 1, jitter: () => 0, interval: 1, suspect: () => {} });
   swarms.enter(member, swarms.get(HIGH)!);
   let count = 0;
   const spent: number[] = [];
@@ -229,5 +229,5 @@ test('many accounts are moved in slices, so that nobody waits for the event loop
   assert.ok(count >= 8, `${count} slices`);
   assert.ok(Math.max(...spent) <= 10);
   assert.ok(!swarms.recalculating);
-  assert.ok(member.accounts > 8000 && member.accounts < 12_000);
+  assert.ok(member.schedule.count > 8000 && member.schedule.count < 12_000);
 });

@@ -1,4 +1,4 @@
-import type { MonitoredAccounts } from '../../../../src/hivemind/network/watch.ts';
+import type { MonitoredAccounts } from '../../../../src/hivemind/monitoring/monitoring.ts';
 import { swarmSpace } from '../../../../src/session/swarm.ts';
 
 interface FakeAccount {

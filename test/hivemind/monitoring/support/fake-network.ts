@@ -1,7 +1,8 @@
 import type { Clock, Timer } from '../../../../src/clock.ts';
-import type { Link } from '../../../../src/hivemind/network/member.ts';
-import type { LinkEvents, Node } from '../../../../src/hivemind/network/nodes.ts';
-import { Watch } from '../../../../src/hivemind/network/watch.ts';
+import type { Link } from '../../../../src/hivemind/monitoring/member.ts';
+import { Monitoring } from '../../../../src/hivemind/monitoring/monitoring.ts';
+import type { LinkEvents, Node } from '../../../../src/hivemind/network/node.ts';
+import { Nodes } from '../../../../src/hivemind/network/nodes.ts';
 import type { ServiceNode } from '../../../../src/session/service-nodes.ts';
 import { mulberry32 } from '../../../support/random.ts';
 import { type FakeAccounts, type FakeMonitor, readRequest, SUCCESS } from './fake-accounts.ts';
@@ -243,10 +244,35 @@ export class FakeServer {
   }
 }
 
+/** The nodes and the monitoring of a network without sockets, joined as `Network` joins them. */
+function watchOver(monitoring: Monitoring, nodes: Nodes) {
+  return {
+    get counters() {
+      return { ...monitoring.counters, nodes: nodes.counters };
+    },
+    get size() {
+      return { nodes: nodes.summary().nodes, swarms: monitoring.swarms };
+    },
+    update: nodes.update.bind(nodes),
+    nodes: () => nodes.reports(() => ({})),
+    summary: () => ({ ...nodes.summary(), ...monitoring.summary() }),
+    accepts: ({ member }: Node, id: number) => monitoring.accepts(member, id),
+    hasOthers: ({ member }: Node, id: number) => monitoring.hasOthers(member, id),
+    ended: (node: Node, parts: readonly Buffer[]) => {
+      const offence = monitoring.ended(node.member, parts);
+      if (offence !== undefined) nodes.cutOff(node, offence);
+    },
+    stop: () => {
+      nodes.stop();
+      monitoring.stop();
+    },
+  };
+}
+
 /** Storage servers without sockets, and a watch over them. */
 export class FakeNetwork {
   readonly clock = new SimulatedClock();
-  readonly watch: Watch;
+  readonly watch: ReturnType<typeof watchOver>;
   readonly servers = new Map<string, FakeServer>();
   bytesInFlight = 0;
   mostBytesInFlight = 0;
@@ -271,21 +297,28 @@ export class FakeNetwork {
   ) {
     const { clock } = this;
     this.#accounts = accounts;
-    this.watch = new Watch({
+    const jitter = options.jitter ?? seeded(options.seed ?? 1);
+    const monitoring = new Monitoring({
       clock,
       accounts,
-      jitter: options.jitter ?? seeded(options.seed ?? 1),
+      jitter,
       defer: (work) => void clock.setTimeout(work, 0),
-      maxConnects: options.maxConnects ?? 500,
       interval: options.interval ?? 30_000,
-      allowPrivate: options.allowPrivate ?? true,
       suspect: () => {
         this.suspected++;
         this.onSuspect();
       },
+    });
+    const nodes = new Nodes({
+      clock,
+      jitter,
+      maxConnects: options.maxConnects ?? 500,
+      allowPrivate: options.allowPrivate ?? true,
+      monitoring,
       cutOff: (_node, reason) => this.cutOff.push(reason),
       connect: (node, events) => this.servers.get(node.key)!.connect(node, events),
     });
+    this.watch = watchOver(monitoring, nodes);
   }
 
   /** A new storage server, which is not in the list before {@link publish} is called. */

@@ -1,0 +1,144 @@
+import type { Clock } from '../../clock.ts';
+import type { Member } from './member.ts';
+import type { Swarm, Swarms } from './swarms.ts';
+
+/** What one storage server monitors for us. */
+export interface MemberReport {
+  /** Accounts that it should monitor, has confirmed since the last handshake, has not yet, and refuses. */
+  accounts: number;
+  confirmed: number;
+  unconfirmed: number;
+  refused: number;
+  /** Age of the oldest confirmation; what was never confirmed counts from when it was first wanted. */
+  oldest_seconds: number;
+  /** Requests that wait for an answer. */
+  in_flight: number;
+  /** Requests that failed in a row. */
+  failures: number;
+  last_error: string;
+}
+
+/** What all of them monitor, in a few figures. */
+export interface MonitoringSummary {
+  swarms: number;
+  /** Servers that confirmed, since their last handshake and within the lifetime of a monitor, all they were asked. */
+  fresh: number;
+  /** Servers that are connected and answer nothing. */
+  silent: number;
+  /** Pairs of server and account that are not confirmed; those that the server refuses. */
+  unconfirmed: number;
+  refused: number;
+  /** Accounts that no server of their swarm has confirmed. */
+  uncovered: number;
+  /** How long ago the stalest account was last confirmed by any server of its swarm. */
+  oldestSeconds: number;
+}
+
+export interface FreshnessOptions {
+  readonly clock: Clock;
+  readonly swarms: Swarms;
+  readonly members: ReadonlySet<Member>;
+  /** Seconds on the monitoring clock. */
+  readonly now: () => number;
+  /** Every figure is at most about so old, in seconds. */
+  readonly interval: number;
+}
+
+/** How long, in ms, measuring may hold the event loop. */
+const SLICE = 8;
+
+/** How fresh what we know is, measured a few servers and swarms at a time: looking at all accounts of all takes too long. */
+export class Freshness {
+  readonly #options: FreshnessOptions;
+  #members: Member[] = [];
+  /** The next swarm to measure; undefined = the round is over. */
+  #swarm: number | undefined;
+  #nextRound = 0;
+  readonly #ofSwarm = new WeakMap<Swarm, { uncovered: number; oldest: number }>();
+
+  constructor(options: FreshnessOptions) {
+    this.#options = options;
+  }
+
+  /** Goes on with the round, or begins the next one when it is time. */
+  measureSome(): void {
+    const { clock, swarms, members, now, interval } = this.#options;
+    if (this.#swarm === undefined) {
+      if (now() < this.#nextRound) return;
+      this.#nextRound = now() + interval;
+      this.#members = [...members];
+      this.#swarm = 0;
+    }
+    const deadline = clock.monotonic() + SLICE;
+    do {
+      const member = this.#members.pop();
+      if (member) {
+        member.schedule.measure();
+        continue;
+      }
+      const swarm = swarms.current[this.#swarm++];
+      if (!swarm) {
+        this.#swarm = undefined;
+        return;
+      }
+      this.#ofSwarm.set(swarm, measure(swarm));
+    } while (clock.monotonic() < deadline);
+  }
+
+  /** One server. Ages may be one interval old. */
+  report({ schedule, urgentInFlight, bulkInFlight, failures }: Member): MemberReport {
+    const { count, confirmedCount, refusedCount, oldest, lastError } = schedule;
+    return {
+      accounts: count,
+      confirmed: confirmedCount,
+      unconfirmed: count - confirmedCount - refusedCount,
+      refused: refusedCount,
+      oldest_seconds: oldest === 0 ? 0 : this.#options.now() - oldest,
+      in_flight: urgentInFlight + (bulkInFlight ? 1 : 0),
+      failures,
+      last_error: lastError,
+    };
+  }
+
+  /** The whole. Costs a look at each server and swarm, not at accounts: ages may be one interval old. */
+  summary(): MonitoringSummary {
+    const { swarms, members, now } = this.#options;
+    let [fresh, silent, unconfirmed, refused, uncovered, oldestSeconds] = [0, 0, 0, 0, 0, 0];
+    for (const member of members) {
+      const { count, confirmedCount, refusedCount } = member.schedule;
+      if (member.isFresh) fresh++;
+      if (member.isSilent) silent++;
+      unconfirmed += count - confirmedCount - refusedCount;
+      refused += refusedCount;
+    }
+    for (const swarm of swarms.current) {
+      const measured = this.#ofSwarm.get(swarm);
+      if (!measured) continue;
+      uncovered += measured.uncovered;
+      if (measured.oldest > 0) oldestSeconds = Math.max(oldestSeconds, now() - measured.oldest);
+    }
+    return { swarms: swarms.current.length, fresh, silent, unconfirmed, refused, uncovered, oldestSeconds };
+  }
+}
+
+/**
+ * Looks at every account of a swarm at every member (20 ms for a million at 10): who has no member that confirmed it, and
+ * whose latest confirmation by any of them is the oldest. One dead server among seven makes no phone deaf.
+ */
+function measure(swarm: Swarm): { uncovered: number; oldest: number } {
+  const schedules = swarm.members.map(({ schedule }) => schedule);
+  let uncovered = 0;
+  let oldest = Number.POSITIVE_INFINITY;
+  for (let position = 0; position < swarm.count; position++) {
+    let latest = 0;
+    let covered = false;
+    for (const schedule of schedules) {
+      if (schedule.isRefused(position)) continue;
+      if (schedule.isConfirmed(position)) covered = true;
+      latest = Math.max(latest, schedule.sinceOf(position));
+    }
+    if (!covered) uncovered++;
+    if (latest > 0 && latest < oldest) oldest = latest;
+  }
+  return { uncovered, oldest: Number.isFinite(oldest) ? oldest : 0 };
+}

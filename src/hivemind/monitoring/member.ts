@@ -1,0 +1,215 @@
+import type { Clock } from '../../clock.ts';
+import { MONITOR_LIFETIME, Schedule, type ScheduleOptions } from './schedule.ts';
+import type { Swarm } from './swarms.ts';
+
+/** A connection to a storage server. The sockets are behind this, so that the rules can be tested without any. */
+export interface Link {
+  /**
+   * Sends one `monitor.messages` request.
+   * @param done called exactly once, later: with the reply's part, or with a word that says what failed
+   */
+  request(body: Buffer, done: (reply: Buffer | undefined, failure: string | undefined) => void): void;
+  close(): void;
+}
+
+export interface MemberOptions extends ScheduleOptions {
+  readonly clock: Clock;
+}
+
+/** The largest, first and smallest body of a bulk request, in bytes; one account fits in any case. */
+export const MAX_BODY = 5_000_000;
+const FIRST_BODY = 256 * 1024;
+const MIN_BODY = 1024;
+/** Handshakes that follow each other within this time (ms); so many of them are answered with everything at once. */
+const FLAPPING = 60_000;
+const FREE_FLAPS = 3;
+/** Requests in a row without a good answer, after which a server counts as silent. */
+const SILENT_AFTER = 3;
+
+/**
+ * One storage server as a member of its swarm: what it is to be asked ({@link Schedule}), what is under way to it, and how much it
+ * can take. Bodies grow while good answers come and shrink when they do not, and who does not answer is left alone for a while.
+ */
+export class Member {
+  readonly schedule: Schedule;
+  readonly #options: MemberOptions;
+  #swarm: Swarm | undefined;
+  #swarmId = -1n;
+  #formers: { id: bigint; until: number }[] = [];
+  #link: Link | undefined;
+  /** Raised by every handshake and move: replies to what was asked in an earlier epoch no longer count. */
+  #epoch = 0;
+  #bulkInFlight = false;
+  #urgentInFlight = 0;
+  /** Requests in a row without a good answer, and until when (monotonic ms) it is left alone for that. */
+  #failures = 0;
+  #restsUntil = 0;
+  /** When (monotonic ms) the latest handshake was, and how many in a row came shortly after another. */
+  #upAt = Number.NEGATIVE_INFINITY;
+  #flaps = 0;
+  /** How large the next bulk body may be. */
+  #limit = 0;
+
+  constructor(options: MemberOptions) {
+    this.#options = options;
+    this.schedule = new Schedule(options);
+  }
+
+  /** The swarm whose accounts it is to monitor. */
+  get swarm(): Swarm | undefined {
+    return this.#swarm;
+  }
+
+  /** The id of its swarm, as listed. */
+  get swarmId(): bigint {
+    return this.#swarmId;
+  }
+
+  /** The swarms that it was in before, and until when (ms, monotonic) it may still speak for them. */
+  get formers(): readonly { readonly id: bigint; readonly until: number }[] {
+    return this.#formers;
+  }
+
+  get isUp(): boolean {
+    return this.#link !== undefined;
+  }
+
+  get epoch(): number {
+    return this.#epoch;
+  }
+
+  get bulkInFlight(): boolean {
+    return this.#bulkInFlight;
+  }
+
+  get urgentInFlight(): number {
+    return this.#urgentInFlight;
+  }
+
+  get limit(): number {
+    return this.#limit;
+  }
+
+  get failures(): number {
+    return this.#failures;
+  }
+
+  get isSilent(): boolean {
+    return this.isUp && this.#failures >= SILENT_AFTER;
+  }
+
+  /** Whether it has confirmed everything that it was asked. */
+  get isFresh(): boolean {
+    const { count, confirmedCount, refusedCount } = this.schedule;
+    return this.isUp && confirmedCount + refusedCount === count;
+  }
+
+  /** Whether it is left alone for now. */
+  get isResting(): boolean {
+    return this.#restsUntil > this.#options.clock.monotonic();
+  }
+
+  /** By the list it is in this swarm from now on. */
+  listedIn(swarmId: bigint): void {
+    this.#swarmId = swarmId;
+  }
+
+  /** By the list it is in another swarm from now on. It may speak for the one before as long as that may have had monitors with it. */
+  movedTo(swarmId: bigint): void {
+    const now = this.#options.clock.monotonic();
+    const formers = this.#formers.filter(({ id, until }) => until >= now && id !== this.#swarmId);
+    this.#formers = [...formers, { id: this.#swarmId, until: now + MONITOR_LIFETIME * 1000 }];
+    this.#swarmId = swarmId;
+  }
+
+  /** Takes its place in a swarm: nothing of it has been asked yet. */
+  enter(swarm: Swarm): void {
+    this.#swarm = swarm;
+    this.#beginEpoch();
+    this.schedule.begin(swarm.count, swarm.accounts.length);
+  }
+
+  /** Leaves its swarm. */
+  leave(): void {
+    this.#swarm = undefined;
+    this.#beginEpoch();
+    this.schedule.end();
+  }
+
+  /** A handshake is complete: it knows nothing of us, so everything is asked at once. */
+  up(link: Link): void {
+    const { clock, jitter } = this.#options;
+    const now = clock.monotonic();
+    this.#link = link;
+    this.#failures = 0;
+    // A connection that breaks again and again must not make us send everything again and again.
+    this.#flaps = now - this.#upAt < FLAPPING ? this.#flaps + 1 : 0;
+    this.#upAt = now;
+    const wait = this.#flaps > FREE_FLAPS ? Math.min(60, 2 ** (this.#flaps - FREE_FLAPS)) * (0.5 + jitter()) : 0;
+    this.#restsUntil = now + wait * 1000;
+    this.#limit = FIRST_BODY;
+    this.#beginEpoch();
+    this.schedule.reset();
+  }
+
+  /** The connection broke. */
+  down(): void {
+    this.#link = undefined;
+  }
+
+  /**
+   * Sends a request.
+   * @param done called exactly once, later. `isLate`: the server has been connected anew or moved in the meantime
+   */
+  request(
+    body: Buffer,
+    isUrgent: boolean,
+    done: (reply: Buffer | undefined, failure: string | undefined, isLate: boolean) => void,
+  ): void {
+    const epoch = this.#epoch;
+    if (isUrgent) this.#urgentInFlight++;
+    else this.#bulkInFlight = true;
+    this.#link!.request(body, (reply, failure) => {
+      const isLate = this.#epoch !== epoch;
+      if (!isLate && isUrgent) this.#urgentInFlight--;
+      else if (!isLate) this.#bulkInFlight = false;
+      done(reply, failure, isLate);
+    });
+  }
+
+  /** A request was answered, whatever was said of each account. */
+  answered(isUrgent: boolean): void {
+    this.#failures = 0;
+    this.#restsUntil = 0;
+    if (!isUrgent) this.#limit = Math.min(this.#limit * 4, MAX_BODY);
+  }
+
+  /** A whole request, of so many bytes, came to nothing: what follows is smaller and comes after a while. */
+  failed(reason: string, bytes: number, isUrgent: boolean): void {
+    const { clock, jitter } = this.#options;
+    this.#limit = Math.max(MIN_BODY, Math.ceil((isUrgent ? this.#limit : bytes) / 4));
+    // Requests that were under way together fail together: that is one failure.
+    if (!this.isResting) {
+      this.#failures++;
+      this.#restsUntil = clock.monotonic() + Math.min(60, 2 ** (this.#failures - 1)) * 1000 * (0.5 + jitter());
+    }
+    this.schedule.failedAll(reason);
+  }
+
+  /** The same, because the server read the request and would have none of it: one account may have spoilt it. */
+  rejected(reason: string, bytes: number, isUrgent: boolean): void {
+    this.failed(reason, bytes, isUrgent);
+    this.#limit = Math.ceil(bytes / 2);
+  }
+
+  /** There is nothing to ask any more: its silence is no news. */
+  idle(): void {
+    if (this.#urgentInFlight === 0) this.#failures = 0;
+  }
+
+  #beginEpoch(): void {
+    this.#epoch++;
+    this.#bulkInFlight = false;
+    this.#urgentInFlight = 0;
+  }
+}

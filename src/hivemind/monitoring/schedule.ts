@@ -1,0 +1,365 @@
+import { Walk } from './walk.ts';
+
+/** How long a storage server keeps a monitor that is not renewed, in seconds (docs/spec/network.md, section 3). */
+export const MONITOR_LIFETIME = 65 * 60;
+
+/** When to ask: a second, or one of these. */
+const AT_ONCE = 0;
+const IN_FLIGHT = 0xffff_ffff;
+
+/** What the server last said of an account. */
+const NEVER = 0;
+const ASKED = 1;
+const CONFIRMED = 2;
+const REFUSED = 3;
+
+/** Renewals come between these ages of a confirmation, in seconds, as the original's do. */
+const RENEW_FROM = 45 * 60;
+const RENEW_TO = 55 * 60;
+/** How long (seconds) an account whose own fault it is waits for the next attempt: at first, and at most. */
+const RETRY_FROM = 4;
+const RETRY_TO = 600;
+/** How long a server may say otherwise before it is asked again: at first, and at most; and after how long it begins anew. */
+const DISPUTE_FROM = 4;
+const DISPUTE_TO = 300;
+const DISPUTE_OVER = 600;
+
+export interface ScheduleOptions {
+  /** Whole seconds from 1 on, on a clock that never jumps. */
+  readonly now: () => number;
+  /** Uniform in [0, 1). */
+  readonly jitter: () => number;
+  /** How long due renewals may be gathered into one request, in seconds. */
+  readonly interval: number;
+  /** The storage server disagrees with us about where accounts are: the list should be asked for anew. */
+  readonly suspect: () => void;
+}
+
+/**
+ * When one storage server is to be asked for each account of its swarm (docs/spec/network.md, sections 3 and 5). Only the verbs here
+ * change that. What is to be done about an account:
+ *
+ *                    ┌──────────────── changed ─────────────────┐
+ *                    │                                          │
+ *     append,        ▼             asked                        │
+ *     reset ────► at once ─────────────────► in flight          │
+ *                    ▲                        │ │ │ │           │
+ *                    ├── failed: no answer ───┘ │ │ │           │
+ *                    ├── refused: the next ─────┘ │ └─ confirmed, exhausted, erred, elsewhere ──► until a second
+ *                    │   signature is tried       │                                                 │       │
+ *                    └────────── changed ─────────┘                     in flight ◄───── asked ─────┘       │
+ *                                                                  in a dispute ◄── ended (if confirmed) ───┘
+ *
+ * What the server last said of it is another matter: an account stays confirmed while its renewal is under way.
+ *
+ *     verb                    to be asked                                     last said
+ *     append, reset           at once                                         never
+ *     changed                 at once                                         as it was
+ *     asked                   in flight                                       never becomes asked
+ *     confirmed               45 to 55 minutes after the question             confirmed
+ *     refused                 at once, without that signature                 refused
+ *     exhausted               as if confirmed now; all signatures count then  refused
+ *     erred                   in 4, 8, … 600 seconds                          as it was
+ *     elsewhere               at the end of this dispute                      asked
+ *     ended                   the same; if in flight, that goes on            confirmed becomes asked
+ *     failed                  at once                                         as it was
+ *     measure                 as it was                                       confirmed becomes never after 65 minutes
+ *
+ * The typed arrays run parallel to the account list of the swarm: 10 bytes for each account, whatever it subscribed to.
+ */
+export class Schedule {
+  readonly #options: ScheduleOptions;
+  /** The search for what is due. */
+  readonly walk = new Walk();
+  #count = 0;
+  #due = new Uint32Array(0);
+  /** The last confirmation or, before the first, since when one is wanted. */
+  #since = new Uint32Array(0);
+  #state = new Uint8Array(0);
+  /** Failed attempts in a row that are this account's own fault. */
+  #tries = new Uint8Array(0);
+  /** Signatures that this server refused, by account id. */
+  readonly #barred = new Map<number, Set<number>>();
+  #confirmed = 0;
+  #refused = 0;
+  #oldest = 0;
+  #lastError = '';
+
+  /** Disputes in a row about where accounts are, and until when (seconds) the latest is. */
+  #disputes = 0;
+  #disputeUntil = Number.NEGATIVE_INFINITY;
+
+  constructor(options: ScheduleOptions) {
+    this.#options = options;
+  }
+
+  /** Number of accounts that the server is to monitor, has confirmed, and refuses. */
+  get count(): number {
+    return this.#count;
+  }
+
+  get confirmedCount(): number {
+    return this.#confirmed;
+  }
+
+  get refusedCount(): number {
+    return this.#refused;
+  }
+
+  /** The oldest confirmation (seconds) of those that are not refused, at the last {@link measure}; 0 = there were none. */
+  get oldest(): number {
+    return this.#oldest;
+  }
+
+  /** What the server last had against us, in words. */
+  get lastError(): string {
+    return this.#lastError;
+  }
+
+  isConfirmed(position: number): boolean {
+    return this.#state[position] === CONFIRMED;
+  }
+
+  isRefused(position: number): boolean {
+    return this.#state[position] === REFUSED;
+  }
+
+  isAtOnce(position: number): boolean {
+    return this.#due[position] === AT_ONCE;
+  }
+
+  /** The last confirmation (seconds) of an account or, before the first, since when one is wanted. */
+  sinceOf(position: number): number {
+    return this.#since[position]!;
+  }
+
+  /** Begins with the list of a swarm, of which nothing has been asked yet. `room`: how many accounts to allow for. */
+  begin(count: number, room: number): void {
+    this.#allot(count, room);
+    this.#since.fill(this.#options.now(), 0, count);
+  }
+
+  /** Frees what it knew. */
+  end(): void {
+    this.#allot(0, 0);
+  }
+
+  /** After a handshake: the server may have restarted and forgotten us. */
+  reset(): void {
+    this.#due.fill(AT_ONCE, 0, this.#count);
+    this.#state.fill(NEVER, 0, this.#count);
+    this.#tries.fill(0, 0, this.#count);
+    this.#forget();
+  }
+
+  /** An account comes at the end of the list, in the second `now`. */
+  append(now: number): void {
+    const position = this.#count++;
+    if (position === this.#due.length) this.#grow(Math.max(16, Math.ceil(position * 1.5)));
+    this.#due[position] = AT_ONCE;
+    this.#since[position] = now;
+    this.#state[position] = NEVER;
+    this.#tries[position] = 0;
+  }
+
+  /** The account at `position` goes, the last one takes its place. */
+  remove(position: number, id: number): void {
+    const last = --this.#count;
+    this.#set(position, NEVER);
+    this.#due[position] = this.#due[last]!;
+    this.#since[position] = this.#since[last]!;
+    this.#state[position] = this.#state[last]!;
+    this.#tries[position] = this.#tries[last]!;
+    this.#barred.delete(id);
+    this.walk.reordered();
+  }
+
+  /** There is something new to ask about an account. */
+  changed(position: number): void {
+    this.#due[position] = AT_ONCE;
+    this.#tries[position] = 0;
+  }
+
+  /**
+   * Other signatures stand for what is asked. A storage server keeps none: if it has confirmed the account it need not hear of it before
+   * the next renewal; and the answer to a request that is under way tells by itself whether another signature is needed.
+   * @returns whether there is something to ask
+   */
+  resigned(position: number): boolean {
+    if (this.isConfirmed(position) || this.#due[position] === IN_FLIGHT) return false;
+    this.changed(position);
+    return true;
+  }
+
+  /**
+   * Signatures of an account that are not to be used if it is asked for now. A regular renewal is the time to give them another chance:
+   * the fault may have been the server's.
+   */
+  barredNow(position: number, id: number): ReadonlySet<number> | undefined {
+    if (!this.isAtOnce(position)) this.#barred.delete(id);
+    return this.#barred.get(id);
+  }
+
+  asked(position: number): void {
+    this.#due[position] = IN_FLIGHT;
+    if (this.#state[position] === NEVER) this.#set(position, ASKED);
+  }
+
+  /** `at`: when it was asked; the server cannot have begun to monitor earlier. */
+  confirmed(position: number, at: number): void {
+    this.#set(position, CONFIRMED);
+    this.#since[position] = at;
+    this.#tries[position] = 0;
+    this.#due[position] = this.#renewal(at);
+  }
+
+  /** Not to be used for this account again before the next renewal. `signature`: its number in the request. */
+  bar(id: number, signature: number, code: number): void {
+    this.#lastError = `signature refused with code ${code}`;
+    const barred = this.#barred.get(id);
+    if (barred) barred.add(signature);
+    else this.#barred.set(id, new Set([signature]));
+  }
+
+  refused(position: number): void {
+    this.#set(position, REFUSED);
+    this.#due[position] = AT_ONCE;
+  }
+
+  /** No signature is left, or what is asked fits into no request. */
+  exhausted(position: number): void {
+    this.#set(position, REFUSED);
+    this.#due[position] = this.#renewal(this.#options.now());
+  }
+
+  /** An error of this account alone that may pass. */
+  erred(position: number, reason: string): void {
+    this.#lastError = reason;
+    const tries = this.#tries[position]!;
+    this.#tries[position] = Math.min(tries + 1, 255);
+    const wait = Math.min(RETRY_TO, RETRY_FROM * 2 ** tries);
+    this.#retry(position, this.#options.now() + Math.ceil(wait * (0.5 + this.#options.jitter())));
+  }
+
+  /**
+   * The server says that the account is not in its swarm; by our list it is. One of the two is a block behind, so the list is asked for,
+   * and, if it stays as it is, the server, within seconds. All accounts of one dispute are asked for together, and disputes come ever more
+   * rarely: what one server says costs no more than that, however often it says it.
+   */
+  elsewhere(position: number, reason: string): void {
+    const { jitter, suspect } = this.#options;
+    const now = this.#options.now();
+    this.#lastError = reason;
+    if (now >= this.#disputeUntil) {
+      this.#disputes = now - this.#disputeUntil > DISPUTE_OVER ? 0 : this.#disputes + 1;
+      const wait = Math.min(DISPUTE_TO, DISPUTE_FROM * 2 ** this.#disputes);
+      this.#disputeUntil = now + Math.ceil(wait * (0.5 + jitter()));
+      suspect();
+    }
+    this.#set(position, ASKED);
+    this.#retry(position, this.#disputeUntil);
+  }
+
+  /**
+   * The server says that it monitors the account no longer.
+   * @returns false if it had not confirmed it
+   */
+  ended(position: number): boolean {
+    if (!this.isConfirmed(position)) return false;
+    // The answer to what is under way comes later, and says more.
+    if (this.#due[position] === IN_FLIGHT) this.#set(position, ASKED);
+    else this.elsewhere(position, 'ended the monitor of an account of its swarm');
+    return true;
+  }
+
+  /** The request that it was part of came to nothing. */
+  failed(position: number): void {
+    if (this.#due[position] === IN_FLIGHT) this.#due[position] = AT_ONCE;
+  }
+
+  /** A whole request came to nothing, and the walk that it came from begins anew. */
+  failedAll(reason: string): void {
+    this.#lastError = reason;
+    this.walk.abandon();
+    this.walk.want();
+  }
+
+  /** The next position with something due, where the walk stays; undefined if there is none within `steps`, or none left. */
+  next(steps: number): number | undefined {
+    return this.walk.next(this.#due, this.#count, steps);
+  }
+
+  /** Whether the walk has seen every account. */
+  get isWalkOver(): boolean {
+    return this.walk.hasSeen(this.#count);
+  }
+
+  /**
+   * Looks at every account (about 2 ms for a million): finds the oldest confirmation, and takes the word "confirmed" from those
+   * whose time at the server is over.
+   */
+  measure(): void {
+    const since = this.#since;
+    const state = this.#state;
+    const count = this.#count;
+    const lapsed = this.#options.now() - MONITOR_LIFETIME;
+    let oldest = IN_FLIGHT;
+    for (let position = 0; position < count; position++) {
+      const s = state[position]!;
+      if (s === REFUSED) continue;
+      const at = since[position]!;
+      if (at < oldest) oldest = at;
+      if (at < lapsed && s === CONFIRMED) this.#set(position, NEVER);
+    }
+    this.#oldest = oldest === IN_FLIGHT ? 0 : oldest;
+  }
+
+  /** When a confirmation of this second is to be renewed: early enough to be gathered with others for one interval. */
+  #renewal(confirmed: number): number {
+    const { jitter, interval } = this.#options;
+    return confirmed + RENEW_FROM + Math.floor(jitter() * (RENEW_TO - RENEW_FROM - interval));
+  }
+
+  #retry(position: number, due: number): void {
+    this.#due[position] = due;
+    this.walk.wantAt(due);
+  }
+
+  #set(position: number, state: number): void {
+    const before = this.#state[position]!;
+    if (before === CONFIRMED) this.#confirmed--;
+    else if (before === REFUSED) this.#refused--;
+    if (state === CONFIRMED) this.#confirmed++;
+    else if (state === REFUSED) this.#refused++;
+    this.#state[position] = state;
+  }
+
+  #allot(count: number, room: number): void {
+    this.#count = count;
+    this.#makeArrays(room);
+    this.#forget();
+  }
+
+  #makeArrays(room: number): void {
+    this.#due = new Uint32Array(room);
+    this.#since = new Uint32Array(room);
+    this.#state = new Uint8Array(room);
+    this.#tries = new Uint8Array(room);
+  }
+
+  #grow(room: number): void {
+    const [due, since, state, tries] = [this.#due, this.#since, this.#state, this.#tries];
+    this.#makeArrays(room);
+    this.#due.set(due);
+    this.#since.set(since);
+    this.#state.set(state);
+    this.#tries.set(tries);
+  }
+
+  #forget(): void {
+    this.#barred.clear();
+    this.#confirmed = 0;
+    this.#refused = 0;
+    this.walk.restart();
+  }
+}
