@@ -47,7 +47,10 @@ export interface FreshnessOptions {
 /** How long, in ms, measuring may hold the event loop. */
 const SLICE = 8;
 
-/** How fresh what we know is, measured a few servers and swarms at a time: looking at all accounts of all takes too long. */
+/**
+ * How fresh what we know is, measured a few servers and swarms at a time: looking at all accounts of all takes too
+ * long.
+ */
 export class Freshness {
   readonly #options: FreshnessOptions;
   #members: Member[] = [];
@@ -87,12 +90,12 @@ export class Freshness {
 
   /** One server. Ages may be one interval old. */
   report({ schedule, urgentInFlight, bulkInFlight, failures }: Member): MemberReport {
-    const { count, confirmedCount, refusedCount, oldest, lastError } = schedule;
+    const { confirmed, unconfirmed, refused, oldest, lastError } = schedule.figures;
     return {
-      accounts: count,
-      confirmed: confirmedCount,
-      unconfirmed: count - confirmedCount - refusedCount,
-      refused: refusedCount,
+      accounts: schedule.count,
+      confirmed,
+      unconfirmed,
+      refused,
       oldest_seconds: oldest === 0 ? 0 : this.#options.now() - oldest,
       in_flight: urgentInFlight + (bulkInFlight ? 1 : 0),
       failures,
@@ -105,11 +108,11 @@ export class Freshness {
     const { swarms, members, now } = this.#options;
     let [fresh, silent, unconfirmed, refused, uncovered, oldestSeconds] = [0, 0, 0, 0, 0, 0];
     for (const member of members) {
-      const { count, confirmedCount, refusedCount } = member.schedule;
+      const { figures } = member.schedule;
       if (member.isFresh) fresh++;
       if (member.isSilent) silent++;
-      unconfirmed += count - confirmedCount - refusedCount;
-      refused += refusedCount;
+      unconfirmed += figures.unconfirmed;
+      refused += figures.refused;
     }
     for (const swarm of swarms.current) {
       const measured = this.#ofSwarm.get(swarm);
@@ -122,8 +125,8 @@ export class Freshness {
 }
 
 /**
- * Looks at every account of a swarm at every member (20 ms for a million at 10): who has no member that confirmed it, and
- * whose latest confirmation by any of them is the oldest. One dead server among seven makes no phone deaf.
+ * Looks at every account of a swarm at every member (20 ms for a million at 10): who has no member that confirmed it,
+ * and whose latest confirmation by any of them is the oldest. One dead server among seven makes no phone deaf.
  */
 function measure(swarm: Swarm): { uncovered: number; oldest: number } {
   const schedules = swarm.members.map(({ schedule }) => schedule);

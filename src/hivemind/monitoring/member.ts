@@ -14,6 +14,8 @@ export interface Link {
 
 export interface MemberOptions extends ScheduleOptions {
   readonly clock: Clock;
+  /** The storage server disagrees with us about where accounts are: the list should be asked for anew. */
+  readonly suspect: () => void;
 }
 
 /** The largest, first and smallest body of a bulk request, in bytes; one account fits in any case. */
@@ -23,12 +25,20 @@ const MIN_BODY = 1024;
 /** Handshakes that follow each other within this time (ms); so many of them are answered with everything at once. */
 const FLAPPING = 60_000;
 const FREE_FLAPS = 3;
+/**
+ * How long (seconds) a server may say otherwise before it is asked again: at first, and at most; and after how long it
+ * begins anew.
+ */
+const DISPUTE_FROM = 4;
+const DISPUTE_TO = 300;
+const DISPUTE_OVER = 600;
 /** Requests in a row without a good answer, after which a server counts as silent. */
 const SILENT_AFTER = 3;
 
 /**
- * One storage server as a member of its swarm: what it is to be asked ({@link Schedule}), what is under way to it, and how much it
- * can take. Bodies grow while good answers come and shrink when they do not, and who does not answer is left alone for a while.
+ * One storage server as a member of its swarm: what it is to be asked ({@link Schedule}), what is under way to it, and
+ * how much it can take. Bodies grow while good answers come and shrink when they do not, and who does not answer is
+ * left alone for a while.
  */
 export class Member {
   readonly schedule: Schedule;
@@ -49,6 +59,9 @@ export class Member {
   #flaps = 0;
   /** How large the next bulk body may be. */
   #limit = 0;
+  /** Disputes in a row about where accounts are, and until when (seconds) the latest is. */
+  #disputes = 0;
+  #disputeUntil = Number.NEGATIVE_INFINITY;
 
   constructor(options: MemberOptions) {
     this.#options = options;
@@ -100,8 +113,7 @@ export class Member {
 
   /** Whether it has confirmed everything that it was asked. */
   get isFresh(): boolean {
-    const { count, confirmedCount, refusedCount } = this.schedule;
-    return this.isUp && confirmedCount + refusedCount === count;
+    return this.isUp && this.schedule.figures.unconfirmed === 0;
   }
 
   /** Whether it is left alone for now. */
@@ -114,7 +126,10 @@ export class Member {
     this.#swarmId = swarmId;
   }
 
-  /** By the list it is in another swarm from now on. It may speak for the one before as long as that may have had monitors with it. */
+  /**
+   * By the list it is in another swarm from now on. It may speak for the one before as long as that may have had
+   * monitors with it.
+   */
   movedTo(swarmId: bigint): void {
     const now = this.#options.clock.monotonic();
     const formers = this.#formers.filter(({ id, until }) => until >= now && id !== this.#swarmId);
@@ -133,7 +148,7 @@ export class Member {
   leave(): void {
     this.#swarm = undefined;
     this.#beginEpoch();
-    this.schedule.end();
+    this.schedule.begin(0, 0);
   }
 
   /** A handshake is complete: it knows nothing of us, so everything is asked at once. */
@@ -184,10 +199,15 @@ export class Member {
     if (!isUrgent) this.#limit = Math.min(this.#limit * 4, MAX_BODY);
   }
 
-  /** A whole request, of so many bytes, came to nothing: what follows is smaller and comes after a while. */
-  failed(reason: string, bytes: number, isUrgent: boolean): void {
+  /**
+   * A whole request, of so many bytes, came to nothing: what follows is smaller and comes after a while.
+   * @param isRejected the server read it, and would have none of it: one account may have spoilt it, which is narrowed
+   * down
+   */
+  failed(reason: string, bytes: number, isUrgent: boolean, isRejected: boolean): void {
     const { clock, jitter } = this.#options;
-    this.#limit = Math.max(MIN_BODY, Math.ceil((isUrgent ? this.#limit : bytes) / 4));
+    if (isRejected) this.#limit = Math.ceil(bytes / 2);
+    else this.#limit = Math.max(MIN_BODY, Math.ceil((isUrgent ? this.#limit : bytes) / 4));
     // Requests that were under way together fail together: that is one failure.
     if (!this.isResting) {
       this.#failures++;
@@ -196,15 +216,38 @@ export class Member {
     this.schedule.failedAll(reason);
   }
 
-  /** The same, because the server read the request and would have none of it: one account may have spoilt it. */
-  rejected(reason: string, bytes: number, isUrgent: boolean): void {
-    this.failed(reason, bytes, isUrgent);
-    this.#limit = Math.ceil(bytes / 2);
-  }
-
   /** There is nothing to ask any more: its silence is no news. */
   idle(): void {
     if (this.#urgentInFlight === 0) this.#failures = 0;
+  }
+
+  /**
+   * The server says that the account is not in its swarm; by our list it is. One of the two is a block behind, so the
+   * list is asked for, and, if it stays as it is, the server, within seconds. All accounts of one dispute are asked for
+   * together, and disputes come ever more rarely: what one server says costs no more than that, however often it says
+   * it.
+   */
+  elsewhere(position: number, reason: string): void {
+    const { now, jitter, suspect } = this.#options;
+    if (now() >= this.#disputeUntil) {
+      this.#disputes = now() - this.#disputeUntil > DISPUTE_OVER ? 0 : this.#disputes + 1;
+      const wait = Math.min(DISPUTE_TO, DISPUTE_FROM * 2 ** this.#disputes);
+      this.#disputeUntil = now() + Math.ceil(wait * (0.5 + jitter()));
+      suspect();
+    }
+    this.schedule.elsewhere(position, this.#disputeUntil, reason);
+  }
+
+  /**
+   * The server says that it monitors the account no longer.
+   * @returns false if it had not confirmed it
+   */
+  ended(position: number): boolean {
+    if (!this.schedule.isConfirmed(position)) return false;
+    // The answer to what is under way comes later, and says more.
+    if (this.schedule.isInFlight(position)) this.schedule.ended(position);
+    else this.elsewhere(position, 'ended the monitor of an account of its swarm');
+    return true;
   }
 
   #beginEpoch(): void {

@@ -38,8 +38,9 @@ const ENDED_PERIOD = 60 * 60_000;
 const MAX_INTERVAL = 60;
 
 /**
- * Has every account monitored by all storage servers of its swarm. The network tells which servers there are ({@link added},
- * {@link moved}, {@link removed}) and which of them can be asked ({@link up}, {@link down}); of sockets nothing is known here.
+ * Has every account monitored by all storage servers of its swarm. The network tells which servers there are ({@link
+ * added}, {@link moved}, {@link removed}) and which of them can be asked ({@link up}, {@link down}); of sockets nothing
+ * is known here.
  */
 export class Monitoring {
   readonly #clock: Clock;
@@ -55,7 +56,9 @@ export class Monitoring {
   readonly #freshness: Freshness;
   readonly #pace: Pace;
   readonly #ticker: Timer;
-  /** Notices that a monitor has ended, by what came of them; and how many came from each server lately (ms, monotonic). */
+  /**
+   * Notices that a monitor has ended, by what came of them; and how many came from each server lately (ms, monotonic).
+   */
   readonly #ended = { taken: 0, moved: 0, unasked: 0, malformed: 0 };
   readonly #notices = new WeakMap<Member, { since: number; count: number }>();
 
@@ -143,7 +146,10 @@ export class Monitoring {
     this.#swarms.leave(member);
   }
 
-  /** A handshake is complete, the first or one after a loss: the server knows nothing of us, so everything is asked at once. */
+  /**
+   * A handshake is complete, the first or one after a loss: the server knows nothing of us, so everything is asked at
+   * once.
+   */
   up(member: Member, link: Link): void {
     this.#sender.drop(member);
     member.up(link);
@@ -179,8 +185,8 @@ export class Monitoring {
   }
 
   /**
-   * A storage server says that it has ended a monitor: `notify.monitor_ended`. It says so of each account that leaves its swarm, and of no
-   * account twice without having been asked again.
+   * A storage server says that it has ended a monitor: `notify.monitor_ended`. It says so of each account that leaves
+   * its swarm, and of no account twice without having been asked again.
    * @returns why the server should be cut off, in words, if it says much more than that
    */
   ended(member: Member, parts: readonly Buffer[]): string | undefined {
@@ -246,7 +252,7 @@ export class Monitoring {
     if (id < 0) return 'unasked';
     const swarm = this.#swarms.swarmOf(id);
     if (swarm && swarm === member.swarm) {
-      return member.schedule.ended(this.#swarms.positionOf(id)) ? 'taken' : 'unasked';
+      return member.ended(this.#swarms.positionOf(id)) ? 'taken' : 'unasked';
     }
     return this.accepts(member, id) ? 'moved' : 'unasked';
   }

@@ -13,8 +13,9 @@ export interface PaceOptions {
 }
 
 /**
- * One account may change so often at once, and then once in so many milliseconds for each 16 devices that it has; what comes between is gathered. So an account with a
- * thousand devices, whose requests may have a megabyte, is asked for once in a quarter of an hour at most.
+ * One account may change so often at once, and then once in so many milliseconds for each 16 devices that it has; what
+ * comes between is gathered. So an account with a thousand devices, whose requests may have a megabyte, is asked for
+ * once in a quarter of an hour at most.
  */
 const AT_ONCE = 4;
 const EVERY = 15_000;
@@ -31,8 +32,9 @@ interface Account {
 }
 
 /**
- * Each change of what is asked for an account goes to all storage servers of its swarm with all that the account asks for, which may be a thousand times the size of the
- * client's request. Who changes the same account all the time is therefore made to wait; nobody else is.
+ * Each change of what is asked for an account goes to all storage servers of its swarm with all that the account asks
+ * for, which may be a thousand times the size of the client's request. Who changes the same account all the time is
+ * therefore made to wait; nobody else is.
  */
 export class Pace {
   readonly #options: PaceOptions;

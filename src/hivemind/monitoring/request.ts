@@ -1,4 +1,4 @@
-import { isElsewhere, type MonitorResult } from '../../session/monitor.ts';
+import { isElsewhere, type MonitorResult, parseMonitorReply } from '../../session/monitor.ts';
 import type { Member } from './member.ts';
 import type { Accounts, Swarms } from './swarms.ts';
 
@@ -25,8 +25,8 @@ export const MAX_DICTS = 2000;
 export type Added = 'added' | 'nothing' | 'full' | 'too-large';
 
 /**
- * Builds requests in a buffer that is used again and again. Only the finished body is copied (1 ms for 5 MB), because the
- * size of an account's dicts is not known before they are written and zeromq keeps what it was given.
+ * Builds requests in a buffer that is used again and again. Only the finished body is copied (1 ms for 5 MB), because
+ * the size of an account's dicts is not known before they are written and zeromq keeps what it was given.
  */
 export class RequestBuilder {
   readonly #accounts: Accounts;
@@ -159,7 +159,7 @@ export class Answers {
         this.#hurry(member, id);
       } else if (error && isElsewhere(error)) {
         this.counters.elsewhere++;
-        schedule.elsewhere(position, describe(error));
+        member.elsewhere(position, describe(error));
       } else if (error) {
         this.counters.error++;
         schedule.erred(position, describe(error));
@@ -172,13 +172,22 @@ export class Answers {
 }
 
 /**
- * Whether the server would have nothing of a request, in words: one account that it cannot read spoils the answer for all. That all
- * are elsewhere is an answer, if it is given for each of them.
+ * What a reply says of each dict of a request; or why it counts as none. One account that the server cannot read spoils
+ * the answer for all: then it is `rejected`. That all are elsewhere is an answer, if it is given for each of them.
  */
-export function rejectionOf(reply: Buffer, results: readonly MonitorResult[]): string | undefined {
+export function readReply(
+  { ids, refs }: Request,
+  reply: Buffer,
+): readonly MonitorResult[] | { outcome: 'unreadable' | 'rejected'; reason: string } {
+  let results: readonly MonitorResult[];
+  try {
+    results = parseMonitorReply(reply, refs.length);
+  } catch (error) {
+    return { outcome: 'unreadable', reason: `unreadable reply: ${error instanceof Error ? error.message : error}` };
+  }
   const isWhole = reply[0] === DICT;
   const isRejection = results.every((result) => isOtherError(result) && (isWhole || !isElsewhere(result)));
-  return isRejection ? describe(results[0]!) : undefined;
+  return ids.length > 1 && isRejection ? { outcome: 'rejected', reason: describe(results[0]!) } : results;
 }
 
 /** An error that condemns no signature. */

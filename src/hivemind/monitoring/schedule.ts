@@ -6,23 +6,17 @@ export const MONITOR_LIFETIME = 65 * 60;
 /** When to ask: a second, or one of these. */
 const AT_ONCE = 0;
 const IN_FLIGHT = 0xffff_ffff;
-
 /** What the server last said of an account. */
 const NEVER = 0;
 const ASKED = 1;
 const CONFIRMED = 2;
 const REFUSED = 3;
-
 /** Renewals come between these ages of a confirmation, in seconds, as the original's do. */
 const RENEW_FROM = 45 * 60;
 const RENEW_TO = 55 * 60;
 /** How long (seconds) an account whose own fault it is waits for the next attempt: at first, and at most. */
 const RETRY_FROM = 4;
 const RETRY_TO = 600;
-/** How long a server may say otherwise before it is asked again: at first, and at most; and after how long it begins anew. */
-const DISPUTE_FROM = 4;
-const DISPUTE_TO = 300;
-const DISPUTE_OVER = 600;
 
 export interface ScheduleOptions {
   /** Whole seconds from 1 on, on a clock that never jumps. */
@@ -31,37 +25,31 @@ export interface ScheduleOptions {
   readonly jitter: () => number;
   /** How long due renewals may be gathered into one request, in seconds. */
   readonly interval: number;
-  /** The storage server disagrees with us about where accounts are: the list should be asked for anew. */
-  readonly suspect: () => void;
 }
 
 /**
- * When one storage server is to be asked for each account of its swarm (docs/spec/network.md, sections 3 and 5). Only the verbs here
- * change that. What is to be done about an account:
+ * When one storage server is to be asked for each account of its swarm (docs/spec/network.md, sections 3 and 5):
  *
- *                    ┌──────────────── changed ─────────────────┐
- *                    │                                          │
- *     append,        ▼             asked                        │
- *     reset ────► at once ─────────────────► in flight          │
- *                    ▲                        │ │ │ │           │
- *                    ├── failed: no answer ───┘ │ │ │           │
- *                    ├── refused: the next ─────┘ │ └─ confirmed, exhausted, erred, elsewhere ──► until a second
- *                    │   signature is tried       │                                                 │       │
- *                    └────────── changed ─────────┘                     in flight ◄───── asked ─────┘       │
- *                                                                  in a dispute ◄── ended (if confirmed) ───┘
+ *     append, reset, changed, resigned
+ *               │
+ *               ▼       asked                     confirmed, exhausted, erred, elsewhere
+ *            at once ─────────────► in flight ──────────────────────────────────────────► at a later second
+ *               ▲                    │     ▲                                               │
+ *               └── refused, failed ─┘     └───────────────────── asked ───────────────────┘
  *
  * What the server last said of it is another matter: an account stays confirmed while its renewal is under way.
  *
  *     verb                    to be asked                                     last said
  *     append, reset           at once                                         never
  *     changed                 at once                                         as it was
+ *     resigned                at once, unless confirmed or in flight          as it was
  *     asked                   in flight                                       never becomes asked
  *     confirmed               45 to 55 minutes after the question             confirmed
  *     refused                 at once, without that signature                 refused
  *     exhausted               as if confirmed now; all signatures count then  refused
  *     erred                   in 4, 8, … 600 seconds                          as it was
- *     elsewhere               at the end of this dispute                      asked
- *     ended                   the same; if in flight, that goes on            confirmed becomes asked
+ *     elsewhere               at the end of the dispute                       asked
+ *     ended                   as it was                                       asked
  *     failed                  at once                                         as it was
  *     measure                 as it was                                       confirmed becomes never after 65 minutes
  *
@@ -85,35 +73,23 @@ export class Schedule {
   #oldest = 0;
   #lastError = '';
 
-  /** Disputes in a row about where accounts are, and until when (seconds) the latest is. */
-  #disputes = 0;
-  #disputeUntil = Number.NEGATIVE_INFINITY;
-
   constructor(options: ScheduleOptions) {
     this.#options = options;
   }
 
-  /** Number of accounts that the server is to monitor, has confirmed, and refuses. */
+  /** How many accounts the server is to monitor. */
   get count(): number {
     return this.#count;
   }
 
-  get confirmedCount(): number {
-    return this.#confirmed;
-  }
-
-  get refusedCount(): number {
-    return this.#refused;
-  }
-
-  /** The oldest confirmation (seconds) of those that are not refused, at the last {@link measure}; 0 = there were none. */
-  get oldest(): number {
-    return this.#oldest;
-  }
-
-  /** What the server last had against us, in words. */
-  get lastError(): string {
-    return this.#lastError;
+  /**
+   * How many of them it has confirmed, refuses, and neither; the oldest confirmation (seconds, 0 = none) of those that
+   * it does not refuse, at the last {@link measure}; and what it last had against us, in words.
+   */
+  get figures() {
+    const unconfirmed = this.#count - this.#confirmed - this.#refused;
+    const [confirmed, refused, oldest, lastError] = [this.#confirmed, this.#refused, this.#oldest, this.#lastError];
+    return { confirmed, refused, unconfirmed, oldest, lastError };
   }
 
   isConfirmed(position: number): boolean {
@@ -124,24 +100,26 @@ export class Schedule {
     return this.#state[position] === REFUSED;
   }
 
+  isInFlight(position: number): boolean {
+    return this.#due[position] === IN_FLIGHT;
+  }
+
   isAtOnce(position: number): boolean {
     return this.#due[position] === AT_ONCE;
   }
 
-  /** The last confirmation (seconds) of an account or, before the first, since when one is wanted. */
   sinceOf(position: number): number {
     return this.#since[position]!;
   }
 
-  /** Begins with the list of a swarm, of which nothing has been asked yet. `room`: how many accounts to allow for. */
+  /** Begins with a list of so many accounts, of which nothing has been asked yet. `room`: how many to allow for. */
   begin(count: number, room: number): void {
-    this.#allot(count, room);
-    this.#since.fill(this.#options.now(), 0, count);
-  }
-
-  /** Frees what it knew. */
-  end(): void {
-    this.#allot(0, 0);
+    this.#count = count;
+    this.#due = new Uint32Array(room);
+    this.#since = new Uint32Array(room).fill(this.#options.now(), 0, count);
+    this.#state = new Uint8Array(room);
+    this.#tries = new Uint8Array(room);
+    this.#forget();
   }
 
   /** After a handshake: the server may have restarted and forgotten us. */
@@ -181,19 +159,20 @@ export class Schedule {
   }
 
   /**
-   * Other signatures stand for what is asked. A storage server keeps none: if it has confirmed the account it need not hear of it before
-   * the next renewal; and the answer to a request that is under way tells by itself whether another signature is needed.
+   * Other signatures stand for what is asked. A storage server keeps none: if it has confirmed the account it need not
+   * hear of it before the next renewal; and the answer to a request that is under way tells by itself whether another
+   * signature is needed.
    * @returns whether there is something to ask
    */
   resigned(position: number): boolean {
-    if (this.isConfirmed(position) || this.#due[position] === IN_FLIGHT) return false;
+    if (this.isConfirmed(position) || this.isInFlight(position)) return false;
     this.changed(position);
     return true;
   }
 
   /**
-   * Signatures of an account that are not to be used if it is asked for now. A regular renewal is the time to give them another chance:
-   * the fault may have been the server's.
+   * Signatures of an account that are not to be used if it is asked for now. A regular renewal is the time to give them
+   * another chance: the fault may have been the server's.
    */
   barredNow(position: number, id: number): ReadonlySet<number> | undefined {
     if (!this.isAtOnce(position)) this.#barred.delete(id);
@@ -205,7 +184,7 @@ export class Schedule {
     if (this.#state[position] === NEVER) this.#set(position, ASKED);
   }
 
-  /** `at`: when it was asked; the server cannot have begun to monitor earlier. */
+  /** `at`: the second in which it was asked; the server cannot have begun to monitor earlier. */
   confirmed(position: number, at: number): void {
     this.#set(position, CONFIRMED);
     this.#since[position] = at;
@@ -238,70 +217,48 @@ export class Schedule {
     const tries = this.#tries[position]!;
     this.#tries[position] = Math.min(tries + 1, 255);
     const wait = Math.min(RETRY_TO, RETRY_FROM * 2 ** tries);
-    this.#retry(position, this.#options.now() + Math.ceil(wait * (0.5 + this.#options.jitter())));
+    this.#due[position] = this.#options.now() + Math.ceil(wait * (0.5 + this.#options.jitter()));
+    this.walk.wantAt(this.#due[position]);
   }
 
-  /**
-   * The server says that the account is not in its swarm; by our list it is. One of the two is a block behind, so the list is asked for,
-   * and, if it stays as it is, the server, within seconds. All accounts of one dispute are asked for together, and disputes come ever more
-   * rarely: what one server says costs no more than that, however often it says it.
-   */
-  elsewhere(position: number, reason: string): void {
-    const { jitter, suspect } = this.#options;
-    const now = this.#options.now();
+  /** By the server's word the account is not in its swarm: asked for again in the second `due`, if it stays here. */
+  elsewhere(position: number, due: number, reason: string): void {
     this.#lastError = reason;
-    if (now >= this.#disputeUntil) {
-      this.#disputes = now - this.#disputeUntil > DISPUTE_OVER ? 0 : this.#disputes + 1;
-      const wait = Math.min(DISPUTE_TO, DISPUTE_FROM * 2 ** this.#disputes);
-      this.#disputeUntil = now + Math.ceil(wait * (0.5 + jitter()));
-      suspect();
-    }
     this.#set(position, ASKED);
-    this.#retry(position, this.#disputeUntil);
+    this.#due[position] = due;
+    this.walk.wantAt(due);
   }
 
-  /**
-   * The server says that it monitors the account no longer.
-   * @returns false if it had not confirmed it
-   */
-  ended(position: number): boolean {
-    if (!this.isConfirmed(position)) return false;
-    // The answer to what is under way comes later, and says more.
-    if (this.#due[position] === IN_FLIGHT) this.#set(position, ASKED);
-    else this.elsewhere(position, 'ended the monitor of an account of its swarm');
-    return true;
+  /** By the server's word it monitors an account no longer that it has confirmed. */
+  ended(position: number): void {
+    this.#set(position, ASKED);
   }
 
   /** The request that it was part of came to nothing. */
   failed(position: number): void {
-    if (this.#due[position] === IN_FLIGHT) this.#due[position] = AT_ONCE;
+    if (this.isInFlight(position)) this.#due[position] = AT_ONCE;
   }
 
   /** A whole request came to nothing, and the walk that it came from begins anew. */
   failedAll(reason: string): void {
     this.#lastError = reason;
-    this.walk.abandon();
-    this.walk.want();
+    this.walk.beginAnew();
   }
 
-  /** The next position with something due, where the walk stays; undefined if there is none within `steps`, or none left. */
+  /**
+   * The next position with something due, where the walk stays; undefined if there is none within `steps`, or none
+   * left.
+   */
   next(steps: number): number | undefined {
     return this.walk.next(this.#due, this.#count, steps);
   }
 
-  /** Whether the walk has seen every account. */
-  get isWalkOver(): boolean {
-    return this.walk.hasSeen(this.#count);
-  }
-
   /**
-   * Looks at every account (about 2 ms for a million): finds the oldest confirmation, and takes the word "confirmed" from those
-   * whose time at the server is over.
+   * Looks at every account (about 2 ms for a million): finds the oldest confirmation, and takes the word "confirmed"
+   * from those whose time at the server is over.
    */
   measure(): void {
-    const since = this.#since;
-    const state = this.#state;
-    const count = this.#count;
+    const [since, state, count] = [this.#since, this.#state, this.#count];
     const lapsed = this.#options.now() - MONITOR_LIFETIME;
     let oldest = IN_FLIGHT;
     for (let position = 0; position < count; position++) {
@@ -320,40 +277,18 @@ export class Schedule {
     return confirmed + RENEW_FROM + Math.floor(jitter() * (RENEW_TO - RENEW_FROM - interval));
   }
 
-  #retry(position: number, due: number): void {
-    this.#due[position] = due;
-    this.walk.wantAt(due);
-  }
-
   #set(position: number, state: number): void {
     const before = this.#state[position]!;
-    if (before === CONFIRMED) this.#confirmed--;
-    else if (before === REFUSED) this.#refused--;
-    if (state === CONFIRMED) this.#confirmed++;
-    else if (state === REFUSED) this.#refused++;
+    this.#confirmed += Number(state === CONFIRMED) - Number(before === CONFIRMED);
+    this.#refused += Number(state === REFUSED) - Number(before === REFUSED);
     this.#state[position] = state;
   }
 
-  #allot(count: number, room: number): void {
-    this.#count = count;
-    this.#makeArrays(room);
-    this.#forget();
-  }
-
-  #makeArrays(room: number): void {
-    this.#due = new Uint32Array(room);
-    this.#since = new Uint32Array(room);
-    this.#state = new Uint8Array(room);
-    this.#tries = new Uint8Array(room);
-  }
-
   #grow(room: number): void {
-    const [due, since, state, tries] = [this.#due, this.#since, this.#state, this.#tries];
-    this.#makeArrays(room);
-    this.#due.set(due);
-    this.#since.set(since);
-    this.#state.set(state);
-    this.#tries.set(tries);
+    this.#due = new Uint32Array(this.#due.buffer.transfer(4 * room));
+    this.#since = new Uint32Array(this.#since.buffer.transfer(4 * room));
+    this.#state = new Uint8Array(this.#state.buffer.transfer(room));
+    this.#tries = new Uint8Array(this.#tries.buffer.transfer(room));
   }
 
   #forget(): void {

@@ -1,28 +1,25 @@
 import type { Clock, Timer } from '../../clock.ts';
-import { type MonitorResult, parseMonitorReply } from '../../session/monitor.ts';
 import { MAX_BODY, type Member } from './member.ts';
-import { Answers, type Request, RequestBuilder, rejectionOf } from './request.ts';
+import { Answers, type Request, RequestBuilder, readReply } from './request.ts';
+import type { ScheduleOptions } from './schedule.ts';
 import type { Accounts, Defer, Swarms } from './swarms.ts';
 
-export interface SenderOptions {
+export interface SenderOptions extends ScheduleOptions {
   readonly clock: Clock;
   readonly accounts: Accounts;
   readonly swarms: Swarms;
-  /** Seconds on the monitoring clock. */
-  readonly now: () => number;
-  /** Uniform in [0, 1). */
-  readonly jitter: () => number;
   readonly defer: Defer;
-  /** How long due renewals may be gathered into one request, in seconds. */
-  readonly interval: number;
 }
 
 /**
- * Bytes of requests that wait for answers, over all servers, beyond which no bulk request is sent. A body stays in memory until
- * it is sent, and 2,000 servers times 5 MB would be more than any machine has.
+ * Bytes of requests that wait for answers, over all servers, beyond which no bulk request is sent. A body stays in
+ * memory until it is sent, and 2,000 servers times 5 MB would be more than any machine has.
  */
 const MAX_BYTES_IN_FLIGHT = 64 * 1024 * 1024;
-/** What is urgent is gathered for so long (ms) and then sent in small requests, several of which may be under way to a server. */
+/**
+ * What is urgent is gathered for so long (ms) and then sent in small requests, several of which may be under way to a
+ * server.
+ */
 const GATHER = 25;
 const URGENT_BODY = 64 * 1024;
 const MAX_URGENT_IN_FLIGHT = 8;
@@ -35,10 +32,10 @@ const ADDED_BYTES = 256 * 1024;
 const STEPS = 32_768;
 
 /**
- * Sends the storage servers what is due. One bulk request is in flight for each, after a handshake and for renewals: the servers take
- * turns, and a walk over the accounts of the swarm takes along what is due, in slices. What is urgent (a new or changed subscription, the
- * next signature after a refused one) goes beside it in small requests: a server may take seconds to verify 5 MB, and a phone that has just
- * subscribed should not wait for that.
+ * Sends the storage servers what is due. One bulk request is in flight for each, after a handshake and for renewals:
+ * the servers take turns, and a walk over the accounts of the swarm takes along what is due, in slices. What is urgent
+ * (a new or changed subscription, the next signature after a refused one) goes beside it in small requests: a server
+ * may take seconds to verify 5 MB, and a phone that has just subscribed should not wait for that.
  */
 export class Sender {
   readonly #options: SenderOptions;
@@ -198,7 +195,7 @@ export class Sender {
       const enough = this.#bulk.size + ADDED_BYTES;
       for (let adds = 0; adds < ADDS && this.#bulk.size < enough; adds++) {
         const position = schedule.next(STEPS);
-        if (schedule.isWalkOver) {
+        if (schedule.walk.isOver) {
           this.#endWalk(member);
           return true;
         }
@@ -275,33 +272,24 @@ export class Sender {
     failure: string | undefined,
     isUrgent: boolean,
   ): 'answered' | 'rejected' | 'unreadable' | 'timeout' | 'failed' {
-    const bytes = request.body.length;
-    if (!reply) {
+    const read = reply
+      ? readReply(request, reply)
+      : { outcome: failure === 'TIMEOUT' ? ('timeout' as const) : ('failed' as const), reason: failure ?? 'no reply' };
+    if ('outcome' in read) {
       this.#repeat(member, request);
-      member.failed(failure ?? 'no reply', bytes, isUrgent);
-      return failure === 'TIMEOUT' ? 'timeout' : 'failed';
+      member.failed(read.reason, request.body.length, isUrgent, read.outcome === 'rejected');
+      return read.outcome;
     }
-    let results: readonly MonitorResult[];
-    try {
-      results = parseMonitorReply(reply, request.refs.length);
-    } catch (error) {
-      this.#repeat(member, request);
-      member.failed(`unreadable reply: ${error instanceof Error ? error.message : error}`, bytes, isUrgent);
-      return 'unreadable';
-    }
-    const rejection = request.ids.length > 1 ? rejectionOf(reply, results) : undefined;
-    if (rejection !== undefined) {
-      this.#repeat(member, request);
-      member.rejected(rejection, bytes, isUrgent);
-      return 'rejected';
-    }
-    this.#answers.apply(member, request, sentAt, results);
+    this.#answers.apply(member, request, sentAt, read);
     member.answered(isUrgent);
     if (!isUrgent && !member.schedule.walk.isGoing) member.schedule.measure();
     return 'answered';
   }
 
-  /** The accounts of a request that came to nothing are due again, in a bulk request, and so is what was urgent beside it. */
+  /**
+   * The accounts of a request that came to nothing are due again, in a bulk request, and so is what was urgent beside
+   * it.
+   */
   #repeat(member: Member, { ids }: Request): void {
     const { swarms } = this.#options;
     for (const id of ids) if (swarms.swarmOf(id) === member.swarm) member.schedule.failed(swarms.positionOf(id));

@@ -12,7 +12,7 @@ export interface Swarm {
   readonly members: Member[];
 }
 
-/** What monitoring needs to know of the accounts. Ids are small dense integers that may be used again after a removal. */
+/** What monitoring needs to know of the accounts. Ids are small dense integers that are used again after a removal. */
 export interface Accounts {
   /** All ids are below this. */
   readonly capacity: number;
@@ -42,7 +42,7 @@ export interface SwarmsOptions {
 
 /** More earlier shapes of the network than this within {@link MONITOR_LIFETIME} are not remembered. */
 const MAX_FORMER_SPACES = 32;
-/** How long, in ms, a recalculation may hold the event loop, and how many accounts it looks at between two glances at the clock. */
+/** How long (ms) a recalculation holds the event loop, and accounts between two glances at the clock. */
 const SLICE = 8;
 const STRIDE = 256;
 const NOWHERE = -1;
@@ -143,9 +143,8 @@ export class Swarms {
     const swarm = this.swarmOf(id);
     if (!swarm) return undefined;
     const position = this.#positionOf[id]!;
-    let touched = false;
-    for (const { schedule } of swarm.members) touched = schedule.resigned(position) || touched;
-    return touched ? swarm : undefined;
+    const asked = swarm.members.filter(({ schedule }) => schedule.resigned(position));
+    return asked.length > 0 ? swarm : undefined;
   }
 
   swarmOf(id: number): Swarm | undefined {
@@ -164,8 +163,8 @@ export class Swarms {
   }
 
   /**
-   * Whether an account belongs to a swarm, or did within the lifetime of a monitor. Allocates nothing; the usual case, that it
-   * does belong there, is two array reads.
+   * Whether an account belongs to a swarm, or did within the lifetime of a monitor. Allocates nothing; the usual case,
+   * that it does belong there, is two array reads.
    */
   belongs(id: number, swarmId: bigint): boolean {
     if (!this.#space || !this.#options.accounts.isLive(id)) return false;

@@ -1,6 +1,7 @@
 /**
- * The search through the accounts of one storage server for what is due. A walk sees every account once, and may be interrupted at any place:
- * a request is built in slices, and the next one goes on where the last one ended, so that none is asked for twice before all were.
+ * The search through the accounts of one storage server for what is due. A walk sees every account once, and may be
+ * interrupted at any place: a request is built in slices, and the next one goes on where the last one ended, so that
+ * none is asked for twice before all were.
  */
 export class Walk {
   #isGoing = false;
@@ -11,6 +12,7 @@ export class Walk {
   /** The place in the list, how many were seen, and up to which second what is due counts. */
   #cursor = 0;
   #seen = 0;
+  #isOver = false;
   #horizon = 0;
 
   get isGoing(): boolean {
@@ -52,7 +54,10 @@ export class Walk {
     if (this.#retryAt <= now) this.#retryAt = Number.POSITIVE_INFINITY;
   }
 
-  /** The next place of the first `count` in `due` whose second has come, where the walk stays; undefined if none is within `steps`. */
+  /**
+   * The next place of the first `count` in `due` whose second has come, where the walk stays; undefined if none is
+   * within `steps`.
+   */
   next(due: Uint32Array, count: number, steps: number): number | undefined {
     const horizon = this.#horizon;
     let cursor = this.#cursor;
@@ -68,6 +73,7 @@ export class Walk {
     }
     this.#cursor = cursor;
     this.#seen = seen;
+    this.#isOver = seen >= count;
     return found;
   }
 
@@ -77,9 +83,9 @@ export class Walk {
     this.#cursor++;
   }
 
-  /** Whether it has seen all of so many accounts. */
-  hasSeen(count: number): boolean {
-    return this.#seen >= count;
+  /** Whether it had seen every account when it last looked for the {@link next}. */
+  get isOver(): boolean {
+    return this.#isOver;
   }
 
   /** It has seen every account; the next one begins at that second, if nothing wants one before. */
@@ -91,6 +97,12 @@ export class Walk {
   /** Is given up where it is. */
   abandon(): void {
     this.#isGoing = false;
+  }
+
+  /** Is given up, because nothing came of what it found: another one has to find that again. */
+  beginAnew(): void {
+    this.#isGoing = false;
+    this.#isWanted = true;
   }
 
   /** The list is another one: nothing of an earlier walk holds. */

@@ -29,13 +29,18 @@ const COOLDOWNS = [10_000, 30_000, 60_000, 120_000];
 /** How long a server that did us harm is left alone, in ms. */
 const CUT_OFF = 60 * 60_000;
 
-/** The storage servers of the network and our connections to them. What goes wrong with one does not touch the others. */
+/**
+ * The storage servers of the network and our connections to them. What goes wrong with one does not touch the others.
+ */
 export class Nodes {
   readonly #options: NodesOptions;
   readonly #doubt: Doubt;
   readonly #nodes = new Map<string, Node>();
   readonly #queue = new Set<Node>();
-  /** Until when (ms, monotonic) servers are left alone, by key: leaving the list, or another address, changes nothing about it. */
+  /**
+   * Until when (ms, monotonic) servers are left alone, by key: leaving the list, or another address, changes nothing
+   * about it.
+   */
   readonly #cutOff = new Map<string, number>();
   #pending = 0;
   #stopped = false;
@@ -133,8 +138,8 @@ export class Nodes {
   }
 
   /**
-   * Of one server that is listed twice, which is to count: any that can be used, but the same each time, for the order of the list is
-   * another each time.
+   * Of one server that is listed twice, which is to count: any that can be used, but the same each time, for the order
+   * of the list is another each time.
    */
   #isBefore(a: ServiceNode, b: ServiceNode): boolean {
     const [canA, canB] = [this.#troubleOf(a) === undefined, this.#troubleOf(b) === undefined];

@@ -332,7 +332,7 @@ export class FakeNetwork {
     return server;
   }
 
-  /** oxend's list changes to these servers, all there are if none are given. Gives what the watch has against it. */
+  /** oxend's list changes to these servers, all there are if none are given. Gives what speaks against it. */
   publish(servers: Iterable<FakeServer> = this.servers.values()): string | undefined {
     return this.list(Array.from(servers, (server) => server.address));
   }
