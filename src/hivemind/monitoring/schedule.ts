@@ -279,8 +279,10 @@ export class Schedule {
 
   #set(position: number, state: number): void {
     const before = this.#state[position]!;
-    this.#confirmed += Number(state === CONFIRMED) - Number(before === CONFIRMED);
-    this.#refused += Number(state === REFUSED) - Number(before === REFUSED);
+    if (before === CONFIRMED) this.#confirmed--;
+    else if (before === REFUSED) this.#refused--;
+    if (state === CONFIRMED) this.#confirmed++;
+    else if (state === REFUSED) this.#refused++;
     this.#state[position] = state;
   }
 
