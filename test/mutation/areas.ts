@@ -25,7 +25,7 @@ export const AREAS: Record<string, Area> = {
   },
   store: {
     sources: ['src/hivemind/store/*.ts'],
-    tests: ['test/hivemind/store/{conninfo,migrate,statements,store,store-faults,pgbouncer}.test.ts'],
+    tests: ['test/hivemind/store/{conninfo,passfile,migrate,statements,store,store-faults,pgbouncer}.test.ts'],
     database: true,
   },
   subscriptions: {
