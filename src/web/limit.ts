@@ -6,6 +6,9 @@ import { type ConnectionLimit, type Held, networkOf } from '../connection-limit.
 /** What each piece of a body takes beside its bytes; a client may send pieces of one byte. */
 const PIECE = 512;
 
+/** Requests of one connection that are answered in one turn of the event loop; a thousand may come in one packet, from no honest client. */
+const REQUESTS_A_TURN = 16;
+
 /**
  * Holds an HTTP server's connections, and what their unfinished requests hold, to a limit. A connection gives way to
  * others while it is idle, its request is still arriving, or it does not read its answer; one whose request is being
@@ -28,6 +31,19 @@ export function limitConnections(server: FastifyInstance, limit: ConnectionLimit
     if (!limit.admit(held)) socket.destroy();
   });
 
+  let turn = new Map<Socket, number>();
+  server.addHook('onRequest', (request, reply, done) => {
+    const { socket } = request.raw;
+    if (turn.size === 0) setImmediate(() => (turn = new Map()));
+    const requests = (turn.get(socket) ?? 0) + 1;
+    turn.set(socket, requests);
+    if (requests <= REQUESTS_A_TURN) {
+      done();
+      return;
+    }
+    socket.destroy();
+    reply.hijack();
+  });
   server.addHook('preParsing', (request, _reply, payload, done) => {
     const held = heldBy(request);
     if (held) payload.on('data', (chunk: Buffer) => limit.hold(held, held.bytes + chunk.length + PIECE));

@@ -181,6 +181,29 @@ test('who does not read his answer gives way to others', async (t) => {
   assert.match(await registry.metrics(), /spns_web_crowded_out_total\{listener="http"\} 1/);
 });
 
+test('a connection that sends requests by the thousand is cut off, and one that sends a few at once is answered', async (t) => {
+  const { url } = await start(t);
+  const { host } = new URL(url);
+  const [hostname, port] = host.split(':');
+  const answers = async (count: number): Promise<number> => {
+    const socket = net.connect(Number(port), hostname);
+    t.after(() => socket.destroy());
+    let received = '';
+    socket.on('error', () => undefined);
+    socket.on('data', (chunk) => {
+      received += chunk;
+    });
+    const closed = new Promise((resolve) => socket.once('close', resolve));
+    const last = 'GET /last HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n';
+    socket.write('GET / HTTP/1.1\r\nHost: x\r\n\r\n'.repeat(count - 1) + last);
+    await closed;
+    return received.split('HTTP/1.1 404').length - 1;
+  };
+  assert.equal(await answers(8), 8);
+  assert.ok((await answers(2000)) <= 16);
+  assert.equal(await answers(1), 1);
+});
+
 test('a client that is slow is given up', async (t) => {
   const { server } = await start(t);
   assert.equal(server.server.headersTimeout, 10_000);
