@@ -175,7 +175,7 @@ export class Outlet {
   async #empty(): Promise<void> {
     this.#emptying = true;
     while (this.#taken < this.#held.length) {
-      const frames = this.#held[this.#taken]!;
+      const frames = this.#held[this.#taken];
       try {
         await this.#socket.send(frames as Part[] as Buffer[]);
       } catch (error) {

@@ -10,7 +10,7 @@ test('without a command it lists them, with --help it tells of each', async (t) 
   const dir = await folder(t);
   const { code, out } = await spns([], dir);
   assert.equal(code, 2);
-  const names = [...out.matchAll(/^ {2}([a-z-]+) {2}/gm)].map((match) => match[1]!);
+  const names = [...out.matchAll(/^ {2}([a-z-]+) {2}/gm)].map((match) => match[1]);
   assert.deepEqual(names, [
     'keygen',
     'check-config',

@@ -65,7 +65,7 @@ export function start(t: TestContext, { what = '', config = '', env = {}, unread
   });
   t.after(async () => {
     child.kill('SIGKILL');
-    child.stdout!.destroy();
+    child.stdout.destroy();
     await ended;
     rmSync(folder, { recursive: true });
   });

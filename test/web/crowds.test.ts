@@ -63,7 +63,7 @@ async function front(t: TestContext, { descriptors }: { descriptors: number }) {
   return {
     http: http.replace(/^http:\/\//, ''),
     curve: addressOf(found.get('listening to anybody')!, keyPairFromSecret(secret).publicKey),
-    pid: child.pid!,
+    pid: child.pid,
     metrics,
     dead,
     clients,

@@ -135,7 +135,7 @@ function readable(error: Error, info: Conninfo): Error {
 function makeClient(info: Conninfo, host: Host, secure: boolean, timeout: number): OpenClient {
   const socket = new Socket(host.hostaddr);
   const client = new pg.Client({
-    host: host.host || host.hostaddr!,
+    host: host.host || host.hostaddr,
     port: host.port,
     user: info.user,
     database: info.database,

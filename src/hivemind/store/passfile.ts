@@ -22,7 +22,7 @@ export function passwordFor(info: Conninfo, host: Host): string | undefined {
   const wanted = [name, String(host.port), info.database, info.user];
   for (const line of text.split(/\r?\n/)) {
     if (line.startsWith('#')) continue;
-    const fields = [...line.matchAll(/((?:\\.|[^:\\])*)(?::|$)/g)].map(([, field]) => field!);
+    const fields = [...line.matchAll(/((?:\\.|[^:\\])*)(?::|$)/g)].map(([, field]) => field);
     const [, , , , password] = fields;
     if (password === undefined) continue;
     if (wanted.every((value, n) => fields[n] === '*' || unescaped(fields[n]!) === value)) return unescaped(password);

@@ -116,7 +116,7 @@ describe('the database is found as psql finds it', { skip }, () => {
   }
 
   it('in each form of the address', async (t) => {
-    const at = addresses.get(plain)!;
+    const at = addresses.get(plain);
     const { port } = await startProxy(t, { host: at, port: 5432 });
     const dead = await startProxy(t, { host: at, port: 5432 });
     await dead.close();
@@ -179,7 +179,7 @@ describe('the database is found as psql finds it', { skip }, () => {
   });
 
   it('with passwords from a file, and not from one that others may read', async (t) => {
-    const at = addresses.get(plain)!;
+    const at = addresses.get(plain);
     const escaped = PASSWORD.replace(/[\\:]/g, '\\$&');
     const passfile = join(folder, 'passwords');
     const write = (text: string, mode: string) => {
@@ -229,7 +229,7 @@ describe('the database is found as psql finds it', { skip }, () => {
     ];
     let connected = 0;
     for (const server of [encrypted, plain]) {
-      const at = addresses.get(server)!;
+      const at = addresses.get(server);
       const secret = encodeURIComponent(PASSWORD);
       for (const mode of ['', 'disable', 'allow', 'prefer', 'require', 'verify-ca', 'verify-full']) {
         const sslmode = mode === '' ? '' : `&sslmode=${mode}`;
