@@ -40,7 +40,7 @@ export const AREAS: Record<string, Area> = {
   },
   'notifiers-runtime': {
     sources: ['src/notifiers/runtime/*.ts'],
-    tests: ['test/notifiers/runtime/*.test.ts'],
+    tests: ['test/notifiers/{runtime,apns}/*.test.ts'],
     inOne: true,
   },
   web: { sources: ['src/web/*.ts'], tests: ['test/web/*.test.ts'], database: true },
