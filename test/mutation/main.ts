@@ -37,6 +37,7 @@ const copy = mkdtempSync(join(tmpdir(), 'spns-mutate-'));
 chmodSync(copy, 0o755);
 let running: ChildProcess | undefined;
 const result = { tried: 0, noticed: 0 };
+let ending = false;
 const server = area.database ? await startTestServer() : undefined;
 for (const signal of ['SIGINT', 'SIGTERM'] as const) process.on(signal, () => void end(1));
 try {
@@ -136,7 +137,10 @@ function killRunning(): void {
   running = undefined;
 }
 
-async function end(code: number): Promise<never> {
+async function end(code: number): Promise<void> {
+  // Stopped by a signal: the run that this kills is none.
+  if (ending) return;
+  ending = true;
   const { tried, noticed } = result;
   if (tried > 0) print(`${Math.round((100 * noticed) / tried)} % noticed: ${noticed} of ${tried}`);
   killRunning();
