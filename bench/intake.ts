@@ -49,7 +49,7 @@ function each(size: number, withBody: boolean): object {
     accepts: () => true,
     hasOthers: () => true,
     nameOf: ({ index }: { index: number }) => `${index}`,
-    warn: () => {},
+    log: { warn() {} },
   });
   const least = [Number.POSITIVE_INFINITY, Number.POSITIVE_INFINITY, Number.POSITIVE_INFINITY];
   for (let n = 0; n < ROUNDS; n++) {

@@ -10,6 +10,7 @@ import {
   possibleTimes,
   withFloor,
 } from './judged-time.ts';
+import type { Log } from './log.ts';
 
 /** What a {@link JudgedClock} is made with. */
 export interface JudgedClockOptions {
@@ -18,7 +19,7 @@ export interface JudgedClockOptions {
   /** The database's clock, unix milliseconds. Without it a step is believed when it has lasted. */
   readonly database?: () => Promise<number>;
   /** Called when the wall clock stepped, came back, or was believed. */
-  readonly log: (level: 'info' | 'error', text: string) => void;
+  readonly log: Pick<Log, 'info' | 'error'>;
 }
 
 /** So often, in ms, the clocks are looked at. */
@@ -119,10 +120,10 @@ export class JudgedClock implements Clock {
     const monotonic = this.monotonic();
     const was = before && doubtOf(before, monotonic);
     const is = doubtOf(this.#time, monotonic);
-    if (is !== undefined && was === undefined) log('error', `the time is in doubt: ${is}`);
+    if (is !== undefined && was === undefined) log.error(`the time is in doubt: ${is}`);
     if (is !== undefined || was === undefined || !before) return;
     const taken = this.#time.offset - before.offset;
     const how = Math.abs(taken) > AGREE ? `: a step of ${Math.round(taken / 1000)} s was taken over` : '';
-    log('info', `the time is not in doubt any more${how}`);
+    log.info(`the time is not in doubt any more${how}`);
   }
 }

@@ -2,6 +2,7 @@ import assert from 'node:assert/strict';
 import { test } from 'node:test';
 import { JudgedClock } from '../src/judged-clock.ts';
 import { FakeClock } from './support/fake-clock.ts';
+import { logTo, silentLog } from './support/log.ts';
 
 const DAY = 86_400_000;
 const START = 1_800_000_000_000;
@@ -9,7 +10,7 @@ const START = 1_800_000_000_000;
 test('without a database a step of the machine is believed after an hour, and said when it begins and when it ends', async () => {
   const machine = new FakeClock(START);
   const log: string[] = [];
-  const clock = new JudgedClock({ clock: machine, log: (level, text) => log.push(`${level}: ${text}`) });
+  const clock = new JudgedClock({ clock: machine, log: logTo((text, level) => log.push(`${level}: ${text}`)) });
   machine.jump(15 * DAY);
   assert.equal(clock.now(), START);
   await machine.advance(3_590_000);
@@ -34,7 +35,7 @@ test('a database that answers slowly, or with an error, is asked again and never
     new Promise<number>((resolve, reject) =>
       answers.push((time) => (time instanceof Error ? reject(time) : resolve(time))),
     );
-  const starting = JudgedClock.start({ clock: machine, database, log: () => {} });
+  const starting = JudgedClock.start({ clock: machine, database, log: silentLog });
   answers[0]!(START);
   const clock = await starting;
   await machine.advance(60_000);

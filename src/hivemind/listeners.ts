@@ -1,4 +1,5 @@
 import type { Clock } from '../clock.ts';
+import type { Log } from '../log.ts';
 import { keyPairFromSecret } from '../oxenmq/keys.ts';
 import { Listener } from '../oxenmq/listener.ts';
 import { PublicListener } from '../oxenmq/public-listener.ts';
@@ -23,7 +24,7 @@ export interface ListenersModules {
   /** `[keys] hivemind`, 32 bytes. */
   readonly secret: Buffer;
   readonly commands: Commands;
-  readonly log: (text: string) => void;
+  readonly log: Pick<Log, 'info'>;
   /** Called with what was dropped, and why. */
   readonly stray: (reason: string) => void;
   /** An administrator's connection, which may be a notifier's, has ended. */
@@ -80,7 +81,7 @@ export async function openListeners(modules: ListenersModules): Promise<readonly
     for (const listener of listeners) {
       await listener.bind();
       const level = listener instanceof PublicListener && listenPush !== undefined && listener === listeners.at(-1);
-      modules.log(`listening at ${listener.endpoint} (${level ? 'push.* only' : 'admin'})`);
+      modules.log.info(`listening at ${listener.endpoint} (${level ? 'push.* only' : 'admin'})`);
     }
   } catch (error) {
     await Promise.all(listeners.map((listener) => listener.close()));

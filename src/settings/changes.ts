@@ -16,7 +16,10 @@ const SECTIONS: { readonly [name: string]: Table } = {
   web: WEB,
 };
 
-/** The keys of the common sections that a program reads only when it starts, as `[section].key`; spns.ini.example marks them so. */
+/**
+ * The keys of the common sections that a program reads only when it starts, as `[section].key`; spns.ini.example marks
+ * them so.
+ */
 export const RESTART_KEYS: { readonly [program in Program]: readonly string[] } = {
   hivemind: restartKeys('hivemind'),
   web: restartKeys('web'),
@@ -40,7 +43,9 @@ export function needRestart(name: DaemonName, changed: readonly string[]): strin
   return changed.filter((key) => RESTART_KEYS[program].includes(key) || own.includes(key));
 }
 
-/** The keys that differ between two configurations, as `[section].key`; never their values, some of which are secret. */
+/**
+ * The keys that differ between two configurations, as `[section].key`; never their values, some of which are secret.
+ */
 export function changedKeys(before: Config, after: Config): string[] {
   const changed: string[] = [];
   for (const name of new Set([...before.ini.sections.keys(), ...after.ini.sections.keys()])) {

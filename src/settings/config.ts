@@ -29,7 +29,10 @@ export interface Config {
   readonly log: LogSettings;
   /** What is odd but does no harm: unknown keys, keys of no more use, key files open to all. To be logged once. */
   readonly warnings: readonly string[];
-  /** Opens a `[notify-…]` section, empty if the file has none. Whoever reads it calls its `check()` and logs its `warnings()`. */
+  /**
+   * Opens a `[notify-…]` section, empty if the file has none. Whoever reads it calls its `check()` and logs its
+   * `warnings()`.
+   */
   section(name: string): Section;
   /** Where a daemon serves metrics and health: its section's `metrics_listen`. */
   metricsListen(name: DaemonName): string | undefined;
@@ -41,8 +44,8 @@ export interface LoadOptions {
   /** Default: `all`. */
   readonly role?: Role;
   /**
-   * Reads further sections, so that their problems are told together with all others. What it reads is not kept: the owner opens the section again,
-   * by {@link Config.section}, to use it.
+   * Reads further sections, so that their problems are told together with all others. What it reads is not kept: the
+   * owner opens the section again, by {@link Config.section}, to use it.
    */
   readonly read?: (section: (name: string) => Section) => void;
 }
@@ -111,8 +114,8 @@ export function loadConfig(env: NodeJS.ProcessEnv, { role = 'all', read }: LoadO
 }
 
 /**
- * The services whose notifier we can run: of the `[notify-NAME]` sections those of ours, and those that name a `module`.
- * Others belong to a program of the operator's own, as they may in the original's file.
+ * The services whose notifier we can run: of the `[notify-NAME]` sections those of ours, and those that name a
+ * `module`. Others belong to a program of the operator's own, as they may in the original's file.
  */
 export function runnableServices(ini: Ini): string[] {
   return notifySections(ini)

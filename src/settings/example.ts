@@ -19,10 +19,11 @@ export interface ShownSection {
 }
 
 /**
- * The text of a section: each key with its default or example, commented out unless it must be set, under what its table says of it. Whether it needs a
- * restart is added by its mark.
+ * The text of a section: each key with its default or example, commented out unless it must be set, under what its
+ * table says of it. Whether it needs a restart is added by its mark.
  *
- * @throws Error if one text is for keys that need a restart and others that do not: the reader could not tell them apart
+ * @throws Error if one text is for keys that need a restart and others that do not: the reader could not tell them
+ * apart
  */
 export function renderSection({ name, text, tables, only, values = {}, optional = false }: ShownSection): string {
   const shown = tables

@@ -5,8 +5,8 @@ import type { Section } from './section.ts';
 import { boolean, integer, list, number, parsed, type Role, readTable, type Table, type Values } from './table.ts';
 
 /**
- * `[hivemind]`. It lies here and not beside the hivemind, since the web front-end, the notifiers and the commands read where it listens, and the
- * notifiers the limits of the breaker.
+ * `[hivemind]`. It lies here and not beside the hivemind, since the web front-end, the notifiers and the commands read
+ * where it listens, and the notifiers the limits of the breaker.
  */
 export const HIVEMIND = {
   settings: {

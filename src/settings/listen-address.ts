@@ -5,7 +5,8 @@ export type ListenAddress = { readonly host: string; readonly port: number } | {
 const FORM = 'must be host:port, [IPv6]:port or unix:/path';
 
 /**
- * Reads `host:port`, `[IPv6 address]:port` (port 0: any that is free) or `unix:/path`. Throws an Error that says what is expected.
+ * Reads `host:port`, `[IPv6 address]:port` (port 0: any that is free) or `unix:/path`. Throws an Error that says what
+ * is expected.
  */
 export function parseListen(text: string): ListenAddress {
   if (text.startsWith('unix:')) {

@@ -4,7 +4,10 @@ import { parsed, path, type Table } from './table.ts';
 /** The services whose notifier comes with SPNS. */
 export const BUILT_IN_SERVICES = ['apns', 'apns-sandbox', 'firebase', 'huawei', 'dummy'] as const;
 
-/** What every `[notify-…]` section may hold, whoever's notifier it is; what belongs to a provider is in the notifier's own folder. */
+/**
+ * What every `[notify-…]` section may hold, whoever's notifier it is; what belongs to a provider is in the notifier's
+ * own folder.
+ */
 export const NOTIFIER = {
   settings: {
     module: path('module', { example: '/etc/spns/example.ts' }),

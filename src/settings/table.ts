@@ -18,7 +18,9 @@ export interface Options {
   readonly listens?: Program;
   /** What it does, for spns.ini.example; without it the key belongs to what is said of the one before it. */
   readonly text?: string;
-  /** What spns.ini.example shows where there is no default, or more than it; several lines for a value of several lines. */
+  /**
+   * What spns.ini.example shows where there is no default, or more than it; several lines for a value of several lines.
+   */
   readonly example?: string | readonly string[];
   /** Only tests set it: spns.ini.example does not name it. */
   readonly untold?: true;
@@ -37,7 +39,9 @@ export interface Settings {
   readonly [name: string]: Setting;
 }
 
-/** All keys of a section, in the order in which they are read, told of if they are wrong, and shown in spns.ini.example. */
+/**
+ * All keys of a section, in the order in which they are read, told of if they are wrong, and shown in spns.ini.example.
+ */
 export interface Table<S extends Settings = Settings> {
   readonly settings: S;
   /** Keys of the original's that have no meaning any more, and why. */

@@ -3,7 +3,10 @@ import { checkedListen, parseListen } from './listen-address.ts';
 import type { Section } from './section.ts';
 import { integer, parsed, readTable, type Table, type Values } from './table.ts';
 
-/** `[web]`. It lies here and not beside the front-end, since every program checks it, and the commands look at where it listens. */
+/**
+ * `[web]`. It lies here and not beside the front-end, since every program checks it, and the commands look at where it
+ * listens.
+ */
 export const WEB = {
   settings: {
     /** `host:port` or `unix:/path`. */

@@ -10,6 +10,7 @@ import { Nodes } from '../../src/hivemind/network/nodes.ts';
 import { Store } from '../../src/hivemind/store/store.ts';
 import { Subscriptions } from '../../src/hivemind/subscriptions/subscribe.ts';
 import type { Remote } from '../../src/oxenmq/remote.ts';
+import { silentLog } from '../support/log.ts';
 import { createDatabase } from '../support/postgres.ts';
 import { seconds, subscribe } from '../support/requests.ts';
 
@@ -91,7 +92,7 @@ describe('one account with many devices that ask for much, beside everybody else
       stats: { add: () => {} },
       notifierFor: () => remote,
       isExpected: () => true,
-      log: () => {},
+      log: silentLog,
     });
     attacker = sessionAccount(randomBytes);
     for (let device = 0; device < DEVICES; device++) await ask(attack());

@@ -9,6 +9,7 @@ import { findUser } from '../../src/cli/child.ts';
 import { systemClock } from '../../src/clock.ts';
 import { openListeners } from '../../src/hivemind/listeners.ts';
 import type { HivemindSettings } from '../../src/settings/hivemind.ts';
+import { logTo } from '../support/log.ts';
 
 const nobody = findUser('nobody');
 const skip = (process.getuid?.() !== 0 || !nobody) && 'only root can connect as another user';
@@ -31,7 +32,7 @@ test("another user, as the front-end is, may connect to listen_push and not to t
     } as unknown as HivemindSettings,
     secret: randomBytes(32),
     commands: {},
-    log: (text) => log.push(text),
+    log: logTo((text) => log.push(text)),
     stray: () => {},
     gone: () => {},
   });

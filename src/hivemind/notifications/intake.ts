@@ -1,4 +1,5 @@
 import type { Clock } from '../../clock.ts';
+import type { Log } from '../../log.ts';
 import { type Notification, parseNotification } from '../../session/notification.ts';
 import { isFalseAlarm } from '../../session/payload.ts';
 import type { Devices, WantingDevice } from '../devices/devices.ts';
@@ -24,7 +25,7 @@ export interface IntakeModules<Node> {
   /** A node's name in the log. */
   nameOf: (node: Node) => string;
   /** Called with a line for the operator, as often as it happens. */
-  warn: (text: string) => void;
+  log: Pick<Log, 'warn'>;
 }
 
 /**
@@ -158,7 +159,7 @@ export class Intake<Node extends object> {
     counters.misfits++;
     this.#misfits.add(true);
     if (this.#misfits.alarming !== undefined)
-      this.#modules.warn(
+      this.#modules.log.warn(
         'messages do not fit their hash, whatever server tells them: has the network changed its rule?',
       );
   }

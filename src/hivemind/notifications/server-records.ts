@@ -1,3 +1,4 @@
+import type { Log } from '../../log.ts';
 import { ServerLimits } from './message-limits.ts';
 
 /** Counts, since the start of the process, of what a storage server sent that others did not, or beyond its limits. */
@@ -23,7 +24,7 @@ interface Server extends ServerRecord {
 export interface ServerRecordsOptions<Node> {
   /** A storage server's name in the log. */
   readonly nameOf: (node: Node) => string;
-  readonly warn: (text: string) => void;
+  readonly log: Pick<Log, 'warn'>;
 }
 
 /** What each storage server may still send, and its offences so far. Forgotten with the server. */
@@ -48,7 +49,7 @@ export class ServerRecords<Node extends object> {
   count(node: Node, what: keyof ServerRecord): void {
     const count = ++this.#server(node)[what];
     if (what === 'alone' || !Number.isInteger(Math.log10(count))) return;
-    this.#options.warn(`storage server ${this.#options.nameOf(node)} ${OFFENCES[what]}: ${count} so far`);
+    this.#options.log.warn(`storage server ${this.#options.nameOf(node)} ${OFFENCES[what]}: ${count} so far`);
   }
 
   #server(node: Node): Server {

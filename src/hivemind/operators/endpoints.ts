@@ -1,4 +1,5 @@
 import { parseJson, stringifySorted } from '../../codec/json.ts';
+import type { Log } from '../../log.ts';
 import type { Commands, Incoming } from '../../oxenmq/remote.ts';
 import {
   decodeDeviceGone,
@@ -30,7 +31,7 @@ export interface EndpointModules {
   /** A block was announced by somebody who may. */
   onBlock: () => void;
   /** Called with a line about each admin message that made no sense. */
-  log: (text: string) => void;
+  log: Pick<Log, 'warn'>;
 }
 
 /** Bytes of a client's name that count. */
@@ -62,7 +63,7 @@ export function endpoints(modules: EndpointModules): Commands {
     try {
       handler(message);
     } catch (error) {
-      log(`${what} ignored: ${(error as Error).message}`);
+      log.warn(`${what} ignored: ${(error as Error).message}`);
     }
   };
   const json = (answer: () => unknown) => (message: Incoming) => message.reply(stringifySorted(answer()));

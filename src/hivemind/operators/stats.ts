@@ -3,6 +3,22 @@ import type { Clock } from '../../clock.ts';
 import { BencodeError, decode } from '../../codec/bencode.ts';
 import type { StatRow, Store } from '../store/store.ts';
 
+/** What the hivemind's own statistics count of messages: copies that came in, and pushes that became of them. */
+interface IntakeCounts {
+  readonly raw: number;
+  readonly pushes: number;
+}
+
+/** The function returned adds what was counted since it was called last. */
+export function intakeCounter(stats: Pick<Stats, 'add'>, counters: IntakeCounts): () => void {
+  let counted = { raw: 0, pushes: 0 };
+  return () => {
+    const { raw, pushes } = counters;
+    stats.add('', { pushes: raw - counted.raw, notifications: pushes - counted.pushes });
+    counted = { raw, pushes };
+  };
+}
+
 /** A statistic's value, as the table service_stats has it: an integer or a text. */
 export type StatValue = number | string;
 

@@ -1,4 +1,5 @@
 import type { Clock } from '../../clock.ts';
+import type { Log } from '../../log.ts';
 import type { DeviceGone } from '../../session/notifier-protocol.ts';
 import type { Devices } from '../devices/devices.ts';
 import type { Service } from '../notifications/outbox/service.ts';
@@ -12,7 +13,7 @@ export interface DeadDeviceModules {
   service: (name: string) => Service | undefined;
   /** True while a client's request for that device is being carried out. */
   inWork: (service: string, serviceId: string) => boolean;
-  log: (level: 'debug' | 'warn' | 'error', text: string) => void;
+  log: Pick<Log, 'debug' | 'warn' | 'error'>;
 }
 
 /**
@@ -63,8 +64,7 @@ export class DeadDevices {
     if (!report.local && !service.breaker.gone()) {
       service.counters.goneHeldBack++;
       if (!wasOpen) {
-        log(
-          'error',
+        log.error(
           `${report.service} calls an unlikely share of its devices gone (${report.reason}): no more are removed until that ` +
             'share falls. Look at the certificate, topic and environment of that notifier',
         );
@@ -77,14 +77,14 @@ export class DeadDevices {
     const time = Math.min(Number(report.time), clock.now());
     const removed = devices.removeDevice(report.service, report.serviceId, Math.floor(time / 1000));
     if (removed.length === 0) return 0;
-    log('debug', `${report.service}: a device is gone (${report.reason}), ${removed.length} subscriptions removed`);
+    log.debug(`${report.service}: a device is gone (${report.reason}), ${removed.length} subscriptions removed`);
     // With the time of what was removed: a renewal that is just being written is not touched.
     const keys = removed.map((one) => ({ ...one, service: report.service, serviceId: report.serviceId }));
     try {
       await store.removeDevices(keys);
     } catch (error) {
       // They stay in the database, come back with the next start, and are called gone again then.
-      log('warn', `dead devices could not be removed from the database: ${(error as Error).message}`);
+      log.warn(`dead devices could not be removed from the database: ${(error as Error).message}`);
     }
     return removed.length;
   }

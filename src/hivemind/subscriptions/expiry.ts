@@ -1,4 +1,5 @@
 import type { Clock, Timer } from '../../clock.ts';
+import type { Log } from '../../log.ts';
 import { SIGNATURE_LIFETIME } from '../../session/subscription.ts';
 import type { Devices } from '../devices/devices.ts';
 import type { Store } from '../store/store.ts';
@@ -13,7 +14,7 @@ export interface ExpiryModules {
   };
   devices: Pick<Devices, 'countExpired' | 'expire' | 'size'>;
   store: Pick<Store, 'deleteExpired'>;
-  log: (level: 'info' | 'warn' | 'error', text: string) => void;
+  log: Pick<Log, 'info' | 'warn' | 'error'>;
 }
 
 /** The answer to admin.expire. */
@@ -139,8 +140,7 @@ export class Expiry {
       return 0;
     }
     if (this.#held)
-      log(
-        'info',
+      log.info(
         approved
           ? 'the operator lets the subscriptions go that were held'
           : 'no mass of subscriptions is out of date any more',
@@ -156,9 +156,7 @@ export class Expiry {
     if (!approved) this.#spent += expired;
     const most = approved ? Number.MAX_SAFE_INTEGER : expired + Math.max(allowed - expired, FEW);
     // Not waited for: what stays in the database goes the next time.
-    store
-      .deleteExpired(cutoff, most)
-      .catch((error: Error) => log('warn', `expired subscriptions stay: ${error.message}`));
+    store.deleteExpired(cutoff, most).catch((error: Error) => log.warn(`expired subscriptions stay: ${error.message}`));
     return expired;
   }
 
@@ -168,6 +166,6 @@ export class Expiry {
     const now = this.#modules.clock.monotonic();
     if (!isNew && now - this.#toldAt < TELL_AGAIN_MS) return;
     this.#toldAt = now;
-    this.#modules.log('error', this.complaint ?? '');
+    this.#modules.log.error(this.complaint ?? '');
   }
 }

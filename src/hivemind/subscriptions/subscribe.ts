@@ -1,5 +1,6 @@
 import type { Clock } from '../../clock.ts';
 import { parseJson, stringifySorted } from '../../codec/json.ts';
+import type { Log } from '../../log.ts';
 import type { Remote } from '../../oxenmq/remote.ts';
 import {
   Code,
@@ -38,7 +39,7 @@ export interface SubscriptionModules {
   notifierFor: (service: string) => Remote | undefined;
   /** Whether a service without a notifier will probably have one again. */
   isExpected: (service: string) => boolean;
-  log: (level: 'debug' | 'warn', text: string) => void;
+  log: Pick<Log, 'debug' | 'warn'>;
   /** Resolves when the hivemind has started; requests wait for it. They do not wait if it is not given. */
   ready?: Promise<void>;
 }
@@ -106,7 +107,7 @@ export class Subscriptions {
 
   constructor(modules: SubscriptionModules) {
     this.#modules = modules;
-    this.#troubles = new Troubles(modules.clock, (text) => modules.log('warn', text));
+    this.#troubles = new Troubles(modules.clock, modules.log);
     this.#admission = new Admission({
       clock: modules.clock,
       open: () => this.#storing < MAX_STORING,
@@ -370,16 +371,16 @@ export class Subscriptions {
 
   #known(error: unknown): RequestError {
     if (error instanceof RequestError) {
-      if (error.cause !== undefined) this.#modules.log('debug', `request refused: ${error.cause}`);
+      if (error.cause !== undefined) this.#modules.log.debug(`request refused: ${error.cause}`);
       return error;
     }
     if (error instanceof NotDone) return BUSY;
     if (error instanceof StoreError && error.code === 'refused') {
-      this.#modules.log('warn', `the database refused a subscription: ${error.message}`);
+      this.#modules.log.warn(`the database refused a subscription: ${error.message}`);
       return new RequestError(Code.ERROR, GENERIC_ERROR);
     }
     if (!(error instanceof StoreError)) {
-      this.#modules.log('warn', `a request failed: ${String(error)}`);
+      this.#modules.log.warn(`a request failed: ${String(error)}`);
       this.#troubles.note("clients' requests fail by a fault of this program; the log has the error");
     }
     return new RequestError(Code.INTERNAL_ERROR, INTERNAL);

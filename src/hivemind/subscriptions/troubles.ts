@@ -1,4 +1,5 @@
 import type { Clock } from '../../clock.ts';
+import type { Log } from '../../log.ts';
 
 /** A trouble counts as over when it has not come again for so long, in ms. */
 const OVER_MS = 60_000;
@@ -6,11 +7,11 @@ const OVER_MS = 60_000;
 /** Why clients were refused lately though neither they nor the database are to blame. Texts are ours, so there are few. */
 export class Troubles {
   readonly #clock: Pick<Clock, 'monotonic'>;
-  readonly #log: (text: string) => void;
+  readonly #log: Pick<Log, 'warn'>;
   readonly #latest = new Map<string, number>();
 
   /** @param log told each time; it is its business not to say the same again and again */
-  constructor(clock: Pick<Clock, 'monotonic'>, log: (text: string) => void) {
+  constructor(clock: Pick<Clock, 'monotonic'>, log: Pick<Log, 'warn'>) {
     this.#clock = clock;
     this.#log = log;
   }
@@ -18,7 +19,7 @@ export class Troubles {
   /** @param text a sentence for operators, the same each time */
   note(text: string): void {
     this.#latest.set(text, this.#clock.monotonic());
-    this.#log(text);
+    this.#log.warn(text);
   }
 
   /** What goes on. */

@@ -17,7 +17,7 @@ export async function buildNotifier(service: string, context: Context): Promise<
   const { log, random, registry } = context;
   const wallClock = () => context.clock.now();
   // No step of the machine's clock makes messages expire, or a provider's date a wait.
-  const clock = new JudgedClock({ clock: context.clock, log: (level, text) => log[level](text) });
+  const clock = new JudgedClock({ clock: context.clock, log });
   /** Throws ConfigError, or an Error with a sentence, for settings that are wrong. */
   const createBackend = async (config: Config): Promise<Backend> => {
     const section = config.section(`notify-${service}`);

@@ -9,6 +9,7 @@ import type { Remote } from '../../../src/oxenmq/remote.ts';
 import { messageHash } from '../../../src/session/message-hash.ts';
 import { encodeNotification } from '../../../src/session/notification.ts';
 import { FakeClock } from '../../support/fake-clock.ts';
+import { logTo, silentLog } from '../../support/log.ts';
 
 export const LIFETIME = 600_000;
 
@@ -30,7 +31,7 @@ export function setUp(services: string[], hasOthers = true) {
     random: randomBytes,
     limits: { maxBytes: 1e9, maxAge: LIFETIME },
     breaker: { share: 0.5, minimum: 100 },
-    log: () => {},
+    log: silentLog,
   });
   const warnings: string[] = [];
   const intake = new Intake<Server>({
@@ -41,7 +42,7 @@ export function setUp(services: string[], hasOthers = true) {
     accepts: (server) => server !== STRANGER,
     hasOthers: () => hasOthers,
     nameOf: ({ name }) => name,
-    warn: (text) => warnings.push(text),
+    log: logTo((text) => warnings.push(text)),
   });
   const pushes: { to: string; part: Buffer }[] = [];
   for (const name of services) {

@@ -6,6 +6,7 @@ import { Devices } from '../../../src/hivemind/devices/devices.ts';
 import { Outbox } from '../../../src/hivemind/notifications/outbox/outbox.ts';
 import { DeadDevices } from '../../../src/hivemind/subscriptions/dead-devices.ts';
 import { FakeClock } from '../../support/fake-clock.ts';
+import { logTo, silentLog } from '../../support/log.ts';
 
 const TOKEN = 'token'.padEnd(32, '.');
 
@@ -17,7 +18,7 @@ function setUp() {
     random: randomBytes,
     limits: { maxBytes: 1e9, maxAge: 60_000 },
     breaker: { share: 0.5, minimum: 10 },
-    log: () => {},
+    log: silentLog,
   });
   const removed: DeviceKey[] = [];
   const lines: string[] = [];
@@ -34,7 +35,7 @@ function setUp() {
     },
     service: (name) => outbox.services.get(name),
     inWork: (_service, serviceId) => inWork.has(serviceId),
-    log: (level, text) => lines.push(`${level}: ${text}`),
+    log: logTo((text, level) => lines.push(`${level}: ${text}`)),
   });
   const subscribe = (serviceId: string, confirmedAt: number) => {
     const account = Buffer.concat([Buffer.from([3]), randomBytes(32)]);

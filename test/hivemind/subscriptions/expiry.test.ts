@@ -5,6 +5,7 @@ import { allowance, Expiry } from '../../../src/hivemind/subscriptions/expiry.ts
 import { SigningTimes } from '../../../src/hivemind/subscriptions/signing-times.ts';
 import { SIGNATURE_LIFETIME } from '../../../src/session/subscription.ts';
 import { FakeClock } from '../../support/fake-clock.ts';
+import { logTo } from '../../support/log.ts';
 import { seededRandom } from '../../support/random.ts';
 import { makeRow } from '../../support/rows.ts';
 
@@ -29,7 +30,7 @@ function setup(ages: readonly number[]) {
     clock,
     devices,
     store: { deleteExpired: async (cutoff, most) => deleted.push({ cutoff, most }) },
-    log: (level, text) => log.push(`${level}: ${text}`),
+    log: logTo((text, level) => log.push(`${level}: ${text}`)),
   });
   return { clock, devices, expiry, deleted, log };
 }

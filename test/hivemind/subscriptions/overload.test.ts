@@ -7,6 +7,7 @@ import { Subscriptions } from '../../../src/hivemind/subscriptions/subscribe.ts'
 import type { Connection } from '../../../src/oxenmq/peers.ts';
 import type { Commands, Remote } from '../../../src/oxenmq/remote.ts';
 import { startTestHivemind } from '../../support/hivemind.ts';
+import { silentLog } from '../../support/log.ts';
 import { subscribe } from '../../support/requests.ts';
 
 /** An element of a request for a new account; signed by it, or with a bad signature. */
@@ -110,7 +111,7 @@ function fast(): Subscriptions {
     stats: { add: () => {} },
     notifierFor: () => remote,
     isExpected: () => true,
-    log: () => {},
+    log: silentLog,
   });
 }
 

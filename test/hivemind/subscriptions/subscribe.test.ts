@@ -10,6 +10,7 @@ import { type SubscriptionModules, Subscriptions } from '../../../src/hivemind/s
 import { OxenmqError, type Remote } from '../../../src/oxenmq/remote.ts';
 import { unsubscribeMessage } from '../../../src/session/subscription.ts';
 import { FakeClock } from '../../support/fake-clock.ts';
+import { logTo } from '../../support/log.ts';
 import { subscribe } from '../../support/requests.ts';
 
 const TOKEN = 'token'.padEnd(32, '.');
@@ -41,7 +42,7 @@ function setUp(changes: Partial<SubscriptionModules> & { validate?: () => Promis
     stats: { add: () => {} },
     notifierFor: (service) => (service === 'apns' ? remote : undefined),
     isExpected: (service) => service === 'firebase',
-    log: (_level, text) => lines.push(text),
+    log: logTo((text) => lines.push(text)),
     ...changes,
   });
   const ask = async (body: unknown) =>

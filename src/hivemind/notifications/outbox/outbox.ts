@@ -1,5 +1,6 @@
 import type { BreakerLimits } from '../../../breaker.ts';
 import type { Clock, Timer } from '../../../clock.ts';
+import type { Log } from '../../../log.ts';
 import type { Remote } from '../../../oxenmq/remote.ts';
 import type { Notification } from '../../../session/notification.ts';
 import type { PushReport } from '../../../session/notifier-protocol.ts';
@@ -15,7 +16,7 @@ export interface OutboxOptions {
   limits: QueueLimits;
   breaker: BreakerLimits;
   random: (bytes: number) => Buffer;
-  log: (level: 'info' | 'warn', text: string) => void;
+  log: Pick<Log, 'info' | 'warn'>;
   /** Runs a function after what has arrived is dealt with; setImmediate unless given. */
   defer?: (callback: () => void) => void;
 }

@@ -1,5 +1,6 @@
 import { Breaker, type BreakerLimits } from '../../../breaker.ts';
 import type { Clock, Timer } from '../../../clock.ts';
+import type { Log } from '../../../log.ts';
 import type { Remote } from '../../../oxenmq/remote.ts';
 import { encodeSealedPushes, type PushReport, type SealedPush } from '../../../session/notifier-protocol.ts';
 import { isShown, sealPayload } from '../../../session/payload.ts';
@@ -36,7 +37,7 @@ export interface ServiceOptions {
   /** Runs a function when the messages that have arrived are dealt with; setImmediate outside tests. */
   defer: (callback: () => void) => void;
   /** Called with a line for the operator when something happened that he would want to know. */
-  log: (level: 'info' | 'warn', text: string) => void;
+  log: Pick<Log, 'info' | 'warn'>;
 }
 
 /** Pushes that go to a notifier in one message. */
@@ -118,7 +119,7 @@ export class Service {
     if (!instance) {
       instance = this.instances.add(remote, acknowledges, now);
       const kind = acknowledges ? '' : " (of the original's kind: pushes to it are not acknowledged)";
-      this.#options.log('info', `notifier for ${this.name} registered${kind}; ${this.instances.size} connected`);
+      this.#options.log.info(`notifier for ${this.name} registered${kind}; ${this.instances.size} connected`);
     }
     instance.window = window ?? Number.POSITIVE_INFINITY;
     instance.lastSeen = now;
@@ -144,8 +145,7 @@ export class Service {
     }
     this.#takeBack(left);
     const rest = left.length > 0 ? `, ${left.length} pushes that it had not acknowledged go to the next` : '';
-    this.#options.log(
-      instance.draining ? 'info' : 'warn',
+    this.#options.log[instance.draining ? 'info' : 'warn'](
       `notifier for ${this.name} is gone${rest}; ${this.instances.size} connected`,
     );
     this.#pump();

@@ -7,6 +7,7 @@ import { setImmediate as turn } from 'node:timers/promises';
 import { systemClock } from '../../../../src/clock.ts';
 import { Outbox } from '../../../../src/hivemind/notifications/outbox/outbox.ts';
 import type { Remote } from '../../../../src/oxenmq/remote.ts';
+import { silentLog } from '../../../support/log.ts';
 
 /** What is held: so many accounts with so many devices each, and so many messages to each account. */
 export interface Load {
@@ -48,7 +49,7 @@ const openOutbox = () =>
     limits: { maxBytes: 4e9, maxAge: 1e9 },
     breaker: { share: 1, minimum: 1e9 },
     random: randomBytes,
-    log: () => {},
+    log: silentLog,
   });
 
 async function run({ accounts, devices, messages, body, wantData, data }: Load): Promise<Taken> {

@@ -7,6 +7,7 @@ import { decodeSealedPushes, type SealedPush } from '../../../../src/session/not
 import { openPayload } from '../../../../src/session/payload.ts';
 import { decodePush } from '../../../../src/session/push.ts';
 import { FakeClock } from '../../../support/fake-clock.ts';
+import { logTo } from '../../../support/log.ts';
 
 /** A notifier as the hivemind sees it: it takes what it is sent, unless told to be stuffed. */
 class FakeNotifier implements Remote {
@@ -56,7 +57,7 @@ function setUp(limits = { maxBytes: 1e9, maxAge: 600_000 }) {
     limits,
     breaker: { share: 0.25, minimum: 20 },
     random: randomBytes,
-    log: (_level, text) => lines.push(text),
+    log: logTo((text) => lines.push(text)),
   });
   const add = (
     device: string,

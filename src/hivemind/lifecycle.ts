@@ -1,0 +1,188 @@
+import type { Clock, Timer } from '../clock.ts';
+import type { Readiness } from '../daemon/metrics.ts';
+import type { Systemd } from '../daemon/systemd.ts';
+import type { JudgedClock } from '../judged-clock.ts';
+import type { Log } from '../log.ts';
+import { CLOCK_TOLERANCE } from '../session/subscription.ts';
+import type { HivemindSettings } from '../settings/hivemind.ts';
+import type { Devices } from './devices/devices.ts';
+import type { OpenListener } from './listeners.ts';
+import type { Network } from './network/network.ts';
+import type { Node } from './network/nodes.ts';
+import type { Intake } from './notifications/intake.ts';
+import type { Outbox } from './notifications/outbox/outbox.ts';
+import type { Store } from './store/store.ts';
+import type { Expiry } from './subscriptions/expiry.ts';
+import { SigningTimes } from './subscriptions/signing-times.ts';
+import type { Subscriptions } from './subscriptions/subscribe.ts';
+
+const STATISTICS_MS = 15_000;
+/**
+ * Of the nine seconds that a stop may take, notifiers that report nothing have this long, and those that do as long as
+ * leaves {@link CLOSE_MS}.
+ */
+const HAND_OVER_MS = 5_000;
+/** To close the database and the listeners, in ms. */
+const CLOSE_MS = 1_500;
+/** And so long for their word on devices that clients wait for; what they have vouched for is then still written. */
+const VALIDATE_MS = 2_000;
+/** The rest of the stop, in ms: for the last answers, after a database that has stopped answering was given up. */
+const LAST_MS = 500;
+const NOTIFIER_POLL_MS = 25;
+
+/** The parts that are built and joined, and can be reached by clients and notifiers already. */
+export interface Parts {
+  readonly clock: JudgedClock;
+  readonly log: Log;
+  readonly systemd: Pick<Systemd, 'status'>;
+  readonly settings: Pick<HivemindSettings, 'notifiersExpected' | 'startupWait'>;
+  readonly stopping: AbortSignal;
+  readonly store: Store;
+  readonly devices: Devices;
+  readonly expiry: Expiry;
+  readonly subscriptions: Subscriptions;
+  readonly intake: Intake<Node>;
+  readonly outbox: Outbox;
+  readonly network: Network;
+  readonly listeners: readonly OpenListener[];
+  /** Lets the subscriptions in that wait for the start. */
+  readonly open: () => void;
+  /** Writes the statistics that are counted here. */
+  readonly flush: () => void;
+}
+
+export interface Life {
+  /** Whether the notifiers were waited for, and the network is joined. */
+  readonly isReady: boolean;
+  readiness(): Readiness;
+  /** @param deadline milliseconds that it has for this */
+  stop(deadline: number): Promise<void>;
+}
+
+/**
+ * Starts the parts in order: subscriptions from the database, expiry, notifiers, network. It resolves once the
+ * subscriptions are loaded; what follows takes as long as it takes, and the operator sees it in the status.
+ */
+export async function startLife(parts: Parts): Promise<Life> {
+  const { clock, log, settings, stopping, expiry, outbox, network } = parts;
+  await load(parts);
+  await expiry.start();
+
+  let isReady = false;
+  const join = async () => {
+    await expectedNotifiers(settings.notifiersExpected, settings.startupWait, outbox, clock, stopping);
+    if (stopping.aborted) return;
+    network.start();
+    isReady = true;
+    parts.open();
+    log.info('ready for subscriptions');
+  };
+  const started = join();
+  const statistics = clock.setInterval(parts.flush, STATISTICS_MS);
+
+  return {
+    get isReady() {
+      return isReady;
+    },
+    readiness: () => readiness(isReady, parts),
+    async stop(deadline) {
+      const end = clock.monotonic() + deadline - LAST_MS;
+      await started;
+      await stop(parts, statistics, end);
+    },
+  };
+}
+
+async function load({ clock, log, systemd, stopping, store, devices }: Parts): Promise<void> {
+  systemd.status('Loading existing subscriptions');
+  const loading = clock.monotonic();
+  const signed = new SigningTimes();
+  const loaded = await store.load((row) => {
+    signed.add(row.signedAt);
+    devices.upsert(row, row.signedAt);
+  }, stopping);
+  log.info(
+    `loaded ${loaded.rows} subscriptions of ${devices.accounts} accounts in ${((clock.monotonic() - loading) / 1000).toFixed(1)} s` +
+      (loaded.skipped > 0 ? `; ${loaded.skipped} rows are invalid and were passed over` : ''),
+  );
+  // Devices sign by their own clocks, at most so far ahead of the true time: a clock that says less is wrong.
+  clock.isAfter((signed.newest() - CLOCK_TOLERANCE) * 1000);
+}
+
+/**
+ * Waits until the expected notifiers are registered, or `wait` seconds have passed (docs/spec/hivemind.md, section 6).
+ */
+async function expectedNotifiers(
+  expected: readonly string[],
+  wait: number,
+  outbox: Outbox,
+  clock: Clock,
+  stopping: AbortSignal,
+): Promise<void> {
+  const deadline = clock.monotonic() + wait * 1000;
+  const missing = () => expected.some((name) => !outbox.validator(name));
+  // With nobody expected the original waits the full time, for whoever may come.
+  while (!stopping.aborted && clock.monotonic() < deadline && (expected.length === 0 || missing())) {
+    await new Promise<void>((resolve) => {
+      clock.setTimeout(resolve, Math.min(NOTIFIER_POLL_MS, deadline - clock.monotonic()));
+    });
+  }
+}
+
+/**
+ * Without oxend or a storage server the hivemind still does its work for clients: that is a complaint, not a reason to
+ * be taken out of service.
+ */
+function readiness(isReady: boolean, { clock, store, expiry, subscriptions, network, intake }: Parts): Readiness {
+  const { trouble } = store;
+  const reasons = [
+    isReady ? undefined : 'waiting for notifiers',
+    trouble,
+    clock.doubt && `the time is in doubt: ${clock.doubt}`,
+    expiry.complaint,
+    ...subscriptions.complaints(),
+    ...network.complaints(),
+    ...intake.complaints(),
+  ].filter((text) => text !== undefined);
+  return { ok: isReady && trouble === undefined, reasons };
+}
+
+/** @param end by the monotonic clock, ms */
+async function stop(parts: Parts, statistics: Timer, end: number): Promise<void> {
+  const { clock, log, store, expiry, subscriptions, network, intake, outbox } = parts;
+  parts.open();
+  // Side by side with the rest: a notifier that answers nobody must not take the time of those that do.
+  const answered = subscriptions.stop(VALIDATE_MS);
+  statistics.cancel();
+  expiry.stop();
+  await network.stop();
+  intake.stop();
+  await outbox.stop(HAND_OVER_MS, end - CLOSE_MS - clock.monotonic());
+  if (!(await within(answered, end - clock.monotonic(), clock)))
+    log.warn('clients wait for a database that does not answer');
+  parts.flush();
+  const closed = await within(store.close(), end - clock.monotonic(), clock);
+  if (!closed) log.warn('the database does not answer: the last statistics are lost');
+  for (const listener of parts.listeners) await listener.close();
+  const { queued, accepted, refused, passed, unreported, dropped, shutdown } = outbox.close();
+  if (shutdown > 0) log.warn(`${shutdown} pushes could not be handed over and are given up`);
+  if (unreported > 0)
+    log.warn(`${unreported} pushes are with notifiers that have not reported on them, and may still deliver them`);
+  log.info(
+    `of ${queued} pushes ${accepted} were accepted, ${refused} refused, ${passed} passed on without acknowledgement, ` +
+      `${dropped} given up, ${unreported} not reported on`,
+  );
+}
+
+/** Whether it is done before so many milliseconds have passed. */
+async function within(work: Promise<void>, ms: number, clock: Clock): Promise<boolean> {
+  let timer: Timer | undefined;
+  const late = new Promise<false>((resolve) => {
+    timer = clock.setTimeout(() => resolve(false), Math.max(ms, 0));
+  });
+  try {
+    return await Promise.race([work.then(() => true), late]);
+  } finally {
+    timer?.cancel();
+  }
+}
