@@ -8,7 +8,6 @@ import type { HivemindSettings } from '../settings/hivemind.ts';
 import type { Devices } from './devices/devices.ts';
 import type { OpenListener } from './listeners.ts';
 import type { Network } from './network/network.ts';
-import type { Node } from './network/nodes.ts';
 import type { Intake } from './notifications/intake.ts';
 import type { Outbox } from './notifications/outbox/outbox.ts';
 import type { Store } from './store/store.ts';
@@ -41,9 +40,9 @@ export interface Parts {
   readonly devices: Devices;
   readonly expiry: Expiry;
   readonly subscriptions: Subscriptions;
-  readonly intake: Intake<Node>;
+  readonly intake: Pick<Intake<unknown>, 'complaints' | 'stop'>;
   readonly outbox: Outbox;
-  readonly network: Network;
+  readonly network: Pick<Network, 'start' | 'stop' | 'complaints'>;
   readonly listeners: readonly OpenListener[];
   /** Lets the subscriptions in that wait for the start. */
   readonly open: () => void;
