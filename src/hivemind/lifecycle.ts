@@ -40,7 +40,7 @@ export interface Parts {
   readonly devices: Devices;
   readonly expiry: Expiry;
   readonly subscriptions: Subscriptions;
-  readonly intake: Pick<Intake<unknown>, 'complaints' | 'stop'>;
+  readonly intake: Pick<Intake<object>, 'complaints' | 'stop'>;
   readonly outbox: Outbox;
   readonly network: Pick<Network, 'start' | 'stop' | 'complaints'>;
   readonly listeners: readonly OpenListener[];
