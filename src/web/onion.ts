@@ -12,6 +12,12 @@ export const ONION_PATH = '/oxen/v4/lsrpc';
  */
 const MAX_METADATA = 16 * 1024;
 
+/**
+ * Longer requests are not decrypted, bytes. The original takes 10 MiB, but no body over 100,000 bytes is of use, and
+ * the cipher of 10 MiB would hold everybody else up for a tenth of a second.
+ */
+const MAX_DECRYPTED = 2 * 1024 * 1024;
+
 /** What an onion request needs to be carried out. */
 export interface OnionModules {
   readonly hivemind: Hivemind;
@@ -50,6 +56,7 @@ const malformed: Answer = {
 export async function onionRequest(modules: OnionModules, body: Uint8Array, report: OnionReport): Promise<Answer> {
   let request: ReturnType<typeof decryptOnion>;
   try {
+    if (body.length > MAX_DECRYPTED) throw new OnionError('too long to be of use');
     checkMetadata(body);
     request = decryptOnion(body, modules.onionKey);
   } catch (error) {

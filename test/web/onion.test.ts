@@ -152,3 +152,16 @@ test('an inner failure that passes is an inner 503 within an outer 200', async (
     `l83:{"code": 503, "headers": {"content-type": "application/json", "retry-after": "15"}}${body.length}:${body}e`,
   );
 });
+
+test('an onion request too long to be of use is refused without being decrypted, one with a body too large is told so', async (t) => {
+  const { url, registry } = await echo(t);
+  const meta = '{"method":"POST","endpoint":"/subscribe"}';
+  const sized = (size: number) =>
+    encryptOnion(Buffer.from(`l${meta.length}:${meta}${size}:${' '.repeat(size)}e`), publicKey, 'xchacha20');
+  const { body, open } = sized(1024 * 1024);
+  const told = await post(url, body);
+  assert.equal(told.status, 200);
+  assert.match(open(told.body).toString(), /request too large/);
+  assert.equal((await post(url, sized(2 * 1024 * 1024).body)).status, 400);
+  assert.match(await registry.metrics(), /spns_web_onion_failures_total\{reason="undecryptable"\} 1/);
+});

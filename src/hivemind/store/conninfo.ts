@@ -167,7 +167,7 @@ export function parseConninfo(url: string, { env, user, home }: Surroundings): C
   // What takes no changes is of no use here, whatever a server calls itself.
   if (!/^(any|read-write|primary)$/.test(attributes))
     throw new ConninfoError(
-      `${place('target_session_attrs', KEYWORDS['target_session_attrs'], given)} has a value that is not supported`,
+      `${place('target_session_attrs', KEYWORDS.target_session_attrs, given)} has a value that is not supported`,
     );
   const timeout = get('connect_timeout');
   if (timeout !== undefined && !/^\s*-?\d{1,9}\s*$/.test(timeout))
