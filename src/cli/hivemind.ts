@@ -32,7 +32,7 @@ export interface Admin {
 const HELLO_MS = 5_000;
 
 /** Connects as the options say. Throws CliError with a sentence that says what to do. */
-export async function connectAdmin(given: Given): Promise<Admin> {
+async function connectAdmin(given: Given): Promise<Admin> {
   const { address, advice } = destination(given);
   const key = given.text('key');
   const keys = key === undefined ? undefined : keyPairFromSecret(readKey(key));

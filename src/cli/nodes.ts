@@ -59,12 +59,12 @@ export const command: Command = {
 };
 
 /** Whether phones may miss something because of it. */
-export function needsLook({ state, unconfirmed }: NodeLine): boolean {
+function needsLook({ state, unconfirmed }: NodeLine): boolean {
   return state !== 'up' || unconfirmed > 0;
 }
 
 /** Those that need a look first, then the stalest. */
-export function sortNodes(nodes: readonly NodeLine[]): NodeLine[] {
+function sortNodes(nodes: readonly NodeLine[]): NodeLine[] {
   return nodes.toSorted(
     (a, b) =>
       Number(needsLook(b)) - Number(needsLook(a)) ||
@@ -74,7 +74,7 @@ export function sortNodes(nodes: readonly NodeLine[]): NodeLine[] {
 }
 
 /** @param now unix seconds */
-export function nodesTable(nodes: readonly NodeLine[], known: number, now: number): string {
+function nodesTable(nodes: readonly NodeLine[], known: number, now: number): string {
   const looks = nodes.filter(needsLook).length;
   const total = `${known.toLocaleString('en')} storage servers, ${looks.toLocaleString('en')} need a look`;
   if (nodes.length === 0) return total;

@@ -91,7 +91,7 @@ async function watch(admin: Admin, show: (stats: Stats, before?: Stats) => strin
  * The figures as a person reads them.
  * @param before an earlier answer of the same hivemind, for what happened a second since then
  */
-export function statsText(stats: Stats, before?: Stats): string {
+function statsText(stats: Stats, before?: Stats): string {
   const { freshness, since_start: counts, services } = stats;
   const seconds = before === undefined ? 0 : stats.uptime - before.uptime;
   const rate = (now: number, then: number | undefined) =>

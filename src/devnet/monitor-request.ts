@@ -21,7 +21,7 @@ export interface Refusal {
   readonly swarm?: string;
 }
 
-export const BAD_ARGS = 1;
+const BAD_ARGS = 1;
 const BAD_PUBKEY = 2;
 const BAD_NS = 3;
 const BAD_TS = 4;

@@ -3,7 +3,7 @@ import type { Random } from './account.ts';
 import type { Child } from './children.ts';
 import type { Person } from './people.ts';
 import type { Phone, Woken } from './phone.ts';
-import { type Letter, startWorld, type World } from './world.ts';
+import { startWorld, type World, type WrittenMessage } from './world.ts';
 
 /** Somebody writes this often, ms. */
 const PACE = 2500;
@@ -36,7 +36,7 @@ const TEXTS = [
 
 /** A message that somebody was sent. */
 interface Sent {
-  readonly letter: Letter;
+  readonly written: WrittenMessage;
   readonly person: Person;
   /** How often each phone was woken by it. */
   readonly wakes: Map<Phone, number>;
@@ -113,20 +113,20 @@ export async function play(modules: {
   }
 
   /** When all copies must have come: what became of them. */
-  function settle({ letter, person, wakes }: Sent): void {
+  function settle({ written, person, wakes }: Sent): void {
     for (const phone of person.phones) {
       const times = wakes.get(phone) ?? 0;
       if (times === 0) say(`${now()}    ${phone.name} has not been woken within ${SETTLED / 1000} s`);
       if (times > 1) say(`${now()}    ${phone.name} was woken ${times} times by one message`);
     }
     const passed = Math.max(0, ...wakes.values());
-    say(`${now()}    ${letter.copies} copies came from the swarm, ${letter.copies - passed} were dropped`);
+    say(`${now()}    ${written.copies} copies came from the swarm, ${written.copies - passed} were dropped`);
   }
 
   function writeTo(person: Person, text: string): void {
-    const letter = world!.write(person.account, text);
-    const message: Sent = { letter, person, wakes: new Map() };
-    sent.set(letter.hash, message);
+    const written = world!.write(person.account, text);
+    const message: Sent = { written, person, wakes: new Map() };
+    sent.set(written.hash, message);
     if (sent.size > REMEMBERED) sent.delete(sent.keys().next().value!);
     say();
     say(`${now()}  somebody writes to ${person.name} (${person.account.id.toString('hex').slice(0, 8)}…): “${text}”`);

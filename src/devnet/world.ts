@@ -26,11 +26,11 @@ export interface World {
   readonly statusPage: string;
   readonly frontEnd: FrontEnd;
   /** Stores a message for an account in the network. */
-  write(account: Account, text: string): Letter;
+  write(account: Account, text: string): WrittenMessage;
 }
 
 /** A message on its way. */
-export interface Letter {
+export interface WrittenMessage {
   readonly hash: string;
   /** How many storage servers told the hivemind. */
   readonly copies: number;

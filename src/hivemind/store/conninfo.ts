@@ -16,7 +16,7 @@ export interface Host {
   readonly port: number;
 }
 
-export const SSL_MODES = ['disable', 'allow', 'prefer', 'require', 'verify-ca', 'verify-full'] as const;
+const SSL_MODES = ['disable', 'allow', 'prefer', 'require', 'verify-ca', 'verify-full'] as const;
 export type SslMode = (typeof SSL_MODES)[number];
 
 /** What a connection needs to know, defaults of libpq filled in. Paths are as they were written. */

@@ -36,7 +36,7 @@ const LONGEST = 200;
 export class OverloadError extends Error {}
 
 /** @param error the server's, or ours with the server's as its cause */
-export function writeFault(error: unknown): WriteFault {
+function writeFault(error: unknown): WriteFault {
   if (error instanceof OverloadError) return 'overload';
   if (isDataError(error)) return 'data';
   const state = stateOf(error);

@@ -84,7 +84,7 @@ const MIN_ELEMENT_BYTES = 100;
 /** Numbers, strings and so on that one request may hold: reading and writing so many takes less than 20 ms. */
 const MAX_VALUES = 10_000;
 /** What a request gets that comes while too many are in work. */
-export const BUSY = new RequestError(Code.INTERNAL_ERROR, 'The server is busy; try again later');
+const BUSY = new RequestError(Code.INTERNAL_ERROR, 'The server is busy; try again later');
 /** What no app sends: an element with one of these errors speaks against the whole request. */
 const DOUBTFUL: ReadonlySet<number> = new Set([Code.BAD_INPUT, Code.ERROR]);
 const INTERNAL = 'An internal error occurred while processing your request';

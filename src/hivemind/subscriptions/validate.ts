@@ -66,7 +66,7 @@ export function timedOut(service: string): RequestError {
  * Reads a notifier's answer to notifier.validate.
  * @throws RequestError the notifier's own code and text, or the generic one where the answer makes no sense
  */
-export function readValidation(reply: readonly Buffer[]): ValidDevice {
+function readValidation(reply: readonly Buffer[]): ValidDevice {
   const nonsense = () => new RequestError(Code.ERROR, GENERIC_ERROR);
   const [code, text, data] = reply;
   if (!code || !text || reply.length > 3 || !/^-?[0-9]{1,10}$/.test(code.toString('latin1'))) throw nonsense();
