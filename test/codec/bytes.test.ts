@@ -51,6 +51,8 @@ describe('fromHex and fromBase64', () => {
     });
     assert.equal(fromHex('zz'), undefined);
     assert.equal(fromBase64('A'), undefined);
+    assert.equal(fromBase64('AAAAA==='), undefined);
+    assert.deepEqual(fromBase64('AAAA='), Buffer.alloc(3));
     assert.equal(fromBase64('AA=A'), undefined);
     assert.equal(fromBase64('-_-_'), undefined);
   });
