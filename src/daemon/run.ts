@@ -1,9 +1,8 @@
 import { randomBytes } from 'node:crypto';
 import { systemClock } from '../clock.ts';
-import { type DaemonName, type LoadOptions, loadConfig } from '../settings/config.ts';
+import { type DaemonName, type LoadOptions, loadConfig, programOf } from '../settings/config.ts';
 import { formatListen } from '../settings/listen-address.ts';
 import { ConfigError } from '../settings/section.ts';
-import type { Role } from '../settings/table.ts';
 import type { Context, Daemon } from './daemon.ts';
 import { createLog, flushLog } from './log.ts';
 import { describeError } from './log-line.ts';
@@ -39,7 +38,7 @@ export async function runDaemon(
   build: (context: Context) => Promise<Daemon>,
   { read }: Pick<LoadOptions, 'read'> = {},
 ): Promise<void> {
-  const options: LoadOptions = { role: roleOf(name), ...(read && { read }) };
+  const options: LoadOptions = { role: programOf(name), ...(read && { read }) };
   const systemd = createNotifier(process.env);
   const stopping = new AbortController();
   // Until the configuration is read there is nothing to go by but the defaults.
@@ -203,8 +202,4 @@ async function startLife(
 
 function seconds(ms: number): number {
   return Math.round(ms) / 1000;
-}
-
-function roleOf(name: DaemonName): Role {
-  return name === 'hivemind' || name === 'web' ? name : 'notifier';
 }
