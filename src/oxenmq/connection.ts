@@ -168,7 +168,9 @@ export class Connection extends Link {
   #end(code: 'UNREACHABLE' | 'CLOSED', reason: string): void {
     this.#deadline?.cancel();
     this.#greeting?.cancel();
-    const linger = code === 'CLOSED' && this.sendable ? LINGER : randomInt(...FAILED_LINGER);
+    // Who never greeted us was sent no more than HI, which cannot be half sent; and many of them may fail at a time.
+    const failed = this.#greeted ? randomInt(...FAILED_LINGER) : 0;
+    const linger = code === 'CLOSED' && this.sendable ? LINGER : failed;
     this.shut(code, reason);
     this.#owner.released(this, linger);
   }
