@@ -227,7 +227,11 @@ function trusted({
 
 /** Listens, and gives back the address it really has (port 0 lets the system choose). */
 export async function listen(server: FastifyInstance, address: ListenAddress): Promise<string> {
-  if (!('path' in address)) return await server.listen(address);
+  if (!('path' in address)) {
+    // For the name Fastify would open a second server, on ::1, whose connections nobody bounds.
+    const host = address.host === 'localhost' ? '127.0.0.1' : address.host;
+    return await server.listen({ ...address, host });
+  }
   await removeStaleSocket(address.path);
   await server.listen(address);
   // As open as a TCP port on the loopback address would be: the web server in front runs as another user.
