@@ -31,7 +31,7 @@ export function envelope(message: Notification): Envelope {
 }
 
 /** How a storage server misbehaves. */
-export interface Mood {
+export interface Behaviour {
   /** Takes requests and answers none. */
   silent: boolean;
   /** Refuses each subscription with this, whatever it says. */
@@ -49,7 +49,7 @@ export interface StorageServer {
   readonly publicKey: Buffer;
   readonly host: string;
   readonly port: number;
-  readonly mood: Mood;
+  readonly behaviour: Behaviour;
   /** How many (account, connection) pairs it monitors, those whose time is over included. */
   readonly monitors: number;
   /** Whether somebody monitors that account and namespace here at this moment. */
@@ -108,7 +108,7 @@ export async function startStorageServer(modules: {
    */
   const watches = new Map<string, Map<string, Watch>>();
   const remotes = new Map<string, Remote>();
-  const mood: Mood = { silent: false, refuse: undefined, delay: 0 };
+  const behaviour: Behaviour = { silent: false, refuse: undefined, delay: 0 };
   const counters = { requests: 0, accepted: 0, refused: 0, told: 0, untold: 0, ended: 0 };
   let judge = judgeOf(undefined);
   let listener: Listener | undefined;
@@ -125,9 +125,9 @@ export async function startStorageServer(modules: {
 
   function monitor(request: Incoming): void {
     counters.requests++;
-    if (mood.silent) return;
+    if (behaviour.silent) return;
     const answer = encode(answerTo(request));
-    if (mood.delay > 0) clock.setTimeout(() => request.reply(answer), mood.delay);
+    if (behaviour.delay > 0) clock.setTimeout(() => request.reply(answer), behaviour.delay);
     else request.reply(answer);
   }
 
@@ -136,7 +136,7 @@ export async function startStorageServer(modules: {
     if ('errcode' in read) return { ...read };
     const now = Math.floor(clock.now() / 1000);
     const answers = read.elements.map((element) => {
-      const checked = mood.refuse ?? checkMonitor(element, now, verify);
+      const checked = behaviour.refuse ?? checkMonitor(element, now, verify);
       const refusal = 'errcode' in checked ? checked : judge.refusal(checked.account);
       if ('errcode' in checked || refusal) {
         counters.refused++;
@@ -171,7 +171,7 @@ export async function startStorageServer(modules: {
     get port() {
       return port;
     },
-    mood,
+    behaviour,
     get monitors() {
       let count = 0;
       for (const here of watches.values()) count += here.size;

@@ -198,15 +198,15 @@ test('a server can forget, refuse, delay, be silent, go away and come back under
   server.forget();
   assert.equal(server.watches(ada.id, 0), false);
 
-  server.mood.refuse = { errcode: 4, error: 'no' };
+  server.behaviour.refuse = { errcode: 4, error: 'no' };
   assert.deepEqual(await monitor(connection, [subscription(ada, [0])]), [{ code: 4, error: 'no' }]);
-  server.mood.refuse = undefined;
-  server.mood.delay = 30;
+  server.behaviour.refuse = undefined;
+  server.behaviour.delay = 30;
   assert.deepEqual(await monitor(connection, [subscription(ada, [0])]), [{ code: 0 }]);
-  server.mood.delay = 0;
-  server.mood.silent = true;
+  server.behaviour.delay = 0;
+  server.behaviour.silent = true;
   await assert.rejects(connection.request('monitor.messages', ['le'], 100), { code: 'TIMEOUT' });
-  server.mood.silent = false;
+  server.behaviour.silent = false;
 
   await server.stop();
   await until(() => connection.state === 'down');

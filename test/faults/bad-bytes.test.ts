@@ -15,7 +15,7 @@ import { ownAddress } from '../support/loopback.ts';
 import { subscribe } from '../support/requests.ts';
 import { message, startWorld, watched } from '../support/session-world.ts';
 import { SkippingClock } from '../support/skipping-clock.ts';
-import { assertOnceEach, checkBooks, nodeAt, readBooks, sum, until } from './support.ts';
+import { assertOnceEach, checkFigures, nodeAt, readFigures, sum, until } from './support.ts';
 
 const TOO_LARGE = Buffer.alloc(11 * 1024 * 1024, 'x');
 /** What bencode can be made into: broken off, deep, with numbers that nobody can hold, with lengths that lie. */
@@ -118,9 +118,9 @@ test('storage servers that greet with garbage, hang up, or hold another key cost
     accounts.map((account, index) => subscribe(account, `phone ${index}`)),
   );
   for (const account of accounts) await watched(world, account);
-  await until(async () => (await readBooks(world.client)).pending_connections === 5);
+  await until(async () => (await readFigures(world.client)).pending_connections === 5);
   clock.skip(10_000);
-  await until(async () => (await readBooks(world.client)).pending_connections === 0);
+  await until(async () => (await readFigures(world.client)).pending_connections === 0);
   for (const port of ports) {
     const { state, last_error: reason } = await nodeAt(world.client, port);
     assert.equal(state, 'cooldown');
@@ -130,11 +130,11 @@ test('storage servers that greet with garbage, hang up, or hold another key cost
   let sent = 0;
   for (const one of messages) sent += world.network.deliver(one);
   await world.notifier.pushes(messages.length);
-  await until(async () => (await readBooks(world.client)).since_start.raw === sent);
-  await until(async () => (await readBooks(world.client)).services[0]!.in_flight === 0);
-  checkBooks(await readBooks(world.client));
+  await until(async () => (await readFigures(world.client)).since_start.raw === sent);
+  await until(async () => (await readFigures(world.client)).services[0]!.in_flight === 0);
+  checkFigures(await readFigures(world.client));
   assertOnceEach([world.notifier], messages);
-  assert.equal((await readBooks(world.client)).connections, 6);
+  assert.equal((await readFigures(world.client)).connections, 6);
 });
 
 test('rubbish from a storage server is dropped and counted, and too much of it ends its connection', async (t) => {
@@ -183,8 +183,8 @@ test('rubbish from a storage server is dropped and counted, and too much of it e
   victim(rogue).send('notify.nothing', 'x');
   victim(rogue).send('admin.get_stats', randomBytes(15));
   victim(rogue).send('push.subscribe', randomBytes(15), '{}');
-  await until(async () => (await readBooks(world.client)).since_start.raw === bad);
-  assert.equal(sum((await readBooks(world.client)).since_start.malformed), bad);
+  await until(async () => (await readFigures(world.client)).since_start.raw === bad);
+  assert.equal(sum((await readFigures(world.client)).since_start.malformed), bad);
   // So far it has kept to the protocol: it is connected, and counts as one that answers nothing.
   assert.equal((await nodeAt(world.client, portOf(rogue))).state, 'silent');
 
@@ -194,9 +194,9 @@ test('rubbish from a storage server is dropped and counted, and too much of it e
   const letter = { key: account.id.toString('latin1'), namespace: 0, full: () => encodeNotification(genuine) };
   for (const { server } of world.network.servers) server.store({ ...letter, bare: letter.full });
   await world.notifier.pushes(1);
-  await until(async () => (await readBooks(world.client)).since_start.raw === bad + sent);
-  await until(async () => (await readBooks(world.client)).services[0]!.in_flight === 0);
-  checkBooks(await readBooks(world.client));
+  await until(async () => (await readFigures(world.client)).since_start.raw === bad + sent);
+  await until(async () => (await readFigures(world.client)).services[0]!.in_flight === 0);
+  checkFigures(await readFigures(world.client));
   assertOnceEach([world.notifier], [genuine]);
 });
 
@@ -258,8 +258,8 @@ test('rubbish from clients is answered or dropped, and too much of it costs them
   const genuine = message(account, 'still there');
   const sent = world.network.deliver(genuine);
   await world.notifier.pushes(1);
-  await until(async () => (await readBooks(client)).since_start.raw === sent);
-  await until(async () => (await readBooks(client)).services[0]!.in_flight === 0);
-  checkBooks(await readBooks(client));
+  await until(async () => (await readFigures(client)).since_start.raw === sent);
+  await until(async () => (await readFigures(client)).services[0]!.in_flight === 0);
+  checkFigures(await readFigures(client));
   assertOnceEach([world.notifier], [genuine]);
 });

@@ -2,7 +2,7 @@ import assert from 'node:assert/strict';
 import { test } from 'node:test';
 import type { Notification } from '../../src/session/notification.ts';
 import { deliver, startProcess } from './hivemind-process.ts';
-import { checkBooks, pushedHashes, readBooks, until } from './support.ts';
+import { checkFigures, pushedHashes, readFigures, until } from './support.ts';
 
 test('a burst of 50,000 notifications is pushed whole, each message once', async (t) => {
   const world = await startProcess(t, 100);
@@ -10,14 +10,14 @@ test('a burst of 50,000 notifications is pushed whole, each message once', async
   const sent = await deliver(world, 10_000, messages);
   const untold = world.network.servers.reduce((total, { server }) => total + server.counters.untold, 0);
   assert.equal(sent + untold, 50_000);
-  await until(async () => (await readBooks(world.client)).since_start.raw === sent);
+  await until(async () => (await readFigures(world.client)).since_start.raw === sent);
   await until(
     async () =>
-      (await readBooks(world.client)).services[0]!.accepted >= (await readBooks(world.client)).since_start.pushes,
+      (await readFigures(world.client)).services[0]!.accepted >= (await readFigures(world.client)).since_start.pushes,
   );
-  const books = await readBooks(world.client);
-  checkBooks(books);
-  const { unique, duplicates } = books.since_start;
+  const figures = await readFigures(world.client);
+  checkFigures(figures);
+  const { unique, duplicates } = figures.since_start;
   assert.equal(unique + duplicates, sent);
   // What no server could tell, because its own queue was full, is the only thing that may be missing.
   assert.ok(unique === messages.length || untold >= 5 * (messages.length - unique), `${unique} of ${messages.length}`);
@@ -31,21 +31,21 @@ test('in a burst that the notifier cannot take, what is given up is counted, the
   world.notifier.acknowledge = false;
   const messages: Notification[] = [];
   const sent = await deliver(world, 10_000, messages);
-  await until(async () => (await readBooks(world.client)).since_start.raw === sent);
+  await until(async () => (await readFigures(world.client)).since_start.raw === sent);
   await world.notifier.pushes(1_000);
-  const books = await readBooks(world.client);
-  checkBooks(books);
-  const [service] = books.services;
+  const figures = await readFigures(world.client);
+  checkFigures(figures);
+  const [service] = figures.services;
   assert.equal(service!.in_flight, 1_000);
   assert.ok(service!.queued > 0 && service!.queued_bytes <= 10_000_000);
   assert.ok(service!.dropped.overflow! > 0);
-  assert.equal(books.since_start.pushes, 1_000 + service!.queued + service!.dropped.overflow!);
+  assert.equal(figures.since_start.pushes, 1_000 + service!.queued + service!.dropped.overflow!);
   // Now it takes them all.
   world.notifier.acknowledge = true;
   world.notifier.report({ accepted: world.notifier.sealed.map(({ id }) => id) });
   await world.notifier.pushes(1_000 + service!.queued);
-  await until(async () => (await readBooks(world.client)).services[0]!.in_flight === 0);
-  checkBooks(await readBooks(world.client));
+  await until(async () => (await readFigures(world.client)).services[0]!.in_flight === 0);
+  checkFigures(await readFigures(world.client));
   const hashes = pushedHashes([world.notifier]);
   assert.equal(hashes.length, 1_000 + service!.queued);
   assert.equal(new Set(hashes).size, hashes.length);

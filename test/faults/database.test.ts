@@ -12,7 +12,7 @@ import { startProxy } from '../support/proxy.ts';
 import { subscribe } from '../support/requests.ts';
 import { message, startWorld, type World, watched } from '../support/session-world.ts';
 import { SkippingClock } from '../support/skipping-clock.ts';
-import { assertOnceEach, checkBooks, pushedHashes, readBooks, until } from './support.ts';
+import { assertOnceEach, checkFigures, pushedHashes, readFigures, until } from './support.ts';
 
 /** A world whose hivemind reaches PostgreSQL through a proxy. */
 async function startProxiedWorld(t: Cleaner, settings: Record<string, string | number> = {}) {
@@ -32,10 +32,10 @@ const ask = (world: World, account: Account, token: string) =>
   world.send('subscribe', subscribe(account, token)) as Promise<Reply>;
 
 async function checkAccount(world: World, sent: number, messages: readonly Notification[]): Promise<void> {
-  await until(async () => (await readBooks(world.client)).since_start.raw === sent);
+  await until(async () => (await readFigures(world.client)).since_start.raw === sent);
   await world.notifier.pushes(messages.length);
-  await until(async () => (await readBooks(world.client)).services[0]!.in_flight === 0);
-  checkBooks(await readBooks(world.client));
+  await until(async () => (await readFigures(world.client)).services[0]!.in_flight === 0);
+  checkFigures(await readFigures(world.client));
   assertOnceEach([world.notifier], messages);
 }
 
@@ -109,21 +109,21 @@ test('a database that answers slowly costs bounded memory: what does not fit is 
   let sent = 0;
   for (let round = 0; round < 60; round++) {
     for (const account of accounts) sent += world.network.deliver(message(account, 'x'.repeat(500)));
-    await until(async () => (await readBooks(world.client)).since_start.raw === sent);
-    const [service] = (await readBooks(world.client)).services;
+    await until(async () => (await readFigures(world.client)).since_start.raw === sent);
+    const [service] = (await readFigures(world.client)).services;
     // A quarter more for what is with the notifier, and one push.
     assert.ok(service!.queued_bytes <= 630_000, `${service!.queued_bytes} bytes wait`);
   }
   assert.ok((await replies).every(({ success }) => success));
   // What the notifier may hold is full, too, and no more goes out.
   await until(async () => {
-    const [service] = (await readBooks(world.client)).services;
+    const [service] = (await readFigures(world.client)).services;
     return service!.in_flight > 0 && service!.in_flight === world.notifier.sealed.length;
   });
-  const books = await readBooks(world.client);
-  checkBooks(books);
-  const [service] = books.services;
+  const figures = await readFigures(world.client);
+  checkFigures(figures);
+  const [service] = figures.services;
   assert.ok(service!.dropped.overflow! > 0);
-  assert.equal(books.since_start.unique, 60 * accounts.length);
+  assert.equal(figures.since_start.unique, 60 * accounts.length);
   assert.equal(new Set(pushedHashes([world.notifier])).size, service!.in_flight, 'nothing twice');
 });

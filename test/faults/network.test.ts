@@ -10,7 +10,7 @@ import { type FaultyProxy, startProxy } from '../support/proxy.ts';
 import { subscribe } from '../support/requests.ts';
 import { message, startWorld, TestNotifier, type World, watched } from '../support/session-world.ts';
 import { SkippingClock } from '../support/skipping-clock.ts';
-import { assertOnceEach, checkBooks, readBooks, until } from './support.ts';
+import { assertOnceEach, checkFigures, readFigures, until } from './support.ts';
 
 async function startSubscribed(
   t: Parameters<typeof startWorld>[0],
@@ -32,9 +32,9 @@ async function checkAccount(
   messages: readonly Notification[],
   notifiers = [world.notifier],
 ) {
-  await until(async () => (await readBooks(world.client)).since_start.raw === sent);
-  await until(async () => (await readBooks(world.client)).services[0]!.accepted === messages.length);
-  checkBooks(await readBooks(world.client));
+  await until(async () => (await readFigures(world.client)).since_start.raw === sent);
+  await until(async () => (await readFigures(world.client)).services[0]!.accepted === messages.length);
+  checkFigures(await readFigures(world.client));
   assertOnceEach(notifiers, messages);
 }
 
@@ -42,7 +42,7 @@ test('whatever oxend answers, the network stays as it was known, and the next go
   const { world, accounts } = await startSubscribed(t, 10, {});
   for (const account of accounts) await watched(world, account);
   const { oxend } = world.network;
-  const before = await readBooks(world.client);
+  const before = await readFigures(world.client);
   const body = (states: unknown, more: object = {}) =>
     JSON.stringify({ block_hash: oxend.blockHash, height: oxend.height, service_node_states: states, ...more });
   const wrong: (readonly (string | Buffer)[])[] = [
@@ -73,7 +73,7 @@ test('whatever oxend answers, the network stays as it was known, and the next go
     await until(() => world.hivemind.daemon.ready!().reasons.some((reason) => reason.startsWith('oxend: ')));
     const { ok } = world.hivemind.daemon.ready!();
     assert.ok(ok, 'a complaint, but no reason to be taken out of service');
-    const { snodes, swarms, connections, block_height } = await readBooks(world.client);
+    const { snodes, swarms, connections, block_height } = await readFigures(world.client);
     assert.deepEqual(
       { snodes, swarms, connections, block_height },
       { snodes: 6, swarms: 2, connections: 6, block_height: before.block_height },
@@ -86,7 +86,7 @@ test('whatever oxend answers, the network stays as it was known, and the next go
     oxend.nodes = [...oxend.nodes];
     const height = oxend.height;
     oxend.mine();
-    await until(async () => (await readBooks(world.client)).block_height > height);
+    await until(async () => (await readFigures(world.client)).block_height > height);
     assert.deepEqual(world.hivemind.daemon.ready!().reasons, []);
     before.block_height = oxend.height;
   }
@@ -116,10 +116,10 @@ test('of hundreds of storage servers that are not there, no more are tried at a 
   let [highest, mostDescriptors] = [0, 0];
   const before = await descriptors();
   const look = async () => {
-    const books = await readBooks(world.client);
-    highest = Math.max(highest, books.pending_connections);
+    const figures = await readFigures(world.client);
+    highest = Math.max(highest, figures.pending_connections);
     mostDescriptors = Math.max(mostDescriptors, await descriptors());
-    return books;
+    return figures;
   };
   await until(async () => {
     const { connections, snodes, pending_connections: pending } = await look();
@@ -142,7 +142,7 @@ test('of hundreds of storage servers that are not there, no more are tried at a 
   let sent = 0;
   for (const one of messages) sent += world.network.deliver(one);
   await checkAccount(world, sent, messages);
-  assert.equal((await readBooks(world.client)).freshness.uncovered, 0);
+  assert.equal((await readFigures(world.client)).freshness.uncovered, 0);
 });
 
 test('all storage servers break off at once, again and again: all come back, and nothing is told twice', async (t) => {
@@ -175,10 +175,10 @@ test('a wall clock that jumps, and a process that stood still, lose nothing and 
     messages.push(...round);
     // As after a stop: everything that was due is due at once, and nobody is dead because he was not heard meanwhile.
     clock.skip(19_000);
-    await until(async () => (await readBooks(world.client)).since_start.raw === sent);
+    await until(async () => (await readFigures(world.client)).since_start.raw === sent);
     for (const one of round) sent += world.network.deliver(one);
-    await until(async () => (await readBooks(world.client)).since_start.raw === sent);
-    assert.equal((await readBooks(world.client)).services[0]!.notifiers, 2);
+    await until(async () => (await readFigures(world.client)).since_start.raw === sent);
+    assert.equal((await readFigures(world.client)).services[0]!.notifiers, 2);
   }
   await checkAccount(world, sent, messages, [world.notifier, second]);
 });

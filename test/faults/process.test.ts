@@ -2,14 +2,14 @@ import assert from 'node:assert/strict';
 import { test } from 'node:test';
 import type { Notification } from '../../src/session/notification.ts';
 import { deliver, startProcess } from './hivemind-process.ts';
-import { assertOnceEach, checkBooks, readBooks, until } from './support.ts';
+import { assertOnceEach, checkFigures, readFigures, until } from './support.ts';
 
 test('SIGTERM with thousands of pushes in flight: the notifier has time to acknowledge them, and the exit code is 0', async (t) => {
   const world = await startProcess(t, 50);
   world.notifier.acknowledge = false;
   const messages: Notification[] = [];
   const sent = await deliver(world, 3_000, messages);
-  await until(async () => (await readBooks(world.client)).since_start.raw === sent);
+  await until(async () => (await readFigures(world.client)).since_start.raw === sent);
   await world.notifier.pushes(1_000);
   world.child.kill('SIGTERM');
   await until(() => world.output().includes('stopping'));
@@ -27,13 +27,13 @@ test('SIGTERM with pushes that nobody acknowledges: they are given up in time, t
   world.notifier.acknowledge = false;
   const messages: Notification[] = [];
   const sent = await deliver(world, 3_000, messages);
-  await until(async () => (await readBooks(world.client)).since_start.raw === sent);
+  await until(async () => (await readFigures(world.client)).since_start.raw === sent);
   await world.notifier.pushes(1_000);
   const acknowledged = world.notifier.sealed.slice(0, 400);
   world.notifier.report({ accepted: acknowledged.map(({ id }) => id) });
   await world.notifier.pushes(1_400);
-  const before = await readBooks(world.client);
-  checkBooks(before);
+  const before = await readFigures(world.client);
+  checkFigures(before);
   assert.equal(before.services[0]!.accepted, 400);
   world.child.kill('SIGTERM');
   assert.deepEqual(await world.exit, [0, null], world.output());
@@ -55,11 +55,11 @@ test('a stdout whose reader has gone does not stop the pushes, nor an end in ord
     sent += await deliver(world, 100, messages);
     await world.notifier.pushes(messages.length);
   }
-  await until(async () => (await readBooks(world.client)).since_start.raw === sent);
-  await until(async () => (await readBooks(world.client)).services.every(({ in_flight: held }) => held === 0));
-  const books = await readBooks(world.client);
-  checkBooks(books);
-  assert.ok(books.services.length > 200, 'it had as much to say');
+  await until(async () => (await readFigures(world.client)).since_start.raw === sent);
+  await until(async () => (await readFigures(world.client)).services.every(({ in_flight: held }) => held === 0));
+  const figures = await readFigures(world.client);
+  checkFigures(figures);
+  assert.ok(figures.services.length > 200, 'it had as much to say');
   assertOnceEach([world.notifier], messages);
   world.child.kill('SIGTERM');
   assert.deepEqual(await world.exit, [0, null]);
@@ -74,14 +74,14 @@ test('a hivemind that stood still for seconds takes what has come meanwhile, and
   // Real time: this is about a process that does not run.
   await new Promise((resolve) => setTimeout(resolve, 3_000));
   world.child.kill('SIGCONT');
-  await until(async () => (await readBooks(world.client)).since_start.raw === sent);
+  await until(async () => (await readFigures(world.client)).since_start.raw === sent);
   sent += await deliver(world, 100, messages);
   await world.notifier.pushes(messages.length);
-  await until(async () => (await readBooks(world.client)).since_start.raw === sent);
-  await until(async () => (await readBooks(world.client)).services[0]!.in_flight === 0);
-  const books = await readBooks(world.client);
-  checkBooks(books);
-  assert.equal(books.services[0]!.notifiers, 1);
-  assert.equal(books.connections, 5);
+  await until(async () => (await readFigures(world.client)).since_start.raw === sent);
+  await until(async () => (await readFigures(world.client)).services[0]!.in_flight === 0);
+  const figures = await readFigures(world.client);
+  checkFigures(figures);
+  assert.equal(figures.services[0]!.notifiers, 1);
+  assert.equal(figures.connections, 5);
   assertOnceEach([world.notifier], messages);
 });

@@ -12,7 +12,7 @@ import type { FaultyProxy, Way } from '../support/proxy.ts';
 import { subscribe } from '../support/requests.ts';
 import { message, startWorld, type World, watched } from '../support/session-world.ts';
 import { SkippingClock } from '../support/skipping-clock.ts';
-import { assertOnceEach, checkBooks, nodeAt, readBooks, startProxies, until } from './support.ts';
+import { assertOnceEach, checkFigures, nodeAt, readFigures, startProxies, until } from './support.ts';
 
 /** A world with a proxy before each storage server; `ways` are those of the first few from the start. */
 async function startProxiedWorld(t: Cleaner, ways: readonly Way[] = []) {
@@ -58,11 +58,11 @@ async function watchedByOthers({ network }: World, accounts: readonly Account[])
 
 /** Waits until all notifications are in, and checks what became of them. */
 async function checkAccount(world: World, sent: number): Promise<void> {
-  await until(async () => (await readBooks(world.client)).since_start.raw >= sent);
-  await until(async () => (await readBooks(world.client)).services[0]!.in_flight === 0);
-  const books = await readBooks(world.client);
-  checkBooks(books);
-  assert.equal(books.since_start.raw, sent);
+  await until(async () => (await readFigures(world.client)).since_start.raw >= sent);
+  await until(async () => (await readFigures(world.client)).services[0]!.in_flight === 0);
+  const figures = await readFigures(world.client);
+  checkFigures(figures);
+  assert.equal(figures.since_start.raw, sent);
 }
 
 test('a storage server whose connection is reset is asked for everything again; the others notice nothing', async (t) => {
@@ -111,12 +111,12 @@ test('a storage server that turns into a black hole is seen to answer nothing, a
     const { state, unconfirmed, in_flight: waiting } = await nodeAt(world.client, sickProxy.port);
     return state === 'up' && unconfirmed === 5 && waiting > 0;
   });
-  await until(async () => (await readBooks(world.client)).freshness.fresh_nodes === 5);
+  await until(async () => (await readFigures(world.client)).freshness.fresh_nodes === 5);
 
   // Three requests in a row without an answer, and their waits: it counts as silent.
   await until(async () => {
     // Not while another has a question to answer, which would be too late then.
-    if ((await readBooks(world.client)).freshness.fresh_nodes === 5) clock.skip(15_000);
+    if ((await readFigures(world.client)).freshness.fresh_nodes === 5) clock.skip(15_000);
     return (await nodeAt(world.client, sickProxy.port)).state === 'silent';
   });
   assert.ok(world.hivemind.daemon.ready?.().reasons.some((reason) => reason.startsWith('1 storage servers')));
@@ -142,7 +142,7 @@ test('a storage server that turns into a black hole is seen to answer nothing, a
   }
   await world.notifier.pushes(messages.length);
   assertOnceEach([world.notifier], messages);
-  await until(async () => (await readBooks(world.client)).freshness.fresh_nodes === 6);
+  await until(async () => (await readFigures(world.client)).freshness.fresh_nodes === 6);
   await checkAccount(world, sent);
 });
 
@@ -162,13 +162,13 @@ test('a storage server that accepts connections and says nothing holds up no oth
   await until(async () => (await nodeAt(world.client, sickProxy.port)).state === 'cooldown');
   const { last_error: reason } = await nodeAt(world.client, sickProxy.port);
   assert.match(reason, /no HELLO within 10000 ms: the peer accepted the connection and said nothing/);
-  await until(async () => (await readBooks(world.client)).freshness.fresh_nodes === 5);
+  await until(async () => (await readFigures(world.client)).freshness.fresh_nodes === 5);
 
   sickProxy.way = 'pass';
   // Jittered: between 10 and 12.5 s.
   clock.skip(12_500);
   for (const account of accounts) await watched(world, account);
-  await until(async () => (await readBooks(world.client)).freshness.fresh_nodes === 6);
+  await until(async () => (await readFigures(world.client)).freshness.fresh_nodes === 6);
   assertOnceEach([world.notifier], messages);
   await checkAccount(world, sent);
 });
@@ -183,7 +183,7 @@ test('storage servers behind slow and sliced connections are watched and heard l
   for (const one of messages) sent += world.network.deliver(one);
   await checkAccount(world, sent);
   assertOnceEach([world.notifier], messages);
-  assert.equal((await readBooks(world.client)).since_start.duplicates, sent - messages.length);
+  assert.equal((await readFigures(world.client)).since_start.duplicates, sent - messages.length);
 });
 
 test('a storage server that refuses every connection is left for a while, and connected when it takes them again', async (t) => {
@@ -225,7 +225,7 @@ test('a storage server that lies about messages can neither silence nor change t
   const messages = accounts.map((account) => message(account, 'hello'));
   let sent = 0;
   for (const [index, truth] of messages.entries()) sent += tell(lies[index]!(truth), truth);
-  await until(async () => (await readBooks(world.client)).services[0]!.accepted === messages.length);
+  await until(async () => (await readFigures(world.client)).services[0]!.accepted === messages.length);
   await checkAccount(world, sent);
   assertOnceEach([world.notifier], messages);
   for (const { payload } of world.notifier.sealed) {

@@ -25,7 +25,7 @@ export async function startProxies(t: Cleaner, network: Network): Promise<Faulty
 }
 
 /** The parts of admin.get_stats that an account is made of. */
-export interface Books {
+export interface Figures {
   connections: number;
   pending_connections: number;
   snodes: number;
@@ -74,7 +74,7 @@ export async function ask<T>(client: Connection, name: string): Promise<T> {
   return JSON.parse(body?.toString() ?? '') as T;
 }
 
-export const readBooks = (client: Connection) => ask<Books>(client, 'get_stats');
+export const readFigures = (client: Connection) => ask<Figures>(client, 'get_stats');
 
 /** What the hivemind tells of the storage server behind that port. */
 export async function nodeAt(client: Connection, port: number): Promise<NodeReport> {
@@ -89,7 +89,7 @@ export const sum = (counts: Record<string, number>) => Object.values(counts).red
  * The account that every fault ends with: each notification that came in is a duplicate, or was passed on, or was
  * dropped under its reason; each push was accepted or refused, or given up under its reason, or is still held.
  */
-export function checkBooks({ since_start: intake, services }: Books): void {
+export function checkFigures({ since_start: intake, services }: Figures): void {
   const { raw, pushes, malformed, ...rest } = intake;
   assert.equal(raw, sum(rest) + sum(malformed), `notifications: ${JSON.stringify(intake)}`);
   let accounted = 0;

@@ -8,7 +8,7 @@ import type { Cleaner } from '../support/hivemind.ts';
 import { subscribe } from '../support/requests.ts';
 import { message, startWorld, type World, watched } from '../support/session-world.ts';
 import { SkippingClock } from '../support/skipping-clock.ts';
-import { assertOnceEach, readBooks, until } from './support.ts';
+import { assertOnceEach, readFigures, until } from './support.ts';
 
 const ACCOUNTS = 40;
 
@@ -56,7 +56,7 @@ test('a server that moves tells of the monitors it has ended, and every account 
   network.oxend.mine();
   await until(() => mover!.server.counters.ended > 0);
   for (const account of accounts) await watched(world, account);
-  await until(async () => (await readBooks(world.client)).freshness.unconfirmed === 0);
+  await until(async () => (await readFigures(world.client)).freshness.unconfirmed === 0);
   await allRing(world, accounts);
 });
 
@@ -79,7 +79,7 @@ test('servers that are a block ahead of oxend: what they end and refuse is asked
     accounts.every(({ id }) => network.membersFor(id).every((server) => server.watches(id, 0))),
   );
   assert.ok(seconds <= 40, `${seconds} s, without a word from oxend`);
-  await until(async () => (await readBooks(world.client)).freshness.unconfirmed === 0);
+  await until(async () => (await readFigures(world.client)).freshness.unconfirmed === 0);
   await allRing(world, accounts);
 });
 
@@ -119,12 +119,12 @@ test('a list with nearly all addresses missing, and a small part of the list, co
     await until(() => oxend.counters.lists > lists);
   };
   await mine(whole.map((node, index) => (index === 0 ? node : { publicKey: node.publicKey, swarm: node.swarm })));
-  await until(async () => (await readBooks(world.client)).block_height === oxend.height);
+  await until(async () => (await readFigures(world.client)).block_height === oxend.height);
   assert.deepEqual(world.hivemind.daemon.ready!().reasons, []);
   await mine(whole.slice(0, 2));
   await until(() => world.hivemind.daemon.ready!().reasons.some((reason) => /2 of 6 storage servers/.test(reason)));
   assert.match(await world.hivemind.registry.metrics(), /^spns_oxend_list_doubted 1$/m);
-  const { snodes, swarms, connections } = await readBooks(world.client);
+  const { snodes, swarms, connections } = await readFigures(world.client);
   assert.deepEqual({ snodes, swarms, connections }, { snodes: 6, swarms: 2, connections: 6 });
   await mine(whole);
   await until(() => world.hivemind.daemon.ready!().reasons.length === 0);

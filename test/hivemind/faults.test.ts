@@ -60,7 +60,7 @@ test('a storage server that refuses, is silent or sends nonsense hinders no othe
   const account = sessionAccount(randomBytes);
   const [sick, ...healthy] = world.network.membersFor(account.id);
   assert.ok(sick);
-  sick.mood.silent = true;
+  sick.behaviour.silent = true;
   await world.send('subscribe', subscribe(account, 'phone'));
   await until(() => healthy.every((server) => server.watches(account.id, 0)));
   assert.equal(world.network.deliver(message(account, 'hello')), healthy.length);

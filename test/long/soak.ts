@@ -6,7 +6,7 @@ import { setTimeout as sleep } from 'node:timers/promises';
 import type { Phone } from '../../src/devnet/phone.ts';
 import { envelope, type StorageServer } from '../../src/devnet/storage-server.ts';
 import { messageHash } from '../../src/session/message-hash.ts';
-import { type Books, checkBooks, readBooks, sum, until } from '../faults/support.ts';
+import { checkFigures, type Figures, readFigures, sum, until } from '../faults/support.ts';
 import { Ledger } from './ledger.ts';
 import { Vitals } from './vitals.ts';
 import { SERVICES, type SoakWorld, startSoak } from './world.ts';
@@ -54,26 +54,26 @@ test(`${LENGTH / 1000} s at ${RATE} messages a second, and one fault after the o
   for (const proxy of world.proxies) Object.assign(proxy, { way: 'pass' });
 
   const end = performance.now() + DRAIN;
-  const outstanding = ({ services }: Books) => services.reduce((all, one) => all + one.queued + one.in_flight, 0);
-  await until(async () => outstanding(await readBooks(world.client)) === 0 || performance.now() > end);
-  const books = await readBooks(world.client);
+  const outstanding = ({ services }: Figures) => services.reduce((all, one) => all + one.queued + one.in_flight, 0);
+  await until(async () => outstanding(await readFigures(world.client)) === 0 || performance.now() > end);
+  const figures = await readFigures(world.client);
   const dummyLog = await fs.readFile(world.daemons.get('dummy')!.log, 'utf8');
   const pushesOfDummy = dummyLog.split('push of ').length - 1;
   ledger.of('dummy').taken = pushesOfDummy;
 
-  const accounts = SERVICES.map((service) => account(service, books, ledger, world));
+  const accounts = SERVICES.map((service) => account(service, figures, ledger, world));
   const trends = Array.from(world.daemons, ([name, { pid }]) => ({
     process: name,
     ...vitals.trend(pid, LENGTH / 2000),
     lastQuarterGrown: vitals.trend(pid, (LENGTH * 0.75) / 1000).megabytesGrown,
   }));
-  const { since_start: intake } = books;
+  const { since_start: intake } = figures;
   say(JSON.stringify({ seconds: LENGTH / 1000, rate: RATE, intake }));
   for (const row of [...accounts, ...trends]) say(JSON.stringify(row));
   say(JSON.stringify({ p99_ms_before: before, while_apple_hangs: during }));
   say(JSON.stringify({ clients: clients.counters, subscriptions: clients.ready.length }));
 
-  checkBooks(books);
+  checkFigures(figures);
   assert.deepEqual(world.deaths, [], 'no program ends of itself');
   assert.deepEqual(ledger.wrong.slice(0, 5), [], 'each phone can read what it is pushed, and it is what was written');
   assert.ok(intake.contradicted > 0 || intake.unheld === 0, 'the lying server was noticed');
@@ -268,7 +268,7 @@ class Clients {
 }
 
 /** What became of the messages to one service, by the provider and by the hivemind. */
-function account(service: string, { services }: Books, ledger: Ledger, world: SoakWorld) {
+function account(service: string, { services }: Figures, ledger: Ledger, world: SoakWorld) {
   const { told, taken, twice } = ledger.of(service);
   const own = services.find((one) => one.service === service);
   assert.ok(own, service);

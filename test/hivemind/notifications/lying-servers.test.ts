@@ -45,7 +45,7 @@ function world(t: TestContext, options: { wantData?: boolean; hasOthers?: boolea
       return pushes.splice(0).map(({ part }) => decodePush(part));
     },
     /** Every copy is counted once. */
-    checkBooks(): void {
+    checkFigures(): void {
       const {
         raw,
         pushes: _,
@@ -98,7 +98,7 @@ for (const wantData of [true, false]) {
     for (const [says, lie] of Object.entries(LIES)) {
       it(`one server of five says that ${says}: the phone rings once, at once, with the truth`, async (t) => {
         for (const place of [0, 1, 2, 4]) {
-          const { write, tell, pushed, swarm, clock, checkBooks } = world(t, { wantData });
+          const { write, tell, pushed, swarm, clock, checkFigures } = world(t, { wantData });
           const truth = write('hello');
           for (const [index, server] of swarm.entries()) tell([server], index === place ? lie(truth) : truth);
           const [push, ...more] = await pushed();
@@ -106,12 +106,12 @@ for (const wantData of [true, false]) {
           assert.deepEqual(more, []);
           await clock.advance(2 * WAIT);
           assert.deepEqual(await pushed(), []);
-          checkBooks();
+          checkFigures();
         }
       });
 
       it(`it says so long before the others tell, that ${says}: the truth still rings`, async (t) => {
-        const { write, tell, pushed, swarm, clock, checkBooks } = world(t, { wantData });
+        const { write, tell, pushed, swarm, clock, checkFigures } = world(t, { wantData });
         const [liar, ...honest] = swarm;
         const truth = write('hello');
         tell([liar], lie(truth));
@@ -122,7 +122,7 @@ for (const wantData of [true, false]) {
         assert.ok(pushes.length <= 2);
         await clock.advance(2 * WAIT);
         assert.deepEqual(await pushed(), []);
-        checkBooks();
+        checkFigures();
       });
 
       // Two that say the same are believed. What is promised then: the truth rings all the same, and at most one lie
@@ -135,7 +135,7 @@ for (const wantData of [true, false]) {
           [1, 3],
           [3, 4],
         ]) {
-          const { write, tell, pushed, swarm, clock, checkBooks } = world(t, { wantData });
+          const { write, tell, pushed, swarm, clock, checkFigures } = world(t, { wantData });
           const truth = write('hello');
           for (const [index, server] of swarm.entries()) tell([server], places.includes(index) ? lie(truth) : truth);
           await clock.advance(2 * WAIT);
@@ -145,7 +145,7 @@ for (const wantData of [true, false]) {
             `at places ${places}`,
           );
           assert.ok(pushes.length <= 2);
-          checkBooks();
+          checkFigures();
         }
       });
     }
@@ -235,7 +235,7 @@ describe('what cannot be checked', () => {
   });
 
   it('is a copy like any other once two servers said the same, and waits no more', async (t) => {
-    const { write, tell, pushed, swarm, intake, checkBooks } = world(t);
+    const { write, tell, pushed, swarm, intake, checkFigures } = world(t);
     const [first, second, third] = swarm;
     const message = write('hello', { data: Buffer.from('by another rule') });
     tell([first, second], message);
@@ -244,7 +244,7 @@ describe('what cannot be checked', () => {
     tell([third], message);
     assert.deepEqual([intake.counters.duplicates - duplicates, intake.counters.held], [1, 0]);
     assert.deepEqual(await pushed(), []);
-    checkBooks();
+    checkFigures();
   });
 
   it('goes when the hivemind stops', async (t) => {
@@ -256,13 +256,13 @@ describe('what cannot be checked', () => {
   });
 
   it('is not pushed for an account that went away while it waited', async (t) => {
-    const { write, tell, pushed, swarm, clock, intake, devices, checkBooks } = world(t);
+    const { write, tell, pushed, swarm, clock, intake, devices, checkFigures } = world(t);
     tell([swarm[0]], write('hello', { data: null }));
     devices.removeDevice('cap', 'device'.padEnd(32, '.'), Number.POSITIVE_INFINITY);
     await clock.advance(2 * WAIT);
     assert.equal(intake.counters.unwanted, 1);
     assert.deepEqual(await pushed(), []);
-    checkBooks();
+    checkFigures();
   });
 
   it('goes on the word of one when two others agreed on less', async (t) => {
@@ -297,7 +297,7 @@ describe('what cannot be checked', () => {
   });
 
   it('waits in memory that is bounded for each server: what finds no room marks nothing, and others are not hindered', async (t) => {
-    const { write, tell, pushed, swarm, intake, clock, devices, checkBooks, warnings } = world(t);
+    const { write, tell, pushed, swarm, intake, clock, devices, checkFigures, warnings } = world(t);
     const [liar, second, third] = swarm;
     const others = Array.from({ length: 20 }, () => Buffer.concat([Buffer.from([5]), randomBytes(32)]));
     for (const other of others) devices.upsert(row(other), 0);
@@ -316,11 +316,11 @@ describe('what cannot be checked', () => {
     await clock.advance(2 * WAIT);
     assert.equal(intake.counters.held, 0);
     assert.equal(intake.counters.heldBytes, 0);
-    checkBooks();
+    checkFigures();
   });
 
   it('waits less long when many servers use up the memory, and is not lost', async (t) => {
-    const { write, tell, pushed, intake, devices, clock, checkBooks } = world(t);
+    const { write, tell, pushed, intake, devices, clock, checkFigures } = world(t);
     const liars = Array.from({ length: 20 }, (_, index): Server => ({ name: `liar ${index}` }));
     const others = Array.from({ length: 60 }, () => Buffer.concat([Buffer.from([5]), randomBytes(32)]));
     for (const other of others) devices.upsert(row(other), 0);
@@ -334,7 +334,7 @@ describe('what cannot be checked', () => {
     assert.ok((await pushed()).some((push) => push.account.equals(account)));
     intake.stop();
     await clock.advance(1);
-    checkBooks();
+    checkFigures();
   });
 });
 
@@ -345,7 +345,7 @@ describe('when the network changes the rule of its hash', () => {
   });
 
   it('every message rings once, on the second copy, and it is said until it is over', async (t) => {
-    const { write, tell, pushed, swarm, intake, clock, warnings, checkBooks } = world(t);
+    const { write, tell, pushed, swarm, intake, clock, warnings, checkFigures } = world(t);
     const [first, ...others] = swarm;
     tell(swarm, write('before'));
     await pushed();
@@ -360,7 +360,7 @@ describe('when the network changes the rule of its hash', () => {
     assert.equal(intake.counters.misfits, 30);
     assert.match(intake.complaints().join(), /^97 % of the messages of the last minutes do not fit their hash/);
     assert.match(warnings.join(), /has the network changed its rule/);
-    checkBooks();
+    checkFigures();
     await clock.advance(11 * 60_000);
     assert.deepEqual(intake.complaints(), []);
   });
@@ -396,7 +396,7 @@ describe('a server that invents messages', () => {
     await w.clock.advance(2 * WAIT);
     pushes.push(...(await w.pushed()));
     for (const truth of truths) assert.equal(pushes.filter((push) => isTrue(push, truth)).length, 1);
-    w.checkBooks();
+    w.checkFigures();
     return pushes.length - truths.length;
   }
 
@@ -453,7 +453,7 @@ describe('a server that invents messages', () => {
     await w.clock.advance(1_000);
     w.tell(honest.slice(2), late);
     assert.equal((await w.pushed()).length, 1);
-    w.checkBooks();
+    w.checkFigures();
   });
 });
 
@@ -485,7 +485,7 @@ it('a device that may not be pushed now keeps no other from it, and is told by a
 });
 
 it('a message that no app would show is looked into once, whatever a liar told of it before', (t) => {
-  const { write, tell, swarm, seen, intake, checkBooks } = world(t);
+  const { write, tell, swarm, seen, intake, checkFigures } = world(t);
   const data = randomBytes(5_000);
   const truth = write('', { namespace: 2, data, hash: messageHash(account, 2, data) });
   tell(swarm.slice(0, 2), { ...truth, data: null });
@@ -493,7 +493,7 @@ it('a message that no app would show is looked into once, whatever a liar told o
   tell(swarm.slice(2), truth);
   assert.ok(seen.hasMessage(account, 2, truth.hash));
   assert.deepEqual([intake.counters.unshown, intake.counters.pushes], [2, 0]);
-  checkBooks();
+  checkFigures();
 });
 
 describe('honest servers meet no limit', () => {
