@@ -40,7 +40,9 @@ function keysOf(section: string, table: Table, program: Program): string[] {
 export function needRestart(name: DaemonName, changed: readonly string[]): string[] {
   const program = programOf(name);
   const own = program === 'notifier' ? keysOf(name, NOTIFIER, program) : [];
-  return changed.filter((key) => RESTART_KEYS[program].includes(key) || own.includes(key));
+  // Any instance's: which of them concern this process does not matter to who reads the line.
+  const common = (key: string) => key.replace(/^\[hivemind-[^\]]+\]/, '[hivemind]');
+  return changed.filter((key) => RESTART_KEYS[program].includes(common(key)) || own.includes(key));
 }
 
 /**

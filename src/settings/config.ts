@@ -2,6 +2,7 @@ import { readFileSync } from 'node:fs';
 import { resolve } from 'node:path';
 import { DATABASE, type DatabaseSettings } from './database.ts';
 import { type HivemindSettings, readHivemind } from './hivemind.ts';
+import { hivemindSection, instancesIn } from './hivemind-instances.ts';
 import { type Ini, type IniSection, parseIni } from './ini.ts';
 import { type Keys, readKeys } from './keys.ts';
 import { type LogSettings, readLog } from './log.ts';
@@ -77,7 +78,17 @@ export function loadConfig(env: NodeJS.ProcessEnv, { role = 'all', read }: LoadO
   };
 
   const db = collect('db', (section) => readTable(section, DATABASE));
-  const hivemind = collect('hivemind', (section) => readHivemind(section, role, warnings));
+  const instance = env.SPNS_INSTANCE || ini.sections.get('hivemind')?.get('instance')?.value || undefined;
+  const own = hivemindSection(ini, instance, env.CREDENTIALS_DIRECTORY);
+  opened.push(own);
+  const hivemind = readHivemind(own, role, warnings, instance);
+  // What is not this instance's is checked as well: its neighbours read the same file.
+  for (const other of ['hivemind', ...instancesIn(ini).map((name) => `hivemind-${name}`)]) {
+    if (other === own.name) continue;
+    const section = hivemindSection(ini, other === 'hivemind' ? undefined : other.slice('hivemind-'.length));
+    readHivemind(section, 'web', [], other === 'hivemind' ? undefined : other.slice('hivemind-'.length));
+    opened.push(section);
+  }
   const keys = collect('keys', (section) => readKeys(section, role, warnings));
   const log = collect('log', (section) => readLog(section, warnings));
   const web = collect('web', (section) => readWeb(section, warnings));
@@ -156,7 +167,7 @@ function readBytes(file: string): Buffer {
 
 function unknownSections(ini: Ini): string[] {
   return [...ini.sections.keys()]
-    .filter((name) => !SECTIONS.includes(name) && !/^notify-./.test(name))
+    .filter((name) => !SECTIONS.includes(name) && !/^(notify|hivemind)-./.test(name))
     .map((name) => {
       const near = nearest(name, [...SECTIONS, ...BUILT_IN_SERVICES.map((service) => `notify-${service}`)]);
       return `section [${name}] is not known and is ignored: ${near ? `did you mean [${near}]?` : 'remove it'}`;

@@ -1,8 +1,22 @@
-import { parseAddress, zmqAddress } from '../oxenmq/address.ts';
+import { type Address, parseAddress, zmqAddress } from '../oxenmq/address.ts';
 import { connectAddress, parseBindAddress } from '../oxenmq/bind-address.ts';
 import { checkedListen } from './listen-address.ts';
 import type { Section } from './section.ts';
-import { boolean, integer, list, number, parsed, type Role, readTable, type Table, type Values } from './table.ts';
+import {
+  boolean,
+  integer,
+  list,
+  number,
+  parsed,
+  type Role,
+  readTable,
+  string,
+  type Table,
+  type Values,
+} from './table.ts';
+
+const INSTANCE = /^[a-z0-9_-]{1,32}$/;
+const INSTANCE_IN_WORDS = '1 to 32 of a-z, 0-9, - and _';
 
 /**
  * `[hivemind]`. It lies here and not beside the hivemind, since the web front-end, the notifiers and the commands read
@@ -113,6 +127,38 @@ export const HIVEMIND = {
         nothing is removed any more: that is a wrong certificate rather than a thousand dead phones.`,
     }),
     goneBreakerMinimum: integer('gone_breaker_minimum', { default: 100, min: 1 }),
+    /** The name of this hivemind among several on one database; undefined for one that is alone. */
+    instance: string('instance', {
+      pattern: INSTANCE,
+      what: INSTANCE_IN_WORDS,
+      restart: ['hivemind'],
+      example: 'a',
+      text: `Several hiveminds can share a database, so that no push is lost when one of them goes (docs/several.md). Each
+        has a name, given here, or by the unit spns-hivemind@NAME.service; what differs between those of one machine
+        stands in sections [hivemind-NAME], whose keys go before the ones here.`,
+    }),
+    /** Hiveminds that hold each slot. */
+    copies: integer('copies', {
+      default: 2,
+      min: 1,
+      max: 8,
+      restart: ['hivemind'],
+      text: `With several: how many of them look after each account. 2 lets any one go without a loss, 1 only divides the
+        work. The same in all of them.`,
+    }),
+    /** OxenMQ address. */
+    advertise: parsed('advertise', reachableAddress, {
+      restart: ['hivemind'],
+      example: `curve://hivemind-a.example.org:22030/${'0123456789abcdef'.repeat(4)}`,
+      text: `With several on different machines: where the other hiveminds and the notifiers reach this one, which is its
+        listen_curve with the public key of [keys] hivemind; and where the web front-ends do. Without them the addresses
+        of listen and listen_push count, which only this machine reaches.`,
+    }),
+    /** OxenMQ address. */
+    advertisePush: parsed('advertise_push', reachableAddress, {
+      restart: ['hivemind'],
+      example: 'tcp://10.0.0.1:22032',
+    }),
     /** `host:port` or `unix:/path`. */
     metricsListen: parsed('metrics_listen', checkedListen, {
       restart: ['hivemind'],
@@ -128,9 +174,19 @@ export const HIVEMIND = {
 /** `oxendRpc` is empty only for roles that do not need it. */
 export type HivemindSettings = Values<typeof HIVEMIND.settings> & { readonly oxendRpc: string };
 
-export function readHivemind(section: Section, role: Role, warnings: string[]): HivemindSettings {
+/**
+ * @param section as hivemind-instances.ts opens it
+ * @param instance the name under which this hivemind was started, which goes before the one in the file
+ */
+export function readHivemind(section: Section, role: Role, warnings: string[], instance?: string): HivemindSettings {
   const read = readTable(section, HIVEMIND, role);
-  const settings = Object.freeze({ ...read, oxendRpc: read.oxendRpc ?? '' });
+  if (instance !== undefined && !INSTANCE.test(instance))
+    section.problem('instance', `the name of an instance is ${INSTANCE_IN_WORDS}, and "${instance}" is not`);
+  const settings = Object.freeze({
+    ...read,
+    oxendRpc: read.oxendRpc ?? '',
+    ...((instance ?? read.instance) !== undefined && { instance: instance ?? read.instance }),
+  });
   if (section.integer('omq_push_instances', { default: 0 }) > 0) {
     warnings.push(
       '[hivemind].omq_push_instances is no longer needed and is ignored: one instance keeps up with all notifications',
@@ -153,7 +209,7 @@ export function readHivemind(section: Section, role: Role, warnings: string[]): 
     const who = openTo(listen);
     if (who !== undefined)
       warnings.push(
-        `[hivemind].listen = ${listen}: ${who}, and would be an administrator: use a path in a folder of your own`,
+        `[${section.name}].listen = ${listen}: ${who}, and would be an administrator: use a path in a folder of your own`,
       );
   }
   if (listenCurve !== undefined && settings.listenCurveAdmin.length === 0 && section.problems.length === 0) {
@@ -198,16 +254,26 @@ function pushAddress(text: string): string {
 }
 
 function oxendAddress(text: string): string {
+  if (oxenmqAddress(text).host === '*')
+    throw new Error('must say where oxend is: to * one listens, and cannot connect');
+  return text;
+}
+
+function reachableAddress(text: string): string {
+  const { host } = oxenmqAddress(text);
+  if (host === '*' || host === '0.0.0.0' || host === '[::]')
+    throw new Error('must say where others reach this hivemind: to that one listens, and cannot connect');
+  return text;
+}
+
+function oxenmqAddress(text: string): Address {
   const form = 'must be an OxenMQ address: ipc:///path, tcp://host:port or curve://host:port/key';
   if (!/^(tcp|ipc|curve):\/\/./.test(text)) throw new Error(form);
-  let address: ReturnType<typeof parseAddress>;
   try {
-    address = parseAddress(text);
+    return parseAddress(text);
   } catch (error) {
     throw new Error(`${form} (${(error as Error).message})`, { cause: error });
   }
-  if (address.host === '*') throw new Error('must say where oxend is: to * one listens, and cannot connect');
-  return text;
 }
 
 /** Keys separated by blanks, as in the original, or by commas, as the original's example promises. */

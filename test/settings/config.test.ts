@@ -67,6 +67,10 @@ test('the defaults are those of the original, and safe for what is ours', () => 
     outboxMaxAge: 3600,
     goneBreakerShare: 0.5,
     goneBreakerMinimum: 100,
+    instance: undefined,
+    copies: 2,
+    advertise: undefined,
+    advertisePush: undefined,
     metricsListen: undefined,
   });
   assert.deepEqual(config.web, {
@@ -401,6 +405,9 @@ test('what the example comments out is the default, except where there is none',
     'hivemind.listenCurveAdmin',
     'hivemind.listenCurvePublic',
     'hivemind.notifiersExpected',
+    'hivemind.instance',
+    'hivemind.advertise',
+    'hivemind.advertisePush',
     'hivemind.metricsListen',
     'web.metricsListen',
   ]);

@@ -1,0 +1,42 @@
+/**
+ * Parts of the work that several hiveminds divide among them (docs/decisions/18): each slot is one of 256 contiguous
+ * ranges of swarm space. Who holds it is not stored anywhere: everybody computes the same from the names of those who
+ * live.
+ */
+
+export const SLOTS = 256;
+
+/**
+ * The slot of an account: the upper eight bits of its place in swarm space (session/swarm.ts).
+ *
+ * @param account holds the 33 bytes of an account id
+ * @param offset where in `account` they begin
+ */
+export function slotOf(account: Uint8Array, offset = 0): number {
+  const at = offset + 1;
+  return (account[at] ?? 0) ^ (account[at + 8] ?? 0) ^ (account[at + 16] ?? 0) ^ (account[at + 24] ?? 0);
+}
+
+/**
+ * Who is to hold a slot, best first: the `copies` names that rank highest for it (rendezvous hashing), so that when one
+ * goes only its slots move.
+ *
+ * @param names of the hiveminds that live, each once, in any order
+ */
+export function holdersOf(slot: number, names: readonly string[], copies: number): string[] {
+  return names
+    .map((name) => ({ name, rank: rankOf(slot, name) }))
+    .sort((a, b) => b.rank - a.rank || (a.name < b.name ? -1 : 1))
+    .slice(0, copies)
+    .map(({ name }) => name);
+}
+
+/** FNV-1a over the name and the slot, finished as MurmurHash3 does, for FNV alone ranks similar names alike. */
+function rankOf(slot: number, name: string): number {
+  let hash = 0x811c9dc5;
+  for (const byte of Buffer.from(name)) hash = Math.imul(hash ^ byte, 0x01000193);
+  hash = Math.imul(hash ^ slot, 0x01000193);
+  hash = Math.imul(hash ^ (hash >>> 16), 0x85ebca6b);
+  hash = Math.imul(hash ^ (hash >>> 13), 0xc2b2ae35);
+  return (hash ^ (hash >>> 16)) >>> 0;
+}

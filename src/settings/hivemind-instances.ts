@@ -1,0 +1,51 @@
+import { HIVEMIND } from './hivemind.ts';
+import type { Ini, IniSection } from './ini.ts';
+import { Section } from './section.ts';
+
+const PREFIX = 'hivemind-';
+
+/** Where the hiveminds of this file listen. */
+export interface HivemindListen {
+  /** Undefined: the one of `[hivemind]` itself. */
+  readonly instance: string | undefined;
+  /** ZeroMQ address that it binds, for notifiers and commands. */
+  readonly listen: string;
+  /** The same for web front-ends. */
+  readonly listenPush: string | undefined;
+}
+
+/** The instances that have a section `[hivemind-NAME]`. */
+export function instancesIn(ini: Ini): string[] {
+  return [...ini.sections.keys()].flatMap((name) =>
+    name.startsWith(PREFIX) && name.length > PREFIX.length ? [name.slice(PREFIX.length)] : [],
+  );
+}
+
+/**
+ * The section of one instance: the keys of `[hivemind-NAME]`, and those of `[hivemind]` where it has none. Without an
+ * instance, or a section for it, `[hivemind]` alone.
+ *
+ * @param credentials as for {@link Section}
+ */
+export function hivemindSection(ini: Ini, instance: string | undefined, credentials?: string): Section {
+  const common: IniSection = ini.sections.get('hivemind') ?? new Map();
+  const own = instance === undefined ? undefined : ini.sections.get(PREFIX + instance);
+  if (!own) return new Section('hivemind', common, ini.defaults, credentials);
+  return new Section(PREFIX + instance, own, new Map([...ini.defaults, ...common]), credentials);
+}
+
+/**
+ * Every hivemind of the file: those of the sections `[hivemind-NAME]`, or where there are none that of `[hivemind]`.
+ * Whoever reaches one of them learns of the others, also of those on other machines.
+ *
+ * @returns without those whose address cannot be read: that is their own process's complaint
+ */
+export function hivemindListens(ini: Ini): HivemindListen[] {
+  const instances = instancesIn(ini);
+  return (instances.length > 0 ? instances : [undefined]).flatMap((instance) => {
+    const section = hivemindSection(ini, instance);
+    const listen = HIVEMIND.settings.listen.read(section, 'notifier');
+    const listenPush = HIVEMIND.settings.listenPush.read(section, 'notifier');
+    return section.problems.length > 0 ? [] : [{ instance, listen, listenPush }];
+  });
+}
