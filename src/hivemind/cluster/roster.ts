@@ -1,0 +1,161 @@
+import type { Clock } from '../../clock.ts';
+import { holdersOf, SLOTS } from '../../session/slots.ts';
+
+/** What the database has of a member of the cluster. */
+export interface MemberRow {
+  readonly name: string;
+  /** Part of its routing ids. */
+  readonly generation: bigint;
+  /** Tells one run of its process from the next. */
+  readonly run: bigint;
+  readonly state: 'starting' | 'ready' | 'leaving' | 'stopped';
+  /** Where members and notifiers, and where web front-ends reach it: OxenMQ addresses. */
+  readonly address: string;
+  readonly pushAddress: string;
+  readonly version: string;
+  /** By the database's clock, unix ms. */
+  readonly started: number;
+  readonly seen: number;
+  /** 32 bytes, a bit for each slot of which it covers every account. */
+  readonly covers: Buffer;
+}
+
+/** How often a member gives a sign of life, in ms. */
+export const BEAT = 1_000;
+/** A member that gave none for so long, in ms by the database's clock, is dead. */
+const DEAD_AFTER = 3_000;
+/**
+ * Only who has itself had an unbroken run of signs for so long (ms) may judge: after an outage of the database everybody
+ * looks dead to the first that comes back.
+ */
+const JUDGES_AFTER = DEAD_AFTER + BEAT;
+/** The longest pause (ms) between two answers of the database that does not break the run. */
+const UNBROKEN = 2 * BEAT;
+/** At the start, before we may judge, whoever gave a sign within so long (ms) is taken to live. */
+const BENEFIT = 30_000;
+
+/** A member of the cluster, as its row in the database and our judgement have it. */
+export interface KnownMember extends MemberRow {
+  readonly living: boolean;
+}
+
+/**
+ * Who of the cluster lives, as far as can be told from the signs of life in the database. Nothing that is wrong here
+ * loses a push or rings a phone twice; it only makes the second copy of a push wait in vain, or be sent in vain.
+ */
+export class Roster {
+  readonly #clock: Pick<Clock, 'monotonic'>;
+  readonly #own: string;
+  #members = new Map<string, KnownMember>();
+  /** Since when the run of signs is unbroken, and when the last was; monotonic ms. */
+  #unbrokenSince: number | undefined;
+  #beatAt = Number.NEGATIVE_INFINITY;
+
+  /** @param own our name */
+  constructor(clock: Pick<Clock, 'monotonic'>, own: string) {
+    this.#clock = clock;
+    this.#own = own;
+  }
+
+  /** All that have a row and were seen within the last hour or so, by name; we ourselves among them. */
+  get members(): readonly KnownMember[] {
+    return [...this.#members.values()];
+  }
+
+  find(name: string): KnownMember | undefined {
+    return this.#members.get(name);
+  }
+
+  /** Whether it lives, as far as we know; whoever is leaving still does. */
+  isLiving(name: string): boolean {
+    return this.#members.get(name)?.living === true;
+  }
+
+  /** The names of those that are to hold slots: who lives and is not leaving. */
+  get holders(): string[] {
+    return this.members.filter(({ living, state }) => living && state !== 'leaving').map(({ name }) => name);
+  }
+
+  /** Whether we may judge others: our own signs have come without a break for long enough. */
+  get isJudge(): boolean {
+    const now = this.#clock.monotonic();
+    return (
+      this.#unbrokenSince !== undefined &&
+      now - this.#beatAt <= UNBROKEN &&
+      this.#beatAt - this.#unbrokenSince >= JUDGES_AFTER
+    );
+  }
+
+  /**
+   * Takes over what the database told with our sign of life.
+   *
+   * @param now the database's clock, unix ms
+   * @returns whether anything is other than before, but for the times
+   */
+  take(now: number, rows: readonly MemberRow[]): boolean {
+    const at = this.#clock.monotonic();
+    if (this.#unbrokenSince === undefined || at - this.#beatAt > UNBROKEN) this.#unbrokenSince = at;
+    this.#beatAt = at;
+    const { isJudge } = this;
+    const before = this.#members;
+    this.#members = new Map(
+      rows.map((row) => [
+        row.name,
+        { ...row, living: this.#lives(row, now - row.seen, isJudge, before.get(row.name)) },
+      ]),
+    );
+    return !sameMembers(before, this.#members);
+  }
+
+  #lives({ name, state, run }: MemberRow, age: number, isJudge: boolean, before: KnownMember | undefined): boolean {
+    if (name === this.#own) return true;
+    if (state === 'stopped') return false;
+    if (age <= DEAD_AFTER) return true;
+    if (isJudge) return false;
+    // Another run of the same name has not been judged yet.
+    return before !== undefined && before.run === run ? before.living : age <= BENEFIT;
+  }
+}
+
+/**
+ * For each slot the name of who sends its pushes first: the best of those that cover it, or while nobody does the best
+ * of all.
+ *
+ * @param names of those that are to hold slots
+ * @param covers whether that member covers the slot
+ */
+export function firstOfSlots(names: readonly string[], covers: (name: string, slot: number) => boolean): string[] {
+  return Array.from({ length: SLOTS }, (_, slot) => {
+    const ranked = holdersOf(slot, names, names.length);
+    return ranked.find((name) => covers(name, slot)) ?? ranked[0] ?? '';
+  });
+}
+
+/** Whether the bit of a slot is set in the 32 bytes of a member's row. */
+export function coversSlot({ covers }: Pick<MemberRow, 'covers'>, slot: number): boolean {
+  return ((covers[slot >> 3] ?? 0) & (1 << (slot & 7))) !== 0;
+}
+
+/** The 32 bytes of a row for these slots. */
+export function slotBits(slots: Iterable<number>): Buffer {
+  const bits = Buffer.alloc(SLOTS / 8);
+  for (const slot of slots) bits[slot >> 3]! |= 1 << (slot & 7);
+  return bits;
+}
+
+function sameMembers(a: ReadonlyMap<string, KnownMember>, b: ReadonlyMap<string, KnownMember>): boolean {
+  if (a.size !== b.size) return false;
+  for (const [name, one] of a) {
+    const other = b.get(name);
+    const same =
+      other !== undefined &&
+      one.living === other.living &&
+      one.state === other.state &&
+      one.run === other.run &&
+      one.address === other.address &&
+      one.pushAddress === other.pushAddress &&
+      one.covers.equals(other.covers);
+    if (!same) return false;
+  }
+  return true;
+}

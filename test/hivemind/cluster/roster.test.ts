@@ -1,0 +1,142 @@
+import assert from 'node:assert/strict';
+import { test } from 'node:test';
+import { coversSlot, firstOfSlots, type MemberRow, Roster, slotBits } from '../../../src/hivemind/cluster/roster.ts';
+import { holdersOf, SLOTS } from '../../../src/session/slots.ts';
+
+const START = 1_800_000_000_000;
+
+function row(name: string, seen: number, more: Partial<MemberRow> = {}): MemberRow {
+  return {
+    name,
+    generation: 1n,
+    run: 1n,
+    state: 'ready',
+    address: `ipc:///${name}`,
+    pushAddress: `ipc:///${name}-push`,
+    version: '2.0.0',
+    started: START,
+    seen,
+    covers: slotBits([]),
+    ...more,
+  };
+}
+
+/** A roster, and a world in which a second passes with each beat. */
+function world(own = 'a') {
+  let [monotonic, database] = [5_000, START];
+  const roster = new Roster({ monotonic: () => monotonic }, own);
+  return {
+    roster,
+    pass(ms: number) {
+      monotonic += ms;
+      database += ms;
+    },
+    now: () => database,
+    /** @param ages how long ago each of the others gave a sign, ms */
+    beat(ages: Record<string, number>, more: Record<string, Partial<MemberRow>> = {}) {
+      const rows = Object.entries(ages).map(([name, age]) => row(name, database - age, more[name]));
+      return roster.take(database, [row(own, database), ...rows]);
+    },
+  };
+}
+
+function beats(count: number, each: ReturnType<typeof world>, ages: Record<string, number>) {
+  for (let n = 0; n < count; n++) {
+    each.pass(1_000);
+    each.beat(ages);
+  }
+}
+
+test('who has given no sign for three seconds is dead, to somebody who has given his own all the while', () => {
+  const each = world();
+  beats(6, each, { b: 500 });
+  assert.equal(each.roster.isJudge, true);
+  assert.equal(each.roster.isLiving('b'), true);
+  each.pass(1_000);
+  each.beat({ b: 3_000 });
+  assert.equal(each.roster.isLiving('b'), true);
+  each.pass(1_000);
+  assert.equal(each.beat({ b: 3_001 }), true);
+  assert.equal(each.roster.isLiving('b'), false);
+  assert.deepEqual(each.roster.holders, ['a']);
+});
+
+test('after an outage of the database nobody who lived is called dead before we have beaten for a while ourselves', () => {
+  const each = world();
+  beats(6, each, { b: 500, c: 500 });
+  each.pass(60_000);
+  each.beat({ b: 60_000, c: 60_000 });
+  assert.deepEqual(each.roster.holders.sort(), ['a', 'b', 'c']);
+  // b comes back, c does not.
+  for (let n = 0; n < 3; n++) {
+    each.pass(1_000);
+    each.beat({ b: 200, c: 60_000 + n * 1_000 });
+    assert.equal(each.roster.isLiving('c'), true, `beat ${n}`);
+  }
+  beats(2, each, { b: 200, c: 65_000 });
+  assert.deepEqual(each.roster.holders.sort(), ['a', 'b']);
+});
+
+test('one pause of our own takes the right to judge away', () => {
+  const each = world();
+  beats(6, each, { b: 500 });
+  each.pass(2_001);
+  each.beat({ b: 5_000 });
+  assert.equal(each.roster.isJudge, false);
+  assert.equal(each.roster.isLiving('b'), true);
+});
+
+test('who has stopped in order is dead at once; who is leaving lives, and holds nothing', () => {
+  const each = world();
+  beats(2, each, { b: 500, c: 500 });
+  each.pass(1_000);
+  each.beat({ b: 100, c: 100 }, { b: { state: 'stopped' }, c: { state: 'leaving' } });
+  assert.equal(each.roster.isLiving('b'), false);
+  assert.equal(each.roster.isLiving('c'), true);
+  assert.deepEqual(each.roster.holders, ['a']);
+});
+
+test('at the start whoever was seen lately is taken to live, but not one that is long gone', () => {
+  const each = world();
+  each.beat({ b: 10_000, c: 40_000 });
+  assert.deepEqual(each.roster.holders.sort(), ['a', 'b']);
+});
+
+test('another run of a name is not judged by the one before', () => {
+  const each = world();
+  beats(6, each, { b: 4_000 });
+  assert.equal(each.roster.isLiving('b'), false);
+  each.pass(3_000);
+  // Our run is broken: no judgement of the new one yet.
+  each.beat({ b: 4_000 }, { b: { run: 2n } });
+  assert.equal(each.roster.isLiving('b'), true);
+});
+
+test('a sign of life alone is no change; an address, a state or a covered slot is', () => {
+  const each = world();
+  each.beat({ b: 100 });
+  assert.equal(each.beat({ b: 50 }), false);
+  assert.equal(each.beat({ b: 50 }, { b: { address: 'ipc:///other' } }), true);
+  assert.equal(each.beat({ b: 50 }, { b: { address: 'ipc:///other', covers: slotBits([9]) } }), true);
+  assert.equal(each.beat({}), true);
+});
+
+test('first is the best of those that cover a slot, and while nobody does the best of all', () => {
+  const names = ['a', 'b', 'c'];
+  const nobody = firstOfSlots(names, () => false);
+  const all = firstOfSlots(names, () => true);
+  assert.deepEqual(nobody, all);
+  for (let slot = 0; slot < SLOTS; slot++) assert.equal(all[slot], holdersOf(slot, names, 3)[0]);
+  const only = firstOfSlots(names, (name) => name === 'b');
+  assert.ok(only.every((name) => name === 'b'));
+  assert.equal(firstOfSlots([], () => true)[0], '');
+});
+
+test('the bits of slots are those that were set', () => {
+  const covers = slotBits([0, 7, 8, 255]);
+  assert.equal(covers.length, 32);
+  assert.deepEqual(
+    Array.from({ length: SLOTS }, (_, slot) => slot).filter((slot) => coversSlot({ covers }, slot)),
+    [0, 7, 8, 255],
+  );
+});

@@ -1,0 +1,96 @@
+import assert from 'node:assert/strict';
+import { test } from 'node:test';
+import { SlotsHeld } from '../../../src/hivemind/cluster/slots-held.ts';
+import { holdersOf, SLOTS } from '../../../src/session/slots.ts';
+
+const ALL = Array.from({ length: SLOTS }, (_, slot) => slot);
+const others = (holders: string[], copies = 2, covers: (name: string, slot: number) => boolean = () => false) => ({
+  own: 'a',
+  holders,
+  copies,
+  covers,
+});
+
+function held(holders: string[], copies = 2): SlotsHeld {
+  const slots = new SlotsHeld();
+  slots.loaded(slots.update(others(holders, copies), 0).loads);
+  return slots;
+}
+
+test('of two with two copies each holds everything', () => {
+  const slots = new SlotsHeld();
+  assert.deepEqual(slots.update(others(['a', 'b']), 0), { loads: ALL, drops: [] });
+  assert.equal(slots.has(3), true);
+  assert.equal(slots.held.size, 0);
+  // While they load, they are not told again.
+  assert.deepEqual(slots.update(others(['a', 'b']), 0), { loads: [], drops: [] });
+  slots.loaded(ALL);
+  assert.equal(slots.held.size, SLOTS);
+});
+
+test('a slot that is others’ now is kept until all of them cover it', () => {
+  const slots = held(['a', 'b']);
+  const three = ['a', 'b', 'c'];
+  const theirs = ALL.filter((slot) => !holdersOf(slot, three, 2).includes('a'));
+  assert.deepEqual(slots.update(others(three), 1_000), { loads: [], drops: [] });
+  assert.deepEqual(
+    slots.update(
+      others(three, 2, (name) => name === 'b'),
+      2_000,
+    ),
+    { loads: [], drops: [] },
+  );
+  assert.deepEqual(
+    slots.update(
+      others(three, 2, () => true),
+      3_000,
+    ),
+    { loads: [], drops: theirs },
+  );
+  assert.equal(slots.has(theirs[0]!), false);
+});
+
+test('it is kept for a minute at most, counted from when it passed to others', () => {
+  const slots = held(['a', 'b']);
+  const three = ['a', 'b', 'c'];
+  slots.update(others(three), 1_000);
+  // They come and go: it was ours again in between.
+  slots.update(others(['a', 'b']), 50_000);
+  slots.update(others(three), 55_000);
+  assert.deepEqual(slots.update(others(three), 114_999).drops, []);
+  assert.ok(slots.update(others(three), 115_000).drops.length > 0);
+});
+
+test('when one goes, its slots are loaded by those whose they are now, and by nobody else', () => {
+  const slots = held(['a', 'b', 'c'], 1);
+  const before = new Set(slots.held);
+  const { loads } = slots.update(others(['a', 'b'], 1), 0);
+  assert.deepEqual(
+    loads,
+    ALL.filter((slot) => holdersOf(slot, ['a', 'b'], 1)[0] === 'a' && !before.has(slot)),
+  );
+});
+
+test('what could not be loaded is told again', () => {
+  const slots = new SlotsHeld();
+  slots.failed(slots.update(others(['a']), 0).loads);
+  assert.equal(slots.update(others(['a']), 0).loads.length, SLOTS);
+});
+
+test('only a slot that is held can be covered, and it is not any more once it is dropped', () => {
+  const slots = held(['a', 'b', 'c'], 1);
+  slots.setCovered(ALL);
+  assert.deepEqual([...slots.covered], [...slots.held]);
+  const { drops } = slots.update(
+    others(['b', 'c'], 1, () => true),
+    0,
+  );
+  assert.equal(drops.length > 0, true);
+  assert.equal(slots.covered.size, 0);
+});
+
+test('who is leaving keeps what nobody else holds for a minute', () => {
+  const slots = held(['a'], 1);
+  assert.deepEqual(slots.update(others([], 1), 0).drops, []);
+  assert.equal(slots.update(others([], 1), 60_000).drops.length, SLOTS);
+});
