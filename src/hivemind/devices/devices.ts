@@ -31,6 +31,8 @@ export interface RemovedDevice {
  */
 const SLICE = 2000;
 const EXPIRE_SLICE = 500;
+/** Accounts that one call looks at. */
+const LOOKED_AT = 10_000;
 /** Subscriptions that expire within one minute are found together. */
 const BUCKET = 60;
 const MAX_SERVICES = 65_536;
@@ -233,6 +235,24 @@ export class Devices {
   }
 
   /**
+   * Takes away all subscriptions of accounts that are looked after elsewhere.
+   *
+   * @param isElsewhere gets the 33 bytes of an account
+   * @param from the account's number to begin with, 0 at first
+   * @returns the number to go on with; undefined when all were looked at. One call looks at {@link LOOKED_AT} accounts
+   */
+  removeElsewhere(isElsewhere: (bytes: Uint8Array, offset: number) => boolean, from: number): number | undefined {
+    const end = Math.min(from + LOOKED_AT, this.capacity);
+    let removed = 0;
+    for (let id = from; id < end; id++) {
+      if (!this.isLive(id) || !isElsewhere(this.#accounts.keyBytes(id), this.#accounts.keyOffset(id))) continue;
+      removed += this.#dropAccount(id);
+      if (removed >= EXPIRE_SLICE) return id + 1;
+    }
+    return end < this.capacity ? end : undefined;
+  }
+
+  /**
    * How many subscriptions {@link expire} would take away in all.
    *
    * @param cutoff unix seconds: those signed then or earlier
@@ -348,6 +368,24 @@ export class Devices {
       this.onAccountRemoved(account);
       this.#accounts.remove(account, accountHash);
     } else if (effect !== 'none') this.onUpstreamChanged(account, false);
+  }
+
+  /** Removes an account with all its subscriptions. Returns how many there were. */
+  #dropAccount(id: number): number {
+    const records = this.#records;
+    const accountHash = this.#accounts.hash(this.#accounts.keyBytes(id), this.#accounts.keyOffset(id));
+    let count = 0;
+    for (let ref = this.#accounts.value(id); ref !== 0; count++) {
+      const next = records.next(ref, Link.ACCOUNT);
+      const at = records.serviceIdAt(ref);
+      const size = records.serviceIdSize(ref);
+      const deviceHash = this.#hashDevice(records.service(ref), records.bytes(ref), at, size);
+      this.#detach(ref, mix(accountHash, deviceHash), deviceHash);
+      ref = next;
+    }
+    this.onAccountRemoved(id);
+    this.#accounts.remove(id, accountHash);
+    return count;
   }
 
   #attach(ref: number, keyHash: number, deviceHash: number): void {

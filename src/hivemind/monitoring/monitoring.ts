@@ -1,5 +1,6 @@
 import type { Clock, Timer } from '../../clock.ts';
 import { parseMonitorEnded } from '../../session/monitor.ts';
+import { Coverage } from './coverage.ts';
 import { Freshness, type MemberReport, type MonitoringSummary } from './freshness.ts';
 import { type Link, Member } from './member.ts';
 import { Pace } from './pace.ts';
@@ -54,6 +55,7 @@ export class Monitoring {
   readonly #swarms: Swarms;
   readonly #sender: Sender;
   readonly #freshness: Freshness;
+  readonly #coverage: Coverage;
   readonly #pace: Pace;
   readonly #ticker: Timer;
   /**
@@ -76,6 +78,7 @@ export class Monitoring {
     this.#swarms = swarms;
     this.#sender = new Sender({ clock, accounts, swarms, now, jitter, defer, interval });
     this.#freshness = new Freshness({ clock, swarms, members: this.#members, now, interval });
+    this.#coverage = new Coverage({ clock, accounts, swarms, defer });
     const pace = new Pace({
       clock,
       ask: (id, isMore) => {
@@ -211,6 +214,11 @@ export class Monitoring {
   /** What all of them do; cheap. */
   summary(): MonitoringSummary {
     return this.#freshness.summary();
+  }
+
+  /** See {@link Coverage.uncovered}. */
+  uncoveredSlots(): Promise<Set<number> | undefined> {
+    return this.#coverage.uncovered();
   }
 
   stop(): void {

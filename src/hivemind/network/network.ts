@@ -19,6 +19,8 @@ export interface NetworkOptions {
   readonly accounts: MonitoredAccounts;
   /** The hivemind's X25519 private key, 32 bytes. */
   readonly secret: Uint8Array;
+  /** Who we are among several with that key; not given for one that is alone. */
+  readonly identity?: Identity | undefined;
   /** OxenMQ address of oxend. */
   readonly oxend: string;
   /** So many connections to storage servers are established at a time; 0 = none at all, a dry run. */
@@ -30,6 +32,12 @@ export interface NetworkOptions {
   readonly log: { info(text: string): void; warn(text: string): void; debug(text: string): void };
   /** A storage server sent a `notify.message`; `body` is its part. */
   readonly onNotification: (node: Node, body: Buffer) => void;
+}
+
+/** A hivemind among several, which all have the same key: no two processes ever have the same name and generation. */
+export interface Identity {
+  readonly name: string;
+  readonly generation: bigint;
 }
 
 const MONITOR_TIMEOUT = 15_000;
@@ -118,6 +126,7 @@ export class Network {
     this.#toOxend = new Peers({
       clock,
       keys,
+      ...(options.identity && { routingId: routingId('oxend', options.secret, options.identity) }),
       maxMessageSize: MAX_MESSAGE,
       commands: notify({ block: command(onBlock) }),
       on,
@@ -125,7 +134,7 @@ export class Network {
     this.#toNodes = new Peers({
       clock,
       keys,
-      routingId: secretRoutingId(options.secret),
+      routingId: routingId('storage server', options.secret, options.identity),
       maxMessageSize: MAX_MESSAGE,
       commands: notify({ message: command(onMessage), monitor_ended: command(onEnded) }),
       on,
@@ -246,11 +255,13 @@ export class Network {
 }
 
 /**
- * The name by which storage servers know us: whoever holds it gets our notifications, so nobody may guess it; and after
- * a restart it must be the same, so that they go on at once (docs/decisions/12).
+ * The name by which peers know us. Whoever holds the one for storage servers gets our notifications, so nobody may
+ * guess it; and after a restart it must be the same, so that they go on at once (docs/decisions/12). Of several
+ * hiveminds each has its own, and never another's: libzmq aborts a peer that has two with one name.
  */
-export function secretRoutingId(secret: Uint8Array): Buffer {
-  return Buffer.concat([Buffer.from('S'), blake2b(32, Buffer.from('spns storage server routing id'), secret)]);
+export function routingId(peer: 'storage server' | 'oxend', secret: Uint8Array, identity?: Identity): Buffer {
+  const who = identity ? ` ${identity.name} ${identity.generation}` : '';
+  return Buffer.concat([Buffer.from('S'), blake2b(32, Buffer.from(`spns ${peer} routing id${who}`), secret)]);
 }
 
 /** Cheap randomness for spreading things in time, uniform in [0, 1) (mulberry32). */

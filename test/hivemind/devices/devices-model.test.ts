@@ -5,6 +5,7 @@ import { systemClock } from '../../../src/clock.ts';
 import type { DeviceRow } from '../../../src/hivemind/devices/device.ts';
 import { Devices } from '../../../src/hivemind/devices/devices.ts';
 import { Store } from '../../../src/hivemind/store/store.ts';
+import { slotOf } from '../../../src/session/slots.ts';
 import { covers, isSame } from '../../../src/session/subscription.ts';
 import { createDatabase } from '../../support/postgres.ts';
 import { seededRandom } from '../../support/random.ts';
@@ -173,6 +174,10 @@ function run(random: ReturnType<typeof seededRandom>): { devices: Devices; model
       const expected = [...model.entries.values()].filter((entry) => entry.row.signedAt <= cutoff);
       assert.equal(devices.expire(cutoff), expected.length);
       for (const entry of expected) model.remove(entry.row);
+    } else if (what < 85 && random.int(20) === 0) {
+      const isElsewhere = (bytes: Uint8Array, offset: number) => slotOf(bytes, offset) < 16;
+      for (let from: number | undefined = 0; from !== undefined; ) from = devices.removeElsewhere(isElsewhere, from);
+      for (const entry of [...model.entries.values()]) if (isElsewhere(entry.row.account, 0)) model.remove(entry.row);
     }
 
     // The account that the step was about, looked at from every side.

@@ -5,7 +5,7 @@ import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { type TestContext, test } from 'node:test';
 import { systemClock } from '../../../src/clock.ts';
-import { Network, secretRoutingId } from '../../../src/hivemind/network/network.ts';
+import { Network, routingId } from '../../../src/hivemind/network/network.ts';
 import type { Node } from '../../../src/hivemind/network/node.ts';
 import { type KeyPair, keyPairFromSecret, randomKeyPair } from '../../../src/oxenmq/keys.ts';
 import { Listener } from '../../../src/oxenmq/listener.ts';
@@ -174,7 +174,7 @@ test('over real sockets: from oxend to the storage servers to a notification', {
   const toOxend = asked.all[0]!.remote;
   assert.equal(toOxend.id, `L${publicKey.toString('latin1')}`, 'oxend knows us by our public key');
   const toLow = await asked.first(({ server }) => server === 'low');
-  assert.equal(toLow.remote.id, secretRoutingId(secret).toString('latin1'), 'storage servers by a secret');
+  assert.equal(toLow.remote.id, routingId('storage server', secret).toString('latin1'), 'storage servers by a secret');
 
   toLow.remote.send('notify.message', 'd1:@…e');
   const { node, body } = await notifications.first(() => true);
@@ -227,9 +227,9 @@ test('a storage server behind a wrong key hinders nobody else', { timeout: 60_00
 
 test('the secret routing id cannot be guessed from the public key, is stable and does not start with NUL', () => {
   const secret = Buffer.alloc(32, 7);
-  const id = secretRoutingId(secret);
-  assert.deepEqual(secretRoutingId(Buffer.alloc(32, 7)), id);
-  assert.notDeepEqual(secretRoutingId(Buffer.alloc(32, 8)), id);
+  const id = routingId('storage server', secret);
+  assert.deepEqual(routingId('storage server', Buffer.alloc(32, 7)), id);
+  assert.notDeepEqual(routingId('storage server', Buffer.alloc(32, 8)), id);
   assert.notEqual(id[0], 0);
   assert.ok(id.length <= 255);
   assert.equal(id.includes(keyPairFromSecret(secret).publicKey), false);

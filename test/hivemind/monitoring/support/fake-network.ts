@@ -253,6 +253,7 @@ function watchOver(monitoring: Monitoring, nodes: Nodes) {
     get size() {
       return { nodes: nodes.summary().nodes, swarms: monitoring.swarms };
     },
+    uncoveredSlots: () => monitoring.uncoveredSlots(),
     update: nodes.update.bind(nodes),
     nodes: () => nodes.reports(() => ({})),
     summary: () => ({ ...nodes.summary(), ...monitoring.summary() }),

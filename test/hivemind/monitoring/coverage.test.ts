@@ -1,0 +1,84 @@
+import assert from 'node:assert/strict';
+import { test } from 'node:test';
+import { slotOf } from '../../../src/session/slots.ts';
+import { FakeAccounts, refusal, SUCCESS } from './support/fake-accounts.ts';
+import { FakeNetwork, type FakeServer } from './support/fake-network.ts';
+
+const SECOND = 1000;
+const SWARM = 2n ** 63n;
+
+/** One swarm with so many accounts; nobody is connected before {@link FakeNetwork.publish}. */
+function network(count: number, servers = 2) {
+  const accounts = new FakeAccounts();
+  for (let n = 0; n < count; n++) accounts.add();
+  const net = new FakeNetwork(accounts, {});
+  const members = Array.from({ length: servers }, () => net.add(SWARM)) as [FakeServer, ...FakeServer[]];
+  const slots = new Set<number>();
+  for (let id = 0; id < accounts.capacity; id++) {
+    const { bytes, offset } = accounts.account(id);
+    slots.add(slotOf(bytes, offset));
+  }
+  return { net, accounts, members, slots, monitoring: net.watch };
+}
+
+/** What is not covered, looked at while the simulated clock runs. */
+async function uncovered({ net, monitoring }: ReturnType<typeof network>): Promise<Set<number> | undefined> {
+  let result: { slots: Set<number> | undefined } | undefined;
+  void monitoring.uncoveredSlots().then((slots) => (result = { slots }));
+  for (let turn = 0; turn < 1000 && !result; turn++) {
+    net.clock.advance(1);
+    await Promise.resolve();
+  }
+  assert.ok(result, 'the look comes to an end');
+  return result.slots;
+}
+
+test('nothing is known of coverage before the network is', async () => {
+  assert.equal(await uncovered(network(3)), undefined);
+});
+
+test('a slot is covered when every account of it is confirmed by a server that is connected', async () => {
+  const each = network(300);
+  each.net.publish();
+  each.net.clock.advance(5 * SECOND);
+  assert.deepEqual(await uncovered(each), new Set());
+});
+
+test('a slot with a single account that nobody has confirmed is not covered', async () => {
+  const each = network(50);
+  for (const server of each.members)
+    server.behave = (request) =>
+      Buffer.from(`l${request.map(({ account }) => (account === 7 ? refusal(6) : SUCCESS)).join('')}e`);
+  each.net.publish();
+  each.net.clock.advance(5 * SECOND);
+  const { bytes, offset } = each.accounts.account(each.accounts.idOf(7));
+  assert.deepEqual(await uncovered(each), new Set([slotOf(bytes, offset)]));
+});
+
+test('what a server confirmed before its connection broke covers nothing', async () => {
+  const each = network(50, 1);
+  each.net.publish();
+  each.net.clock.advance(5 * SECOND);
+  each.members[0].breakConnection(30 * SECOND, true);
+  each.net.clock.advance(SECOND);
+  assert.deepEqual(await uncovered(each), each.slots);
+});
+
+test('a swarm whose servers all stay away does not keep its slots uncovered for ever', async () => {
+  const each = network(50, 1);
+  each.net.publish();
+  each.net.clock.advance(5 * SECOND);
+  each.members[0].breakConnection(300 * SECOND, true);
+  each.net.clock.advance(90 * SECOND);
+  assert.deepEqual(await uncovered(each), new Set());
+});
+
+test('an account that all servers refuse for its signature does not keep its slot uncovered', async () => {
+  const each = network(50);
+  for (const server of each.members)
+    server.behave = (request) =>
+      Buffer.from(`l${request.map(({ account }) => (account === 7 ? refusal(5) : SUCCESS)).join('')}e`);
+  each.net.publish();
+  each.net.clock.advance(30 * SECOND);
+  assert.deepEqual(await uncovered(each), new Set());
+});
