@@ -14,11 +14,19 @@
 import { BencodeError, decode, encode } from '../codec/bencode.ts';
 import { Fields } from './fields.ts';
 
+/** Bytes of {@link SealedPush.fingerprint}. */
+export const FINGERPRINT_SIZE = 8;
+/** The most that {@link SealedPush.doubt} may be. */
+const MAX_DOUBT = 9;
+
 /** A notifier that is ready for sealed pushes. */
 export interface Registration {
   /** Name of the service it serves, 1 to 32 bytes. */
   readonly service: string;
-  /** 1 to 64 bytes that tell this process from all others of the service. */
+  /**
+   * 1 to 64 bytes that tell this process from all others of the service. The same towards every hivemind of a cluster:
+   * by these they all choose the same notifier for a device.
+   */
   readonly instance: Buffer;
   /** How many pushes it wants to have at a time. */
   readonly window: number;
@@ -42,6 +50,16 @@ export interface SealedPush {
    * Whether to wake the phone at once; if not, its app will show nothing. Always true of an older hivemind's pushes.
    */
   readonly urgent: boolean;
+  /**
+   * From a hivemind of a cluster, {@link FINGERPRINT_SIZE} bytes by which the same push of its other hiveminds is known:
+   * equal for the same message and device, whoever sends it. Null from one that is alone, and then nothing is a copy.
+   */
+  readonly fingerprint: Buffer | null;
+  /**
+   * With a fingerprint: how doubtful the message is that it was made of, 0 if not at all. The same fingerprint with less
+   * doubt is no copy, and goes to the provider as well.
+   */
+  readonly doubt: number;
 }
 
 /** What became of pushes; each one that was handed out is reported exactly once, by its number. */
@@ -96,9 +114,11 @@ export function decodeRegistration(data: Uint8Array): Registration {
 /** Writes the part of `notifier.sealed`. */
 export function encodeSealedPushes(pushes: readonly SealedPush[]): Buffer {
   return encode(
-    pushes.map(({ id, serviceId, serviceData, expiry, payload, wantsAnswer, urgent }) => ({
+    pushes.map(({ id, serviceId, serviceData, expiry, payload, wantsAnswer, urgent, fingerprint, doubt }) => ({
       d: serviceId,
       e: expiry,
+      f: fingerprint ?? undefined,
+      g: doubt > 0 ? doubt : undefined,
       i: id,
       l: urgent ? undefined : 1,
       p: payload,
@@ -118,6 +138,12 @@ export function decodeSealedPushes(data: Uint8Array): SealedPush[] {
   if (!Array.isArray(list)) throw new BencodeError('Invalid sealed pushes: expected a list');
   return list.map((element) => {
     const fields = new Fields('sealed push', element);
+    const fingerprint = fields.optionalBytes('f');
+    if (fingerprint && fingerprint.length !== FINGERPRINT_SIZE) {
+      throw new BencodeError(`Invalid sealed push: a fingerprint of ${fingerprint.length} bytes`);
+    }
+    const doubt = fields.optionalInteger('g') ?? 0;
+    if (doubt < 0 || doubt > MAX_DOUBT) throw new BencodeError(`Invalid sealed push: a doubt of ${doubt}`);
     return {
       id: fields.integer('i'),
       serviceId: fields.text('d'),
@@ -126,6 +152,8 @@ export function decodeSealedPushes(data: Uint8Array): SealedPush[] {
       payload: fields.bytes('p'),
       wantsAnswer: fields.optionalInteger('q') === 1,
       urgent: fields.optionalInteger('l') !== 1,
+      fingerprint,
+      doubt,
     };
   });
 }

@@ -114,6 +114,8 @@ export class FakeHivemind {
         payload: Buffer.from(`payload ${id}`),
         wantsAnswer: false,
         urgent: true,
+        fingerprint: null,
+        doubt: 0,
         ...push,
       });
       this.#waiting.push(id);
@@ -137,6 +139,8 @@ export class FakeHivemind {
       payload: Buffer.alloc(9),
       wantsAnswer: false,
       urgent: true,
+      fingerprint: null,
+      doubt: 0,
     };
     this.remote!.send('notifier.sealed', encodeSealedPushes([{ ...given, ...push }]));
   }

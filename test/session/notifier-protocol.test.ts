@@ -25,6 +25,8 @@ const pushes = [
     payload: Buffer.from([0, 1]),
     wantsAnswer: false,
     urgent: true,
+    fingerprint: null,
+    doubt: 0,
   },
   {
     id: 2 ** 50,
@@ -34,7 +36,14 @@ const pushes = [
     payload: Buffer.alloc(0),
     wantsAnswer: true,
     urgent: false,
+    fingerprint: null,
+    doubt: 0,
   },
+];
+/** As a hivemind of a cluster sends it. */
+const copies = [
+  { ...pushes[0]!, fingerprint: Buffer.from('0001fe8081ff7f0a', 'hex'), doubt: 0 },
+  { ...pushes[0]!, fingerprint: Buffer.from('unproven'), doubt: 1 },
 ];
 const report = {
   service: 'firebase',
@@ -55,6 +64,10 @@ describe('the protocol between hivemind and notifiers', () => {
       'ld1:d8:token \xc3\xbc1:ei1701000000000e1:ii7e1:p2:\x00\x01ed1:d1:x1:ei9223372036854775807e1:ii1125899906842624e1:li1e1:p0:1:qi1e1:x0:ee',
     );
     assert.equal(
+      encodeSealedPushes(copies).toString('latin1'),
+      'ld1:d8:token \xc3\xbc1:ei1701000000000e1:f8:\x00\x01\xfe\x80\x81\xff\x7f\x0a1:ii7e1:p2:\x00\x01ed1:d8:token \xc3\xbc1:ei1701000000000e1:f8:unproven1:gi1e1:ii7e1:p2:\x00\x01ee',
+    );
+    assert.equal(
       encodePushReport(report).toString(),
       'd1:ali1ei2ee1:hli4ee1:rli3ee1:s8:firebase1:wlli2e12:HTTP 200 ✓eee',
     );
@@ -70,6 +83,7 @@ describe('the protocol between hivemind and notifiers', () => {
     assert.deepEqual(decodeRegistration(encodeRegistration(registration)), registration);
     assert.equal(decodeRegistration(encodeRegistration({ ...registration, window: undefined! })).window, 0);
     assert.deepEqual(decodeSealedPushes(encodeSealedPushes(pushes)), pushes);
+    assert.deepEqual(decodeSealedPushes(encodeSealedPushes(copies)), copies);
     // An older hivemind says nothing of urgency.
     const older = decodeSealedPushes(Buffer.from('ld1:d1:x1:ei1e1:ii1e1:p0:ee'));
     assert.deepEqual(
@@ -95,9 +109,22 @@ describe('the protocol between hivemind and notifiers', () => {
     }
   });
 
+  it('refuses a fingerprint of another size, and a doubt that nobody could have', () => {
+    for (const wrong of [
+      { fingerprint: Buffer.alloc(0) },
+      { fingerprint: Buffer.alloc(7) },
+      { fingerprint: Buffer.alloc(9) },
+      { doubt: 10 },
+    ]) {
+      assert.throws(() => decodeSealedPushes(encodeSealedPushes([{ ...copies[0]!, ...wrong }])), BencodeError);
+    }
+    assert.throws(() => decodeSealedPushes(Buffer.from('ld1:d1:x1:ei1e1:gi-1e1:ii1e1:p0:ee')), BencodeError);
+  });
+
   const messages: [name: string, intact: Buffer, decode: (data: Buffer) => unknown][] = [
     ['a registration', encodeRegistration(registration), decodeRegistration],
     ['sealed pushes', encodeSealedPushes(pushes), decodeSealedPushes],
+    ['sealed pushes of a cluster', encodeSealedPushes(copies), decodeSealedPushes],
     ['a report', encodePushReport(report), decodePushReport],
     ['a gone device', encodeDeviceGone(gone), decodeDeviceGone],
     ['a list of dropped devices', encodeDropRegistrations(['a', 'ü', '']), decodeDropRegistrations],

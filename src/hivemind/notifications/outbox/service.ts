@@ -301,6 +301,8 @@ export class Service {
       payload,
       wantsAnswer: push.onAnswer !== undefined,
       urgent: isShown(message),
+      fingerprint: null,
+      doubt: 0,
     };
   }
 

@@ -1,0 +1,23 @@
+/**
+ * Who of a cluster sends which pushes, as far as this member knows. What it says may be late or wrong, and differ from
+ * what others go by: then a push is sent twice, and the notifier drops the second, or it waits a second for nothing.
+ */
+export interface Duty {
+  /** Our own name. */
+  readonly own: string;
+
+  /** The member that sends the pushes of that slot first; undefined while nobody holds it. */
+  firstOf(slot: number): string | undefined;
+
+  /**
+   * The other members that may have pushes of that slot as well: those that live and hold it, or still hold it until
+   * another one covers it. They are told what becomes of ours.
+   */
+  othersOf(slot: number): readonly string[];
+
+  /** Whether that member lives; whoever is leaving still does. */
+  isLiving(name: string): boolean;
+
+  /** Calls `listener` after any of the above has changed. */
+  onChange(listener: () => void): void;
+}

@@ -1,0 +1,193 @@
+/**
+ * What the hiveminds of a cluster say to each other over OxenMQ, category `cluster`, one bencoded part each. Nothing
+ * here is needed for a push to arrive: what is lost on the way makes a member wait, look or send in vain.
+ *
+ * - `cluster.hello` (request, answered by one): a {@link Hello}; tells who is at the other end.
+ * - `cluster.progress` (command): a {@link Progress} of pushes.
+ * - `cluster.changed` (command): {@link Changed}; subscriptions have changed, do read the feed.
+ * - `cluster.leaving` (command): {@link Sender} alone; it is about to stop.
+ * - `cluster.heard` (command): {@link Heard}; which storage servers speak to it.
+ */
+
+import { BencodeError, type Encodable, encode } from '../../codec/bencode.ts';
+import { Fields } from '../../session/fields.ts';
+import { FINGERPRINT_SIZE } from '../../session/notifier-protocol.ts';
+import { SLOTS } from '../../session/slots.ts';
+
+/** Who says it. Each message names it, so that none depends on one that may have been lost before. */
+export interface Sender {
+  /** The member's name, 1 to {@link MAX_NAME} bytes. */
+  readonly name: string;
+  /** Tells one run of its process from the next. */
+  readonly run: bigint;
+}
+
+/** The greeting of a connection, and the answer to it. */
+export interface Hello extends Sender {
+  /** Of its program, 1 to {@link MAX_VERSION} bytes. */
+  readonly version: string;
+}
+
+/**
+ * What has become of pushes at the sender, by their fingerprints: {@link FINGERPRINT_SIZE} bytes each, held as latin1
+ * texts. At most {@link MAX_FINGERPRINTS} in each list.
+ */
+export interface Progress extends Sender {
+  /** A notifier has them. */
+  readonly handed: readonly string[];
+  /** Nothing more is to be done: the provider has spoken, or their time is over. */
+  readonly ended: readonly string[];
+  /** It will not send them, or not now: it has no notifier for them, or had to give them up. */
+  readonly none: readonly string[];
+}
+
+/** In which slots it has committed changes of subscriptions. */
+export interface Changed extends Sender {
+  /** {@link SLOT_BYTES} bytes, a bit for each slot. */
+  readonly slots: Buffer;
+}
+
+/**
+ * From which storage servers it had notifications lately that the receiver should have had as well, at most
+ * {@link MAX_SERVERS}.
+ */
+export interface Heard extends Sender {
+  readonly servers: readonly HeardServer[];
+}
+
+/** One server of {@link Heard}. */
+export interface HeardServer {
+  /** Its X25519 public key, 32 bytes. */
+  readonly key: Buffer;
+  /** How many notifications came from it since the last such message. */
+  readonly count: number;
+}
+
+export const MAX_NAME = 64;
+export const MAX_VERSION = 64;
+export const MAX_FINGERPRINTS = 4_096;
+export const MAX_SERVERS = 4_096;
+export const SLOT_BYTES = SLOTS / 8;
+const KEY_SIZE = 32;
+
+/** Writes the part of `cluster.hello`, and that of its answer. */
+export function encodeHello(hello: Hello): Buffer {
+  return write(hello, { v: hello.version });
+}
+
+/**
+ * Reads what {@link encodeHello} wrote.
+ *
+ * @throws BencodeError if it is no such message
+ */
+export function decodeHello(data: Uint8Array): Hello {
+  const { fields, sender } = read('greeting', data);
+  return { ...sender, version: sized('greeting', fields, 'v', MAX_VERSION) };
+}
+
+/** Writes the part of `cluster.progress`. */
+export function encodeProgress(progress: Progress): Buffer {
+  const { handed, ended, none } = progress;
+  return write(progress, { e: joined(ended), h: joined(handed), n: joined(none) });
+}
+
+/**
+ * Reads what {@link encodeProgress} wrote.
+ *
+ * @throws BencodeError if it is no such message
+ */
+export function decodeProgress(data: Uint8Array): Progress {
+  const { fields, sender } = read('progress', data);
+  const fingerprints = (key: string): string[] => {
+    const text = (fields.optionalBytes(key) ?? Buffer.alloc(0)).toString('latin1');
+    const count = countOf('progress', key, text.length, FINGERPRINT_SIZE, MAX_FINGERPRINTS);
+    return Array.from({ length: count }, (_, n) => text.slice(n * FINGERPRINT_SIZE, (n + 1) * FINGERPRINT_SIZE));
+  };
+  return { ...sender, handed: fingerprints('h'), ended: fingerprints('e'), none: fingerprints('n') };
+}
+
+/** Writes the part of `cluster.changed`. */
+export function encodeChanged(changed: Changed): Buffer {
+  return write(changed, { s: changed.slots });
+}
+
+/**
+ * Reads what {@link encodeChanged} wrote. The slots are a view of `data`.
+ *
+ * @throws BencodeError if it is no such message
+ */
+export function decodeChanged(data: Uint8Array): Changed {
+  const { fields, sender } = read('hint', data);
+  const slots = fields.bytes('s');
+  if (slots.length !== SLOT_BYTES) throw new BencodeError(`Invalid hint: slots of ${slots.length} bytes`);
+  return { ...sender, slots };
+}
+
+/** Writes the part of `cluster.leaving`. */
+export function encodeLeaving(sender: Sender): Buffer {
+  return write(sender, {});
+}
+
+/**
+ * Reads what {@link encodeLeaving} wrote.
+ *
+ * @throws BencodeError if it is no such message
+ */
+export function decodeLeaving(data: Uint8Array): Sender {
+  return read('farewell', data).sender;
+}
+
+/** Writes the part of `cluster.heard`. */
+export function encodeHeard(heard: Heard): Buffer {
+  const { servers } = heard;
+  return write(heard, { c: servers.map(({ count }) => count), k: Buffer.concat(servers.map(({ key }) => key)) });
+}
+
+/**
+ * Reads what {@link encodeHeard} wrote. The keys are views of `data`.
+ *
+ * @throws BencodeError if it is no such message
+ */
+export function decodeHeard(data: Uint8Array): Heard {
+  const { fields, sender } = read('report of servers', data);
+  const keys = fields.bytes('k');
+  const counts = fields.integers('c');
+  const length = countOf('report of servers', 'k', keys.length, KEY_SIZE, MAX_SERVERS);
+  if (counts.length !== length) {
+    throw new BencodeError(`Invalid report of servers: ${length} keys and ${counts.length} counts`);
+  }
+  const servers = counts.map((count, n) => {
+    if (count < 0) throw new BencodeError('Invalid report of servers: a negative count');
+    return { key: keys.subarray(n * KEY_SIZE, (n + 1) * KEY_SIZE), count };
+  });
+  return { ...sender, servers };
+}
+
+function write({ name, run }: Sender, fields: { readonly [key: string]: Encodable | undefined }): Buffer {
+  return encode({ ...fields, m: name, r: run });
+}
+
+function read(what: string, data: Uint8Array): { fields: Fields; sender: Sender } {
+  const fields = Fields.decode(what, data);
+  return { fields, sender: { name: sized(what, fields, 'm', MAX_NAME), run: BigInt(fields.wideInteger('r')) } };
+}
+
+/** A text of 1 to `most` bytes. */
+function sized(what: string, fields: Fields, key: string, most: number): string {
+  const { length } = fields.bytes(key);
+  if (length < 1 || length > most) throw new BencodeError(`Invalid ${what}: ${length} bytes as ${JSON.stringify(key)}`);
+  return fields.text(key);
+}
+
+function joined(fingerprints: readonly string[]): Buffer | undefined {
+  return fingerprints.length > 0 ? Buffer.from(fingerprints.join(''), 'latin1') : undefined;
+}
+
+/** How many elements of `size` bytes there are in so many bytes. */
+function countOf(what: string, key: string, bytes: number, size: number, most: number): number {
+  const count = bytes / size;
+  if (!Number.isInteger(count) || count > most) {
+    throw new BencodeError(`Invalid ${what}: ${bytes} bytes as ${JSON.stringify(key)}`);
+  }
+  return count;
+}

@@ -1,0 +1,108 @@
+import assert from 'node:assert/strict';
+import { describe, it } from 'node:test';
+import { BencodeError } from '../../../src/codec/bencode.ts';
+import {
+  decodeChanged,
+  decodeHeard,
+  decodeHello,
+  decodeLeaving,
+  decodeProgress,
+  encodeChanged,
+  encodeHeard,
+  encodeHello,
+  encodeLeaving,
+  encodeProgress,
+  MAX_FINGERPRINTS,
+  MAX_NAME,
+  MAX_SERVERS,
+  MAX_VERSION,
+} from '../../../src/hivemind/cluster/messages.ts';
+import { slotBits } from '../../../src/hivemind/cluster/roster.ts';
+import { fuzz } from '../../support/fuzz.ts';
+
+const sender = { name: 'a', run: 2n ** 63n - 1n };
+const hello = { ...sender, version: '2.0.0' };
+const progress = { ...sender, handed: ['\x00\x01\x80\xffabcd', 'handed 2'], ended: ['ended  1'], none: ['none   1'] };
+const quiet = { ...sender, handed: [], ended: [], none: [] };
+const changed = { ...sender, slots: slotBits([0, 9, 255]) };
+const heard = {
+  ...sender,
+  servers: [
+    { key: Buffer.alloc(32, 'k'), count: 7 },
+    { key: Buffer.alloc(32, 'l'), count: 0 },
+  ],
+};
+
+describe('the messages between the hiveminds of a cluster', () => {
+  it('are written with the agreed keys', () => {
+    const from = '1:m1:a1:ri9223372036854775807e';
+    assert.equal(encodeHello(hello).toString(), `d${from}1:v5:2.0.0e`);
+    assert.equal(encodeLeaving(sender).toString(), `d${from}e`);
+    assert.equal(
+      encodeProgress(progress).toString('latin1'),
+      `d1:e8:ended  11:h16:\x00\x01\x80\xffabcdhanded 21:m1:a1:n8:none   11:ri9223372036854775807ee`,
+    );
+    assert.equal(encodeProgress(quiet).toString(), `d${from}e`);
+    assert.equal(encodeChanged(changed).toString('latin1'), `d${from}1:s32:\x01\x02${'\x00'.repeat(29)}\x80e`);
+    assert.equal(encodeHeard(heard).toString(), `d1:cli7ei0ee1:k64:${'k'.repeat(32)}${'l'.repeat(32)}${from}e`);
+  });
+
+  it('are read as they were written', () => {
+    assert.deepEqual(decodeHello(encodeHello(hello)), hello);
+    assert.deepEqual(decodeLeaving(encodeLeaving(sender)), sender);
+    assert.deepEqual(decodeLeaving(encodeLeaving({ name: 'ü', run: 1n })), { name: 'ü', run: 1n });
+    assert.deepEqual(decodeProgress(encodeProgress(progress)), progress);
+    assert.deepEqual(decodeProgress(encodeProgress(quiet)), quiet);
+    assert.deepEqual(decodeChanged(encodeChanged(changed)), changed);
+    assert.deepEqual(decodeHeard(encodeHeard(heard)), heard);
+    assert.deepEqual(decodeHeard(encodeHeard({ ...sender, servers: [] })), { ...sender, servers: [] });
+  });
+
+  it('may be as large as they can be, and no larger', () => {
+    const fingerprints = Array.from({ length: MAX_FINGERPRINTS }, (_, n) => String(n).padStart(8));
+    const servers = Array.from({ length: MAX_SERVERS }, () => ({ key: Buffer.alloc(32), count: 1 }));
+    assert.equal(decodeProgress(encodeProgress({ ...quiet, ended: fingerprints })).ended.length, MAX_FINGERPRINTS);
+    assert.equal(decodeHeard(encodeHeard({ ...sender, servers })).servers.length, MAX_SERVERS);
+    decodeHello(encodeHello({ ...hello, name: 'n'.repeat(MAX_NAME), version: 'v'.repeat(MAX_VERSION) }));
+    for (const wrong of [
+      () => decodeProgress(encodeProgress({ ...quiet, handed: [...fingerprints, 'one more'] })),
+      () => decodeProgress(encodeProgress({ ...quiet, ended: ['short'] })),
+      () => decodeHeard(encodeHeard({ ...sender, servers: [...servers, ...heard.servers] })),
+      () => decodeHeard(encodeHeard({ ...sender, servers: [{ key: Buffer.alloc(31), count: 1 }] })),
+      () => decodeHeard(encodeHeard({ ...sender, servers: [{ key: Buffer.alloc(64), count: 1 }] })),
+      () => decodeHeard(encodeHeard({ ...sender, servers: [{ key: Buffer.alloc(32), count: -1 }] })),
+      () => decodeChanged(encodeChanged({ ...changed, slots: Buffer.alloc(31) })),
+      () => decodeLeaving(encodeLeaving({ ...sender, name: '' })),
+      () => decodeLeaving(encodeLeaving({ ...sender, name: 'n'.repeat(MAX_NAME + 1) })),
+      () => decodeHello(encodeHello({ ...hello, version: '' })),
+      () => decodeHello(encodeHello({ ...hello, version: 'v'.repeat(MAX_VERSION + 1) })),
+    ]) {
+      assert.throws(wrong, BencodeError, String(wrong));
+    }
+  });
+
+  const messages: [name: string, intact: Buffer, decode: (data: Buffer) => unknown][] = [
+    ['a greeting', encodeHello(hello), decodeHello],
+    ['a progress', encodeProgress(progress), decodeProgress],
+    ['a hint', encodeChanged(changed), decodeChanged],
+    ['a farewell', encodeLeaving(sender), decodeLeaving],
+    ['a report of servers', encodeHeard(heard), decodeHeard],
+  ];
+  for (const [name, intact, decode] of messages) {
+    it(`${name} that is cut or damaged is refused, with nothing but BencodeError`, () => {
+      for (let length = 0; length < intact.length; length++) {
+        assert.throws(() => decode(intact.subarray(0, length)), BencodeError);
+      }
+      for (const text of ['le', 'i5e', 'de', 'd1:m1:ae', 'd1:ri1ee', 'd1:mi1e1:ri1ee', 'd1:m1:a1:r1:1e']) {
+        assert.throws(() => decode(Buffer.from(text)), BencodeError, text);
+      }
+      fuzz(3_000, (random) => {
+        try {
+          decode(random.damage(intact));
+        } catch (error) {
+          assert.ok(error instanceof BencodeError);
+        }
+      });
+    });
+  }
+});
