@@ -4,6 +4,9 @@
  * live.
  */
 
+import { ACCOUNT_SIZE } from './account.ts';
+import { SwarmSpace } from './swarm.ts';
+
 export const SLOTS = 256;
 
 /**
@@ -29,6 +32,28 @@ export function holdersOf(slot: number, names: readonly string[], copies: number
     .sort((a, b) => b.rank - a.rank || (a.name < b.name ? -1 : 1))
     .slice(0, copies)
     .map(({ name }) => name);
+}
+
+/**
+ * The swarms that keep accounts of these slots: a swarm keeps what is closest to its id, so it may reach into slots on
+ * both sides.
+ *
+ * @param ids of all swarms of the network
+ */
+export function swarmsOfSlots(ids: readonly bigint[], slots: Iterable<number>): Set<bigint> {
+  const space = new SwarmSpace(ids);
+  const inSlot = Map.groupBy(space.ids, (id) => Number(id >> 56n));
+  const swarms = new Set<bigint>();
+  const edge = Buffer.alloc(ACCOUNT_SIZE);
+  for (const slot of slots) {
+    for (const id of inSlot.get(slot) ?? []) swarms.add(id);
+    for (const rest of [0x00, 0xff]) {
+      edge.fill(rest, 1, 9)[1] = slot;
+      const closest = space.ids[space.closest(edge)];
+      if (closest !== undefined) swarms.add(closest);
+    }
+  }
+  return swarms;
 }
 
 /** FNV-1a over the name and the slot, finished as MurmurHash3 does, for FNV alone ranks similar names alike. */

@@ -1,7 +1,7 @@
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
-import { holdersOf, SLOTS, slotOf } from '../../src/session/slots.ts';
-import { swarmSpace } from '../../src/session/swarm.ts';
+import { holdersOf, SLOTS, slotOf, swarmsOfSlots } from '../../src/session/slots.ts';
+import { SwarmSpace, swarmSpace } from '../../src/session/swarm.ts';
 import { seededRandom } from '../support/random.ts';
 
 const NAMES = ['a', 'b', 'c', 'd'];
@@ -43,4 +43,25 @@ test('when one goes, only its places are filled anew', () => {
       before.filter((name) => name !== 'c'),
     );
   }
+});
+
+test('the swarms of some slots are just those that keep accounts of them', () => {
+  const random = seededRandom(5);
+  const ids = Array.from({ length: 150 }, () => random.bytes(8).readBigUInt64BE());
+  const space = new SwarmSpace(ids);
+  const keeps = new Map<number, Set<bigint>>();
+  for (let n = 0; n < 100_000; n++) {
+    const account = random.bytes(33);
+    const slot = slotOf(account);
+    keeps.set(slot, (keeps.get(slot) ?? new Set()).add(space.ids[space.closest(account)]!));
+  }
+  for (const slot of ALL) {
+    const swarms = swarmsOfSlots(ids, [slot]);
+    for (const id of keeps.get(slot) ?? []) assert.ok(swarms.has(id), `slot ${slot}`);
+    // A corner that no account of ours has hit may make it one more.
+    assert.ok(swarms.size <= keeps.get(slot)!.size + 1, `slot ${slot}`);
+  }
+  assert.deepEqual([...swarmsOfSlots([], ALL)], []);
+  assert.deepEqual([...swarmsOfSlots([7n], [200])], [7n]);
+  assert.equal(swarmsOfSlots(ids, ALL).size, 150);
 });

@@ -161,6 +161,16 @@ export class Network {
     this.#oxend.refresh();
   }
 
+  /** See {@link Nodes.setSlots}. */
+  setSlots(slots: ReadonlySet<number> | undefined): void {
+    this.#nodes.setSlots(slots);
+  }
+
+  /** See {@link Nodes.listenAnew}. */
+  listenAnew(node: Node): void {
+    this.#nodes.listenAnew(node);
+  }
+
   /** Whether oxend is connected and its last answer made sense. */
   get oxendUp(): boolean {
     return this.#oxend.up;
@@ -202,9 +212,9 @@ export class Network {
   /** What is wrong with the network side, in words; nothing of it hinders subscriptions or pushes already under way. */
   complaints(): string[] {
     const complaints: string[] = [];
-    const { nodes, connected, silent, unusable, cutOff } = this.summary();
+    const { nodes, connected, silent, unusable, cutOff, unneeded } = this.summary();
     if (this.#oxend.problem) complaints.push(`oxend: ${this.#oxend.problem}`);
-    if (nodes > 0 && connected === 0 && this.#options.maxConnects > 0)
+    if (nodes > unneeded && connected === 0 && this.#options.maxConnects > 0)
       complaints.push('no storage server is connected');
     // Some never have one; anybody can register a node with an address that is none.
     if (unusable > nodes / 2) complaints.push(`${unusable} of ${nodes} storage servers have no address to connect to`);
@@ -228,7 +238,15 @@ export class Network {
     const { host, port, publicKey } = node.address;
     const attached: Attached = { events, node, greeted: false };
     const address = { protocol: 'tcp' as const, host, port, publicKey };
-    const connection = this.#toNodes.connect(address, { label: `node ${node.key.slice(0, 12)}`, data: attached });
+    const { secret, identity } = this.#options;
+    const connection = this.#toNodes.connect(address, {
+      label: `node ${node.key.slice(0, 12)}`,
+      data: attached,
+      // Never one that it has had of us: a server may still keep the old connection.
+      ...(node.renewals > 0 && {
+        routingId: routingId(`storage server, ${node.renewals} times renewed`, secret, identity),
+      }),
+    });
     return {
       request: (body, done) => {
         connection
@@ -259,7 +277,7 @@ export class Network {
  * guess it; and after a restart it must be the same, so that they go on at once (docs/decisions/12). Of several
  * hiveminds each has its own, and never another's: libzmq aborts a peer that has two with one name.
  */
-export function routingId(peer: 'storage server' | 'oxend', secret: Uint8Array, identity?: Identity): Buffer {
+export function routingId(peer: string, secret: Uint8Array, identity?: Identity): Buffer {
   const who = identity ? ` ${identity.name} ${identity.generation}` : '';
   return Buffer.concat([Buffer.from('S'), blake2b(32, Buffer.from(`spns ${peer} routing id${who}`), secret)]);
 }

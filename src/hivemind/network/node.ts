@@ -26,9 +26,10 @@ export type Connect = (node: Node, events: LinkEvents) => Link;
  * - `down`: was up; ZeroMQ is restoring it
  * - `cooldown`: could not be connected, is tried again later
  * - `cut-off`: did us harm, and is left alone for an hour
+ * - `unneeded`: keeps accounts of other hiveminds alone
  * - `unusable`: has no address, or none that we connect to; its swarm counts, but nothing is asked of it
  */
-export type NodeState = 'queued' | 'connecting' | 'up' | 'down' | 'cooldown' | 'cut-off' | 'unusable';
+export type NodeState = 'queued' | 'connecting' | 'up' | 'down' | 'cooldown' | 'cut-off' | 'unneeded' | 'unusable';
 
 /** A storage server of the network, and our connection to it. */
 export class Node {
@@ -42,6 +43,8 @@ export class Node {
   link: Link | undefined;
   /** Since when (unix ms) it is up. */
   upSince: number | undefined;
+  /** How often it was connected under a new name of ours, having fallen silent. */
+  renewals = 0;
   /** Connections in a row that failed. */
   failedConnects = 0;
   lastError = '';

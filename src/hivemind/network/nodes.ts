@@ -1,6 +1,7 @@
 import type { Clock } from '../../clock.ts';
 import { addressTrouble } from '../../session/node-address.ts';
 import type { ServiceNode, ServiceNodes } from '../../session/service-nodes.ts';
+import { swarmsOfSlots } from '../../session/slots.ts';
 import type { Link } from '../monitoring/member.ts';
 import type { Monitoring } from '../monitoring/monitoring.ts';
 import { Doubt } from './doubt.ts';
@@ -42,6 +43,11 @@ export class Nodes {
    * about it.
    */
   readonly #cutOff = new Map<string, number>();
+  /** Of several hiveminds, the slots that this one looks after; undefined: all accounts are ours. */
+  #slots: ReadonlySet<number> | undefined;
+  #swarms: readonly bigint[] = [];
+  /** The swarms that keep accounts of those slots. */
+  #needed: ReadonlySet<bigint> = new Set();
   #pending = 0;
   #stopped = false;
   readonly counters = {
@@ -73,15 +79,37 @@ export class Nodes {
     }));
   }
 
-  /** How many there are, connections that are up and that are being established, and servers that are left alone. */
-  summary(): { nodes: number; connected: number; pending: number; unusable: number; cutOff: number } {
-    let [connected, unusable, cutOff] = [0, 0, 0];
+  /**
+   * How many there are, connections that are up and that are being established, servers that are left alone, and those
+   * that keep accounts of other hiveminds alone.
+   */
+  summary() {
+    let [connected, unusable, cutOff, unneeded] = [0, 0, 0, 0];
     for (const { state } of this.#nodes.values()) {
       if (state === 'up') connected++;
       if (state === 'unusable') unusable++;
       if (state === 'cut-off') cutOff++;
+      if (state === 'unneeded') unneeded++;
     }
-    return { nodes: this.#nodes.size, connected, pending: this.#pending, unusable, cutOff };
+    return { nodes: this.#nodes.size, connected, pending: this.#pending, unusable, cutOff, unneeded };
+  }
+
+  /** Only storage servers that keep accounts of these slots are to be connected from now on; undefined: all of them. */
+  setSlots(slots: ReadonlySet<number> | undefined): void {
+    this.#slots = slots && new Set(slots);
+    this.#findNeeded();
+    for (const node of this.#nodes.values()) this.#review(node);
+    this.#connectQueued();
+  }
+
+  /** Has a server connected anew, under another name of ours. */
+  listenAnew(node: Node): void {
+    if (node.state !== 'up') return;
+    node.renewals++;
+    this.#disconnect(node);
+    this.#options.monitoring.down(node.member);
+    this.#enqueue(node);
+    this.#connectQueued();
   }
 
   /**
@@ -93,6 +121,8 @@ export class Nodes {
     if (doubt !== undefined) return doubt;
     const { clock, monitoring } = this.#options;
     monitoring.setSwarms(list.swarms);
+    this.#swarms = list.swarms;
+    this.#findNeeded();
     const listed = new Map<string, ServiceNode>();
     for (const address of list.nodes) {
       const key = address.publicKey.toString('hex');
@@ -104,8 +134,10 @@ export class Nodes {
     for (const node of this.#nodes.values()) if (!listed.has(node.key)) this.#remove(node);
     for (const [key, address] of listed) {
       const node = this.#nodes.get(key);
-      if (node) this.#change(node, address);
-      else this.#add(new Node(key, address, monitoring.newMember()));
+      if (node) {
+        this.#change(node, address);
+        this.#review(node);
+      } else this.#add(new Node(key, address, monitoring.newMember()));
     }
     this.#connectQueued();
     return undefined;
@@ -132,7 +164,6 @@ export class Nodes {
     const trouble = this.#troubleOf(node.address);
     node.lastError = trouble ?? '';
     if (trouble !== undefined) return;
-    node.state = 'queued';
     this.#options.monitoring.added(node.member, node.address.swarm);
     this.#enqueue(node);
   }
@@ -155,8 +186,31 @@ export class Nodes {
     return trouble && `${trouble}: ${host}:${port}`;
   }
 
+  #findNeeded(): void {
+    if (this.#slots) this.#needed = swarmsOfSlots(this.#swarms, this.#slots);
+  }
+
+  #isNeeded({ address }: Node): boolean {
+    return this.#slots === undefined || this.#needed.has(address.swarm);
+  }
+
+  /** Another swarm, or other slots, may make it needed, or spare it. */
+  #review(node: Node): void {
+    const { state } = node;
+    if (state === 'unusable' || this.#isNeeded(node) === (state !== 'unneeded')) return;
+    if (state !== 'unneeded') {
+      this.#disconnect(node);
+      if (state === 'up' || state === 'down') this.#options.monitoring.down(node.member);
+    }
+    this.#enqueue(node);
+  }
+
   /** It is connected when its turn comes, or when it has been left alone for long enough. */
   #enqueue(node: Node): void {
+    if (!this.#isNeeded(node)) {
+      node.state = 'unneeded';
+      return;
+    }
     const rest = (this.#cutOff.get(node.key) ?? 0) - this.#options.clock.monotonic();
     if (rest <= 0) {
       node.state = 'queued';

@@ -314,3 +314,75 @@ test('a list that is doubted changes nothing, and counts when it has been repeat
   clock.advance(SECOND);
   assert.equal(watch.summary().connected, 40, 'growth counts at once');
 });
+
+test('of several hiveminds each connects only to the servers that keep accounts of its slots', () => {
+  const { net, clock, watch } = network();
+  const [low, high] = [net.add(0x10n << 56n), net.add(0xf0n << 56n)];
+  watch.setSlots(new Set([0x11]));
+  net.publish();
+  clock.advance(SECOND);
+  assert.deepEqual([low.isUp, high.isUp], [true, false]);
+  assert.deepEqual([watch.summary().connected, watch.summary().unneeded], [1, 1]);
+
+  watch.setSlots(new Set([0x11, 0xee]));
+  clock.advance(SECOND);
+  assert.deepEqual([low.isUp, high.isUp], [true, true]);
+
+  watch.setSlots(new Set([0xee]));
+  assert.deepEqual([low.isUp, high.isUp], [false, true]);
+  clock.advance(10 * MINUTE);
+  assert.deepEqual([low.connects, high.connects], [1, 1]);
+
+  watch.setSlots(undefined);
+  clock.advance(SECOND);
+  assert.deepEqual([low.isUp, high.isUp], [true, true]);
+});
+
+test('a server that moves to a swarm of our slots is connected, and one that leaves them is not tried again', () => {
+  const { net, clock, watch } = network();
+  const [stays, moves] = [net.add(0x10n << 56n), net.add(0xf0n << 56n)];
+  const last = net.add(0xf0n << 56n);
+  watch.setSlots(new Set([0x10]));
+  net.publish();
+  clock.advance(SECOND);
+  assert.equal(moves.connects, 0);
+  moves.address = { ...moves.address, swarm: 0x10n << 56n };
+  net.publish();
+  clock.advance(SECOND);
+  assert.deepEqual([stays.isUp, moves.isUp, last.isUp], [true, true, false]);
+  moves.address = { ...moves.address, swarm: 0xf0n << 56n };
+  moves.absent = true;
+  net.publish();
+  clock.advance(10 * MINUTE);
+  assert.deepEqual([stays.connects, moves.connects, last.connects], [1, 1, 0]);
+});
+
+test('a server that rests after a failure is not tried again once its accounts are those of others', () => {
+  const { net, clock, watch } = network();
+  const server = net.add(SWARM);
+  net.add(0n);
+  server.absent = true;
+  watch.setSlots(new Set([0x80]));
+  net.publish();
+  clock.advance(12 * SECOND);
+  assert.equal(server.connects, 1);
+  watch.setSlots(new Set([0x00]));
+  clock.advance(10 * MINUTE);
+  assert.equal(server.connects, 1);
+  assert.equal(watch.nodes().find(({ key }) => server.node!.key.startsWith(key))!.state, 'unneeded');
+});
+
+test('a server that has fallen silent is connected anew, and asked for everything', () => {
+  const { net, clock, watch } = network();
+  const server = net.add(SWARM);
+  net.publish();
+  clock.advance(MINUTE);
+  server.monitors.clear();
+  watch.listenAnew(server.node!);
+  assert.equal(watch.summary().connected, 0);
+  clock.advance(SECOND);
+  assert.deepEqual([server.connects, server.node!.renewals, server.monitors.size], [2, 1, 1]);
+  server.breakConnection(SECOND, true);
+  watch.listenAnew(server.node!);
+  assert.equal(server.node!.renewals, 1, 'one that is not connected will come back anyway');
+});

@@ -254,6 +254,8 @@ function watchOver(monitoring: Monitoring, nodes: Nodes) {
       return { nodes: nodes.summary().nodes, swarms: monitoring.swarms };
     },
     uncoveredSlots: () => monitoring.uncoveredSlots(),
+    setSlots: nodes.setSlots.bind(nodes),
+    listenAnew: nodes.listenAnew.bind(nodes),
     update: nodes.update.bind(nodes),
     nodes: () => nodes.reports(() => ({})),
     summary: () => ({ ...nodes.summary(), ...monitoring.summary() }),
