@@ -5,6 +5,7 @@ import { Listener } from '../oxenmq/listener.ts';
 import { PublicListener } from '../oxenmq/public-listener.ts';
 import type { Commands, Remote } from '../oxenmq/remote.ts';
 import { MAX_MESSAGE_SIZE } from '../oxenmq/socket.ts';
+import { deriveClusterKey } from '../session/notifier-key.ts';
 import type { HivemindSettings } from '../settings/hivemind.ts';
 
 /** The largest message that the web front-end passes on, in bytes: the original's limit. A notifier's may be larger. */
@@ -44,6 +45,8 @@ export async function openListeners(modules: ListenersModules): Promise<readonly
   const { clock, random, settings, commands, gone: disconnect, stray } = modules;
   const { listen, listenCurve, listenCurveAdmin, listenPush } = settings;
   const admins = new Set(listenCurveAdmin.map((key) => key.toString('hex')));
+  if (settings.instance !== undefined)
+    admins.add(keyPairFromSecret(deriveClusterKey(modules.secret)).publicKey.toString('hex'));
   const limits = { clock, random, commands, maxConnections: MAX_CONNECTIONS, inFlight: IN_FLIGHT };
 
   // Who can connect is settled by the file's permissions: notifiers are of our group.

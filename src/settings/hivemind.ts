@@ -212,7 +212,12 @@ export function readHivemind(section: Section, role: Role, warnings: string[], i
         `[${section.name}].listen = ${listen}: ${who}, and would be an administrator: use a path in a folder of your own`,
       );
   }
-  if (listenCurve !== undefined && settings.listenCurveAdmin.length === 0 && section.problems.length === 0) {
+  if (
+    listenCurve !== undefined &&
+    settings.listenCurveAdmin.length === 0 &&
+    settings.instance === undefined &&
+    section.problems.length === 0
+  ) {
     warnings.push(
       '[hivemind].listen_curve admits nobody: name the public keys of its administrators in listen_curve_admin, or remove it; clients belong to listen_curve_public',
     );

@@ -1,6 +1,6 @@
 import assert from 'node:assert/strict';
 import { describe, it } from 'node:test';
-import { deriveNotifierKey } from '../../src/session/notifier-key.ts';
+import { deriveClusterKey, deriveNotifierKey } from '../../src/session/notifier-key.ts';
 import { x25519Public } from '../../src/session/sodium.ts';
 import { vectors } from '../support/vectors.ts';
 
@@ -18,4 +18,12 @@ describe('deriveNotifierKey', () => {
       assert.equal(x25519Public(secret).toString('hex'), vector.notifier_pubkey);
     });
   }
+});
+
+it("derives the key of a cluster, which is no notifier's, from that of its hiveminds", () => {
+  const [one, other] = [Buffer.alloc(32, 1), Buffer.alloc(32, 2)];
+  assert.equal(deriveClusterKey(one).length, 32);
+  assert.deepEqual(deriveClusterKey(one), deriveClusterKey(Buffer.from(one)));
+  assert.notDeepEqual(deriveClusterKey(one), deriveClusterKey(other));
+  for (const { name } of cases) assert.notDeepEqual(deriveClusterKey(one), deriveNotifierKey(one, name));
 });

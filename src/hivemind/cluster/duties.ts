@@ -1,0 +1,74 @@
+import { holdersOf, SLOTS } from '../../session/slots.ts';
+import type { Duty } from './duty.ts';
+import { coversSlot, firstOfSlots, type KnownMember } from './roster.ts';
+
+/** What {@link Duties.update} goes by. */
+export interface Positions {
+  /** All members that are known, ours among them. */
+  readonly members: readonly KnownMember[];
+  /** The names of those that are to hold slots. */
+  readonly holders: readonly string[];
+  /** How many are to hold each slot. */
+  readonly copies: number;
+  /** The slots that we cover, which is newer than what our row says. */
+  readonly covered: ReadonlySet<number>;
+}
+
+/** Works out who sends the pushes of which slot, each time that something is known anew. */
+export class Duties implements Duty {
+  readonly own: string;
+  #living: ReadonlySet<string>;
+  #first: readonly string[] = [];
+  #others: readonly (readonly string[])[] = [];
+  readonly #listeners = new Set<() => void>();
+
+  /** @param own our name */
+  constructor(own: string) {
+    this.own = own;
+    this.#living = new Set([own]);
+  }
+
+  firstOf(slot: number): string | undefined {
+    return this.#first[slot] || undefined;
+  }
+
+  othersOf(slot: number): readonly string[] {
+    return this.#others[slot] ?? [];
+  }
+
+  isLiving(name: string): boolean {
+    return this.#living.has(name);
+  }
+
+  onChange(listener: () => void): void {
+    this.#listeners.add(listener);
+  }
+
+  /** Takes over what is known now, and calls the listeners if anything of the above is other than before. */
+  update({ members, holders, copies, covered }: Positions): void {
+    const { own } = this;
+    const rows = new Map(members.map((member) => [member.name, member]));
+    const covers = (name: string, slot: number) => {
+      const row = rows.get(name);
+      return name === own ? covered.has(slot) : row !== undefined && coversSlot(row, slot);
+    };
+    const living = members.filter((member) => member.living).map(({ name }) => name);
+    const first = firstOfSlots(holders, covers);
+    const others = Array.from({ length: SLOTS }, (_, slot) => {
+      const meant = holdersOf(slot, holders, copies);
+      return living.filter((name) => name !== own && (meant.includes(name) || covers(name, slot)));
+    });
+    const isSame =
+      sameNames(living, [...this.#living]) &&
+      sameNames(first, this.#first) &&
+      others.every((names, slot) => sameNames(names, this.othersOf(slot)));
+    this.#living = new Set(living);
+    this.#first = first;
+    this.#others = others;
+    if (!isSame) for (const listener of this.#listeners) listener();
+  }
+}
+
+function sameNames(a: readonly string[], b: readonly string[]): boolean {
+  return a.length === b.length && a.every((name, n) => name === b[n]);
+}

@@ -1,0 +1,158 @@
+import assert from 'node:assert/strict';
+import { randomBytes } from 'node:crypto';
+import { mkdtempSync, rmSync } from 'node:fs';
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
+import { type TestContext, test } from 'node:test';
+import { systemClock } from '../../../src/clock.ts';
+import { Links } from '../../../src/hivemind/cluster/links.ts';
+import { decodeHello, encodeHello, type Hello } from '../../../src/hivemind/cluster/messages.ts';
+import { openListeners } from '../../../src/hivemind/listeners.ts';
+import { keyPairFromSecret } from '../../../src/oxenmq/keys.ts';
+import type { Commands, Remote } from '../../../src/oxenmq/remote.ts';
+import type { HivemindSettings } from '../../../src/settings/hivemind.ts';
+import { Happenings } from '../../oxenmq/support.ts';
+import { logTo } from '../../support/log.ts';
+
+const SECRET = randomBytes(32);
+const hello = (name: string, run = 1n): Hello => ({ name, run, version: '2.0.0' });
+
+function open(t: TestContext, secret = SECRET) {
+  const log = new Happenings<string>();
+  const links = new Links({
+    clock: systemClock,
+    secret,
+    routingId: Buffer.from('one of a kind'),
+    own: hello('a'),
+    log: logTo((text) => log.add(text)),
+  });
+  t.after(() => links.close());
+  return { links, log, connected: () => log.first((text) => text.startsWith('connected')) };
+}
+
+/** A member that listens, and keeps what it is told. */
+async function member(t: TestContext, own: Hello, more: Partial<HivemindSettings> = {}) {
+  const folder = mkdtempSync(join(tmpdir(), 'spns-links-'));
+  t.after(() => rmSync(folder, { recursive: true, force: true }));
+  const told = new Happenings<string>();
+  const gone = new Happenings<Remote>();
+  const greetings: Hello[] = [];
+  const commands: Commands = {
+    cluster: {
+      access: 'admin',
+      commands: {
+        hello: {
+          kind: 'request',
+          handler: (message) => {
+            greetings.push(decodeHello(message.parts[0]!));
+            message.reply(encodeHello(own));
+          },
+        },
+        leaving: { kind: 'command', handler: ({ parts }) => told.add(String(parts[0])) },
+      },
+    },
+  };
+  const listeners = await openListeners({
+    clock: systemClock,
+    random: randomBytes,
+    settings: {
+      instance: own.name,
+      listen: `ipc://${folder}/hivemind.sock`,
+      listenCurveAdmin: [],
+      ...more,
+    } as unknown as HivemindSettings,
+    secret: SECRET,
+    commands,
+    log: logTo(() => {}),
+    stray: () => {},
+    gone: (remote) => gone.add(remote),
+  });
+  const close = () => Promise.all(listeners.map((listener) => listener.close()));
+  t.after(close);
+  const address = `ipc://${folder}/hivemind.sock`;
+  const curve = listeners
+    .flatMap((one) => ('endpoint' in one ? [one.endpoint as string] : []))
+    .find((one) => one.startsWith('tcp'));
+  const key = keyPairFromSecret(SECRET).publicKey.toString('hex');
+  return { own, address, curve: `${curve?.replace('tcp', 'curve')}/${key}`, told, gone, greetings, close };
+}
+
+test('a member is reached once it has said who it is, and only then', async (t) => {
+  const b = await member(t, hello('b'));
+  const { links, connected } = open(t);
+  links.update([{ name: 'b', run: 1n, address: b.address }]);
+  assert.equal(links.send('b', 'cluster.leaving', Buffer.from('too early')), false);
+  await connected();
+  assert.deepEqual(links.reached, ['b']);
+  assert.equal(links.send('b', 'cluster.leaving', Buffer.from('hear')), true);
+  await b.told.first((text) => text === 'hear');
+  assert.deepEqual(b.greetings, [hello('a')]);
+  assert.equal(links.send('c', 'cluster.leaving', Buffer.from('nobody')), false);
+
+  links.update([]);
+  await b.gone.first(() => true);
+  assert.equal(links.send('b', 'cluster.leaving', Buffer.from('gone')), false);
+});
+
+test('with the key of the cluster a member of another machine is admitted, with another one it is not', async (t) => {
+  const b = await member(t, hello('b'), { listenCurve: 'tcp://127.0.0.1:*' });
+  const { links, connected } = open(t);
+  links.update([{ name: 'b', run: 1n, address: b.curve }]);
+  await connected();
+  links.send('b', 'cluster.leaving', Buffer.from('encrypted'));
+  await b.told.first((text) => text === 'encrypted');
+
+  const stranger = open(t, randomBytes(32));
+  stranger.links.update([{ name: 'b', run: 1n, address: b.curve }]);
+  await stranger.log.first((text) => text.startsWith('the hivemind b cannot be reached'));
+  assert.deepEqual(stranger.links.reached, []);
+});
+
+test('another hivemind at that address is not taken for the one that is meant', async (t) => {
+  const c = await member(t, hello('c'));
+  const { links, log } = open(t);
+  links.update([{ name: 'b', run: 1n, address: c.address }]);
+  await log.first(
+    (text) =>
+      text ===
+      `the hivemind b cannot be reached: at ${c.address} there is the hivemind c: is advertise the same in both?`,
+  );
+  assert.equal(links.send('b', 'cluster.leaving', Buffer.from('x')), false);
+  assert.deepEqual(
+    links.troubles.map(({ name }) => name),
+    ['b'],
+  );
+});
+
+test('a member whose address is none is complained of once, and so is one where nobody listens, until it comes', async (t) => {
+  const folder = mkdtempSync(join(tmpdir(), 'spns-links-'));
+  t.after(() => rmSync(folder, { recursive: true, force: true }));
+  const address = `ipc://${folder}/late.sock`;
+  const { links, log, connected } = open(t);
+  links.update([
+    { name: 'odd', run: 1n, address: 'nowhere' },
+    { name: 'unknown', run: 1n, address: '' },
+    { name: 'late', run: 1n, address },
+  ]);
+  assert.match(log.all[0]!, /^the hivemind odd cannot be reached: nowhere is no address/);
+  assert.deepEqual(links.reached, []);
+  await log.first((text) => text.startsWith('the hivemind late cannot be reached'));
+  await member(t, hello('late'), { listen: address });
+  await connected();
+  assert.deepEqual(links.reached, ['late']);
+  assert.equal(log.all.filter((text) => text.includes('odd')).length, 1);
+  assert.equal(
+    log.all.some((text) => text.includes('unknown')),
+    false,
+  );
+});
+
+test('the next run of a member is connected to anew, and not before it is the one that is meant', async (t) => {
+  const b = await member(t, hello('b', 2n));
+  const { links, connected } = open(t);
+  links.update([{ name: 'b', run: 1n, address: b.address }]);
+  while (b.greetings.length === 0) await new Promise((resolve) => setImmediate(resolve));
+  links.update([{ name: 'b', run: 2n, address: b.address }]);
+  await connected();
+  assert.deepEqual(links.reached, ['b']);
+});
