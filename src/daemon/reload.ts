@@ -6,8 +6,9 @@ import { applyLogSettings, type Logger } from './log.ts';
 import type { Systemd } from './systemd.ts';
 
 /**
- * Reads the configuration again and lets the daemon take it over. A file that is wrong, or that the daemon refuses, changes nothing, and is told.
- * What can be read from the log afterwards: which keys differ in the file, and what was done about them.
+ * Reads the configuration again and lets the daemon take it over. A file that is wrong, or that the daemon refuses,
+ * changes nothing, and is told. What can be read from the log afterwards: which keys differ in the file, and what was
+ * done about them.
  * @returns the configuration that holds from now on
  */
 export async function reloadConfig({

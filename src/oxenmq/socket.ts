@@ -29,9 +29,10 @@ export function excess(frames: readonly Buffer[], maxSize: number): string | und
 export const LINGER = 1000;
 
 /**
- * The same for a connection that has failed, at least and at most. libzmq 4.3.5 aborts the whole process (session_base.cpp:233) if a peer
- * resets just when its linger is over and a message of several parts has half left: none at all would let a server that
- * says BYE and resets choose that moment. More than the reconnect interval would let libzmq connect once more.
+ * The same for a connection that has failed, at least and at most. libzmq 4.3.5 aborts the whole process
+ * (session_base.cpp:233) if a peer resets just when its linger is over and a message of several parts has half left:
+ * none at all would let a server that says BYE and resets choose that moment. More than the reconnect interval would
+ * let libzmq connect once more.
  */
 export const FAILED_LINGER = [50, 200] as const;
 

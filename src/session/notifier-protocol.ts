@@ -51,13 +51,14 @@ export interface SealedPush {
    */
   readonly urgent: boolean;
   /**
-   * From a hivemind of a cluster, {@link FINGERPRINT_SIZE} bytes by which the same push of its other hiveminds is known:
-   * equal for the same message and device, whoever sends it. Null from one that is alone, and then nothing is a copy.
+   * From a hivemind of a cluster, {@link FINGERPRINT_SIZE} bytes by which the same push of its other hiveminds is
+   * known: equal for the same message and device, whoever sends it. Null from one that is alone, and then nothing is a
+   * copy.
    */
   readonly fingerprint: Buffer | null;
   /**
-   * With a fingerprint: how doubtful the message is that it was made of, 0 if not at all. The same fingerprint with less
-   * doubt is no copy, and goes to the provider as well.
+   * With a fingerprint: how doubtful the message is that it was made of, 0 if not at all. The same fingerprint with
+   * less doubt is no copy, and goes to the provider as well.
    */
   readonly doubt: number;
 }

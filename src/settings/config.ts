@@ -67,7 +67,8 @@ export function loadConfig(env: NodeJS.ProcessEnv, { role = 'all', read }: LoadO
 
   const open = (name: string): Section => {
     const section = new Section(name, ini.sections.get(name) ?? new Map(), ini.defaults, env.CREDENTIALS_DIRECTORY);
-    // Whatever the notifier, the place of its metrics is run.ts's affair, so it is no unknown key to the one that reads the rest.
+    // Whatever the notifier, the place of its metrics is run.ts's affair, so it is no unknown key to the one that reads
+    // the rest.
     if (name.startsWith('notify-')) NOTIFIER.settings.metricsListen.read(section, role);
     return section;
   };

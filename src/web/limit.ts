@@ -6,7 +6,10 @@ import { type ConnectionLimit, type Held, networkOf } from '../connection-limit.
 /** What each piece of a body takes beside its bytes; a client may send pieces of one byte. */
 const PIECE = 512;
 
-/** Requests of one connection that are answered in one turn of the event loop; a thousand may come in one packet, from no honest client. */
+/**
+ * Requests of one connection that are answered in one turn of the event loop; a thousand may come in one packet, from
+ * no honest client.
+ */
 const REQUESTS_A_TURN = 16;
 
 /**

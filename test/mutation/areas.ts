@@ -4,7 +4,9 @@ export interface Area {
   readonly tests: readonly string[];
   /** One PostgreSQL is started for all runs. */
   readonly database?: boolean;
-  /** All test files run in one process, which saves most of the time where they are short and do not disturb each other. */
+  /**
+   * All test files run in one process, which saves most of the time where they are short and do not disturb each other.
+   */
   readonly inOne?: boolean;
 }
 

@@ -25,8 +25,8 @@ export const BEAT = 1_000;
 /** A member that gave none for so long, in ms by the database's clock, is dead. */
 const DEAD_AFTER = 3_000;
 /**
- * Only who has itself had an unbroken run of signs for so long (ms) may judge: after an outage of the database everybody
- * looks dead to the first that comes back.
+ * Only who has itself had an unbroken run of signs for so long (ms) may judge: after an outage of the database
+ * everybody looks dead to the first that comes back.
  */
 const JUDGES_AFTER = DEAD_AFTER + BEAT;
 /** The longest pause (ms) between two answers of the database that does not break the run. */

@@ -16,14 +16,18 @@ const BELIEVED_AFTER = 10 * 60_000;
 const SHARE = 1 / 2;
 const MANY = 10;
 const SHARE_OF_MANY = 3 / 4;
-/** A chain grows by a block in two minutes. One that grows faster than this is being synchronised: what it says is of the past. */
+/**
+ * A chain grows by a block in two minutes. One that grows faster than this is being synchronised: what it says is of
+ * the past.
+ */
 const BLOCKS_AT_ONCE = 10;
 const BLOCKS_A_MINUTE = 1;
 
 /**
- * Whether a list of the network is the whole of it. An oxend that restarts, synchronises, or was put in another's place answers in good
- * form and knows a part, or something else; and to take that over costs every connection, and the phones their messages.
- * So a list in which much of what was known is missing, or that is older, has to be repeated; one that only grows counts at once.
+ * Whether a list of the network is the whole of it. An oxend that restarts, synchronises, or was put in another's place
+ * answers in good form and knows a part, or something else; and to take that over costs every connection, and the
+ * phones their messages. So a list in which much of what was known is missing, or that is older, has to be repeated;
+ * one that only grows counts at once.
  */
 export class Doubt {
   readonly #clock: Clock;

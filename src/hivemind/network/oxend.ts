@@ -48,8 +48,8 @@ const RETRY_TO = 60_000;
 const COMPLAIN_EVERY = 5 * 60_000;
 
 /**
- * Our connection to oxend, which says what the network looks like. It may be absent for as long as it likes: we wait, say so once in
- * a while, and go on with what we knew.
+ * Our connection to oxend, which says what the network looks like. It may be absent for as long as it likes: we wait,
+ * say so once in a while, and go on with what we knew.
  */
 export class Oxend {
   readonly #options: OxendOptions;
@@ -195,7 +195,9 @@ export class Oxend {
     this.#connectTimer = this.#options.clock.setTimeout(() => this.start(), offence ? CUT_OFF + wait : wait);
   }
 
-  /** @param first the first time after a handshake: oxend or the connection may be new, so the list is asked for anyway */
+  /**
+   * @param first the first time after a handshake: oxend or the connection may be new, so the list is asked for anyway
+   */
   async #subscribe(first: boolean): Promise<void> {
     const link = this.#link;
     if (!link || this.#subscribing) return;

@@ -4,7 +4,9 @@ import type { Log } from '../../log.ts';
 /** A trouble counts as over when it has not come again for so long, in ms. */
 const OVER_MS = 60_000;
 
-/** Why clients were refused lately though neither they nor the database are to blame. Texts are ours, so there are few. */
+/**
+ * Why clients were refused lately though neither they nor the database are to blame. Texts are ours, so there are few.
+ */
 export class Troubles {
   readonly #clock: Pick<Clock, 'monotonic'>;
   readonly #log: Pick<Log, 'warn'>;
