@@ -5,7 +5,7 @@
 
 import { type Bencoded, BencodeError, BencodeReader, MAX_UINT64, MIN_INT64 } from './bencode-reader.ts';
 
-export { type Bencoded, BencodeError, BencodeReader, MAX_DEPTH } from './bencode-reader.ts';
+export { type Bencoded, BencodeError, BencodeReader } from './bencode-reader.ts';
 
 /**
  * What {@link encode} takes: safe integers and 64-bit bigints; strings, written as UTF-8; bytes; lists; dictionaries as
@@ -24,7 +24,8 @@ export type Encodable =
  * Reads one value, which must be all there is (test/vectors/bencode.json, `decode`).
  *
  * @returns byte strings are views of `data`, not copies
- * @throws BencodeError if the bytes are no bencode, nest deeper than {@link MAX_DEPTH} or go on after the value
+ * @throws BencodeError if the bytes are no bencode, nest too deeply for {@link BencodeReader}, or go on after the
+ *   value
  */
 export function decode(data: Uint8Array): Bencoded {
   const reader = new BencodeReader(data);

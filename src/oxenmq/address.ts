@@ -142,19 +142,6 @@ function encodeKey(key: Buffer, encoding: KeyEncoding): string {
   return encoding === 'hex' ? key.toString('hex') : key.toString('base64').replace(/=+$/, '');
 }
 
-/**
- * Writes an address in the few characters for which QR codes have a compact form: upper case, `$` for the brackets of
- * IPv6.
- *
- * @throws AddressError for an ipc address, which means nothing on another machine
- */
-export function qrAddress(address: Address): string {
-  if (address.protocol !== 'tcp') {
-    throw new AddressError('Cannot construct a QR-friendly address for a non-TCP address');
-  }
-  return formatAddress(address).toUpperCase().replace(/[[\]]/g, '$');
-}
-
 /** The address as libzmq's connect and bind take it: `tcp://host:port` or `ipc://path`. */
 export function zmqAddress(address: Address): string {
   return address.protocol === 'tcp' ? `tcp://${address.host}:${address.port}` : `ipc://${address.path}`;

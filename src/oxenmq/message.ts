@@ -3,7 +3,7 @@
 import type { ErrorWord, Part } from './remote.ts';
 
 /** The longest name of a command in bytes: 50 for the category, the dot, 200 for the command. */
-export const MAX_NAME = 251;
+const MAX_NAME = 251;
 
 /** The bytes of a request's tag. */
 export const TAG_SIZE = 15;

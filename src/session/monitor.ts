@@ -2,9 +2,8 @@
  * monitor.messages: how we ask storage servers to tell us of an account's messages (docs/spec/network.md, section 3).
  */
 
-import { BencodeError, BencodeReader, encode } from '../codec/bencode.ts';
+import { BencodeError, BencodeReader } from '../codec/bencode.ts';
 import { ACCOUNT_SIZE } from './account.ts';
-import type { Subscription } from './subscription.ts';
 
 /**
  * Error codes of storage servers that say where the account is, not what is wrong with the request
@@ -31,26 +30,6 @@ const KNOWN_REFUSALS = 4;
 export interface MonitorResult {
   readonly code: number;
   readonly error?: string;
-}
-
-/**
- * Writes one subscription as a storage server reads it: one dictionary. A request is one of them, or a list.
- *
- * Accounts that begin with 05 are named by their Ed25519 key, all others by themselves
- * (test/vectors/monitor-request.json).
- */
-export function encodeMonitor(subscription: Subscription): Buffer {
-  const { account, sessionEd25519, subaccount, namespaces, wantData, signedAt, signature } = subscription;
-  return encode({
-    P: sessionEd25519 ?? undefined,
-    S: subaccount?.signature,
-    T: subaccount?.tag,
-    d: wantData ? 1 : undefined,
-    n: namespaces,
-    p: sessionEd25519 ? undefined : account,
-    s: signature,
-    t: signedAt,
-  });
 }
 
 const SUCCESS: MonitorResult = Object.freeze({ code: 0 });

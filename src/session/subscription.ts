@@ -57,27 +57,6 @@ export const CLOCK_TOLERANCE = 86_400;
 const FLAG_READ = 1;
 const FLAG_ANY_PREFIX = 8;
 
-/** Whether whoever asks for `a` also gets what `b` asks for (test/vectors/covers.json, `intended`). */
-export function covers(a: Subscription, b: Subscription): boolean {
-  if (!sameSubaccount(a, b) || (b.wantData && !a.wantData)) return false;
-  let at = 0;
-  for (const namespace of b.namespaces) {
-    while (at < a.namespaces.length && a.namespaces[at]! < namespace) at++;
-    if (a.namespaces[at] !== namespace) return false;
-  }
-  return true;
-}
-
-/** Whether `a` and `b` ask for the same, whenever and by whatever signature. */
-export function isSame(a: Subscription, b: Subscription): boolean {
-  return (
-    a.wantData === b.wantData &&
-    a.namespaces.length === b.namespaces.length &&
-    a.namespaces.every((namespace, index) => namespace === b.namespaces[index]) &&
-    sameSubaccount(a, b)
-  );
-}
-
 /**
  * Whether a request changes nothing, because of what is stored for the same device (docs/decisions/15,
  * docs/decisions/21).
@@ -87,15 +66,6 @@ export function isSame(a: Subscription, b: Subscription): boolean {
  */
 export function isStale(signedAt: number, storedAt: number): boolean {
   return signedAt < storedAt - STALE_BEFORE;
-}
-
-/**
- * Whether a subscription's signature is past its lifetime.
- *
- * @param nowSeconds unix seconds
- */
-export function isExpired(subscription: Subscription, nowSeconds: number): boolean {
-  return subscription.signedAt < nowSeconds - SIGNATURE_LIFETIME;
 }
 
 /**
@@ -179,12 +149,6 @@ function checkSignature(signed: Unsubscription, message: Buffer): void {
   if (!ed25519Verify(signature, message, subaccount.tag.subarray(4))) {
     throw refused('Subaccount main signature verification failed');
   }
-}
-
-/** The owner's signature of the tag does not matter: it may differ from one signing to the next. */
-function sameSubaccount(a: Subscription, b: Subscription): boolean {
-  if (!a.subaccount || !b.subaccount) return a.subaccount === b.subaccount;
-  return a.subaccount.tag.equals(b.subaccount.tag);
 }
 
 function refused(message: string): RequestError {

@@ -7,17 +7,11 @@
 export const INVALID_SWARM: bigint = 2n ** 64n - 1n;
 
 /**
- * The place of an account in the swarm space, an unsigned 64-bit number: the XOR of the four big-endian quarters of its
- * key. The prefix byte does not count.
+ * The swarms of the network, ready to say which is closest to an account, for millions of accounts in a row.
  *
- * @param account holds the 33 bytes of an account id
- * @param offset where in `account` they begin
+ * The place of an account in the swarm space is an unsigned 64-bit number: the XOR of the four big-endian quarters of
+ * its key. The prefix byte does not count.
  */
-export function swarmSpace(account: Uint8Array, offset = 0): bigint {
-  return (BigInt(quarters(account, offset + 1)) << 32n) | BigInt(quarters(account, offset + 5));
-}
-
-/** The swarms of the network, ready to say which is closest to an account, for millions of accounts in a row. */
 export class SwarmSpace {
   /** Ascending, without duplicates, without {@link INVALID_SWARM}. */
   readonly ids: readonly bigint[];
@@ -63,7 +57,7 @@ export class SwarmSpace {
   }
 }
 
-/** The XOR of four big-endian 32-bit numbers that lie 8 bytes apart: half of an account's space. */
+/** The XOR of four big-endian 32-bit numbers that lie 8 bytes apart: half of an account's place. */
 function quarters(bytes: Uint8Array, at: number): number {
   let result = 0;
   for (let quarter = 0; quarter < 4; quarter++, at += 8) {

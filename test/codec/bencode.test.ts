@@ -1,14 +1,7 @@
 import assert from 'node:assert/strict';
 import { describe, it } from 'node:test';
-import {
-  type Bencoded,
-  BencodeError,
-  BencodeReader,
-  decode,
-  type Encodable,
-  encode,
-  MAX_DEPTH,
-} from '../../src/codec/bencode.ts';
+import { type Bencoded, BencodeError, BencodeReader, decode, type Encodable, encode } from '../../src/codec/bencode.ts';
+import { MAX_DEPTH } from '../../src/codec/bencode-reader.ts';
 import { fuzz } from '../support/fuzz.ts';
 import { vectors } from '../support/vectors.ts';
 

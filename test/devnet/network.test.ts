@@ -9,9 +9,10 @@ import { type Network, startNetwork } from '../../src/devnet/network.ts';
 import { envelope, type StorageServer } from '../../src/devnet/storage-server.ts';
 import { parseAddress } from '../../src/oxenmq/address.ts';
 import { type Connection, Peers } from '../../src/oxenmq/peers.ts';
-import { encodeMonitor, parseMonitorReply } from '../../src/session/monitor.ts';
+import { parseMonitorReply } from '../../src/session/monitor.ts';
 import { type Notification, parseNotification } from '../../src/session/notification.ts';
 import { monitorMessage, type Subscription } from '../../src/session/subscription.ts';
+import { encodeMonitor } from '../support/reference.ts';
 
 /** A whole network on a clock that a test can turn, and a hivemind's end of it. */
 async function start(t: TestContext, servers = 1, swarms = 1) {

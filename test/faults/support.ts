@@ -69,7 +69,7 @@ export interface Figures {
 }
 
 /** An admin's request whose answer is JSON. */
-export async function ask<T>(client: Connection, name: string): Promise<T> {
+async function ask<T>(client: Connection, name: string): Promise<T> {
   const [body] = await client.request(`admin.${name}`, []);
   return JSON.parse(body?.toString() ?? '') as T;
 }

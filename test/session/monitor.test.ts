@@ -1,10 +1,11 @@
 import assert from 'node:assert/strict';
 import { describe, it } from 'node:test';
 import { BencodeError, decode, encode } from '../../src/codec/bencode.ts';
-import { encodeMonitor, isElsewhere, parseMonitorEnded, parseMonitorReply } from '../../src/session/monitor.ts';
+import { isElsewhere, parseMonitorEnded, parseMonitorReply } from '../../src/session/monitor.ts';
 import { parseSubscribe } from '../../src/session/request.ts';
-import { isSame, type Subscription } from '../../src/session/subscription.ts';
+import type { Subscription } from '../../src/session/subscription.ts';
 import { fuzz } from '../support/fuzz.ts';
+import { encodeMonitor, isSame } from '../support/reference.ts';
 import { vectors } from '../support/vectors.ts';
 import { decodeMonitor } from './decode-monitor.ts';
 

@@ -119,6 +119,7 @@ describe('the protocol between hivemind and notifiers', () => {
       assert.throws(() => decodeSealedPushes(encodeSealedPushes([{ ...copies[0]!, ...wrong }])), BencodeError);
     }
     assert.throws(() => decodeSealedPushes(Buffer.from('ld1:d1:x1:ei1e1:gi-1e1:ii1e1:p0:ee')), BencodeError);
+    assert.equal(decodeSealedPushes(encodeSealedPushes([{ ...copies[0]!, doubt: 9 }]))[0]?.doubt, 9);
   });
 
   const messages: [name: string, intact: Buffer, decode: (data: Buffer) => unknown][] = [

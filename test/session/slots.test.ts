@@ -1,8 +1,9 @@
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
 import { holdersOf, SLOTS, slotOf, swarmsOfSlots } from '../../src/session/slots.ts';
-import { SwarmSpace, swarmSpace } from '../../src/session/swarm.ts';
+import { SwarmSpace } from '../../src/session/swarm.ts';
 import { seededRandom } from '../support/random.ts';
+import { swarmSpace } from '../support/reference.ts';
 
 const NAMES = ['a', 'b', 'c', 'd'];
 const ALL = Array.from({ length: SLOTS }, (_, slot) => slot);

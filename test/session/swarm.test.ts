@@ -1,7 +1,8 @@
 import assert from 'node:assert/strict';
 import { describe, it } from 'node:test';
-import { INVALID_SWARM, SwarmSpace, swarmSpace } from '../../src/session/swarm.ts';
+import { INVALID_SWARM, SwarmSpace } from '../../src/session/swarm.ts';
 import { fuzz } from '../support/fuzz.ts';
+import { swarmSpace } from '../support/reference.ts';
 import { vectors } from '../support/vectors.ts';
 
 const file = vectors<{

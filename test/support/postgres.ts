@@ -27,7 +27,7 @@ export async function startTestServer(): Promise<Postgres> {
  * Starts an empty server for one test alone, which may then stop, kill and start it again as it likes. It must
  * `remove()` it.
  */
-export async function startOwnServer(): Promise<Postgres> {
+async function startOwnServer(): Promise<Postgres> {
   return startPostgres({ dataDir: await fs.mkdtemp(path.join(os.tmpdir(), 'spns-test-pg-')), fsync: false });
 }
 

@@ -15,8 +15,7 @@ const MAX_ACCOUNT_BYTES = 1_000_000;
 
 /**
  * Chooses which of an account's subscriptions are sent to the storage servers: of those that ask for the same the one
- * signed last, and none that another covers (docs/spec/hivemind.md, section 4; `isSame` and `covers` of
- * session/subscription.ts, on packed records).
+ * signed last, and none that another covers (docs/spec/hivemind.md, section 4).
  *
  * @param first the first record of the account
  * @param refused signatures (by {@link Records.signatureRef}) that a storage server did not accept: the next best is
@@ -148,7 +147,7 @@ const TIME = text('1:ti');
 const TIME_END = text('ee');
 
 /**
- * Appends the monitor dicts of those records (docs/spec/network.md, section 3; the same bytes as `encodeMonitor`).
+ * Appends the monitor dicts of those records (docs/spec/network.md, section 3).
  *
  * @param account where the account's 33 bytes begin in `accountBytes`
  * @param refs gets the signature reference of each dict

@@ -19,7 +19,7 @@ export interface Request {
  * nodes of the swarm that the account is in, docs/spec/upstream.md, section 1.1), and a reply of more than 10 MiB costs
  * the connection: this leaves room for swarms of twelve.
  */
-export const MAX_DICTS = 2000;
+const MAX_DICTS = 2000;
 
 /** What became of an account that was to be added to a request. */
 export type Added = 'added' | 'nothing' | 'full' | 'too-large';

@@ -6,9 +6,9 @@ import type { DeviceRow } from '../../../src/hivemind/devices/device.ts';
 import { Devices } from '../../../src/hivemind/devices/devices.ts';
 import { Store } from '../../../src/hivemind/store/store.ts';
 import { slotOf } from '../../../src/session/slots.ts';
-import { covers, isSame } from '../../../src/session/subscription.ts';
 import { createDatabase } from '../../support/postgres.ts';
 import { seededRandom } from '../../support/random.ts';
+import { covers, isSame } from '../../support/reference.ts';
 import { makeRow } from '../../support/rows.ts';
 
 /** MODEL_STEPS=300000 looks longer. */

@@ -4,7 +4,7 @@ import { describe, it } from 'node:test';
 import type { DeviceRow } from '../../../src/hivemind/devices/device.ts';
 import { Devices } from '../../../src/hivemind/devices/devices.ts';
 import { SipHash } from '../../../src/hivemind/devices/siphash.ts';
-import { encodeMonitor } from '../../../src/session/monitor.ts';
+import { encodeMonitor } from '../../support/reference.ts';
 import { makeRow } from '../../support/rows.ts';
 import covers from '../../vectors/covers.json' with { type: 'json' };
 

@@ -1,5 +1,5 @@
 import type { MonitoredAccounts } from '../../../../src/hivemind/monitoring/monitoring.ts';
-import { swarmSpace } from '../../../../src/session/swarm.ts';
+import { swarmSpace } from '../../../support/reference.ts';
 
 interface FakeAccount {
   readonly bytes: Buffer;
