@@ -47,20 +47,10 @@ export interface Changed extends Sender {
   readonly slots: Buffer;
 }
 
-/**
- * From which storage servers it had notifications lately that the receiver should have had as well, at most
- * {@link MAX_SERVERS}.
- */
+/** From which storage servers it had notifications lately that the receiver should have had as well. */
 export interface Heard extends Sender {
-  readonly servers: readonly HeardServer[];
-}
-
-/** One server of {@link Heard}. */
-export interface HeardServer {
-  /** Its X25519 public key, 32 bytes. */
-  readonly key: Buffer;
-  /** How many notifications came from it since the last such message. */
-  readonly count: number;
+  /** Their X25519 public keys, 32 bytes each, at most {@link MAX_SERVERS}. */
+  readonly servers: readonly Buffer[];
 }
 
 export const MAX_NAME = 64;
@@ -139,8 +129,7 @@ export function decodeLeaving(data: Uint8Array): Sender {
 
 /** Writes the part of `cluster.heard`. */
 export function encodeHeard(heard: Heard): Buffer {
-  const { servers } = heard;
-  return write(heard, { c: servers.map(({ count }) => count), k: Buffer.concat(servers.map(({ key }) => key)) });
+  return write(heard, { k: Buffer.concat(heard.servers) });
 }
 
 /**
@@ -151,16 +140,8 @@ export function encodeHeard(heard: Heard): Buffer {
 export function decodeHeard(data: Uint8Array): Heard {
   const { fields, sender } = read('report of servers', data);
   const keys = fields.bytes('k');
-  const counts = fields.integers('c');
   const length = countOf('report of servers', 'k', keys.length, KEY_SIZE, MAX_SERVERS);
-  if (counts.length !== length) {
-    throw new BencodeError(`Invalid report of servers: ${length} keys and ${counts.length} counts`);
-  }
-  const servers = counts.map((count, n) => {
-    if (count < 0) throw new BencodeError('Invalid report of servers: a negative count');
-    return { key: keys.subarray(n * KEY_SIZE, (n + 1) * KEY_SIZE), count };
-  });
-  return { ...sender, servers };
+  return { ...sender, servers: Array.from({ length }, (_, n) => keys.subarray(n * KEY_SIZE, (n + 1) * KEY_SIZE)) };
 }
 
 function write({ name, run }: Sender, fields: { readonly [key: string]: Encodable | undefined }): Buffer {
