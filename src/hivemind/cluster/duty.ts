@@ -15,8 +15,12 @@ export interface Duty {
    */
   othersOf(slot: number): readonly string[];
 
-  /** Whether that member lives; whoever is leaving still does. */
-  isLiving(name: string): boolean;
+  /**
+   * Whether that member lives; whoever is leaving still does.
+   *
+   * @param run whether it is this very run of it that lives: what another held in memory is gone
+   */
+  isLiving(name: string, run?: bigint): boolean;
 
   /** Calls `listener` after any of the above has changed. */
   onChange(listener: () => void): void;

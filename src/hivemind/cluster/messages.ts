@@ -29,17 +29,20 @@ export interface Hello extends Sender {
 }
 
 /**
- * What has become of pushes at the sender, by their fingerprints: {@link FINGERPRINT_SIZE} bytes each, held as latin1
- * texts. At most {@link MAX_FINGERPRINTS} in each list.
+ * What has become of pushes, by their fingerprints: {@link FINGERPRINT_SIZE} bytes each, held as latin1 texts. At most
+ * {@link MAX_FINGERPRINTS} in each list.
  */
-export interface Progress extends Sender {
-  /** A notifier has them. */
+export interface News {
+  /** They are in hand: a notifier has them, or will have them when it has room. */
   readonly handed: readonly string[];
   /** Nothing more is to be done: the provider has spoken, or their time is over. */
   readonly ended: readonly string[];
   /** It will not send them, or not now: it has no notifier for them, or had to give them up. */
   readonly none: readonly string[];
 }
+
+/** What has become of pushes at the sender. */
+export interface Progress extends Sender, News {}
 
 /** In which slots it has committed changes of subscriptions. */
 export interface Changed extends Sender {
