@@ -11,7 +11,7 @@ const random = seededRandom(3);
 const sender = (name: string) => ({ name, run: 1n });
 
 function frame(account = Buffer.concat([Buffer.of(5), random.bytes(32)])): Buffer {
-  const notification = { account, hash: Buffer.from('h'), namespace: 0, timestamp: 1, expiry: 2, data: null };
+  const notification = { account, hash: Buffer.alloc(43, 'h'), namespace: 0, timestamp: 1, expiry: 2, data: null };
   return encodeNotification(notification);
 }
 
