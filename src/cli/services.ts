@@ -1,6 +1,6 @@
 import { type Command, print } from './command.ts';
 import { TO_HIVEMIND, withAdmin } from './hivemind.ts';
-import { duration, table } from './table.ts';
+import { duration, latency, table } from './table.ts';
 
 /** One element of admin.get_services. */
 export interface ServiceLine {
@@ -16,6 +16,8 @@ export interface ServiceLine {
   dropped: Record<string, number>;
   gone: number;
   breaker_open: boolean;
+  /** Not of an older hivemind. */
+  latency?: { median: number; p95: number } | null;
 }
 
 export const command: Command = {
@@ -24,6 +26,8 @@ export const command: Command = {
   help: [
     'queued      pushes that wait for a notifier',
     'in flight   pushes with a notifier that has not acknowledged them; oldest: of both',
+    'latency     from a message being stored to the provider taking its push, in the last minutes: half of them took',
+    '            no longer than the first figure, 95 of 100 no longer than the second',
     'accepted … gone  what providers answered since the hivemind started; redelivered: given to another notifier',
     'dropped     pushes that the hivemind gave up; --json tells the reasons',
     'removal     "stopped" while so many devices are called gone that none is believed',
@@ -47,6 +51,7 @@ export function servicesTable(services: readonly ServiceLine[]): string {
       'queued',
       'in flight',
       'oldest',
+      'latency',
       'accepted',
       'refused',
       'redelivered',
@@ -61,6 +66,7 @@ export function servicesTable(services: readonly ServiceLine[]): string {
       each.queued,
       each.in_flight,
       each.oldest_seconds > 0 ? duration(each.oldest_seconds) : '-',
+      each.latency ? `${latency(each.latency.median)} / ${latency(each.latency.p95)}` : '-',
       each.accepted,
       each.refused,
       each.redelivered,

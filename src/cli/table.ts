@@ -37,3 +37,8 @@ export function duration(seconds: number): string {
   if (seconds < 172_800) return `${(seconds / 3600).toFixed(1)} h`;
   return `${Math.round(seconds / 86_400)} days`;
 }
+
+/** As {@link duration}, and what is below ten seconds to two figures. */
+export function latency(seconds: number): string {
+  return seconds < 10 ? `${Number(seconds.toPrecision(2))} s` : duration(seconds);
+}

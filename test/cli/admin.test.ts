@@ -24,6 +24,7 @@ const SERVICE = {
   dropped: { overflow: 5, expired: 2 },
   gone: 17,
   breaker_open: true,
+  latency: { median: 0.4321, p95: 75.2 },
 };
 const NODE = {
   address: 'tcp://198.51.100.1:22020',
@@ -175,10 +176,18 @@ test('services shows queues, answers and the breaker', async (t) => {
   const [heads, row] = succeeded(await spns(['services'], dir)).split('\n');
   assert.match(
     heads!,
-    /^service +notifiers +devices +queued +in flight +oldest +accepted +refused +redelivered +gone +dropped +removal$/,
+    /^service +notifiers +devices +queued +in flight +oldest +latency +accepted +refused +redelivered +gone +dropped +removal$/,
   );
-  assert.match(row!, /^apns +2 +61,000 +1,200 +40 +75 s +8,900 +3 +1 +17 +7 +stopped$/);
+  assert.match(row!, /^apns +2 +61,000 +1,200 +40 +75 s +0\.43 s \/ 75 s +8,900 +3 +1 +17 +7 +stopped$/);
   assert.deepEqual(JSON.parse(succeeded(await spns(['services', '--json'], dir))), [SERVICE]);
+  const { latency: _, ...older } = SERVICE;
+  const before = await hivemind(t, { get_services: () => [older, { ...SERVICE, latency: null }] });
+  const rows = succeeded(await spns(['services'], before))
+    .trimEnd()
+    .split('\n')
+    .slice(1);
+  for (const each of rows) assert.match(each, /^apns .* 75 s +- +8,900 /);
+  assert.equal(rows.length, 2);
   const none = await hivemind(t, { get_services: () => [] });
   assert.match(succeeded(await spns(['services'], none)), /No service yet/);
 });

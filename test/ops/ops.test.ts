@@ -156,6 +156,7 @@ test('everything that an operator must see is exported', () => {
       'pushes_total',
       'outbox_pushes',
       'outbox_oldest_seconds',
+      'push_latency_seconds_bucket',
       'pushes_dropped_total',
       'notifications_dropped_total',
     ],

@@ -4,10 +4,12 @@ import type { JudgedClock } from '../../judged-clock.ts';
 import type { Devices } from '../devices/devices.ts';
 import type { Network } from '../network/network.ts';
 import type { IntakeCounters } from '../notifications/intake-counters.ts';
+import { LATENCY_BOUNDS } from '../notifications/outbox/latency.ts';
 import type { Outbox } from '../notifications/outbox/outbox.ts';
 import type { Store } from '../store/store.ts';
 import type { Expiry } from '../subscriptions/expiry.ts';
 import type { SubscriptionCounters } from '../subscriptions/subscribe.ts';
+import { CountedHistogram } from './counted-histogram.ts';
 
 /**
  * Where the figures come from. Nothing here counts by itself: the parts count in plain numbers, and are read when
@@ -136,6 +138,16 @@ export function registerMetrics(registry: Registry, sources: MetricSources): voi
       ({ name: service, oldest }): Reading => [oldest === undefined ? 0 : (now - oldest) / 1000, { service }],
     );
   });
+  new CountedHistogram(
+    {
+      name: 'spns_push_latency_seconds',
+      help: 'From a message being stored, as its sender has the time, to the provider accepting the push of it',
+      labelNames: ['service'],
+      buckets: [...LATENCY_BOUNDS],
+      registers: [registry],
+    },
+    () => services().map(({ name: service, latency }) => ({ labels: { service }, ...latency })),
+  );
   gauge('spns_notifiers', 'Notifiers connected', ['service'], () =>
     services().map((service): Reading => [service.instances.size, { service: service.name }]),
   );

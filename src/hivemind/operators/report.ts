@@ -2,6 +2,7 @@ import type { Clock } from '../../clock.ts';
 import type { Devices } from '../devices/devices.ts';
 import type { Network } from '../network/network.ts';
 import type { IntakeCounters } from '../notifications/intake-counters.ts';
+import type { RecentLatency } from '../notifications/outbox/latency.ts';
 import type { Outbox } from '../notifications/outbox/outbox.ts';
 import type { Stats } from './stats.ts';
 
@@ -37,6 +38,8 @@ export interface ServiceReport {
   dropped: Record<string, number>;
   gone: number;
   breaker_open: boolean;
+  /** Of the last minutes, in seconds: from a message being stored to the provider taking its push. */
+  latency: RecentLatency | null;
 }
 
 /** What the status page shows of one moment; all counters count from the start of the process. */
@@ -135,6 +138,7 @@ export function serviceReports({ outbox, clock, devices }: Pick<ReportSources, '
       dropped: { ...counters.dropped },
       gone: counters.gone,
       breaker_open: service.breaker.open,
+      latency: service.latency.recent(now),
     };
   });
 }

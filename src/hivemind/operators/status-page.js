@@ -32,6 +32,10 @@ function duration(seconds) {
   return `${Math.round(seconds / 86_400)} days`;
 }
 
+function latencyOf(seconds) {
+  return seconds < 10 ? `${Number(seconds.toPrecision(2))} s` : duration(seconds);
+}
+
 function clockTime(time) {
   return new Date(time).toLocaleTimeString([], { hour: '2-digit', minute: '2-digit', hourCycle: 'h23' });
 }
@@ -75,6 +79,12 @@ function plotList() {
       unit: 'a second',
       lines: names.map((name) => ({ name, read: service(name, 'pushes') })),
       format: rate,
+    },
+    {
+      title: 'Stored to accepted',
+      unit: '95 of 100 within, last minutes',
+      lines: names.map((name) => ({ name, read: service(name, 'latency') })),
+      format: latencyOf,
     },
     {
       title: 'Pushes waiting',
@@ -121,7 +131,7 @@ function ceiling(value, format) {
 
 /** The axis marks: short, so that they fit beside the plot. */
 function mark(value, format) {
-  if (format === duration) return duration(value);
+  if (format === duration || format === latencyOf) return format(value);
   return value >= 1000 ? short.format(value) : String(Number(value.toPrecision(2)));
 }
 
@@ -308,6 +318,8 @@ function drawServices() {
     ['waiting', (service) => service.queued],
     ['at notifiers', (service) => service.in_flight],
     ['oldest', (service) => (service.oldest_seconds > 0 ? duration(service.oldest_seconds) : '–')],
+    ['latency', ({ latency }) => (latency ? latencyOf(latency.median) : '–')],
+    ['95 of 100 within', ({ latency }) => (latency ? latencyOf(latency.p95) : '–')],
     ['accepted', (service) => service.accepted],
     ['refused', (service) => service.refused],
     ['device gone', (service) => service.gone],

@@ -27,6 +27,7 @@ function report(service: string, values: Partial<ServiceReport> = {}): ServiceRe
     dropped: { overflow: 0, expired: 0 },
     gone: 0,
     breaker_open: false,
+    latency: null,
     ...values,
   };
 }
@@ -75,7 +76,13 @@ test('a point each 10 s holds the rates since the one before, and the gauges of 
     raw: 500,
     fresh: 7,
     services: [
-      report('apns', { handed: 40, queued: 3, in_flight: 2, dropped: { overflow: 1, expired: 4 } }),
+      report('apns', {
+        handed: 40,
+        queued: 3,
+        in_flight: 2,
+        dropped: { overflow: 1, expired: 4 },
+        latency: { median: 0.3, p95: 1.2345 },
+      }),
       report('new', { handed: 10 }),
     ],
   });
@@ -85,7 +92,15 @@ test('a point each 10 s holds the rates since the one before, and the gauges of 
   assert.equal(points[0]!.time, clock.now());
   assert.equal(points[0]!.raw, 50);
   assert.equal(points[0]!.fresh, 7);
-  assert.deepEqual(points[0]!.services.apns, { pushes: 4, waiting: 5, accepted: 0, refused: 0, gone: 0, dropped: 0.5 });
+  assert.deepEqual(points[0]!.services.apns, {
+    pushes: 4,
+    waiting: 5,
+    accepted: 0,
+    refused: 0,
+    gone: 0,
+    dropped: 0.5,
+    latency: 1.23,
+  });
   assert.equal(points[0]!.services.new!.pushes, 1);
   page.stop();
   assert.equal(clock.pending, 0);
@@ -175,6 +190,7 @@ function story(clock: FakeClock): () => StatusSample {
           subscriptions: 61_000,
           in_flight: 40,
           refused: Math.round(counts.refused),
+          latency: { median: 0.45, p95: 1.1 + 0.2 * Math.sin(minute) },
         }),
         report('firebase', {
           handed: Math.round(counts.firebase),
@@ -183,8 +199,14 @@ function story(clock: FakeClock): () => StatusSample {
           subscriptions: 42_000,
           queued: away ? Math.round((minute - 30) * 2_000) : 0,
           dropped: { overflow: Math.round(counts.dropped) },
+          latency: { median: 0.6, p95: 1.6 + (minute > 40 && minute < 46 ? 500 : 0) },
         }),
-        report('huawei', { notifiers: minute > 59 ? 0 : 1, subscriptions: 900, queued: minute > 59 ? 14 : 0 }),
+        report('huawei', {
+          notifiers: minute > 59 ? 0 : 1,
+          subscriptions: 900,
+          queued: minute > 59 ? 14 : 0,
+          latency: { median: 0.3, p95: 0.9 },
+        }),
       ],
       ...trouble,
     });
@@ -236,11 +258,11 @@ test('in a browser', { skip: noChromium }, async (t) => {
     const url = await serve(t);
     const page = await chromium.open(url);
     await page.until(drawn);
-    assert.equal(await page.evaluate("document.querySelectorAll('figure').length"), 6);
+    assert.equal(await page.evaluate("document.querySelectorAll('figure').length"), 7);
     const corners = await page.evaluate<number[]>(
       "[...document.querySelectorAll('figure path')].map((path) => path.getAttribute('d').split('L').length)",
     );
-    assert.deepEqual(corners, Array(15).fill(360));
+    assert.deepEqual(corners, Array(18).fill(360));
     assert.deepEqual(page.errors, []);
     assert.ok(page.requests.length >= 4);
     for (const request of page.requests) assert.ok(request.startsWith(url) || request === 'data:,', request);
@@ -290,7 +312,7 @@ test('in a browser', { skip: noChromium }, async (t) => {
     assert.match(labels[3]!, /apns \d+, firebase \d+, huawei 0/);
     assert.match(
       await page.evaluate("document.querySelector('#services').textContent"),
-      /^apnsfirebasehuawei.*devices61,00042,000900waiting0014/,
+      /^apnsfirebasehuawei.*devices61,00042,000900waiting0014.*latency0\.45 s0\.6 s0\.3 s/,
     );
   });
 
@@ -332,7 +354,7 @@ test('in a browser', { skip: noChromium }, async (t) => {
     await page.evaluate("document.dispatchEvent(new Event('visibilitychange'))");
     await page.until("document.querySelector('#state').textContent === '■ no answer'");
     assert.match(await page.evaluate("document.querySelector('#updated').textContent"), /no answer for \d+ s/);
-    assert.equal(await page.evaluate("document.querySelectorAll('figure').length"), 6);
+    assert.equal(await page.evaluate("document.querySelectorAll('figure').length"), 7);
   });
 
   await t.test('pointing at a plot shows the figures of that time in all of them', async (t) => {
@@ -340,11 +362,11 @@ test('in a browser', { skip: noChromium }, async (t) => {
     await resize(page, 1440, 900, 'light');
     await page.until(drawn);
     const at = await page.evaluate<{ x: number; y: number }>(
-      "(() => { const box = document.querySelectorAll('figure > svg')[4].getBoundingClientRect(); return { x: box.left + box.width * 0.68, y: box.top + 40 }; })()",
+      "(() => { const box = document.querySelectorAll('figure > svg')[5].getBoundingClientRect(); return { x: box.left + box.width * 0.68, y: box.top + 40 }; })()",
     );
     await page.call('Input.dispatchMouseEvent', { type: 'mouseMoved', ...at });
-    await page.until("document.querySelectorAll('.cursor').length === 6");
-    const legend = await page.evaluate<string>("document.querySelectorAll('.legend')[4].textContent");
+    await page.until("document.querySelectorAll('.cursor').length === 7");
+    const legend = await page.evaluate<string>("document.querySelectorAll('.legend')[5].textContent");
     assert.match(legend, /firebase \d\d,\d{3}/);
     await picture(page, 'pointing');
   });

@@ -6,6 +6,7 @@ import { encodeSealedPushes, type PushReport, type SealedPush } from '../../../s
 import { isShown, sealPayload } from '../../../session/payload.ts';
 import { encodePush } from '../../../session/push.ts';
 import { type Instance, Instances } from './instances.ts';
+import { Latency } from './latency.ts';
 import { type HeldMessage, latin1, NOTIFIER_COST, plainPush, type QueuedPush, sealable } from './push.ts';
 import { type DropReason, PushQueue, type QueueLimits } from './push-queue.ts';
 
@@ -67,6 +68,8 @@ export class Service {
   readonly name: string;
   readonly queue: PushQueue;
   readonly breaker: Breaker;
+  /** From a message being stored, as its sender has it, to the provider's word that it took the push. */
+  readonly latency = new Latency();
   /** The notifiers that are registered now. */
   readonly instances = new Instances();
   readonly counters: ServiceCounters = {
@@ -167,7 +170,7 @@ export class Service {
       return push?.holder === instance ? push : undefined;
     };
     for (const [id, text] of report.answers) held(id)?.onAnswer?.(text);
-    const accepted = this.#endAll(report.accepted.map(held));
+    const accepted = this.#endAll(report.accepted.map(held), (push) => this.#took(push));
     this.counters.accepted += accepted;
     if (accepted > 0) this.breaker.accepted(accepted);
     this.counters.refused += this.#endAll(report.refused.map(held));
@@ -335,14 +338,20 @@ export class Service {
     this.queue.putBack(pushes);
   }
 
+  #took({ message }: QueuedPush): void {
+    const { clock } = this.#options;
+    this.latency.add((clock.now() - Number(message.timestamp)) / 1000, clock.monotonic());
+  }
+
   /** How many of them there were. */
-  #endAll(pushes: readonly (QueuedPush | undefined)[]): number {
+  #endAll(pushes: readonly (QueuedPush | undefined)[], ended?: (push: QueuedPush) => void): number {
     let count = 0;
     for (const push of pushes) {
       // Two times in one report is once.
       if (!push?.holder) continue;
       this.#letGo(push);
       this.queue.end(push);
+      ended?.(push);
       count++;
     }
     return count;

@@ -98,6 +98,20 @@ function setUp(limits = { maxBytes: 1e9, maxAge: 600_000 }) {
   return { clock, outbox, add, service, report, lines };
 }
 
+test('from a message being stored to its push being accepted, as often as that happened', async (t) => {
+  const { clock, outbox, add, service, report } = setUp();
+  t.after(() => outbox.stop(0));
+  const notifier = new FakeNotifier('one');
+  outbox.register('apns', notifier, 100);
+  add('taken', { timestamp: clock.now() - 4_000 });
+  add('not taken');
+  await clock.advance(500);
+  const [taken, not] = notifier.ids;
+  report(notifier, { accepted: [taken!, taken!], refused: [not!] });
+  assert.equal(service.latency.count, 1, 'what was refused took no time, and what is reported twice took it once');
+  assert.equal(service.latency.sum, 4.5);
+});
+
 test('a push is sealed for its device, and held until it is acknowledged', async (t) => {
   const { clock, outbox, add, service, report } = setUp();
   t.after(() => outbox.stop(0));

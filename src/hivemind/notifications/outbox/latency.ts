@@ -1,0 +1,83 @@
+/**
+ * How long messages took from being stored to being accepted by the provider: counted in buckets, so that any number of
+ * them takes the same memory, and one more takes a few comparisons.
+ */
+
+/** The upper bounds of the buckets, in seconds; beyond the last there is one more. */
+export const LATENCY_BOUNDS = [0.1, 0.2, 0.3, 0.5, 0.75, 1, 1.5, 2, 3, 5, 10, 30, 60, 300, 1800] as const;
+
+/** Seconds within which half of the messages were accepted, and 95 of 100. */
+export interface RecentLatency {
+  readonly median: number;
+  readonly p95: number;
+}
+
+/** What is recent: this long at least, and twice as long at most. */
+const WINDOW_MS = 150_000;
+/** The time of a message is its sender's word: no single one may be worth more than this in the sum. */
+const MOST_SECONDS = 86_400;
+
+/** The latencies of one service. */
+export class Latency {
+  /** How many fell into each bucket since the start. */
+  readonly counts = emptyBuckets();
+  count = 0;
+  /** In seconds. */
+  sum = 0;
+  #current = emptyBuckets();
+  #before = emptyBuckets();
+  #turned = 0;
+
+  /**
+   * @param seconds less than none, where the sender's clock is ahead of ours, counts as none
+   * @param now the monotonic clock, in milliseconds
+   */
+  add(seconds: number, now: number): void {
+    const bounded = Math.min(Math.max(seconds, 0), MOST_SECONDS);
+    let bucket = 0;
+    while (bucket < LATENCY_BOUNDS.length && bounded > LATENCY_BOUNDS[bucket]!) bucket++;
+    this.#turn(now);
+    this.counts[bucket]!++;
+    this.#current[bucket]!++;
+    this.count++;
+    this.sum += bounded;
+  }
+
+  /** Of the last minutes; null if nothing was accepted in them. */
+  recent(now: number): RecentLatency | null {
+    this.#turn(now);
+    const counts = this.#current.map((count, bucket) => count + this.#before[bucket]!);
+    if (counts.every((count) => count === 0)) return null;
+    return { median: quantile(counts, 0.5), p95: quantile(counts, 0.95) };
+  }
+
+  #turn(now: number): void {
+    const since = now - this.#turned;
+    if (since < WINDOW_MS) return;
+    this.#before = since < 2 * WINDOW_MS ? this.#current : emptyBuckets();
+    this.#current = emptyBuckets();
+    this.#turned = now;
+  }
+}
+
+/**
+ * The value that `share` of the counted ones do not exceed, in seconds, as Prometheus' histogram_quantile reckons it:
+ * they lie evenly within their bucket, and those beyond the last bound at that.
+ */
+function quantile(counts: Float64Array, share: number): number {
+  const wanted = share * counts.reduce((sum, count) => sum + count, 0);
+  let passed = 0;
+  for (const [bucket, bound] of LATENCY_BOUNDS.entries()) {
+    const count = counts[bucket]!;
+    if (count > 0 && passed + count >= wanted) {
+      const from = LATENCY_BOUNDS[bucket - 1] ?? 0;
+      return from + (bound - from) * ((wanted - passed) / count);
+    }
+    passed += count;
+  }
+  return LATENCY_BOUNDS.at(-1)!;
+}
+
+function emptyBuckets(): Float64Array {
+  return new Float64Array(LATENCY_BOUNDS.length + 1);
+}
