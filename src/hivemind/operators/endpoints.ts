@@ -1,6 +1,7 @@
 import { parseJson, stringifySorted } from '../../codec/json.ts';
 import type { Log } from '../../log.ts';
 import type { Commands, Incoming } from '../../oxenmq/remote.ts';
+import { encodeMembers, MAX_MEMBERS } from '../../session/members.ts';
 import {
   decodeDeviceGone,
   decodeDropRegistrations,
@@ -12,6 +13,17 @@ import type { Outbox } from '../notifications/outbox/outbox.ts';
 import type { DeadDevices } from '../subscriptions/dead-devices.ts';
 import type { Subscriptions } from '../subscriptions/subscribe.ts';
 import type { Stats } from './stats.ts';
+
+/** The cluster of which this hivemind is a member. */
+export interface EndpointCluster {
+  /** Our own name. */
+  readonly own: string;
+  /**
+   * All that live, we among them, and where notifiers and web front-ends reach each: OxenMQ addresses, empty while it
+   * has not told them.
+   */
+  readonly members: () => readonly { readonly name: string; readonly address: string; readonly pushAddress: string }[];
+}
 
 /** What the endpoints pass requests on to. */
 export interface EndpointModules {
@@ -28,6 +40,8 @@ export interface EndpointModules {
   /** What is held back from expiring; with the operator's approval it is let go. */
   expire: (approved: boolean) => Promise<unknown>;
   testPush: (service: string, serviceInfo: unknown) => Promise<unknown>;
+  /** Undefined for a hivemind that is alone. */
+  cluster?: EndpointCluster | undefined;
   /** A block was announced by somebody who may. */
   onBlock: () => void;
   /** Called with a line about each admin message that made no sense. */
@@ -46,7 +60,7 @@ const WINDOW_MAX = 20_000;
  * a service without a notifier. Only trusted callers get here: a stranger would name a new client each time.
  */
 export function endpoints(modules: EndpointModules): Commands {
-  const { subscriptions, outbox, stats, deadDevices, log } = modules;
+  const { subscriptions, outbox, stats, deadDevices, cluster, log } = modules;
 
   const client = (kind: 'subscribe' | 'unsubscribe') => async (message: Incoming) => {
     const { parts, remote } = message;
@@ -66,6 +80,13 @@ export function endpoints(modules: EndpointModules): Commands {
       log.warn(`${what} ignored: ${(error as Error).message}`);
     }
   };
+  /** The part that tells of the cluster: whoever asks may not know all of its members. */
+  const listOf = (place: 'address' | 'pushAddress'): Buffer[] => {
+    if (!cluster) return [];
+    const reachable = cluster.members().filter((member) => member[place] !== '');
+    const members = reachable.slice(0, MAX_MEMBERS).map((member) => ({ name: member.name, address: member[place] }));
+    return [encodeMembers({ own: cluster.own, members })];
+  };
   const json = (answer: () => unknown) => (message: Incoming) => message.reply(stringifySorted(answer()));
 
   return {
@@ -74,6 +95,7 @@ export function endpoints(modules: EndpointModules): Commands {
       commands: {
         subscribe: { kind: 'request', handler: client('subscribe') },
         unsubscribe: { kind: 'request', handler: client('unsubscribe') },
+        hiveminds: { kind: 'request', handler: (message) => message.reply(...listOf('pushAddress')) },
       },
     },
     admin: {
@@ -128,7 +150,7 @@ export function endpoints(modules: EndpointModules): Commands {
             const { service, window } = decodeRegistration(message.parts[0] ?? Buffer.alloc(0));
             const name = serviceName(Buffer.from(service));
             outbox.register(name, message.remote, Math.min(Math.max(window, 1), WINDOW_MAX));
-            message.reply('OK');
+            message.reply('OK', ...listOf('address'));
           }),
         },
         unregister_notifier: {

@@ -1,8 +1,10 @@
 import assert from 'node:assert/strict';
-import { test } from 'node:test';
+import { describe, it, test } from 'node:test';
 import { type EndpointModules, endpoints } from '../../../src/hivemind/operators/endpoints.ts';
 import type { Sender } from '../../../src/hivemind/subscriptions/subscribe.ts';
 import type { Incoming, Remote } from '../../../src/oxenmq/remote.ts';
+import { decodeMembers, MAX_MEMBERS } from '../../../src/session/members.ts';
+import { encodeRegistration } from '../../../src/session/notifier-protocol.ts';
 
 test('who speaks for clients of its own names them, and is told whether to come again; without a name it is a client itself', async () => {
   const senders: Sender[] = [];
@@ -29,4 +31,62 @@ test('who speaks for clients of its own names them, and is told whether to come 
     [7, 2, 2],
   );
   assert.deepEqual(replies, [['answer', 'passing'], ['answer'], ['answer', 'final']]);
+});
+
+describe('with several hiveminds', () => {
+  const members = [
+    { name: 'a', address: 'ipc:///run/a.sock', pushAddress: 'ipc:///run/a-push.sock' },
+    { name: 'b', address: 'tcp://10.0.0.2:22029', pushAddress: '' },
+  ];
+  const outbox = { register: () => {} };
+  const log = { warn: (text: string) => assert.fail(text) };
+
+  async function ask(modules: Partial<EndpointModules>, category: string, command: string, part: Buffer) {
+    const replies: Buffer[][] = [];
+    const incoming: Incoming = {
+      remote: { id: 'asker' } as Remote,
+      parts: [part],
+      reply: (...answer) => void replies.push(answer.map((one) => Buffer.from(one))),
+    };
+    const offered = endpoints({ outbox, log, ...modules } as unknown as EndpointModules);
+    await offered[category]!.commands[command]!.handler(incoming);
+    assert.equal(replies.length, 1);
+    return replies[0]!;
+  }
+  const registration = encodeRegistration({ service: 'apns', instance: Buffer.alloc(16), window: 1 });
+
+  it('a notifier that registers, and a front-end that asks, learn of all that can be reached', async () => {
+    const cluster = { own: 'a', members: () => members };
+    const [ok, list] = await ask({ cluster }, 'admin', 'register_notifier', registration);
+    assert.equal(String(ok), 'OK');
+    assert.deepEqual(decodeMembers(list!), {
+      own: 'a',
+      members: [
+        { name: 'a', address: 'ipc:///run/a.sock' },
+        { name: 'b', address: 'tcp://10.0.0.2:22029' },
+      ],
+    });
+    const [forWeb] = await ask({ cluster }, 'push', 'hiveminds', Buffer.alloc(0));
+    assert.deepEqual(decodeMembers(forWeb!), {
+      own: 'a',
+      members: [{ name: 'a', address: 'ipc:///run/a-push.sock' }],
+    });
+    assert.equal(endpoints({ cluster } as unknown as EndpointModules).push!.access, 'none');
+  });
+
+  it('the list is one that can be read, however many there are', async () => {
+    const many = Array.from({ length: MAX_MEMBERS + 1 }, (_, n) => ({ ...members[0]!, name: `m${n}` }));
+    const [, list] = await ask(
+      { cluster: { own: 'a', members: () => many } },
+      'admin',
+      'register_notifier',
+      registration,
+    );
+    assert.equal(decodeMembers(list!).members.length, MAX_MEMBERS);
+  });
+
+  it('a hivemind that is alone answers as ever', async () => {
+    assert.deepEqual((await ask({}, 'admin', 'register_notifier', registration)).map(String), ['OK']);
+    assert.deepEqual(await ask({}, 'push', 'hiveminds', Buffer.alloc(0)), []);
+  });
 });

@@ -1,0 +1,143 @@
+/**
+ * Several hiveminds of one cluster, its members, as seen by who works with all of them: notifiers and web front-ends
+ * are given the address of one or more, and learn of the others from any that answers.
+ *
+ * Members answer `admin.register_notifier` with `OK` and a second part, a {@link Members} of where notifiers reach them,
+ * and `push.hiveminds` (request) with one of where web front-ends do. A hivemind that is alone answers without that
+ * part.
+ */
+
+import { BencodeError, encode } from '../codec/bencode.ts';
+import { Fields } from './fields.ts';
+
+/** A hivemind, and where it is reached. */
+export interface Member {
+  /** 1 to {@link MAX_NAME} of a-z, 0-9, - and _. */
+  readonly name: string;
+  /** OxenMQ address, at most {@link MAX_ADDRESS} bytes. */
+  readonly address: string;
+}
+
+/** What a member tells of its cluster. */
+export interface Members {
+  /** The name of who tells it: an address alone does not say who answers there. */
+  readonly own: string;
+  /** All that live, as far as it knows, itself among them; at most {@link MAX_MEMBERS}. */
+  readonly members: readonly Member[];
+}
+
+export const MAX_MEMBERS = 64;
+const MAX_NAME = 64;
+const MAX_ADDRESS = 512;
+const NAME = /^[a-z0-9_-]+$/;
+
+export function encodeMembers({ own, members }: Members): Buffer {
+  return encode({ m: members.map(({ name, address }) => ({ a: address, n: name })), n: own });
+}
+
+/**
+ * Reads what {@link encodeMembers} wrote. What stands there as addresses has not been looked at.
+ *
+ * @throws BencodeError if it is no such message
+ */
+export function decodeMembers(data: Uint8Array): Members {
+  const fields = Fields.decode('list of hiveminds', data);
+  const list = fields.list('m');
+  if (list.length > MAX_MEMBERS) throw new BencodeError(`Invalid list of hiveminds: ${list.length} of them`);
+  const members = list.map((element) => {
+    const member = new Fields('hivemind', element);
+    return { name: nameIn(member), address: sized(member, 'a', MAX_ADDRESS) };
+  });
+  return { own: nameIn(fields), members };
+}
+
+/** A connection to a hivemind, or an attempt at one. */
+export interface Place {
+  /** Where it leads, always in one spelling. */
+  readonly address: string;
+  /** It is one of those in the settings. */
+  readonly isGiven: boolean;
+  /**
+   * `new` until the first answer or failure; `up` while it answers; `down` when that broke; `failed` when it was given
+   * up. In each of them it is tried again, for as long as the place is there.
+   */
+  readonly state: 'new' | 'up' | 'down' | 'failed';
+  /** Who answers there, or last did. Undefined: nobody yet, or one without a name. */
+  readonly name: string | undefined;
+  /** The members that it told of last, with their addresses in that spelling; none if it is alone. */
+  readonly members: readonly Member[];
+}
+
+/** What is to be done to be connected with every hivemind once. */
+export interface Plan<P extends Place> {
+  readonly open: readonly string[];
+  readonly close: readonly P[];
+  /** The names of members that are said to live, and do not answer us. */
+  readonly missing: readonly string[];
+}
+
+/**
+ * Works out which connections there should be. Whoever answers is kept, whether others believe it to live or not: the
+ * worst that comes of a wrong list is a connection that nobody needs.
+ *
+ * @param given the addresses in the settings
+ */
+export function planPlaces<P extends Place>(places: readonly P[], given: readonly string[]): Plan<P> {
+  // Two addresses may lead to the same hivemind: the one in the settings stays, such as a socket of this machine.
+  const ranked = [...places.filter(({ isGiven }) => isGiven), ...places.filter(({ isGiven }) => !isGiven)];
+  const reached = new Set<string>();
+  const isSecond = new Set<P>();
+  for (const place of ranked) {
+    const { state, name } = place;
+    if (state !== 'up' || name === undefined) continue;
+    if (reached.has(name)) isSecond.add(place);
+    reached.add(name);
+  }
+  const up = ranked.filter((place) => place.state === 'up' && !isSecond.has(place));
+  const known = new Map<string, string>();
+  // While nobody answers, what was told last is all that we have.
+  for (const { members } of up.length > 0 ? up : places) {
+    for (const { name, address } of members) if (!known.has(name)) known.set(name, address);
+  }
+  const listed = new Set(known.values());
+  const isWanted = (place: P) => {
+    const { isGiven, state, name, address } = place;
+    if (isSecond.has(place)) return false;
+    if (isGiven || state === 'up' || up.length === 0) return true;
+    return name === undefined ? listed.has(address) : known.get(name) === address;
+  };
+  const kept = ranked.filter(isWanted);
+  const addresses = new Set(kept.map(({ address }) => address));
+  const open: string[] = [];
+  const openOnce = (address: string) => {
+    if (addresses.has(address) || addresses.size >= MAX_MEMBERS) return;
+    addresses.add(address);
+    open.push(address);
+  };
+  // A place that has not told yet who is there may be the very member that we would connect to a second time.
+  if (!kept.some(({ isGiven, state }) => isGiven && state === 'new')) {
+    for (const [name, address] of known) {
+      if (!kept.some((place) => place.name === name && place.state !== 'failed')) openOnce(address);
+    }
+  }
+  if (up.length === 0) given.forEach(openOnce);
+  return {
+    open,
+    close: ranked.filter((place) => !isWanted(place)),
+    missing: [...known.keys()].filter((name) => !reached.has(name)),
+  };
+}
+
+function nameIn(fields: Fields): string {
+  const name = sized(fields, 'n', MAX_NAME);
+  if (!NAME.test(name)) throw new BencodeError('Invalid name of a hivemind');
+  return name;
+}
+
+/** A text of 1 to `most` bytes. */
+function sized(fields: Fields, key: string, most: number): string {
+  const { length } = fields.bytes(key);
+  if (length < 1 || length > most)
+    throw new BencodeError(`Invalid hivemind: ${length} bytes as ${JSON.stringify(key)}`);
+  return fields.text(key);
+}

@@ -1,0 +1,176 @@
+import assert from 'node:assert/strict';
+import { describe, it } from 'node:test';
+import { BencodeError } from '../../src/codec/bencode.ts';
+import {
+  decodeMembers,
+  encodeMembers,
+  MAX_MEMBERS,
+  type Member,
+  type Place,
+  planPlaces,
+} from '../../src/session/members.ts';
+import { fuzz } from '../support/fuzz.ts';
+
+const A: Member = { name: 'a', address: 'tcp://10.0.0.1:22029' };
+const B: Member = { name: 'b', address: 'tcp://10.0.0.2:22029' };
+const C: Member = { name: 'c', address: 'tcp://10.0.0.3:22029' };
+const LOCAL = 'ipc:///run/spns/hivemind.sock';
+const OTHER = 'ipc:///run/spns/other.sock';
+
+function place(address: string, state: Place['state'], more: Partial<Place> = {}): Place {
+  return { address, state, isGiven: false, name: undefined, members: [], ...more };
+}
+
+/** The plan in names and addresses. */
+function planned(places: readonly Place[], given: readonly string[] = []) {
+  const { open, close, missing } = planPlaces(places, given);
+  return { open, close: close.map(({ address }) => address), missing };
+}
+
+describe('the list of hiveminds', () => {
+  const list = { own: 'a', members: [A, { name: 'hive-mind_2', address: 'ipc:///run/ü.sock' }] };
+
+  it('is written with the agreed keys, and read as it was written', () => {
+    assert.equal(
+      encodeMembers(list).toString(),
+      'd1:mld1:a20:tcp://10.0.0.1:220291:n1:aed1:a18:ipc:///run/ü.sock1:n11:hive-mind_2ee1:n1:ae',
+    );
+    assert.deepEqual(decodeMembers(encodeMembers(list)), list);
+    assert.deepEqual(decodeMembers(encodeMembers({ own: 'a', members: [] })), { own: 'a', members: [] });
+  });
+
+  it('is refused when it is too long, or has names and addresses that nobody could have', () => {
+    const many = (length: number) => ({ own: 'a', members: Array.from({ length }, () => A) });
+    assert.equal(decodeMembers(encodeMembers(many(MAX_MEMBERS))).members.length, MAX_MEMBERS);
+    for (const wrong of [
+      many(MAX_MEMBERS + 1),
+      { own: '', members: [] },
+      { own: 'A', members: [] },
+      { own: 'a\n', members: [] },
+      { own: 'a'.repeat(65), members: [] },
+      { own: 'a', members: [{ ...A, name: 'a b' }] },
+      { own: 'a', members: [{ ...A, address: '' }] },
+      { own: 'a', members: [{ ...A, address: 'x'.repeat(513) }] },
+    ]) {
+      assert.throws(() => decodeMembers(encodeMembers(wrong)), BencodeError);
+    }
+    for (const text of ['de', 'd1:ml1:ae1:n1:ae', 'd1:mi1e1:n1:ae', 'd1:mlde1:n1:ae', 'd1:mle1:ni1ee']) {
+      assert.throws(() => decodeMembers(Buffer.from(text)), BencodeError, text);
+    }
+  });
+
+  it('throws nothing but BencodeError, however it is damaged', () => {
+    const intact = encodeMembers(list);
+    fuzz(3_000, (noise) => {
+      try {
+        decodeMembers(noise.damage(intact));
+      } catch (error) {
+        assert.ok(error instanceof BencodeError, String(error));
+      }
+    });
+  });
+});
+
+describe('which hiveminds to be connected with', () => {
+  it('is all that the settings name while nobody has told of others', () => {
+    assert.deepEqual(planned([], [LOCAL, OTHER]), { open: [LOCAL, OTHER], close: [], missing: [] });
+    const alone = [place(LOCAL, 'up', { isGiven: true })];
+    assert.deepEqual(planned(alone, [LOCAL]), { open: [], close: [], missing: [] });
+  });
+
+  it('is every member that one of them tells of, and the one in the settings is not connected twice', () => {
+    const local = place(LOCAL, 'up', { isGiven: true, name: 'a', members: [A, B] });
+    assert.deepEqual(planned([local], [LOCAL]), { open: [B.address], close: [], missing: ['b'] });
+    const both = [local, place(B.address, 'up', { name: 'b', members: [A, B] })];
+    assert.deepEqual(planned(both, [LOCAL]), { open: [], close: [], missing: [] });
+  });
+
+  it('waits for what the settings name to say who they are, but not for one that fails', () => {
+    const local = place(LOCAL, 'up', { isGiven: true, name: 'a', members: [A, B] });
+    const other = { isGiven: true };
+    assert.deepEqual(planned([local, place(OTHER, 'new', other)], [LOCAL, OTHER]).open, []);
+    assert.deepEqual(planned([local, place(OTHER, 'failed', other)], [LOCAL, OTHER]).open, [B.address]);
+    // One that has just broken may be back in a moment.
+    const broken = place(OTHER, 'down', { ...other, name: 'b', members: [A, B] });
+    assert.deepEqual(planned([local, broken], [LOCAL, OTHER]), { open: [], close: [], missing: ['b'] });
+    assert.deepEqual(planned([local, { ...broken, state: 'failed' }], [LOCAL, OTHER]).open, [B.address]);
+  });
+
+  it('leaves the second address of a member, and not the one in the settings', () => {
+    const learned = place(A.address, 'up', { name: 'a', members: [A] });
+    const local = place(LOCAL, 'up', { isGiven: true, name: 'a', members: [A] });
+    assert.deepEqual(planned([learned, local], [LOCAL]).close, [A.address]);
+    const other = place(OTHER, 'up', { isGiven: true, name: 'a', members: [A] });
+    assert.deepEqual(planned([local, other], [LOCAL, OTHER]), { open: [], close: [OTHER], missing: [] });
+  });
+
+  it('keeps who answers, whatever others say, and leaves who is gone for all of them', () => {
+    const local = place(LOCAL, 'up', { isGiven: true, name: 'a', members: [A] });
+    const b = { name: 'b', members: [A, B] };
+    assert.deepEqual(planned([local, place(B.address, 'up', b)], [LOCAL]).close, []);
+    assert.deepEqual(planned([local, place(B.address, 'down', b)], [LOCAL]).close, [B.address]);
+    assert.deepEqual(planned([local, place(C.address, 'new')], [LOCAL]).close, [C.address]);
+    // The lists of all who answer count together.
+    const apart = [local, place(B.address, 'up', b), place(C.address, 'failed', { name: 'c' })];
+    assert.deepEqual(planned([...apart, place('x', 'up', { name: 'd', members: [C] })], [LOCAL]).close, []);
+  });
+
+  it('follows a member to another address', () => {
+    const moved = { ...B, address: 'tcp://10.0.9.9:22029' };
+    const local = place(LOCAL, 'up', { isGiven: true, name: 'a', members: [A, moved] });
+    const before = place(B.address, 'down', { name: 'b', members: [A, B] });
+    assert.deepEqual(planned([local, before], [LOCAL]), {
+      open: [moved.address],
+      close: [B.address],
+      missing: ['b'],
+    });
+  });
+
+  it('says of a member whose address is that of another one that it is missing', () => {
+    const local = place(LOCAL, 'up', { isGiven: true, name: 'a', members: [A, B, { ...C, address: B.address }] });
+    const both = place(B.address, 'up', { name: 'c', members: [A, B] });
+    assert.deepEqual(planned([local, both], [LOCAL]), { open: [], close: [], missing: ['b'] });
+  });
+
+  it('goes on with the members last known and the settings when nobody answers', () => {
+    const learned = [
+      place(B.address, 'down', { name: 'b', members: [A, B, C] }),
+      place(C.address, 'failed', { name: 'c', members: [A, B, C] }),
+    ];
+    assert.deepEqual(planned(learned, [LOCAL]), { open: [A.address, LOCAL], close: [], missing: ['a', 'b', 'c'] });
+  });
+
+  it('is never more than so many, whatever is told', () => {
+    const members = Array.from({ length: MAX_MEMBERS }, (_, n) => ({ name: `m${n}`, address: `tcp://h:${n + 1}` }));
+    const others = members.map(({ name, address }) => ({ name: `x${name}`, address: `${address}0` }));
+    const local = place(LOCAL, 'up', { isGiven: true, name: 'a', members });
+    const second = place(OTHER, 'up', { isGiven: true, name: 'b', members: others });
+    assert.equal(planned([local, second], [LOCAL, OTHER]).open.length, MAX_MEMBERS - 2);
+  });
+
+  it('comes to rest: what was done is not wanted again, and nothing is opened and closed in turn', () => {
+    fuzz(2_000, ({ below }) => {
+      const names = ['a', 'b', 'c', undefined];
+      const states = ['new', 'up', 'down', 'failed'] as const;
+      const listed = () => [A, B, C, { ...B, address: A.address }].filter(() => below(2) === 0);
+      const at = [LOCAL, OTHER, A.address, B.address, C.address].filter(() => below(3) > 0);
+      const places = at.map((address) =>
+        place(address, states[below(4)]!, {
+          isGiven: address.startsWith('ipc'),
+          name: names[below(4)],
+          members: listed(),
+        }),
+      );
+      const given = [LOCAL, OTHER];
+      const { open, close } = planPlaces(places, given);
+      const next = [
+        ...places.filter((one) => !close.includes(one)),
+        ...open.map((address) => place(address, 'new', { isGiven: given.includes(address) })),
+      ];
+      const again = planPlaces(next, given);
+      assert.deepEqual(again.open, []);
+      assert.deepEqual(again.close, []);
+      assert.equal(new Set(next.map(({ address }) => address)).size, next.length);
+    });
+  });
+});
