@@ -24,7 +24,7 @@ export function daemonUsers(hivemind: User | undefined, named: boolean): DaemonU
 export function secretsIn(ini: Ini): string[] {
   return [...ini.sections].flatMap(([name, section]) =>
     [...section]
-      .filter(([key, { value }]) => isSecretKey(key) || /^postgres(ql)?:\/\/[^:/@]*:[^@/]+@/.test(value))
+      .filter(([key, { value }]) => isSecretKey(key) || /^(postgres(ql)?|http):\/\/[^:/@]*:[^@/]+@/.test(value))
       .map(([key]) => `[${name}].${key}`),
   );
 }

@@ -4,7 +4,7 @@ import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { test } from 'node:test';
 import { findUser } from '../../src/cli/child.ts';
-import { webHasTooMuch } from '../../src/cli/separation.ts';
+import { secretsIn, webHasTooMuch } from '../../src/cli/separation.ts';
 import { parseIni } from '../../src/settings/ini.ts';
 
 const user = (name: string, uid: number) => ({ name, uid, gid: uid });
@@ -18,6 +18,19 @@ test('a front-end that would connect as an administrator is told of where the un
   assert.match(webHasTooMuch('/srv/spns.ini', without, apart)[0]!, /listen_push is not set/);
   assert.deepEqual(webHasTooMuch('/srv/spns.ini', without, same), []);
   assert.deepEqual(webHasTooMuch('/etc/spns/spns.ini', withPush, apart), []);
+});
+
+test('passwords in addresses count as secrets, and addresses without do not', () => {
+  const ini = [
+    '[db]\nurl = postgresql://spns:hush@db/spns\n',
+    '[notify-apns]\nproxy = http://spns:hush@proxy:3128\n',
+    '[notify-huawei]\nproxy = http://proxy:3128\napp_secret = hush\n',
+  ];
+  assert.deepEqual(secretsIn(parseIni(ini.join(''))), [
+    '[db].url',
+    '[notify-apns].proxy',
+    '[notify-huawei].app_secret',
+  ]);
 });
 
 const skip = (process.getuid?.() !== 0 || !nobody) && 'only root can look with the eyes of another user';

@@ -93,6 +93,9 @@ function trouble({ error, status }: ApnsAnswer): string {
   }
   const text = chain.join(' ');
   if (/timeout/.test(text)) return 'no answer in time';
-  const code = /\b(NGHTTP2_[A-Z_]+|E[A-Z]{4,}|ERR_[A-Z0-9_]+|[A-Z]+_CERT[A-Z_]*)\b/.exec(text)?.[1];
-  return `connection trouble${code ? ` (${code})` : status ? ` (${status})` : ''}`;
+  // What a proxy did says more than what came of it.
+  const code =
+    /\bERR_PROXY_\w{1,20}/.exec(text) ??
+    /\b(NGHTTP2_[A-Z_]+|E[A-Z]{4,}|ERR_[A-Z0-9_]+|[A-Z]+_CERT[A-Z_]*)\b/.exec(text);
+  return `connection trouble${code ? ` (${code[0]})` : status ? ` (${status})` : ''}`;
 }

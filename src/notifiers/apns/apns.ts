@@ -31,13 +31,13 @@ const LONGEST_STORE = 30 * 86_400;
  * development builds.
  */
 export function create({ service, section, clock }: BackendContext): Backend {
-  const { topic, connections, streams, port, ca, ...settings } = readTable(section, APNS);
+  const { topic, connections, streams, port, ca, proxy, ...settings } = readTable(section, APNS);
   const credential = readApnsCredential(section, settings, clock.now());
   const timeout = settings.timeout * 1000;
   const host = settings.host ?? (service === 'apns-sandbox' ? SANDBOX : PRODUCTION);
   section.check();
 
-  const clients = createClients(connections, { host, port, ca, credential: credential!, timeout }, clock);
+  const clients = createClients(connections, { host, port, ca, proxy, credential: credential!, timeout }, clock);
   let next = 0;
 
   const ask = async ({ id, expiry }: Delivery, body: string): Promise<Outcome> => {

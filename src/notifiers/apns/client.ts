@@ -1,7 +1,10 @@
 import { type ClientHttp2Session, connect, constants, type OutgoingHttpHeaders } from 'node:http2';
+import type { ConnectionOptions } from 'node:tls';
 import apn from '@parse/node-apn';
 import type { Clock } from '../../clock.ts';
 import { Exchange, outliveGoaway } from '../runtime/exchange.ts';
+import type { HttpProxy } from '../runtime/proxy.ts';
+import { connectThrough } from '../runtime/tunnel.ts';
 import type { ApnsCredential } from './credential.ts';
 
 /** What the library says of one push: taken, or anything of these. */
@@ -30,6 +33,7 @@ export interface ApnsClientOptions {
   readonly host: string;
   readonly port: number;
   readonly ca: Buffer | undefined;
+  readonly proxy: HttpProxy | undefined;
   readonly credential: ApnsCredential;
   /** Milliseconds to a whole answer, from when a push is given to {@link ApnsClient.send}. */
   readonly timeout: number;
@@ -40,7 +44,7 @@ export interface ApnsClientOptions {
  * answer. {@link inside} checks that it is still as it was.
  */
 interface Inside {
-  config: { token: SharedToken | null };
+  config: { token: SharedToken | null } & ConnectionOptions;
   /** The connection that is kept awake with pings and closed at the end. */
   session?: ClientHttp2Session;
   /** @returns what Apple's answer said; rejects with a {@link Failure} */
@@ -114,7 +118,11 @@ export function createClients(count: number, options: ApnsClientOptions, clock: 
  * A client with connections of its own making. The library's destroy a connection when Apple says goodbye a second
  * time, or answers 500 twice: all that Apple is just answering would be sent again, and ring twice.
  */
-function createClient(provider: apn.Provider, { host, port, timeout }: ApnsClientOptions, clock: Clock): ApnsClient {
+function createClient(
+  provider: apn.Provider,
+  { host, port, proxy, timeout }: ApnsClientOptions,
+  clock: Clock,
+): ApnsClient {
   const client = inside(provider);
   const connections = new Set<Connection>();
   let current: Connection | undefined;
@@ -123,6 +131,10 @@ function createClient(provider: apn.Provider, { host, port, timeout }: ApnsClien
     const session = connect(`https://${host}:${port}`, {
       // Host and port are named above; the rest is how Apple knows us, and whom we trust.
       ...client.config,
+      ...(proxy && {
+        createConnection: () =>
+          connectThrough(proxy, { host, port }, { ...client.config, ALPNProtocols: ['h2'] }, clock),
+      }),
       // Apple allows one stream at first, and refuses those that come before its word.
       peerMaxConcurrentStreams: 1,
     });

@@ -1,5 +1,6 @@
 import { readFileSync } from 'node:fs';
 import { integer, number, parsed, path, string, type Table } from '../../settings/table.ts';
+import { PROXY } from '../runtime/proxy.ts';
 
 const ON_THE_PAGE = { pattern: /^[A-Z0-9]{10}$/, what: "10 capital letters and digits, as on Apple's page of keys" };
 
@@ -28,6 +29,7 @@ export const APNS = {
     streams: integer('streams', { default: 500, min: 1, max: 1000 }),
     /** Seconds. */
     timeout: number('timeout', { default: 10, min: 0.1, max: 60 }),
+    proxy: PROXY,
     // Another server than Apple's.
     host: string('host', { untold: true }),
     port: integer('port', { default: 443, min: 1, max: 65_535, untold: true }),

@@ -18,7 +18,7 @@ export const UNAUTHENTICATED = 'UNAUTHENTICATED';
  */
 export function readError(error: FirebaseError | undefined, asked: number, now: number): Outcome {
   const response = error?.httpResponse;
-  if (!response) return retry(error?.code === 'app/network-timeout' ? 'no answer in time' : 'connection trouble');
+  if (!response) return retry(trouble(error));
   const { status, headers } = response;
   const { code, word, message, details } = readBody(response.data);
   const after = retryAfter(headers, now);
@@ -47,6 +47,13 @@ export function readError(error: FirebaseError | undefined, asked: number, now: 
   if (status === 404) return word === undefined ? retry('404 without an FCM error') : misconfigured(`404 ${word}`);
   if (status >= 400) return refused(`${status}${reason === undefined ? '' : ` ${reason}`}`);
   return retry(`an answer that makes no sense (${status})`);
+}
+
+/** A word for what went wrong below HTTP; of the library's own text only what a proxy did is looked for. */
+function trouble(error: FirebaseError | undefined): string {
+  if (error?.code === 'app/network-timeout') return 'no answer in time';
+  const [proxy] = /\bERR_PROXY_\w{1,20}/.exec(error?.message ?? '') ?? [];
+  return `connection trouble${proxy === undefined ? '' : ` (${proxy})`}`;
 }
 
 interface Body {

@@ -1,4 +1,3 @@
-import { Agent } from 'node:https';
 import { deleteApp, initializeApp } from 'firebase-admin/app';
 import { getMessaging, type Message } from 'firebase-admin/messaging';
 import { readTable } from '../../settings/table.ts';
@@ -14,6 +13,7 @@ import {
   tokenOf,
 } from '../runtime/backend.ts';
 import { post } from '../runtime/http.ts';
+import { agentThrough } from '../runtime/tunnel.ts';
 import { readError, UNAUTHENTICATED } from './answer.ts';
 import { tokenRequest } from './service-account.ts';
 import { FIREBASE } from './settings.ts';
@@ -32,12 +32,12 @@ const TOKEN_TIMEOUT = 10_000;
 
 /** Google's Firebase Cloud Messaging, for Android phones. */
 export function create({ section, clock, wallClock, random }: BackendContext): Backend {
-  const { account, connections, notifyInterval, url, ca } = readTable(section, FIREBASE);
+  const { account, connections, notifyInterval, url, ca, proxy } = readTable(section, FIREBASE);
   section.check();
   const { projectId, tokenUri } = account;
 
-  const undo = intercept(url, ca, clock);
-  const agent = new Agent({ keepAlive: true, maxSockets: 1, ...(ca ? { ca } : {}) });
+  const undo = intercept({ to: url, ca, proxy, clock });
+  const agent = agentThrough(proxy, { keepAlive: true, maxSockets: 1, ...(ca ? { ca } : {}) }, clock);
   const token = new AccessToken(
     () =>
       post(tokenUri, {

@@ -1,5 +1,6 @@
 import { readFileSync } from 'node:fs';
 import { integer, number, parsed, string, type Table } from '../../settings/table.ts';
+import { PROXY } from '../runtime/proxy.ts';
 import { readServiceAccount } from './service-account.ts';
 
 /** `[notify-firebase]` */
@@ -19,6 +20,7 @@ export const FIREBASE = {
     }),
     /** Seconds. */
     notifyInterval: number('notify_interval', { default: 0.05, min: 0, max: 10 }),
+    proxy: PROXY,
     // Another server than Google's; that for access tokens is named in the service account's file.
     url: string('url', { pattern: /^https:\/\//, what: 'an https:// address', untold: true }),
     ca: parsed('ca_file', (file) => readFileSync(file), { untold: true }),

@@ -2,6 +2,8 @@ import http2, { type ClientHttp2Stream, type OutgoingHttpHeaders, type SecureCli
 import type { Messaging } from 'firebase-admin/messaging';
 import type { Clock } from '../../clock.ts';
 import { Exchange, outliveGoaway } from '../runtime/exchange.ts';
+import type { HttpProxy } from '../runtime/proxy.ts';
+import { connectThrough } from '../runtime/tunnel.ts';
 
 /** Milliseconds that Google has for an answer: as many as the library would give it for each piece of one. */
 const TIMEOUT = 15_000;
@@ -22,10 +24,12 @@ export function withoutRetries(messaging: Messaging): void {
   handler.http2Client.retry = undefined;
 }
 
-interface Detour {
-  /** The address of the server in Google's place. */
+/** Where what the library sends to Google goes instead, and how. */
+export interface Detour {
+  /** The address of a server in Google's place. */
   readonly to: string | undefined;
   readonly ca: Buffer | undefined;
+  readonly proxy: HttpProxy | undefined;
   readonly clock: Clock;
 }
 
@@ -41,12 +45,10 @@ const original = http2.connect;
  * - it adds up and unpacks whatever is answered, of any size and for any time, and never says what became of a request
  *   on a connection that Google closes in order: a whole batch would have to be sent once more. It gets to see an
  *   {@link Exchange};
- * - tests send what is meant for Google to another server.
- * @param to the address of that other server
+ * - what is meant for Google may have to go through a proxy, and of tests to another server.
  * @returns what undoes it
  */
-export function intercept(to: string | undefined, ca: Buffer | undefined, clock: Clock): () => void {
-  const detour: Detour = { to, ca, clock };
+export function intercept(detour: Detour): () => void {
   detours.push(detour);
   http2.connect = connect as typeof http2.connect;
   return () => {
@@ -59,9 +61,20 @@ export function intercept(to: string | undefined, ca: Buffer | undefined, clock:
 function connect(authority: string | URL, options: SecureClientSessionOptions, ...rest: []) {
   const detour = detours.at(-1);
   if (!detour || String(authority) !== GOOGLE) return original(authority, options, ...rest);
-  const { to, ca, clock } = detour;
-  const session =
-    to === undefined ? original(GOOGLE, options, ...rest) : original(to, { ...options, ...(ca ? { ca } : {}) });
+  const { to = GOOGLE, ca, proxy, clock } = detour;
+  const session = original(to, {
+    ...options,
+    ...(ca && { ca }),
+    ...(proxy && {
+      createConnection: ({ hostname, port }: URL) =>
+        connectThrough(
+          proxy,
+          { host: hostname, port: Number(port) || 443 },
+          { ...(ca && { ca }), ALPNProtocols: ['h2'] },
+          clock,
+        ),
+    }),
+  });
   outliveGoaway(session);
   const request = session.request.bind(session);
   session.request = (headers, ...more) => {

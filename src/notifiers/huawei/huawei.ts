@@ -1,4 +1,3 @@
-import { Agent } from 'node:https';
 import { readTable } from '../../settings/table.ts';
 import { AccessToken, TokenError } from '../runtime/access-token.ts';
 import {
@@ -12,6 +11,7 @@ import {
   tokenOf,
 } from '../runtime/backend.ts';
 import { post, trouble } from '../runtime/http.ts';
+import { agentThrough } from '../runtime/tunnel.ts';
 import { AUTHENTICATE, readReply, USE_NORMAL } from './answer.ts';
 import { HUAWEI } from './settings.ts';
 
@@ -30,11 +30,12 @@ const FORM_TYPE = 'application/x-www-form-urlencoded;charset=utf-8';
 
 /** Huawei's Push Kit, v1 API, for phones without Google's services. */
 export function create({ section, log, clock }: BackendContext): Backend {
-  const { appId, secret, connections, url: base, oauthUrl, ca } = readTable(section, HUAWEI);
+  const { appId, secret, connections, url: base, oauthUrl, ca, proxy } = readTable(section, HUAWEI);
   section.check();
 
   const url = `${base}/v1/${appId}/messages:send`;
-  const agent = new Agent({ keepAlive: true, maxSockets: connections, scheduling: 'lifo', ...(ca ? { ca } : {}) });
+  const pool = { keepAlive: true, maxSockets: connections, scheduling: 'lifo', ...(ca ? { ca } : {}) } as const;
+  const agent = agentThrough(proxy, pool, clock);
   const form = { grant_type: 'client_credentials', client_id: appId, client_secret: secret };
   const token = new AccessToken(
     () =>

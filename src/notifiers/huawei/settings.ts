@@ -1,5 +1,6 @@
 import { readFileSync } from 'node:fs';
 import { integer, parsed, string, type Table } from '../../settings/table.ts';
+import { PROXY } from '../runtime/proxy.ts';
 
 const HTTPS = { pattern: /^https:\/\//, what: 'an https:// address', untold: true } as const;
 
@@ -14,6 +15,7 @@ export const HUAWEI = {
       max: 1000,
       text: 'Pushes that may be on their way to Huawei at a time.',
     }),
+    proxy: PROXY,
     // Other servers than Huawei's.
     url: string('url', { default: 'https://push-api.cloud.huawei.com', ...HTTPS }),
     oauthUrl: string('oauth_url', { default: 'https://oauth-login.cloud.huawei.com/oauth2/v3/token', ...HTTPS }),

@@ -1,0 +1,162 @@
+import assert from 'node:assert/strict';
+import { type TestContext, test } from 'node:test';
+import { startFakeApns } from '../../src/devnet/providers/apns.ts';
+import { startFakeFcm } from '../../src/devnet/providers/fcm.ts';
+import { startFakeHuawei } from '../../src/devnet/providers/huawei.ts';
+import type { FakeProvider } from '../../src/devnet/providers/script.ts';
+import type { Backend } from '../../src/notifiers/runtime/backend.ts';
+import { loadBackend } from '../../src/notifiers/runtime/load.ts';
+import { parseProxy } from '../../src/notifiers/runtime/proxy.ts';
+import { type ConnectProxy, startConnectProxy } from '../support/connect-proxy.ts';
+import { apnsToken, brief, contextOf, delivery, FakeClock, folder, sectionOf } from './support.ts';
+
+interface Behind {
+  readonly fake: FakeProvider & { cut(): void };
+  readonly backend: Backend;
+  readonly push: () => Promise<string>;
+}
+
+const FAKES = { apns: startFakeApns, firebase: startFakeFcm, huawei: startFakeHuawei } as const;
+type Service = keyof typeof FAKES;
+const SERVICES = Object.keys(FAKES) as Service[];
+
+/** A backend of that service behind a proxy, before a fake of its provider. */
+async function behind(t: TestContext, service: Service, proxy: string, more = {}, keys = {}): Promise<Behind> {
+  const fake = await FAKES[service]();
+  t.after(() => fake.close());
+  const settings = { ...(await fake.settings(await folder(t))), proxy, ...keys };
+  const create = await loadBackend(service, sectionOf(`notify-${service}`, {}));
+  const backend = await create(contextOf(service, settings, more));
+  t.after(() => backend.close?.());
+  return { fake, backend, push: async () => brief((await backend.send([delivery(apnsToken(1))]))[0]!) };
+}
+
+for (const service of SERVICES) {
+  test(`${service}: everything goes through the proxy, as the user that it wants to see`, async (t) => {
+    const proxy = await startConnectProxy(t, { user: 'spns', password: 'p@ss:w%rd/' });
+    const { fake, push } = await behind(t, service, proxy.url);
+    assert.equal(await push(), 'accepted');
+    assert.equal(await push(), 'accepted');
+    assert.equal(fake.taken.count, 2);
+    // The access token, too: the provider and its OAuth server are one here.
+    assert.deepEqual(new Set(proxy.asked), new Set([`127.0.0.1:${fake.port}`]));
+    assert.ok(proxy.open >= 1);
+  });
+
+  test(`${service}: a proxy that refuses, answers nonsense or is not there is told apart, and the push kept`, async (t) => {
+    const proxy = await startConnectProxy(t, { user: 'spns', password: 'right' });
+    const stranger = await behind(t, service, proxy.url.replace('right', 'wrong'));
+    assert.match(await stranger.push(), /^retry: .*connection trouble \(ERR_PROXY_407\)$/);
+    assert.equal(stranger.fake.taken.count, 0);
+
+    const { push, fake } = await behind(t, service, proxy.url);
+    for (const [answer, word] of [
+      [403, '403'],
+      [502, '502'],
+      ['SSH-2.0-x\r\n\r\n', 'NONSENSE'],
+      ['x'.repeat(20_000), 'NONSENSE'],
+      ['', 'CLOSED'],
+    ] as const) {
+      proxy.answer = answer;
+      assert.match(await push(), new RegExp(`^retry: .*connection trouble \\(ERR_PROXY_${word}\\)$`), word);
+    }
+    proxy.answer = undefined;
+    assert.equal(await push(), 'accepted');
+    assert.equal(fake.taken.count, 1);
+
+    const nobody = await behind(t, service, 'http://127.0.0.1:1');
+    assert.match(await nobody.push(), /^retry: .*connection trouble \(ERR_PROXY_ECONNREFUSED\)$/);
+  });
+
+  test(`${service}: a proxy that dies and comes back costs a retry`, async (t) => {
+    const proxy = await startConnectProxy(t);
+    const { push, fake } = await behind(t, service, proxy.url);
+    assert.equal(await push(), 'accepted');
+    await proxy.close();
+    assert.match(await push(), /^retry: /);
+    await startConnectProxy(t, { port: Number(new URL(proxy.url).port) });
+    let outcome = await push();
+    // A connection that is being torn down may still have been taken for this one.
+    for (let tries = 0; outcome !== 'accepted' && tries < 3; tries++) outcome = await push();
+    assert.equal(outcome, 'accepted');
+    assert.equal(fake.taken.count, 2);
+  });
+}
+
+test("whoever a proxy connects us with must show the provider's certificate", async (t) => {
+  const proxy = await startConnectProxy(t);
+  for (const service of SERVICES) {
+    // Without the fakes' authority, these are strangers.
+    const { push, fake } = await behind(t, service, proxy.url, {}, { ca_file: '' });
+    assert.match(await push(), /^retry: /);
+    assert.equal(fake.requests, 0, service);
+  }
+});
+
+test('a proxy that says nothing is given ten seconds', async (t) => {
+  const proxy = await startConnectProxy(t);
+  proxy.answer = 'hang';
+  const clock = new FakeClock();
+  const { push } = await behind(t, 'huawei', proxy.url, { clock });
+  const outcome = push();
+  await proxy.reached(1);
+  await clock.advance(10_000);
+  assert.equal(await outcome, 'retry: OAuth: connection trouble (ERR_PROXY_TIMEOUT)');
+});
+
+test('many pushes at a time, and bodies of all sizes, go through the tunnels whole', async (t) => {
+  const proxy: ConnectProxy = await startConnectProxy(t);
+  for (const service of SERVICES) {
+    const { backend, fake } = await behind(t, service, proxy.url);
+    const pushes = Array.from({ length: 200 }, (_, index) =>
+      delivery(apnsToken(index), { payload: Buffer.alloc(1 + 14 * index, index) }),
+    );
+    const { batch = 1 } = backend;
+    const calls = batch > 1 ? [pushes] : pushes.map((push) => [push]);
+    const outcomes = (await Promise.all(calls.map((call) => backend.send(call)))).flat();
+    assert.deepEqual(new Set(outcomes.map(brief)), new Set(['accepted']), service);
+    assert.deepEqual(
+      new Map(fake.taken.pushes.map(({ token, payload }) => [token, payload])),
+      new Map(pushes.map(({ id, payload }) => [id, payload])),
+      service,
+    );
+  }
+});
+
+test('the environment names no proxy for a notifier', async (t) => {
+  const names = ['HTTPS_PROXY', 'https_proxy', 'HTTP_PROXY', 'ALL_PROXY', 'NODE_USE_ENV_PROXY'];
+  const before = names.map((name) => [name, process.env[name]] as const);
+  t.after(() => {
+    for (const [name, value] of before) {
+      if (value === undefined) delete process.env[name];
+      else process.env[name] = value;
+    }
+  });
+  for (const name of names) process.env[name] = name.startsWith('NODE') ? '1' : 'http://127.0.0.1:1';
+  for (const service of SERVICES) {
+    const { push } = await behind(t, service, '');
+    assert.equal(await push(), 'accepted', service);
+  }
+});
+
+test('what names no proxy is told, without what may be a password', () => {
+  for (const [text, expected] of [
+    ['proxy.example.org:3128', /must be http:\/\/\[user:password@\]host:port/],
+    ['https://proxy.example.org', /must begin with http:\/\/: the proxy is asked in plain HTTP/],
+    ['socks5://proxy.example.org', /must be http/],
+    ['http://', /must be http/],
+    ['http://proxy/path', /must be http/],
+    ['http://user:50%@proxy', /a % is none of a code/],
+  ] as const) {
+    assert.throws(() => parseProxy(text), expected, text);
+  }
+  assert.deepEqual(parseProxy('http://proxy.example.org'), {
+    host: 'proxy.example.org',
+    port: 80,
+    authorization: undefined,
+  });
+  assert.deepEqual(parseProxy('http://[::1]:3128/'), { host: '::1', port: 3128, authorization: undefined });
+  const { section } = contextOf('huawei', { proxy: 'spns:hush@proxy:3128' });
+  section.parsed('proxy', parseProxy, { secret: true });
+  assert.ok(section.problems.length === 1 && !section.problems[0]!.includes('hush'), section.problems[0]);
+});

@@ -1,0 +1,89 @@
+import { createServer, type IncomingMessage } from 'node:http';
+import net from 'node:net';
+import type { TestContext } from 'node:test';
+
+/** A forward proxy as companies have them: it makes tunnels by CONNECT, and does nothing else. */
+export interface ConnectProxy {
+  /** `http://[user:password@]127.0.0.1:port` */
+  readonly url: string;
+  /** Where it was asked to connect to, `host:port`, granted or not. */
+  readonly asked: readonly string[];
+  /** Tunnels that are open. */
+  readonly open: number;
+  /** In place of a tunnel: a status, bytes that are no answer, or never an answer. */
+  answer: number | string | 'hang' | undefined;
+  /** Resolves when it was asked so many times, since the start. */
+  reached(count: number): Promise<void>;
+  /** Cuts all tunnels. */
+  cut(): void;
+  close(): Promise<void>;
+}
+
+/** Starts one on 127.0.0.1; it ends with the test. */
+export async function startConnectProxy(
+  t: TestContext,
+  options: { user?: string; password?: string; port?: number } = {},
+): Promise<ConnectProxy> {
+  const asked: string[] = [];
+  const sockets = new Set<net.Socket>();
+  const waiting: { count: number; resolve: () => void }[] = [];
+  const tunnels = new Set<net.Socket>();
+  const { user, password = '' } = options;
+  const wanted = user === undefined ? undefined : `Basic ${Buffer.from(`${user}:${password}`).toString('base64')}`;
+
+  const server = createServer((_request, response) => response.writeHead(405).end());
+  server.on('connection', (socket) => {
+    sockets.add(socket);
+    socket.on('close', () => sockets.delete(socket));
+  });
+  server.on('connect', (request: IncomingMessage, client: net.Socket, first: Buffer) => {
+    client.on('error', () => client.destroy());
+    asked.push(request.url!);
+    for (const { resolve } of waiting.filter(({ count }) => asked.length >= count)) resolve();
+    const refuse = (status: number) => client.end(`HTTP/1.1 ${status} No\r\ncontent-length: 4\r\n\r\nno\r\n`);
+    if (request.headers.host !== request.url) return refuse(400);
+    if (request.headers['proxy-authorization'] !== wanted) return refuse(407);
+    if (proxy.answer === 'hang') return undefined;
+    if (typeof proxy.answer === 'number') return refuse(proxy.answer);
+    if (proxy.answer !== undefined) return client.end(proxy.answer);
+    const { hostname, port } = new URL(`tunnel://${request.url}`);
+    const upstream = net.connect({ host: hostname, port: Number(port) }, () => {
+      client.write('HTTP/1.1 200 Connection established\r\nvia: test\r\n\r\n');
+      upstream.write(first);
+      client.pipe(upstream).pipe(client);
+    });
+    tunnels.add(upstream);
+    upstream.on('error', () => client.destroy());
+    upstream.on('close', () => {
+      tunnels.delete(upstream);
+      client.destroy();
+    });
+    client.on('close', () => upstream.destroy());
+    return undefined;
+  });
+  await new Promise<void>((resolve) => server.listen(options.port ?? 0, '127.0.0.1', resolve));
+  const { port } = server.address() as net.AddressInfo;
+  const who = user === undefined ? '' : `${encodeURIComponent(user)}:${encodeURIComponent(password)}@`;
+
+  const proxy: ConnectProxy = {
+    url: `http://${who}127.0.0.1:${port}`,
+    asked,
+    answer: undefined,
+    get open() {
+      return tunnels.size;
+    },
+    reached(count) {
+      if (asked.length >= count) return Promise.resolve();
+      return new Promise((resolve) => waiting.push({ count, resolve }));
+    },
+    cut() {
+      for (const socket of sockets) socket.destroy();
+    },
+    close() {
+      proxy.cut();
+      return new Promise((resolve) => server.close(() => resolve()));
+    },
+  };
+  t.after(() => proxy.close());
+  return proxy;
+}
