@@ -2,9 +2,9 @@
  * Several hiveminds of one cluster, its members, as seen by who works with all of them: notifiers and web front-ends
  * are given the address of one or more, and learn of the others from any that answers.
  *
- * Members answer `admin.register_notifier` with `OK` and a second part, a {@link Members} of where notifiers reach them,
- * and `push.hiveminds` (request) with one of where web front-ends do. A hivemind that is alone answers without that
- * part.
+ * Members answer `admin.register_notifier` with `OK` and a second part, a {@link Members} of where notifiers reach
+ * them, and `push.hiveminds` (request) with one of where web front-ends do. A hivemind that is alone answers without
+ * that part.
  */
 
 import { BencodeError, encode } from '../codec/bencode.ts';

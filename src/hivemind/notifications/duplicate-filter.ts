@@ -1,7 +1,7 @@
 import type { Clock } from '../../clock.ts';
+import { RecentFingerprints } from '../../recent-fingerprints.ts';
 import { SipHash } from '../devices/siphash.ts';
 import type { Doubt } from './doubt.ts';
-import { RecentFingerprints } from './recent-fingerprints.ts';
 
 /** Of one generation. More than 6,000 new messages a second for ten minutes; then a generation ends before its time. */
 const MAX_ENTRIES = 4_000_000;

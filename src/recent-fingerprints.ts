@@ -1,4 +1,4 @@
-import type { Clock } from '../../clock.ts';
+import type { Clock } from './clock.ts';
 
 /** A power of two. Each table grows by itself, so that no single entry pays for the whole set. */
 const TABLES = 256;
