@@ -17,7 +17,8 @@ export interface Positions {
 /** Works out who sends the pushes of which slot, each time that something is known anew. */
 export class Duties implements Duty {
   readonly own: string;
-  #living: ReadonlySet<string>;
+  /** Their runs, by name. */
+  #living: ReadonlyMap<string, bigint> = new Map();
   #first: readonly string[] = [];
   #others: readonly (readonly string[])[] = [];
   readonly #listeners = new Set<() => void>();
@@ -25,7 +26,6 @@ export class Duties implements Duty {
   /** @param own our name */
   constructor(own: string) {
     this.own = own;
-    this.#living = new Set([own]);
   }
 
   firstOf(slot: number): string | undefined {
@@ -36,8 +36,9 @@ export class Duties implements Duty {
     return this.#others[slot] ?? [];
   }
 
-  isLiving(name: string): boolean {
-    return this.#living.has(name);
+  isLiving(name: string, run?: bigint): boolean {
+    const living = this.#living.get(name);
+    return living !== undefined && (run === undefined || run === living);
   }
 
   onChange(listener: () => void): void {
@@ -52,17 +53,18 @@ export class Duties implements Duty {
       const row = rows.get(name);
       return name === own ? covered.has(slot) : row !== undefined && coversSlot(row, slot);
     };
-    const living = members.filter((member) => member.living).map(({ name }) => name);
+    const living = new Map(members.filter((member) => member.living).map(({ name, run }) => [name, run]));
     const first = firstOfSlots(holders, covers);
     const others = Array.from({ length: SLOTS }, (_, slot) => {
       const meant = holdersOf(slot, holders, copies);
-      return living.filter((name) => name !== own && (meant.includes(name) || covers(name, slot)));
+      return [...living.keys()].filter((name) => name !== own && (meant.includes(name) || covers(name, slot)));
     });
     const isSame =
-      sameNames(living, [...this.#living]) &&
+      living.size === this.#living.size &&
+      [...living].every(([name, run]) => this.#living.get(name) === run) &&
       sameNames(first, this.#first) &&
       others.every((names, slot) => sameNames(names, this.othersOf(slot)));
-    this.#living = new Set(living);
+    this.#living = living;
     this.#first = first;
     this.#others = others;
     if (!isSame) for (const listener of this.#listeners) listener();

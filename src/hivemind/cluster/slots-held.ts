@@ -1,7 +1,10 @@
 import { holdersOf, SLOTS } from '../../session/slots.ts';
 
-/** How long (ms) a slot that has passed to others is kept at most, should they never cover it. */
-const HANDOVER = 60_000;
+/**
+ * How long (ms) a slot that has passed to others is kept at most, should they never cover it. Keeping it costs memory
+ * and work; letting it go too early costs pushes, and a new member may be loading for long.
+ */
+const HANDOVER = 10 * 60_000;
 
 /** What is known of the others, for {@link SlotsHeld.update}. */
 export interface Others {
@@ -20,7 +23,7 @@ export interface Others {
  *     verb        to be held                                   state
  *     update      newly ours                                   wanted → `loads` tells of it
  *     loaded      its subscriptions are in memory              held
- *     update      no longer ours                               kept until those whose it is cover it, a minute at most
+ *     update      no longer ours                               kept until those whose it is cover it, ten minutes at most
  *     update      kept long enough                             `drops` tells of it
  *
  * A slot that passes to others and back in between was held all the time.

@@ -95,3 +95,17 @@ test('listeners are called when something is other than before, and not else', (
   duties.update({ ...both, covered, members: [member('a'), member('b', { living: false })], holders: ['a'] });
   assert.equal(calls, 3);
 });
+
+test('another run of a member lives, and the one that was meant does not', () => {
+  const duties = new Duties('a');
+  let calls = 0;
+  const one = { members: [member('a'), member('b')], holders: ['a', 'b'], copies: 2, covered: EVERY };
+  duties.update(one);
+  assert.deepEqual([duties.isLiving('b', 1n), duties.isLiving('b', 2n)], [true, false]);
+  duties.onChange(() => calls++);
+  duties.update({ ...one, members: [member('a'), member('b', { run: 2n })] });
+  assert.deepEqual(
+    [duties.isLiving('b', 1n), duties.isLiving('b', 2n), duties.isLiving('b'), calls],
+    [false, true, true, 1],
+  );
+});

@@ -1,0 +1,334 @@
+import type { Clock, Timer } from '../../clock.ts';
+import type { Log } from '../../log.ts';
+import { SLOTS, slotOf } from '../../session/slots.ts';
+import type { Devices } from '../devices/devices.ts';
+import { Duties } from './duties.ts';
+import type { Links } from './links.ts';
+import { encodeChanged, encodeLeaving, type Sender } from './messages.ts';
+import { BEAT, coversSlot, type KnownMember, type MemberRow, Roster, slotBits } from './roster.ts';
+import { SlotsHeld } from './slots-held.ts';
+
+/** What a member works with. */
+export interface ClusterModules {
+  readonly clock: Clock;
+  readonly own: Sender;
+  /** How many are to hold each slot. */
+  readonly copies: number;
+  /**
+   * Gives our sign of life.
+   * @returns what the database has of all members, by its clock (unix ms)
+   * @throws StoreError
+   */
+  readonly beat: (own: Pick<MemberRow, 'state' | 'covers'>) => Promise<{ now: number; members: readonly MemberRow[] }>;
+  /** Brings the subscriptions of these slots into memory. @throws StoreError */
+  readonly load: (slots: ReadonlySet<number>) => Promise<void>;
+  readonly devices: Pick<Devices, 'removeElsewhere'>;
+  /** See {@link Monitoring.uncoveredSlots}. */
+  readonly uncovered: () => Promise<Set<number> | undefined>;
+  /** The slots whose storage servers are to be connected. */
+  readonly setSlots: (slots: ReadonlySet<number>) => void;
+  readonly links: Pick<Links, 'update' | 'send'>;
+  readonly log: Pick<Log, 'info' | 'warn'>;
+}
+
+/** While everything held is covered, so many beats pass between two looks, which cost more with more accounts. */
+const LOOK_EVERY = 5;
+/** Changes of so long (ms) are told to the others together. */
+const HINT_DELAY = 10;
+/** How often, in ms, a member that is about to stop looks whether the others cover what it covers. */
+const LEAVING_LOOK = 200;
+
+/** A member as operators see it. */
+export interface MemberReport {
+  readonly name: string;
+  readonly state: MemberRow['state'] | 'dead';
+  readonly address: string;
+  readonly version: string;
+  /** Slots that it covers; and those of which it sends the pushes. */
+  readonly covers: number;
+  readonly first: number;
+  /** Unix seconds. */
+  readonly started: number;
+  readonly seen: number;
+}
+
+/**
+ * This hivemind as one of several: who else is there, which slots are ours, and who sends first. Others are known by
+ * their signs of life in the database; while that is away everybody goes on with what was last known.
+ */
+export class Cluster {
+  readonly duty: Duties;
+  readonly #modules: ClusterModules;
+  readonly #roster: Roster;
+  readonly #slots = new SlotsHeld();
+  #state: 'starting' | 'ready' | 'leaving' = 'starting';
+  #timer: Timer | undefined;
+  #beating: Promise<void> | undefined;
+  #work: Promise<void> = Promise.resolve();
+  #looking = false;
+  #beats = 0;
+  #trouble: string | undefined;
+  #connected: ReadonlySet<number> = new Set();
+  /** Slots with changes of which the others are not told yet. */
+  #changed = new Set<number>();
+  #hint: Timer | undefined;
+  #stopped = false;
+
+  constructor(modules: ClusterModules) {
+    this.#modules = modules;
+    this.duty = new Duties(modules.own.name);
+    this.#roster = new Roster(modules.clock, modules.own.name);
+  }
+
+  /** Whether the subscriptions of that slot belong in memory here. */
+  holdsSlot(slot: number): boolean {
+    return this.#slots.has(slot);
+  }
+
+  /** The same of an account, 33 bytes. */
+  holds(account: Uint8Array, offset = 0): boolean {
+    return this.#slots.has(slotOf(account, offset));
+  }
+
+  /** Those that live, by name; we ourselves among them. */
+  get living(): KnownMember[] {
+    return this.#roster.members.filter(({ living }) => living);
+  }
+
+  /** How many slots as many living members cover as are to, and how many fewer: one, or none. */
+  get coverage(): { full: number; once: number; none: number } {
+    const { copies } = this.#modules;
+    const covering = this.#coverers();
+    const counts = { full: 0, once: 0, none: 0 };
+    for (let slot = 0; slot < SLOTS; slot++) {
+      const count = covering.reduce((sum, covers) => sum + (covers(slot) ? 1 : 0), 0);
+      if (count === 0) counts.none++;
+      else if (count < copies) counts.once++;
+      else counts.full++;
+    }
+    return counts;
+  }
+
+  /**
+   * Finds out who is there, and brings the subscriptions of our slots into memory.
+   * @throws StoreError
+   */
+  async start(): Promise<void> {
+    await this.#beatOnce();
+    this.#follow();
+    await this.#work;
+    if (this.#trouble !== undefined) throw new Error(this.#trouble);
+    this.#timer = this.#modules.clock.setInterval(() => void this.#round(), BEAT);
+  }
+
+  /** We have joined the network: what we cover counts from now on. */
+  ready(): void {
+    if (this.#state === 'starting') this.#state = 'ready';
+    void this.#round();
+  }
+
+  /**
+   * Gives our slots to the others: from now on they send first.
+   *
+   * @param patience how long to wait for it at most, ms
+   * @returns whether others cover all that we do
+   */
+  async leave(patience: number): Promise<boolean> {
+    const { clock, links, own } = this.#modules;
+    const end = clock.monotonic() + patience;
+    this.#state = 'leaving';
+    for (;;) {
+      await this.#round();
+      const others = this.living.filter(({ name }) => name !== own.name);
+      for (const { name } of others) links.send(name, 'cluster.leaving', encodeLeaving(own));
+      const heirs = others.filter(({ state }) => state === 'ready');
+      const isCovered = [...this.#slots.covered].every((slot) => heirs.some((member) => coversSlot(member, slot)));
+      if (isCovered || heirs.length === 0 || clock.monotonic() >= end) return isCovered;
+      await new Promise<void>((resolve) => clock.setTimeout(resolve, LEAVING_LOOK));
+    }
+  }
+
+  stop(): void {
+    this.#stopped = true;
+    this.#timer?.cancel();
+    this.#hint?.cancel();
+  }
+
+  /** Another member is about to stop, or has news for another reason: the database has them. */
+  look(): void {
+    void this.#round();
+  }
+
+  /** A subscription of that slot was changed by us, and committed. */
+  changed(slot: number): void {
+    this.#changed.add(slot);
+    this.#hint ??= this.#modules.clock.setTimeout(() => {
+      const { links, own } = this.#modules;
+      this.#hint = undefined;
+      const part = encodeChanged({ ...own, slots: slotBits(this.#changed) });
+      this.#changed = new Set();
+      for (const { name } of this.living) if (name !== own.name) links.send(name, 'cluster.changed', part);
+    }, HINT_DELAY);
+  }
+
+  /** What an operator should know, a sentence each. */
+  complaints(): string[] {
+    const { copies } = this.#modules;
+    const complaints: string[] = [];
+    if (this.#trouble !== undefined) complaints.push(this.#trouble);
+    if (this.#state === 'starting') return complaints;
+    const { once, none } = this.coverage;
+    const alone = this.living.length === 1;
+    if (copies > 1 && alone) complaints.push('no other hivemind lives: should this one stop, pushes are lost');
+    else if (copies > 1 && once > 0)
+      complaints.push(`${once} of ${SLOTS} slots are covered by fewer than ${copies} hiveminds`);
+    if (none > 0) complaints.push(`${none} of ${SLOTS} slots are covered by no hivemind`);
+    return complaints;
+  }
+
+  /** All members that have been seen lately. */
+  report(): MemberReport[] {
+    const { own } = this.#modules;
+    return this.#roster.members.map((member) => {
+      const { name, state, living, address, version, started, seen } = member;
+      let [covers, first] = [0, 0];
+      for (let slot = 0; slot < SLOTS; slot++) {
+        if (name === own.name ? this.#slots.covered.has(slot) : coversSlot(member, slot)) covers++;
+        if (this.duty.firstOf(slot) === name) first++;
+      }
+      return {
+        name,
+        state: living || state === 'stopped' ? state : 'dead',
+        address,
+        version,
+        covers: living ? covers : 0,
+        first,
+        started: Math.floor(started / 1000),
+        seen: Math.floor(seen / 1000),
+      };
+    });
+  }
+
+  /** A sign of life, and whatever follows from what came back. Never throws. */
+  #round(): Promise<void> {
+    this.#beating ??= this.#beatSafely().finally(() => {
+      this.#beating = undefined;
+    });
+    return this.#beating;
+  }
+
+  async #beatSafely(): Promise<void> {
+    if (this.#stopped) return;
+    try {
+      await this.#beatOnce();
+    } catch {
+      // The store tells of its troubles itself. We go on with what was last known.
+    }
+    if (this.#stopped) return;
+    this.#follow();
+    if (this.#beats++ % LOOK_EVERY === 0 || this.#slots.covered.size < this.#slots.held.size) void this.#look();
+  }
+
+  async #beatOnce(): Promise<void> {
+    const before = this.#roster.members;
+    const { now, members } = await this.#modules.beat({ state: this.#state, covers: slotBits(this.#slots.covered) });
+    if (this.#roster.take(now, members)) this.#tell(before);
+  }
+
+  /** Goes by who lives: which slots are ours, whom to be connected with, who sends first. */
+  #follow(): void {
+    const { own, copies, links, setSlots, clock } = this.#modules;
+    const { members } = this.#roster;
+    const holders = this.#roster.holders.filter((name) => name !== own.name || this.#state !== 'leaving');
+    links.update(this.living.filter(({ name }) => name !== own.name));
+    const covers = this.#coversOf();
+    // Who is about to stop keeps what it has: it is needed until others have it.
+    if (this.#state !== 'leaving') {
+      const { loads, drops } = this.#slots.update({ own: own.name, holders, copies, covers }, clock.monotonic());
+      if (loads.length > 0) this.#load(new Set(loads));
+      if (drops.length > 0) this.#drop(drops.length);
+    }
+    this.duty.update({ members, holders, copies, covered: this.#slots.covered });
+    const connected = new Set([...this.#slots.held, ...this.#slots.loading]);
+    if (connected.size !== this.#connected.size || [...connected].some((slot) => !this.#connected.has(slot))) {
+      this.#connected = connected;
+      setSlots(connected);
+    }
+  }
+
+  #load(slots: ReadonlySet<number>): void {
+    const { load, log } = this.#modules;
+    this.#work = this.#work.then(async () => {
+      try {
+        await load(slots);
+        this.#slots.loaded(slots);
+        this.#trouble = undefined;
+        if (!this.#stopped && this.#timer) this.#follow();
+      } catch (error) {
+        this.#slots.failed(slots);
+        this.#trouble = `the subscriptions of ${slots.size} slots cannot be loaded: ${(error as Error).message}`;
+        log.warn(this.#trouble);
+      }
+    });
+  }
+
+  #drop(count: number): void {
+    const { devices, log } = this.#modules;
+    log.info(`${count} slots are covered by others now, and are let go`);
+    this.#work = this.#work.then(async () => {
+      let next: number | undefined = 0;
+      while (next !== undefined && !this.#stopped) {
+        next = devices.removeElsewhere((bytes, offset) => !this.holds(bytes, offset), next);
+        await new Promise((resolve) => setImmediate(resolve));
+      }
+    });
+  }
+
+  /** Sees which of our slots are covered, and lets the others know at once of any change. */
+  async #look(): Promise<void> {
+    if (this.#looking || this.#state === 'starting') return;
+    this.#looking = true;
+    try {
+      const uncovered = await this.#modules.uncovered();
+      if (uncovered === undefined || this.#stopped) return;
+      const before = slotBits(this.#slots.covered);
+      this.#slots.setCovered([...this.#slots.held].filter((slot) => !uncovered.has(slot)));
+      if (!before.equals(slotBits(this.#slots.covered))) void this.#round();
+    } finally {
+      this.#looking = false;
+    }
+  }
+
+  #coversOf(): (name: string, slot: number) => boolean {
+    const { own } = this.#modules;
+    return (name, slot) => {
+      if (name === own.name) return this.#slots.covered.has(slot);
+      const member = this.#roster.find(name);
+      return member !== undefined && coversSlot(member, slot);
+    };
+  }
+
+  #coverers(): ((slot: number) => boolean)[] {
+    const covers = this.#coversOf();
+    return this.living.map(
+      ({ name }) =>
+        (slot) =>
+          covers(name, slot),
+    );
+  }
+
+  /** Says what is other than before. */
+  #tell(before: readonly KnownMember[]): void {
+    const { own, log } = this.#modules;
+    const were = new Map(before.map((member) => [member.name, member]));
+    for (const { name, living, state, run, version } of this.#roster.members) {
+      const was = were.get(name);
+      if (name === own.name) continue;
+      if (living && (!was?.living || was.run !== run)) log.info(`the hivemind ${name} (${version}) is there`);
+      else if (!living && was?.living)
+        log.warn(`the hivemind ${name} ${state === 'stopped' ? 'has stopped' : 'gives no sign of life any more'}`);
+      else if (living && state === 'leaving' && was?.state !== 'leaving')
+        log.info(`the hivemind ${name} is about to stop`);
+    }
+  }
+}
