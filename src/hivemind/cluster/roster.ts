@@ -1,24 +1,6 @@
 import type { Clock } from '../../clock.ts';
 import { holdersOf, SLOTS } from '../../session/slots.ts';
-
-/** What the database has of a member of the cluster. */
-export interface MemberRow {
-  readonly name: string;
-  /** Part of its routing ids. */
-  readonly generation: bigint;
-  /** Tells one run of its process from the next. */
-  readonly run: bigint;
-  readonly state: 'starting' | 'ready' | 'leaving' | 'stopped';
-  /** Where members and notifiers, and where web front-ends reach it: OxenMQ addresses. */
-  readonly address: string;
-  readonly pushAddress: string;
-  readonly version: string;
-  /** By the database's clock, unix ms. */
-  readonly started: number;
-  readonly seen: number;
-  /** 32 bytes, a bit for each slot of which it covers every account. */
-  readonly covers: Buffer;
-}
+import type { MemberRow } from '../store/cluster-store.ts';
 
 /** How often a member gives a sign of life, in ms. */
 export const BEAT = 1_000;

@@ -4,15 +4,9 @@ import type { Clock, Timer } from '../../clock.ts';
 import type { Logger } from '../../daemon/log.ts';
 import { type OpenClient, openClient, requireSession } from './client.ts';
 import { ConninfoError } from './conninfo.ts';
+import { MARKS, takeLock } from './lock.ts';
 import { StoreError, sqlState } from './store-error.ts';
 
-/**
- * Held by a hivemind as long as it is connected. An advisory lock counts within one database; any fixed numbers would
- * do.
- */
-const HIVEMIND_LOCK = [0x53504e53, 2] as const;
-/** From here on the numbers beside it are the marks of single hiveminds. */
-const MARKS = 16;
 /** How long a start waits for the lock of one that was killed a moment ago. */
 const LOCK_WAIT = 3_000;
 const LOCK_POLL = 100;
@@ -41,6 +35,8 @@ export interface ConnectionOptions {
   random: (bytes: number) => Buffer;
   /** milliseconds that the server may take for a connection or a statement */
   timeout: number;
+  /** of this hivemind, if it is one of several: then it shares the database with those of other names */
+  name?: string | undefined;
   /**
    * Called, once, when another hivemind took the lock while the connection was lost: nothing is written here any more.
    */
@@ -96,6 +92,7 @@ export class Connection {
           await prepare(made.client);
         } catch (error) {
           made.socket.destroy();
+          if (error instanceof StoreError) throw error;
           const code = sqlState((error as Error).cause ?? error) === undefined ? 'unavailable' : 'refused';
           throw new StoreError(code, (error as Error).message, { cause: error });
         }
@@ -189,14 +186,16 @@ export class Connection {
   }
 
   async #connect(): Promise<OpenClient> {
-    const { url, timeout } = this.#options;
+    const { url, timeout, name, random } = this.#options;
+    const origin = random(6).readUIntBE(0, 6);
     let made: OpenClient | undefined;
     try {
       made = await openClient(url, timeout, { mustWrite: this.#mustWrite });
       const { client, socket } = made;
       // Not as start-up parameters, of which PgBouncer knows only a few.
       await this.#within(socket, client.query(`${SESSION}; SET statement_timeout = ${timeout}`));
-      const pid = await this.#within(socket, takeLock(client, this.#mark));
+      const pid = await this.#within(socket, takeLock(client, this.#mark, name));
+      if (name !== undefined) await this.#within(socket, client.query(`SET spns.origin = ${origin}`));
       await requireSession(client, pid, url, timeout);
       return made;
     } catch (error) {
@@ -275,42 +274,4 @@ export class Connection {
       );
     }, wait);
   }
-}
-
-/**
- * @param mark of our own connections. One that broke without PostgreSQL's noticing still holds the lock, for up to a
- *   minute: it is ended
- * @returns the number of the server's process that serves this client
- * @throws StoreError `locked` if another hivemind has the lock
- */
-async function takeLock(client: pg.Client, mark: number): Promise<number> {
-  const [space, lock] = HIVEMIND_LOCK;
-  // Before the lock is asked for: should the answer to that be lost, the next connection still knows whose it is.
-  await client.query('SELECT pg_advisory_lock_shared($1, $2)', [space, mark]);
-  const { rows } = await client.query<{ locked: boolean; pid: number }>(
-    'SELECT pg_try_advisory_lock($1, $2) AS locked, pg_backend_pid() AS pid',
-    [space, lock],
-  );
-  if (rows[0]?.locked) return rows[0].pid;
-  const holders = await client.query<{ pid: number; host: string | null; ours: boolean }>(
-    `WITH locks AS (
-       SELECT pid, objid FROM pg_locks
-       WHERE locktype = 'advisory' AND granted AND classid = $1 AND objsubid = 2
-         AND database = (SELECT oid FROM pg_database WHERE datname = current_database())
-     )
-     SELECT l.pid, host(a.client_addr) AS host, EXISTS (SELECT FROM locks m WHERE m.pid = l.pid AND m.objid = $3) AS ours
-     FROM locks l LEFT JOIN pg_stat_activity a ON a.pid = l.pid WHERE l.objid = $2`,
-    [space, lock, mark],
-  );
-  const holder = holders.rows[0];
-  if (holder?.ours) {
-    await client.query('SELECT pg_terminate_backend($1)', [holder.pid]);
-    // It is free a moment later: the next attempt will have it.
-    throw new StoreError('unavailable', 'The lost connection still held the lock, and has been ended');
-  }
-  const where = holder ? ` (from ${holder.host ?? 'this machine'}, served by PostgreSQL process ${holder.pid})` : '';
-  throw new StoreError(
-    'locked',
-    `Another hivemind is at work on this database${where}: stop it first, or give this one a database of its own`,
-  );
 }

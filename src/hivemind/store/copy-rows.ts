@@ -1,17 +1,26 @@
 import type { DeviceRow } from '../devices/device.ts';
 
+/** From so many slots on, the namespaces of all subscriptions are read through once; of fewer, those of each. */
+const MANY_SLOTS = 64;
+
 /**
  * What {@link CopyRows} reads. The namespaces come as two bytes each, in one byte string: an array would take five
  * times as much.
+ *
+ * @param slots whose subscriptions are to be read; all if not given
  */
-export const COPY_ROWS = `COPY (
+export function copyRows(slots?: readonly number[]): string {
+  const namespaces = "string_agg(int2send(namespace), '' ORDER BY namespace) AS namespaces";
+  const grouped = `(SELECT subscription, ${namespaces} FROM sub_namespaces GROUP BY subscription) n ON n.subscription = s.id`;
+  const each = `LATERAL (SELECT ${namespaces} FROM sub_namespaces WHERE subscription = s.id) n ON true`;
+  return `COPY (
   SELECT s.account, s.session_ed25519, s.subaccount_tag, s.subaccount_sig, s.signature, s.signature_ts, s.want_data, s.enc_key, s.service, s.svcid, s.svcdata,
     n.namespaces
   FROM subscriptions s
-  LEFT JOIN (
-    SELECT subscription, string_agg(int2send(namespace), '' ORDER BY namespace) AS namespaces FROM sub_namespaces GROUP BY subscription
-  ) n ON n.subscription = s.id
+  LEFT JOIN ${slots !== undefined && slots.length < MANY_SLOTS ? each : grouped}
+  ${slots === undefined ? '' : `WHERE spns_slot(s.account) = ANY ('{${slots.join()}}'::smallint[])`}
 ) TO STDOUT (FORMAT binary)`;
+}
 
 const FIELDS = 12;
 const SIGNATURE = Buffer.from('PGCOPY\n\xff\r\n\0', 'latin1');

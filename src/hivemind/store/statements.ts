@@ -1,6 +1,7 @@
 import type { QueryConfig } from 'pg';
 import { STALE_BEFORE } from '../../session/subscription.ts';
 import type { DeviceKey, DeviceRow } from '../devices/device.ts';
+import { COLUMNS } from './subscription-rows.ts';
 
 /** Rows to delete at once when they have expired: some tens of milliseconds, after which others have their turn. */
 export const EXPIRE_SLICE = 250;
@@ -14,6 +15,9 @@ const REMEMBERED = 1_000;
 const REMEMBERED_NEVER_SUBSCRIBED = 64;
 /** And of all accounts together, since accounts cost nothing: some 20 MB. */
 const ALL_NEVER_SUBSCRIBED = 100_000;
+
+/** Devices of one account that are counted at most: more than it may have. */
+const COUNTED = 1_100;
 
 /** `isStale` of session/subscription.ts in SQL, for two columns. */
 const isStale = (request: string, stored: string) => `${request} < ${stored} - ${STALE_BEFORE}`;
@@ -196,6 +200,24 @@ export function surplusStatement(): QueryConfig {
 
 export function forgetSurplusStatement(latest: number): QueryConfig {
   return { name: 'forget surplus', text: FORGET_SURPLUS, values: [latest] };
+}
+
+export function findStatement(account: Uint8Array, service: string, serviceId: string): QueryConfig {
+  return {
+    name: 'find',
+    text: `SELECT ${COLUMNS} FROM subscriptions s WHERE account = $1 AND service = $2 AND svcid = $3`,
+    values: [account, service, serviceId],
+  };
+}
+
+/** @param tag of the subaccount whose devices are to be counted apart */
+export function countStatement(account: Uint8Array, tag: Uint8Array | undefined): QueryConfig {
+  return {
+    name: 'count',
+    text: `SELECT count(*) AS "all", count(*) FILTER (WHERE subaccount_tag = $2) AS alike
+      FROM (SELECT subaccount_tag FROM subscriptions WHERE account = $1 LIMIT ${COUNTED}) devices`,
+    values: [account, tag ?? null],
+  };
 }
 
 /** Writes all that clients' requests write, and undoes it: whether that works. */

@@ -30,3 +30,9 @@ export function isDataError(error: unknown): boolean {
   // long)
   return /^(22|23|54)/.test(sqlState(error) ?? '');
 }
+
+/** As what the store throws: an error of the server's own is a refusal. */
+export function asStoreError(error: unknown): StoreError {
+  if (error instanceof StoreError) return error;
+  return new StoreError('refused', `The database refused it: ${(error as Error).message}`, { cause: error });
+}

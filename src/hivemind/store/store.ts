@@ -1,26 +1,32 @@
 import { randomBytes } from 'node:crypto';
 import { setImmediate as nextTurn } from 'node:timers/promises';
+import type pg from 'pg';
 import type { QueryConfig } from 'pg';
 import { to as copyTo } from 'pg-copy-streams';
 import type { Clock, Timer } from '../../clock.ts';
 import { type Logger, type Repeated, repeated } from '../../daemon/log.ts';
 import { type DeviceKey, type DeviceRow, rowFault } from '../devices/device.ts';
 import { type OpenClient, openClient } from './client.ts';
+import { type ClusterOptions, dissolveCluster, joinCluster, type Membership } from './cluster-start.ts';
+import { ClusterStore, SERVER } from './cluster-store.ts';
 import { Connection } from './connection.ts';
-import { COPY_ROWS, CopyRows } from './copy-rows.ts';
+import { CopyRows, copyRows } from './copy-rows.ts';
 import { GroupCommit } from './group-commit.ts';
 import { migrate } from './migrate.ts';
 import { StatChanges } from './stat-changes.ts';
 import {
+  countStatement,
   EXPIRE_SLICE,
   expireStatement,
+  findStatement,
   forgetStatement,
   forgetSurplusStatement,
   PROBE,
   statsStatement,
   surplusStatement,
 } from './statements.ts';
-import { isDataError, StoreError } from './store-error.ts';
+import { asStoreError, isDataError, StoreError } from './store-error.ts';
+import { deviceRow, type SubscriptionRow } from './subscription-rows.ts';
 import { type WriteFault, WriteHealth } from './write-health.ts';
 
 export { StoreError } from './store-error.ts';
@@ -47,6 +53,8 @@ export interface StoreOptions {
   readonly random?: (bytes: number) => Buffer;
   /** Called when another hivemind took over the database while it could not be reached: this one must end. */
   readonly onTaken?: (error: StoreError) => void;
+  /** If it is one of several, which share the database; else it has the database for itself. */
+  readonly cluster?: ClusterOptions;
 }
 
 /** One row of service_stats. */
@@ -61,7 +69,8 @@ export interface StatRow {
  * The subscriptions on disk, in the original's tables. The database is the truth, and never in the way of a push: only
  * requests that change subscriptions wait for it.
  *
- * One hivemind writes to a database at a time; it holds a lock for that on the connection over which it writes.
+ * One hivemind writes to a database at a time, or several that have names; each holds a lock for that on the connection
+ * over which it writes.
  */
 export class Store {
   readonly #options: StoreOptions;
@@ -71,6 +80,8 @@ export class Store {
   readonly #health: WriteHealth;
   readonly #faults: Repeated;
   readonly #timer: Timer;
+  /** What members of a cluster share; undefined if the database is ours alone. */
+  readonly cluster: ClusterStore | undefined;
   #flushing: Promise<void> | undefined;
   #expiring = false;
   #probing = false;
@@ -84,20 +95,24 @@ export class Store {
    *   (tables of a later version, or no right to make ours)
    */
   static async open(options: StoreOptions): Promise<Store> {
-    const { url, clock, log, timeout = 5_000, random = randomBytes, onTaken = () => {} } = options;
-    const connection = new Connection({ url, clock, log, timeout, random, onTaken });
+    const { url, clock, log, timeout = 5_000, random = randomBytes, onTaken = () => {}, cluster } = options;
+    const connection = new Connection({ url, clock, log, timeout, random, onTaken, name: cluster?.name });
+    let membership: Membership | undefined;
     await connection.open(async (client) => {
       // A large table may need longer for a new index than any statement may take later.
       await client.query('SET statement_timeout = 0');
       const applied = await migrate(client);
+      if (cluster === undefined) await dissolveCluster(client);
+      else membership = await joinCluster(client, cluster, random(8).readBigInt64LE());
       await client.query(`SET statement_timeout = ${timeout}`);
       if (applied.length > 0) log.info(`the database was brought up to date: ${applied.join(', ')}`);
     });
-    return new Store(options, connection);
+    return new Store(options, connection, membership && new ClusterStore(connection, membership, onTaken));
   }
 
-  private constructor(options: StoreOptions, connection: Connection) {
+  private constructor(options: StoreOptions, connection: Connection, cluster: ClusterStore | undefined) {
     this.#options = options;
+    this.cluster = cluster;
     this.#connection = connection;
     this.#health = new WriteHealth(options.clock, options.log);
     this.#faults = repeated(options.log, options.clock);
@@ -137,18 +152,34 @@ export class Store {
   }
 
   /**
-   * Reads all subscriptions, without holding the event loop or the memory: in a stream of which only a piece is here at
+   * Reads all subscriptions, or those of some slots, without holding the event loop or the memory: in a stream of which only a piece is here at
    * a time.
    *
    * Signatures that are out of date are read like others: whether they are is not for this clock alone to say.
    *
    * @param visit gets each good row; its buffers are valid only during the call
    * @param stopping ends the reading, whether rows come or not
+   * @param slots all if not given
    * @returns how many were visited, and how many passed over because they are not as they must be; never a reason to
    *   fail
    * @throws StoreError `unavailable`, also if it was ended
    */
-  async load(visit: (row: DeviceRow) => void, stopping?: AbortSignal): Promise<{ rows: number; skipped: number }> {
+  async load(
+    visit: (row: DeviceRow) => void,
+    stopping?: AbortSignal,
+    slots?: readonly number[],
+  ): Promise<{ rows: number; skipped: number }> {
+    if (this.cluster === undefined) return this.#load(visit, stopping, slots, undefined);
+    return this.cluster.whileLoading((server) => this.#load(visit, stopping, slots, server));
+  }
+
+  /** @param server the one to read from (see {@link SERVER}); any if not given */
+  async #load(
+    visit: (row: DeviceRow) => void,
+    stopping: AbortSignal | undefined,
+    slots: readonly number[] | undefined,
+    server: string | undefined,
+  ): Promise<{ rows: number; skipped: number }> {
     const { clock, log } = this.#options;
     const faults = new Map<string, number>();
     let rows = 0;
@@ -165,10 +196,11 @@ export class Store {
     const stop = () => made?.socket.destroy();
     stopping?.addEventListener('abort', stop);
     try {
-      made = await openClient(this.#options.url, 10_000, { stopping });
+      made = await openClient(this.#options.url, 10_000, { stopping, mustWrite: server !== undefined });
       const { client } = made;
+      if (server !== undefined) await requireServer(client, server);
       let since = clock.monotonic();
-      for await (const chunk of client.query(copyTo(COPY_ROWS))) {
+      for await (const chunk of client.query(copyTo(copyRows(slots)))) {
         reader.push(chunk as Buffer);
         if (clock.monotonic() - since < LOAD_SLICE) continue;
         await nextTurn();
@@ -187,6 +219,26 @@ export class Store {
     const reasons = [...faults].map(([fault, count]) => `${count} ${fault}`).join(', ');
     if (skipped > 0) log.warn(`subscriptions passed over, by what is wrong: ${reasons}`);
     return { rows, skipped };
+  }
+
+  /** What is stored of a device's subscription to an account. @throws StoreError */
+  async find(account: Uint8Array, service: string, serviceId: string): Promise<DeviceRow | undefined> {
+    if (!isKey({ account: Buffer.from(account), service, serviceId })) return undefined;
+    const [row] = await this.#read<SubscriptionRow>(findStatement(account, service, serviceId));
+    const found = row && deviceRow(row);
+    return found === undefined || rowFault(found) !== undefined ? undefined : found;
+  }
+
+  /**
+   * How many devices are subscribed to an account, up to a thousand or so, and how many of them under one of its
+   * subaccounts.
+   *
+   * @param tag of the subaccount, 36 bytes, if it is asked for
+   * @throws StoreError
+   */
+  async countDevices(account: Uint8Array, tag?: Uint8Array): Promise<{ all: number; alike: number }> {
+    const [row] = await this.#read<{ all: string; alike: string }>(countStatement(account, tag));
+    return { all: Number(row?.all), alike: Number(row?.alike) };
   }
 
   /**
@@ -257,14 +309,10 @@ export class Store {
 
   /** What the server's clock says, unix milliseconds. @throws StoreError */
   async time(): Promise<number> {
-    try {
-      const { rows } = await this.#connection.query<{ now: string }>({
-        text: 'SELECT extract(epoch FROM clock_timestamp()) * 1000 AS now',
-      });
-      return Number(rows[0]?.now);
-    } catch (error) {
-      throw asStoreError(error);
-    }
+    const [row] = await this.#read<{ now: string }>({
+      text: 'SELECT extract(epoch FROM clock_timestamp()) * 1000 AS now',
+    });
+    return Number(row?.now);
   }
 
   /**
@@ -283,17 +331,10 @@ export class Store {
   /** All statistics, with what was not written yet. @throws StoreError */
   async readStats(): Promise<StatRow[]> {
     await this.#flush();
-    try {
-      const { rows } = await this.#connection.query<{
-        service: string;
-        name: string;
-        val_str: string | null;
-        val_int: string | null;
-      }>({ text: 'SELECT service, name, val_str, val_int FROM service_stats ORDER BY service, name' });
-      return rows.map((row) => ({ service: row.service, name: row.name, value: row.val_str ?? Number(row.val_int) }));
-    } catch (error) {
-      throw asStoreError(error);
-    }
+    const rows = await this.#read<{ service: string; name: string; val_str: string | null; val_int: string | null }>({
+      text: 'SELECT service, name, val_str, val_int FROM service_stats ORDER BY service, name',
+    });
+    return rows.map((row) => ({ service: row.service, name: row.name, value: row.val_str ?? Number(row.val_int) }));
   }
 
   /** Writes what waits, if the database answers, and ends the connection. Requests that come later fail. */
@@ -304,6 +345,14 @@ export class Store {
     await this.#commits.close();
     if (this.connected) await this.#flush();
     await this.#connection.close();
+  }
+
+  async #read<Row extends pg.QueryResultRow>(query: QueryConfig): Promise<Row[]> {
+    try {
+      return (await this.#connection.query<Row>(query)).rows;
+    } catch (error) {
+      throw asStoreError(error);
+    }
   }
 
   /** Of devices that never were subscribed only so many unsubscriptions are remembered. */
@@ -379,7 +428,8 @@ function isKey({ account, service, serviceId }: DeviceKey): boolean {
   return account.length > 0 && !service.includes('\0') && !serviceId.includes('\0') && serviceId.length < 1_000;
 }
 
-function asStoreError(error: unknown): StoreError {
-  if (error instanceof StoreError) return error;
-  return new StoreError('refused', `The database refused it: ${(error as Error).message}`, { cause: error });
+/** @throws Error if it is another server than the one whose changes we read */
+async function requireServer(client: pg.Client, server: string): Promise<void> {
+  const { rows } = await client.query<{ server: string }>(`SELECT ${SERVER} AS server`);
+  if (rows[0]?.server !== server) throw new Error('another server answered');
 }

@@ -1,6 +1,7 @@
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
-import { coversSlot, firstOfSlots, type MemberRow, Roster, slotBits } from '../../../src/hivemind/cluster/roster.ts';
+import { coversSlot, firstOfSlots, Roster, slotBits } from '../../../src/hivemind/cluster/roster.ts';
+import type { MemberRow } from '../../../src/hivemind/store/cluster-store.ts';
 import { holdersOf, SLOTS } from '../../../src/session/slots.ts';
 
 const START = 1_800_000_000_000;

@@ -162,7 +162,7 @@ describe('the migrations', () => {
     for (const schema of ['', ORIGINAL, BEFORE_SUBACCOUNTS]) {
       const client = await connect(t, await createDatabase(t, { empty: true }));
       await client.query(schema);
-      assert.equal((await migrate(client)).length, 5);
+      assert.equal((await migrate(client)).length, 6);
       assert.deepEqual(await migrate(client), []);
       assert.equal(await indexes(client), 2);
       shapes.push(await columns(client));
@@ -211,7 +211,7 @@ describe('the migrations', () => {
     const url = await createDatabase(t, { empty: true });
     const clients = await Promise.all([connect(t, url), connect(t, url)]);
     const applied = await Promise.all(clients.map((client) => migrate(client)));
-    assert.deepEqual(applied.map((names) => names.length).sort(), [0, 5]);
+    assert.deepEqual(applied.map((names) => names.length).sort(), [0, 6]);
   });
 
   it('refuse a database of a later version', async (t) => {

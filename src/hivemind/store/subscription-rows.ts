@@ -1,0 +1,40 @@
+import type { DeviceRow } from '../devices/device.ts';
+
+/** What is read of a row of `subscriptions`, by the name of `s`, for {@link deviceRow}. */
+export const COLUMNS = `s.account, s.session_ed25519, s.subaccount_tag, s.subaccount_sig, s.signature, s.signature_ts,
+  s.want_data, s.enc_key, s.service, s.svcid, s.svcdata,
+  ARRAY(SELECT namespace FROM sub_namespaces WHERE subscription = s.id ORDER BY namespace) AS namespaces`;
+
+/** A row of {@link COLUMNS}. */
+export interface SubscriptionRow {
+  readonly account: Buffer;
+  readonly session_ed25519: Buffer | null;
+  readonly subaccount_tag: Buffer | null;
+  readonly subaccount_sig: Buffer | null;
+  readonly signature: Buffer;
+  readonly signature_ts: string;
+  readonly want_data: boolean;
+  readonly enc_key: Buffer;
+  readonly service: string;
+  readonly svcid: string;
+  readonly svcdata: Buffer | null;
+  readonly namespaces: number[];
+}
+
+/** It may still be faulty. */
+export function deviceRow(row: SubscriptionRow): DeviceRow {
+  const { subaccount_tag: tag, subaccount_sig: signature } = row;
+  return {
+    account: row.account,
+    sessionEd25519: row.session_ed25519,
+    subaccount: tag || signature ? { tag: tag ?? Buffer.alloc(0), signature: signature ?? Buffer.alloc(0) } : null,
+    signature: row.signature,
+    signedAt: Number(row.signature_ts),
+    wantData: row.want_data,
+    encKey: row.enc_key,
+    service: row.service,
+    serviceId: row.svcid,
+    serviceData: row.svcdata,
+    namespaces: row.namespaces,
+  };
+}
