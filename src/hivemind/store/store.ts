@@ -103,7 +103,7 @@ export class Store {
       await client.query('SET statement_timeout = 0');
       const applied = await migrate(client);
       if (cluster === undefined) await dissolveCluster(client);
-      else membership = await joinCluster(client, cluster, random(8).readBigInt64LE());
+      else membership = await joinCluster(client, cluster, random(8).readBigUInt64LE() >> 1n);
       await client.query(`SET statement_timeout = ${timeout}`);
       if (applied.length > 0) log.info(`the database was brought up to date: ${applied.join(', ')}`);
     });

@@ -1,7 +1,7 @@
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
 import { Cluster } from '../../../src/hivemind/cluster/cluster.ts';
-import type { MemberRow } from '../../../src/hivemind/cluster/roster.ts';
+import type { MemberRow } from '../../../src/hivemind/store/cluster-store.ts';
 import { SLOTS } from '../../../src/session/slots.ts';
 import { FakeClock } from '../../support/fake-clock.ts';
 
