@@ -1,4 +1,5 @@
-import { type Address, parseAddress, zmqAddress } from '../oxenmq/address.ts';
+import { resolve } from 'node:path';
+import { type Address, formatAddress, parseAddress, zmqAddress } from '../oxenmq/address.ts';
 import { connectAddress, parseBindAddress } from '../oxenmq/bind-address.ts';
 import { checkedListen } from './listen-address.ts';
 import type { Section } from './section.ts';
@@ -228,6 +229,26 @@ export function readHivemind(section: Section, role: Role, warnings: string[], i
     );
   }
   return settings;
+}
+
+/**
+ * Where the other hiveminds and the notifiers, and where web front-ends reach this one: OxenMQ addresses. Those that
+ * come from a listener's hold on this machine alone.
+ */
+export function reachableAt(settings: HivemindSettings): { readonly address: string; readonly pushAddress: string } {
+  const { listen, listenPush, advertise, advertisePush } = settings;
+  return {
+    address: advertise ?? onThisMachine(listen),
+    // Who may connect to the administrators' socket may subscribe there as well.
+    pushAddress: advertisePush ?? onThisMachine(listenPush ?? listen),
+  };
+}
+
+/** Others may have been started in another folder. */
+function onThisMachine(listen: string): string {
+  const address = connectAddress(listen);
+  const { path } = address;
+  return formatAddress(path === undefined || path.startsWith('@') ? address : { ...address, path: resolve(path) });
 }
 
 function bindAddress(text: string, pattern: RegExp, protocols: string): string {

@@ -41,8 +41,8 @@ const MAX_SERVICES = 65_536;
  * them, and a change among them goes to the storage servers: without an end to it one stranger's account could keep us
  * busy. A group has at most 100 members, with a few devices each.
  */
-const MAX_DEVICES = 1_000;
-const MAX_SUBACCOUNT_DEVICES = 100;
+export const MAX_DEVICES = 1_000;
+export const MAX_SUBACCOUNT_DEVICES = 100;
 
 /**
  * All subscriptions, in packed memory outside the garbage collector's sight: what a notification is looked up in, and

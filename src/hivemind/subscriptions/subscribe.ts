@@ -27,6 +27,25 @@ import { GENERIC_ERROR, NotifierError, timedOut, type ValidDevice, validateDevic
 /** What a client may ask for. */
 export type RequestKind = 'subscribe' | 'unsubscribe';
 
+/**
+ * What is subscribed: in memory, as {@link Devices} has it, or of accounts that another hivemind looks after in the
+ * database alone. What is asked of the database rejects with a StoreError.
+ */
+export interface Subscribed {
+  /** As {@link Devices.hasRoom}. */
+  hasRoom(
+    account: Uint8Array,
+    service: string,
+    serviceId: string,
+    tag: Uint8Array | undefined,
+  ): boolean | Promise<boolean>;
+  get(account: Uint8Array, service: string, serviceId: string): DeviceRow | undefined | Promise<DeviceRow | undefined>;
+  /** A subscription was committed. */
+  upsert(row: DeviceRow, confirmedAt: number): void;
+  /** It is gone from the database. Returns whether it was known. */
+  remove(account: Uint8Array, service: string, serviceId: string): boolean;
+}
+
 /** What the subscriptions work with. */
 export interface SubscriptionModules {
   clock: Clock;
@@ -34,7 +53,7 @@ export interface SubscriptionModules {
   time?: () => { readonly possible: readonly number[]; readonly inDoubt: boolean };
   store: Pick<Store, 'upsert' | 'remove'>;
   stats: Pick<Stats, 'add'>;
-  devices: Pick<Devices, 'upsert' | 'remove' | 'get' | 'hasRoom'>;
+  devices: Subscribed;
   /** The notifier that answers for a device of that service; undefined if none is there. */
   notifierFor: (service: string) => Remote | undefined;
   /** Whether a service without a notifier will probably have one again. */
@@ -247,7 +266,7 @@ export class Subscriptions {
     const { service } = request;
     const device = await this.#validate(service, request.serviceInfo);
     return this.#during(service, device, async () => {
-      if (!devices.hasRoom(request.account, service, device.serviceId, request.subaccount?.tag)) {
+      if (!(await devices.hasRoom(request.account, service, device.serviceId, request.subaccount?.tag))) {
         throw new RequestError(Code.ERROR, 'Too many devices are subscribed to this account');
       }
       const row: DeviceRow = {
@@ -264,7 +283,7 @@ export class Subscriptions {
         namespaces: request.namespaces,
       };
       const result = await store.upsert(row);
-      if (result === 'stale') return this.#stale(row);
+      if (result === 'stale') return await this.#stale(row);
       devices.upsert(row, seconds(clock.now()));
       const statistic = { [result === 'added' ? 'subscription' : 'sub_renew']: 1 };
       stats.add('', statistic);
@@ -285,7 +304,7 @@ export class Subscriptions {
       const deleted = await store.remove(account, service, device.serviceId, request.signedAt);
       // After that commit the database has nothing that was signed by then. Memory may have: when the connection broke
       // during an earlier attempt, that one was carried out and nobody was told.
-      const known = devices.get(account, service, device.serviceId);
+      const known = await devices.get(account, service, device.serviceId);
       const removed =
         known !== undefined && !isStale(request.signedAt, known.signedAt)
           ? devices.remove(account, service, device.serviceId)
@@ -307,8 +326,8 @@ export class Subscriptions {
    * A request that was signed before what is stored changes nothing: it is a late copy, or a replay
    * (docs/decisions/15).
    */
-  #stale(row: DeviceRow): object {
-    if (this.#modules.devices.get(row.account, row.service, row.serviceId)) {
+  async #stale(row: DeviceRow): Promise<object> {
+    if (await this.#modules.devices.get(row.account, row.service, row.serviceId)) {
       return { message: 'A newer subscription is stored already', success: true, updated: false };
     }
     throw new RequestError(Code.ERROR, 'This request was signed before the device was unsubscribed');

@@ -1,0 +1,60 @@
+import type { Log } from '../../log.ts';
+import type { Commands, Incoming } from '../../oxenmq/remote.ts';
+import {
+  type Changed,
+  decodeChanged,
+  decodeHeard,
+  decodeHello,
+  decodeLeaving,
+  decodeProgress,
+  encodeHello,
+  type Heard,
+  type Hello,
+  type Progress,
+  type Sender,
+} from './messages.ts';
+
+/** Who takes what other members say. */
+export interface CommandModules {
+  readonly own: Hello;
+  readonly onProgress: (progress: Progress) => void;
+  readonly onChanged: (changed: Changed) => void;
+  readonly onLeaving: (sender: Sender) => void;
+  readonly onHeard: (heard: Heard) => void;
+  readonly log: Pick<Log, 'warn'>;
+}
+
+/** What members call at each other (messages.ts); whoever may register notifiers may say these things too. */
+export function clusterCommands(modules: CommandModules): Commands {
+  const { own, log } = modules;
+  const taking =
+    <T>(decode: (part: Buffer) => T, take: (message: T) => void) =>
+    ({ parts }: Incoming) => {
+      try {
+        take(decode(parts[0] ?? Buffer.alloc(0)));
+      } catch (error) {
+        log.warn(`what another hivemind says is ignored: ${(error as Error).message}`);
+      }
+    };
+  const command = <T>(decode: (part: Buffer) => T, take: (message: T) => void) => ({
+    kind: 'command' as const,
+    handler: taking(decode, take),
+  });
+  return {
+    cluster: {
+      access: 'admin',
+      commands: {
+        hello: {
+          kind: 'request',
+          handler: (message) => {
+            taking(decodeHello, () => message.reply(encodeHello(own)))(message);
+          },
+        },
+        progress: command(decodeProgress, modules.onProgress),
+        changed: command(decodeChanged, modules.onChanged),
+        leaving: command(decodeLeaving, modules.onLeaving),
+        heard: command(decodeHeard, modules.onHeard),
+      },
+    },
+  };
+}

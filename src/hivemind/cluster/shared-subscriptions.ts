@@ -1,0 +1,55 @@
+import { slotOf } from '../../session/slots.ts';
+import type { DeviceRow } from '../devices/device.ts';
+import { type Devices, MAX_DEVICES, MAX_SUBACCOUNT_DEVICES } from '../devices/devices.ts';
+import type { Store } from '../store/store.ts';
+import type { Subscribed } from '../subscriptions/subscribe.ts';
+import type { Cluster } from './cluster.ts';
+
+/** What it works with. */
+export interface SharedModules {
+  readonly devices: Pick<Devices, 'hasRoom' | 'get' | 'upsert' | 'remove'>;
+  readonly store: Pick<Store, 'find' | 'countDevices'>;
+  readonly cluster: Pick<Cluster, 'holds' | 'changed'>;
+}
+
+/**
+ * What is subscribed, for a member of a cluster, which answers every client: of its own slots it is in memory, though
+ * what another member wrote may come a moment later; of the others it is in the database alone.
+ */
+export class SharedSubscriptions implements Subscribed {
+  readonly #modules: SharedModules;
+
+  constructor(modules: SharedModules) {
+    this.#modules = modules;
+  }
+
+  async hasRoom(
+    account: Uint8Array,
+    service: string,
+    serviceId: string,
+    tag: Uint8Array | undefined,
+  ): Promise<boolean> {
+    const { devices, store, cluster } = this.#modules;
+    if (cluster.holds(account)) return devices.hasRoom(account, service, serviceId, tag);
+    const { all, alike } = await store.countDevices(account, tag);
+    if (all < MAX_DEVICES && alike < MAX_SUBACCOUNT_DEVICES) return true;
+    return (await store.find(account, service, serviceId)) !== undefined;
+  }
+
+  async get(account: Uint8Array, service: string, serviceId: string): Promise<DeviceRow | undefined> {
+    const { devices, store } = this.#modules;
+    return devices.get(account, service, serviceId) ?? (await store.find(account, service, serviceId));
+  }
+
+  upsert(row: DeviceRow, confirmedAt: number): void {
+    const { devices, cluster } = this.#modules;
+    if (cluster.holds(row.account)) devices.upsert(row, confirmedAt);
+    cluster.changed(slotOf(row.account));
+  }
+
+  remove(account: Uint8Array, service: string, serviceId: string): boolean {
+    const { devices, cluster } = this.#modules;
+    cluster.changed(slotOf(account));
+    return devices.remove(account, service, serviceId);
+  }
+}
