@@ -46,12 +46,18 @@ export async function startNetwork(modules: {
   const ids = spread(modules.swarms, random);
   const servers: Member[] = [];
   for (let i = 0; i < modules.servers; i++) {
-    const server = await startStorageServer({ ...modules, secretKey: random(32) });
+    const server = await startStorageServer({ ...modules, secretKey: random(32), spread: storeInSwarm });
     servers.push({ server, swarm: ids[i % ids.length]! });
   }
   const oxend = await startOxend({ clock, random, onBlock: takeOver });
   let space: SwarmSpace;
   let bySwarm: Map<bigint, StorageServer[]>;
+
+  /** What somebody asked one member to store. */
+  function storeInSwarm(message: Notification): readonly StorageServer[] {
+    network.deliver(message);
+    return network.membersFor(message.account);
+  }
 
   function arrange(): void {
     bySwarm = new Map();

@@ -1,11 +1,14 @@
 import type { Clock } from '../clock.ts';
 import { encode } from '../codec/bencode.ts';
+import { stringifySorted } from '../codec/json.ts';
 import { type KeyPair, keyPairFromSecret } from '../oxenmq/keys.ts';
 import { Listener } from '../oxenmq/listener.ts';
 import type { Incoming, Remote } from '../oxenmq/remote.ts';
 import { encodeNotification, type Notification } from '../session/notification.ts';
+import { blake2b } from '../session/sodium.ts';
 import { checkMonitor, type Refusal, readMonitorRequest } from './monitor-request.ts';
-import { judgeOf, type SwarmView } from './swarm-view.ts';
+import { readStoreRequest, type StoreRefusal } from './store-request.ts';
+import { judgeOf, nodeEd25519, type SwarmView } from './swarm-view.ts';
 
 /** A message as it goes to every member of a swarm: encoded once, whoever tells it. */
 export interface Envelope {
@@ -36,6 +39,8 @@ export interface Behaviour {
   silent: boolean;
   /** Refuses each subscription with this, whatever it says. */
   refuse: Refusal | undefined;
+  /** Refuses to store with this, whatever is asked. */
+  refuseStore: StoreRefusal | undefined;
   /** Waits this long before it answers, ms. */
   delay: number;
 }
@@ -75,6 +80,8 @@ export interface StorageServer {
     told: number;
     untold: number;
     ended: number;
+    /** Messages stored at somebody's request. */
+    stored: number;
   };
 }
 
@@ -94,10 +101,13 @@ const SUCCESS = { success: 1 };
  * Starts a storage server on a port of the system's choice.
  *
  * @param modules.verify false takes every signature for good, for benchmarks
+ * @param modules.spread stores a message at every member of this server's swarm, and says who they are; without it, the
+ *   server is alone
  */
 export async function startStorageServer(modules: {
   clock: Clock;
   secretKey: Uint8Array;
+  spread?: (message: Notification) => readonly StorageServer[];
   host?: string;
   verify?: boolean;
 }): Promise<StorageServer> {
@@ -108,8 +118,10 @@ export async function startStorageServer(modules: {
    */
   const watches = new Map<string, Map<string, Watch>>();
   const remotes = new Map<string, Remote>();
-  const behaviour: Behaviour = { silent: false, refuse: undefined, delay: 0 };
-  const counters = { requests: 0, accepted: 0, refused: 0, told: 0, untold: 0, ended: 0 };
+  const behaviour: Behaviour = { silent: false, refuse: undefined, refuseStore: undefined, delay: 0 };
+  const counters = { requests: 0, accepted: 0, refused: 0, told: 0, untold: 0, ended: 0, stored: 0 };
+  /** When what has been stored expires, unix ms, by hash. */
+  const stored = new Map<string, number>();
   let judge = judgeOf(undefined);
   let listener: Listener | undefined;
   let port = 0;
@@ -147,6 +159,44 @@ export async function startStorageServer(modules: {
       return SUCCESS;
     });
     return read.list ? answers : answers[0]!;
+  }
+
+  function store(request: Incoming): void {
+    if (behaviour.silent) return;
+    const read = behaviour.refuseStore ?? readStoreRequest(request.parts, wrongSwarm, clock.now());
+    if ('status' in read) {
+      request.reply(String(read.status), read.text);
+      return;
+    }
+    const { message, bencoded } = read;
+    const hash = message.hash.toString();
+    for (const [known, expiry] of stored) if (expiry < clock.now()) stored.delete(known);
+    const already = stored.has(hash);
+    stored.set(hash, Number(message.expiry));
+    counters.stored++;
+    const members = already ? [server] : (modules.spread?.(message) ?? alone(message));
+    const word = (publicKey: Buffer) => ({
+      ...(already && { already: 1 }),
+      expiry: message.expiry,
+      hash,
+      signature: placeholderSignature(publicKey, hash),
+    });
+    const swarm = Object.fromEntries(
+      members.map(({ publicKey }) => [nodeEd25519(publicKey).toString('hex'), word(publicKey)]),
+    );
+    request.reply(bencoded ? encode({ hash, swarm }) : stringifySorted({ hash, swarm }));
+  }
+
+  function alone(message: Notification): StorageServer[] {
+    server.store(envelope(message));
+    return [server];
+  }
+
+  function wrongSwarm(account: Buffer): StoreRefusal | undefined {
+    const refusal = judge.refusal(account);
+    if (!refusal) return undefined;
+    const { snodes = [], swarm = '' } = refusal;
+    return { status: 421, text: stringifySorted({ snodes, swarm }) };
   }
 
   /** A renewal only ever adds: namespaces are united, and data once wanted stays wanted while it is kept alive. */
@@ -225,7 +275,10 @@ export async function startStorageServer(modules: {
         address: `tcp://${host}:${port || '*'}`,
         access: 'none',
         keys,
-        commands: { monitor: { access: 'none', commands: { messages: { kind: 'request', handler: monitor } } } },
+        commands: {
+          monitor: { access: 'none', commands: { messages: { kind: 'request', handler: monitor } } },
+          storage: { access: 'none', commands: { store: { kind: 'request', handler: store } } },
+        },
         maxMessageSize: 10 * 1024 * 1024,
         on: { disconnect: (remote) => remotes.delete(remote.id) },
       });
@@ -236,4 +289,9 @@ export async function startStorageServer(modules: {
   };
   await server.start();
   return server;
+}
+
+/** Nobody here checks it: it need only look like a signature. */
+function placeholderSignature(publicKey: Buffer, hash: string): string {
+  return blake2b(64, Buffer.concat([publicKey, Buffer.from(hash)])).toString('base64');
 }

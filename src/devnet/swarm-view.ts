@@ -64,10 +64,18 @@ export function judgeOf(view: SwarmView | undefined): Judge {
   };
 }
 
+/** The Ed25519 key of the node with that X25519 key, 32 bytes. */
+export function nodeEd25519(publicKey: Buffer): Buffer {
+  return otherKey(publicKey, 'ed25519');
+}
+
 /** The other two keys of a node are of no use to anybody here; they need only look like keys, and stay the same. */
+function otherKey(publicKey: Buffer, use: 'ed25519' | 'legacy'): Buffer {
+  return blake2b(32, Buffer.concat([publicKey, Buffer.from(use)]));
+}
+
 function snode({ publicKey, host, port }: Contact): Encodable {
-  const keyFor = (use: string) => blake2b(32, Buffer.concat([publicKey, Buffer.from(use)]));
-  const legacy = keyFor('legacy');
+  const legacy = otherKey(publicKey, 'legacy');
   return {
     address: `${toBase32z(legacy)}.snode`,
     ip: host,
@@ -75,7 +83,7 @@ function snode({ publicKey, host, port }: Contact): Encodable {
     port_https: port - 1,
     port_omq: port,
     port_quic: port,
-    pubkey_ed25519: keyFor('ed25519').toString('hex'),
+    pubkey_ed25519: nodeEd25519(publicKey).toString('hex'),
     pubkey_legacy: legacy.toString('hex'),
     pubkey_x25519: publicKey.toString('hex'),
   };
