@@ -1,4 +1,5 @@
 import { randomBytes } from 'node:crypto';
+import { crypto } from './crypto.ts';
 import { intake } from './intake.ts';
 import { burst, flatOut, steady } from './messages.ts';
 import { notifier } from './notifiers.ts';
@@ -14,6 +15,7 @@ import { makeAccounts, startBench, subscribeRequest } from './world.ts';
 const ROWS = [
   'subscriptions',
   'intake',
+  'crypto',
   'flat-out',
   'burst',
   'steady',
@@ -34,6 +36,7 @@ const print = (row: object) => process.stdout.write(`${JSON.stringify(row)}\n`);
 if (['subscriptions', 'flat-out', 'burst', 'steady'].some((row) => wanted(row as (typeof ROWS)[number])))
   await hivemindRows();
 if (wanted('intake')) print(intake());
+if (wanted('crypto')) print(crypto());
 if (wanted('start-up')) print(await startUp());
 for (const service of ['apns', 'firebase', 'huawei'] as const) if (wanted(service)) print(await notifier(service));
 process.exit(0);

@@ -1,5 +1,6 @@
 import { randomBytes } from 'node:crypto';
 import { systemClock } from '../clock.ts';
+import { build as libsodium } from '../session/sodium.ts';
 import { type DaemonName, type LoadOptions, loadConfig, programOf } from '../settings/config.ts';
 import { formatListen } from '../settings/listen-address.ts';
 import { ConfigError } from '../settings/section.ts';
@@ -169,7 +170,7 @@ async function startLife(
   if (!stopping.aborted) {
     systemd.ready();
     process.send?.('ready', undefined, undefined, () => {});
-    log.info({ seconds: seconds(clock.monotonic() - started) }, 'started');
+    log.info({ seconds: seconds(clock.monotonic() - started), libsodium }, 'started');
   }
 
   let ticks = 0;

@@ -1,14 +1,18 @@
 /**
  * The cryptographic functions that Session's protocols are made of, with their sizes checked.
  *
- * Ed25519 is libsodium's, because everyone else in the network verifies with its strictness (no small-order or
- * non-canonical keys); X25519 is node:crypto's, which is three times as fast.
+ * They are libsodium's, because everyone else in the network verifies with its strictness (no small-order or
+ * non-canonical keys): its machine code where that loads, or else its WebAssembly (docs/decisions/23). Nothing else
+ * chooses between them.
  */
 
-import { createPrivateKey, createPublicKey, diffieHellman, type KeyObject } from 'node:crypto';
-import sodium from 'libsodium-wrappers';
+import { native } from './sodium-native.ts';
+import { wasm } from './sodium-wasm.ts';
 
-await sodium.ready;
+/** Which build of libsodium runs. */
+export const build: 'native' | 'wasm' = native ? 'native' : 'wasm';
+
+const sodium = native ?? wasm;
 
 /** An Ed25519 pair: a public key of 32 bytes and libsodium's secret key of 64 (seed and public key). */
 export interface Ed25519KeyPair {
@@ -22,20 +26,19 @@ export interface Ed25519KeyPair {
  */
 export function ed25519Verify(signature: Uint8Array, message: Uint8Array, publicKey: Uint8Array): boolean {
   if (signature.length !== 64 || publicKey.length !== 32) return false;
-  return sodium.crypto_sign_verify_detached(signature, message, publicKey);
+  return sodium.verify(signature, message, publicKey);
 }
 
 /** The Ed25519 pair of a seed of 32 bytes. */
 export function ed25519KeyPair(seed: Uint8Array): Ed25519KeyPair {
   checkSize('Ed25519 seed', seed, 32);
-  const { publicKey, privateKey } = sodium.crypto_sign_seed_keypair(seed);
-  return { publicKey: asBuffer(publicKey), secretKey: asBuffer(privateKey) };
+  return sodium.keyPair(seed);
 }
 
 /** The signature (64 bytes) of `message` by a secret key of 64 bytes. */
 export function ed25519Sign(message: Uint8Array, secretKey: Uint8Array): Buffer {
   checkSize('Ed25519 secret key', secretKey, 64);
-  return asBuffer(sodium.crypto_sign_detached(message, secretKey));
+  return sodium.sign(message, secretKey);
 }
 
 /**
@@ -44,18 +47,13 @@ export function ed25519Sign(message: Uint8Array, secretKey: Uint8Array): Buffer 
  * @returns undefined if it is not 32 bytes, not a point of the curve, or one of small order
  */
 export function edToX25519Public(publicKey: Uint8Array): Buffer | undefined {
-  if (publicKey.length !== 32) return undefined;
-  try {
-    return asBuffer(sodium.crypto_sign_ed25519_pk_to_curve25519(publicKey));
-  } catch {
-    return undefined; // the wrapper's only way to say no
-  }
+  return publicKey.length === 32 ? sodium.toX25519(publicKey) : undefined;
 }
 
 /** The X25519 public key (32 bytes) of a secret key of 32 bytes. */
 export function x25519Public(secretKey: Uint8Array): Buffer {
   checkSize('X25519 secret key', secretKey, 32);
-  return asBuffer(sodium.crypto_scalarmult_base(secretKey));
+  return sodium.x25519Public(secretKey);
 }
 
 /**
@@ -64,13 +62,8 @@ export function x25519Public(secretKey: Uint8Array): Buffer {
  * @returns undefined if the public key is not 32 bytes or of low order, so that the result would be all zeros
  */
 export function x25519(secretKey: Uint8Array, publicKey: Uint8Array): Buffer | undefined {
-  const privateKey = privateKeyObject(secretKey);
-  if (publicKey.length !== 32) return undefined;
-  try {
-    return diffieHellman({ privateKey, publicKey: publicKeyObject(publicKey) });
-  } catch {
-    return undefined; // OpenSSL refuses to derive zeros
-  }
+  checkSize('X25519 secret key', secretKey, 32);
+  return publicKey.length === 32 ? sodium.x25519(secretKey, publicKey) : undefined;
 }
 
 /**
@@ -81,7 +74,7 @@ export function x25519(secretKey: Uint8Array, publicKey: Uint8Array): Buffer | u
  * @param key of up to 64 bytes, if it is to be keyed
  */
 export function blake2b(size: number, data: Uint8Array, key?: Uint8Array): Buffer {
-  return asBuffer(sodium.crypto_generichash(size, data, key ?? null));
+  return sodium.blake2b(size, data, key);
 }
 
 /**
@@ -90,7 +83,7 @@ export function blake2b(size: number, data: Uint8Array, key?: Uint8Array): Buffe
 export function xchachaEncrypt(plaintext: Uint8Array, nonce: Uint8Array, key: Uint8Array): Buffer {
   checkSize('XChaCha20 nonce', nonce, 24);
   checkSize('XChaCha20 key', key, 32);
-  return asBuffer(sodium.crypto_aead_xchacha20poly1305_ietf_encrypt(plaintext, null, null, nonce, key));
+  return sodium.encrypt(plaintext, nonce, key);
 }
 
 /**
@@ -101,39 +94,9 @@ export function xchachaEncrypt(plaintext: Uint8Array, nonce: Uint8Array, key: Ui
 export function xchachaDecrypt(ciphertext: Uint8Array, nonce: Uint8Array, key: Uint8Array): Buffer | undefined {
   checkSize('XChaCha20 nonce', nonce, 24);
   checkSize('XChaCha20 key', key, 32);
-  if (ciphertext.length < 16) return undefined;
-  try {
-    return asBuffer(sodium.crypto_aead_xchacha20poly1305_ietf_decrypt(null, ciphertext, null, nonce, key));
-  } catch {
-    return undefined; // the wrapper's only way to say no
-  }
-}
-
-// What stands in front of the 32 bytes of a raw key in DER: the structure and the algorithm, X25519.
-const PKCS8_X25519 = Buffer.from('302e020100300506032b656e04220420', 'hex');
-const SPKI_X25519 = Buffer.from('302a300506032b656e032100', 'hex');
-
-// Making a key object of a secret key costs a multiplication, as much as using it: the server's is used again and
-// again.
-const privateKeys = new WeakMap<Uint8Array, { bytes: Buffer; object: KeyObject }>();
-
-function privateKeyObject(secretKey: Uint8Array): KeyObject {
-  checkSize('X25519 secret key', secretKey, 32);
-  const known = privateKeys.get(secretKey);
-  if (known?.bytes.equals(secretKey)) return known.object;
-  const object = createPrivateKey({ key: Buffer.concat([PKCS8_X25519, secretKey]), format: 'der', type: 'pkcs8' });
-  privateKeys.set(secretKey, { bytes: Buffer.from(secretKey), object });
-  return object;
-}
-
-function publicKeyObject(publicKey: Uint8Array): KeyObject {
-  return createPublicKey({ key: Buffer.concat([SPKI_X25519, publicKey]), format: 'der', type: 'spki' });
+  return ciphertext.length < 16 ? undefined : sodium.decrypt(ciphertext, nonce, key);
 }
 
 function checkSize(what: string, bytes: Uint8Array, size: number): void {
   if (bytes.length !== size) throw new RangeError(`${what} of ${bytes.length} bytes: expected ${size}`);
-}
-
-function asBuffer(bytes: Uint8Array): Buffer {
-  return Buffer.from(bytes.buffer, bytes.byteOffset, bytes.byteLength);
 }

@@ -31,5 +31,9 @@ test('every pattern of the fast tests finds some', () => {
 
 test('version managers take the Node that npm ci brings along', () => {
   const version = read('.node-version').trim();
-  assert.deepEqual(new Set(Object.values(optionalDependencies!)), new Set([version]));
+  const brought = Object.entries(optionalDependencies!).filter(([name]) => name.startsWith('node-linux-'));
+  assert.deepEqual(
+    brought.map(([, its]) => its),
+    [version, version],
+  );
 });
