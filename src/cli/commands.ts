@@ -1,6 +1,6 @@
-import { readFileSync } from 'node:fs';
 import { nearest } from '../settings/nearest.ts';
 import { ConfigError } from '../settings/section.ts';
+import { VERSION } from '../version.ts';
 import { CliError, type Command, complain, help, parseWords, print, UsageError, usage } from './command.ts';
 
 /** Loaded when called: making a key needs no ZeroMQ. */
@@ -32,7 +32,7 @@ export async function runCommand(args: readonly string[]): Promise<number> {
     return 0;
   }
   if (name === '--version') {
-    print(version());
+    print(VERSION);
     return 0;
   }
   if (!Object.hasOwn(COMMANDS, name)) {
@@ -66,17 +66,10 @@ async function overview(): Promise<string> {
     lines.push(`  ${name.padEnd(width)}  ${(await load()).command.summary}`);
   }
   return [
-    `spns ${version()}: Session Push Notification Server\n`,
+    `spns ${VERSION}: Session Push Notification Server\n`,
     'spns COMMAND …\n',
     ...lines,
     '\n"spns COMMAND --help" tells more of each.',
     'The configuration is the file given by --config, or by SPNS_CONFIG, or spns.ini here, or /etc/spns/spns.ini.',
   ].join('\n');
-}
-
-function version(): string {
-  const { version } = JSON.parse(readFileSync(new URL('../../package.json', import.meta.url), 'utf8')) as {
-    version: string;
-  };
-  return version;
 }

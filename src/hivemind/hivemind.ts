@@ -3,6 +3,11 @@ import type { Context, Daemon } from '../daemon/run.ts';
 import { transportMetrics } from '../daemon/transport-metrics.ts';
 import { JudgedClock } from '../judged-clock.ts';
 import type { Log } from '../log.ts';
+import { blake2b } from '../session/sodium.ts';
+import { reachableAt } from '../settings/hivemind.ts';
+import { VERSION } from '../version.ts';
+import { joinCluster } from './cluster/join.ts';
+import { SharedSubscriptions } from './cluster/shared-subscriptions.ts';
 import { Devices } from './devices/devices.ts';
 import { startLife } from './lifecycle.ts';
 import { type OpenListener, openListeners } from './listeners.ts';
@@ -22,6 +27,7 @@ import { Store } from './store/store.ts';
 import { DeadDevices } from './subscriptions/dead-devices.ts';
 import { Expiry } from './subscriptions/expiry.ts';
 import { expectedServices } from './subscriptions/known-services.ts';
+import { loadSubscriptions } from './subscriptions/load.ts';
 import { Subscriptions } from './subscriptions/subscribe.ts';
 
 /**
@@ -48,6 +54,15 @@ export async function startHivemind(context: Context): Promise<Daemon> {
     clock: context.clock,
     log: category(context.log, 'pg'),
     onTaken: context.giveUp,
+    ...(settings.instance !== undefined && {
+      cluster: {
+        name: settings.instance,
+        copies: settings.copies,
+        keyFingerprint: keyFingerprint(config.keys.hivemind),
+        version: VERSION,
+        ...reachableAt(settings),
+      },
+    }),
   });
   // From here on there is one clock, and no step of the machine's costs a subscription.
   const clock = await JudgedClock.start({
@@ -67,13 +82,30 @@ export async function startHivemind(context: Context): Promise<Daemon> {
     random,
     accounts: devices,
     secret: config.keys.hivemind,
+    identity: store.cluster?.membership,
     oxend: settings.oxendRpc,
     maxConnects: settings.maxConnects,
     allowPrivate: settings.allowPrivateNodes,
     interval: settings.subsInterval * 1000,
     log: category(context.log, 'snode'),
-    onNotification: (node, body) => intake.handle(node, body),
+    onNotification: (node, body) => {
+      joined?.hearing.heard(node, body);
+      intake.handle(node, body);
+    },
   });
+  const loading = { clock, store, devices, stopping: context.stopping, log };
+  const joined =
+    store.cluster &&
+    joinCluster({
+      clock,
+      secret: config.keys.hivemind,
+      copies: settings.copies,
+      store: store.cluster,
+      load: (slots) => loadSubscriptions(loading, slots),
+      devices,
+      network,
+      log: sparing,
+    });
   const intake = new Intake<Node>({
     clock,
     devices,
@@ -96,7 +128,7 @@ export async function startHivemind(context: Context): Promise<Daemon> {
     time: () => ({ possible: clock.possible(), inDoubt: clock.doubt !== undefined || expiry.held !== undefined }),
     ready: start.promise,
     store,
-    devices,
+    devices: joined ? new SharedSubscriptions({ devices, store, cluster: joined.cluster }) : devices,
     stats,
     notifierFor: (service) => outbox.validator(service)?.remote,
     isExpected: expectedServices({ config, outbox, devices, stats }),
@@ -134,19 +166,20 @@ export async function startHivemind(context: Context): Promise<Daemon> {
     intake: intake.counters,
   };
   const flush = intakeCounter(stats, intake.counters);
-  const joined: EndpointModules = {
+  const modules: EndpointModules = {
     subscriptions,
     outbox,
     stats,
     deadDevices,
     getStats: () => {
       flush();
-      return statsReport(sources);
+      return { ...statsReport(sources), ...(joined && { cluster: joined.cluster.report() }) };
     },
     expire: (approved) => expiry.report(approved),
     getNodes: () => network.nodes((node) => intake.recordOf(node)),
     getServices: () => serviceReports(sources),
     testPush: (service, info) => testPush(service, info, { clock, random, outbox }),
+    ...(joined && { cluster: { own: joined.cluster.duty.own, members: () => joined.cluster.living } }),
     onBlock: () => network.refresh(),
     log: sparing,
   };
@@ -155,13 +188,14 @@ export async function startHivemind(context: Context): Promise<Daemon> {
     random,
     settings,
     secret: config.keys.hivemind,
-    commands: endpoints(joined),
+    commands: { ...endpoints(modules), ...joined?.commands },
     log,
     stray: (reason) => faults.warn('a message was dropped', { reason }),
     gone: (remote) => outbox.gone(remote),
   });
   transportMetrics(registry, () => [
     ...network.sockets,
+    ...(joined ? [['members', joined.links.counters] as const] : []),
     ...listeners.map(({ counters }) => ['clients', counters] as const),
   ]);
 
@@ -178,6 +212,7 @@ export async function startHivemind(context: Context): Promise<Daemon> {
     intake,
     outbox,
     network,
+    joined,
     listeners,
     open: start.resolve,
     flush,
@@ -196,4 +231,9 @@ export async function startHivemind(context: Context): Promise<Daemon> {
       clock.stop();
     },
   };
+}
+
+/** Tells whether hiveminds of one database have the same key, without telling the key. */
+function keyFingerprint(secret: Buffer): Buffer {
+  return blake2b(16, Buffer.from('spns key fingerprint'), secret);
 }

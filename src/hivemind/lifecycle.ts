@@ -3,8 +3,8 @@ import type { Readiness } from '../daemon/metrics.ts';
 import type { Systemd } from '../daemon/systemd.ts';
 import type { JudgedClock } from '../judged-clock.ts';
 import type { Log } from '../log.ts';
-import { CLOCK_TOLERANCE } from '../session/subscription.ts';
 import type { HivemindSettings } from '../settings/hivemind.ts';
+import type { Joined } from './cluster/join.ts';
 import type { Devices } from './devices/devices.ts';
 import type { OpenListener } from './listeners.ts';
 import type { Network } from './network/network.ts';
@@ -12,7 +12,7 @@ import type { Intake } from './notifications/intake.ts';
 import type { Outbox } from './notifications/outbox/outbox.ts';
 import type { Store } from './store/store.ts';
 import type { Expiry } from './subscriptions/expiry.ts';
-import { SigningTimes } from './subscriptions/signing-times.ts';
+import { loadSubscriptions } from './subscriptions/load.ts';
 import type { Subscriptions } from './subscriptions/subscribe.ts';
 
 const STATISTICS_MS = 15_000;
@@ -25,6 +25,8 @@ const HAND_OVER_MS = 5_000;
 const CLOSE_MS = 1_500;
 /** And so long for their word on devices that clients wait for; what they have vouched for is then still written. */
 const VALIDATE_MS = 2_000;
+/** What other hiveminds may take to cover what only we covered, in ms. */
+const LEAVE_MS = 2_500;
 /** The rest of the stop, in ms: for the last answers, after a database that has stopped answering was given up. */
 const LAST_MS = 500;
 const NOTIFIER_POLL_MS = 25;
@@ -43,6 +45,8 @@ export interface Parts {
   readonly intake: Pick<Intake<object>, 'complaints' | 'stop'>;
   readonly outbox: Outbox;
   readonly network: Pick<Network, 'start' | 'stop' | 'complaints'>;
+  /** Of a hivemind that is one of several. */
+  readonly joined: Joined | undefined;
   readonly listeners: readonly OpenListener[];
   /** Lets the subscriptions in that wait for the start. */
   readonly open: () => void;
@@ -63,8 +67,9 @@ export interface Life {
  * subscriptions are loaded; what follows takes as long as it takes, and the operator sees it in the status.
  */
 export async function startLife(parts: Parts): Promise<Life> {
-  const { clock, log, settings, stopping, expiry, outbox, network } = parts;
-  await load(parts);
+  const { clock, log, settings, stopping, expiry, outbox, network, joined } = parts;
+  parts.systemd.status('Loading existing subscriptions');
+  await (joined ? joined.cluster.start() : loadSubscriptions(parts));
   await expiry.start();
 
   let isReady = false;
@@ -72,6 +77,7 @@ export async function startLife(parts: Parts): Promise<Life> {
     await expectedNotifiers(settings.notifiersExpected, settings.startupWait, outbox, clock, stopping);
     if (stopping.aborted) return;
     network.start();
+    joined?.cluster.ready();
     isReady = true;
     parts.open();
     log.info('ready for subscriptions');
@@ -90,22 +96,6 @@ export async function startLife(parts: Parts): Promise<Life> {
       await stop(parts, statistics, end);
     },
   };
-}
-
-async function load({ clock, log, systemd, stopping, store, devices }: Parts): Promise<void> {
-  systemd.status('Loading existing subscriptions');
-  const loading = clock.monotonic();
-  const signed = new SigningTimes();
-  const loaded = await store.load((row) => {
-    signed.add(row.signedAt);
-    devices.upsert(row, row.signedAt);
-  }, stopping);
-  log.info(
-    `loaded ${loaded.rows} subscriptions of ${devices.accounts} accounts in ${((clock.monotonic() - loading) / 1000).toFixed(1)} s` +
-      (loaded.skipped > 0 ? `; ${loaded.skipped} rows are invalid and were passed over` : ''),
-  );
-  // Devices sign by their own clocks, at most so far ahead of the true time: a clock that says less is wrong.
-  clock.isAfter((signed.newest() - CLOCK_TOLERANCE) * 1000);
 }
 
 /**
@@ -132,7 +122,10 @@ async function expectedNotifiers(
  * Without oxend or a storage server the hivemind still does its work for clients: that is a complaint, not a reason to
  * be taken out of service.
  */
-function readiness(isReady: boolean, { clock, store, expiry, subscriptions, network, intake }: Parts): Readiness {
+function readiness(
+  isReady: boolean,
+  { clock, store, expiry, subscriptions, network, intake, joined }: Parts,
+): Readiness {
   const { trouble } = store;
   const reasons = [
     isReady ? undefined : 'waiting for notifiers',
@@ -142,24 +135,28 @@ function readiness(isReady: boolean, { clock, store, expiry, subscriptions, netw
     ...subscriptions.complaints(),
     ...network.complaints(),
     ...intake.complaints(),
+    ...(joined?.cluster.complaints() ?? []),
   ].filter((text) => text !== undefined);
   return { ok: isReady && trouble === undefined, reasons };
 }
 
 /** @param end by the monotonic clock, ms */
 async function stop(parts: Parts, statistics: Timer, end: number): Promise<void> {
-  const { clock, log, store, expiry, subscriptions, network, intake, outbox } = parts;
+  const { clock, log, store, expiry, subscriptions, network, intake, outbox, joined } = parts;
   parts.open();
   // Side by side with the rest: a notifier that answers nobody must not take the time of those that do.
   const answered = subscriptions.stop(VALIDATE_MS);
   statistics.cancel();
   expiry.stop();
+  if (joined) await handOver(joined, clock, log);
   await network.stop();
   intake.stop();
   await outbox.stop(HAND_OVER_MS, end - CLOSE_MS - clock.monotonic());
   if (!(await within(answered, end - clock.monotonic(), clock)))
     log.warn('clients wait for a database that does not answer');
   parts.flush();
+  if (joined && !(await within(joined.close(), end - clock.monotonic(), clock)))
+    log.warn('the database does not answer: the other hiveminds find out by themselves that this one has ended');
   const closed = await within(store.close(), end - clock.monotonic(), clock);
   if (!closed) log.warn('the database does not answer: the last statistics are lost');
   for (const listener of parts.listeners) await listener.close();
@@ -171,6 +168,16 @@ async function stop(parts: Parts, statistics: Timer, end: number): Promise<void>
     `of ${queued} pushes ${accepted} were accepted, ${refused} refused, ${passed} passed on without acknowledgement, ` +
       `${dropped} given up, ${unreported} not reported on`,
   );
+}
+
+/** Lets the others have our slots, while we still hear what they may not hear yet. */
+async function handOver({ cluster }: Joined, clock: Clock, log: Log): Promise<void> {
+  let isCovered = false;
+  const left = cluster.leave(LEAVE_MS).then((whole) => {
+    isCovered = whole;
+  });
+  if ((await within(left, LEAVE_MS, clock)) && isCovered) return;
+  log.warn('no other hivemind covers all that this one covered: what comes before one does is lost');
 }
 
 /** Whether it is done before so many milliseconds have passed. */

@@ -39,6 +39,16 @@ const HINT_DELAY = 10;
 /** How often, in ms, a member that is about to stop looks whether the others cover what it covers. */
 const LEAVING_LOOK = 200;
 
+/** The cluster as operators see it. */
+export interface ClusterReport {
+  readonly own: string;
+  readonly copies: number;
+  /** How many slots as many living members cover as are to, and how many fewer: at least one, or none. */
+  readonly coverage: { readonly full: number; readonly fewer: number; readonly none: number };
+  /** All that have been seen lately. */
+  readonly members: readonly MemberReport[];
+}
+
 /** A member as operators see it. */
 export interface MemberReport {
   readonly name: string;
@@ -94,20 +104,6 @@ export class Cluster {
   /** Those that live, by name; we ourselves among them. */
   get living(): KnownMember[] {
     return this.#roster.members.filter(({ living }) => living);
-  }
-
-  /** How many slots as many living members cover as are to, and how many fewer: one, or none. */
-  get coverage(): { full: number; once: number; none: number } {
-    const { copies } = this.#modules;
-    const covering = this.#coverers();
-    const counts = { full: 0, once: 0, none: 0 };
-    for (let slot = 0; slot < SLOTS; slot++) {
-      const count = covering.reduce((sum, covers) => sum + (covers(slot) ? 1 : 0), 0);
-      if (count === 0) counts.none++;
-      else if (count < copies) counts.once++;
-      else counts.full++;
-    }
-    return counts;
   }
 
   /**
@@ -178,19 +174,17 @@ export class Cluster {
     const complaints: string[] = [];
     if (this.#trouble !== undefined) complaints.push(this.#trouble);
     if (this.#state === 'starting') return complaints;
-    const { once, none } = this.coverage;
+    const { fewer, none } = this.#coverage();
     const alone = this.living.length === 1;
     if (copies > 1 && alone) complaints.push('no other hivemind lives: should this one stop, pushes are lost');
-    else if (copies > 1 && once > 0)
-      complaints.push(`${once} of ${SLOTS} slots are covered by fewer than ${copies} hiveminds`);
+    else if (fewer > 0) complaints.push(`${fewer} of ${SLOTS} slots are covered by fewer than ${copies} hiveminds`);
     if (none > 0) complaints.push(`${none} of ${SLOTS} slots are covered by no hivemind`);
     return complaints;
   }
 
-  /** All members that have been seen lately. */
-  report(): MemberReport[] {
-    const { own } = this.#modules;
-    return this.#roster.members.map((member) => {
+  report(): ClusterReport {
+    const { own, copies } = this.#modules;
+    const members = this.#roster.members.map((member): MemberReport => {
       const { name, state, living, address, version, started, seen } = member;
       let [covers, first] = [0, 0];
       for (let slot = 0; slot < SLOTS; slot++) {
@@ -208,6 +202,7 @@ export class Cluster {
         seen: Math.floor(seen / 1000),
       };
     });
+    return { own: own.name, copies, coverage: this.#coverage(), members };
   }
 
   /** A sign of life, and whatever follows from what came back. Never throws. */
@@ -309,13 +304,16 @@ export class Cluster {
     };
   }
 
-  #coverers(): ((slot: number) => boolean)[] {
+  #coverage(): ClusterReport['coverage'] {
     const covers = this.#coversOf();
-    return this.living.map(
-      ({ name }) =>
-        (slot) =>
-          covers(name, slot),
-    );
+    const counts = { full: 0, fewer: 0, none: 0 };
+    for (let slot = 0; slot < SLOTS; slot++) {
+      const count = this.living.filter(({ name }) => covers(name, slot)).length;
+      if (count === 0) counts.none++;
+      else if (count < this.#modules.copies) counts.fewer++;
+      else counts.full++;
+    }
+    return counts;
   }
 
   /** Says what is other than before. */

@@ -166,6 +166,11 @@ export class Network {
     this.#nodes.setSlots(slots);
   }
 
+  /** The storage server with that X25519 public key, in hex. */
+  find(key: string): Node | undefined {
+    return this.#nodes.find(key);
+  }
+
   /** See {@link Nodes.listenAnew}. */
   listenAnew(node: Node): void {
     this.#nodes.listenAnew(node);

@@ -102,6 +102,11 @@ export class Nodes {
     this.#connectQueued();
   }
 
+  /** The server with that key. */
+  find(key: string): Node | undefined {
+    return this.#nodes.get(key);
+  }
+
   /** Has a server connected anew, under another name of ours. */
   listenAnew(node: Node): void {
     if (node.state !== 'up') return;

@@ -1,0 +1,85 @@
+import type { Clock } from '../../clock.ts';
+import type { Log } from '../../log.ts';
+import type { Commands } from '../../oxenmq/remote.ts';
+import { VERSION } from '../../version.ts';
+import type { Devices } from '../devices/devices.ts';
+import { type Network, routingId } from '../network/network.ts';
+import type { Node } from '../network/node.ts';
+import type { ClusterStore } from '../store/cluster-store.ts';
+import { Cluster } from './cluster.ts';
+import { clusterCommands } from './commands.ts';
+import { Hearing } from './hearing.ts';
+import { Links } from './links.ts';
+import { encodeHeard, type Hello } from './messages.ts';
+
+/** What the parts of a member work with. */
+export interface JoinModules {
+  readonly clock: Clock;
+  /** The hivemind's X25519 private key, 32 bytes. */
+  readonly secret: Uint8Array;
+  readonly copies: number;
+  readonly store: ClusterStore;
+  /** Brings the subscriptions of some slots into memory. @throws StoreError */
+  readonly load: (slots: ReadonlySet<number>) => Promise<void>;
+  readonly devices: Devices;
+  readonly network: Network;
+  readonly log: Log;
+}
+
+/** The parts of a hivemind that only one of several has. */
+export interface Joined {
+  readonly cluster: Cluster;
+  readonly links: Links;
+  readonly hearing: Hearing<Node>;
+  /** What the other members call here. */
+  readonly commands: Commands;
+  /** Says that we are gone, when nothing is connected under our routing ids any more. */
+  close(): Promise<void>;
+}
+
+/** Builds and joins the parts of a member. */
+export function joinCluster(modules: JoinModules): Joined {
+  const { clock, secret, copies, store, load, devices, network, log } = modules;
+  const { membership } = store;
+  const own: Hello = { name: membership.name, run: membership.run, version: VERSION };
+  const links = new Links({ clock, secret, routingId: routingId('member', secret, membership), own, log });
+  const cluster = new Cluster({
+    clock,
+    own,
+    copies,
+    beat: (sign) => store.beat(sign),
+    load,
+    devices,
+    uncovered: () => network.monitoring.uncoveredSlots(),
+    setSlots: (slots) => network.setSlots(slots),
+    links,
+    log,
+  });
+  const hearing = new Hearing<Node>({
+    clock,
+    othersOf: (slot) => cluster.duty.othersOf(slot),
+    serverOf: (key) => network.find(key),
+    listenAnew: (node) => network.listenAnew(node),
+    tell: (member, servers) => links.send(member, 'cluster.heard', encodeHeard({ ...own, servers })),
+    log,
+  });
+  return {
+    cluster,
+    links,
+    hearing,
+    commands: clusterCommands({
+      own,
+      onProgress: () => {},
+      onChanged: () => {},
+      onLeaving: () => cluster.look(),
+      onHeard: (heard) => hearing.take(heard),
+      log,
+    }),
+    async close() {
+      cluster.stop();
+      hearing.stop();
+      await links.close();
+      await store.leave();
+    },
+  };
+}

@@ -1,0 +1,40 @@
+import type { JudgedClock } from '../../judged-clock.ts';
+import type { Log } from '../../log.ts';
+import { CLOCK_TOLERANCE } from '../../session/subscription.ts';
+import type { Devices } from '../devices/devices.ts';
+import type { Store } from '../store/store.ts';
+import { SigningTimes } from './signing-times.ts';
+
+/** What the loading works with. */
+export interface LoadModules {
+  readonly clock: Pick<JudgedClock, 'monotonic' | 'isAfter'>;
+  readonly store: Pick<Store, 'load'>;
+  readonly devices: Pick<Devices, 'upsert' | 'accounts'>;
+  /** Ends it. */
+  readonly stopping: AbortSignal;
+  readonly log: Pick<Log, 'info'>;
+}
+
+/**
+ * Brings the stored subscriptions into memory.
+ *
+ * @param slots those of them alone
+ * @throws StoreError
+ */
+export async function loadSubscriptions(modules: LoadModules, slots?: ReadonlySet<number>): Promise<void> {
+  const { clock, store, devices, stopping, log } = modules;
+  const loading = clock.monotonic();
+  const signed = new SigningTimes();
+  const visit = (row: Parameters<Parameters<Store['load']>[0]>[0]) => {
+    signed.add(row.signedAt);
+    devices.upsert(row, row.signedAt);
+  };
+  const loaded = await store.load(visit, stopping, slots && [...slots]);
+  const seconds = ((clock.monotonic() - loading) / 1000).toFixed(1);
+  log.info(
+    `loaded ${loaded.rows} subscriptions${slots ? ` of ${slots.size} slots` : ''}, now of ${devices.accounts} accounts, in ${seconds} s` +
+      (loaded.skipped > 0 ? `; ${loaded.skipped} rows are invalid and were passed over` : ''),
+  );
+  // Devices sign by their own clocks, at most so far ahead of the true time: a clock that says less is wrong.
+  clock.isAfter((signed.newest() - CLOCK_TOLERANCE) * 1000);
+}
