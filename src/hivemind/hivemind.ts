@@ -147,6 +147,7 @@ export async function startHivemind(context: Context): Promise<Daemon> {
     devices,
     expiry,
     intake: intake.counters,
+    joined,
     network,
     oversized: () => listeners.reduce((sum, { counters }) => sum + counters.excessive, 0),
     outbox,

@@ -61,6 +61,7 @@ const exported = (() => {
       devices: nothing,
       expiry: nothing,
       intake: nothing,
+      joined: nothing,
       network: nothing,
       oversized: nothing,
       outbox: nothing,

@@ -1,6 +1,7 @@
 import { Counter, Gauge, type Registry } from 'prom-client';
 import type { Clock } from '../../clock.ts';
 import type { JudgedClock } from '../../judged-clock.ts';
+import type { Joined } from '../cluster/join.ts';
 import type { Devices } from '../devices/devices.ts';
 import type { Network } from '../network/network.ts';
 import type { IntakeCounters } from '../notifications/intake-counters.ts';
@@ -20,6 +21,8 @@ export interface MetricSources {
   devices: Devices;
   expiry: Pick<Expiry, 'held'>;
   intake: IntakeCounters;
+  /** Of a hivemind that is one of several. */
+  joined: Joined | undefined;
   network: Network;
   /** Messages of clients and notifiers that were dropped for their size. */
   oversized: () => number;
@@ -32,7 +35,7 @@ type Reading = readonly [value: number, labels?: Record<string, string>];
 
 /** Registers the hivemind's metrics; ops/ and the status page are written against these names. */
 export function registerMetrics(registry: Registry, sources: MetricSources): void {
-  const { clock, devices, expiry, intake, network, oversized, outbox, store, subscriptions } = sources;
+  const { clock, devices, expiry, intake, joined, network, oversized, outbox, store, subscriptions } = sources;
   const services = () => [...outbox.services.values()];
 
   const counter = (name: string, help: string, labels: string[], read: () => Iterable<Reading>) =>
@@ -208,6 +211,9 @@ export function registerMetrics(registry: Registry, sources: MetricSources): voi
 
   const summary = () => network.summary();
   gauge('spns_nodes', 'Storage servers known', [], () => [[summary().nodes]]);
+  gauge('spns_nodes_needed', 'Those of them that keep accounts of this hivemind: all, if it is alone', [], () => [
+    [summary().nodes - summary().unneeded],
+  ]);
   gauge('spns_swarms', 'Swarms known', [], () => [[summary().swarms]]);
   gauge('spns_node_connections', 'Connections to storage servers', ['state'], () => [
     [summary().connected, { state: 'connected' }],
@@ -272,4 +278,21 @@ export function registerMetrics(registry: Registry, sources: MetricSources): voi
   counter('spns_monitor_passed_over_total', 'Accounts that were not asked for, by why', ['reason'], () =>
     Object.entries(network.counters.passedOver).map(([reason, count]): Reading => [count, { reason }]),
   );
+  if (joined) {
+    const { cluster, links, hearing } = joined;
+    gauge('spns_cluster_members', 'Hiveminds of this database that live', [], () => [[cluster.living.length]]);
+    gauge('spns_cluster_reached', 'Other hiveminds that this one is connected to', [], () => [[links.reached.length]]);
+    gauge('spns_cluster_slots', 'The 256 parts of the work by how many hiveminds cover them', ['state'], () =>
+      Object.entries(cluster.report().coverage).map(([state, count]): Reading => [count, { state }]),
+    );
+    gauge('spns_cluster_slots_sent_first', 'Those whose pushes this hivemind sends first', [], () => [
+      [cluster.report().members.find(({ name }) => name === cluster.duty.own)?.first ?? 0],
+    ]);
+    counter(
+      'spns_cluster_nodes_renewed_total',
+      'Storage servers that spoke to other hiveminds alone, and were connected anew',
+      [],
+      () => [[hearing.counters.renewed]],
+    );
+  }
 }
