@@ -12,6 +12,17 @@ interface Request {
   readonly reject: (error: OxenmqError) => void;
 }
 
+/** Tags for which random bytes are drawn at once: a draw costs some 2 µs, whatever its size, and a slice nothing. */
+const DRAWN = 256;
+let drawn = Buffer.alloc(0);
+
+function newTag(): Buffer {
+  if (drawn.length === 0) drawn = randomBytes(DRAWN * TAG_SIZE);
+  const tag = drawn.subarray(0, TAG_SIZE);
+  drawn = drawn.subarray(TAG_SIZE);
+  return tag;
+}
+
 /**
  * Each connection has its own: a reply counts only on the connection that was asked. The original looks replies up by
  * their tag alone, so that there any peer may answer for any other that guesses it.
@@ -34,7 +45,7 @@ export class Pending {
    * @returns the tag to send, 15 random bytes, and the promise of the reply's parts
    */
   add(name: string, timeout: number): { tag: Buffer; reply: Promise<Buffer[]> } {
-    const tag = randomBytes(TAG_SIZE);
+    const tag = newTag();
     const key = tag.toString('latin1');
     const { promise, resolve, reject } = Promise.withResolvers<Buffer[]>();
     const timer = this.#clock.setTimeout(() => {

@@ -9,7 +9,7 @@ import { Code, RequestError, UnavailableError } from './errors.ts';
 import { checkOwnedSubscription, type Subaccount, type Subscription, type Unsubscription } from './subscription.ts';
 
 export { Code, RequestError, UnavailableError, UntimelyError } from './errors.ts';
-export { checkUnsubscription as verifyUnsubscribe } from './subscription.ts';
+export { checkOwnedUnsubscription as verifyUnsubscribe } from './subscription.ts';
 
 /**
  * A device's request for pushes, checked on its own; only the notifier can say whether its service takes the device.
@@ -24,8 +24,8 @@ export interface SubscribeRequest extends Subscription {
 }
 
 /**
- * A device's request for no more pushes, **not verified yet**: `verifyUnsubscribe` does that after the notifier's
- * answer.
+ * A device's request for no more pushes. Its key belongs to its account, its signature is **not verified yet**:
+ * `verifyUnsubscribe` does that after the notifier's answer.
  */
 export interface UnsubscribeRequest extends Unsubscription {
   /** Name of the notifier. */
@@ -34,22 +34,28 @@ export interface UnsubscribeRequest extends Unsubscription {
   readonly serviceInfo: unknown;
 }
 
+/** What the reader of a request knows. */
+export interface Known {
+  /** Whether a notifier of that name is registered. */
+  service(name: string): boolean;
+  /**
+   * Whether that Ed25519 key (32 bytes) is known to belong to that account (33 bytes), so that nobody need compute it
+   * anew. Nobody knows if it is not given.
+   */
+  owner?(account: Buffer, sessionEd25519: Buffer): boolean;
+}
+
 /**
  * Reads and verifies one element of a push.subscribe request. The order of the checks is the original's: clients see
  * which one fails first (test/vectors/hivemind-replies.json).
  *
  * @param value what JSON it is
  * @param nowSeconds unix seconds
- * @param serviceKnown whether a notifier of that name is registered
  * @throws RequestError: 1 for what is missing or of the wrong type, 2 for an unknown service, 4 for the rest
  */
-export function parseSubscribe(
-  value: unknown,
-  nowSeconds: number,
-  serviceKnown: (name: string) => boolean,
-): SubscribeRequest {
+export function parseSubscribe(value: unknown, nowSeconds: number, known: Known): SubscribeRequest {
   const fields = object(value);
-  const common = parseUnsubscribe(fields, serviceKnown);
+  const common = parseUnsubscribe(fields, known);
   const encKey = bytes(fields, 'enc_key', 32);
   const namespaces = parseNamespaces(fields.namespaces);
   const wantData = fields.data;
@@ -60,24 +66,23 @@ export function parseSubscribe(
 }
 
 /**
- * Reads one element of a push.unsubscribe request, without verifying it.
+ * Reads one element of a push.unsubscribe request, without verifying its signature.
  *
  * @param value what JSON it is
- * @param serviceKnown whether a notifier of that name is registered
  * @throws RequestError: 1 for what is missing or of the wrong type, 2 for an unknown service, 4 for the rest
  */
-export function parseUnsubscribe(value: unknown, serviceKnown: (name: string) => boolean): UnsubscribeRequest {
+export function parseUnsubscribe(value: unknown, known: Known): UnsubscribeRequest {
   const fields = object(value);
   const account = bytes(fields, 'pubkey', ACCOUNT_SIZE);
   const sessionEd25519 = account[0] === SESSION_PREFIX ? bytes(fields, 'session_ed25519', 32) : null;
   const subaccount = parseSubaccount(fields);
   const signature = bytes(fields, 'signature', 64);
-  if (sessionEd25519) checkSessionEd25519(account, sessionEd25519);
+  if (sessionEd25519 && !known.owner?.(account, sessionEd25519)) checkSessionEd25519(account, sessionEd25519);
   const signedAt = parseTime(fields.sig_ts);
   const { service, service_info: serviceInfo } = fields;
   if (typeof service !== 'string') throw invalid('service', 'a string');
   if (serviceInfo === undefined) throw invalid('service_info', 'a value');
-  if (!serviceKnown(service)) throw new UnavailableError(service);
+  if (!known.service(service)) throw new UnavailableError(service);
   return { account, sessionEd25519, subaccount, signature, signedAt, service, serviceInfo };
 }
 

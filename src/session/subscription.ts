@@ -3,7 +3,7 @@
  * sections 6 and 7).
  */
 
-import { checkSessionEd25519, verificationKey } from './account.ts';
+import { verificationKey } from './account.ts';
 import { Code, RequestError, UntimelyError } from './errors.ts';
 import { ed25519Verify } from './sodium.ts';
 
@@ -109,16 +109,15 @@ export function checkOwnedSubscription(subscription: Subscription, nowSeconds: n
 }
 
 /**
- * Checks an unsubscription: its key belongs to its account, its time is within 24 hours and its
- * signatures are good, in this order (docs/spec/hivemind.md, section 1.2).
+ * Checks an unsubscription whose key is known to belong to its account: its time is within 24 hours and its signatures
+ * are good, in this order (docs/spec/hivemind.md, section 1.2).
  *
  * @param nowSeconds unix seconds
  * @throws RequestError (4) with the original's text, UntimelyError for its time; of the time, which the original does
  *   not tell its clients, only the error's `cause` speaks
  */
-export function checkUnsubscription(unsubscription: Unsubscription, nowSeconds: number): void {
-  const { account, sessionEd25519, signedAt } = unsubscription;
-  if (sessionEd25519) checkSessionEd25519(account, sessionEd25519);
+export function checkOwnedUnsubscription(unsubscription: Unsubscription, nowSeconds: number): void {
+  const { account, signedAt } = unsubscription;
   if (Math.abs(signedAt - nowSeconds) > CLOCK_TOLERANCE) {
     throw new UntimelyError(Code.ERROR, 'An error occured while processing your request', {
       cause: new Error('Invalid unsubscribe: sig_ts is more than 24 hours off'),

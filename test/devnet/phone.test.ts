@@ -48,7 +48,9 @@ test('an iPhone subscribes its account as an object, in a way that the hivemind 
   assert.deepEqual(await phone.subscribe(front), { code: 200, headers: {}, body: { success: true } });
   const [request] = front.requests;
   assert.deepEqual([request!.method, request!.endpoint], ['POST', '/subscribe']);
-  const parsed = parseSubscribe(JSON.parse(request!.body.toString()), nowSeconds(), (name) => name === 'apns');
+  const parsed = parseSubscribe(JSON.parse(request!.body.toString()), nowSeconds(), {
+    service: (name) => name === 'apns',
+  });
   assert.deepEqual(parsed.account, account.id);
   assert.deepEqual(parsed.namespaces, [0, 2, 3, 4, 5]);
   assert.deepEqual(parsed.serviceInfo, serviceInfo);
@@ -87,7 +89,7 @@ test('an Android phone sends an array, of its own account and of a group that it
   assert.deepEqual(await phone.subscribe(front), { code: 503, headers: {}, body: [{ error: 3 }, { error: 3 }] });
   await phone.unsubscribe(front);
   const [subscribe, unsubscribe] = front.requests.map(({ body }) => JSON.parse(body.toString()));
-  const parsed = subscribe.map((element: unknown) => parseSubscribe(element, nowSeconds(), () => true));
+  const parsed = subscribe.map((element: unknown) => parseSubscribe(element, nowSeconds(), { service: () => true }));
   assert.deepEqual(
     parsed.map((one: { account: Buffer }) => one.account),
     [own.id, member.id],
@@ -95,10 +97,7 @@ test('an Android phone sends an array, of its own account and of a group that it
   assert.deepEqual(parsed[1].subaccount, member.subaccount);
   assert.equal(front.requests[1]!.endpoint, '/unsubscribe');
   for (const element of unsubscribe) {
-    verifyUnsubscribe(
-      parseUnsubscribe(element, () => true),
-      nowSeconds(),
-    );
+    verifyUnsubscribe(parseUnsubscribe(element, { service: () => true }), nowSeconds());
   }
 });
 

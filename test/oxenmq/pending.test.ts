@@ -36,3 +36,17 @@ test('a refusal by name takes the oldest of that name', async () => {
   pending.settle(second.tag, []);
   assert.deepEqual(await second.reply, []);
 });
+
+test('no two requests have the same tag, however many there are', () => {
+  const pending = new Pending(new FakeClock());
+  const tags = Array.from({ length: 1_000 }, () => {
+    const { tag, reply } = pending.add('a.b', 1_000);
+    reply.catch(() => {});
+    return tag;
+  });
+  // One that was handed out stays as it was while others are drawn.
+  assert.equal(new Set(tags.map((tag) => tag.toString('hex'))).size, 1_000);
+  for (const tag of tags) assert.equal(tag.length, 15);
+  assert.equal(pending.size, 1_000);
+  pending.failAll('CLOSED', 'closed');
+});

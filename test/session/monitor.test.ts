@@ -38,7 +38,7 @@ describe('encodeMonitor', () => {
   // The last three are devices of one account, and each request holds all that the account has.
   const stored = new Map<string, Subscription[]>();
   for (const { name, subscription, requests_hex } of file.live) {
-    const parsed = parseSubscribe(subscription, file.now, () => true);
+    const parsed = parseSubscribe(subscription, file.now, { service: () => true });
     const id = parsed.account.toString('hex');
     // The original keeps a subscription that is the same as one before, if neither has a subaccount: ours does not.
     const duplicate = name.startsWith('third device, identical settings to the first');

@@ -17,7 +17,7 @@ const file = vectors<{
 }>('hivemind-replies.json');
 
 const now = file.now + 5;
-const serviceKnown = (name: string) => name === 'cap' || name === 'cap2';
+const known = { service: (name: string) => name === 'cap' || name === 'cap2' };
 
 interface Reply {
   error?: number;
@@ -28,8 +28,8 @@ interface Reply {
 /** What we answer to one element as long as no notifier has to be asked; undefined if one has. */
 function answer(cmd: string, element: unknown): Reply | undefined {
   try {
-    if (cmd === 'push.subscribe') parseSubscribe(element, now, serviceKnown);
-    else parseUnsubscribe(element, serviceKnown);
+    if (cmd === 'push.subscribe') parseSubscribe(element, now, known);
+    else parseUnsubscribe(element, known);
     return undefined;
   } catch (error) {
     assert.ok(error instanceof RequestError);
@@ -132,7 +132,7 @@ describe('the answers of the original, up to where the notifier is asked', () =>
 });
 
 function verifyAfterwards(element: unknown, expected: Reply): void {
-  const request = parseUnsubscribe(element, serviceKnown);
+  const request = parseUnsubscribe(element, known);
   if (JSON.stringify(request.serviceInfo).includes('reply')) return; // the notifier refused it
   if (expected.success) verifyUnsubscribe(request, now);
   else {
@@ -151,7 +151,7 @@ const group = JSON.parse(file.cases.find(({ name }) => name === 'group with suba
 
 describe('parseSubscribe', () => {
   it('gives all that the request holds', () => {
-    const request = parseSubscribe(group, now, serviceKnown);
+    const request = parseSubscribe(group, now, known);
     assert.equal(request.account.toString('hex'), group.pubkey);
     assert.equal(request.sessionEd25519, null);
     assert.equal(request.subaccount?.tag.toString('hex'), group.subaccount);
@@ -162,7 +162,7 @@ describe('parseSubscribe', () => {
     assert.equal(request.service, 'cap');
     assert.deepEqual(request.serviceInfo, group.service_info);
     assert.equal(request.encKey.toString('hex'), group.enc_key);
-    assert.equal(parseSubscribe(added, now, serviceKnown).sessionEd25519?.toString('hex'), added.session_ed25519);
+    assert.equal(parseSubscribe(added, now, known).sessionEd25519?.toString('hex'), added.session_ed25519);
   });
 
   const fields: [name: string, expected: string, of: Record<string, unknown>, wrong: unknown[]][] = [
@@ -190,14 +190,14 @@ describe('parseSubscribe', () => {
 
   it('takes any service_info, null too', () => {
     for (const service_info of [null, 0, '', [], {}]) {
-      assert.deepEqual(parseSubscribe({ ...added, service_info }, now, serviceKnown).serviceInfo, service_info);
+      assert.deepEqual(parseSubscribe({ ...added, service_info }, now, known).serviceInfo, service_info);
     }
   });
 
   it('refuses bytes of a wrong size, naming the field and the size', () => {
     for (const [name, size] of Object.entries({ pubkey: 33, session_ed25519: 32, signature: 64, enc_key: 32 })) {
       assert.throws(
-        () => parseSubscribe({ ...added, [name]: 'ab' }, now, serviceKnown),
+        () => parseSubscribe({ ...added, [name]: 'ab' }, now, known),
         (error) => {
           assert.ok(error instanceof RequestError);
           assert.deepEqual(
@@ -210,15 +210,31 @@ describe('parseSubscribe', () => {
     }
   });
 
+  it('computes nothing for a key that is known to belong to the account, and believes no other', () => {
+    const asked: string[][] = [];
+    const owner = (account: Buffer, key: Buffer) => {
+      asked.push([account.toString('hex'), key.toString('hex')]);
+      return true;
+    };
+    const other = { ...added, pubkey: `05${'ab'.repeat(32)}` };
+    // It is not the account's, and the signature, which is over another account, is what is wrong with it then.
+    const texts = [{ ...known, owner }, { ...known, owner: () => false }, known].map((what) => {
+      try {
+        return parseSubscribe(other, now, what);
+      } catch (error) {
+        return (error as Error).message;
+      }
+    });
+    const mismatch = 'account_id/session_ed25519 mismatch: session_ed25519 does not convert to given account_id';
+    assert.deepEqual(texts, ['Signature verification failed', mismatch, mismatch]);
+    assert.deepEqual(asked, [[other.pubkey, added.session_ed25519]]);
+  });
+
   it('wraps namespaces and times of any size without choking on them', () => {
     const namespaces = (text: string) => parseJson(text) as number[];
     // The signature covers [0]: what wraps to that passes.
     for (const text of ['[65536]', '[-65536]', '[18446744073709486080]', '[0.5]', '[-0.9]', '[false]', '[1e30]']) {
-      assert.deepEqual(
-        parseSubscribe({ ...added, namespaces: namespaces(text) }, now, serviceKnown).namespaces,
-        [0],
-        text,
-      );
+      assert.deepEqual(parseSubscribe({ ...added, namespaces: namespaces(text) }, now, known).namespaces, [0], text);
     }
     const time = (text: string) => answer('push.subscribe', { ...added, sig_ts: parseJson(text) })?.message;
     assert.equal(time('9223372036854775807'), 'Subscription: sig_ts timestamp is too far in the future');

@@ -7,7 +7,7 @@ import type { Cluster } from './cluster.ts';
 
 /** What it works with. */
 export interface SharedModules {
-  readonly devices: Pick<Devices, 'hasRoom' | 'get' | 'upsert' | 'remove'>;
+  readonly devices: Pick<Devices, 'hasRoom' | 'hasSessionKey' | 'get' | 'upsert' | 'remove'>;
   readonly store: Pick<Store, 'find' | 'countDevices'>;
   readonly cluster: Pick<Cluster, 'holds' | 'changed'>;
 }
@@ -34,6 +34,10 @@ export class SharedSubscriptions implements Subscribed {
     const { all, alike } = await store.countDevices(account, tag);
     if (all < MAX_DEVICES && alike < MAX_SUBACCOUNT_DEVICES) return true;
     return (await store.find(account, service, serviceId)) !== undefined;
+  }
+
+  hasSessionKey(account: Uint8Array, key: Uint8Array): boolean {
+    return this.#modules.devices.hasSessionKey(account, key);
   }
 
   async get(account: Uint8Array, service: string, serviceId: string): Promise<DeviceRow | undefined> {

@@ -174,6 +174,15 @@ export class Devices {
     return true;
   }
 
+  /**
+   * Whether a subscription to this account came with that Ed25519 key (32 bytes), which then belongs to the account.
+   * Looks at one subscription alone: two keys that differ in their sign belong to the same account, but apps use one.
+   */
+  hasSessionKey(account: Uint8Array, key: Uint8Array): boolean {
+    const id = this.accountId(account);
+    return id >= 0 && this.#records.isSessionKey(this.#accounts.value(id), key);
+  }
+
   /** Takes away the subscription of this device to this account. */
   remove(account: Uint8Array, service: string, serviceId: string): boolean {
     const found = this.#find(account, service, serviceId);

@@ -182,11 +182,12 @@ export class Records {
 
   /** Whether it was signed by the subaccount with that tag of 36 bytes. */
   hasTag(ref: number, tag: Uint8Array): boolean {
-    if (!this.hasSubaccount(ref)) return false;
-    const bytes = this.bytes(ref);
-    const at = this.subaccountAt(ref) + 64;
-    for (let n = 0; n < 36; n++) if (bytes[at + n] !== tag[n]) return false;
-    return true;
+    return this.hasSubaccount(ref) && this.#holds(ref, this.subaccountAt(ref) + 64, tag, 36);
+  }
+
+  /** Whether its session key is that one of 32 bytes. */
+  isSessionKey(ref: number, key: Uint8Array): boolean {
+    return this.hasSessionKey(ref) && this.#holds(ref, this.sessionKeyAt(ref), key, SESSION_KEY);
   }
 
   /** The set of what is asked for: see {@link sets}. */
@@ -257,6 +258,12 @@ export class Records {
       serviceData: this.serviceData(ref),
       namespaces: this.sets.list(this.namespaces(ref)),
     };
+  }
+
+  #holds(ref: number, at: number, sought: Uint8Array, size: number): boolean {
+    const bytes = this.bytes(ref);
+    for (let n = 0; n < size; n++) if (bytes[at + n] !== sought[n]) return false;
+    return true;
   }
 
   #word(ref: number, word: number): number {

@@ -4,6 +4,7 @@ import type { Log } from '../../log.ts';
 import type { Remote } from '../../oxenmq/remote.ts';
 import {
   Code,
+  type Known,
   parseSubscribe,
   parseUnsubscribe,
   RequestError,
@@ -39,6 +40,8 @@ export interface Subscribed {
     serviceId: string,
     tag: Uint8Array | undefined,
   ): boolean | Promise<boolean>;
+  /** As {@link Devices.hasSessionKey}: false, too, where memory does not tell. */
+  hasSessionKey(account: Uint8Array, key: Uint8Array): boolean;
   get(account: Uint8Array, service: string, serviceId: string): DeviceRow | undefined | Promise<DeviceRow | undefined>;
   /** A subscription was committed. */
   upsert(row: DeviceRow, confirmedAt: number): void;
@@ -112,6 +115,7 @@ const INTERNAL = 'An internal error occurred while processing your request';
 export class Subscriptions {
   readonly counters: SubscriptionCounters;
   readonly #modules: SubscriptionModules;
+  readonly #known: Known;
   readonly #inWork = new Map<string, number>();
   readonly #admission: Admission;
   readonly #troubles: Troubles;
@@ -126,6 +130,11 @@ export class Subscriptions {
 
   constructor(modules: SubscriptionModules) {
     this.#modules = modules;
+    this.#known = {
+      service: (name) => modules.notifierFor(name) !== undefined,
+      // Who renews a subscription has shown it before.
+      owner: (account, key) => modules.devices.hasSessionKey(account, key),
+    };
     this.#troubles = new Troubles(modules.clock, modules.log);
     this.#admission = new Admission({
       clock: modules.clock,
@@ -152,7 +161,7 @@ export class Subscriptions {
       await this.#modules.ready;
       return await this.#answer(kind, body, place.ticket);
     } catch (error) {
-      return this.#refuse(kind, this.#known(error));
+      return this.#refuse(kind, this.#asRequestError(error));
     } finally {
       place.leave();
       this.#requests--;
@@ -223,7 +232,7 @@ export class Subscriptions {
     try {
       return await this.#finish(kind, await ticket.run(() => this.#begin(kind, element, ticket)));
     } catch (error) {
-      return this.#refuse(kind, this.#known(error));
+      return this.#refuse(kind, this.#asRequestError(error));
     }
   }
 
@@ -234,12 +243,11 @@ export class Subscriptions {
    * @throws RequestError
    */
   #begin(kind: RequestKind, element: unknown, ticket: Ticket): () => Promise<object> {
-    const serviceKnown = (name: string) => this.#modules.notifierFor(name) !== undefined;
     if (kind === 'subscribe') {
-      const request = this.#inTime((now) => parseSubscribe(element, now, serviceKnown));
+      const request = this.#inTime((now) => parseSubscribe(element, now, this.#known));
       return () => this.#subscribe(request);
     }
-    const request = parseUnsubscribe(element, serviceKnown);
+    const request = parseUnsubscribe(element, this.#known);
     return () => this.#unsubscribe(request, ticket);
   }
 
@@ -388,7 +396,7 @@ export class Subscriptions {
     throw inDoubt ? new RequestError(Code.INTERNAL_ERROR, INTERNAL, { cause: untimely }) : untimely;
   }
 
-  #known(error: unknown): RequestError {
+  #asRequestError(error: unknown): RequestError {
     if (error instanceof RequestError) {
       if (error.cause !== undefined) this.#modules.log.debug(`request refused: ${error.cause}`);
       return error;

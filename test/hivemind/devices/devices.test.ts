@@ -170,6 +170,23 @@ describe('the index of subscriptions', () => {
     assert.equal(devices.hasRoom(Buffer.alloc(33, 9), 'apns', 'x'.repeat(32), undefined), true);
   });
 
+  it('knows by which key an account signed, from whichever subscription came last', () => {
+    const [first, second] = [makeRow(), makeRow()];
+    const tagged = { tag: randomBytes(36), signature: randomBytes(64) };
+    const devices = makeDevices([first, second, makeRow({ account: GROUP, sessionEd25519: null, subaccount: tagged })]);
+    const knows = (account: Buffer, key: Buffer) => devices.hasSessionKey(account, key);
+    assert.equal(knows(first.account, first.sessionEd25519!), true);
+    assert.equal(knows(first.account, second.sessionEd25519!), false);
+    assert.equal(knows(GROUP, first.sessionEd25519!), false);
+    assert.equal(knows(GROUP, tagged.signature.subarray(0, 32)), false);
+    assert.equal(knows(Buffer.alloc(33, 5), first.sessionEd25519!), false);
+    const sessionEd25519 = randomBytes(32);
+    devices.upsert({ ...first, sessionEd25519, serviceId: 'another'.padEnd(32, '.') }, NOW);
+    assert.equal(knows(first.account, sessionEd25519), true);
+    devices.remove(second.account, second.service, second.serviceId);
+    assert.equal(knows(second.account, second.sessionEd25519!), false);
+  });
+
   it('takes a later request for a device in the place of the earlier, and not the other way where that was signed a minute before', () => {
     const row = makeRow({ namespaces: [0, 1] });
     const devices = makeDevices();

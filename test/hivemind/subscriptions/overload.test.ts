@@ -107,7 +107,13 @@ function fast(): Subscriptions {
   return new Subscriptions({
     clock,
     store: { upsert: () => soon('added'), remove: () => soon(true) },
-    devices: { upsert: () => 'added', remove: () => true, get: () => undefined, hasRoom: () => true },
+    devices: {
+      upsert: () => 'added',
+      remove: () => true,
+      get: () => undefined,
+      hasRoom: () => true,
+      hasSessionKey: () => false,
+    },
     stats: { add: () => {} },
     notifierFor: () => remote,
     isExpected: () => true,

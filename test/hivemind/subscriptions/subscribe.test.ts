@@ -38,7 +38,13 @@ function setUp(changes: Partial<SubscriptionModules> & { validate?: () => Promis
       },
       remove: () => Promise.resolve(true),
     },
-    devices: { upsert: () => 'added', remove: () => true, get: () => undefined, hasRoom: () => true },
+    devices: {
+      upsert: () => 'added',
+      remove: () => true,
+      get: () => undefined,
+      hasRoom: () => true,
+      hasSessionKey: () => false,
+    },
     stats: { add: () => {} },
     notifierFor: (service) => (service === 'apns' ? remote : undefined),
     isExpected: (service) => service === 'firebase',
@@ -70,6 +76,7 @@ test('a database that is away is a passing failure, code 5, and nothing is told 
       remove: () => true,
       get: () => undefined,
       hasRoom: () => true,
+      hasSessionKey: () => false,
     },
   });
   assert.deepEqual(await ask(request()), {
@@ -298,6 +305,7 @@ test('an account takes so many devices and no more; those it has may renew', asy
       upsert: () => 'added',
       remove: () => true,
       get: () => undefined,
+      hasSessionKey: () => false,
       hasRoom: (_account, _service, serviceId) => serviceId !== TOKEN,
     },
   });
@@ -379,4 +387,26 @@ test('of a service without a notifier the answer says whether it is worth while 
   assert.deepEqual(await answer('nope'), [false, 2], 'it is not run here');
   assert.deepEqual(await answer('nope', 'apns'), [false, 2, 0]);
   assert.deepEqual(await answer('nope', 'firebase', 'apns'), [true, 2, 2, 0]);
+});
+
+test('who renews need not prove again whose key it is', async () => {
+  const asked: Uint8Array[][] = [];
+  const { ask } = setUp({
+    devices: {
+      upsert: () => {},
+      remove: () => true,
+      get: () => undefined,
+      hasRoom: () => true,
+      hasSessionKey: (...keys) => asked.push(keys) > 0,
+    },
+  });
+  const body = request();
+  assert.deepEqual(await ask(body), { added: true, message: 'Subscription successful', success: true });
+  assert.deepEqual(
+    asked.map((keys) => keys.map((key) => Buffer.from(key).toString('hex'))),
+    [[body.pubkey, body.session_ed25519]],
+  );
+  // The signature is verified all the same.
+  const forged = { ...body, signature: Buffer.alloc(64).toString('base64') };
+  assert.deepEqual(await ask(forged), { error: 4, message: 'Signature verification failed' });
 });
