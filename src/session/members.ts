@@ -51,6 +51,22 @@ export function decodeMembers(data: Uint8Array): Members {
   return { own: nameIn(fields), members };
 }
 
+/**
+ * The members with their addresses in one spelling each, so that they can be compared. One whose address makes no sense
+ * has an empty one: it lives, and cannot be reached.
+ *
+ * @param spell throws for what is no address
+ */
+export function inOneSpelling(members: readonly Member[], spell: (address: string) => string): Member[] {
+  return members.map(({ name, address }) => {
+    try {
+      return { name, address: spell(address) };
+    } catch {
+      return { name, address: '' };
+    }
+  });
+}
+
 /** A connection to a hivemind, or an attempt at one. */
 export interface Place {
   /** Where it leads, always in one spelling. */
@@ -64,7 +80,7 @@ export interface Place {
   readonly state: 'new' | 'up' | 'down' | 'failed';
   /** Who answers there, or last did. Undefined: nobody yet, or one without a name. */
   readonly name: string | undefined;
-  /** The members that it told of last, with their addresses in that spelling; none if it is alone. */
+  /** The members that it told of last, see {@link inOneSpelling}; none if it is alone. */
   readonly members: readonly Member[];
 }
 
@@ -72,8 +88,8 @@ export interface Place {
 export interface Plan<P extends Place> {
   readonly open: readonly string[];
   readonly close: readonly P[];
-  /** The names of members that are said to live, and do not answer us. */
-  readonly missing: readonly string[];
+  /** The members that are said to live, and do not answer us. */
+  readonly missing: readonly Member[];
 }
 
 /**
@@ -110,7 +126,7 @@ export function planPlaces<P extends Place>(places: readonly P[], given: readonl
   const addresses = new Set(kept.map(({ address }) => address));
   const open: string[] = [];
   const openOnce = (address: string) => {
-    if (addresses.has(address) || addresses.size >= MAX_MEMBERS) return;
+    if (address === '' || addresses.has(address) || addresses.size >= MAX_MEMBERS) return;
     addresses.add(address);
     open.push(address);
   };
@@ -124,7 +140,7 @@ export function planPlaces<P extends Place>(places: readonly P[], given: readonl
   return {
     open,
     close: ranked.filter((place) => !isWanted(place)),
-    missing: [...known.keys()].filter((name) => !reached.has(name)),
+    missing: [...known].flatMap(([name, address]) => (reached.has(name) ? [] : [{ name, address }])),
   };
 }
 

@@ -2,8 +2,9 @@ import type { TestContext } from 'node:test';
 import { systemClock } from '../../src/clock.ts';
 import { decode } from '../../src/codec/bencode.ts';
 import { parseAddress } from '../../src/oxenmq/address.ts';
-import { Listener } from '../../src/oxenmq/listener.ts';
+import { Listener, type ListenerOptions } from '../../src/oxenmq/listener.ts';
 import type { Commands, Incoming, Remote } from '../../src/oxenmq/remote.ts';
+import { encodeMembers } from '../../src/session/members.ts';
 import {
   type DeviceGone,
   decodeDeviceGone,
@@ -17,9 +18,14 @@ import { encodePush, type Push } from '../../src/session/push.ts';
 
 interface Instance {
   readonly remote: Remote;
+  /** By which the process is known to all hiveminds, in hex; empty for one of the original's kind. */
+  readonly process: string;
   readonly window: number;
   readonly inFlight: Set<number>;
 }
+
+/** The pair of a socket that admits certain keys alone. */
+type Curve = Required<Pick<ListenerOptions, 'keys' | 'allow'>>;
 
 /** The hivemind of 2024-10 knows no `admin.drop_registrations`. */
 type Original = '2024-10' | 'newest';
@@ -45,6 +51,8 @@ export class FakeHivemind {
   /** Messages with which a notifier announced itself, of either kind. */
   registrations = 0;
   reports = 0;
+  /** The second part of the answer to a registration: who else there is. */
+  list: Buffer | undefined;
   /** Called at the end of the test, before it closes. */
   readonly beforeEnd: (() => Promise<void>)[] = [];
   drained = 0;
@@ -63,7 +71,7 @@ export class FakeHivemind {
   static async start(
     t: TestContext | undefined,
     service: string,
-    options: { original?: Original; address?: string; firstId?: number } = {},
+    options: { original?: Original; address?: string; firstId?: number; curve?: Curve } = {},
   ): Promise<FakeHivemind> {
     const hivemind = new FakeHivemind(service, options.original, options.firstId ?? 1);
     hivemind.#listener = new Listener({
@@ -71,6 +79,7 @@ export class FakeHivemind {
       address: options.address ?? 'tcp://127.0.0.1:*',
       access: 'admin',
       commands: hivemind.#commands(),
+      ...options.curve,
       on: { disconnect: (remote) => hivemind.#lost(remote) },
     });
     await hivemind.#listener.bind();
@@ -194,9 +203,11 @@ export class FakeHivemind {
       this.#deliver();
       this.#changed();
     };
-    const enter = (remote: Remote, window: number) => {
+    const enter = (remote: Remote, window: number, process = '') => {
       this.registrations++;
-      if (!this.instances.has(remote.id)) this.instances.set(remote.id, { remote, window, inFlight: new Set() });
+      if (!this.instances.has(remote.id)) {
+        this.instances.set(remote.id, { remote, process, window, inFlight: new Set() });
+      }
     };
     const old = {
       register_service: { kind: 'command' as const, handler: then(({ remote }) => enter(remote, 0)) },
@@ -215,8 +226,9 @@ export class FakeHivemind {
       register_notifier: {
         kind: 'request' as const,
         handler: then((message) => {
-          enter(message.remote, decodeRegistration(message.parts[0]!).window);
-          message.reply('OK');
+          const { window, instance } = decodeRegistration(message.parts[0]!);
+          enter(message.remote, window, instance.toString('hex'));
+          message.reply('OK', ...(this.list ? [this.list] : []));
         }),
       },
       unregister_notifier: {
@@ -266,4 +278,29 @@ export class FakeHivemind {
       },
     };
   }
+}
+
+/** Hiveminds of one cluster, by name, each of which tells of all. */
+export async function startCluster<Name extends string>(
+  t: TestContext,
+  service: string,
+  names: readonly Name[],
+): Promise<Record<Name, FakeHivemind>> {
+  const started = await Promise.all(
+    names.map(async (name, n) => [name, await FakeHivemind.start(t, service, { firstId: 1 + n * 1_000_000 })] as const),
+  );
+  const cluster = Object.fromEntries(started) as Record<Name, FakeHivemind>;
+  tellOfEachOther(cluster);
+  return cluster;
+}
+
+/**
+ * Has each tell of all of them from now on.
+ *
+ * @param others further members, with their addresses
+ */
+export function tellOfEachOther(cluster: Record<string, FakeHivemind>, others: Record<string, string> = {}): void {
+  const members = Object.entries(cluster).map(([name, { endpoint }]) => ({ name, address: endpoint }));
+  for (const [name, address] of Object.entries(others)) members.push({ name, address });
+  for (const [own, hivemind] of Object.entries(cluster)) hivemind.list = encodeMembers({ own, members });
 }

@@ -1,5 +1,5 @@
 import assert from 'node:assert/strict';
-import { readFile, writeFile } from 'node:fs/promises';
+import { appendFile, readFile, writeFile } from 'node:fs/promises';
 import { createServer } from 'node:http';
 import type { AddressInfo } from 'node:net';
 import { join } from 'node:path';
@@ -8,7 +8,10 @@ import { setTimeout } from 'node:timers/promises';
 import { startFakeApns } from '../../src/devnet/providers/apns.ts';
 import { startFakeHuawei } from '../../src/devnet/providers/huawei.ts';
 import { health } from '../../src/devnet/reach.ts';
-import { FakeHivemind } from './fake-hivemind.ts';
+import { parseAddress } from '../../src/oxenmq/address.ts';
+import { keyPairFromSecret } from '../../src/oxenmq/keys.ts';
+import { deriveClusterKey } from '../../src/session/notifier-key.ts';
+import { FakeHivemind, startCluster, tellOfEachOther } from './fake-hivemind.ts';
 import { startProcess, writeConfig } from './process.ts';
 import { apnsToken, folder } from './support.ts';
 
@@ -31,6 +34,32 @@ test('a notifier process serves, and ends in order with exit code 0', async (t) 
   assert.match(notifier.output(), /Running; 300 notifications, 0 retries, 0 failures/);
   // Tokens are nobody's business.
   assert.ok(!notifier.output().includes(apnsToken(1)));
+});
+
+test('its settings name some of several hiveminds, and it finds the others, also by CURVE on another machine', async (t) => {
+  const path = await folder(t);
+  const fake = await startFakeApns();
+  t.after(() => fake.close());
+  const { a, b } = await startCluster(t, 'apns', ['a', 'b']);
+  const config = await writeConfig(path, 'apns', undefined, await fake.settings(path));
+  const sections = [`[hivemind-a]`, `listen = ${a.endpoint}`, '[hivemind-b]', `listen = ${b.endpoint}`, ''];
+  await appendFile(config, sections.join('\n'));
+  const secret = Buffer.from(await readFile(join(path, 'hivemind.key'), 'latin1'), 'hex');
+  const keys = keyPairFromSecret(secret);
+  const ours = keyPairFromSecret(deriveClusterKey(secret)).publicKey;
+  const c = await FakeHivemind.start(t, 'apns', { curve: { keys, allow: (key) => ours.equals(key) } });
+  const { host, port } = parseAddress(c.endpoint);
+  tellOfEachOther({ a, b }, { c: `curve://${host}:${port}/${keys.publicKey.toString('hex')}` });
+  const notifier = startProcess(t, config, 'apns');
+  await Promise.all([a, b, c].map((hivemind) => hivemind.until(() => hivemind.instances.size === 1)));
+  const copy = { serviceId: apnsToken(1), fingerprint: Buffer.from('the same') };
+  for (const hivemind of [a, b, c]) {
+    hivemind.push([copy]);
+    await hivemind.until(() => hivemind.accepted.size === 1);
+  }
+  assert.equal(fake.taken.count, 1);
+  assert.equal(await notifier.end('SIGTERM'), 0, notifier.output());
+  assert.deepEqual([a.drained, b.drained, c.drained], [1, 1, 1]);
 });
 
 test('with thousands of pushes on its hands it hands back what it has not begun, within its time', async (t) => {

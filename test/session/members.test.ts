@@ -4,6 +4,7 @@ import { BencodeError } from '../../src/codec/bencode.ts';
 import {
   decodeMembers,
   encodeMembers,
+  inOneSpelling,
   MAX_MEMBERS,
   type Member,
   type Place,
@@ -24,7 +25,7 @@ function place(address: string, state: Place['state'], more: Partial<Place> = {}
 /** The plan in names and addresses. */
 function planned(places: readonly Place[], given: readonly string[] = []) {
   const { open, close, missing } = planPlaces(places, given);
-  return { open, close: close.map(({ address }) => address), missing };
+  return { open, close: close.map(({ address }) => address), missing: missing.map(({ name }) => name) };
 }
 
 describe('the list of hiveminds', () => {
@@ -130,6 +131,26 @@ describe('which hiveminds to be connected with', () => {
     const local = place(LOCAL, 'up', { isGiven: true, name: 'a', members: [A, B, { ...C, address: B.address }] });
     const both = place(B.address, 'up', { name: 'c', members: [A, B] });
     assert.deepEqual(planned([local, both], [LOCAL]), { open: [], close: [], missing: ['b'] });
+  });
+
+  it('knows a member whose address makes no sense, and does not try it', () => {
+    const spell = (address: string) => {
+      if (address === 'nowhere') throw new Error('no address');
+      return address.toLowerCase();
+    };
+    const members = inOneSpelling(
+      [
+        { name: 'a', address: 'TCP://H:1' },
+        { name: 'b', address: 'nowhere' },
+      ],
+      spell,
+    );
+    assert.deepEqual(members, [
+      { name: 'a', address: 'tcp://h:1' },
+      { name: 'b', address: '' },
+    ]);
+    const local = place(LOCAL, 'up', { isGiven: true, name: 'a', members });
+    assert.deepEqual(planned([local], [LOCAL]), { open: [], close: [], missing: ['b'] });
   });
 
   it('goes on with the members last known and the settings when nobody answers', () => {

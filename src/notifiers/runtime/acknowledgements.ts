@@ -10,7 +10,8 @@ export interface Report {
   answers: (readonly [number, string])[];
 }
 
-type Verdict = 'accepted' | 'refused' | 'handedBack';
+/** What the hivemind hears of a push. */
+export type Verdict = 'accepted' | 'refused' | 'handedBack';
 
 const FLUSH_MS = 10;
 const RETRY_MS = 250;
@@ -35,6 +36,7 @@ export class Acknowledgements {
   #report: Report = empty();
   #size = 0;
   #timer: Timer | undefined;
+  #closed = false;
 
   /** @param send sends a report to the hivemind; false if it cannot go now */
   constructor(clock: Clock, send: (report: Report) => boolean) {
@@ -64,9 +66,9 @@ export class Acknowledgements {
     return true;
   }
 
-  end(id: number, end: End): void {
+  /** Reports the end of a push that was taken. */
+  end(id: number, verdict: Verdict): void {
     if (!this.#held.delete(id)) return;
-    const verdict = end.kind === 'accepted' ? 'accepted' : end.kind === 'handed-back' ? 'handedBack' : 'refused';
     // What was handed back may come again, and is to be sent then.
     if (verdict !== 'handedBack') {
       this.#ended.set(id, verdict);
@@ -80,6 +82,7 @@ export class Acknowledgements {
 
   /** The provider's answer in words, for a push somebody is waiting for. */
   answer(id: number, text: string): void {
+    if (this.#closed) return;
     this.#report.answers.push([id, text]);
     this.#grown();
   }
@@ -111,12 +114,15 @@ export class Acknowledgements {
     return true;
   }
 
+  /** Nothing is reported any more. */
   close(): void {
+    this.#closed = true;
     this.#timer?.cancel();
     this.#timer = undefined;
   }
 
   #add(id: number, verdict: Verdict): void {
+    if (this.#closed) return;
     this.#report[verdict].push(id);
     this.#grown();
   }
@@ -150,4 +156,10 @@ export function inWords(outcome: Outcome): string {
     case 'misconfigured':
       return `the provider does not accept our credentials or settings: ${outcome.reason}`;
   }
+}
+
+/** How the hivemind is told of that end. */
+export function verdictOn({ kind }: End): Verdict {
+  if (kind === 'accepted') return 'accepted';
+  return kind === 'handed-back' ? 'handedBack' : 'refused';
 }

@@ -3,8 +3,9 @@ import { transportMetrics } from '../../daemon/transport-metrics.ts';
 import { JudgedClock } from '../../judged-clock.ts';
 import { connectAddress } from '../../oxenmq/bind-address.ts';
 import { keyPairFromSecret } from '../../oxenmq/keys.ts';
-import { deriveNotifierKey } from '../../session/notifier-key.ts';
+import { deriveClusterKey, deriveNotifierKey } from '../../session/notifier-key.ts';
 import type { Config } from '../../settings/config.ts';
+import { hivemindListens } from '../../settings/hivemind-instances.ts';
 import { type Backend, Refusal } from './backend.ts';
 import { watchCredential } from './credential.ts';
 import { fingerprint } from './fingerprint.ts';
@@ -35,8 +36,10 @@ export async function buildNotifier(service: string, context: Context): Promise<
     service,
     backend,
     breaker: breakerLimits(context.config),
-    address: connectAddress(context.config.hivemind.listen),
+    addresses: hivemindListens(context.config.ini).map(({ listen }) => connectAddress(listen)),
     keys: keyPairFromSecret(deriveNotifierKey(context.config.keys.hivemind, service)),
+    clusterKeys: keyPairFromSecret(deriveClusterKey(context.config.keys.hivemind)),
+    pushLifetime: context.config.hivemind.outboxMaxAge * 1000,
     clock,
     random,
     log,
@@ -52,6 +55,7 @@ export async function buildNotifier(service: string, context: Context): Promise<
      * attack.
      */
     async reload(config) {
+      notifier.pushLifetime = config.hivemind.outboxMaxAge * 1000;
       const next = fingerprint(config, service);
       if (next === current) return [];
       const replacement = await createBackend(config);
@@ -73,11 +77,10 @@ export async function buildNotifier(service: string, context: Context): Promise<
     },
     status: () => notifier.statistics.status(),
     ready: () => {
-      const reasons: string[] = [];
-      if (!notifier.registered)
-        reasons.push(['not registered with the hivemind', notifier.problem].filter(Boolean).join(': '));
+      const reasons = [...notifier.hiveminds.troubles];
+      // One of several is enough for pushes to come.
+      const ok = notifier.registered && !notifier.sender.isPaused;
       if (notifier.sender.isPaused) reasons.push('the provider fails or asked us to wait; nothing is sent');
-      const ok = reasons.length === 0;
       // Its work goes on, until the provider refuses what a wrong clock has signed.
       if (clock.doubt !== undefined) reasons.push(`the time is in doubt: ${clock.doubt}`);
       return { ok, reasons };

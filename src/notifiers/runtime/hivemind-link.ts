@@ -1,10 +1,9 @@
 import type { Clock, Timer } from '../../clock.ts';
 import type { Logger, Repeated } from '../../daemon/log.ts';
-import type { Address } from '../../oxenmq/address.ts';
-import type { Counters } from '../../oxenmq/counters.ts';
-import type { KeyPair } from '../../oxenmq/keys.ts';
-import { type Connection, Peers } from '../../oxenmq/peers.ts';
-import { type Commands, type Handler, OxenmqError } from '../../oxenmq/remote.ts';
+import { formatAddress, parseAddress } from '../../oxenmq/address.ts';
+import type { Connection } from '../../oxenmq/peers.ts';
+import { OxenmqError } from '../../oxenmq/remote.ts';
+import { decodeMembers, inOneSpelling, type Member, type Place } from '../../session/members.ts';
 import {
   type DeviceGone,
   encodeDeviceGone,
@@ -12,7 +11,7 @@ import {
   encodePushReport,
   encodeRegistration,
 } from '../../session/notifier-protocol.ts';
-import type { Report } from './acknowledgements.ts';
+import { Acknowledgements, type Report } from './acknowledgements.ts';
 import { jitter } from './retry.ts';
 
 /** What a {@link HivemindLink} is made with. */
@@ -20,45 +19,53 @@ export interface HivemindLinkOptions {
   readonly clock: Clock;
   readonly random: (bytes: number) => Buffer;
   readonly service: string;
-  /** Where the hivemind listens. */
-  readonly address: Address;
-  /**
-   * The notifier's own pair, derived from the hivemind's key: its public half is the routing id towards an original
-   * hivemind.
-   */
-  readonly keys: KeyPair;
+  /** Tells this process from other notifiers of the service, 16 bytes: the same towards every hivemind. */
+  readonly instance: Buffer;
   /** How many unacknowledged pushes we take. */
   readonly window: () => number;
-  /** `notifier.validate`, `notifier.sealed` and `notifier.push`. */
-  readonly validate: Handler;
-  readonly sealed: Handler;
-  readonly push: Handler;
-  /** The hivemind has our registration; called again after each time it was lost. */
-  readonly registered?: () => void;
   readonly log: Logger;
   readonly say: Repeated;
+  /** In the spelling of formatAddress. */
+  readonly address: string;
+  /** It stands in the settings. */
+  readonly isGiven: boolean;
+  /** Where several are in question: the address, for who has not told a name. */
+  readonly label: string;
+  /** The routing id that an original hivemind expects of the notifier. */
+  readonly originalId: Buffer;
+  /** Connects to it, and from then on tells the link what becomes of that connection. */
+  readonly connect: (link: HivemindLink, routingId: Buffer) => Connection;
+  /** Called when the link's {@link Place} is another one. It may close the link. */
+  readonly changed: () => void;
+  /** The hivemind has our registration; called again after each time it was lost. */
+  readonly registered: () => void;
 }
 
+const ROUTING_BYTES = 16;
 const REQUEST_TIMEOUT = 10_000;
 /** After a restart of the hivemind its notifiers come back within so many milliseconds, but not all in the same one. */
 const COME_BACK = 200;
 const RECONNECT = 1_000;
 
 /**
- * The connection to the hivemind. It first asks to be registered as a notifier of ours, with a routing id of its own,
+ * The connection to one hivemind. It first asks to be registered as a notifier of ours, with a routing id of its own,
  * so that several instances of a service can run. An original hivemind does not know that command and says so at once;
  * then the link connects again as the original's notifiers do, with the routing id `L` and public key
  * (docs/spec/oxenmq.md, section 8). Every handshake starts anew with the question, so either side may be replaced at
  * any time.
  */
-export class HivemindLink {
+export class HivemindLink implements Place {
+  /** What of this hivemind's pushes is held and reported: its numbers mean nothing to another one. */
+  readonly acknowledgements: Acknowledgements;
   readonly #options: HivemindLinkOptions;
-  readonly #instance: Buffer;
+  /** Its own for each link: two of them may lead to the same socket, where nobody could tell them apart. */
+  readonly #routingId: Buffer;
   #dialect: 'ours' | 'original' = 'ours';
-  readonly #peers: Peers;
-  #connection: Connection | undefined;
+  #connection: Connection;
   #handshakes = 0;
-  #registered = false;
+  #state: Place['state'] = 'new';
+  #name: string | undefined;
+  #members: readonly Member[] = [];
   #problem: string | undefined;
   #asking = false;
   #timer: Timer | undefined;
@@ -67,40 +74,34 @@ export class HivemindLink {
 
   constructor(options: HivemindLinkOptions) {
     this.#options = options;
-    this.#instance = options.random(16);
-    const { clock, keys, validate, sealed, push } = options;
-    const commands: Commands = {
-      notifier: {
-        access: 'basic',
-        commands: {
-          validate: { kind: 'request', handler: validate },
-          sealed: { kind: 'command', handler: sealed },
-          push: { kind: 'command', handler: push },
-        },
-      },
-    };
-    this.#peers = new Peers({
-      clock,
-      keys,
-      commands,
-      on: {
-        handshake: (connection) => {
-          if (connection === this.#connection) this.#onHandshake();
-        },
-        disconnect: (connection) => {
-          if (connection === this.#connection) this.#onLoss();
-        },
-        failure: (connection, reason) => {
-          if (connection === this.#connection) this.#reconnect(reason);
-        },
-      },
-    });
-    this.#connect('ours');
+    this.acknowledgements = new Acknowledgements(options.clock, (report) => this.#report(report));
+    this.#routingId = Buffer.concat([Buffer.from('N'), options.random(ROUTING_BYTES)]);
+    this.#connection = this.#open();
+  }
+
+  get address(): string {
+    return this.#options.address;
+  }
+
+  get isGiven(): boolean {
+    return this.#options.isGiven;
+  }
+
+  get state(): Place['state'] {
+    return this.#state;
+  }
+
+  get name(): string | undefined {
+    return this.#name;
+  }
+
+  get members(): readonly Member[] {
+    return this.#members;
   }
 
   /** Whether the hivemind is there and has our registration. */
   get registered(): boolean {
-    return this.#registered;
+    return this.#state === 'up';
   }
 
   /** Why there is no connection to it, as far as is known. */
@@ -108,55 +109,44 @@ export class HivemindLink {
     return this.#problem;
   }
 
-  get counters(): Counters {
-    return this.#peers.counters;
-  }
-
   /** How the hivemind is spoken to. */
   get dialect(): 'ours' | 'original' {
     return this.#dialect;
   }
 
+  /** What it is called in the log. */
+  get who(): string {
+    return ['the hivemind', this.#name ?? this.#options.label].filter(Boolean).join(' ');
+  }
+
   /** Registers again, as both dialects do every few seconds. */
   ping(): void {
-    if (this.#draining || this.#connection?.state !== 'up') return;
+    if (this.#draining || this.#connection.state !== 'up') return;
     if (this.#dialect === 'ours') void this.#register();
     // After a break it is asked first which kind it is.
-    else if (this.#registered) this.#connection.send('admin.register_service', this.#options.service);
+    else if (this.registered) this.#connection.send('admin.register_service', this.#options.service);
   }
 
   /** @param dict bencoded (docs/spec/hivemind.md, section 1.4) */
   sendStatistics(dict: Uint8Array): boolean {
-    return this.#connection?.send('admin.service_stats', this.#options.service, dict) ?? false;
-  }
-
-  /** False if it cannot go now. An original hivemind wants none, so there is nothing to keep. */
-  report(report: Report): boolean {
-    if (this.#dialect === 'original') return true;
-    if (!this.#registered) return false;
-    return (
-      this.#connection?.send('admin.push_report', encodePushReport({ service: this.#options.service, ...report })) ??
-      false
-    );
+    return this.#connection.send('admin.service_stats', this.#options.service, dict);
   }
 
   /** False if it cannot go now. */
   deviceGone(gone: Omit<DeviceGone, 'service'>): boolean {
-    if (!this.#registered) return false;
+    if (!this.registered) return false;
     const { service } = this.#options;
     // An original hivemind from before 2025 does not know the command, and says so to nobody's harm.
-    const parts =
-      this.#dialect === 'original'
-        ? ['admin.drop_registrations', service, encodeDropRegistrations([gone.serviceId])]
-        : ['admin.device_gone', encodeDeviceGone({ service, ...gone })];
-    const [command, ...rest] = parts as [string, ...(string | Buffer)[]];
-    return this.#connection?.send(command, ...rest) ?? false;
+    if (this.#dialect === 'original') {
+      return this.#connection.send('admin.drop_registrations', service, encodeDropRegistrations([gone.serviceId]));
+    }
+    return this.#connection.send('admin.device_gone', encodeDeviceGone({ service, ...gone }));
   }
 
   /** Asks for no more pushes. After `true` none will come. */
   async unregister(timeout: number): Promise<boolean> {
     this.#draining = true;
-    if (this.#dialect === 'original' || !this.#registered || !this.#connection) return false;
+    if (this.#dialect === 'original' || !this.registered) return false;
     try {
       await this.#connection.request('admin.unregister_notifier', [this.#registration()], timeout);
       return true;
@@ -165,27 +155,17 @@ export class HivemindLink {
     }
   }
 
-  async close(): Promise<void> {
+  /** Leaves it at once: what it gave and was not told of is for it to give to another. */
+  close(): void {
     this.#closed = true;
-    this.#registered = false;
     this.#timer?.cancel();
-    await this.#peers.close();
+    this.acknowledgements.close();
+    this.#connection.close();
   }
 
-  #connect(dialect: 'ours' | 'original'): void {
-    this.#connection?.close();
-    this.#timer?.cancel();
-    this.#registered = false;
-    this.#asking = false;
-    this.#handshakes = 0;
-    this.#dialect = dialect;
-    this.#connection = this.#peers.connect(this.#options.address, {
-      label: 'hivemind',
-      ...(dialect === 'ours' ? { routingId: Buffer.concat([Buffer.from('N'), this.#instance]) } : {}),
-    });
-  }
-
-  #onHandshake(): void {
+  /** The hivemind was heard over a fresh connection. */
+  onHandshake(connection: Connection): void {
+    if (connection !== this.#connection || this.#closed) return;
     this.#problem = undefined;
     this.#handshakes++;
     const { clock, random } = this.#options;
@@ -200,56 +180,116 @@ export class HivemindLink {
     else this.#timer = clock.setTimeout(act, jitter(COME_BACK, random));
   }
 
+  /** The connection broke; libzmq tries to restore it. */
+  onDisconnect(connection: Connection): void {
+    if (connection !== this.#connection || this.#closed) return;
+    if (this.registered) this.#options.log.warn(`lost ${this.who}; waiting for it to come back`);
+    this.#asking = false;
+    this.#timer?.cancel();
+    this.#lost('the connection broke');
+  }
+
+  /** The connection was given up. */
+  onFailure(connection: Connection, reason: string): void {
+    if (connection !== this.#connection || this.#closed) return;
+    const { clock, random, say } = this.#options;
+    say.warn(`no connection to ${this.who}; trying again`, { reason });
+    this.#problem = reason;
+    this.#timer?.cancel();
+    this.#timer = clock.setTimeout(() => this.#connect('ours'), RECONNECT + jitter(RECONNECT, random));
+    this.#become('failed');
+  }
+
+  /** False if it cannot go now. An original hivemind wants none, so there is nothing to keep. */
+  #report(report: Report): boolean {
+    if (this.#dialect === 'original') return true;
+    if (!this.registered) return false;
+    return this.#connection.send('admin.push_report', encodePushReport({ service: this.#options.service, ...report }));
+  }
+
+  #connect(dialect: 'ours' | 'original'): void {
+    this.#connection.close();
+    this.#timer?.cancel();
+    this.#asking = false;
+    this.#handshakes = 0;
+    this.#dialect = dialect;
+    this.#connection = this.#open();
+    this.#lost();
+  }
+
+  #open(): Connection {
+    const { connect, originalId } = this.#options;
+    return connect(this, this.#dialect === 'ours' ? this.#routingId : originalId);
+  }
+
   #registerAsOriginal(): void {
     if (this.#draining) return;
-    this.#connection?.send('admin.register_service', this.#options.service);
+    this.#connection.send('admin.register_service', this.#options.service);
     this.#options.log.info('registered with a hivemind of the original kind: pushes are not acknowledged');
-    this.#registered = true;
-    this.#options.registered?.();
+    this.#name = undefined;
+    this.#members = [];
+    this.#become('up');
   }
 
   async #register(): Promise<void> {
     const connection = this.#connection;
-    if (this.#asking || this.#draining || !connection) return;
+    if (this.#asking || this.#draining) return;
     this.#asking = true;
     try {
-      await connection.request('admin.register_notifier', [this.#registration()], REQUEST_TIMEOUT);
+      const reply = await connection.request('admin.register_notifier', [this.#registration()], REQUEST_TIMEOUT);
       if (connection !== this.#connection || this.#closed || this.#draining) return;
       this.#asking = false;
-      if (this.#registered) return;
-      this.#registered = true;
-      this.#options.log.info('registered with the hivemind');
-      this.#options.registered?.();
+      this.#learn(reply[1]);
+      if (!this.registered) this.#options.log.info(`registered with ${this.who}`);
+      this.#become('up');
     } catch (error) {
       if (connection !== this.#connection || this.#closed) return;
       this.#asking = false;
       if (error instanceof OxenmqError && error.code === 'UNKNOWNCOMMAND') this.#connect('original');
       else {
-        this.#registered = false;
-        this.#options.say.warn('the hivemind did not take the registration; trying again', { err: error });
+        this.#options.say.warn(`${this.who} did not take the registration; trying again`, { err: error });
+        this.#problem = 'it does not take the registration';
+        this.#become('failed');
       }
     }
   }
 
-  #onLoss(): void {
-    if (this.#registered) this.#options.log.warn('lost the hivemind; waiting for it to come back');
-    this.#registered = false;
-    this.#asking = false;
-    this.#timer?.cancel();
+  /** Takes over what it tells of itself and others. What makes no sense does not cost it our registration. */
+  #learn(part: Buffer | undefined): void {
+    const { say } = this.#options;
+    if (part === undefined) {
+      this.#name = undefined;
+      this.#members = [];
+      return;
+    }
+    try {
+      const { own, members } = decodeMembers(part);
+      this.#name = own;
+      this.#members = inOneSpelling(members, (address) => formatAddress(parseAddress(address)));
+    } catch (error) {
+      say.warn(`what ${this.who} tells of other hiveminds cannot be read`, { err: error });
+    }
   }
 
-  #reconnect(reason: string): void {
-    if (this.#closed) return;
-    const { clock, random, say } = this.#options;
-    say.warn('no connection to the hivemind; trying again', { reason });
-    this.#problem = reason;
-    this.#registered = false;
-    this.#timer?.cancel();
-    this.#timer = clock.setTimeout(() => this.#connect('ours'), RECONNECT + jitter(RECONNECT, random));
+  /** There is no registration any more, if there was one. */
+  #lost(problem = this.#problem): void {
+    this.#problem = problem;
+    this.#become(this.registered ? 'down' : this.#state);
+  }
+
+  #become(state: Place['state']): void {
+    const before = this.#state;
+    this.#state = state;
+    if (state === 'up') this.#problem = undefined;
+    this.#options.changed();
+    if (before !== 'up' && this.registered && !this.#closed) {
+      this.acknowledgements.flush();
+      this.#options.registered();
+    }
   }
 
   #registration(): Buffer {
-    const { service, window } = this.#options;
-    return encodeRegistration({ service, instance: this.#instance, window: window() });
+    const { service, instance, window } = this.#options;
+    return encodeRegistration({ service, instance, window: window() });
   }
 }

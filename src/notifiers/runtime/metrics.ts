@@ -64,6 +64,11 @@ export function observeNotifier(registry: Registry, notifier: Notifier, clock: C
   );
   counter('spns_notifier_received_total', 'Pushes that came from the hivemind', () => counters.received);
   counter('spns_notifier_duplicates_total', 'Pushes that came twice and were sent once', () => counters.duplicates);
+  counter(
+    'spns_notifier_copies_total',
+    'Pushes that another hivemind of the cluster had given already, and that were sent once',
+    () => counters.copies,
+  );
   counter('spns_notifier_malformed_total', 'Messages of the hivemind that could not be read', () => counters.malformed);
   counter('spns_notifier_attempts_total', 'Answers of the provider', () => counters.attempts);
   counter(
@@ -81,7 +86,12 @@ export function observeNotifier(registry: Registry, notifier: Notifier, clock: C
     '1 while the provider fails or asked us to wait: nothing is sent, or a push now and then to find out',
     () => (sender.isPaused ? 1 : 0),
   );
-  gauge('spns_notifier_registered', '1 while the hivemind has our registration', () => (notifier.registered ? 1 : 0));
+  gauge('spns_notifier_registered', '1 while a hivemind has our registration', () => (notifier.registered ? 1 : 0));
+  gauge(
+    'spns_notifier_hiveminds_missing',
+    'Hiveminds of the cluster that live and do not have our registration',
+    () => notifier.hiveminds.missing.length,
+  );
   gauge('spns_notifier_credential_seconds_left', 'Seconds until the credential for the provider runs out', () => {
     const { credentialExpiry } = notifier.backend;
     return credentialExpiry === undefined ? undefined : (credentialExpiry - clock.now()) / 1000;

@@ -10,21 +10,26 @@ import type { Incoming } from '../../oxenmq/remote.ts';
 import { type DeviceGone, decodeSealedPushes } from '../../session/notifier-protocol.ts';
 import { isShown, sealPayload } from '../../session/payload.ts';
 import { decodePush } from '../../session/push.ts';
-import { Acknowledgements, inWords } from './acknowledgements.ts';
+import { inWords, verdictOn } from './acknowledgements.ts';
 import { type Backend, type Outcome, Refusal } from './backend.ts';
-import { HivemindLink } from './hivemind-link.ts';
+import { Copies, type GivenPush, type Giver } from './copies.ts';
+import type { HivemindLink } from './hivemind-link.ts';
+import { Hiveminds } from './hiveminds.ts';
 import type { RetryPolicy } from './retry.ts';
-import { type End, type HeldPush, Sender, type SenderLimits } from './sender.ts';
+import { type End, Sender, type SenderLimits } from './sender.ts';
 import { Statistics } from './stats.ts';
 
 /** What a {@link Notifier} is made with. */
 export interface NotifierOptions {
   readonly service: string;
   readonly backend: Backend;
-  /** Where the hivemind listens. */
-  readonly address: Address;
-  /** See session/notifier-key.ts. */
+  /** Where the hivemind listens, or some of several. */
+  readonly addresses: readonly Address[];
+  /** Both see session/notifier-key.ts. */
   readonly keys: KeyPair;
+  readonly clusterKeys: KeyPair;
+  /** How long a push may wait in a hivemind at most, in milliseconds. */
+  readonly pushLifetime: number;
   readonly clock: Clock;
   readonly random: (bytes: number) => Buffer;
   /** When dead devices are no longer reported to a hivemind that removes whatever it is told to. */
@@ -50,6 +55,11 @@ const MAX_REASONS = 100;
 const MIN_WINDOW = 1_000;
 /** An original hivemind does not wait for us; beyond so many windows the oldest pushes are given up. */
 const QUEUE_WINDOWS = 10;
+/**
+ * So much longer than a push may wait are the ends of pushes remembered, in milliseconds: a hivemind may hear late of a
+ * message that another one has pushed.
+ */
+const LATE_COPIES = 600_000;
 /** Of the time to stop, kept for the last reports and for closing, in milliseconds. */
 const CLOSING = 1_000;
 /** What closing the provider's connections may take, in milliseconds. */
@@ -61,18 +71,19 @@ const CLOSE_BACKEND = 500;
  */
 export class Notifier {
   readonly #options: NotifierOptions;
-  readonly #link: HivemindLink;
-  readonly #sender: Sender;
-  readonly #acknowledgements: Acknowledgements;
+  readonly #hiveminds: Hiveminds;
+  readonly #sender: Sender<Push>;
+  readonly #copies: Copies<HivemindLink>;
   readonly #statistics = new Statistics();
   readonly #breaker: Breaker;
   readonly #ping: Timer;
   #backend: Backend;
-  #gone: Omit<DeviceGone, 'service'>[] = [];
+  /** Reports of dead devices that could not be told yet, and who gave the push. */
+  #gone: { readonly gone: Omit<DeviceGone, 'service'>; readonly giver: HivemindLink }[] = [];
   readonly #say: Repeated;
-  /** What the socket to the hivemind counts. */
+  /** What the socket to the hiveminds counts. */
   get transport(): Counters {
-    return this.#link.counters;
+    return this.#hiveminds.counters;
   }
 
   /** How pushes ended, by kind and reason: `accepted`, `gone:Unregistered`, `given-up:expired`, … */
@@ -80,6 +91,8 @@ export class Notifier {
   readonly counters = {
     received: 0,
     duplicates: 0,
+    /** Pushes that another hivemind had given already. */
+    copies: 0,
     malformed: 0,
     attempts: 0,
     retries: 0,
@@ -94,33 +107,34 @@ export class Notifier {
     this.#backend = backend;
     this.#breaker = new Breaker(options.breaker, clock);
     this.#say = repeated(log, clock);
-    this.#acknowledgements = new Acknowledgements(clock, (report) => this.#link.report(report));
+    this.#copies = new Copies(clock, options.pushLifetime + LATE_COPIES);
     this.#sender = new Sender({
       backend,
       clock,
       random,
-      ...limitsOf(backend),
+      ...limitsOf(backend, 1),
       ...(options.policy ? { policy: options.policy } : {}),
       ...(options.took ? { took: options.took } : {}),
       answered: (push, outcome) => this.#onAnswer(push, outcome),
       done: (push, end, attempts) => this.#onEnd(push, end, attempts),
       paused: (ms, reason) => log.warn(`sending nothing for ${Math.ceil(ms / 1000)} s: ${reason}`),
     });
-    this.#link = new HivemindLink({
+    this.#hiveminds = new Hiveminds({
       clock,
       random,
       service,
-      address: options.address,
+      addresses: options.addresses,
       keys: options.keys,
+      clusterKeys: options.clusterKeys,
       window: () => windowOf(this.#backend),
       log,
       say: this.#say,
       validate: (message) => this.#validate(message),
-      sealed: ({ parts }) => this.#takeSealed(parts),
-      push: ({ parts }) => this.#takePlain(parts),
-      registered: () => {
-        this.#acknowledgements.flush();
-        this.#tellGone();
+      sealed: (link, { parts }) => this.#takeSealed(link, parts),
+      push: (link, { parts }) => this.#takePlain(link, parts),
+      registered: () => this.#tellGone(),
+      counted: (count) => {
+        this.#sender.limits = limitsOf(this.#backend, count);
       },
     });
     this.#ping = clock.setInterval(() => this.#tick(), options.ping ?? PING_MS);
@@ -130,7 +144,7 @@ export class Notifier {
     return this.#statistics;
   }
 
-  get sender(): Pick<Sender, 'queued' | 'inFlight' | 'retrying' | 'held' | 'isPaused'> {
+  get sender(): Pick<Sender<Push>, 'queued' | 'inFlight' | 'retrying' | 'held' | 'isPaused'> {
     return this.#sender;
   }
 
@@ -143,24 +157,25 @@ export class Notifier {
   async use(backend: Backend): Promise<void> {
     const before = this.#backend;
     this.#backend = backend;
-    const unused = this.#sender.use(backend, limitsOf(backend));
-    this.#link.ping();
+    const unused = this.#sender.use(backend, limitsOf(backend, this.#hiveminds.links.length));
+    this.#hiveminds.ping();
     await unused;
     await before.close?.();
   }
 
+  /** How long a push may wait in a hivemind from now on, in milliseconds. */
+  set pushLifetime(ms: number) {
+    this.#copies.lifetime = ms + LATE_COPIES;
+  }
+
+  /** Whether a hivemind has our registration. */
   get registered(): boolean {
-    return this.#link.registered;
+    return this.#hiveminds.registered;
   }
 
-  /** Why there is no connection to the hivemind, as far as is known. */
-  get problem(): string | undefined {
-    return this.#link.problem;
-  }
-
-  /** How the hivemind is spoken to. */
-  get dialect(): 'ours' | 'original' {
-    return this.#link.dialect;
+  /** The hiveminds and what is wrong with the registrations there. */
+  get hiveminds(): Pick<Hiveminds, 'links' | 'missing' | 'troubles'> {
+    return this.#hiveminds;
   }
 
   /**
@@ -172,36 +187,33 @@ export class Notifier {
     const end = clock.monotonic() + Math.max(deadline - CLOSING, 0);
     this.#ping.cancel();
     // Said first, so that what is handed back from now on is not given to us again.
-    const signedOff = this.#link.unregister(Math.min(2_000, deadline / 4));
-    // An original hivemind takes nothing back: what it gave is sent now or never.
-    const finished = this.#sender.stop(this.#link.dialect === 'ours' ? 'hand-back' : 'finish');
+    const signedOff = this.#hiveminds.unregister(Math.min(2_000, deadline / 4));
+    const finished = this.#sender.stop();
     await signedOff;
     if (!(await within(finished, end - clock.monotonic(), clock))) {
       log.warn(`${this.#sender.held} pushes were not answered in time`);
     }
     this.#sender.abandon();
     this.#tellGone();
-    this.#acknowledgements.flush();
-    this.#link.sendStatistics(encode(this.#statistics.report(clock.monotonic())));
-    this.#acknowledgements.close();
-    if (this.#acknowledgements.unreported > 0) {
-      log.warn(`${this.#acknowledgements.unreported} pushes could not be reported: the hivemind will send them again`);
-    }
+    this.#hiveminds.flush();
+    this.#hiveminds.sendStatistics(encode(this.#statistics.report(clock.monotonic())));
+    const { unreported } = this.#hiveminds;
+    if (unreported > 0) log.warn(`${unreported} pushes could not be reported: the hivemind will send them again`);
     await within(Promise.resolve(this.#backend.close?.()), CLOSE_BACKEND, clock);
-    await this.#link.close();
+    await this.#hiveminds.close();
     this.#say.stop();
     log.info(this.#statistics.status());
   }
 
   #tick(): void {
-    this.#link.ping();
-    if (this.#link.registered) {
-      this.#link.sendStatistics(encode(this.#statistics.report(this.#options.clock.monotonic())));
+    this.#hiveminds.ping();
+    if (this.#hiveminds.registered) {
+      this.#hiveminds.sendStatistics(encode(this.#statistics.report(this.#options.clock.monotonic())));
       this.#tellGone();
     }
   }
 
-  #takeSealed(parts: readonly Buffer[]): void {
+  #takeSealed(link: HivemindLink, parts: readonly Buffer[]): void {
     let pushes: ReturnType<typeof decodeSealedPushes>;
     try {
       pushes = decodeSealedPushes(parts[0] ?? Buffer.alloc(0));
@@ -210,36 +222,54 @@ export class Notifier {
       this.#say.error('a batch of pushes from the hivemind cannot be read', { err: error });
       return;
     }
-    for (const { id, serviceId, serviceData, expiry, payload, wantsAnswer, urgent } of pushes) {
+    for (const sealed of pushes) {
+      const { id, serviceId, serviceData, expiry, payload, wantsAnswer, urgent, doubt } = sealed;
       this.counters.received++;
-      if (!this.#acknowledgements.take(id)) {
+      if (!link.acknowledgements.take(id)) {
         this.counters.duplicates++;
         continue;
       }
-      this.#sender.add({
-        pushId: id,
+      const giver: Giver<HivemindLink> = { link, id, wantsAnswer };
+      const fingerprint = sealed.fingerprint?.toString('latin1') ?? null;
+      const known = this.#copies.find(fingerprint, doubt, giver);
+      if (known !== undefined) {
+        this.counters.copies++;
+        if (known !== 'joined') {
+          if (wantsAnswer) link.acknowledgements.answer(id, `${known} when another hivemind gave it`);
+          link.acknowledgements.end(id, known);
+        }
+        continue;
+      }
+      const push = {
+        givers: [giver],
+        fingerprint,
+        doubt,
+        returnable: true,
         id: serviceId,
         ...ownBytes(payload, serviceData),
         expiry: Number(expiry),
         urgent,
-        wantsAnswer,
-      });
+      };
+      this.#copies.add(push);
+      this.#sender.add(push);
     }
   }
 
   /** A push of an original hivemind: it is sealed here. */
-  #takePlain(parts: readonly Buffer[]): void {
+  #takePlain(link: HivemindLink, parts: readonly Buffer[]): void {
     try {
       const push = decodePush(parts[0] ?? Buffer.alloc(0));
       const payload = sealPayload(push, push.encKey, this.#options.random(NONCE_BYTES));
       this.counters.received++;
       this.#sender.add({
-        pushId: undefined,
+        givers: [{ link, id: undefined, wantsAnswer: false }],
+        fingerprint: null,
+        doubt: 0,
+        returnable: false,
         id: push.serviceId,
         ...ownBytes(payload, push.serviceData),
         expiry: Number(push.expiry),
         urgent: isShown(push),
-        wantsAnswer: false,
       });
     } catch (error) {
       this.counters.malformed++;
@@ -278,7 +308,7 @@ export class Notifier {
     }
   }
 
-  #onAnswer(push: HeldPush, outcome: Outcome): void {
+  #onAnswer(push: Push, outcome: Outcome): void {
     this.counters.attempts++;
     if (outcome.kind === 'retry' || outcome.kind === 'misconfigured') this.counters.retries++;
     if (outcome.kind === 'misconfigured') {
@@ -287,55 +317,69 @@ export class Notifier {
       );
     } else if (outcome.kind === 'refused') this.#say.warn(`the provider refused a push: ${outcome.reason}`);
     else if (outcome.kind === 'retry') this.#say.info(`a push is tried again: ${outcome.reason}`);
-    if (push.wantsAnswer && push.pushId !== undefined) this.#acknowledgements.answer(push.pushId, inWords(outcome));
+    answer(push, inWords(outcome));
   }
 
-  #onEnd(push: HeldPush, end: End, attempts: number): void {
+  #onEnd(push: Push, end: End, attempts: number): void {
     const { total } = this.#statistics;
     if (end.kind === 'accepted') {
       total.notifies++;
       if (attempts > 1) total.retries++;
     } else if (end.kind !== 'handed-back') total.failures++;
-    this.#count('reason' in end ? `${end.kind}:${end.reason}` : end.kind);
+    this.#countEnd('reason' in end ? `${end.kind}:${end.reason}` : end.kind);
     if (end.kind === 'given-up') {
       this.#say.warn(`a push was given up: ${end.reason}`);
-      if (push.wantsAnswer && push.pushId !== undefined)
-        this.#acknowledgements.answer(push.pushId, `given up: ${end.reason}`);
+      answer(push, `given up: ${end.reason}`);
     }
     if (end.kind === 'accepted') this.#breaker.accepted(1);
-    if (end.kind === 'gone' && this.#mayTell(end.local === true)) {
-      if (this.#gone.length >= MAX_GONE) this.#gone.shift();
-      this.#gone.push({
-        serviceId: push.id,
-        time: Math.floor(end.time),
-        reason: end.reason,
-        local: end.local === true,
-      });
-      this.#tellGone();
+    if (end.kind === 'gone') this.#onGone(push, end);
+    this.#copies.end(push, end);
+    for (const { link, id } of push.givers) {
+      if (id !== undefined) link.acknowledgements.end(id, verdictOn(end));
     }
-    if (push.pushId !== undefined) this.#acknowledgements.end(push.pushId, end);
   }
 
-  /** A hivemind of ours judges by itself; an original one removes whatever it is told to. */
-  #mayTell(local: boolean): boolean {
-    const allowed = local || this.#breaker.gone();
-    if (allowed || this.#link.dialect === 'ours') return true;
-    this.counters.goneHeldBack++;
-    this.#say.error(
-      'the provider calls an unlikely share of the devices gone: no more are reported until that share falls. ' +
-        'Look at the certificate, topic and environment',
-    );
-    return false;
+  #onGone({ id, givers }: Push, { time, reason, local }: Extract<End, { kind: 'gone' }>): void {
+    const isLikely = local === true || this.#breaker.gone();
+    for (const giver of new Set(givers.map(({ link }) => link))) {
+      // A hivemind of ours judges by itself; an original one removes whatever it is told to.
+      if (!isLikely && giver.dialect === 'original') {
+        this.counters.goneHeldBack++;
+        this.#say.error(
+          'the provider calls an unlikely share of the devices gone: no more are reported until that share falls. ' +
+            'Look at the certificate, topic and environment',
+        );
+        continue;
+      }
+      if (this.#gone.length >= MAX_GONE) this.#gone.shift();
+      this.#gone.push({ gone: { serviceId: id, time: Math.floor(time), reason, local: local === true }, giver });
+    }
+    this.#tellGone();
   }
 
-  #count(name: string): void {
+  #countEnd(name: string): void {
     // Reasons are words of the provider: it must not be able to fill our memory with them.
     if (this.ends.size >= MAX_REASONS && !this.ends.has(name)) name = name.replace(/:.*/, ':other');
     this.ends.set(name, (this.ends.get(name) ?? 0) + 1);
   }
 
   #tellGone(): void {
-    while (this.#gone.length > 0 && this.#link.deviceGone(this.#gone[0]!)) this.#gone.shift();
+    for (
+      let first = this.#gone[0];
+      first && this.#hiveminds.deviceGone(first.gone, first.giver);
+      first = this.#gone[0]
+    ) {
+      this.#gone.shift();
+    }
+  }
+}
+
+type Push = GivenPush<HivemindLink>;
+
+/** Tells who waits for it what the provider said, in words. */
+function answer({ givers }: Push, text: string): void {
+  for (const { link, id, wantsAnswer } of givers) {
+    if (wantsAnswer && id !== undefined) link.acknowledgements.answer(id, text);
   }
 }
 
@@ -348,10 +392,14 @@ function windowOf(backend: Backend): number {
   return Math.max(MIN_WINDOW, 2 * atOnce(backend));
 }
 
-function limitsOf(backend: Backend): SenderLimits {
+/** @param hiveminds how many there are: each gives as many as go into a window */
+function limitsOf(backend: Backend, hiveminds: number): SenderLimits {
   const window = windowOf(backend);
-  // Half of the window stays free for pushes that have not been tried yet.
-  return { maxQueue: window * QUEUE_WINDOWS, maxRetrying: Math.max(window / 2, atOnce(backend)) };
+  return {
+    maxQueue: window * (QUEUE_WINDOWS + hiveminds - 1),
+    // Half of the windows stays free for pushes that have not been tried yet.
+    maxRetrying: Math.max((window * hiveminds) / 2, atOnce(backend)),
+  };
 }
 
 /**

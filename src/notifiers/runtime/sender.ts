@@ -7,10 +7,11 @@ import { bounded, nextAttempt, RETRY, type RetryPolicy } from './retry.ts';
 
 /** A push on its way through this process. */
 export interface HeldPush extends Delivery {
-  /** The hivemind's number for it; undefined from an original hivemind, which does not want to hear of it again. */
-  readonly pushId: number | undefined;
-  /** Somebody waits to be told the provider's answer in words. */
-  readonly wantsAnswer: boolean;
+  /**
+   * Whether somebody takes it back who can have it sent by another. An original hivemind does not: what it gave is sent
+   * now or never.
+   */
+  readonly returnable: boolean;
 }
 
 /** Why a push was given up without the provider having decided. Each has its own counter. */
@@ -31,7 +32,7 @@ export interface SenderLimits {
 }
 
 /** What a {@link Sender} is made with. */
-export interface SenderOptions extends SenderLimits {
+export interface SenderOptions<P extends HeldPush = HeldPush> extends SenderLimits {
   readonly backend: Backend;
   readonly clock: Clock;
   readonly random: (bytes: number) => Buffer;
@@ -39,17 +40,17 @@ export interface SenderOptions extends SenderLimits {
   readonly sendTimeout?: number;
   readonly policy?: RetryPolicy;
   /** Called exactly once for each push. `attempts` is how often the provider was asked. */
-  readonly done: (push: HeldPush, end: End, attempts: number) => void;
+  readonly done: (push: P, end: End, attempts: number) => void;
   /** Called with every answer of the provider, before `done`. */
-  readonly answered?: (push: HeldPush, outcome: Outcome) => void;
+  readonly answered?: (push: P, outcome: Outcome) => void;
   /** Called with how long a call of `send` took, in milliseconds. */
   readonly took?: (ms: number) => void;
   /** Called when all sending is put off: for how many milliseconds, and why. */
   readonly paused?: (ms: number, reason: string) => void;
 }
 
-interface Entry {
-  readonly push: HeldPush;
+interface Entry<P extends HeldPush> {
+  readonly push: P;
   /** Unix milliseconds; 0 if never. */
   readonly expiry: number;
   attempts: number;
@@ -67,24 +68,24 @@ const LONG_AGO = 3_600_000;
  * attempt waits aside, so it never holds up another device. What becomes of all of them when everything fails, {@link
  * Outage} tells.
  */
-export class Sender {
-  readonly #options: SenderOptions;
+export class Sender<P extends HeldPush = HeldPush> {
+  readonly #options: SenderOptions<P>;
   readonly #policy: RetryPolicy;
   readonly #outage: Outage;
   #backend: Backend;
   #limits: SenderLimits;
-  readonly #queue = new Fifo<Entry>();
-  readonly #held = new Set<Entry>();
+  readonly #queue = new Fifo<Entry<P>>();
+  readonly #held = new Set<Entry<P>>();
   readonly #calls: Calls;
   #retrying = 0;
   #inFlight = 0;
   #lingering: Timer | undefined;
   #lingered = false;
   #probing = false;
-  #stopping: 'hand-back' | 'finish' | undefined;
+  #stopping = false;
   #idle: (() => void)[] = [];
 
-  constructor(options: SenderOptions) {
+  constructor(options: SenderOptions<P>) {
     this.#options = options;
     this.#backend = options.backend;
     this.#limits = options;
@@ -133,13 +134,18 @@ export class Sender {
     return unused;
   }
 
-  add(push: HeldPush): void {
+  /** How many it may hold from now on; what is too many already stays. */
+  set limits(limits: SenderLimits) {
+    this.#limits = limits;
+  }
+
+  add(push: P): void {
     // The hivemind gives nothing out that expired long ago: then it is our clock that is wrong.
     const expiry = this.#options.clock.now() - push.expiry > LONG_AGO ? 0 : push.expiry;
-    const entry: Entry = { push, expiry, attempts: 0, firstTried: 0, timer: undefined };
+    const entry: Entry<P> = { push, expiry, attempts: 0, firstTried: 0, timer: undefined };
     this.#held.add(entry);
-    if (this.#stopping === 'hand-back') {
-      this.#end(entry, { kind: 'handed-back' });
+    if (this.#stopping && push.returnable) {
+      this.#end(entry, unsent(push));
       return;
     }
     this.#queue.push(entry);
@@ -149,22 +155,24 @@ export class Sender {
   }
 
   /**
-   * Lets what the provider is being asked about come to its end.
-   * @param rest what becomes of all other pushes: they are handed back, or sent once and not again
+   * Lets what the provider is being asked about come to its end. What nobody takes back is sent once more at most; all
+   * else is handed back.
    * @returns when nothing is left
    */
-  stop(rest: 'hand-back' | 'finish'): Promise<void> {
-    this.#stopping = rest;
+  stop(): Promise<void> {
+    this.#stopping = true;
     this.#lingered = true;
     for (const entry of this.#held) {
       if (!entry.timer) continue;
       entry.timer.cancel();
       entry.timer = undefined;
       this.#retrying--;
-      this.#end(entry, rest === 'hand-back' ? { kind: 'handed-back' } : { kind: 'given-up', reason: 'shutdown' });
+      this.#end(entry, unsent(entry.push));
     }
-    if (rest === 'hand-back') {
-      for (let entry = this.#queue.take(); entry; entry = this.#queue.take()) this.#end(entry, { kind: 'handed-back' });
+    for (let left = this.#queue.length; left > 0; left--) {
+      const entry = this.#queue.take()!;
+      if (entry.push.returnable) this.#end(entry, unsent(entry.push));
+      else this.#queue.push(entry);
     }
     this.#pump();
     return new Promise((resolve) => {
@@ -175,12 +183,11 @@ export class Sender {
 
   /** Ends everything that is left, whatever the provider may still say of it, and stops all timers. */
   abandon(): void {
-    const end: End = this.#stopping === 'finish' ? { kind: 'given-up', reason: 'shutdown' } : { kind: 'handed-back' };
-    this.#stopping ??= 'hand-back';
+    this.#stopping = true;
     this.#queue.clear();
     for (const entry of this.#held) {
       entry.timer?.cancel();
-      this.#end(entry, end);
+      this.#end(entry, unsent(entry.push));
     }
     this.#outage.stop();
     this.#lingering?.cancel();
@@ -197,7 +204,7 @@ export class Sender {
           this.#lingering = undefined;
           this.#lingered = true;
           this.#pump();
-          this.#lingered = this.#stopping !== undefined;
+          this.#lingered = this.#stopping;
         }, linger);
         return;
       }
@@ -208,8 +215,8 @@ export class Sender {
   }
 
   /** Takes up to `count` pushes that have not expired. */
-  #takeBatch(count: number): Entry[] {
-    const entries: Entry[] = [];
+  #takeBatch(count: number): Entry<P>[] {
+    const entries: Entry<P>[] = [];
     const wall = this.#options.clock.now();
     while (entries.length < count) {
       const entry = this.#queue.take();
@@ -220,7 +227,7 @@ export class Sender {
     return entries;
   }
 
-  async #send(entries: readonly Entry[], probe: boolean): Promise<void> {
+  async #send(entries: readonly Entry<P>[], probe: boolean): Promise<void> {
     const { clock } = this.#options;
     const start = clock.monotonic();
     this.#inFlight += entries.length;
@@ -239,7 +246,7 @@ export class Sender {
     this.#pump();
   }
 
-  #settle(entry: Entry, outcome: Outcome): void {
+  #settle(entry: Entry<P>, outcome: Outcome): void {
     if (!this.#held.has(entry)) return;
     this.#options.answered?.(entry.push, outcome);
     if (outcome.kind !== 'retry' && outcome.kind !== 'misconfigured') {
@@ -255,13 +262,10 @@ export class Sender {
     this.#again(entry, after);
   }
 
-  #again(entry: Entry, after: number): void {
+  #again(entry: Entry<P>, after: number): void {
     const { clock, random } = this.#options;
     if (this.#stopping) {
-      this.#end(
-        entry,
-        this.#stopping === 'hand-back' ? { kind: 'handed-back' } : { kind: 'given-up', reason: 'shutdown' },
-      );
+      this.#end(entry, unsent(entry.push));
       return;
     }
     const now = { wall: clock.now(), monotonic: clock.monotonic() };
@@ -283,7 +287,7 @@ export class Sender {
     }, delay);
   }
 
-  #end(entry: Entry, end: End): void {
+  #end(entry: Entry<P>, end: End): void {
     if (!this.#held.delete(entry)) return;
     this.#options.done(entry.push, end, entry.attempts);
     this.#checkIdle();
@@ -293,4 +297,9 @@ export class Sender {
     if (!this.#stopping || this.#held.size > 0) return;
     for (const resolve of this.#idle.splice(0)) resolve();
   }
+}
+
+/** The end of a push that is not sent any more because we stop. */
+function unsent({ returnable }: HeldPush): End {
+  return returnable ? { kind: 'handed-back' } : { kind: 'given-up', reason: 'shutdown' };
 }

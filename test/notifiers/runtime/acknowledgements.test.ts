@@ -1,6 +1,6 @@
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
-import { Acknowledgements, type Report } from '../../../src/notifiers/runtime/acknowledgements.ts';
+import { Acknowledgements, type Report, verdictOn } from '../../../src/notifiers/runtime/acknowledgements.ts';
 import { accepted, gone, refused } from '../../../src/notifiers/runtime/backend.ts';
 import { FakeClock } from '../../support/fake-clock.ts';
 
@@ -18,12 +18,12 @@ function setUp() {
 test('ends within 10 ms go in one report', async () => {
   const { clock, acknowledgements, reports } = setUp();
   for (const id of [1, 2, 3, 4, 5]) assert.ok(acknowledgements.take(id));
-  acknowledgements.end(1, accepted);
-  acknowledgements.end(2, refused('x'));
+  acknowledgements.end(1, verdictOn(accepted));
+  acknowledgements.end(2, verdictOn(refused('x')));
   await clock.advance(5);
-  acknowledgements.end(3, gone('y', 0));
-  acknowledgements.end(4, { kind: 'given-up', reason: 'expired' });
-  acknowledgements.end(5, { kind: 'handed-back' });
+  acknowledgements.end(3, verdictOn(gone('y', 0)));
+  acknowledgements.end(4, verdictOn({ kind: 'given-up', reason: 'expired' }));
+  acknowledgements.end(5, verdictOn({ kind: 'handed-back' }));
   acknowledgements.answer(1, 'accepted');
   await clock.advance(5);
   assert.deepEqual(reports, [{ accepted: [1], refused: [2, 3, 4], handedBack: [5], answers: [[1, 'accepted']] }]);
@@ -35,7 +35,7 @@ test('200 ends go at once, and nothing is left to be sent later', () => {
   const { clock, acknowledgements, reports } = setUp();
   for (let id = 0; id < 200; id++) {
     acknowledgements.take(id);
-    acknowledgements.end(id, accepted);
+    acknowledgements.end(id, 'accepted');
   }
   assert.equal(reports.length, 1);
   assert.equal(reports[0]!.accepted.length, 200);
@@ -47,7 +47,7 @@ test('what cannot be reported is kept until it can', async () => {
   state.reachable = false;
   for (let id = 0; id < 12_000; id++) {
     acknowledgements.take(id);
-    acknowledgements.end(id, accepted);
+    acknowledgements.end(id, 'accepted');
   }
   await clock.advance(10_000);
   assert.equal(acknowledgements.unreported, 12_000);
@@ -65,8 +65,8 @@ test('a push that comes again is not sent again, but reported again', async () =
   const { clock, acknowledgements, reports } = setUp();
   assert.equal(acknowledgements.take(1), true);
   assert.equal(acknowledgements.take(1), false);
-  acknowledgements.end(1, accepted);
-  acknowledgements.end(1, accepted);
+  acknowledgements.end(1, 'accepted');
+  acknowledgements.end(1, 'accepted');
   await clock.advance(10);
   assert.equal(acknowledgements.take(1), false);
   await clock.advance(10);
@@ -79,7 +79,7 @@ test('a push that comes again is not sent again, but reported again', async () =
 test('what was handed back may come again', () => {
   const { acknowledgements } = setUp();
   acknowledgements.take(1);
-  acknowledgements.end(1, { kind: 'handed-back' });
+  acknowledgements.end(1, 'handedBack');
   assert.equal(acknowledgements.take(1), true);
   acknowledgements.close();
 });
@@ -88,10 +88,23 @@ test('ends are remembered in bounded memory, the newest ones for sure', () => {
   const { acknowledgements } = setUp();
   for (let id = 0; id < 100_000; id++) {
     acknowledgements.take(id);
-    acknowledgements.end(id, accepted);
+    acknowledgements.end(id, 'accepted');
   }
   assert.equal(acknowledgements.take(99_000), false);
   assert.equal(acknowledgements.take(81_000), false);
   assert.equal(acknowledgements.take(10), true);
   acknowledgements.close();
+});
+
+test('one that is closed reports nothing any more', async () => {
+  const { clock, acknowledgements, reports } = setUp();
+  for (const id of [1, 2]) acknowledgements.take(id);
+  acknowledgements.end(1, 'accepted');
+  acknowledgements.close();
+  acknowledgements.end(2, 'accepted');
+  acknowledgements.answer(2, 'accepted');
+  await clock.advance(1_000);
+  assert.deepEqual(reports, []);
+  assert.equal(acknowledgements.unreported, 1);
+  assert.equal(clock.pending, 0);
 });

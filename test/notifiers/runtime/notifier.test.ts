@@ -1,75 +1,22 @@
 import assert from 'node:assert/strict';
 import { randomBytes } from 'node:crypto';
-import { type TestContext, test } from 'node:test';
-import { systemClock } from '../../../src/clock.ts';
+import { test } from 'node:test';
 import {
   accepted,
-  type Backend,
-  type Delivery,
   gone,
   noToken,
   type Outcome,
   Refusal,
   refused,
   retry,
-  tokenOf,
 } from '../../../src/notifiers/runtime/backend.ts';
-import { Notifier, type NotifierOptions } from '../../../src/notifiers/runtime/notifier.ts';
-import { keyPairFromSecret } from '../../../src/oxenmq/keys.ts';
-import { deriveNotifierKey } from '../../../src/session/notifier-key.ts';
 import { openPayload } from '../../../src/session/payload.ts';
 import { FakeHivemind } from '../fake-hivemind.ts';
-import { keepLog } from '../support.ts';
-
-const SERVICE = 'toy';
-const keys = keyPairFromSecret(deriveNotifierKey(randomBytes(32), SERVICE));
-/** As the real policy, but a hundred times faster. */
-const policy = { base: 20, cap: 3_000, lifetime: 36_000 };
-
-type Send = (push: Delivery) => Outcome | Promise<Outcome>;
-
-function setUp(t: TestContext, hivemind: FakeHivemind, send: Send, more: Partial<Backend & NotifierOptions> = {}) {
-  const sent: Delivery[] = [];
-  const { log, lines } = keepLog();
-  const { concurrency, ...options } = more;
-  const notifier = new Notifier({
-    breaker: { share: 0.5, minimum: 10 },
-    service: SERVICE,
-    backend: {
-      concurrency: concurrency ?? 16,
-      validate: (info) => ({
-        id: tokenOf(
-          info,
-          'token',
-          (token) => token !== '',
-          () => 'Invalid toy device token',
-        ),
-        data: Buffer.from('kept'),
-      }),
-      send: async ([push]) => {
-        sent.push(push!);
-        return [await send(push!)];
-      },
-    },
-    address: hivemind.address,
-    keys,
-    clock: systemClock,
-    random: randomBytes,
-    log,
-    policy,
-    ping: 300,
-    ...options,
-  });
-  let stopped: Promise<void> | undefined;
-  const stop = (deadline = 3_000) => (stopped ??= notifier.stop(deadline));
-  hivemind.beforeEnd.push(() => stop(1_100));
-  t.after(() => stop(1_100));
-  return { notifier, sent, lines, stop };
-}
+import { keys, SERVICE, startToy } from '../toy.ts';
 
 test('it registers with our hivemind under a routing id of its own, takes sealed pushes, and reports what became of each', async (t) => {
   const hivemind = await FakeHivemind.start(t, SERVICE);
-  const { notifier, sent } = setUp(t, hivemind, ({ id }) =>
+  const { notifier, sent } = startToy(t, [hivemind], ({ id }) =>
     id === 'bad' ? refused('PayloadTooLarge') : id === 'dead' ? gone('Unregistered', 123_456) : accepted,
   );
   await hivemind.until(() => hivemind.instances.size === 1);
@@ -105,7 +52,7 @@ test('it registers with our hivemind under a routing id of its own, takes sealed
 
 test('of a device that it judged by the token alone it says so', async (t) => {
   const hivemind = await FakeHivemind.start(t, SERVICE);
-  setUp(t, hivemind, () => noToken('not a device token', 5));
+  startToy(t, [hivemind], () => noToken('not a device token', 5));
   await hivemind.until(() => hivemind.instances.size === 1);
   hivemind.push([{ serviceId: 'nonsense' }]);
   await hivemind.until(() => hivemind.gone.length === 1);
@@ -114,7 +61,7 @@ test('of a device that it judged by the token alone it says so', async (t) => {
 
 test('many pushes go in few reports', async (t) => {
   const hivemind = await FakeHivemind.start(t, SERVICE);
-  setUp(t, hivemind, () => accepted);
+  startToy(t, [hivemind], () => accepted);
   await hivemind.until(() => hivemind.instances.size === 1);
   hivemind.push(Array.from({ length: 3_000 }, () => ({})));
   await hivemind.until(() => hivemind.outstanding === 0);
@@ -124,7 +71,7 @@ test('many pushes go in few reports', async (t) => {
 
 test('devices are validated, and what makes no sense is answered', async (t) => {
   const hivemind = await FakeHivemind.start(t, SERVICE);
-  setUp(t, hivemind, () => accepted);
+  startToy(t, [hivemind], () => accepted);
   await hivemind.until(() => hivemind.instances.size === 1);
   assert.deepEqual(await hivemind.validate(SERVICE, '{"token":"abc"}'), ['0', 'abc', 'kept']);
   assert.deepEqual(await hivemind.validate(SERVICE, '{}'), ['1', "Error: missing required key 'token'"]);
@@ -143,7 +90,7 @@ test('devices are validated, and what makes no sense is answered', async (t) => 
 
 test('clients are told the message of a refusal, and of no other error; what it holds is logged at debug alone', async (t) => {
   const hivemind = await FakeHivemind.start(t, SERVICE);
-  const { notifier, lines } = setUp(t, hivemind, () => accepted, {
+  const { notifier, lines } = startToy(t, [hivemind], () => accepted, {
     backend: {
       validate(info) {
         if (info === 1) throw new Refusal(4, 'Invalid number');
@@ -170,7 +117,7 @@ test('clients are told the message of a refusal, and of no other error; what it 
 
 test('rubbish from the hivemind is counted and survived', async (t) => {
   const hivemind = await FakeHivemind.start(t, SERVICE);
-  const { notifier } = setUp(t, hivemind, () => accepted);
+  const { notifier } = startToy(t, [hivemind], () => accepted);
   await hivemind.until(() => hivemind.instances.size === 1);
   const { remote } = hivemind;
   for (const rubbish of ['', 'x', 'le', 'li1ee', 'ld1:d0:ee', 'de']) {
@@ -186,7 +133,7 @@ test('rubbish from the hivemind is counted and survived', async (t) => {
 
 test('a push that is told twice is sent once, and its end is told again', async (t) => {
   const hivemind = await FakeHivemind.start(t, SERVICE);
-  const { notifier, sent } = setUp(t, hivemind, () => accepted);
+  const { notifier, sent } = startToy(t, [hivemind], () => accepted);
   await hivemind.until(() => hivemind.instances.size === 1);
   const [id] = hivemind.push([{}]);
   await hivemind.until(() => hivemind.accepted.has(id!));
@@ -199,7 +146,7 @@ test('a push that is told twice is sent once, and its end is told again', async 
 
 test('a push that waits does not keep in memory the batch that it came in', async (t) => {
   const hivemind = await FakeHivemind.start(t, SERVICE);
-  const { sent } = setUp(t, hivemind, () => accepted);
+  const { sent } = startToy(t, [hivemind], () => accepted);
   await hivemind.until(() => hivemind.instances.size === 1);
   hivemind.push(Array.from({ length: 64 }, () => ({ payload: randomBytes(2_856), serviceData: randomBytes(100) })));
   await hivemind.until(() => hivemind.outstanding === 0);
@@ -212,7 +159,7 @@ test('a push that waits does not keep in memory the batch that it came in', asyn
 test('who wants the answer in words gets it, also when the push has to wait', async (t) => {
   const hivemind = await FakeHivemind.start(t, SERVICE);
   let first = true;
-  setUp(t, hivemind, ({ id }) => {
+  startToy(t, [hivemind], ({ id }) => {
     if (id !== 'slow' || !first) return accepted;
     first = false;
     return retry('503 ServiceUnavailable');
@@ -232,7 +179,7 @@ test('who wants the answer in words gets it, also when the push has to wait', as
 test('a retried push counts once, as accepted after more than one attempt', async (t) => {
   const hivemind = await FakeHivemind.start(t, SERVICE);
   let attempts = 0;
-  const { notifier } = setUp(t, hivemind, () => (++attempts < 4 ? retry('503') : accepted));
+  const { notifier } = startToy(t, [hivemind], () => (++attempts < 4 ? retry('503') : accepted));
   await hivemind.until(() => hivemind.instances.size === 1);
   hivemind.push([{}]);
   await hivemind.until(() => hivemind.outstanding === 0);
@@ -243,7 +190,7 @@ test('a retried push counts once, as accepted after more than one attempt', asyn
 
 test('an expired push is refused without asking the provider', async (t) => {
   const hivemind = await FakeHivemind.start(t, SERVICE);
-  const { sent, notifier } = setUp(t, hivemind, () => accepted);
+  const { sent, notifier } = startToy(t, [hivemind], () => accepted);
   await hivemind.until(() => hivemind.instances.size === 1);
   const ids = hivemind.push([{ expiry: Date.now() - 1, wantsAnswer: true }, { expiry: 0 }]);
   await hivemind.until(() => hivemind.outstanding === 0);
@@ -256,7 +203,7 @@ test('an expired push is refused without asking the provider', async (t) => {
 for (const original of ['2024-10', 'newest'] as const)
   test(`with an original hivemind (${original}) it registers under L and its key, seals the pushes itself, and sends statistics`, async (t) => {
     const hivemind = await FakeHivemind.start(t, SERVICE, { original });
-    const { notifier, sent } = setUp(t, hivemind, ({ id }) =>
+    const { notifier, sent } = startToy(t, [hivemind], ({ id }) =>
       id === 'dead' ? gone('Unregistered', 1_700_000_000_000) : accepted,
     );
     await hivemind.until(() => hivemind.instances.size === 1);
@@ -283,7 +230,7 @@ for (const original of ['2024-10', 'newest'] as const)
     assert.equal(data?.toString(), 'hello');
     assert.match(JSON.stringify(metadata), /-11/);
     assert.equal(sent[0]!.urgent, false);
-    assert.equal(notifier.dialect, 'original');
+    assert.equal(notifier.hiveminds.links[0]!.dialect, 'original');
     await hivemind.until(() => hivemind.statistics.length > 0 && hivemind.registrations > 1);
     // Keys and order as in the original, which tells rates from the second report on.
     const [first] = hivemind.statistics;
@@ -296,14 +243,14 @@ for (const original of ['2024-10', 'newest'] as const)
     push('another');
     while (notifier.statistics.total.notifies < 2) await new Promise((resolve) => setImmediate(resolve));
     assert.deepEqual(hivemind.dropped, original === 'newest' ? ['dead'] : []);
-    assert.equal(notifier.dialect, 'original');
+    assert.equal(notifier.hiveminds.links[0]!.dialect, 'original');
     assert.ok(notifier.registered);
   });
 
 test('an original hivemind is told of dead devices in its own way, and of no more once they are unlikely many', async (t) => {
   const hivemind = await FakeHivemind.start(t, SERVICE, { original: 'newest' });
   let dead = false;
-  const { notifier } = setUp(t, hivemind, () => (dead ? gone('Unregistered', 1_700_000_000_000) : accepted));
+  const { notifier } = startToy(t, [hivemind], () => (dead ? gone('Unregistered', 1_700_000_000_000) : accepted));
   await hivemind.until(() => hivemind.instances.size === 1);
   const push = (serviceId: string) =>
     hivemind.pushPlain({
@@ -332,16 +279,16 @@ test('an original hivemind is told of dead devices in its own way, and of no mor
 test('when the hivemind restarts it comes back by itself, also to a hivemind of the other kind', async (t) => {
   const first = await FakeHivemind.start(undefined, SERVICE);
   const address = first.endpoint;
-  const { notifier } = setUp(t, first, () => accepted);
+  const { notifier } = startToy(t, [first], () => accepted);
   await first.until(() => first.instances.size === 1);
   await first.close();
   const second = await FakeHivemind.start(undefined, SERVICE, { address, original: 'newest' });
   await second.until(() => second.instances.size === 1);
-  assert.equal(notifier.dialect, 'original');
+  assert.equal(notifier.hiveminds.links[0]!.dialect, 'original');
   await second.close();
   const third = await FakeHivemind.start(t, SERVICE, { address, firstId: 1_000 });
   await third.until(() => third.instances.size === 1);
-  assert.equal(notifier.dialect, 'ours');
+  assert.equal(notifier.hiveminds.links[0]!.dialect, 'ours');
   const [id] = third.push([{}]);
   await third.until(() => third.accepted.has(id!));
 });
@@ -350,7 +297,7 @@ test('what ends while the hivemind is away is reported when it is back', async (
   const first = await FakeHivemind.start(undefined, SERVICE);
   const address = first.endpoint;
   let answer: (outcome: Outcome) => void = () => {};
-  const { notifier, sent } = setUp(t, first, ({ id }) => {
+  const { notifier, sent } = startToy(t, [first], ({ id }) => {
     if (id === 'b') return gone('Unregistered', 77);
     return new Promise<Outcome>((resolve) => {
       answer = resolve;
@@ -374,7 +321,7 @@ test('stopping: it signs off, hands back what waits, lets the provider finish, a
   const hivemind = await FakeHivemind.start(t, SERVICE);
   const pending: ((outcome: Outcome) => void)[] = [];
   const hang = () => new Promise<Outcome>((resolve) => pending.push(resolve));
-  const { stop, sent, lines } = setUp(t, hivemind, hang, { concurrency: 2 });
+  const { stop, sent, lines } = startToy(t, [hivemind], hang, { concurrency: 2 });
   await hivemind.until(() => hivemind.instances.size === 1);
   hivemind.push(Array.from({ length: 5 }, () => ({})));
   while (pending.length < 2) await new Promise((resolve) => setImmediate(resolve));
@@ -389,7 +336,7 @@ test('stopping: it signs off, hands back what waits, lets the provider finish, a
 
 test('stopping does not wait longer than it may for a provider that says nothing', async (t) => {
   const hivemind = await FakeHivemind.start(t, SERVICE);
-  const { stop, sent } = setUp(t, hivemind, () => new Promise<Outcome>(() => {}));
+  const { stop, sent } = startToy(t, [hivemind], () => new Promise<Outcome>(() => {}));
   await hivemind.until(() => hivemind.instances.size === 1);
   hivemind.push([{}, {}]);
   while (sent.length < 2) await new Promise((resolve) => setImmediate(resolve));
@@ -402,11 +349,11 @@ test('stopping does not wait longer than it may for a provider that says nothing
 test('two instances of a service run side by side, and one takes over what the other leaves', async (t) => {
   const hivemind = await FakeHivemind.start(t, SERVICE);
   const hang = () => new Promise<Outcome>(() => {});
-  const first = setUp(t, hivemind, hang);
+  const first = startToy(t, [hivemind], hang);
   await hivemind.until(() => hivemind.instances.size === 1);
   hivemind.push([{}, {}, {}]);
   while (first.sent.length < 3) await new Promise((resolve) => setImmediate(resolve));
-  const second = setUp(t, hivemind, () => accepted);
+  const second = startToy(t, [hivemind], () => accepted);
   await hivemind.until(() => hivemind.instances.size === 2);
   await first.stop(1_200);
   await hivemind.until(() => hivemind.accepted.size === 3);

@@ -42,8 +42,8 @@ function setUp(
   return { clock, sender, ends, pauses };
 }
 
-function push(id: string, expiry = 0): HeldPush {
-  return { pushId: 1, id, data: null, payload: Buffer.from(id), expiry, urgent: true, wantsAnswer: false };
+function push(id: string, expiry = 0, returnable = true): HeldPush {
+  return { id, data: null, payload: Buffer.from(id), expiry, urgent: true, returnable };
 }
 
 /** A provider whose answers a test gives when it likes. */
@@ -375,7 +375,7 @@ test('stopping hands back what has not been sent and waits for what has', async 
   for (const id of ['a', 'b', 'c']) sender.add(push(id));
   await clock.advance(0);
   let stopped = false;
-  const stop = sender.stop('hand-back').then(() => {
+  const stop = sender.stop().then(() => {
     stopped = true;
   });
   await clock.advance(0);
@@ -389,12 +389,22 @@ test('stopping hands back what has not been sent and waits for what has', async 
   assert.equal(clock.pending, 0);
 });
 
-test('where nothing can be handed back, stopping sends everything once', async () => {
+test('what nobody takes back is sent once when stopping, and the rest is handed back', async () => {
   let calls = 0;
   const { clock, sender, ends } = setUp(async () => [++calls === 2 ? retry('503') : accepted], { concurrency: 1 });
-  for (const id of ['a', 'b', 'c']) sender.add(push(id));
-  await Promise.all([sender.stop('finish'), clock.advance(0)]);
-  assert.deepEqual(ends, ['a accepted', 'b given-up shutdown', 'c accepted']);
+  for (const id of ['a', 'b', 'c']) sender.add(push(id, 0, false));
+  sender.add(push('returnable'));
+  const stopped = sender.stop();
+  sender.add(push('late', 0, false));
+  await Promise.all([stopped, clock.advance(0)]);
+  assert.deepEqual(ends, [
+    'returnable handed-back',
+    'a accepted',
+    'b given-up shutdown',
+    'c accepted',
+    'late accepted',
+  ]);
+  assert.equal(clock.pending, 0);
 });
 
 test('what is abandoned ends at once, and its answers are not waited for', async () => {
@@ -403,7 +413,7 @@ test('what is abandoned ends at once, and its answers are not waited for', async
   sender.add(push('a'));
   sender.add(push('b'));
   await clock.advance(0);
-  void sender.stop('hand-back');
+  void sender.stop();
   sender.abandon();
   assert.deepEqual(ends, ['b handed-back', 'a handed-back']);
   provider.calls[0]!.answer(accepted);

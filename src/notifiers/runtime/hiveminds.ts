@@ -1,0 +1,210 @@
+import type { Clock } from '../../clock.ts';
+import type { Logger, Repeated } from '../../daemon/log.ts';
+import { type Address, formatAddress, parseAddress } from '../../oxenmq/address.ts';
+import type { Counters } from '../../oxenmq/counters.ts';
+import type { KeyPair } from '../../oxenmq/keys.ts';
+import { type Connection, Peers } from '../../oxenmq/peers.ts';
+import type { Handler, Incoming, Remote } from '../../oxenmq/remote.ts';
+import { planPlaces } from '../../session/members.ts';
+import type { DeviceGone } from '../../session/notifier-protocol.ts';
+import { HivemindLink } from './hivemind-link.ts';
+
+/** What {@link Hiveminds} are made with. */
+export interface HivemindsOptions {
+  readonly clock: Clock;
+  readonly random: (bytes: number) => Buffer;
+  readonly service: string;
+  /** Where a hivemind listens: one, or several of a cluster. The others of it are learned from whoever answers. */
+  readonly addresses: readonly Address[];
+  /** The notifier's own pair: its public half is the routing id towards an original hivemind. */
+  readonly keys: KeyPair;
+  /** The pair by which the CURVE sockets of a cluster know their own, see deriveClusterKey. */
+  readonly clusterKeys: KeyPair;
+  /** How many unacknowledged pushes we take from each. */
+  readonly window: () => number;
+  /** `notifier.validate`. */
+  readonly validate: Handler;
+  /** `notifier.sealed` and `notifier.push`. */
+  readonly sealed: (link: HivemindLink, message: Incoming) => void;
+  readonly push: (link: HivemindLink, message: Incoming) => void;
+  /** One of them has our registration now. */
+  readonly registered: () => void;
+  /** Called when there are more or fewer of them to be registered with. */
+  readonly counted: (count: number) => void;
+  readonly log: Logger;
+  readonly say: Repeated;
+}
+
+const INSTANCE_BYTES = 16;
+
+/**
+ * All hiveminds that this notifier is registered with: the one of the settings, or every member of its cluster. Which
+ * these are, each reply to a registration tells anew (session/members.ts).
+ */
+export class Hiveminds {
+  readonly #options: HivemindsOptions;
+  readonly #given: readonly string[];
+  readonly #instance: Buffer;
+  readonly #peers: Peers;
+  /** By address. */
+  readonly #links = new Map<string, HivemindLink>();
+  readonly #ofRemote = new WeakMap<Remote, HivemindLink>();
+  /** Who had our statistics last. */
+  #counting: HivemindLink | undefined;
+  #stopping = false;
+
+  constructor(options: HivemindsOptions) {
+    this.#options = options;
+    this.#given = [...new Set(options.addresses.map((address) => formatAddress(address)))];
+    this.#instance = options.random(INSTANCE_BYTES);
+    const { clock, clusterKeys, validate, sealed, push } = options;
+    const ofLink = (handler: (link: HivemindLink, message: Incoming) => void) => (message: Incoming) => {
+      const link = this.#ofRemote.get(message.remote);
+      if (link) handler(link, message);
+    };
+    this.#peers = new Peers({
+      clock,
+      keys: clusterKeys,
+      commands: {
+        notifier: {
+          access: 'basic',
+          commands: {
+            validate: { kind: 'request', handler: validate },
+            sealed: { kind: 'command', handler: ofLink(sealed) },
+            push: { kind: 'command', handler: ofLink(push) },
+          },
+        },
+      },
+      on: {
+        handshake: (connection) => this.#ofRemote.get(connection)?.onHandshake(connection),
+        disconnect: (connection) => this.#ofRemote.get(connection)?.onDisconnect(connection),
+        failure: (connection, reason) => this.#ofRemote.get(connection)?.onFailure(connection, reason),
+      },
+    });
+    for (const address of this.#given) this.#add(address, true);
+  }
+
+  /** Those that we are registered with, or try to be. */
+  get links(): readonly HivemindLink[] {
+    return [...this.#links.values()];
+  }
+
+  /** Whether one of them has our registration. */
+  get registered(): boolean {
+    return this.links.some(({ registered }) => registered);
+  }
+
+  /** Those that live, as the others say, and do not have our registration. */
+  get missing(): readonly { readonly name: string; readonly problem: string | undefined }[] {
+    return planPlaces(this.links, this.#given).missing.map(({ name, address }) => {
+      const link = this.links.find((one) => one.name === name) ?? this.#links.get(address);
+      if (address === '' && !link) return { name, problem: 'what it tells as its address is none' };
+      if (link?.registered) return { name, problem: `the hivemind ${link.name} answers at its address` };
+      return { name, problem: link?.problem };
+    });
+  }
+
+  /** What is wrong with the registrations, in words. */
+  get troubles(): string[] {
+    const troubles = this.registered
+      ? this.missing.map(({ name, problem }) => ({ who: `the hivemind ${name}`, problem }))
+      : this.links.filter(({ isGiven }) => isGiven);
+    return troubles.map(({ who, problem }) => [`not registered with ${who}`, problem].filter(Boolean).join(': '));
+  }
+
+  get counters(): Counters {
+    return this.#peers.counters;
+  }
+
+  /** Registers again with each. */
+  ping(): void {
+    for (const link of this.links) link.ping();
+  }
+
+  /**
+   * Sends statistics to one of them, to the same as long as that is there: they are added up over all.
+   *
+   * @param dict bencoded (docs/spec/hivemind.md, section 1.4)
+   */
+  sendStatistics(dict: Uint8Array): void {
+    if (!this.#counting?.registered) this.#counting = this.links.find(({ registered }) => registered);
+    this.#counting?.sendStatistics(dict);
+  }
+
+  /**
+   * Tells of a dead device whoever gave its push, or if that one cannot be told now, another member of the cluster. The
+   * rest of the cluster learns of the removal by the database; and none is told who does not hear of the pushes that
+   * were accepted, or it would take the share of dead devices for an unlikely one.
+   *
+   * @returns whether somebody was told
+   */
+  deviceGone(gone: Omit<DeviceGone, 'service'>, giver: HivemindLink): boolean {
+    return giver.deviceGone(gone) || this.links.some((link) => link.name !== undefined && link.deviceGone(gone));
+  }
+
+  /** Asks all of them for no more pushes. */
+  async unregister(timeout: number): Promise<void> {
+    this.#stopping = true;
+    await Promise.all(this.links.map((link) => link.unregister(timeout)));
+  }
+
+  /** Reports what there is now. */
+  flush(): void {
+    for (const { acknowledgements } of this.links) acknowledgements.flush();
+  }
+
+  /** Ends of pushes that were not reported. */
+  get unreported(): number {
+    return this.links.reduce((sum, { acknowledgements }) => sum + acknowledgements.unreported, 0);
+  }
+
+  async close(): Promise<void> {
+    this.#stopping = true;
+    for (const link of this.links) link.close();
+    await this.#peers.close();
+  }
+
+  #add(address: string, isGiven: boolean): void {
+    const { clock, random, service, keys, window, log, say, registered } = this.#options;
+    const link = new HivemindLink({
+      clock,
+      random,
+      service,
+      instance: this.#instance,
+      window,
+      log,
+      say,
+      address,
+      isGiven,
+      label: isGiven && this.#given.length === 1 ? '' : `at ${address}`,
+      originalId: Buffer.concat([Buffer.from('L'), keys.publicKey]),
+      connect: (owner, routingId) => this.#connect(owner, parseAddress(address), routingId),
+      changed: () => this.#review(),
+      registered,
+    });
+    this.#links.set(address, link);
+    this.#options.counted(this.#links.size);
+  }
+
+  #connect(link: HivemindLink, address: Address, routingId: Buffer): Connection {
+    const connection = this.#peers.connect(address, { label: 'hivemind', routingId });
+    this.#ofRemote.set(connection, link);
+    return connection;
+  }
+
+  /** Goes after what was learned. */
+  #review(): void {
+    if (this.#stopping) return;
+    const { open, close } = planPlaces(this.links, this.#given);
+    for (const link of close) {
+      this.#options.log.info(`${link.who} is not connected at ${link.address} any more`);
+      this.#links.delete(link.address);
+      link.close();
+    }
+    for (const address of open) {
+      this.#options.log.info(`there is a hivemind at ${address}, too`);
+      this.#add(address, this.#given.includes(address));
+    }
+    if (close.length > 0) this.#options.counted(this.#links.size);
+  }
+}
