@@ -76,7 +76,6 @@ export async function startHivemind(context: Context): Promise<Daemon> {
   const stats = new Stats(clock, store);
   // Before anybody can report: what is counted from here on comes on top.
   stats.load(await store.readStats());
-  const outbox = new Outbox({ clock, random, ...outboxLimits(config, log), log });
   const network = new Network({
     clock,
     random,
@@ -104,8 +103,16 @@ export async function startHivemind(context: Context): Promise<Daemon> {
       load: (slots) => loadSubscriptions(loading, slots),
       devices,
       network,
+      onProgress: (progress) => outbox.standby?.heed(progress),
       log: sparing,
     });
+  const outbox = new Outbox({
+    clock,
+    random,
+    ...outboxLimits(config, log),
+    log,
+    cluster: joined && { duty: joined.cluster.duty, secret: config.keys.hivemind, tell: joined.tell },
+  });
   const intake = new Intake<Node>({
     clock,
     devices,

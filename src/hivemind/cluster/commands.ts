@@ -50,7 +50,13 @@ export function clusterCommands(modules: CommandModules): Commands {
             taking(decodeHello, () => message.reply(encodeHello(own)))(message);
           },
         },
-        progress: command(decodeProgress, modules.onProgress),
+        progress: {
+          kind: 'request',
+          handler: (message) => {
+            taking(decodeProgress, modules.onProgress)(message);
+            message.reply();
+          },
+        },
         changed: command(decodeChanged, modules.onChanged),
         leaving: command(decodeLeaving, modules.onLeaving),
         heard: command(decodeHeard, modules.onHeard),

@@ -10,7 +10,8 @@ import { Cluster } from './cluster.ts';
 import { clusterCommands } from './commands.ts';
 import { Hearing } from './hearing.ts';
 import { Links } from './links.ts';
-import { encodeHeard, type Hello } from './messages.ts';
+import { encodeHeard, encodeProgress, type Hello, type Progress } from './messages.ts';
+import type { Tell } from './progress-reports.ts';
 
 /** What the parts of a member work with. */
 export interface JoinModules {
@@ -23,6 +24,8 @@ export interface JoinModules {
   readonly load: (slots: ReadonlySet<number>) => Promise<void>;
   readonly devices: Devices;
   readonly network: Network;
+  /** Takes what other members say of pushes. */
+  readonly onProgress: (progress: Progress) => void;
   readonly log: Log;
 }
 
@@ -31,6 +34,8 @@ export interface Joined {
   readonly cluster: Cluster;
   readonly links: Links;
   readonly hearing: Hearing<Node>;
+  /** Tells the others of pushes. */
+  readonly tell: Tell;
   /** What the other members call here. */
   readonly commands: Commands;
   /** Says that we are gone, when nothing is connected under our routing ids any more. */
@@ -39,7 +44,7 @@ export interface Joined {
 
 /** Builds and joins the parts of a member. */
 export function joinCluster(modules: JoinModules): Joined {
-  const { clock, secret, copies, store, load, devices, network, log } = modules;
+  const { clock, secret, copies, store, load, devices, network, onProgress, log } = modules;
   const { membership } = store;
   const own: Hello = { name: membership.name, run: membership.run, version: VERSION };
   const links = new Links({ clock, secret, routingId: routingId('member', secret, membership), own, log });
@@ -67,9 +72,10 @@ export function joinCluster(modules: JoinModules): Joined {
     cluster,
     links,
     hearing,
+    tell: (member, news) => links.ask(member, 'cluster.progress', encodeProgress({ ...own, ...news })),
     commands: clusterCommands({
       own,
-      onProgress: () => {},
+      onProgress,
       onChanged: () => {},
       onLeaving: () => cluster.look(),
       onHeard: (heard) => hearing.take(heard),

@@ -28,6 +28,8 @@ export interface LinksOptions {
 /** How long a member may take to greet us, and how long to wait after a failed attempt, in ms. */
 const GREETED_WITHIN = 2_000;
 const RETRY = 1_000;
+/** How long a member may take to answer, in ms. */
+const ANSWERED_WITHIN = 2_000;
 
 /** One other member, and the connection to it. */
 interface Target extends LinkedMember {
@@ -113,6 +115,19 @@ export class Links {
   send(name: string, command: string, part: Buffer): boolean {
     const target = this.#targets.get(name);
     return target?.greeted === true && target.connection?.send(command, part) === true;
+  }
+
+  /**
+   * Tells one member something that it answers with nothing.
+   * @returns whether it has it for sure; false after two seconds without an answer, or at once if it cannot be reached
+   */
+  async ask(name: string, command: string, part: Buffer): Promise<boolean> {
+    const target = this.#targets.get(name);
+    if (!target?.greeted || !target.connection) return false;
+    return target.connection.request(command, [part], ANSWERED_WITHIN).then(
+      () => true,
+      () => false,
+    );
   }
 
   async close(): Promise<void> {

@@ -3,7 +3,7 @@
  * here is needed for a push to arrive: what is lost on the way makes a member wait, look or send in vain.
  *
  * - `cluster.hello` (request, answered by one): a {@link Hello}; tells who is at the other end.
- * - `cluster.progress` (command): a {@link Progress} of pushes.
+ * - `cluster.progress` (request, answered by nothing): a {@link Progress} of pushes.
  * - `cluster.changed` (command): {@link Changed}; subscriptions have changed, do read the feed.
  * - `cluster.leaving` (command): {@link Sender} alone; it is about to stop.
  * - `cluster.heard` (command): {@link Heard}; which storage servers speak to it.

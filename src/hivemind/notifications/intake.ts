@@ -229,7 +229,7 @@ export class Intake<Node extends object> {
       } else counters.duplicates++;
       return false;
     }
-    outbox.add(message, told);
+    outbox.add(message, told, doubt);
     counters.unique++;
     if (!limited) seen.addMessage(message.account, namespace, hash, doubt);
     return true;

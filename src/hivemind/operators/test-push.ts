@@ -1,6 +1,7 @@
 import type { Clock } from '../../clock.ts';
 import { ACCOUNT_SIZE } from '../../session/account.ts';
 import { RequestError } from '../../session/request.ts';
+import { Doubt } from '../notifications/doubt.ts';
 import type { Outbox } from '../notifications/outbox/outbox.ts';
 import { validateDevice } from '../subscriptions/validate.ts';
 
@@ -46,7 +47,7 @@ export async function testPush(
       expiry: now + LIFETIME_MS,
       data: Buffer.from('SPNS test push'),
     };
-    outbox.add(message, [{ service, ...device, encKey: random(32), wantData: true }], (answer) => {
+    outbox.add(message, [{ service, ...device, encKey: random(32), wantData: true }], Doubt.none, (answer) => {
       timer.cancel();
       resolve({ ok: answer.startsWith('accepted'), answer });
     });

@@ -49,6 +49,13 @@ async function member(t: TestContext, own: Hello, more: Partial<HivemindSettings
           },
         },
         leaving: { kind: 'command', handler: ({ parts }) => told.add(String(parts[0])) },
+        progress: {
+          kind: 'request',
+          handler: (message) => {
+            told.add(String(message.parts[0]));
+            if (String(message.parts[0]) !== 'say nothing') message.reply();
+          },
+        },
       },
     },
   };
@@ -76,6 +83,20 @@ async function member(t: TestContext, own: Hello, more: Partial<HivemindSettings
   const key = keyPairFromSecret(SECRET).publicKey.toString('hex');
   return { own, address, curve: `${curve?.replace('tcp', 'curve')}/${key}`, told, gone, greetings, close };
 }
+
+test('what is asked has arrived if it was answered, and else it is not known to have', async (t) => {
+  const b = await member(t, hello('b'));
+  const { links, connected } = open(t);
+  links.update([{ name: 'b', run: 1n, address: b.address }]);
+  assert.equal(await links.ask('b', 'cluster.progress', Buffer.from('too early')), false);
+  await connected();
+  assert.equal(await links.ask('b', 'cluster.progress', Buffer.from('answer')), true);
+  assert.equal(await links.ask('c', 'cluster.progress', Buffer.from('nobody')), false);
+  const unanswered = links.ask('b', 'cluster.progress', Buffer.from('say nothing'));
+  await b.told.first((text) => text === 'say nothing');
+  await b.close();
+  assert.equal(await unanswered, false);
+});
 
 test('a member is reached once it has said who it is, and only then', async (t) => {
   const b = await member(t, hello('b'));

@@ -45,6 +45,11 @@ export class AccountQueue {
     return this.#heap[0]?.first;
   }
 
+  /** The oldest push of the account of this one that waits. */
+  firstOf({ message }: QueuedPush): QueuedPush | undefined {
+    return this.#accounts.get(message.account)?.first;
+  }
+
   /** How many pushes of the account of this one wait. */
   countOf({ message }: QueuedPush): number {
     return this.#accounts.get(message.account)?.count ?? 0;
@@ -63,6 +68,13 @@ export class AccountQueue {
     account.count++;
     this.#length++;
     this.#up(account);
+  }
+
+  /** Adds one that may be older than others of its account: in its place within it, whose turn it need not be. */
+  insert(push: QueuedPush): void {
+    const account = this.#accounts.get(push.message.account);
+    if (account && push.id < account.last.id) this.putBack(push);
+    else this.add(push);
   }
 
   /** Puts one back that was taken: in its place within its account, which is next. */

@@ -1,4 +1,5 @@
 import type { Remote } from '../../../oxenmq/remote.ts';
+import { AccountQueue } from './account-queue.ts';
 
 /** A notifier process that takes the pushes of a service. */
 export interface Instance {
@@ -17,6 +18,8 @@ export interface Instance {
   lastSeen: number;
   /** Mixed with a device's hash to rank the instances for it. */
   readonly rank: number;
+  /** Pushes that wait for it alone, in a cluster. */
+  readonly line: AccountQueue;
 }
 
 /** The notifiers of one service, and which of them is for which device. */
@@ -66,8 +69,9 @@ export class Instances {
   /**
    * Adds a notifier. One of the original's kind replaces the one before of that kind, as the original's hivemind has
    * it.
+   * @param id tells its process from others, the same at every hivemind; null from one of the original's kind
    */
-  add(remote: Remote, acknowledges: boolean, now: number): Instance {
+  add(remote: Remote, acknowledges: boolean, now: number, id: Buffer | null = null): Instance {
     const instance: Instance = {
       remote,
       acknowledges,
@@ -76,7 +80,8 @@ export class Instances {
       wireBytes: 0,
       draining: false,
       lastSeen: now,
-      rank: hashText(remote.id),
+      rank: hashText(id?.toString('latin1') ?? remote.id),
+      line: new AccountQueue(),
     };
     if (!acknowledges) this.#all = this.#all.filter((known) => known.acknowledges);
     this.#all.push(instance);
@@ -96,19 +101,37 @@ export class Instances {
    * devices move.
    */
   choose(serviceId: string): Instance | undefined {
+    return this.#best(serviceId, hasRoom);
+  }
+
+  /**
+   * The notifier for a device, be its window full or not: then every hivemind of a cluster comes to the same, as long as
+   * the same notifiers are registered with all of them.
+   */
+  ownerOf(serviceId: string): Instance | undefined {
+    return this.#best(serviceId, () => true);
+  }
+
+  #best(serviceId: string, isGood: (instance: Instance) => boolean): Instance | undefined {
     let best: Instance | undefined;
     let bestScore = -1;
     const deviceHash = this.#all.length > 1 ? hashText(serviceId) : 0;
     for (const instance of this.#all) {
-      if (instance.draining || instance.inFlight >= instance.window) continue;
+      if (instance.draining || !isGood(instance)) continue;
       const score = mix(deviceHash ^ instance.rank);
-      if (score > bestScore) {
+      // Of two connections of one process the newer counts.
+      if (score >= bestScore) {
         best = instance;
         bestScore = score;
       }
     }
     return best;
   }
+}
+
+/** Whether it takes one more push. */
+export function hasRoom({ inFlight, window }: Instance): boolean {
+  return inFlight < window;
 }
 
 /** FNV-1a over the UTF-16 units of a text; spreads devices and instances, guards nothing. */

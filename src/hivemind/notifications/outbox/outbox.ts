@@ -4,6 +4,11 @@ import type { Log } from '../../../log.ts';
 import type { Remote } from '../../../oxenmq/remote.ts';
 import type { Notification } from '../../../session/notification.ts';
 import type { PushReport } from '../../../session/notifier-protocol.ts';
+import { PushFingerprints } from '../../cluster/copy.ts';
+import type { Duty } from '../../cluster/duty.ts';
+import type { Tell } from '../../cluster/progress-reports.ts';
+import { Standby } from '../../cluster/standby.ts';
+import { Doubt } from '../doubt.ts';
 import type { Instance, Instances } from './instances.ts';
 import { HeldMessage, type PushedDevice, QueuedPush } from './push.ts';
 import type { QueueLimits } from './push-queue.ts';
@@ -19,22 +24,41 @@ export interface OutboxOptions {
   log: Pick<Log, 'info' | 'warn'>;
   /** Runs a function after what has arrived is dealt with; setImmediate unless given. */
   defer?: (callback: () => void) => void;
+  /** Unless the hivemind is alone. */
+  cluster?: ClusterOptions | undefined;
+}
+
+/** What the outbox of a hivemind of a cluster is made with beside. */
+export interface ClusterOptions {
+  readonly duty: Duty;
+  /** The hiveminds' secret key, 32 bytes: the same for all of them. */
+  readonly secret: Uint8Array;
+  /** Sends news of pushes to another hivemind. */
+  readonly tell: Tell;
 }
 
 /**
- * What became of all pushes since the start: `queued` is the sum of `accepted`, `refused`, `passed`, `unreported` and
- * `dropped`.
+ * What became of all pushes since the start: `queued` is the sum of `accepted`, `refused`, `passed`, `unreported`,
+ * `elsewhere` and `dropped`.
  */
-export type Totals = Record<'queued' | 'accepted' | 'refused' | 'passed' | 'unreported' | 'dropped', number> & {
+export type Totals = Record<
+  'queued' | 'accepted' | 'refused' | 'passed' | 'unreported' | 'elsewhere' | 'dropped',
+  number
+> & {
   /** Of those dropped, given up at the end. */
   shutdown: number;
 };
 
 const SWEEP_MS = 2_000;
+/** How long (ms) the other hiveminds may take to hear what we could not send: all that is left to tell at a stop. */
+const FLUSH_MS = 500;
 const NONCE_BYTES = 24;
 
 /** All pushes on their way to the notifiers: a queue of its own for each service. */
 export class Outbox {
+  /** In a cluster: the pushes that another hivemind sends first. */
+  readonly standby: Standby | undefined;
+  readonly #fingerprints: PushFingerprints | undefined;
   readonly #options: OutboxOptions;
   readonly #services = new Map<string, Service>();
   readonly #sweeper: Timer;
@@ -47,12 +71,30 @@ export class Outbox {
     // Ids start at the time in microseconds, so that a notifier's late report to a hivemind that has restarted hits
     // none of ours.
     this.#lastId = Math.floor(options.clock.now()) * 1000;
+    const { cluster, clock } = options;
+    if (cluster) {
+      this.#fingerprints = new PushFingerprints(cluster.secret);
+      this.standby = new Standby({
+        clock,
+        duty: cluster.duty,
+        tell: cluster.tell,
+        maxBytes: () => this.#options.limits.maxBytes,
+        defer: options.defer ?? setImmediate,
+        outlet: {
+          hasNotifier: (service) => this.#services.get(service)?.isServed === true,
+          send: ({ push }) => this.#release(push),
+          endedElsewhere: (copy) => this.service(copy.push.message.service).endedElsewhere(copy),
+          settled: (service) => this.service(service).breaker.accepted(1),
+        },
+      });
+    }
     let swept = options.clock.monotonic();
     this.#sweeper = options.clock.setInterval(() => {
       // Where we ourselves were held up, nobody is silent who could not be heard.
       const heldUp = options.clock.monotonic() - swept - SWEEP_MS;
       swept = options.clock.monotonic();
       for (const service of this.#services.values()) service.sweep(Math.max(0, heldUp));
+      this.standby?.sweep(this.#options.limits.maxAge);
     }, SWEEP_MS);
   }
 
@@ -72,6 +114,7 @@ export class Outbox {
         nonce: () => this.#nonce(),
         defer: this.#options.defer ?? setImmediate,
         log: this.#options.log,
+        standby: this.standby,
       });
       this.#services.set(name, service);
     }
@@ -84,12 +127,20 @@ export class Outbox {
   }
 
   /**
-   * Queues a push of this message for each of the devices. Each will be delivered, or dropped and counted.
+   * Queues a push of this message for each of the devices. Each will be delivered, or dropped and counted; in a cluster
+   * it is held back if it is another hivemind's to send.
    *
    * @param message nothing of it is kept, but copies
-   * @param onAnswer called with the providers' answers in words, if somebody waits for them
+   * @param doubt about the message
+   * @param onAnswer called with the providers' answers in words, if somebody waits for them: no other hivemind has such
+   *   a push
    */
-  add(message: Notification, devices: readonly PushedDevice[], onAnswer?: (text: string) => void): void {
+  add(
+    message: Notification,
+    devices: readonly PushedDevice[],
+    doubt: Doubt = Doubt.none,
+    onAnswer?: (text: string) => void,
+  ): void {
     const now = this.#options.clock.monotonic();
     // A copy for each service, since each counts what it holds, with and without the body.
     const copies: HeldMessage[] = [];
@@ -99,13 +150,31 @@ export class Outbox {
         held = new HeldMessage(message, device.service, device.wantData, now);
         copies.push(held);
       }
-      this.service(device.service).add(new QueuedPush(++this.#lastId, held, device, onAnswer));
+      const identity = onAnswer
+        ? undefined
+        : this.#fingerprints?.of(
+            device.service,
+            device.serviceId,
+            message.account,
+            message.hash,
+            message.namespace,
+            doubt,
+          );
+      const push = new QueuedPush(++this.#lastId, held, device, onAnswer, identity);
+      if (push.copy && this.standby?.take(push.copy) === false) continue;
+      this.service(device.service).add(push);
     }
   }
 
+  /** Queues a push that was held back. */
+  #release(push: QueuedPush): void {
+    push.id = ++this.#lastId;
+    this.service(push.message.service).add(push);
+  }
+
   /** @param window see {@link Service.register} */
-  register(name: string, remote: Remote, window: number | undefined): void {
-    this.service(name).register(remote, window);
+  register(name: string, remote: Remote, window: number | undefined, id: Buffer | null = null): void {
+    this.service(name).register(remote, window, id);
   }
 
   /** A notifier's report; see {@link Service.report}. */
@@ -147,7 +216,7 @@ export class Outbox {
     const deadline = clock.monotonic() + ms;
     let left = this.outstanding;
     let progress = clock.monotonic();
-    while (this.#deliverable() && clock.monotonic() < Math.min(deadline, progress + patience)) {
+    while (this.#unsettled() && clock.monotonic() < Math.min(deadline, progress + patience)) {
       await new Promise<void>((resolve) => {
         clock.setTimeout(resolve, 20);
       });
@@ -155,7 +224,9 @@ export class Outbox {
       left = this.outstanding;
     }
     this.#sweeper.cancel();
+    this.standby?.stop();
     for (const service of this.#services.values()) service.stop();
+    await this.standby?.flush(FLUSH_MS);
   }
 
   /**
@@ -163,7 +234,16 @@ export class Outbox {
    * @returns of all services
    */
   close(): Totals {
-    const totals: Totals = { queued: 0, accepted: 0, refused: 0, passed: 0, unreported: 0, dropped: 0, shutdown: 0 };
+    const totals: Totals = {
+      queued: 0,
+      accepted: 0,
+      refused: 0,
+      passed: 0,
+      unreported: 0,
+      elsewhere: 0,
+      dropped: 0,
+      shutdown: 0,
+    };
     for (const service of this.#services.values()) {
       service.close();
       const { counters } = service;
@@ -172,13 +252,17 @@ export class Outbox {
       totals.refused += counters.refused;
       totals.passed += counters.passed;
       totals.unreported += counters.unreported;
+      totals.elsewhere += counters.elsewhere;
       totals.shutdown += counters.dropped.shutdown;
       for (const count of Object.values(counters.dropped)) totals.dropped += count;
     }
+    this.standby?.close();
     return totals;
   }
 
-  #deliverable(): boolean {
+  /** Whether there is something to wait for. */
+  #unsettled(): boolean {
+    if (this.standby && this.standby.unsettled > 0) return true;
     for (const service of this.#services.values()) {
       if (service.instances.inFlight > 0 || (service.queue.length > 0 && service.instances.validator)) return true;
     }

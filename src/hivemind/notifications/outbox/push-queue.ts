@@ -1,4 +1,6 @@
+import type { Copy } from '../../cluster/copy.ts';
 import { AccountQueue } from './account-queue.ts';
+import type { Instance } from './instances.ts';
 import type { QueuedPush } from './push.ts';
 
 /**
@@ -6,6 +8,9 @@ import type { QueuedPush } from './push.ts';
  * `account_share`: there was none, and its account held more than twice what accounts hold in the mean.
  */
 export type DropReason = 'overflow' | 'account_share' | 'too_old' | 'expired' | 'unacknowledged' | 'shutdown';
+
+/** `elsewhere`: another hivemind of the cluster has ended it. */
+export type EndReason = DropReason | 'elsewhere';
 
 /** The limits of one service's queue. */
 export interface QueueLimits {
@@ -22,20 +27,24 @@ export interface QueueLimits {
  */
 export class PushQueue {
   limits: QueueLimits;
-  readonly #drop: (push: QueuedPush, reason: DropReason) => void;
+  readonly #drop: (push: QueuedPush, reason: EndReason) => void;
   /** By id, hence oldest first. */
   readonly #held = new Map<number, QueuedPush>();
   readonly #waiting = new AccountQueue();
+  /** Lines of those that wait aside, of every notifier that has one. */
+  readonly #aside = new Set<AccountQueue>();
   #bytes = 0;
 
-  constructor(limits: QueueLimits, drop: (push: QueuedPush, reason: DropReason) => void) {
+  constructor(limits: QueueLimits, drop: (push: QueuedPush, reason: EndReason) => void) {
     this.limits = limits;
     this.#drop = drop;
   }
 
-  /** Pushes that wait. */
+  /** Pushes that wait, here or aside. */
   get length(): number {
-    return this.#waiting.length;
+    let total = this.#waiting.length;
+    for (const line of this.#aside) total += line.length;
+    return total;
   }
 
   /** Pushes that wait or are with a notifier. */
@@ -83,6 +92,41 @@ export class PushQueue {
     return this.#waiting.take();
   }
 
+  /** Lets one that was taken wait for that notifier alone, so that it holds up nobody else. */
+  putAside(push: QueuedPush, instance: Instance): void {
+    push.aside = instance;
+    instance.line.insert(push);
+    this.#aside.add(instance.line);
+  }
+
+  /** As {@link take}, of those that wait for that notifier alone. */
+  takeAside({ line }: Instance): QueuedPush | undefined {
+    const push = line.take();
+    if (push) push.aside = undefined;
+    if (line.length === 0) this.#aside.delete(line);
+    return push;
+  }
+
+  /** Lets those that waited for that notifier alone wait with the others. */
+  bringBack(instance: Instance): void {
+    const pushes: QueuedPush[] = [];
+    for (let push = this.takeAside(instance); push; push = this.takeAside(instance)) pushes.push(push);
+    this.putBack(pushes);
+  }
+
+  /**
+   * Ends one that waits and need not be sent. It goes once all of its account that are older and wait have gone.
+   */
+  cancel(copy: Copy): void {
+    copy.state = 'over';
+    const { push } = copy;
+    const line = lineOf(push, this.#waiting);
+    for (let first = line.firstOf(push); first?.copy?.state === 'over'; first = line.firstOf(push)) {
+      this.#takeFirst(first);
+      this.#give(first, 'elsewhere');
+    }
+  }
+
   /** Lets some that were taken wait again, before the others. */
   putBack(pushes: readonly QueuedPush[]): void {
     for (let index = pushes.length - 1; index >= 0; index--) this.#waiting.putBack(pushes[index] as QueuedPush);
@@ -105,25 +149,47 @@ export class PushQueue {
       const age = monotonic - push.message.queuedAt;
       if (age <= this.limits.maxAge) break;
       if (!push.holder) {
-        this.#waiting.takeFirst(push);
+        this.#takeFirst(push);
         this.#give(push, 'too_old');
       } else if (age > this.limits.maxAge * 2) this.#give(push, 'unacknowledged');
     }
   }
 
   #trim(): void {
-    const waiting = this.#waiting;
     while (this.#bytes > this.limits.maxBytes) {
-      const push = waiting.heaviest;
+      const line = this.#heaviest();
+      const push = line.heaviest;
       if (!push) return;
-      const share = waiting.countOf(push) > (2 * waiting.length) / waiting.accounts;
-      waiting.takeFirst(push);
+      const share = line.countOf(push) > (2 * line.length) / line.accounts;
+      this.#takeFirst(push);
       this.#give(push, share ? 'account_share' : 'overflow');
     }
   }
 
-  #give(push: QueuedPush, reason: DropReason): void {
-    this.end(push);
-    this.#drop(push, reason);
+  /** The line with the account that holds most. */
+  #heaviest(): AccountQueue {
+    let best = this.#waiting;
+    for (const line of this.#aside) if (weight(line) > weight(best)) best = line;
+    return best;
   }
+
+  #takeFirst(push: QueuedPush): void {
+    const line = lineOf(push, this.#waiting);
+    line.takeFirst(push);
+    push.aside = undefined;
+    if (line.length === 0) this.#aside.delete(line);
+  }
+
+  #give(push: QueuedPush, reason: EndReason): void {
+    this.end(push);
+    this.#drop(push, push.copy?.state === 'over' ? 'elsewhere' : reason);
+  }
+}
+
+function lineOf({ aside }: QueuedPush, waiting: AccountQueue): AccountQueue {
+  return aside?.line ?? waiting;
+}
+
+function weight(line: AccountQueue): number {
+  return line.heaviest ? line.countOf(line.heaviest) : 0;
 }

@@ -1,6 +1,7 @@
 import type { Notification } from '../../../session/notification.ts';
 import { MAX_BODY, type Sealable } from '../../../session/payload.ts';
 import type { Push } from '../../../session/push.ts';
+import { COPY_COST, Copy, type Identity } from '../../cluster/copy.ts';
 import type { Instance } from './instances.ts';
 
 /** The device that a push is for. */
@@ -50,8 +51,10 @@ export class HeldMessage {
   readonly queuedAt: number;
   /** The memory it takes. */
   readonly bytes: number;
-  /** Pushes of it that are held. */
+  /** Pushes of it that are in the queue. */
   pushes = 0;
+  /** And those that are held back, as another hivemind sends them first. */
+  heldBack = 0;
 
   constructor(message: Notification, service: string, wantData: boolean, queuedAt: number) {
     const { account, hash, namespace, timestamp, expiry, data } = message;
@@ -72,8 +75,11 @@ export class HeldMessage {
 
 /** One message on its way to one device. */
 export class QueuedPush {
-  /** The number under which a notifier acknowledges it; unique within the process and its restarts. */
-  readonly id: number;
+  /**
+   * The number under which a notifier acknowledges it; unique within the process and its restarts. Given anew when it
+   * enters the queue after having been held back.
+   */
+  id: number;
   readonly message: HeldMessage;
   readonly serviceId: string;
   /** latin1 */
@@ -84,8 +90,12 @@ export class QueuedPush {
   readonly bytes: number;
   /** Called with the provider's answer in words, if somebody waits for it. */
   readonly onAnswer: ((text: string) => void) | undefined;
+  /** What it has in a cluster alone. */
+  readonly copy: Copy | undefined;
   /** The notifier that has it and has not acknowledged it. */
   holder: Instance | undefined;
+  /** The notifier for which it waits aside. */
+  aside: Instance | undefined;
   /** What that was sent of it, in bytes. */
   wireBytes = 0;
   /** A notifier that is gone had it, and may have delivered it. */
@@ -93,15 +103,25 @@ export class QueuedPush {
   /** The next of the same account that waits. */
   next: QueuedPush | undefined;
 
-  constructor(id: number, message: HeldMessage, device: PushedDevice, onAnswer?: (text: string) => void) {
+  /** @param identity in a cluster */
+  constructor(
+    id: number,
+    message: HeldMessage,
+    device: PushedDevice,
+    onAnswer?: (text: string) => void,
+    identity?: Identity,
+  ) {
     this.id = id;
     this.message = message;
     this.serviceId = device.serviceId;
     this.serviceData = device.serviceData?.toString('latin1') ?? null;
     this.encKey = device.encKey.toString('latin1');
-    this.bytes = PUSH_COST + Buffer.byteLength(device.serviceId) + (device.serviceData?.length ?? 0);
+    const size = Buffer.byteLength(device.serviceId) + (device.serviceData?.length ?? 0);
+    this.bytes = PUSH_COST + size + (identity ? COPY_COST : 0);
     this.onAnswer = onAnswer;
+    this.copy = identity && new Copy(this, identity);
     this.holder = undefined;
+    this.aside = undefined;
     this.next = undefined;
   }
 }

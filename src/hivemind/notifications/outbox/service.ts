@@ -5,10 +5,12 @@ import type { Remote } from '../../../oxenmq/remote.ts';
 import { encodeSealedPushes, type PushReport, type SealedPush } from '../../../session/notifier-protocol.ts';
 import { isShown, sealPayload } from '../../../session/payload.ts';
 import { encodePush } from '../../../session/push.ts';
-import { type Instance, Instances } from './instances.ts';
+import type { Copy } from '../../cluster/copy.ts';
+import type { Standby } from '../../cluster/standby.ts';
+import { hasRoom, type Instance, Instances } from './instances.ts';
 import { Latency } from './latency.ts';
 import { type HeldMessage, latin1, NOTIFIER_COST, plainPush, type QueuedPush, sealable } from './push.ts';
-import { type DropReason, PushQueue, type QueueLimits } from './push-queue.ts';
+import { type DropReason, type EndReason, PushQueue, type QueueLimits } from './push-queue.ts';
 
 /** What a service counts; plain numbers, read by the metrics and by admin.get_stats. */
 export interface ServiceCounters {
@@ -21,6 +23,8 @@ export interface ServiceCounters {
   passed: number;
   /** With a notifier that had not reported on them when we ended: whether they were delivered is not known. */
   unreported: number;
+  /** Ended by another hivemind of the cluster while they waited here. */
+  elsewhere: number;
   redelivered: number;
   /** Devices that the provider called gone, and what became of that. */
   gone: number;
@@ -39,6 +43,8 @@ export interface ServiceOptions {
   defer: (callback: () => void) => void;
   /** Called with a line for the operator when something happened that he would want to know. */
   log: Pick<Log, 'info' | 'warn'>;
+  /** In a cluster: is told what becomes of pushes, for the other hiveminds. */
+  standby?: Standby | undefined;
 }
 
 /** Pushes that go to a notifier in one message. */
@@ -57,6 +63,8 @@ const BATCH = 64;
 const SLICE = 192;
 /** What is on the way to notifiers and with them may take this part of the limit of the queue, on top of it. */
 const WIRE_SHARE = 1 / 4;
+/** Pushes that were given up here, but not everywhere. */
+const SENT_BY_OTHERS: readonly DropReason[] = ['overflow', 'account_share', 'shutdown'];
 /** When a notifier's pipe is full or just gone: ask again after this. */
 const RETRY_MS = 25;
 
@@ -79,6 +87,7 @@ export class Service {
     refused: 0,
     passed: 0,
     unreported: 0,
+    elsewhere: 0,
     redelivered: 0,
     gone: 0,
     goneHeldBack: 0,
@@ -96,6 +105,11 @@ export class Service {
     this.queue = new PushQueue(options.limits, (push, reason) => this.#drop(push, reason));
   }
 
+  /** Whether a notifier takes its pushes. */
+  get isServed(): boolean {
+    return this.instances.validator !== undefined;
+  }
+
   /** When the oldest push that is neither acknowledged nor given up came in (monotonic milliseconds). */
   get oldest(): number | undefined {
     return this.queue.oldest;
@@ -110,9 +124,11 @@ export class Service {
    * A notifier registered, for the first time or again.
    * @param window how many unacknowledged pushes it takes; undefined for one of the original's, which acknowledges
    *   nothing
+   * @param id see {@link Instances.add}
    */
-  register(remote: Remote, window: number | undefined): void {
+  register(remote: Remote, window: number | undefined, id: Buffer | null = null): void {
     const now = this.#options.clock.monotonic();
+    const wasServed = this.isServed;
     const acknowledges = window !== undefined;
     let instance = this.instances.find(remote.id);
     if (instance && instance.acknowledges !== acknowledges) {
@@ -120,19 +136,27 @@ export class Service {
       instance = undefined;
     }
     if (!instance) {
-      instance = this.instances.add(remote, acknowledges, now);
+      instance = this.instances.add(remote, acknowledges, now, id);
       const kind = acknowledges ? '' : " (of the original's kind: pushes to it are not acknowledged)";
       this.#options.log.info(`notifier for ${this.name} registered${kind}; ${this.instances.size} connected`);
     }
     instance.window = window ?? Number.POSITIVE_INFINITY;
     instance.lastSeen = now;
+    if (!wasServed) {
+      this.#options.standby?.notifierCame(this.name);
+      this.#announce();
+    }
     this.#pump();
   }
 
   /** The notifier asks for no new pushes; what it has it will report. */
   drain(remoteId: string): void {
     const instance = this.instances.find(remoteId);
-    if (instance) instance.draining = true;
+    if (!instance || instance.draining) return;
+    instance.draining = true;
+    this.queue.bringBack(instance);
+    if (!this.isServed) this.#announce();
+    this.#pump();
   }
 
   /** The notifier has gone: what it did not acknowledge goes to the others, or waits for the next. */
@@ -140,6 +164,7 @@ export class Service {
     const instance = this.instances.find(remoteId);
     if (!instance) return;
     this.instances.remove(instance);
+    this.queue.bringBack(instance);
     const left: QueuedPush[] = [];
     for (const push of this.queue.all()) {
       if (push.holder !== instance) continue;
@@ -147,6 +172,7 @@ export class Service {
       left.push(push);
     }
     this.#takeBack(left);
+    if (!this.isServed) this.#announce();
     const rest = left.length > 0 ? `, ${left.length} pushes that it had not acknowledged go to the next` : '';
     this.#options.log[instance.draining ? 'info' : 'warn'](
       `notifier for ${this.name} is gone${rest}; ${this.instances.size} connected`,
@@ -157,8 +183,17 @@ export class Service {
   /** Takes a push; it will be delivered, or dropped and counted. */
   add(push: QueuedPush): void {
     this.counters.queued++;
+    // Before the queue has it, which may drop it at once.
+    if (push.copy) this.#options.standby?.queued(push.copy);
     this.queue.add(push);
     this.#pump();
+  }
+
+  /** Another hivemind of the cluster has ended a push; one that is with a notifier of ours ends with its report. */
+  endedElsewhere(copy: Copy): void {
+    if (copy.push.holder) return;
+    this.breaker.accepted(1);
+    this.queue.cancel(copy);
   }
 
   /** A notifier's report of what became of its pushes. Ids that it was not given, or reported before, are ignored. */
@@ -204,6 +239,7 @@ export class Service {
   stop(): void {
     this.#stopped = true;
     this.#retry?.cancel();
+    for (const instance of this.instances.all) this.queue.bringBack(instance);
     this.#giveUpWaiting();
   }
 
@@ -226,44 +262,69 @@ export class Service {
 
   #deliver(): void {
     const batches = new Map<Instance, Batch>();
-    const { clock } = this.#options;
-    let full = false;
+    let left = SLICE;
     let stuffed = false;
-    for (let left = SLICE; left > 0 && !stuffed; left--) {
+    // What waited for one notifier's window is older than the rest, but leaves the rest its half of the turn.
+    for (const instance of this.instances.all) {
+      while (left > SLICE / 2 && !stuffed && instance.line.length > 0 && hasRoom(instance) && this.#hasRoom()) {
+        const push = this.queue.takeAside(instance);
+        if (!push) break;
+        left--;
+        if (!this.#endIfOver(push)) stuffed = !this.#give(instance, push, batches);
+      }
+    }
+    for (; left > 0 && !stuffed; left--) {
       const push = this.queue.next;
       if (!push) break;
-      if (isExpired(push.message, clock)) {
-        this.queue.take();
-        this.queue.end(push);
-        this.#drop(push, 'expired');
-        continue;
-      }
-      const instance = this.#hasRoom() ? this.instances.choose(push.serviceId) : undefined;
-      if (!instance) {
-        // No window is open: an acknowledgement or a new notifier starts the pump again.
-        full = true;
-        break;
-      }
+      const instance = this.#hasRoom() ? this.#choose(push) : undefined;
+      // No window is open: an acknowledgement or a new notifier starts the pump again.
+      if (!instance && !this.#overBy(push)) break;
       this.queue.take();
-      if (!instance.acknowledges) {
-        stuffed = !this.#pass(instance, push);
-        continue;
-      }
-      let batch = batches.get(instance);
-      if (!batch) {
-        batch = { pushes: [], sealed: [] };
-        batches.set(instance, batch);
-      }
-      batch.pushes.push(push);
-      batch.sealed.push(this.#seal(instance, push));
-      if (batch.pushes.length >= BATCH) {
-        batches.delete(instance);
-        stuffed = !this.#send(instance, batch);
-      }
+      if (this.#endIfOver(push) || !instance) continue;
+      if (hasRoom(instance) && instance.line.length === 0) stuffed = !this.#give(instance, push, batches);
+      else this.queue.putAside(push, instance);
     }
     for (const [instance, batch] of batches) if (!this.#send(instance, batch)) stuffed = true;
     if (stuffed) this.#pumpLater();
-    else if (!full) this.#pump();
+    else if (left <= SLICE / 2) this.#pump();
+  }
+
+  /**
+   * The notifier for a push. In a cluster the same at every hivemind, for it tells copies of a push apart only of those
+   * that it gets itself: so a push waits for its notifier rather than go to one that has room.
+   */
+  #choose({ serviceId }: QueuedPush): Instance | undefined {
+    return this.#options.standby ? this.instances.ownerOf(serviceId) : this.instances.choose(serviceId);
+  }
+
+  /** Why a push that waits need not be sent any more. */
+  #overBy({ message, copy }: QueuedPush): EndReason | undefined {
+    if (copy?.state === 'over') return 'elsewhere';
+    return isExpired(message, this.#options.clock) ? 'expired' : undefined;
+  }
+
+  /** Ends a push that was taken, if it need not be sent any more. */
+  #endIfOver(push: QueuedPush): boolean {
+    const reason = this.#overBy(push);
+    if (!reason) return false;
+    this.queue.end(push);
+    this.#drop(push, reason);
+    return true;
+  }
+
+  /** Gives a push to a notifier, by itself or with others. As {@link #pass}. */
+  #give(instance: Instance, push: QueuedPush, batches: Map<Instance, Batch>): boolean {
+    if (!instance.acknowledges) return this.#pass(instance, push);
+    let batch = batches.get(instance);
+    if (!batch) {
+      batch = { pushes: [], sealed: [] };
+      batches.set(instance, batch);
+    }
+    batch.pushes.push(push);
+    batch.sealed.push(this.#seal(instance, push));
+    if (batch.pushes.length < BATCH) return true;
+    batches.delete(instance);
+    return this.#send(instance, batch);
   }
 
   #hasRoom(): boolean {
@@ -280,6 +341,7 @@ export class Service {
       return false;
     }
     this.queue.end(push);
+    this.#ended(push);
     this.counters.handed++;
     this.counters.passed++;
     // It reports nothing but dead devices: what these are a share of is all that it was handed.
@@ -304,8 +366,8 @@ export class Service {
       payload,
       wantsAnswer: push.onAnswer !== undefined,
       urgent: isShown(message),
-      fingerprint: null,
-      doubt: 0,
+      fingerprint: push.copy ? latin1(push.copy.fingerprint) : null,
+      doubt: push.copy?.doubt ?? 0,
     };
   }
 
@@ -343,6 +405,17 @@ export class Service {
     this.latency.add((clock.now() - Number(message.timestamp)) / 1000, clock.monotonic());
   }
 
+  #ended({ copy }: QueuedPush): void {
+    if (copy) this.#options.standby?.ended(copy);
+  }
+
+  /** Tells the other hiveminds whether the pushes that wait are in good hands here. */
+  #announce(): void {
+    const { standby } = this.#options;
+    if (!standby) return;
+    for (const { copy, holder } of this.queue.all()) if (copy && !holder) standby.announce(copy);
+  }
+
   /** How many of them there were. */
   #endAll(pushes: readonly (QueuedPush | undefined)[], ended?: (push: QueuedPush) => void): number {
     let count = 0;
@@ -352,6 +425,7 @@ export class Service {
       this.#letGo(push);
       this.queue.end(push);
       ended?.(push);
+      this.#ended(push);
       count++;
     }
     return count;
@@ -378,12 +452,21 @@ export class Service {
   #leave(push: QueuedPush): void {
     this.#letGo(push);
     this.queue.end(push);
+    if (push.copy) this.#options.standby?.left(push.copy);
     this.counters.unreported++;
     push.onAnswer?.('not reported before the hivemind stopped');
   }
 
-  #drop(push: QueuedPush, reason: DropReason): void {
+  #drop(push: QueuedPush, reason: EndReason): void {
     this.#letGo(push);
+    if (reason === 'elsewhere') {
+      if (push.copy) this.#options.standby?.left(push.copy);
+      this.counters.elsewhere++;
+      return;
+    }
+    // What we have no room or time for another hivemind may still send; what is too old is so everywhere.
+    if (!SENT_BY_OTHERS.includes(reason)) this.#ended(push);
+    else if (push.copy) this.#options.standby?.gaveUp(push.copy);
     this.counters.dropped[reason]++;
     push.onAnswer?.(`given up: ${reason.replace('_', ' ')}`);
   }

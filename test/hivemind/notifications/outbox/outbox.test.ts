@@ -47,7 +47,7 @@ async function turns(clock: FakeClock): Promise<void> {
 
 const KEY = Buffer.alloc(32, 7);
 
-const NOTHING = { queued: 0, accepted: 0, refused: 0, passed: 0, unreported: 0, dropped: 0, shutdown: 0 };
+const NOTHING = { queued: 0, accepted: 0, refused: 0, passed: 0, unreported: 0, elsewhere: 0, dropped: 0, shutdown: 0 };
 
 function setUp(limits = { maxBytes: 1e9, maxAge: 600_000 }) {
   const clock = new FakeClock();
@@ -90,6 +90,7 @@ function setUp(limits = { maxBytes: 1e9, maxAge: 600_000 }) {
           wantData: options.wantData ?? true,
         },
       ],
+      0,
       options.onAnswer,
     );
   const service = outbox.service('apns');

@@ -1,7 +1,7 @@
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
 import { HeldMessage, QueuedPush } from '../../../../src/hivemind/notifications/outbox/push.ts';
-import { type DropReason, PushQueue } from '../../../../src/hivemind/notifications/outbox/push-queue.ts';
+import { type EndReason, PushQueue } from '../../../../src/hivemind/notifications/outbox/push-queue.ts';
 import { seededRandom } from '../../../support/random.ts';
 
 const KEY = Buffer.alloc(32, 7);
@@ -28,7 +28,7 @@ function push(id: number, of = message(id)): QueuedPush {
 const ONE = push(0).bytes + message(0).bytes;
 
 function queue(maxPushes: number, maxAge = 60_000) {
-  const dropped: [number, DropReason][] = [];
+  const dropped: [number, EndReason][] = [];
   const limits = { maxBytes: maxPushes * ONE, maxAge };
   return { dropped, queue: new PushQueue(limits, ({ id }, reason) => dropped.push([id, reason])) };
 }

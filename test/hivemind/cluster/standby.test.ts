@@ -1,0 +1,326 @@
+import assert from 'node:assert/strict';
+import { describe, it } from 'node:test';
+import { type Identity, PushFingerprints } from '../../../src/hivemind/cluster/copy.ts';
+import type { News } from '../../../src/hivemind/cluster/messages.ts';
+import { GATHER } from '../../../src/hivemind/cluster/progress-reports.ts';
+import { SILENCE, Standby } from '../../../src/hivemind/cluster/standby.ts';
+import { Doubt } from '../../../src/hivemind/notifications/doubt.ts';
+import { HeldMessage, QueuedPush } from '../../../src/hivemind/notifications/outbox/push.ts';
+import { FakeClock } from '../../support/fake-clock.ts';
+import { FakeDuty } from './fake-duty.ts';
+
+const NOTHING = { silence: 0, none: 0, gone: 0, duty: 0, room: 0 };
+
+/** The standby of member b, where a is first unless another is named. */
+function setUp(options: { first?: string; maxBytes?: number; defer?: (callback: () => void) => void } = {}) {
+  const clock = new FakeClock();
+  const duty = new FakeDuty('b', ['a', 'c'], options.first ?? 'a');
+  const sent: string[] = [];
+  const told: [string, News][] = [];
+  const served = new Set(['apns']);
+  const endedElsewhere: string[] = [];
+  const settled: string[] = [];
+  const standby: Standby = new Standby({
+    clock,
+    duty,
+    maxBytes: () => options.maxBytes ?? 1e9,
+    defer: options.defer ?? ((callback) => void clock.setTimeout(callback, 0)),
+    tell: async (member, news) => told.push([member, news]) > 0,
+    outlet: {
+      hasNotifier: (service) => served.has(service),
+      send(copy) {
+        sent.push(copy.push.serviceId);
+        standby.queued(copy);
+      },
+      endedElsewhere: ({ push }) => endedElsewhere.push(push.serviceId),
+      settled: (service) => settled.push(service),
+    },
+  });
+  const fingerprints = new PushFingerprints(Buffer.alloc(32, 1));
+  let id = 0;
+  const account = Buffer.alloc(33, 5);
+  const hash = Buffer.from('h'.repeat(43));
+  const identity = (device: string, doubt: Doubt = Doubt.none, namespace = 0): Identity =>
+    fingerprints.of('apns', device, account, hash, namespace, doubt);
+  const key = (device: string, doubt: Doubt = Doubt.none, namespace = 0) => identity(device, doubt, namespace).key;
+  /** Lets a push come in. */
+  const take = (device: string, { doubt = Doubt.none as Doubt, namespace = 0, message = news() } = {}) => {
+    const to = { service: 'apns', serviceId: device, serviceData: null, encKey: Buffer.alloc(32), wantData: true };
+    const { copy } = new QueuedPush(++id, message, to, undefined, identity(device, doubt, namespace));
+    assert.ok(copy);
+    const ours = standby.take(copy);
+    if (ours) standby.queued(copy);
+    return { copy, ours };
+  };
+  const news = () => {
+    const times = { timestamp: clock.now(), expiry: clock.now() + 1e9 };
+    return new HeldMessage({ account, hash, namespace: 0, ...times, data: null }, 'apns', true, clock.monotonic());
+  };
+  const heed = (name: string, what: Partial<News>, run = 1n) =>
+    standby.heed({ name, run, handed: [], ended: [], none: [], ...what });
+  return { clock, duty, standby, sent, told, served, endedElsewhere, settled, take, news, heed, key };
+}
+
+describe('a push that another hivemind sends first', () => {
+  it('is sent when that one says nothing for a second', async () => {
+    const { clock, standby, sent, take } = setUp();
+    assert.equal(take('one').ours, false);
+    await clock.advance(SILENCE / 2);
+    take('two');
+    await clock.advance(SILENCE / 2 - 1);
+    assert.deepEqual([sent, standby.size, standby.unsettled], [[], 2, 2]);
+    await clock.advance(1);
+    assert.deepEqual([sent, standby.size], [['one'], 1]);
+    await clock.advance(SILENCE / 2);
+    assert.deepEqual([sent, standby.size, standby.bytes, standby.unsettled], [['one', 'two'], 0, 0, 0]);
+    assert.deepEqual(standby.counters.released, { ...NOTHING, silence: 2 });
+  });
+
+  it('is kept as long as that one lives, once it has it in hand, and dropped when it has ended it', async () => {
+    const { clock, standby, sent, settled, take, heed, key } = setUp();
+    take('one');
+    take('two');
+    heed('a', { handed: [key('one'), key('two')] });
+    await clock.advance(100 * SILENCE);
+    assert.deepEqual([sent, standby.size, standby.unsettled], [[], 2, 0]);
+    heed('a', { ended: [key('one')] });
+    assert.deepEqual([sent, standby.size, standby.counters.ended, settled], [[], 1, 1, ['apns']]);
+    assert.equal(clock.pending, 0);
+  });
+
+  it('is sent at once when that one will not send it', async () => {
+    const { clock, standby, sent, take, heed, key } = setUp();
+    take('said at once');
+    take('said later');
+    heed('a', { handed: [key('said later')] });
+    heed('a', { none: [key('said at once'), key('said later')] });
+    await clock.advance(0);
+    assert.deepEqual(sent, ['said at once', 'said later']);
+    assert.deepEqual(standby.counters.released, { ...NOTHING, none: 2 });
+  });
+
+  it('waits on when a third one says that it will not send it', async () => {
+    const { clock, standby, sent, take, heed, key } = setUp();
+    take('waiting');
+    take('kept');
+    heed('a', { handed: [key('kept')] });
+    heed('c', { none: [key('waiting'), key('kept')] });
+    await clock.advance(0);
+    assert.deepEqual([sent, standby.size], [[], 2]);
+  });
+
+  it('is sent at once when that one dies, or was another run of it', async () => {
+    for (const end of ['death', 'restart'] as const) {
+      const { clock, duty, standby, sent, take, heed, key } = setUp();
+      take('kept');
+      heed('a', { handed: [key('kept')] });
+      take('kept by another');
+      heed('c', { handed: [key('kept by another')] });
+      duty.change(({ living }) => (end === 'death' ? living.delete('a') : living.set('a', 2n)));
+      await clock.advance(0);
+      assert.deepEqual([sent, standby.size], [['kept'], 1], end);
+      assert.deepEqual(standby.counters.released, { ...NOTHING, gone: 1 });
+    }
+  });
+
+  it('of which nothing was said is sent when that one dies, and when we become first; one in hand is not', async () => {
+    const { clock, duty, standby, sent, take, heed, key } = setUp();
+    take('kept');
+    heed('a', { handed: [key('kept')] });
+    take('waiting');
+    duty.change((all) => {
+      all.first = 'b';
+    });
+    await clock.advance(0);
+    assert.deepEqual(sent, ['waiting']);
+    duty.change((all) => {
+      all.first = 'c';
+    });
+    take('waiting for c');
+    duty.change(({ living }) => living.delete('c'));
+    await clock.advance(0);
+    assert.deepEqual([sent, standby.size], [['waiting', 'waiting for c'], 1]);
+    assert.deepEqual(standby.counters.released, { ...NOTHING, duty: 1, gone: 1 });
+  });
+
+  it("is not held back from somebody who is dead, nor if it is nobody else's", () => {
+    const { duty, take } = setUp();
+    duty.living.delete('a');
+    assert.equal(take('first is dead').ours, true);
+    duty.first = undefined;
+    assert.equal(take('nobody').ours, true);
+    duty.first = 'b';
+    assert.equal(take('ours').ours, true);
+  });
+
+  it('goes by what was said before it came', async () => {
+    const { clock, duty, standby, sent, settled, take, heed, key } = setUp();
+    heed('a', { ended: [key('ended')], handed: [key('handed')], none: [key('none')] });
+    assert.deepEqual([take('ended').ours, standby.size, settled], [false, 0, ['apns']]);
+    assert.deepEqual([take('none').ours, standby.size], [true, 0]);
+    take('handed');
+    await clock.advance(10 * SILENCE);
+    assert.deepEqual([sent, standby.size], [[], 1]);
+    heed('a', { handed: [key('of a dead one')] });
+    duty.living.set('a', 2n);
+    duty.first = 'c';
+    take('of a dead one');
+    await clock.advance(SILENCE);
+    assert.deepEqual(sent, ['of a dead one']);
+  });
+
+  it('forgets after a while what was said of pushes that never came', async () => {
+    const { clock, standby, take, heed, key } = setUp();
+    heed('a', { ended: [key('late')] });
+    await clock.advance(59_000);
+    take('late');
+    assert.deepEqual([standby.counters.ended, standby.size], [1, 0]);
+    await clock.advance(120_000);
+    take('late');
+    assert.deepEqual([standby.counters.ended, standby.size], [1, 1]);
+  });
+
+  it('waits for a notifier where there is none, and then a second for the first', async () => {
+    const { clock, duty, standby, sent, served, take, heed, key } = setUp();
+    served.clear();
+    take('silence');
+    take('none');
+    take('in hand');
+    heed('a', { none: [key('none')], handed: [key('in hand')] });
+    await clock.advance(5 * SILENCE);
+    heed('a', { none: [key('came later')] });
+    take('came later');
+    assert.deepEqual([sent, standby.size, standby.unsettled], [[], 4, 0]);
+    served.add('apns');
+    standby.notifierCame('apns');
+    heed('a', { handed: [key('silence')] });
+    await clock.advance(SILENCE);
+    assert.deepEqual(sent, ['none', 'came later']);
+    served.clear();
+    take('when it dies');
+    await clock.advance(SILENCE);
+    duty.change(({ living }) => living.delete('a'));
+    await clock.advance(0);
+    assert.deepEqual(sent.slice(2).sort(), ['in hand', 'silence', 'when it dies']);
+    assert.equal(standby.size, 0);
+  });
+
+  it('is sent when memory is short, the oldest first, and a message is counted once for all its devices', async () => {
+    const one = setUp();
+    const { copy } = one.take('device-1');
+    const cost = one.standby.bytes;
+    assert.equal(cost, copy.push.bytes + copy.push.message.bytes);
+    const message = one.news();
+    for (const device of ['device-2', 'device-3']) one.take(device, { message });
+    assert.equal(one.standby.bytes, 3 * copy.push.bytes + 2 * message.bytes);
+
+    const { clock, standby, sent, take } = setUp({ maxBytes: 2 * cost });
+    for (const n of [1, 2, 3, 4]) take(`device-${n}`);
+    await clock.advance(0);
+    assert.deepEqual([sent, standby.size, standby.bytes], [['device-1', 'device-2'], 2, 2 * cost]);
+    assert.deepEqual(standby.counters.released, { ...NOTHING, room: 2 });
+  });
+
+  it('is given up when it is older than a push may get', async () => {
+    const { clock, standby, sent, take, heed, key } = setUp();
+    take('old');
+    heed('a', { handed: [key('old')] });
+    await clock.advance(600_000);
+    take('young');
+    standby.sweep(600_000);
+    assert.equal(standby.size, 2);
+    await clock.advance(1);
+    heed('a', { handed: [key('young')] });
+    standby.sweep(600_000);
+    assert.deepEqual([sent, standby.size, standby.counters.tooOld], [[], 1, 1]);
+  });
+
+  it('is there once, however often it comes', () => {
+    const { duty, standby, take } = setUp();
+    take('held');
+    take('held');
+    duty.first = 'b';
+    take('ours');
+    assert.equal(take('ours').ours, false);
+    assert.deepEqual([standby.size, standby.counters.repeated], [1, 2]);
+  });
+
+  it('made of a doubtful message ends with the same of a better one, and not the other way round', () => {
+    const { standby, take, heed, key } = setUp();
+    take('x', { doubt: Doubt.untimely });
+    take('y', { doubt: Doubt.untimely });
+    take('z', { doubt: Doubt.unproven });
+    heed('a', { ended: [key('x'), key('y', Doubt.unproven), key('z', Doubt.untimely)] });
+    assert.equal(standby.size, 1);
+    heed('a', { ended: [key('z', Doubt.unproven, 9)] });
+    assert.equal(standby.size, 1);
+    heed('a', { ended: [key('z')] });
+    assert.deepEqual([standby.size, standby.counters.ended], [0, 3]);
+    heed('a', { ended: [key('w')] });
+    take('w', { doubt: Doubt.unproven });
+    assert.deepEqual([standby.size, standby.counters.ended], [0, 4]);
+  });
+
+  it('is released in slices, and one that ends in between is not sent', async () => {
+    const turns: (() => void)[] = [];
+    const { duty, standby, sent, take, heed, key } = setUp({ defer: (callback) => turns.push(callback) });
+    for (let n = 0; n < 1_200; n++) take(`device ${n}`);
+    duty.change(({ living }) => living.delete('a'));
+    assert.deepEqual([standby.size, standby.unsettled, sent.length], [0, 1_200, 0]);
+    turns.shift()?.();
+    assert.ok(sent.length > 0 && sent.length < 1_000, `${sent.length} in one turn`);
+    heed('c', { ended: [key('device 1199')] });
+    for (let turn = turns.shift(); turn; turn = turns.shift()) turn();
+    assert.deepEqual([sent.length, sent.includes('device 1199'), standby.unsettled], [1_199, false, 0]);
+    assert.deepEqual([standby.counters.released.gone, standby.counters.ended], [1_199, 1]);
+  });
+
+  it('is left to the others at the end', async () => {
+    const { clock, duty, standby, sent, take, heed, key } = setUp();
+    take('waiting');
+    take('kept');
+    heed('a', { handed: [key('kept')] });
+    take('released');
+    heed('a', { none: [key('released')] });
+    standby.stop();
+    standby.close();
+    duty.change(({ living }) => living.delete('a'));
+    await clock.advance(10 * SILENCE);
+    assert.deepEqual([sent, standby.size, standby.bytes, standby.counters.left], [[], 0, 0, 3]);
+    assert.equal(clock.pending, 0);
+  });
+});
+
+describe('a push that is ours to send', () => {
+  it('is told of to the others: in hand while there is a notifier, and what became of it', async () => {
+    const { clock, standby, told, served, take, key } = setUp({ first: 'b' });
+    const handed = take('handed');
+    const ended = take('ended');
+    const given = take('given up');
+    const left = take('left');
+    standby.ended(ended.copy);
+    standby.gaveUp(given.copy);
+    await clock.advance(GATHER);
+    const news = { handed: [key('handed'), key('left')], ended: [key('ended')], none: [key('given up')] };
+    assert.deepEqual(told.splice(0), [
+      ['a', news],
+      ['c', news],
+    ]);
+    served.clear();
+    standby.announce(handed.copy);
+    standby.left(left.copy);
+    await clock.advance(GATHER);
+    assert.deepEqual(told[0]?.[1], { handed: [], ended: [], none: [key('handed')] });
+  });
+
+  it('is looked for in the queue when another one has ended it, and no more once it has gone', () => {
+    const { endedElsewhere, standby, take, heed, key } = setUp({ first: 'b' });
+    const { copy } = take('ours');
+    take('gone');
+    heed('a', { ended: [key('ours')] });
+    assert.deepEqual(endedElsewhere, ['ours']);
+    standby.ended(copy);
+    heed('a', { ended: [key('ours')] });
+    assert.deepEqual([endedElsewhere, standby.counters.ended], [['ours'], 0]);
+  });
+});
