@@ -122,6 +122,20 @@ export class Devices {
    * @returns 'stale' if the one that is there was signed later: then nothing has changed
    */
   upsert(row: DeviceRow, confirmedAt: number): 'added' | 'updated' | 'stale' {
+    return this.#put(row, confirmedAt, false);
+  }
+
+  /**
+   * Puts what the database has in the place of what is here, whichever was signed later.
+   *
+   * @param row good by `rowFault`; it is copied
+   * @param confirmedAt unix seconds at which it was asked for at the earliest; what is known better stays
+   */
+  replace(row: DeviceRow, confirmedAt: number): void {
+    this.#put(row, confirmedAt, true);
+  }
+
+  #put(row: DeviceRow, confirmedAt: number, always: boolean): 'added' | 'updated' | 'stale' {
     const records = this.#records;
     const accountHash = this.#accounts.hash(row.account, 0);
     const service = this.#numberOf(row.service);
@@ -132,7 +146,10 @@ export class Devices {
     if (account >= 0) {
       this.#account = account;
       old = this.#byKey.find(keyHash, this.#isKey);
-      if (old !== 0 && isStale(row.signedAt, records.signedAt(old))) return 'stale';
+      if (old !== 0 && !always && isStale(row.signedAt, records.signedAt(old))) return 'stale';
+    }
+    if (always && old !== 0 && records.signedAt(old) === row.signedAt) {
+      confirmedAt = Math.max(confirmedAt, records.confirmedAt(old));
     }
     const isNew = account < 0;
     if (isNew) account = this.#accounts.add(row.account, 0, accountHash);
@@ -256,6 +273,42 @@ export class Devices {
     for (let id = from; id < end; id++) {
       if (!this.isLive(id) || !isElsewhere(this.#accounts.keyBytes(id), this.#accounts.keyOffset(id))) continue;
       removed += this.#dropAccount(id);
+      if (removed >= EXPIRE_SLICE) return id + 1;
+    }
+    return end < this.capacity ? end : undefined;
+  }
+
+  /** Begins to compare with the database: what is put here from now on is there. See {@link removeUnseen}. */
+  beginComparison(): void {
+    this.#records.nextRound();
+  }
+
+  /**
+   * Takes away the subscriptions that were not put here since {@link beginComparison}.
+   *
+   * @param isCompared gets the 33 bytes of an account; others stay as they are
+   * @param from the account's number to begin with, 0 at first
+   * @returns the number to go on with; undefined when all were looked at. One call looks at {@link LOOKED_AT} accounts
+   */
+  removeUnseen(isCompared: (bytes: Uint8Array, offset: number) => boolean, from: number): number | undefined {
+    const records = this.#records;
+    const end = Math.min(from + LOOKED_AT, this.capacity);
+    let removed = 0;
+    for (let id = from; id < end; id++) {
+      if (!this.isLive(id) || !isCompared(this.#accounts.keyBytes(id), this.#accounts.keyOffset(id))) continue;
+      const accountHash = this.#accounts.hash(this.#accounts.keyBytes(id), this.#accounts.keyOffset(id));
+      for (let next = this.#accounts.value(id); next !== 0; ) {
+        const ref = next;
+        next = records.next(ref, Link.ACCOUNT);
+        if (records.isOfRound(ref)) continue;
+        const at = records.serviceIdAt(ref);
+        this.#drop(
+          ref,
+          accountHash,
+          this.#hashDevice(records.service(ref), records.bytes(ref), at, records.serviceIdSize(ref)),
+        );
+        removed++;
+      }
       if (removed >= EXPIRE_SLICE) return id + 1;
     }
     return end < this.capacity ? end : undefined;

@@ -18,14 +18,16 @@ const CONFIRMED_AT = 8;
 const NAMES = 9;
 /** The set of them, a reference of {@link NamespaceSets}. */
 const NAMESPACES = 10;
-/** Bytes of the service data + 1, 0 for none; and the flags. */
+/** Bytes of the service data + 1, 0 for none; the round in which it was written; and the flags. */
 const SERVICE_DATA = 11;
 const HEAD = 12 * 4;
 
 const HAS_SESSION_KEY = 2 ** 31;
 const HAS_SUBACCOUNT = 2 ** 30;
 const WANTS_DATA = 2 ** 29;
-const LENGTH = 2 ** 24 - 1;
+const ROUND_AT = 20;
+const ROUNDS = 2 ** 8;
+const LENGTH = 2 ** ROUND_AT - 1;
 
 const ENC_KEY = 32;
 const SIGNATURE = 64;
@@ -41,6 +43,8 @@ export class Records {
   readonly #arena = new Arena();
   /** What the records ask for. */
   readonly sets: NamespaceSets;
+  /** Written into each record. */
+  #round = 0;
 
   constructor(hash: SipHash) {
     this.sets = new NamespaceSets(this.#arena, hash);
@@ -52,6 +56,16 @@ export class Records {
 
   get inUse(): number {
     return this.#arena.inUse;
+  }
+
+  /** Begins another round: what is written from now on can be told from what was there before. */
+  nextRound(): void {
+    this.#round = (this.#round + 1) % ROUNDS;
+  }
+
+  /** Whether it was written in this round. */
+  isOfRound(ref: number): boolean {
+    return ((this.#word(ref, SERVICE_DATA) >>> ROUND_AT) & (ROUNDS - 1)) === this.#round;
   }
 
   /** @param serviceId the first `size` bytes are its UTF-8 */
@@ -83,6 +97,7 @@ export class Records {
     words[head + NAMESPACES] = this.sets.take(row.namespaces);
     words[head + SERVICE_DATA] =
       (row.serviceData ? dataSize + 1 : 0) +
+      this.#round * 2 ** ROUND_AT +
       (row.sessionEd25519 ? HAS_SESSION_KEY : 0) +
       (row.subaccount ? HAS_SUBACCOUNT : 0) +
       (row.wantData ? WANTS_DATA : 0);

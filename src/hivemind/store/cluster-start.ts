@@ -30,7 +30,7 @@ const THERE = `INTERVAL '5 seconds'`;
 /** A name that was not used for so long is forgotten, and with it the generation of its routing ids. */
 const FORGOTTEN = `INTERVAL '30 days'`;
 /** How long the switch of the triggers waits for those who are changing subscriptions, in ms. */
-const PATIENCE = 10_000;
+const PATIENCE = 5_000;
 const TRIGGERS = ['spns_inserted', 'spns_updated', 'spns_deleted', 'spns_truncated'];
 
 /**
@@ -78,12 +78,13 @@ export async function joinCluster(client: pg.Client, options: ClusterOptions, ru
  * Ends what members shared, for a hivemind that has the database for itself: changes are not noted any more. Costs
  * nothing where there were none.
  *
+ * @returns whether there were any
  * @throws StoreError with a sentence for the operator
  */
-export async function dissolveCluster(client: pg.Client): Promise<void> {
+export async function dissolveCluster(client: pg.Client): Promise<boolean> {
   try {
     // There are members only where changes are noted.
-    if ((await countTriggersOn(client)) === 0) return;
+    if ((await countTriggersOn(client)) === 0) return false;
     const { rows } = await client.query<{ name: string }>(
       `SELECT name FROM spns_members
        WHERE state <> 'stopped' AND seen BETWEEN clock_timestamp() - ${THERE} AND clock_timestamp() + ${THERE}`,
@@ -98,6 +99,7 @@ export async function dissolveCluster(client: pg.Client): Promise<void> {
     await client.query('BEGIN');
     await switchTriggers(client, false);
     await client.query('DELETE FROM spns_members; DELETE FROM spns_changes; COMMIT');
+    return true;
   } catch (error) {
     throw await inWords(client, error);
   }

@@ -1,9 +1,21 @@
+import type { QueryConfig } from 'pg';
 import { type DeviceKey, type DeviceRow, rowFault } from '../devices/device.ts';
 import type { Membership } from './cluster-start.ts';
+import {
+  beatStatement,
+  type ChangeRow,
+  type CurrentRow,
+  changesStatement,
+  currentStatement,
+  holdStatement,
+  leaveStatement,
+  PAGE,
+  SERVER,
+} from './cluster-statements.ts';
 import type { Connection } from './connection.ts';
 import { FeedPosition } from './feed-position.ts';
 import { asStoreError, StoreError } from './store-error.ts';
-import { COLUMNS, deviceRow, type SubscriptionRow } from './subscription-rows.ts';
+import { deviceRow } from './subscription-rows.ts';
 
 /** What the database has of a member of the cluster. */
 export interface MemberRow {
@@ -27,80 +39,24 @@ export interface MemberRow {
 /** What a member tells of itself with its sign of life. */
 export type Sign = Pick<MemberRow, 'state' | 'covers'>;
 
-/** A subscription that was changed, with what it is now; without a row it is gone. */
-export interface Change extends DeviceKey {
-  readonly row: DeviceRow | undefined;
-}
+/** A subscription that was changed: by its number, or, if it is gone, by its key. */
+export type Changed = { readonly id: string } | DeviceKey;
 
 /** What was read of the changes. */
 export interface Changes {
-  readonly changes: readonly Change[];
+  readonly changes: readonly Changed[];
   /** Whether there is more to be read at once. */
   readonly more: boolean;
 }
 
-/** Rows of changes that are read at once. A transaction that has more makes us load anew. */
-const PAGE = 4_000;
-/** Tells whether the server is still the one whose transactions we have counted, and the table the same. */
-export const SERVER = `pg_postmaster_start_time()::text || ' ' || 'subscriptions'::regclass::oid`;
-
-const BEAT = `
-WITH own AS (
-  UPDATE spns_members SET state = $3, covers = $4, seen = clock_timestamp(),
-    position = CASE WHEN position IS NOT NULL THEN coalesce($5::pg_snapshot, position) END
-  WHERE name = $1 AND run = $2 RETURNING *
-)
-SELECT extract(epoch FROM clock_timestamp()) * 1000 AS now, name, generation, run, state, address, push_address, version,
-  extract(epoch FROM started) * 1000 AS started, extract(epoch FROM seen) * 1000 AS seen, covers
-FROM (SELECT * FROM own UNION ALL SELECT * FROM spns_members WHERE name <> $1) m
-WHERE seen > clock_timestamp() - INTERVAL '1 hour' ORDER BY name`;
-
-const LEAVE = `UPDATE spns_members SET state = 'stopped', covers = $3, position = NULL WHERE name = $1 AND run = $2`;
-
-const HOLD = `
-UPDATE spns_members SET position = '1:1:' WHERE name = $1 AND run = $2`;
-
-/**
- * The changes of transactions that had not ended at a position, with what the subscriptions are now. The two ways to
- * a change are apart so that each goes by the index, whatever the server thinks of their numbers.
- */
-const CHANGES = `
-SELECT f.*, c.xid, c.slot, c.account AS gone_account, c.service AS gone_service, c.svcid AS gone_svcid, s.*
-FROM (
-  SELECT pg_current_snapshot() AS snapshot, ${SERVER} AS server,
-    NOT EXISTS (SELECT FROM spns_members WHERE name = $1 AND run = $2 AND position IS NOT NULL) AS lost
-) f
-LEFT JOIN LATERAL (
-  (
-    SELECT xid, slot, id, account, service, svcid FROM (
-      SELECT * FROM spns_changes WHERE xid = ANY ($4::xid8[]) UNION ALL SELECT * FROM spns_changes WHERE xid >= $3::xid8
-    ) news
-    WHERE (slot IS NULL OR slot = ANY ($5::smallint[]))
-      AND ($6 OR origin IS DISTINCT FROM current_setting('spns.origin')::bigint)
-    ORDER BY xid LIMIT ${PAGE}
-  )
-  UNION ALL
-  SELECT NULL, 0, NULL, * FROM unnest($7::bytea[], $8::varchar[], $9::varchar[])
-) c ON true
-LEFT JOIN LATERAL (
-  SELECT ${COLUMNS} FROM subscriptions s WHERE s.id = c.id
-  UNION ALL
-  SELECT ${COLUMNS} FROM subscriptions s
-  WHERE c.id IS NULL AND s.account = c.account AND s.service = c.service AND s.svcid = c.svcid
-) s ON true`;
-
-interface ChangeRow extends Omit<SubscriptionRow, 'account'> {
-  readonly snapshot: string;
-  readonly server: string;
-  readonly lost: boolean;
-  /** Null if nothing has changed, or for a key that was asked for. */
-  readonly xid: string | null;
-  readonly slot: number | null;
-  readonly gone_account: Buffer | null;
-  readonly gone_service: string;
-  readonly gone_svcid: string;
-  readonly account: Buffer | null;
+/** What a changed subscription is now; without a row there is none. */
+export interface Current extends DeviceKey {
+  readonly row: DeviceRow | undefined;
 }
+
+/** Covers no slot. */
+const NOTHING = Buffer.alloc(32);
+const NO_KEY = { account: undefined, service: undefined, serviceId: undefined };
 
 /**
  * What a member of a cluster does in the database: gives its signs of life, and reads which subscriptions others have
@@ -139,8 +95,9 @@ export class ClusterStore {
    */
   async beat({ state, covers }: Sign): Promise<{ now: number; members: MemberRow[] }> {
     const { name, run } = this.membership;
-    const values = [name, run, state, covers, this.#kept()?.toString() ?? null];
-    const rows = await this.#query<Record<string, string> & { covers: Buffer }>('beat', BEAT, values);
+    const rows = await this.#query<Record<string, string> & { covers: Buffer }>(
+      beatStatement(this.membership, state, covers, this.#kept()),
+    );
     const members = rows.map((row) => ({
       name: row.name ?? '',
       generation: BigInt(row.generation ?? 0),
@@ -171,8 +128,7 @@ export class ClusterStore {
    * @throws StoreError
    */
   async leave(): Promise<void> {
-    const { name, run } = this.membership;
-    await this.#query('leave', LEAVE, [name, run, Buffer.alloc(32)]);
+    await this.#query(leaveStatement(this.membership, NOTHING));
   }
 
   /**
@@ -180,49 +136,58 @@ export class ClusterStore {
    * that its writers know.
    *
    * @param slots those to tell of
-   * @param again keys to read besides, changed or not
    * @returns 'reload' when that cannot be told (we were away for long, the server is another one, all were taken away,
    *   or nothing was loaded yet): everything is to be loaded anew, and until then there is nothing to read
    * @throws StoreError
    */
-  async readChanges(slots: Iterable<number>, again: readonly DeviceKey[] = []): Promise<Changes | 'reload'> {
-    const { name, run } = this.membership;
+  async readChanges(slots: readonly number[]): Promise<Changes | 'reload'> {
     const from = this.#position;
     if (from === undefined) return 'reload';
     const rewinds = this.#rewinds;
-    const rows = await this.#query<ChangeRow>('changes', CHANGES, [
-      name,
-      run,
-      String(from.xmax),
-      from.xip.map(String),
-      [...slots],
-      this.#readsOwn,
-      again.map(({ account }) => account),
-      again.map(({ service }) => service),
-      again.map(({ serviceId }) => serviceId),
-    ]);
+    const rows = await this.#query<ChangeRow>(changesStatement(this.membership, from, slots, this.#readsOwn));
     const first = rows[0];
     if (first === undefined) throw new StoreError('unavailable', 'The database sent no answer');
     const now = FeedPosition.parse(first.snapshot);
-    if (first.lost || first.server !== this.#server || now.xmax < from.xmax || rows.some(isTruncation)) {
-      return this.#lose();
-    }
-    const xids = rows.flatMap(({ xid }) => (xid === null ? [] : [BigInt(xid)]));
-    const more = xids.length >= PAGE;
+    const isTruncated = rows.some(({ xid, slot }) => xid !== null && slot === null);
+    if (first.lost || first.server !== this.#server || now.xmax < from.xmax || isTruncated) return this.#lose();
+    const found = rows.flatMap((row) => (row.xid === null ? [] : [{ xid: BigInt(row.xid), change: changedOf(row) }]));
+    const more = found.length >= PAGE;
     // Of the last transaction of a page there may be more.
-    const end = more ? xids.reduce((a, b) => (a > b ? a : b)) : now.xmax;
-    if (more && xids.every((xid) => xid === end)) return this.#lose();
+    const end = more ? found.reduce((last, { xid }) => (xid > last ? xid : last), 0n) : now.xmax;
+    if (more && found.every(({ xid }) => xid === end)) return this.#lose();
     if (rewinds === this.#rewinds) {
       this.#position = now.upTo(end);
       if (!more) this.#readsOwn = false;
     }
-    const read = rows.filter(({ xid }) => xid === null || BigInt(xid) < end);
-    return { changes: read.map(changeOf).filter((change) => change !== undefined), more };
+    return { changes: found.filter(({ xid }) => xid < end).map(({ change }) => change), more };
+  }
+
+  /**
+   * Reads what subscriptions are now.
+   *
+   * @param changes a few hundred at most: each may take 200,000 bytes
+   * @returns of each what there is; nothing of those of which nothing but their number was known, and which are gone:
+   *   of that another change tells
+   * @throws StoreError
+   */
+  async readCurrent(changes: readonly Changed[]): Promise<Current[]> {
+    const which = changes.map((change) =>
+      'id' in change ? { ...NO_KEY, id: change.id } : { ...change, id: undefined },
+    );
+    const rows = await this.#query<CurrentRow>(currentStatement(which));
+    const found = new Map(rows.map((row) => [Number(row.n) - 1, deviceRow(row)]));
+    return changes.flatMap((change, n) => {
+      const row = found.get(n);
+      const key = row ?? ('id' in change ? undefined : change);
+      if (key === undefined) return [];
+      const { account, service, serviceId } = key;
+      return [{ account, service, serviceId, row: row && rowFault(row) === undefined ? row : undefined }];
+    });
   }
 
   /** Takes away the changes that every member has read. @throws StoreError */
   async trim(): Promise<void> {
-    await this.#query('trim', 'SELECT spns_trim(clock_timestamp())', []);
+    await this.#query({ text: 'SELECT spns_trim(clock_timestamp())' });
   }
 
   /**
@@ -233,13 +198,10 @@ export class ClusterStore {
    * @throws StoreError, and what `load` throws
    */
   async whileLoading<T>(load: (server: string) => Promise<T>): Promise<T> {
-    const { name, run } = this.membership;
-    if (this.#position === undefined) await this.#query('hold', HOLD, [name, run]);
-    const [row] = await this.#query<{ snapshot: string; server: string }>(
-      'position',
-      `SELECT pg_current_snapshot() AS snapshot, ${SERVER} AS server`,
-      [],
-    );
+    if (this.#position === undefined) await this.#query(holdStatement(this.membership));
+    const [row] = await this.#query<{ snapshot: string; server: string }>({
+      text: `SELECT pg_current_snapshot() AS snapshot, ${SERVER} AS server`,
+    });
     if (row === undefined) throw new StoreError('unavailable', 'The database sent no answer');
     const hold = FeedPosition.parse(row.snapshot);
     if (this.#position === undefined) {
@@ -269,26 +231,16 @@ export class ClusterStore {
     return 'reload';
   }
 
-  async #query<Row extends object>(name: string, text: string, values: unknown[]): Promise<Row[]> {
+  async #query<Row extends object>(query: QueryConfig): Promise<Row[]> {
     try {
-      return (await this.#connection.query<Row>({ name, text, values })).rows;
+      return (await this.#connection.query<Row>(query)).rows;
     } catch (error) {
       throw asStoreError(error);
     }
   }
 }
 
-function isTruncation({ xid, slot }: ChangeRow): boolean {
-  return xid !== null && slot === null;
-}
-
-/** Undefined if there is nothing to tell: a subscription that has gone meanwhile, of which another change tells. */
-function changeOf(row: ChangeRow): Change | undefined {
-  if (row.account !== null) {
-    const found = deviceRow({ ...row, account: row.account });
-    const { account, service, serviceId } = found;
-    return { account, service, serviceId, row: rowFault(found) === undefined ? found : undefined };
-  }
-  if (row.gone_account === null) return undefined;
-  return { account: row.gone_account, service: row.gone_service, serviceId: row.gone_svcid, row: undefined };
+function changedOf({ id, account, service, svcid }: ChangeRow): Changed {
+  if (id !== null) return { id };
+  return { account: account ?? Buffer.alloc(0), service: service ?? '', serviceId: svcid ?? '' };
 }

@@ -49,6 +49,13 @@ interface CommitHealth {
   succeeded(): void;
 }
 
+/** Tells of the keys that were written since it was asked for. */
+export interface WriteWatch {
+  /** Whether a request for that key has been in work since, from its coming to what its sender makes of the answer. */
+  has(key: DeviceKey): boolean;
+  end(): void;
+}
+
 /**
  * Writes what has come in while the last commit was under way, all in one statement: a commit costs the same for one
  * row as for a hundred. Nobody waits for others to come: a request that finds the database idle goes at once.
@@ -61,6 +68,9 @@ export class GroupCommit {
   #waiting: Waiting[] = [];
   #working: Promise<void> | undefined;
   #closed = false;
+  /** Keys of requests that are in work, and how many. */
+  readonly #writing = new Map<string, number>();
+  readonly #watches = new Set<Set<string>>();
 
   constructor(
     connection: Pick<Connection, 'query' | 'whenConnected' | 'connected'>,
@@ -85,6 +95,13 @@ export class GroupCommit {
     return (await this.#do({ kind: 'drop', what: removal })) === 'removed';
   }
 
+  /** See {@link WriteWatch}; it must be ended. */
+  watch(): WriteWatch {
+    const keys = new Set(this.#writing.keys());
+    this.#watches.add(keys);
+    return { has: (key) => keys.has(names(key).key), end: () => this.#watches.delete(keys) };
+  }
+
   /** Takes no more; resolves when all that wait are answered. */
   async close(): Promise<void> {
     this.#closed = true;
@@ -98,10 +115,14 @@ export class GroupCommit {
       this.#health.failed(cause);
       return Promise.reject(new StoreError('unavailable', 'Too many requests wait for the database', { cause }));
     }
+    const { account, key } = names(change.what);
+    this.#writing.set(key, (this.#writing.get(key) ?? 0) + 1);
+    for (const keys of this.#watches) keys.add(key);
     return new Promise((resolve, reject) => {
       this.#waiting.push({
         ...change,
-        ...names(change.what),
+        account,
+        key,
         since: this.#clock.monotonic(),
         settle: (result) => (result instanceof StoreError ? reject(result) : resolve(result)),
       });
@@ -129,7 +150,7 @@ export class GroupCommit {
     this.#waiting = this.#waiting.filter(isPatient);
     const error = new StoreError('unavailable', 'The database cannot be reached');
     if (given.length > 0) this.#health.failed(error);
-    await settleAll(given, () => error);
+    await this.#settle(given, () => error);
   }
 
   /**
@@ -179,10 +200,10 @@ export class GroupCommit {
       const results = new Map(
         rows.map(({ n, added }) => [n, added === undefined ? 'removed' : added ? 'added' : 'updated'] as const),
       );
-      await settleAll(batch, (n) => results.get(n) ?? 'nothing');
+      await this.#settle(batch, (n) => results.get(n) ?? 'nothing');
     } catch (error) {
       this.#health.failed(error);
-      if (error instanceof StoreError) await settleAll(batch, () => error);
+      if (error instanceof StoreError) await this.#settle(batch, () => error);
       else if (isDataError(error) && batch.length > 1) {
         // One of them is bad: its neighbours must not suffer for it.
         const half = batch.length >> 1;
@@ -193,11 +214,30 @@ export class GroupCommit {
         // Without the server's error as its cause: that shows the row, with the device's token and key.
         const text = `The database did not store it: ${(error as Error).message} (${sqlState(error) ?? 'no SQLSTATE'})`;
         const failure = new StoreError(code, text);
-        await settleAll(batch, () => failure);
+        await this.#settle(batch, () => failure);
       }
     } finally {
       this.counters.commitMs += this.#clock.monotonic() - started;
     }
+  }
+
+  /** Answers all, some in a turn of the event loop. */
+  async #settle(batch: readonly Waiting[], result: (n: number) => Parameters<Waiting['settle']>[0]): Promise<void> {
+    for (let at = 0; at < batch.length; at += SETTLED_AT_ONCE) {
+      if (at > 0) await nextTurn();
+      const some = batch.slice(at, at + SETTLED_AT_ONCE);
+      for (const [n, one] of some.entries()) one.settle(result(at + n));
+      // In the next turn all of them have taken note of their answers.
+      setImmediate(() => {
+        for (const { key } of some) this.#written(key);
+      });
+    }
+  }
+
+  #written(key: string): void {
+    const left = (this.#writing.get(key) ?? 1) - 1;
+    if (left > 0) this.#writing.set(key, left);
+    else this.#writing.delete(key);
   }
 
   async #query(statement: QueryConfig): Promise<QueryResult<{ n: number; added?: boolean }>> {
@@ -226,15 +266,4 @@ function statementFor(batch: readonly Waiting[]): QueryConfig {
 function names({ account, service, serviceId }: DeviceKey): { account: string; key: string } {
   const name = account.toString('latin1');
   return { account: name, key: `${name}${service}\0${serviceId}` };
-}
-
-/** Answers all, some in a turn of the event loop. */
-async function settleAll(
-  batch: readonly Waiting[],
-  result: (n: number) => Parameters<Waiting['settle']>[0],
-): Promise<void> {
-  for (const [n, one] of batch.entries()) {
-    if (n > 0 && n % SETTLED_AT_ONCE === 0) await nextTurn();
-    one.settle(result(n));
-  }
 }

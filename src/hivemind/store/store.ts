@@ -8,11 +8,13 @@ import { type Logger, type Repeated, repeated } from '../../daemon/log.ts';
 import { type DeviceKey, type DeviceRow, rowFault } from '../devices/device.ts';
 import { type OpenClient, openClient } from './client.ts';
 import { type ClusterOptions, dissolveCluster, joinCluster, type Membership } from './cluster-start.ts';
-import { ClusterStore, SERVER } from './cluster-store.ts';
+import { SERVER } from './cluster-statements.ts';
+import { ClusterStore } from './cluster-store.ts';
 import { Connection } from './connection.ts';
 import { CopyRows, copyRows } from './copy-rows.ts';
-import { GroupCommit } from './group-commit.ts';
+import { GroupCommit, type WriteWatch } from './group-commit.ts';
 import { migrate } from './migrate.ts';
+import { keepSlotIndex } from './slot-index.ts';
 import { StatChanges } from './stat-changes.ts';
 import {
   countStatement,
@@ -82,6 +84,8 @@ export class Store {
   readonly #timer: Timer;
   /** What members of a cluster share; undefined if the database is ours alone. */
   readonly cluster: ClusterStore | undefined;
+  readonly #closing = new AbortController();
+  #indexing: Promise<void> | undefined;
   #flushing: Promise<void> | undefined;
   #expiring = false;
   #probing = false;
@@ -98,16 +102,21 @@ export class Store {
     const { url, clock, log, timeout = 5_000, random = randomBytes, onTaken = () => {}, cluster } = options;
     const connection = new Connection({ url, clock, log, timeout, random, onTaken, name: cluster?.name });
     let membership: Membership | undefined;
+    let wasCluster = false;
     await connection.open(async (client) => {
       // A large table may need longer for a new index than any statement may take later.
       await client.query('SET statement_timeout = 0');
       const applied = await migrate(client);
-      if (cluster === undefined) await dissolveCluster(client);
+      if (cluster === undefined) wasCluster = await dissolveCluster(client);
       else membership = await joinCluster(client, cluster, random(8).readBigUInt64LE() >> 1n);
       await client.query(`SET statement_timeout = ${timeout}`);
       if (applied.length > 0) log.info(`the database was brought up to date: ${applied.join(', ')}`);
     });
-    return new Store(options, connection, membership && new ClusterStore(connection, membership, onTaken));
+    const store = new Store(options, connection, membership && new ClusterStore(connection, membership, onTaken));
+    if (membership !== undefined || wasCluster) {
+      store.#indexing = keepSlotIndex(url, membership !== undefined, log, store.#closing.signal);
+    }
+    return store;
   }
 
   private constructor(options: StoreOptions, connection: Connection, cluster: ClusterStore | undefined) {
@@ -285,6 +294,14 @@ export class Store {
   }
 
   /**
+   * Tells of the subscriptions that are written here from now on, or are being written: what is read of them meanwhile
+   * may be older. It must be ended.
+   */
+  watchWrites(): WriteWatch {
+    return this.#commits.watch();
+  }
+
+  /**
    * Deletes what is out of date, a slice at a time, so that subscribers need not wait. A second call while one is at
    * work does nothing.
    *
@@ -340,11 +357,13 @@ export class Store {
   /** Writes what waits, if the database answers, and ends the connection. Requests that come later fail. */
   async close(): Promise<void> {
     this.#timer.cancel();
+    this.#closing.abort();
     this.#health.stop();
     this.#faults.stop();
     await this.#commits.close();
     if (this.connected) await this.#flush();
     await this.#connection.close();
+    await this.#indexing;
   }
 
   async #read<Row extends pg.QueryResultRow>(query: QueryConfig): Promise<Row[]> {

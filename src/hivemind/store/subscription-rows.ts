@@ -1,9 +1,12 @@
 import type { DeviceRow } from '../devices/device.ts';
 
-/** What is read of a row of `subscriptions`, by the name of `s`, for {@link deviceRow}. */
+/**
+ * What is read of a row of `subscriptions`, by the name of `s`, for {@link deviceRow}. The namespaces, of which there
+ * may be 65,536, come as two bytes each.
+ */
 export const COLUMNS = `s.account, s.session_ed25519, s.subaccount_tag, s.subaccount_sig, s.signature, s.signature_ts,
   s.want_data, s.enc_key, s.service, s.svcid, s.svcdata,
-  ARRAY(SELECT namespace FROM sub_namespaces WHERE subscription = s.id ORDER BY namespace) AS namespaces`;
+  (SELECT string_agg(int2send(namespace), '' ORDER BY namespace) FROM sub_namespaces WHERE subscription = s.id) AS namespaces`;
 
 /** A row of {@link COLUMNS}. */
 export interface SubscriptionRow {
@@ -18,7 +21,7 @@ export interface SubscriptionRow {
   readonly service: string;
   readonly svcid: string;
   readonly svcdata: Buffer | null;
-  readonly namespaces: number[];
+  readonly namespaces: Buffer | null;
 }
 
 /** It may still be faulty. */
@@ -35,6 +38,10 @@ export function deviceRow(row: SubscriptionRow): DeviceRow {
     service: row.service,
     serviceId: row.svcid,
     serviceData: row.svcdata,
-    namespaces: row.namespaces,
+    namespaces: readNamespaces(row.namespaces ?? Buffer.alloc(0)),
   };
+}
+
+function readNamespaces(bytes: Buffer): number[] {
+  return Array.from({ length: bytes.length / 2 }, (_, n) => bytes.readInt16BE(2 * n));
 }

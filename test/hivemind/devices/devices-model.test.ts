@@ -178,6 +178,15 @@ function run(random: ReturnType<typeof seededRandom>): { devices: Devices; model
       const isElsewhere = (bytes: Uint8Array, offset: number) => slotOf(bytes, offset) < 16;
       for (let from: number | undefined = 0; from !== undefined; ) from = devices.removeElsewhere(isElsewhere, from);
       for (const entry of [...model.entries.values()]) if (isElsewhere(entry.row.account, 0)) model.remove(entry.row);
+    } else if (what < 86 && random.int(20) === 0) {
+      const isCompared = (bytes: Uint8Array, offset: number) => slotOf(bytes, offset) < 64;
+      devices.beginComparison();
+      for (const entry of [...model.entries.values()]) {
+        // Those that are compared no further than they were stay whether they are seen or not.
+        if (random.int(4) > 0) devices.replace(entry.row, entry.row.signedAt);
+        else if (isCompared(entry.row.account, 0)) model.remove(entry.row);
+      }
+      for (let from: number | undefined = 0; from !== undefined; ) from = devices.removeUnseen(isCompared, from);
     }
 
     // The account that the step was about, looked at from every side.

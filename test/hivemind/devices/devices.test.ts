@@ -55,6 +55,19 @@ describe('the index of subscriptions', () => {
     assert.deepEqual([devices.size, devices.accounts], [3, 3]);
   });
 
+  it('takes what the database has for right, whichever was signed later, and keeps what it knows better of the time', () => {
+    const row = makeRow({ signedAt: NOW });
+    const devices = makeDevices();
+    devices.upsert(row, NOW + 50);
+    const older = { ...row, signature: randomBytes(64), signedAt: NOW - 1_000 };
+    assert.equal(devices.upsert(older, NOW + 60), 'stale');
+    devices.replace(row, NOW);
+    assert.deepEqual(devices.removeDevice(row.service, row.serviceId, NOW + 49), [], 'it was asked for at NOW + 50');
+    devices.replace(older, NOW - 1_000);
+    assert.deepEqual(devices.get(row.account, row.service, row.serviceId), older);
+    assert.equal(devices.removeDevice(row.service, row.serviceId, NOW + 49).length, 1);
+  });
+
   it('finds the devices that want a message, and lends them nothing that changes later', () => {
     const first = makeRow({ account: GROUP, namespaces: [-10, 0, 11], serviceData: Buffer.of(1, 2, 3) });
     const second = makeRow({ account: GROUP, namespaces: [1, 110], wantData: false, service: 'apns' });

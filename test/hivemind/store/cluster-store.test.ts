@@ -1,54 +1,50 @@
 import assert from 'node:assert/strict';
 import { describe, it, type TestContext } from 'node:test';
-import { pino } from 'pino';
+import pg from 'pg';
 import { systemClock } from '../../../src/clock.ts';
 import type { ClusterOptions } from '../../../src/hivemind/store/cluster-start.ts';
-import type { Change, ClusterStore } from '../../../src/hivemind/store/cluster-store.ts';
-import { Store, StoreError, type StoreOptions } from '../../../src/hivemind/store/store.ts';
-import { SLOTS, slotOf } from '../../../src/session/slots.ts';
+import { changesStatement, currentStatement } from '../../../src/hivemind/store/cluster-statements.ts';
+import type { Current } from '../../../src/hivemind/store/cluster-store.ts';
+import { Store, StoreError } from '../../../src/hivemind/store/store.ts';
+import { slotOf } from '../../../src/session/slots.ts';
+import {
+  ALL_SLOTS,
+  connectTo,
+  type MemberStore,
+  memberOptions,
+  NO_SLOTS,
+  openMember,
+  removeAsOriginal,
+  silent,
+  writeAsOriginal,
+} from '../../support/members.ts';
 import { createDatabase } from '../../support/postgres.ts';
 import { makeRow } from '../../support/rows.ts';
-
-const log = pino({ level: process.env.SPNS_TEST_LOG ?? 'silent' });
-const ALL = Array.from({ length: SLOTS }, (_, slot) => slot);
-const NO_SLOTS = Buffer.alloc(SLOTS / 8);
-
-function member(name: string, given: Partial<ClusterOptions> = {}): ClusterOptions {
-  return {
-    name,
-    copies: 2,
-    keyFingerprint: Buffer.alloc(8, 1),
-    version: '2.0.0',
-    address: `tcp://10.0.0.1:22030/${name}`,
-    pushAddress: `tcp://10.0.0.1:22031/${name}`,
-    ...given,
-  };
-}
-
-type Member = Store & { cluster: ClusterStore };
-
-async function open(
-  t: TestContext,
-  url: string,
-  cluster: ClusterOptions,
-  options: Partial<StoreOptions> = {},
-): Promise<Member> {
-  const store = await Store.open({ url, clock: systemClock, log, timeout: 2_000, cluster, ...options });
-  t.after(() => store.close());
-  assert.ok(store.cluster);
-  return store as Member;
-}
+import { createSkewedDatabase } from '../../support/skewed-database.ts';
 
 const load = (store: Store, slots?: readonly number[]) => store.load(() => {}, undefined, slots);
+const beat = (store: MemberStore) => store.cluster.beat({ state: 'ready', covers: NO_SLOTS });
 
-async function read(store: Member, slots: readonly number[] = ALL): Promise<readonly Change[]> {
+async function read(store: MemberStore, slots: readonly number[] = ALL_SLOTS): Promise<readonly Current[]> {
   const changes = await store.cluster.readChanges(slots);
   assert.ok(changes !== 'reload');
   assert.equal(changes.more, false);
-  return changes.changes;
+  return store.cluster.readCurrent(changes.changes);
 }
 
-const ids = (changes: readonly Change[]) => changes.map(({ serviceId }) => serviceId).sort();
+/** A member that has loaded what there is, and read all changes. */
+async function openReader(t: TestContext, url: string, name: string): Promise<MemberStore> {
+  const store = await openMember(t, url, name);
+  await load(store);
+  await read(store);
+  return store;
+}
+
+const ids = (changes: readonly Current[]) => changes.map(({ serviceId }) => serviceId).sort();
+
+async function count(client: pg.Client, table: string): Promise<number> {
+  return Number((await client.query<{ n: string }>(`SELECT count(*) AS n FROM ${table}`)).rows[0]?.n);
+}
 
 function refusal(code: string, words: RegExp) {
   return (error: unknown) => {
@@ -59,11 +55,14 @@ function refusal(code: string, words: RegExp) {
   };
 }
 
+const start = (url: string, cluster?: ClusterOptions) =>
+  Store.open({ url, clock: systemClock, log: silent, timeout: 2_000, ...(cluster && { cluster }) });
+
 describe('several hiveminds on one database', () => {
   it('see each other by their signs of life', async (t) => {
     const url = await createDatabase(t);
-    const a = await open(t, url, member('a'));
-    const b = await open(t, url, member('b'));
+    const a = await openMember(t, url, 'a');
+    const b = await openMember(t, url, 'b');
     const covers = Buffer.alloc(32, 0xa5);
     await a.cluster.beat({ state: 'ready', covers });
     const { now, members } = await b.cluster.beat({ state: 'starting', covers: NO_SLOTS });
@@ -82,14 +81,180 @@ describe('several hiveminds on one database', () => {
     assert.notEqual(members[0]?.run, members[1]?.run);
   });
 
-  it('read what others have changed, and what it is now', async (t) => {
+  it('load the subscriptions of some slots, and hear of those alone', async (t) => {
     const url = await createDatabase(t);
-    const a = await open(t, url, member('a'));
-    const b = await open(t, url, member('b'));
-    for (const one of [a, b]) {
-      await load(one);
-      assert.deepEqual(await read(one), []);
+    const a = await openMember(t, url, 'a');
+    const b = await openMember(t, url, 'b');
+    const rows = Array.from({ length: 200 }, () => makeRow({ namespaces: [0, 3] }));
+    await Promise.all(rows.map((row) => a.upsert(row)));
+    for (const slots of [ALL_SLOTS.slice(0, 10), ALL_SLOTS.slice(0, 128), []]) {
+      const found: string[] = [];
+      await b.load((row) => found.push(`${row.serviceId} ${row.namespaces}`), undefined, slots);
+      const wanted = rows.filter(({ account }) => slots.includes(slotOf(account)));
+      assert.deepEqual(found.sort(), wanted.map(({ serviceId }) => `${serviceId} 0,3`).sort());
     }
+    await read(b);
+    await Promise.all(rows.map((row) => a.remove(row.account, row.service, row.serviceId, row.signedAt)));
+    const slots = ALL_SLOTS.slice(100, 200);
+    const wanted = rows.filter(({ account }) => slots.includes(slotOf(account)));
+    assert.deepEqual(ids(await read(b, slots)), wanted.map(({ serviceId }) => serviceId).sort());
+  });
+
+  it('find what is stored, and how many devices an account has, whoever holds it', async (t) => {
+    const store = await openMember(t, await createDatabase(t), 'a');
+    const account = Buffer.alloc(33, 3);
+    const subaccount = { tag: Buffer.alloc(36, 1), signature: Buffer.alloc(64, 2) };
+    const rows = [
+      makeRow({ account }),
+      makeRow({ account, subaccount, serviceData: Buffer.of(7), namespaces: [-5, 0] }),
+    ];
+    for (const row of rows) await store.upsert(row);
+    for (const row of rows) assert.deepEqual(await store.find(account, row.service, row.serviceId), row);
+    assert.equal(await store.find(account, 'apns', rows[0]!.serviceId), undefined);
+    assert.equal(await store.find(account, 'apns', 'a\0b'), undefined);
+    assert.deepEqual(await store.countDevices(account), { all: 2, alike: 0 });
+    assert.deepEqual(await store.countDevices(account, subaccount.tag), { all: 2, alike: 1 });
+    assert.deepEqual(await store.countDevices(Buffer.alloc(33, 9)), { all: 0, alike: 0 });
+  });
+});
+
+describe('the start of one of several hiveminds', () => {
+  it('is refused beside others that work with other settings', async (t) => {
+    const url = await createDatabase(t);
+    const a = await openMember(t, url, 'a');
+    await beat(a);
+    await assert.rejects(
+      start(url, memberOptions('b', { keyFingerprint: Buffer.alloc(8, 2) })),
+      refusal('refused', /^The hivemind a works on this database with another key: give all the same file/),
+    );
+    await assert.rejects(
+      start(url, memberOptions('b', { copies: 1 })),
+      refusal('refused', /^The hivemind a works on this database with copies = 2, this one has 1: give all the same/),
+    );
+    await assert.rejects(
+      start(url, memberOptions('b', { version: '3.0.0' })),
+      refusal('refused', /^The hivemind a on this database is of version 2\.0\.0, this one of 3\.0\.0/),
+    );
+    await a.cluster.leave();
+    await a.close();
+    await (await start(url, memberOptions('b', { copies: 1 }))).close();
+  });
+
+  it('is refused beside one of the same name, and with a name beside one without, and the other way round', async (t) => {
+    const [named, unnamed] = [await createDatabase(t), await createDatabase(t)];
+    const a = await openMember(t, named, 'a');
+    const alone = await start(unnamed);
+    t.after(() => alone.close());
+    await Promise.all([
+      assert.rejects(
+        start(named, memberOptions('a')),
+        refusal('locked', /^Another hivemind of the name a is at work on this database \(from this machine, served/),
+      ),
+      assert.rejects(
+        start(named),
+        refusal('locked', /^A hivemind with a name is at work .*: stop it first, or give this one a name too/),
+      ),
+      assert.rejects(
+        start(unnamed, memberOptions('a')),
+        refusal('locked', /^A hivemind without a name is at work .*: stop it first, or give it a name too/),
+      ),
+    ]);
+    assert.equal(await a.upsert(makeRow()), 'added');
+  });
+
+  it('goes on under the former routing ids only after a stop in which these were given up', async (t) => {
+    const url = await createDatabase(t);
+    const generations: bigint[] = [];
+    for (const leaves of [true, false, true, true]) {
+      const store = await openMember(t, url, 'a');
+      generations.push(store.cluster.membership.generation);
+      if (leaves) await store.cluster.leave();
+      await store.close();
+    }
+    assert.deepEqual(generations, [1n, 1n, 2n, 2n]);
+  });
+
+  it('says who must be granted what when its user does not own the tables', async (t) => {
+    const role = `member_${process.pid}`;
+    let owner: pg.Client | undefined;
+    // Before the database is dropped.
+    t.after(async () => {
+      await owner?.query(`DROP OWNED BY ${role}; DROP ROLE ${role}`);
+      await owner?.end();
+    });
+    const url = await createDatabase(t);
+    owner = new pg.Client({ connectionString: url });
+    await owner.connect();
+    await owner.query(`CREATE ROLE ${role} LOGIN; GRANT ALL ON ALL TABLES IN SCHEMA public TO ${role};
+      GRANT CREATE ON SCHEMA public TO ${role}`);
+    const as = url.replace('user=postgres', `user=${role}`);
+    await assert.rejects(
+      start(as, memberOptions('a')),
+      refusal('refused', /the user member_\d+ has not all of them \(must be owner .*\): GRANT postgres TO member_\d+$/),
+    );
+    // Alone it needs no more than before.
+    await (await start(as)).close();
+  });
+
+  it('does not wait for ever for somebody who is changing subscriptions', async (t) => {
+    const url = await createDatabase(t);
+    const other = await connectTo(t, url);
+    await other.query('BEGIN');
+    await writeAsOriginal(other, makeRow());
+    await assert.rejects(
+      start(url, memberOptions('a')),
+      refusal('unavailable', /^Somebody has been changing subscriptions in one transaction for over 5 s: end it/),
+    );
+    await other.query('COMMIT');
+    await (await start(url, memberOptions('a'))).close();
+  });
+
+  it('of one without a name ends what members shared, once none of them has been there for a moment', async (t) => {
+    const url = await createDatabase(t);
+    const admin = await connectTo(t, url);
+    const triggers = async () =>
+      (await admin.query("SELECT FROM pg_trigger WHERE tgname LIKE 'spns%' AND tgenabled <> 'D'")).rowCount;
+    assert.equal(await triggers(), 0);
+    const gone: StoreError[] = [];
+    const a = await openMember(t, url, 'a', { onTaken: (error) => gone.push(error) });
+    assert.equal(await triggers(), 4);
+    await a.upsert(makeRow());
+    // The machine of a is cut off, and comes back when the other one has come and gone.
+    const cut = () =>
+      admin.query(
+        "SELECT pg_terminate_backend(pid) FROM pg_locks WHERE locktype = 'advisory' AND pid <> pg_backend_pid()",
+      );
+    await cut();
+    await assert.rejects(
+      start(url),
+      refusal('locked', /^A hivemind with a name (\(a\) was|is) at work on this database/),
+    );
+    while (!a.connected) await new Promise((resolve) => setTimeout(resolve, 10));
+    await admin.query("UPDATE spns_members SET seen = seen - INTERVAL '1 minute'");
+    let alone: Store | undefined;
+    while (alone === undefined) {
+      await cut();
+      alone = await start(url).catch(() => undefined);
+    }
+    assert.equal(await triggers(), 0);
+    assert.equal(await count(admin, 'spns_members'), 0);
+    assert.equal(await count(admin, 'spns_changes'), 0);
+    assert.equal(await alone.upsert(makeRow()), 'added');
+    assert.equal(await count(admin, 'spns_changes'), 0);
+    await alone.close();
+    while (!a.connected && gone.length === 0) await new Promise((resolve) => setTimeout(resolve, 10));
+    if (a.connected) {
+      await assert.rejects(beat(a), refusal('locked', /^Another hivemind was at work on this database while/));
+    }
+    assert.equal(gone.length, 1, 'it must end: what it has in memory is not what is stored');
+  });
+});
+
+describe('the changes that members read', () => {
+  it('tell of everything that others write, and what it is now, once', async (t) => {
+    const url = await createDatabase(t);
+    const a = await openReader(t, url, 'a');
+    const b = await openReader(t, url, 'b');
     const row = makeRow({ namespaces: [-1, 0, 5], serviceData: Buffer.of(1, 2, 3) });
     await a.upsert(row);
     assert.deepEqual(await read(b), [{ account: row.account, service: row.service, serviceId: row.serviceId, row }]);
@@ -100,45 +265,271 @@ describe('several hiveminds on one database', () => {
       { account: row.account, service: row.service, serviceId: row.serviceId, row: undefined },
     ]);
     assert.deepEqual(await read(b), []);
+    assert.deepEqual(await b.cluster.readCurrent([{ id: '1' }]), [], 'of what is gone another change tells');
   });
 
-  it('load the subscriptions of some slots, and hear of those alone', async (t) => {
+  it('tell of what an original hivemind and an operator write', async (t) => {
     const url = await createDatabase(t);
-    const a = await open(t, url, member('a'));
-    const b = await open(t, url, member('b'));
-    const rows = Array.from({ length: 200 }, () => makeRow());
-    await Promise.all(rows.map((row) => a.upsert(row)));
-    for (const slots of [ALL.slice(0, 10), ALL.slice(0, 128), []]) {
-      const found: string[] = [];
-      await b.load((row) => found.push(row.serviceId), undefined, slots);
-      const wanted = rows.filter(({ account }) => slots.includes(slotOf(account)));
-      assert.deepEqual(found.sort(), wanted.map(({ serviceId }) => serviceId).sort());
+    const a = await openReader(t, url, 'a');
+    const original = await connectTo(t, url);
+    const row = makeRow({ namespaces: [0, 1], signedAt: 1_700_000_000 });
+    await original.query('BEGIN');
+    await writeAsOriginal(original, row);
+    await original.query('COMMIT');
+    assert.deepEqual(await read(a), [{ account: row.account, service: row.service, serviceId: row.serviceId, row }]);
+    const renewed = { ...row, namespaces: [2], signedAt: row.signedAt - 1_000 };
+    await original.query('BEGIN');
+    await writeAsOriginal(original, renewed);
+    await original.query('COMMIT');
+    assert.deepEqual((await read(a)).at(0)?.row, renewed);
+    await original.query("UPDATE subscriptions SET svcid = 'renamed-' || svcid");
+    assert.deepEqual(
+      (await read(a)).map(({ serviceId, row }) => [serviceId, row?.serviceId]).sort(),
+      [
+        [row.serviceId, undefined],
+        [`renamed-${row.serviceId}`, `renamed-${row.serviceId}`],
+      ].sort(),
+    );
+    await removeAsOriginal(original, { ...row, serviceId: `renamed-${row.serviceId}` });
+    assert.deepEqual(
+      (await read(a)).map(({ serviceId, row }) => [serviceId, row]),
+      [[`renamed-${row.serviceId}`, undefined]],
+    );
+    // What is no account, or no good row, is nothing to anybody.
+    await original.query(
+      `INSERT INTO subscriptions (account, signature, signature_ts, want_data, enc_key, service, svcid)
+       VALUES ('\\x01', '', 0, false, '', 'apns', 'short'), ($1, '', 0, false, '', 'apns', 'faulty')`,
+      [row.account],
+    );
+    assert.deepEqual(
+      (await read(a)).map(({ serviceId, row }) => [serviceId, row]),
+      [['faulty', undefined]],
+    );
+    await original.query('TRUNCATE subscriptions CASCADE');
+    assert.equal(await a.cluster.readChanges(ALL_SLOTS), 'reload');
+    assert.equal(await a.cluster.readChanges(ALL_SLOTS), 'reload', 'until it was loaded');
+    await load(a);
+    assert.deepEqual(await read(a), []);
+  });
+
+  it('are not kept back by a long transaction, nor missed when it ends, nor told if it is undone', async (t) => {
+    const url = await createDatabase(t);
+    const a = await openReader(t, url, 'a');
+    const b = await openReader(t, url, 'b');
+    const [long, undone] = [await connectTo(t, url), await connectTo(t, url)];
+    const [early, never, late] = [makeRow(), makeRow(), makeRow()];
+    for (const [client, row] of [
+      [long, early],
+      [undone, never],
+    ] as const) {
+      await client.query('BEGIN');
+      await writeAsOriginal(client, row);
     }
-    await Promise.all(rows.map((row) => a.remove(row.account, row.service, row.serviceId, row.signedAt)));
-    const slots = ALL.slice(100, 200);
-    const wanted = rows.filter(({ account }) => slots.includes(slotOf(account)));
-    assert.deepEqual(ids(await read(b, slots)), wanted.map(({ serviceId }) => serviceId).sort());
+    await a.upsert(late);
+    assert.deepEqual(ids(await read(b)), [late.serviceId]);
+    // Neither are rows kept for it that everybody has read.
+    await beat(a);
+    await beat(b);
+    await read(a);
+    await beat(a);
+    await b.cluster.trim();
+    assert.equal(await count(long, 'spns_changes'), 1, 'its own, which nobody else sees');
+    await undone.query('ROLLBACK');
+    await long.query('COMMIT');
+    assert.deepEqual(ids(await read(b)), [early.serviceId]);
+    assert.deepEqual(ids(await read(a)), [early.serviceId]);
+    assert.deepEqual(ids(await read(b)), []);
   });
 
-  it('are found out by wrong settings', async (t) => {
+  it('include what was written here while it was loaded, for the load may have put older rows in its place', async (t) => {
     const url = await createDatabase(t);
-    const a = await open(t, url, member('a'));
-    await a.cluster.beat({ state: 'ready', covers: NO_SLOTS });
-    const start = (cluster: ClusterOptions) => Store.open({ url, clock: systemClock, log, cluster });
-    await assert.rejects(
-      start(member('b', { keyFingerprint: Buffer.alloc(8, 2) })),
-      refusal('refused', /^The hivemind a works on this database with another key: give all the same file/),
+    const a = await openReader(t, url, 'a');
+    const row = makeRow();
+    await a.upsert(row);
+    let removed: Promise<boolean> | undefined;
+    await a.load(() => {
+      removed ??= a.remove(row.account, row.service, row.serviceId, row.signedAt);
+    });
+    assert.equal(await removed, true);
+    assert.deepEqual(
+      (await read(a)).map(({ serviceId, row }) => [serviceId, row]),
+      [[row.serviceId, undefined]],
     );
-    await assert.rejects(
-      start(member('b', { copies: 1 })),
-      refusal('refused', /^The hivemind a works on this database with copies = 2, this one has 1: give all the same/),
-    );
-    await assert.rejects(
-      start(member('b', { version: '3.0.0' })),
-      refusal('refused', /^The hivemind a on this database is of version 2\.0\.0, this one of 3\.0\.0/),
-    );
-    await a.cluster.leave();
+    assert.deepEqual(await read(a), []);
+  });
+
+  it('are read once more after a load, from where it began, whatever was read meanwhile', async (t) => {
+    const url = await createDatabase(t);
+    const a = await openReader(t, url, 'a');
+    const b = await openMember(t, url, 'b');
+    const [first, second] = [makeRow(), makeRow()];
+    await a.cluster.whileLoading(async () => {
+      await b.upsert(first);
+      assert.deepEqual(ids(await read(a)), [first.serviceId]);
+    });
+    assert.deepEqual(ids(await read(a)), [first.serviceId], 'the load may have put what was before in its place');
+    assert.deepEqual(ids(await read(a)), []);
+    let reading: Promise<unknown> | undefined;
+    await a.cluster.whileLoading(async () => {
+      await b.upsert(second);
+      reading = a.cluster.readChanges(ALL_SLOTS);
+    });
+    await reading;
+    assert.deepEqual(ids(await read(a)), [second.serviceId], 'also when a reading ends after the load');
+    // Until a load ends, nothing is taken away that comes after its beginning.
+    await b.cluster.leave();
+    await a.cluster.whileLoading(async () => {
+      await b.upsert(first);
+      await read(a);
+      await beat(a);
+      await a.cluster.trim();
+    });
+    assert.deepEqual(ids(await read(a)), [first.serviceId]);
+  });
+
+  it('are read in pages, and a transaction with more than one of them makes us load anew', async (t) => {
+    const url = await createDatabase(t);
+    const a = await openReader(t, url, 'a');
+    const other = await connectTo(t, url);
+    const insert = (from: number, to: number) =>
+      other.query(
+        `INSERT INTO subscriptions (account, session_ed25519, signature, signature_ts, want_data, enc_key, service, svcid)
+         SELECT '\\x05' || sha256(int4send(n)), sha256(int4send(n)), sha512(int4send(n)), 1700000000, true,
+           sha256(int4send(n)), 'apns', 'device-' || lpad(n::text, 30, '0') FROM generate_series($1::int, $2) n`,
+        [from, to],
+      );
+    for (let n = 0; n < 10; n++) await insert(n * 900, n * 900 + 899);
+    await other.query('INSERT INTO sub_namespaces SELECT id, 0 FROM subscriptions');
+    const found = new Set<string>();
+    let pages = 0;
+    for (let more = true; more; pages++) {
+      const changes = await a.cluster.readChanges(ALL_SLOTS);
+      assert.ok(changes !== 'reload');
+      for (const { serviceId, row } of await a.cluster.readCurrent(changes.changes)) {
+        assert.ok(!found.has(serviceId), 'once');
+        assert.deepEqual(row?.namespaces, [0]);
+        found.add(serviceId);
+      }
+      more = changes.more;
+    }
+    assert.equal(found.size, 9_000);
+    assert.ok(pages >= 3, `${pages}`);
+    await insert(10_000, 14_100);
+    assert.equal(await a.cluster.readChanges(ALL_SLOTS), 'reload');
+  });
+
+  it('are found by index alone, however many there are', async (t) => {
+    const url = await createDatabase(t);
+    await openReader(t, url, 'a');
+    const client = await connectTo(t, url);
+    await client.query(`SET spns.origin = 1; SET plan_cache_mode = force_generic_plan; SET enable_seqscan = off;
+      SET enable_hashjoin = off; SET enable_mergejoin = off`);
+    for (const analyzed of [false, true]) {
+      if (analyzed) {
+        await client.query(`INSERT INTO spns_changes (slot, id) SELECT n % 256, n FROM generate_series(1, 50000) n`);
+        await client.query('ANALYZE');
+      }
+      const plans: string[] = [];
+      for (const { name, text, values } of [
+        changesStatement({ name: 'a', run: 1n }, { xmax: 5n, xip: [3n] }, ALL_SLOTS, false),
+        currentStatement([{ ...makeRow(), id: undefined }]),
+      ]) {
+        const plan = await client.query<{ 'QUERY PLAN': string }>({
+          name: `${name} ${analyzed}`,
+          text: `EXPLAIN ${text}`,
+          values: values as unknown[],
+        });
+        plans.push(plan.rows.map((row) => row['QUERY PLAN']).join('\n'));
+      }
+      assert.match(plans[0]!, /Index Cond: \(xid = ANY/, plans[0]);
+      assert.match(plans[0]!, /Index Cond: \(xid >= /, plans[0]);
+      for (const plan of plans)
+        assert.doesNotMatch(plan, /Seq Scan on (spns_changes|subscriptions|sub_namespaces)/, plan);
+    }
+  });
+});
+
+describe('the changes that are kept', () => {
+  it('are those that some member has not read, and none for one that has been away for an hour', async (t) => {
+    const url = await createDatabase(t);
+    const a = await openReader(t, url, 'a');
+    const b = await openReader(t, url, 'b');
+    const admin = await connectTo(t, url);
+    const rows = Array.from({ length: 30 }, () => makeRow());
+    for (const row of rows) await a.upsert(row);
+    await read(a);
+    await beat(a);
+    await a.cluster.trim();
+    assert.equal(await count(admin, 'spns_changes'), 30, 'b has not read them');
+    assert.deepEqual(ids(await read(b)), rows.map(({ serviceId }) => serviceId).sort());
+    await beat(b);
+    await a.cluster.trim();
+    assert.equal(await count(admin, 'spns_changes'), 0);
+
+    for (const row of rows) await a.upsert({ ...row, signedAt: row.signedAt + 100 });
+    await admin.query("UPDATE spns_members SET seen = seen - INTERVAL '61 minutes' WHERE name = 'b'");
+    await read(a);
+    await beat(a);
+    await a.cluster.trim();
+    assert.equal(await count(admin, 'spns_changes'), 0);
+    // It comes back: what it has missed it is not told, but that it has.
+    await beat(b);
+    assert.equal(await b.cluster.readChanges(ALL_SLOTS), 'reload');
+    await load(b);
+    await a.upsert({ ...rows[0]!, signedAt: rows[0]!.signedAt + 200 });
+    await a.cluster.trim();
+    assert.deepEqual(ids(await read(b)), [rows[0]!.serviceId]);
+  });
+
+  it('do not grow without end where all members are away, and somebody else writes', async (t) => {
+    const url = await createDatabase(t);
+    const a = await openReader(t, url, 'a');
     await a.close();
-    await open(t, url, member('b', { copies: 1 }));
+    const other = await connectTo(t, url);
+    const row = makeRow();
+    const renew = () => other.query('UPDATE subscriptions SET want_data = NOT want_data');
+    await writeAsOriginal(other, row);
+    for (let n = 0; n < 1_100; n++) await renew();
+    assert.ok((await count(other, 'spns_changes')) >= 1_100, 'it may come back');
+    await other.query("UPDATE spns_members SET seen = seen - INTERVAL '61 minutes'");
+    for (let n = 0; n < 1_100; n++) await renew();
+    assert.ok((await count(other, 'spns_changes')) <= 1_100);
+  });
+
+  it('are bounded, and members are judged rightly, when the clock of the database goes back', async (t) => {
+    const database = await createSkewedDatabase(t);
+    const { url } = database;
+    await database.skew(5 * 3_600_000);
+    const a = await openReader(t, url, 'a');
+    const b = await openReader(t, url, 'b');
+    await beat(b);
+    await b.close();
+    await database.skew(0);
+    await a.cluster.trim();
+    const { now, members } = await beat(a);
+    assert.deepEqual(
+      members.map(({ name }) => name),
+      ['a', 'b'],
+    );
+    for (const { seen } of members) assert.ok(seen <= now && seen > now - 10_000);
+    await a.upsert(makeRow());
+    await read(a);
+    await database.skew(2 * 3_600_000);
+    await beat(a);
+    await a.cluster.trim();
+    assert.equal((await database.query<{ n: string }>('SELECT count(*) AS n FROM spns_changes'))[0]?.n, '0');
+  });
+
+  it('are not taken for news where they come from another life of the database', async (t) => {
+    const url = await createDatabase(t);
+    const admin = await connectTo(t, url);
+    await (await openMember(t, url, 'a')).close();
+    await admin.query("INSERT INTO spns_changes (xid, slot, id) VALUES ('9999999999', 0, 1)");
+    const a = await openReader(t, url, 'a');
+    assert.equal(await count(admin, 'spns_changes'), 0);
+    // The tables of a dump that is played back are others, though the server is the same.
+    await admin.query(`ALTER TABLE subscriptions RENAME TO former;
+      CREATE TABLE subscriptions (LIKE former INCLUDING ALL)`);
+    assert.equal(await a.cluster.readChanges(ALL_SLOTS), 'reload');
   });
 });

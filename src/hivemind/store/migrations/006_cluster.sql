@@ -43,8 +43,9 @@ BEGIN
     CREATE FUNCTION spns_trim(now TIMESTAMPTZ) RETURNS void LANGUAGE plpgsql
     SET search_path = pg_catalog, %I, pg_temp AS $$
     BEGIN
-      UPDATE spns_members SET position = NULL
-      WHERE position IS NOT NULL AND seen NOT BETWEEN now - INTERVAL '1 hour' AND now + INTERVAL '1 hour';
+      -- The clock has gone back: nobody was seen in the future.
+      UPDATE spns_members SET seen = now WHERE seen > now + INTERVAL '5 seconds';
+      UPDATE spns_members SET position = NULL WHERE position IS NOT NULL AND seen < now - INTERVAL '1 hour';
       DELETE FROM spns_changes c
       WHERE xid < coalesce(
           (SELECT pg_snapshot_xmax(position) FROM spns_members WHERE position IS NOT NULL ORDER BY 1 LIMIT 1),

@@ -1,0 +1,133 @@
+import type { QueryConfig } from 'pg';
+import type { Membership } from './cluster-start.ts';
+import type { FeedPosition } from './feed-position.ts';
+import { COLUMNS, type SubscriptionRow } from './subscription-rows.ts';
+
+/** Changes that are read at once. A transaction that has more makes us load anew. */
+export const PAGE = 4_000;
+/** Tells whether the server is still the one whose transactions we have counted, and the table the same. */
+export const SERVER = `pg_postmaster_start_time()::text || ' ' || 'subscriptions'::regclass::oid`;
+
+/** The row is ours only as long as our run is the latest of this name. */
+const OWN = 'name = $1 AND run = $2';
+
+const BEAT = `
+WITH own AS (
+  UPDATE spns_members SET state = $3, covers = $4, seen = clock_timestamp(),
+    position = CASE WHEN position IS NOT NULL THEN coalesce($5::pg_snapshot, position) END
+  WHERE ${OWN} RETURNING *
+)
+SELECT extract(epoch FROM clock_timestamp()) * 1000 AS now, name, generation, run, state, address, push_address, version,
+  extract(epoch FROM started) * 1000 AS started, extract(epoch FROM seen) * 1000 AS seen, covers
+FROM (SELECT * FROM own UNION ALL SELECT * FROM spns_members WHERE name <> $1) m
+WHERE seen > clock_timestamp() - INTERVAL '1 hour' ORDER BY name`;
+
+/**
+ * The changes of transactions that had not ended at a position. The two ways to a change are apart so that each goes by
+ * the index, whatever the server thinks of their numbers.
+ */
+const CHANGES = `
+SELECT f.*, c.*
+FROM (
+  SELECT pg_current_snapshot() AS snapshot, ${SERVER} AS server,
+    NOT EXISTS (SELECT FROM spns_members WHERE ${OWN} AND position IS NOT NULL) AS lost
+) f
+LEFT JOIN LATERAL (
+  SELECT xid, slot, id, account, service, svcid FROM (
+    SELECT * FROM spns_changes WHERE xid = ANY ($4::xid8[]) UNION ALL SELECT * FROM spns_changes WHERE xid >= $3::xid8
+  ) news
+  WHERE (slot IS NULL OR slot = ANY ($5::smallint[]))
+    AND ($6 OR origin IS DISTINCT FROM current_setting('spns.origin')::bigint)
+  ORDER BY xid LIMIT ${PAGE}
+) c ON true`;
+
+/** What subscriptions are now: of each that is there its place in the list, and its columns. */
+const CURRENT = `
+SELECT c.n, s.*
+FROM unnest($1::bigint[], $2::bytea[], $3::varchar[], $4::varchar[]) WITH ORDINALITY AS c(id, account, service, svcid, n)
+CROSS JOIN LATERAL (
+  SELECT ${COLUMNS} FROM subscriptions s WHERE s.id = c.id
+  UNION ALL
+  SELECT ${COLUMNS} FROM subscriptions s
+  WHERE c.id IS NULL AND s.account = c.account AND s.service = c.service AND s.svcid = c.svcid
+) s`;
+
+/** A row of {@link changesStatement}; there is one without a change if there is none. */
+export interface ChangeRow {
+  readonly snapshot: string;
+  readonly server: string;
+  /** Whether changes that we have not read were taken away. */
+  readonly lost: boolean;
+  readonly xid: string | null;
+  /** Null with a change: all subscriptions were taken away at once. */
+  readonly slot: number | null;
+  readonly id: string | null;
+  readonly account: Buffer | null;
+  readonly service: string | null;
+  readonly svcid: string | null;
+}
+
+/** A row of {@link currentStatement}. */
+export interface CurrentRow extends SubscriptionRow {
+  /** From 1 on. */
+  readonly n: string;
+}
+
+type Own = Pick<Membership, 'name' | 'run'>;
+
+/** @param position up to where changes need not be kept for us; null leaves it as it is */
+export function beatStatement(
+  { name, run }: Own,
+  state: string,
+  covers: Uint8Array,
+  position: FeedPosition | undefined,
+): QueryConfig {
+  return { name: 'beat', text: BEAT, values: [name, run, state, covers, position?.toString() ?? null] };
+}
+
+export function leaveStatement({ name, run }: Own, covers: Uint8Array): QueryConfig {
+  return {
+    text: `UPDATE spns_members SET state = 'stopped', covers = $3, position = NULL WHERE ${OWN}`,
+    values: [name, run, covers],
+  };
+}
+
+/** All changes are kept for us from now on. */
+export function holdStatement({ name, run }: Own): QueryConfig {
+  return { text: `UPDATE spns_members SET position = '1:1:' WHERE ${OWN}`, values: [name, run] };
+}
+
+/** @param own whether what was written over this connection is read as well */
+export function changesStatement(
+  { name, run }: Own,
+  from: Pick<FeedPosition, 'xmax' | 'xip'>,
+  slots: readonly number[],
+  own: boolean,
+): QueryConfig {
+  return {
+    name: 'changes',
+    text: CHANGES,
+    values: [name, run, String(from.xmax), from.xip.map(String), slots, own],
+  };
+}
+
+/** @param which each by its id, or by the other three */
+export function currentStatement(
+  which: readonly {
+    readonly id: string | undefined;
+    readonly account: Uint8Array | undefined;
+    readonly service: string | undefined;
+    readonly serviceId: string | undefined;
+  }[],
+): QueryConfig {
+  return {
+    name: 'current',
+    text: CURRENT,
+    values: [
+      which.map(({ id }) => id ?? null),
+      which.map(({ account }) => account ?? null),
+      which.map(({ service }) => service ?? null),
+      which.map(({ serviceId }) => serviceId ?? null),
+    ],
+  };
+}

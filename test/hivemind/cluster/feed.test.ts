@@ -1,0 +1,419 @@
+import assert from 'node:assert/strict';
+import { randomBytes } from 'node:crypto';
+import { describe, it, type TestContext } from 'node:test';
+import { setTimeout as sleep } from 'node:timers/promises';
+import type pg from 'pg';
+import { systemClock } from '../../../src/clock.ts';
+import { Feed, type FeedModules } from '../../../src/hivemind/cluster/feed.ts';
+import type { DeviceKey, DeviceRow } from '../../../src/hivemind/devices/device.ts';
+import { Devices } from '../../../src/hivemind/devices/devices.ts';
+import type { Changed } from '../../../src/hivemind/store/cluster-store.ts';
+import { StoreError } from '../../../src/hivemind/store/store.ts';
+import { slotOf } from '../../../src/session/slots.ts';
+import { FakeClock } from '../../support/fake-clock.ts';
+import {
+  connectTo,
+  type MemberStore,
+  NO_SLOTS,
+  openMember,
+  removeAsOriginal,
+  silent,
+  writeAsOriginal,
+} from '../../support/members.ts';
+import { createDatabase } from '../../support/postgres.ts';
+import { seededRandom } from '../../support/random.ts';
+import { makeRow } from '../../support/rows.ts';
+
+/** A member with its memory, that does as the hivemind does with what it writes. */
+interface Member {
+  readonly store: MemberStore;
+  readonly devices: Devices;
+  readonly feed: Feed;
+  /** Accounts that have gone from memory. */
+  gone: number;
+  upsert(row: DeviceRow): Promise<void>;
+  remove(row: DeviceRow, signedAt: number): Promise<void>;
+}
+
+async function startMember(
+  t: TestContext,
+  url: string,
+  name: string,
+  holds: (slot: number) => boolean = () => true,
+): Promise<Member> {
+  const store = await openMember(t, url, name);
+  const devices = new Devices({ random: randomBytes });
+  const feed = new Feed({ clock: systemClock, store, cluster: store.cluster, devices, holds, log: silent });
+  t.after(() => feed.stop());
+  await store.load((row) => {
+    if (holds(slotOf(row.account))) devices.upsert(row, row.signedAt);
+  });
+  feed.start();
+  const beats = setInterval(() => void store.cluster.beat({ state: 'ready', covers: NO_SLOTS }).catch(() => {}), 200);
+  t.after(async () => clearInterval(beats));
+  const member: Member = {
+    store,
+    devices,
+    feed,
+    gone: 0,
+    async upsert(row) {
+      const result = await store.upsert(row);
+      if (result !== 'stale' && holds(slotOf(row.account))) devices.upsert(row, row.signedAt);
+    },
+    async remove({ account, service, serviceId }, signedAt) {
+      await store.remove(account, service, serviceId, signedAt);
+      const known = devices.get(account, service, serviceId);
+      if (known !== undefined && known.signedAt <= signedAt) devices.remove(account, service, serviceId);
+    },
+  };
+  devices.onAccountRemoved = () => {
+    member.gone++;
+  };
+  return member;
+}
+
+/** What is stored, by key, in the form of {@link plain}. */
+async function stored(client: pg.Client): Promise<Map<string, { key: DeviceKey; row: string }>> {
+  const { rows } = await client.query<Record<'account' | 'signature', Buffer> & Record<string, string>>(
+    `SELECT account, service, svcid, signature_ts, signature,
+       (SELECT string_agg(namespace::text, ',' ORDER BY namespace) FROM sub_namespaces WHERE subscription = id) AS namespaces
+     FROM subscriptions`,
+  );
+  return new Map(
+    rows.map(({ account, service = '', svcid: serviceId = '', signature_ts, signature, namespaces }) => {
+      const key = { account, service, serviceId };
+      return [keyOf(key), { key, row: `${signature_ts} ${signature.toString('hex')} ${namespaces}` }];
+    }),
+  );
+}
+
+const keyOf = ({ account, service, serviceId }: DeviceKey) => `${account.toString('hex')} ${service} ${serviceId}`;
+const plain = (row: DeviceRow | undefined) =>
+  row && `${row.signedAt} ${row.signature.toString('hex')} ${row.namespaces.join()}`;
+
+/** What is in memory but not stored, or the other way round, or otherwise. */
+async function differences(devices: Devices, client: pg.Client, holds = (_: number) => true): Promise<string[]> {
+  const held = [...(await stored(client)).values()].filter(({ key }) => holds(slotOf(key.account)));
+  const found = held
+    .filter(({ key, row }) => plain(devices.get(key.account, key.service, key.serviceId)) !== row)
+    .map(({ key }) => keyOf(key));
+  if (devices.size !== held.length) found.push(`${devices.size} in memory, ${held.length} stored`);
+  return found;
+}
+
+async function until(condition: () => boolean | Promise<boolean>): Promise<void> {
+  while (!(await condition())) await sleep(5);
+}
+
+describe('the feed', () => {
+  it('brings into memory what another member has stored and taken away, of the slots that are held', async (t) => {
+    const url = await createDatabase(t);
+    const holds = (slot: number) => slot < 128;
+    const [a, b] = [await startMember(t, url, 'a'), await startMember(t, url, 'b', holds)];
+    const rows = Array.from({ length: 100 }, () => makeRow());
+    await Promise.all(rows.map((row) => a.upsert(row)));
+    const mine = rows.filter(({ account }) => holds(slotOf(account)));
+    await until(() => b.devices.size === mine.length);
+    assert.deepEqual(await differences(b.devices, await connectTo(t, url), holds), []);
+    await Promise.all(mine.map((row) => b.remove(row, row.signedAt)));
+    await until(() => a.devices.size === rows.length - mine.length);
+    assert.equal(a.feed.complaint, undefined);
+  });
+
+  it('loads anew what it cannot be told of, in place: what is stored all the time is in memory all the time', async (t) => {
+    const url = await createDatabase(t);
+    const [a, b] = [await startMember(t, url, 'a'), await startMember(t, url, 'b')];
+    const other = await connectTo(t, url);
+    const rows = Array.from({ length: 60 }, () => makeRow());
+    await Promise.all(rows.map((row) => a.upsert(row)));
+    await until(() => b.devices.size === rows.length);
+    await other.query('BEGIN');
+    await other.query("UPDATE spns_members SET position = NULL WHERE name = 'b'");
+    for (const row of rows.slice(0, 20)) await removeAsOriginal(other, row);
+    const fresh = makeRow();
+    await writeAsOriginal(other, fresh);
+    await other.query('COMMIT');
+    await until(() => b.feed.counters.reloads > 0);
+    await until(async () => (await differences(b.devices, other)).length === 0);
+    assert.equal(b.gone, 20, 'no more than those that are gone');
+    // From there on it is told of changes as before.
+    await a.upsert({ ...rows[30]!, signedAt: rows[30]!.signedAt + 100 });
+    await until(async () => (await differences(b.devices, other)).length === 0);
+    assert.equal(b.feed.counters.reloads, 1);
+  });
+
+  it('reads again what is being written here, for what it has read of it may be older', async () => {
+    const row = makeRow();
+    const clock = new FakeClock();
+    const devices = new Devices({ random: randomBytes });
+    const writing = new Set([row.serviceId]);
+    const asked: Changed[][] = [];
+    const feed = makeFeed({
+      clock,
+      devices,
+      store: {
+        load: () => Promise.reject(new Error('nothing is to be loaded')),
+        watchWrites: () => ({ has: ({ serviceId }) => writing.has(serviceId), end: () => {} }),
+      },
+      cluster: {
+        readChanges: async () => ({ changes: asked.length === 0 ? [{ id: '5' }] : [], more: false }),
+        readCurrent: async (changes) => {
+          asked.push([...changes]);
+          return [{ ...key(row), row: asked.length === 1 ? undefined : row }];
+        },
+        trim: async () => {},
+      },
+    });
+    devices.upsert(row, row.signedAt);
+    feed.start();
+    await clock.advance(75);
+    assert.equal(devices.size, 1, 'the writer knows better');
+    writing.clear();
+    await clock.advance(75);
+    await clock.advance(75);
+    assert.deepEqual(asked, [[{ id: '5' }], [key(row)]]);
+    assert.deepEqual(devices.get(row.account, row.service, row.serviceId), row);
+    await feed.stop();
+  });
+
+  it('loses nothing that it was told of when the database goes away before it has read what it is now', async () => {
+    const row = makeRow();
+    const clock = new FakeClock();
+    const devices = new Devices({ random: randomBytes });
+    let [told, asked] = [false, 0];
+    const feed = makeFeed({
+      clock,
+      devices,
+      cluster: {
+        readChanges: async () => {
+          const changes = told ? [] : [{ id: '5' }];
+          told = true;
+          return { changes, more: false };
+        },
+        readCurrent: async () => {
+          if (++asked < 3) throw new Error('the database cannot be reached');
+          return [{ ...key(row), row }];
+        },
+        trim: async () => {},
+      },
+    });
+    feed.start();
+    for (let n = 0; n < 5; n++) await clock.advance(75);
+    assert.equal(asked, 3);
+    assert.deepEqual(devices.get(row.account, row.service, row.serviceId), row);
+    await feed.stop();
+  });
+
+  it('reads at once when another member hints at a change, but not for every hint', async () => {
+    const clock = new FakeClock();
+    let reads = 0;
+    const feed = makeFeed({
+      clock,
+      cluster: {
+        readChanges: async () => {
+          reads++;
+          return { changes: [], more: false };
+        },
+        readCurrent: async () => [],
+        trim: async () => {},
+      },
+    });
+    feed.hint();
+    await clock.advance(20);
+    assert.equal(reads, 0, 'nothing is read before the start');
+    feed.start();
+    feed.hint();
+    await clock.advance(1);
+    assert.equal(reads, 1);
+    for (let n = 0; n < 100; n++) feed.hint();
+    await clock.advance(10);
+    assert.equal(reads, 1);
+    await clock.advance(10);
+    assert.equal(reads, 2);
+    await feed.stop();
+    feed.hint();
+    await clock.advance(200);
+    assert.equal(reads, 2);
+  });
+
+  it('tells the operator that it cannot read, and tries to load until it can', async () => {
+    const clock = new FakeClock();
+    const devices = new Devices({ random: randomBytes });
+    const row = makeRow();
+    devices.upsert(makeRow(), row.signedAt);
+    let answer: 'fails' | 'reload' | 'works' = 'fails';
+    let loads = 0;
+    const feed = makeFeed({
+      clock,
+      devices,
+      store: {
+        load: async (visit) => {
+          if (++loads < 3) throw new Error('the connection was lost');
+          visit(row);
+          answer = 'works';
+          return { rows: 1, skipped: 0 };
+        },
+        watchWrites: () => ({ has: () => false, end: () => {} }),
+      },
+      cluster: {
+        readChanges: async () => {
+          if (answer === 'fails') throw new Error('the database cannot be reached');
+          return answer === 'reload' ? 'reload' : { changes: [], more: false };
+        },
+        readCurrent: async () => [],
+        trim: async () => {},
+      },
+    });
+    feed.start();
+    await clock.advance(9_900);
+    assert.equal(feed.complaint, undefined);
+    await clock.advance(1_000);
+    assert.match(feed.complaint ?? '', /^what other hiveminds have changed in the database is unknown since 10 s$/);
+    answer = 'reload';
+    for (let n = 0; n < 40; n++) await clock.advance(100);
+    assert.equal(loads, 3);
+    assert.equal(feed.complaint, undefined);
+    assert.equal(devices.size, 1);
+    assert.deepEqual(devices.get(row.account, row.service, row.serviceId), row);
+    await feed.stop();
+  });
+});
+
+const key = ({ account, service, serviceId }: DeviceRow): DeviceKey => ({ account, service, serviceId });
+
+function makeFeed(given: Partial<FeedModules>): Feed {
+  return new Feed({
+    clock: new FakeClock(),
+    store: {
+      load: () => Promise.reject(new Error('nothing is to be loaded')),
+      watchWrites: () => ({ has: () => false, end: () => {} }),
+    },
+    cluster: {
+      readChanges: async () => ({ changes: [], more: false }),
+      readCurrent: async () => [],
+      trim: async () => {},
+    },
+    devices: new Devices({ random: randomBytes }),
+    holds: () => true,
+    log: silent,
+    ...given,
+  });
+}
+
+describe('the feed under load', () => {
+  it('leaves all members with what is stored, whoever writes, however long, and whatever is undone', async (t) => {
+    const random = seededRandom();
+    t.diagnostic(`SPNS_TEST_SEED=${random.seed}`);
+    const url = await createDatabase(t);
+    const members = [await startMember(t, url, 'a'), await startMember(t, url, 'b')];
+    const now = 1_700_000_000;
+    let time = now;
+    const keys = Array.from({ length: 150 }, () => makeRow({}, random));
+    const rowOf = (one: DeviceRow): DeviceRow => ({
+      ...one,
+      signature: random.bytes(64),
+      signedAt: ++time,
+      namespaces: random.pick([[0], [0, 3], [-10, 0, 11]]),
+    });
+    let running = true;
+
+    const phone = async (member: Member) => {
+      while (running) {
+        const one = random.pick(keys);
+        const what = random.int(10);
+        try {
+          if (what < 7) await member.upsert(rowOf(one));
+          else if (what < 9) await member.remove(one, ++time);
+          else await removeDead(member, one);
+        } catch (error) {
+          assert.ok(error instanceof StoreError && error.code === 'unavailable', String(error));
+          await sleep(5);
+        }
+      }
+    };
+    // As a dead device goes: from memory first, if it is there.
+    const removeDead = async ({ devices, store }: Member, one: DeviceRow) => {
+      const [gone] = devices.removeDevice(one.service, one.serviceId, time + 1_000);
+      while (gone) {
+        const removed = await store.removeDevices([{ ...key(one), signedAt: gone.signedAt }]).catch(() => undefined);
+        if (removed !== undefined) return;
+      }
+    };
+    const original = async (patience: number) => {
+      const other = await connectTo(t, url);
+      while (running) {
+        await other.query('BEGIN');
+        // In one order, or two of them would wait for each other.
+        const some = [...new Set(Array.from({ length: 3 }, () => random.int(keys.length)))].sort((x, y) => x - y);
+        for (const n of some) {
+          if (random.int(3) > 0) await writeAsOriginal(other, rowOf(keys[n]!)).catch(() => {});
+          else await removeAsOriginal(other, keys[n]!).catch(() => {});
+        }
+        await sleep(random.int(patience));
+        await other.query(random.int(4) === 0 ? 'ROLLBACK' : 'COMMIT');
+      }
+    };
+    const long = async () => {
+      const other = await connectTo(t, url);
+      while (running) {
+        await other.query('BEGIN');
+        await writeAsOriginal(other, makeRow({}, random));
+        await sleep(700);
+        await other.query(random.int(3) === 0 ? 'ROLLBACK' : 'COMMIT');
+      }
+    };
+    const loader = async (member: Member) => {
+      while (running) {
+        await member.store.load((row) => member.devices.upsert(row, row.signedAt)).catch(() => {});
+        await sleep(300);
+      }
+    };
+    const cutter = async () => {
+      const other = await connectTo(t, url);
+      while (running) {
+        await sleep(900);
+        await other.query(
+          "SELECT pg_terminate_backend(pid) FROM pg_locks WHERE locktype = 'advisory' AND mode = 'ExclusiveLock' ORDER BY random() LIMIT 1",
+        );
+      }
+    };
+    const work = [
+      ...members.flatMap((member) => [...Array.from({ length: 8 }, () => phone(member)), loader(member)]),
+      original(20),
+      original(60),
+      long(),
+      cutter(),
+    ];
+    await sleep(Number(process.env.FEED_SECONDS ?? 5) * 1_000);
+    running = false;
+    await Promise.all(work);
+    const end = performance.now() + 10_000;
+    const client = await connectTo(t, url);
+    for (const { devices } of members) {
+      let found: string[] = [];
+      do {
+        await sleep(100);
+        found = await differences(devices, client);
+      } while (found.length > 0 && performance.now() < end);
+      assert.deepEqual(found, []);
+    }
+    for (const { feed } of members) assert.ok(feed.counters.changes > 100, `${feed.counters.changes}`);
+  });
+
+  it('catches up with what was changed while the database could not be reached', async (t) => {
+    const url = await createDatabase(t);
+    const [a, b] = [await startMember(t, url, 'a'), await startMember(t, url, 'b')];
+    const admin = await connectTo(t, url);
+    const rows = Array.from({ length: 300 }, () => makeRow());
+    for (let at = 0; at < rows.length; at += 100) {
+      await admin.query(
+        "SELECT pg_terminate_backend(pid) FROM pg_locks WHERE locktype = 'advisory' AND classid = 1397771860 AND pid <> pg_backend_pid() LIMIT 1",
+      );
+      for (const row of rows.slice(at, at + 100)) {
+        await (at % 200 === 0 ? a : b).upsert(row).catch(() => writeAsOriginal(admin, row));
+      }
+    }
+    await until(() => a.devices.size === rows.length && b.devices.size === rows.length);
+    assert.equal(a.feed.counters.reloads + b.feed.counters.reloads, 0);
+  });
+});

@@ -1,0 +1,94 @@
+import assert from 'node:assert/strict';
+import pg from 'pg';
+import { pino } from 'pino';
+import { systemClock } from '../../src/clock.ts';
+import type { DeviceRow } from '../../src/hivemind/devices/device.ts';
+import type { ClusterOptions } from '../../src/hivemind/store/cluster-start.ts';
+import type { ClusterStore } from '../../src/hivemind/store/cluster-store.ts';
+import { Store, type StoreOptions } from '../../src/hivemind/store/store.ts';
+import { SLOTS } from '../../src/session/slots.ts';
+import type { Cleaner } from './hivemind.ts';
+
+export const silent = pino({ level: process.env.SPNS_TEST_LOG ?? 'silent' });
+export const ALL_SLOTS: readonly number[] = Array.from({ length: SLOTS }, (_, slot) => slot);
+/** As a member tells it that covers nothing. */
+export const NO_SLOTS = Buffer.alloc(SLOTS / 8);
+
+/** The store of a hivemind that has a name. */
+export type MemberStore = Store & { readonly cluster: ClusterStore };
+
+/** What such a hivemind is started with. */
+export function memberOptions(name: string, given: Partial<ClusterOptions> = {}): ClusterOptions {
+  return {
+    name,
+    copies: 2,
+    keyFingerprint: Buffer.alloc(8, 1),
+    version: '2.0.0',
+    address: `tcp://10.0.0.1:22030/${name}`,
+    pushAddress: `tcp://10.0.0.1:22031/${name}`,
+    ...given,
+  };
+}
+
+export async function openMember(
+  t: Cleaner,
+  url: string,
+  name: string,
+  options: Partial<StoreOptions> = {},
+): Promise<MemberStore> {
+  const cluster = memberOptions(name);
+  const store = await Store.open({ url, clock: systemClock, log: silent, timeout: 2_000, cluster, ...options });
+  t.after(() => store.close());
+  assert.ok(store.cluster);
+  return store as MemberStore;
+}
+
+/** A connection of somebody else's. */
+export async function connectTo(t: Cleaner, url: string): Promise<pg.Client> {
+  const client = new pg.Client({ connectionString: url });
+  client.on('error', () => undefined);
+  await client.connect();
+  t.after(() => client.end().catch(() => undefined));
+  return client;
+}
+
+/**
+ * Adds or renews a subscription as the original does it, in a transaction of its own unless one is open
+ * (docs/spec/hivemind.md, section 4).
+ */
+export async function writeAsOriginal(client: pg.Client, row: DeviceRow): Promise<void> {
+  const key = [row.account, row.service, row.serviceId];
+  const values = [row.sessionEd25519, row.signature, row.signedAt, row.wantData, row.encKey, row.serviceData];
+  const { rows } = await client.query<{ id: string }>(
+    'SELECT id FROM subscriptions WHERE account = $1 AND service = $2 AND svcid = $3',
+    key,
+  );
+  let id = rows[0]?.id;
+  if (id === undefined) {
+    const made = await client.query<{ id: string }>(
+      `INSERT INTO subscriptions (account, service, svcid, session_ed25519, signature, signature_ts, want_data, enc_key, svcdata)
+       VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9) RETURNING id`,
+      [...key, ...values],
+    );
+    id = made.rows[0]?.id;
+  } else {
+    await client.query(
+      `UPDATE subscriptions SET session_ed25519 = $2, signature = $3, signature_ts = $4, want_data = $5, enc_key = $6,
+         svcdata = $7 WHERE id = $1`,
+      [id, ...values],
+    );
+    await client.query('DELETE FROM sub_namespaces WHERE subscription = $1', [id]);
+  }
+  for (const namespace of row.namespaces) {
+    await client.query('INSERT INTO sub_namespaces VALUES ($1, $2)', [id, namespace]);
+  }
+}
+
+/** Takes a subscription away as the original does it. */
+export async function removeAsOriginal(client: pg.Client, row: DeviceRow): Promise<void> {
+  await client.query('DELETE FROM subscriptions WHERE account = $1 AND service = $2 AND svcid = $3', [
+    row.account,
+    row.service,
+    row.serviceId,
+  ]);
+}
