@@ -7,7 +7,7 @@ export default {
   entry: [
     'src/**/*main.ts!',
     'src/notifiers/{check,dummy}.ts!',
-    'src/notifiers/{apns/apns,firebase/firebase,huawei/huawei}.ts!',
+    'src/notifiers/{apns/apns,firebase/firebase,huawei/huawei,webpush/webpush}.ts!',
     'ops/*.ts!',
     'bench/*.ts!',
     'test/**/*.test.ts',

@@ -23,6 +23,7 @@ const ROWS = [
   'apns',
   'firebase',
   'huawei',
+  'webpush',
 ] as const;
 const chosen = process.argv.slice(2);
 const unknown = chosen.filter((row) => !(ROWS as readonly string[]).includes(row));
@@ -38,7 +39,8 @@ if (['subscriptions', 'flat-out', 'burst', 'steady'].some((row) => wanted(row as
 if (wanted('intake')) print(intake());
 if (wanted('crypto')) print(crypto());
 if (wanted('start-up')) print(await startUp());
-for (const service of ['apns', 'firebase', 'huawei'] as const) if (wanted(service)) print(await notifier(service));
+for (const service of ['apns', 'firebase', 'huawei', 'webpush'] as const)
+  if (wanted(service)) print(await notifier(service));
 process.exit(0);
 
 /** Five servers in one swarm: five copies of each message, as the figures of the original were taken. */

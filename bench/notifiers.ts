@@ -8,6 +8,8 @@ import { startFakeApns } from '../src/devnet/providers/apns.ts';
 import { startFakeFcm } from '../src/devnet/providers/fcm.ts';
 import { startFakeHuawei } from '../src/devnet/providers/huawei.ts';
 import type { FakeProvider } from '../src/devnet/providers/script.ts';
+import { type FakeWebPush, startFakeWebPush } from '../src/devnet/providers/webpush.ts';
+import type { SealedPush } from '../src/session/notifier-protocol.ts';
 import { FakeHivemind } from '../test/notifiers/fake-hivemind.ts';
 import { writeConfig } from '../test/notifiers/process.ts';
 import { cpuSeconds, residentMegabytes } from './cpu.ts';
@@ -24,6 +26,7 @@ const PROVIDERS: Record<string, () => Promise<FakeProvider>> = {
   apns: () => startFakeApns({ keep: 100 }),
   firebase: () => startFakeFcm({ keep: 100 }),
   huawei: () => startFakeHuawei({ keep: 100 }),
+  webpush: () => startFakeWebPush({ keep: 100 }),
 };
 
 /** One notifier process against a fake of its provider over TLS; provider and hivemind are in this process. */
@@ -39,6 +42,7 @@ export async function notifier(service: keyof typeof PROVIDERS): Promise<object>
   try {
     await hivemind.until(() => hivemind.instances.size === 1);
     const pid = child.pid as number;
+    const push = await pushesOf(service, provider, hivemind);
     let pushed = 0;
     const fill = () => {
       const free = Math.min(COUNT - pushed, AHEAD - hivemind.outstanding);
@@ -82,7 +86,23 @@ export async function notifier(service: keyof typeof PROVIDERS): Promise<object>
   }
 }
 
-/** 64 hexadecimal digits: a token for Apple, and good enough for the others. */
-function push(number: number) {
-  return { serviceId: number.toString(16).padStart(64, '0'), payload: PAYLOAD };
+/** How many apps have subscribed at the push service. */
+const APPS = 100;
+
+/** The push of that number, for devices as the service has them. */
+async function pushesOf(service: string, provider: FakeProvider, hivemind: FakeHivemind) {
+  if (service !== 'webpush') {
+    // 64 hexadecimal digits: a token for Apple, and good enough for the others.
+    return (number: number): Partial<SealedPush> => ({
+      serviceId: number.toString(16).padStart(64, '0'),
+      payload: PAYLOAD,
+    });
+  }
+  const devices: Partial<SealedPush>[] = [];
+  for (let app = 0; app < APPS; app++) {
+    const { info } = (provider as FakeWebPush).subscribe(randomBytes);
+    const [, serviceId, serviceData] = await hivemind.validateDevice(JSON.stringify(info));
+    devices.push({ serviceId: String(serviceId), serviceData: serviceData!, payload: PAYLOAD });
+  }
+  return (number: number): Partial<SealedPush> => devices[number % APPS]!;
 }

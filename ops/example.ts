@@ -2,6 +2,7 @@ import { writeFileSync } from 'node:fs';
 import { APNS } from '../src/notifiers/apns/settings.ts';
 import { FIREBASE } from '../src/notifiers/firebase/settings.ts';
 import { HUAWEI } from '../src/notifiers/huawei/settings.ts';
+import { WEBPUSH } from '../src/notifiers/webpush/settings.ts';
 import { DATABASE } from '../src/settings/database.ts';
 import { comment, renderSection } from '../src/settings/example.ts';
 import { HIVEMIND } from '../src/settings/hivemind.ts';
@@ -51,6 +52,7 @@ const notifiers = [
   }),
   notifier('firebase', [FIREBASE], 9183),
   notifier('huawei', [HUAWEI], 9184),
+  notifier('webpush', [WEBPUSH], 9185),
   renderSection({
     name: 'notify-dummy',
     text: 'The dummy notifier logs what it is given, and needs no settings.',

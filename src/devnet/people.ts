@@ -24,7 +24,7 @@ export function namespaceOf(account: Account): number {
   return account.id[0] === 5 ? PERSON_NAMESPACE : GROUP_NAMESPACE;
 }
 
-/** A session account, an account with two devices, and a group account through a subaccount. */
+/** Session accounts, one of them with two devices, and a group account through a subaccount. */
 export function makePeople(modules: {
   carriers: readonly Carrier[];
   devices: Map<string, Phone>;
@@ -34,14 +34,15 @@ export function makePeople(modules: {
   const { carriers, devices, random, now } = modules;
   const phone = (name: string, service: string, account: Account): Phone => {
     const carrier = carriers.find((one) => one.service === service)!;
-    const token = carrier.token(random);
+    const { token, serviceInfo } = carrier.register(random);
     const platform = service.startsWith('apns') ? 'ios' : 'android';
-    const made = createPhone({ name, platform, service, serviceInfo: { token }, accounts: [account], random, now });
+    const made = createPhone({ name, platform, service, serviceInfo, accounts: [account], random, now });
     devices.set(`${service} ${token}`, made);
     return made;
   };
   const ada = sessionAccount(random);
   const bo = sessionAccount(random);
+  const dee = sessionAccount(random);
   const member = groupMember(groupAccount(random), random);
   return [
     { name: 'Ada', account: ada, phones: [phone("Ada's iPhone", 'apns', ada)] },
@@ -50,6 +51,7 @@ export function makePeople(modules: {
       account: bo,
       phones: [phone("Bo's Android phone", 'firebase', bo), phone("Bo's iPad", 'apns', bo)],
     },
+    { name: 'Dee', account: dee, phones: [phone("Dee's phone without Google", 'webpush', dee)] },
     { name: 'the hiking group', account: member, phones: [phone("Cem's Huawei phone", 'huawei', member)] },
   ];
 }

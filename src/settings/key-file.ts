@@ -45,15 +45,20 @@ export function readKeyFile(path: string): { key: Buffer; exposed: boolean } {
  */
 export function generateKeyFile(path: string, random: (bytes: number) => Buffer = randomBytes): string {
   const secret = random(KEY_SIZE);
+  writeNewSecret(path, `${secret.toString('hex')}\n`);
+  return keyPairFromSecret(secret).publicKey.toString('hex');
+}
+
+/** Writes a file for its owner's eyes alone. Throws an Error with a sentence when it is already there. */
+export function writeNewSecret(path: string, text: string): void {
   try {
-    writeFileSync(path, `${secret.toString('hex')}\n`, { flag: 'wx', mode: 0o600 });
+    writeFileSync(path, text, { flag: 'wx', mode: 0o600 });
   } catch (error) {
     if ((error as NodeJS.ErrnoException).code !== 'EEXIST') throw error;
     throw new Error(`${path} is already there and is not overwritten: move it away first if you want a new key`, {
       cause: error,
     });
   }
-  return keyPairFromSecret(secret).publicKey.toString('hex');
 }
 
 function unreadable(path: string, error: unknown): string {

@@ -2,7 +2,7 @@ import { checkedListen } from './listen-address.ts';
 import { parsed, path, type Table } from './table.ts';
 
 /** The services whose notifier comes with SPNS. */
-export const BUILT_IN_SERVICES = ['apns', 'apns-sandbox', 'firebase', 'huawei', 'dummy'] as const;
+export const BUILT_IN_SERVICES = ['apns', 'apns-sandbox', 'firebase', 'huawei', 'webpush', 'dummy'] as const;
 
 /**
  * What every `[notify-…]` section may hold, whoever's notifier it is; what belongs to a provider is in the notifier's

@@ -4,6 +4,7 @@ import { readFileSync, statSync, symlinkSync } from 'node:fs';
 import { dirname, join } from 'node:path';
 import { test } from 'node:test';
 import { keyPairFromSecret } from '../../src/oxenmq/keys.ts';
+import { readVapidKey, vapidPublicKey } from '../../src/settings/vapid-key.ts';
 import { folder, spns } from './spns.ts';
 
 test('without a command it lists them, with --help it tells of each', async (t) => {
@@ -70,6 +71,20 @@ test('keygen writes a key for its owner alone, prints the public one, and never 
   assert.match(again.err, /is already there and is not overwritten/);
   assert.equal(readFileSync(file, 'utf8'), text);
   assert.match((await spns(['keygen', 'no/such/folder.key'], dir)).err, /no such file or directory/);
+});
+
+test('keygen --vapid writes a key for the notifier webpush, and prints what apps register with', async (t) => {
+  const dir = await folder(t);
+  const { code, out, err } = await spns(['keygen', '--vapid', 'vapid.pem'], dir);
+  assert.equal(code, 0, err);
+  const file = join(dir, 'vapid.pem');
+  assert.equal(statSync(file).mode & 0o777, 0o600);
+  assert.equal(out.trim(), vapidPublicKey(readVapidKey(file)));
+  assert.equal(Buffer.from(out.trim(), 'base64url').length, 65);
+  const again = await spns(['keygen', 'vapid.pem', '--vapid'], dir);
+  assert.equal(again.code, 1);
+  assert.match(again.err, /is already there and is not overwritten/);
+  assert.equal(vapidPublicKey(readVapidKey(file)), out.trim());
 });
 
 test('the wrapper runs it by the Node of the checkout, or the one in the path, from anywhere and through a link', async (t) => {

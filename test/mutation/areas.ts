@@ -45,6 +45,15 @@ export const AREAS: Record<string, Area> = {
     tests: ['test/notifiers/{runtime,apns}/*.test.ts'],
     inOne: true,
   },
+  webpush: {
+    sources: ['src/notifiers/webpush/*.ts', 'src/special-addresses.ts', 'src/notifiers/runtime/lanes.ts'],
+    tests: [
+      'test/notifiers/webpush/*.test.ts',
+      'test/special-addresses.test.ts',
+      'test/notifiers/runtime/sender.test.ts',
+    ],
+    inOne: true,
+  },
   web: { sources: ['src/web/*.ts'], tests: ['test/web/*.test.ts'], database: true },
   settings: { sources: ['src/settings/*.ts'], tests: ['test/settings/*.test.ts'], inOne: true },
   daemon: { sources: ['src/daemon/*.ts'], tests: ['test/daemon/*.test.ts'] },

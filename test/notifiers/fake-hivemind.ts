@@ -159,6 +159,11 @@ export class FakeHivemind {
     return reply.map((part) => part.toString());
   }
 
+  /** Has a client's `service_info` checked; the parts as they came, for data that is no text. */
+  validateDevice(info: string): Promise<readonly Buffer[]> {
+    return this.remote!.request('notifier.validate', [this.service, info], 5_000);
+  }
+
   /** Resolves when `condition` holds; looked at after each message that comes in. */
   until(condition: () => boolean): Promise<void> {
     if (condition()) return Promise.resolve();

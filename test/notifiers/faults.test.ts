@@ -9,6 +9,7 @@ import { fcmError } from '../../src/devnet/providers/fcm-checks.ts';
 import { startFakeHuawei } from '../../src/devnet/providers/huawei.ts';
 import { huaweiCode } from '../../src/devnet/providers/huawei-checks.ts';
 import type { FakeProvider } from '../../src/devnet/providers/script.ts';
+import { startFakeWebPush } from '../../src/devnet/providers/webpush.ts';
 import { loadBackend } from '../../src/notifiers/runtime/load.ts';
 import { Notifier } from '../../src/notifiers/runtime/notifier.ts';
 import { randomKeyPair } from '../../src/oxenmq/keys.ts';
@@ -116,6 +117,46 @@ test('Huawei: expired tokens, dead devices and cut connections under load lose n
   assert.equal(notifier.sender.held, 0);
   assert.equal(fake.tokensGiven, 2);
   assert.ok(fake.taken.count - count <= 20);
+});
+
+test('Web Push: cut connections and dead devices under load lose nothing, while a service that says nothing holds up no other', async (t) => {
+  const fake = await startFakeWebPush({ delay: 2 });
+  const { hivemind, notifier, times } = await setUp(t, 'webpush', fake, { connections: '40', timeout: '1' });
+  const silent = await startFakeWebPush({ key: fake.key });
+  t.after(() => silent.close());
+  silent.script.all = { hang: true };
+  const subscribe = async (at: typeof fake) => {
+    const { token, info } = at.subscribe(randomBytes);
+    const [code, serviceId, serviceData] = await hivemind.validateDevice(JSON.stringify(info));
+    assert.equal(String(code), '0');
+    return { token, push: { serviceId: String(serviceId), serviceData: serviceData! } };
+  };
+  const stuck = await subscribe(silent);
+  const dead = await subscribe(fake);
+  fake.script.always(dead.token, { status: 410 });
+  const apps = await Promise.all(Array.from({ length: 30 }, () => subscribe(fake)));
+  const soon = Date.now() + 6_000;
+  hivemind.push(Array.from({ length: 300 }, () => ({ ...stuck.push, expiry: soon })));
+  while (silent.requests === 0) await new Promise((resolve) => setTimeout(resolve, 5));
+  const count = 600;
+  const all = [dead.push, ...Array.from({ length: count }, (_, index) => apps[index % apps.length]!.push)];
+  hivemind.push(all);
+  await fake.taken.reached(200);
+  fake.cut();
+  await hivemind.until(() => hivemind.accepted.size === count);
+  assert.ok(silent.requests < 100, `${silent.requests} requests to the silent service`);
+  assert.equal(silent.taken.count, 0);
+  assert.equal(times.size, apps.length);
+  await hivemind.until(() => hivemind.outstanding === 0);
+  assert.equal(hivemind.accepted.size, count);
+  assert.deepEqual(
+    hivemind.gone.map(({ serviceId }) => serviceId),
+    [dead.push.serviceId],
+  );
+  assert.equal(notifier.sender.held, 0);
+  assert.deepEqual([...notifier.ends.keys()].sort(), ['accepted', 'given-up:expired', 'gone:410']);
+  // At most what was on its way when the connections were cut.
+  assert.ok(fake.taken.count - count <= 40, `${fake.taken.count - count} duplicates`);
 });
 
 test('a provider that refuses everything for a while is not hammered, and all devices get their pushes when it is back', async (t) => {

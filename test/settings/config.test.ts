@@ -8,6 +8,7 @@ import { EXAMPLE } from '../../ops/example.ts';
 import { APNS } from '../../src/notifiers/apns/settings.ts';
 import { FIREBASE } from '../../src/notifiers/firebase/settings.ts';
 import { HUAWEI } from '../../src/notifiers/huawei/settings.ts';
+import { WEBPUSH } from '../../src/notifiers/webpush/settings.ts';
 import { keyPairFromSecret } from '../../src/oxenmq/keys.ts';
 import { changedKeys, RESTART_KEYS } from '../../src/settings/changes.ts';
 import { type Config, type LoadOptions, loadConfig, runnableServices } from '../../src/settings/config.ts';
@@ -422,12 +423,13 @@ test('the example explains every key that is read', () => {
 
 test('the example explains every key of a notifier, with its true default', () => {
   // What only the tests set.
-  const unexplained = ['host', 'port', 'url', 'oauth_url', 'ca_file'];
+  const unexplained = ['host', 'port', 'url', 'oauth_url', 'ca_file', 'name_server'];
   const sections = readFileSync(new URL('../../spns.ini.example', import.meta.url), 'utf8').split(/^;\[notify-/m);
   for (const [name, table] of Object.entries<Table>({
     apns: APNS,
     firebase: FIREBASE,
     huawei: HUAWEI,
+    webpush: WEBPUSH,
     example: { settings: { module: NOTIFIER.settings.module } },
   })) {
     const example = sections.find((section) => section.startsWith(`${name}]`))!;

@@ -24,13 +24,14 @@ type Outgoing = ServerResponse | Http2ServerResponse;
 
 /**
  * Reads a request whole and answers it, over HTTP/1.1 or HTTP/2.
- * @param look decides what to answer; a push is counted as taken here, before the answer is sent
+ * @param look decides what to answer, by the body as text or as it came; a push is counted as taken here, before the
+ *   answer is sent
  * @param delay milliseconds until the answer
  */
 export function serve(
   request: Incoming,
   response: Outgoing,
-  look: (body: string) => WebAnswer,
+  look: (text: string, bytes: Buffer) => WebAnswer,
   delay: number | undefined,
 ): void {
   const chunks: Buffer[] = [];
@@ -38,7 +39,8 @@ export function serve(
   response.on('error', () => {});
   request.on('data', (chunk: Buffer) => chunks.push(chunk));
   request.on('end', () => {
-    const answer = look(Buffer.concat(chunks).toString());
+    const bytes = Buffer.concat(chunks);
+    const answer = look(bytes.toString(), bytes);
     if (delay) setTimeout(() => respond(request, response, answer), delay);
     else respond(request, response, answer);
   });

@@ -21,6 +21,12 @@ export interface Backend {
   send(pushes: readonly Delivery[]): Promise<readonly Outcome[]>;
   /** Pushes in one call of {@link send}; 1 unless given. */
   readonly batch?: number;
+  /**
+   * Where pushes go to many providers that know nothing of each other: a name for the one that this push goes to. Each
+   * is then left alone by itself when it fails or asks us to wait, and none takes up what the others need: "provider"
+   * and "everyone" in an outcome mean that one alone. Such a backend sends no batches.
+   */
+  lane?(push: Delivery): string;
   /** Calls of {@link send} at a time; 16 unless given. */
   readonly concurrency?: number;
   /** Milliseconds to wait for a batch to fill; 0 unless given. */

@@ -12,7 +12,7 @@ export interface Reply {
 export interface PostOptions {
   readonly agent: Agent;
   readonly headers: Readonly<Record<string, string>>;
-  readonly body: string;
+  readonly body: string | Buffer;
   /** Milliseconds until the answer must be there. */
   readonly timeout: number;
 }

@@ -9,6 +9,7 @@ const BUILT_IN: Readonly<Record<(typeof BUILT_IN_SERVICES)[number], string>> = {
   'apns-sandbox': '../apns/apns.ts',
   firebase: '../firebase/firebase.ts',
   huawei: '../huawei/huawei.ts',
+  webpush: '../webpush/webpush.ts',
   dummy: '../dummy.ts',
 };
 

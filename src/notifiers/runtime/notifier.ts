@@ -53,6 +53,11 @@ const MAX_GONE = 10_000;
 const MAX_REASONS = 100;
 /** What a notifier may take from the hivemind, at least: enough to keep working while reports travel. */
 const MIN_WINDOW = 1_000;
+/**
+ * Where there are many providers: those that are left alone have pushes waiting here, not at the hivemind. They take
+ * some 4 kB each.
+ */
+const LANES_WINDOW = 10_000;
 /** An original hivemind does not wait for us; beyond so many windows the oldest pushes are given up. */
 const QUEUE_WINDOWS = 10;
 /**
@@ -117,7 +122,13 @@ export class Notifier {
       ...(options.took ? { took: options.took } : {}),
       answered: (push, outcome) => this.#onAnswer(push, outcome),
       done: (push, end, attempts) => this.#onEnd(push, end, attempts),
-      paused: (ms, reason) => log.warn(`sending nothing for ${Math.ceil(ms / 1000)} s: ${reason}`),
+      paused: (ms, reason, lane) => {
+        const time = `for ${Math.ceil(ms / 1000)} s: ${reason}`;
+        if (lane === '') return log.warn(`sending nothing ${time}`);
+        // Whose server it is may tell who somebody is.
+        log.debug({ lane }, `sending nothing there ${time}`);
+        return this.#say.info(`sending nothing to one of the push services for a while: ${reason}`);
+      },
     });
     this.#hiveminds = new Hiveminds({
       clock,
@@ -389,6 +400,7 @@ function atOnce({ batch = 1, concurrency = 16 }: Backend): number {
 }
 
 function windowOf(backend: Backend): number {
+  if (backend.lane) return LANES_WINDOW;
   return Math.max(MIN_WINDOW, 2 * atOnce(backend));
 }
 

@@ -12,7 +12,7 @@ export interface OutageOptions {
 }
 
 /** So many answers in a row that are trouble, and it is the provider or we, not the pushes. */
-const TROUBLE = 20;
+export const TROUBLE = 20;
 /** A pause after trouble starts at this and doubles to `cap`: one push then asks whether it is over. */
 const PAUSE: RetryPolicy = { base: 1_000, cap: 60_000, lifetime: 0 };
 
@@ -37,9 +37,19 @@ export class Outage {
     return this.#trouble >= TROUBLE;
   }
 
+  /** The last answer was trouble. */
+  get isTroubled(): boolean {
+    return this.#trouble > 0;
+  }
+
   /** Nothing may be sent. */
   get isWaiting(): boolean {
     return this.#pause !== undefined;
+  }
+
+  /** Milliseconds until something may be sent. */
+  get left(): number {
+    return this.#pause ? Math.max(this.#pause.until - this.#options.clock.monotonic(), 0) : 0;
   }
 
   /** The provider answered a push, whatever it made of it. */

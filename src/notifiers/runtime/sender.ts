@@ -1,8 +1,8 @@
 import type { Clock, Timer } from '../../clock.ts';
 import type { Backend, Delivery, Outcome } from './backend.ts';
 import { Calls } from './calls.ts';
-import { Fifo } from './fifo.ts';
-import { Outage } from './outage.ts';
+import { type Lane, Lanes } from './lanes.ts';
+import { Outage, TROUBLE } from './outage.ts';
 import { bounded, nextAttempt, RETRY, type RetryPolicy } from './retry.ts';
 
 /** A push on its way through this process. */
@@ -45,16 +45,21 @@ export interface SenderOptions<P extends HeldPush = HeldPush> extends SenderLimi
   readonly answered?: (push: P, outcome: Outcome) => void;
   /** Called with how long a call of `send` took, in milliseconds. */
   readonly took?: (ms: number) => void;
-  /** Called when all sending is put off: for how many milliseconds, and why. */
-  readonly paused?: (ms: number, reason: string) => void;
+  /**
+   * Called when all sending to a provider is put off: for how many milliseconds, and why; of several providers
+   * ({@link Backend.lane}) also to which.
+   */
+  readonly paused?: (ms: number, reason: string, lane: string) => void;
 }
 
 interface Entry<P extends HeldPush> {
   readonly push: P;
   /** Unix milliseconds; 0 if never. */
   readonly expiry: number;
+  readonly lane: Lane<Entry<P>>;
   attempts: number;
-  firstTried: number;
+  /** By the monotonic clock; undefined before. */
+  firstTried: number | undefined;
   /** Set while it waits for another attempt. */
   timer: Timer | undefined;
 }
@@ -67,21 +72,27 @@ const LONG_AGO = 3_600_000;
  * Carries pushes to a provider: a queue, so many calls at a time, and the retries. A push that has to wait for another
  * attempt waits aside, so it never holds up another device. What becomes of all of them when everything fails, {@link
  * Outage} tells.
+ *
+ * Where there are many providers ({@link Backend.lane}; docs/decisions/33), each has a queue and an outage of its own.
+ * Of the calls that may run, and of the room aside, none gets more than it leaves free: alone it has half, and there is
+ * always something left for one that comes anew. Those whose last answer was trouble share half of the calls: however
+ * many names somebody's silent servers have, the others go on. The pushes of a provider that is left alone wait aside,
+ * too, since what lies in queues counts as work that is about to be done.
  */
 export class Sender<P extends HeldPush = HeldPush> {
   readonly #options: SenderOptions<P>;
   readonly #policy: RetryPolicy;
-  readonly #outage: Outage;
+  readonly #lanes: Lanes<Entry<P>>;
   #backend: Backend;
   #limits: SenderLimits;
-  readonly #queue = new Fifo<Entry<P>>();
   readonly #held = new Set<Entry<P>>();
   readonly #calls: Calls;
   #retrying = 0;
   #inFlight = 0;
-  #lingering: Timer | undefined;
-  #lingered = false;
-  #probing = false;
+  /** Calls to providers, of many, whose last answer was trouble. */
+  #troubledCalls = 0;
+  /** Answers in a row that were trouble, whoever's. */
+  #trouble = 0;
   #stopping = false;
   #idle: (() => void)[] = [];
 
@@ -92,12 +103,23 @@ export class Sender<P extends HeldPush = HeldPush> {
     this.#policy = options.policy ?? RETRY;
     const { clock, random, paused } = options;
     this.#calls = new Calls(clock, options.sendTimeout ?? SEND_TIMEOUT);
-    this.#outage = new Outage({ clock, random, paused, resume: () => this.#pump() });
+    this.#lanes = new Lanes(
+      (lane) =>
+        new Outage({
+          clock,
+          random,
+          paused: (ms, reason) => paused?.(ms, reason, lane().name),
+          resume: () => {
+            this.#lanes.changed(lane());
+            this.#pump();
+          },
+        }),
+    );
   }
 
   /** Pushes that wait for their first attempt or are due for another. */
   get queued(): number {
-    return this.#queue.length;
+    return this.#lanes.queued;
   }
 
   /** Pushes that the provider is being asked about. */
@@ -115,9 +137,17 @@ export class Sender<P extends HeldPush = HeldPush> {
     return this.#held.size;
   }
 
-  /** Whether all sending is put off. It is so, too, while a single push asks whether the trouble is over. */
+  /**
+   * Whether all sending is put off. It is so, too, while a single push asks whether the trouble is over. Of many
+   * providers: whether not one of the latest answers was a good one.
+   */
   get isPaused(): boolean {
-    return this.#outage.isOn;
+    return this.#isParted ? this.#trouble >= TROUBLE : this.#lanes.get('').outage.isOn;
+  }
+
+  /** Whether there are many providers. */
+  get #isParted(): boolean {
+    return this.#backend.lane !== undefined;
   }
 
   /**
@@ -129,7 +159,7 @@ export class Sender<P extends HeldPush = HeldPush> {
     this.#backend = backend;
     this.#limits = limits;
     const unused = this.#calls.unused(before);
-    this.#outage.askAgain();
+    for (const lane of this.#lanes.all) lane.outage.askAgain();
     this.#pump();
     return unused;
   }
@@ -142,15 +172,17 @@ export class Sender<P extends HeldPush = HeldPush> {
   add(push: P): void {
     // The hivemind gives nothing out that expired long ago: then it is our clock that is wrong.
     const expiry = this.#options.clock.now() - push.expiry > LONG_AGO ? 0 : push.expiry;
-    const entry: Entry<P> = { push, expiry, attempts: 0, firstTried: 0, timer: undefined };
+    const lane = this.#lanes.get(this.#backend.lane?.(push) ?? '');
+    const entry: Entry<P> = { push, lane, expiry, attempts: 0, firstTried: undefined, timer: undefined };
     this.#held.add(entry);
     if (this.#stopping && push.returnable) {
       this.#end(entry, unsent(push));
       return;
     }
-    this.#queue.push(entry);
-    while (this.queued > this.#limits.maxQueue)
-      this.#end(this.#queue.take()!, { kind: 'given-up', reason: 'overflow' });
+    this.#enqueue(entry);
+    while (this.queued > this.#limits.maxQueue && lane.queue.length > 0) {
+      this.#end(this.#lanes.take(lane)!, { kind: 'given-up', reason: 'overflow' });
+    }
     this.#pump();
   }
 
@@ -161,18 +193,19 @@ export class Sender<P extends HeldPush = HeldPush> {
    */
   stop(): Promise<void> {
     this.#stopping = true;
-    this.#lingered = true;
     for (const entry of this.#held) {
       if (!entry.timer) continue;
       entry.timer.cancel();
-      entry.timer = undefined;
-      this.#retrying--;
+      this.#comeBack(entry);
       this.#end(entry, unsent(entry.push));
     }
-    for (let left = this.#queue.length; left > 0; left--) {
-      const entry = this.#queue.take()!;
-      if (entry.push.returnable) this.#end(entry, unsent(entry.push));
-      else this.#queue.push(entry);
+    for (const lane of this.#lanes.all) {
+      lane.lingered = true;
+      for (let left = lane.queue.length; left > 0; left--) {
+        const entry = this.#lanes.take(lane)!;
+        if (entry.push.returnable) this.#end(entry, unsent(entry.push));
+        else this.#lanes.put(lane, entry);
+      }
     }
     this.#pump();
     return new Promise((resolve) => {
@@ -184,42 +217,54 @@ export class Sender<P extends HeldPush = HeldPush> {
   /** Ends everything that is left, whatever the provider may still say of it, and stops all timers. */
   abandon(): void {
     this.#stopping = true;
-    this.#queue.clear();
     for (const entry of this.#held) {
       entry.timer?.cancel();
       this.#end(entry, unsent(entry.push));
     }
-    this.#outage.stop();
-    this.#lingering?.cancel();
+    for (const lane of this.#lanes.all) {
+      while (this.#lanes.take(lane));
+      lane.outage.stop();
+      lane.lingering?.cancel();
+    }
     this.#calls.abandon();
   }
 
   #pump(): void {
     const { batch = 1, concurrency = 16, linger = 0 } = this.#backend;
-    while (this.#calls.size < concurrency && !this.#outage.isWaiting && this.queued > 0) {
-      const probe = this.#outage.isOn;
-      if (probe && this.#probing) return;
-      if (linger > 0 && this.queued < batch && !this.#lingered) {
-        this.#lingering ??= this.#options.clock.setTimeout(() => {
-          this.#lingering = undefined;
-          this.#lingered = true;
+    for (;;) {
+      const free = concurrency - this.#calls.size;
+      const troubled = !this.#isParted || this.#troubledCalls < concurrency / 2;
+      const lane = free > 0 ? this.#lanes.next(this.#isParted ? free : concurrency, troubled) : undefined;
+      if (!lane) break;
+      const probe = lane.outage.isOn;
+      if (linger > 0 && lane.queue.length < batch && !lane.lingered) {
+        lane.lingering ??= this.#options.clock.setTimeout(() => {
+          lane.lingering = undefined;
+          lane.lingered = true;
           this.#pump();
-          this.#lingered = this.#stopping;
+          lane.lingered = this.#stopping;
         }, linger);
         return;
       }
-      const entries = this.#takeBatch(probe ? 1 : batch);
-      if (entries.length > 0) void this.#send(entries, probe);
+      const entries = this.#takeBatch(lane, probe ? 1 : batch);
+      if (entries.length > 0) void this.#send(lane, entries, probe);
+      else this.#lanes.changed(lane);
     }
     this.#checkIdle();
   }
 
+  #enqueue(entry: Entry<P>): void {
+    // Where there is one provider, the hivemind holds back what cannot be sent; of several it does not know which.
+    if (this.#isParted && entry.lane.isBlocked) this.#again(entry, entry.lane.outage.left);
+    else this.#lanes.put(entry.lane, entry);
+  }
+
   /** Takes up to `count` pushes that have not expired. */
-  #takeBatch(count: number): Entry<P>[] {
+  #takeBatch(lane: Lane<Entry<P>>, count: number): Entry<P>[] {
     const entries: Entry<P>[] = [];
     const wall = this.#options.clock.now();
     while (entries.length < count) {
-      const entry = this.#queue.take();
+      const entry = this.#lanes.take(lane);
       if (!entry) break;
       if (entry.expiry > 0 && entry.expiry <= wall) this.#end(entry, { kind: 'given-up', reason: 'expired' });
       else entries.push(entry);
@@ -227,39 +272,56 @@ export class Sender<P extends HeldPush = HeldPush> {
     return entries;
   }
 
-  async #send(entries: readonly Entry<P>[], probe: boolean): Promise<void> {
+  async #send(lane: Lane<Entry<P>>, entries: readonly Entry<P>[], probe: boolean): Promise<void> {
     const { clock } = this.#options;
     const start = clock.monotonic();
     this.#inFlight += entries.length;
-    if (probe) this.#probing = true;
+    lane.calls++;
+    const troubled = lane.outage.isTroubled ? 1 : 0;
+    this.#troubledCalls += troubled;
+    if (probe) lane.probing = true;
     for (const entry of entries) {
-      if (entry.attempts++ === 0) entry.firstTried = start;
+      entry.attempts++;
+      entry.firstTried ??= start;
     }
     const outcomes = await this.#calls.run(
       this.#backend,
       entries.map((entry) => entry.push),
     );
     this.#inFlight -= entries.length;
-    if (probe) this.#probing = false;
+    lane.calls--;
+    this.#troubledCalls -= troubled;
+    if (probe) lane.probing = false;
     this.#options.took?.(clock.monotonic() - start);
     for (let index = 0; index < entries.length; index++) this.#settle(entries[index]!, outcomes[index]!);
+    if (this.#isParted && lane.outage.isOn) this.#setAside(lane);
+    this.#lanes.changed(lane);
     this.#pump();
   }
 
   #settle(entry: Entry<P>, outcome: Outcome): void {
     if (!this.#held.has(entry)) return;
+    const { outage } = entry.lane;
     this.#options.answered?.(entry.push, outcome);
     if (outcome.kind !== 'retry' && outcome.kind !== 'misconfigured') {
-      this.#outage.answered();
+      outage.answered();
+      this.#trouble = 0;
       this.#end(entry, outcome);
       return;
     }
     // A backend may hand on what its provider says.
     const after = bounded((outcome.kind === 'retry' && outcome.after) || 0);
     const whom = (outcome.kind === 'retry' && outcome.whom) || 'provider';
-    if (whom === 'everyone') this.#outage.asked(after, outcome.reason);
-    else if (whom === 'provider') this.#outage.failed(outcome.reason);
+    if (whom !== 'device') this.#trouble++;
+    if (whom === 'everyone') outage.asked(after, outcome.reason);
+    else if (whom === 'provider') outage.failed(outcome.reason);
     this.#again(entry, after);
+  }
+
+  /** What has queued up for a provider that is left alone waits until it is asked again. */
+  #setAside(lane: Lane<Entry<P>>): void {
+    const { left } = lane.outage;
+    for (let entry = this.#lanes.take(lane); entry; entry = this.#lanes.take(lane)) this.#again(entry, left);
   }
 
   #again(entry: Entry<P>, after: number): void {
@@ -269,22 +331,31 @@ export class Sender<P extends HeldPush = HeldPush> {
       return;
     }
     const now = { wall: clock.now(), monotonic: clock.monotonic() };
-    const delay = nextAttempt(entry, after, now, random, this.#policy);
+    entry.firstTried ??= now.monotonic;
+    const { attempts, firstTried, expiry, lane } = entry;
+    const delay = nextAttempt({ attempts, firstTried, expiry }, after, now, random, this.#policy);
     if (typeof delay === 'string') {
       this.#end(entry, { kind: 'given-up', reason: delay });
       return;
     }
-    if (this.#retrying >= this.#limits.maxRetrying) {
+    const room = this.#limits.maxRetrying - this.#retrying;
+    if (this.#isParted ? lane.aside >= room : room <= 0) {
       this.#end(entry, { kind: 'given-up', reason: 'too-many-retries' });
       return;
     }
     this.#retrying++;
+    lane.aside++;
     entry.timer = clock.setTimeout(() => {
-      entry.timer = undefined;
-      this.#retrying--;
-      this.#queue.push(entry);
+      this.#comeBack(entry);
+      this.#enqueue(entry);
       this.#pump();
     }, delay);
+  }
+
+  #comeBack(entry: Entry<P>): void {
+    entry.timer = undefined;
+    entry.lane.aside--;
+    this.#retrying--;
   }
 
   #end(entry: Entry<P>, end: End): void {

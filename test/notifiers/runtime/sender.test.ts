@@ -456,3 +456,165 @@ test('random outcomes: every push ends exactly once, and nothing is left', async
     assert.equal(clock.pending, 0, `seed ${seed}`);
   }
 });
+
+/** Pushes go to the provider that stands before the slash in their id. */
+function setUpLanes(send: Send, more: Partial<SenderOptions> & { concurrency?: number } = {}) {
+  const { concurrency = 8, ...options } = more;
+  const pauses: string[] = [];
+  const lane = ({ id }: Delivery) => id.slice(0, id.indexOf('/'));
+  const backend = { validate: () => ({ id: '' }), send, concurrency, lane };
+  const paused = (_ms: number, _reason: string, name: string) => pauses.push(name);
+  return { ...setUp(send, { backend, paused, ...options }), pauses };
+}
+
+test('of many providers none takes up the calls that another needs', async () => {
+  const provider = manual();
+  const { clock, sender } = setUpLanes(provider.send, { concurrency: 8 });
+  for (let index = 0; index < 50; index++) sender.add(push(`slow/${index}`));
+  await clock.advance(0);
+  // As many as it leaves free.
+  assert.equal(provider.calls.length, 4);
+  sender.add(push('other/1'));
+  sender.add(push('third/1'));
+  await clock.advance(0);
+  assert.deepEqual(
+    provider.calls.slice(4).map(({ ids }) => ids[0]),
+    ['other/1', 'third/1'],
+  );
+  for (const { answer } of provider.calls.splice(0)) answer(accepted);
+  await clock.advance(0);
+  assert.equal(provider.calls.length, 4);
+  assert.equal(sender.queued, 42);
+});
+
+test('providers take turns, however much is queued up for one of them', async () => {
+  const order: string[] = [];
+  const { clock, sender } = setUpLanes(
+    async ([first]) => {
+      order.push(first!.id);
+      return [accepted];
+    },
+    { concurrency: 2 },
+  );
+  for (const id of ['a/1', 'a/2', 'a/3', 'a/4', 'b/1', 'b/2']) sender.add(push(id));
+  await clock.advance(0);
+  assert.deepEqual(order, ['a/1', 'b/1', 'a/2', 'b/2', 'a/3', 'a/4']);
+  assert.equal(sender.held, 0);
+});
+
+test('a provider that fails is left alone by itself, asked with single pushes, and all of its pushes follow', async () => {
+  let down = true;
+  const asked = new Map<string, number>();
+  const { clock, sender, ends, pauses } = setUpLanes(async ([first]) => {
+    const [name = ''] = first!.id.split('/');
+    asked.set(name, (asked.get(name) ?? 0) + 1);
+    return [down && name === 'down' ? retry('5xx') : accepted];
+  });
+  for (let index = 0; index < 100; index++) {
+    sender.add(push(`down/${index}`));
+    sender.add(push(`up/${index}`));
+  }
+  await clock.advance(0);
+  assert.equal(asked.get('up'), 100);
+  assert.equal(ends.length, 100);
+  // 20 failures and those that were on their way.
+  assert.ok(asked.get('down')! <= 24, `${asked.get('down')} calls`);
+  assert.equal(sender.held, 100);
+  assert.deepEqual(new Set(pauses), new Set(['down']));
+  const before = asked.get('down')!;
+  await clock.advance(300_000);
+  assert.ok(asked.get('down')! - before <= 20, `${asked.get('down')! - before} probes in five minutes`);
+  sender.add(push('up/late'));
+  await clock.advance(0);
+  assert.equal(ends.at(-1), 'up/late accepted');
+  // A good answer of anyone.
+  assert.equal(sender.isPaused, false);
+  down = false;
+  await clock.advance(600_000);
+  assert.equal(sender.held, 0);
+  assert.equal(ends.filter((end) => end.startsWith('down/') && end.endsWith('accepted')).length, 100);
+  assert.equal(clock.pending, 0);
+});
+
+test('a provider that asks to wait is not asked before, and nobody else waits', async () => {
+  const asked: string[] = [];
+  const { clock, sender, ends } = setUpLanes(async ([first]) => {
+    asked.push(first!.id);
+    return [asked.length === 1 ? retry('503', 120_000, 'everyone') : accepted];
+  });
+  sender.add(push('a/1'));
+  await clock.advance(0);
+  sender.add(push('a/2'));
+  sender.add(push('b/1'));
+  await clock.advance(0);
+  await clock.advance(119_000);
+  assert.deepEqual(asked, ['a/1', 'b/1']);
+  await clock.advance(60_000);
+  assert.deepEqual(ends.sort(), ['a/1 accepted', 'a/2 accepted', 'b/1 accepted']);
+});
+
+test('pushes that wait for one provider leave room for those of others', async () => {
+  const { clock, sender, ends } = setUpLanes(
+    async ([first]) => [first!.id.startsWith('ok/') ? accepted : retry('5xx')],
+    { maxRetrying: 100 },
+  );
+  for (let index = 0; index < 200; index++) sender.add(push(`down/${index}`));
+  await clock.advance(0);
+  assert.equal(sender.retrying, 50);
+  assert.equal(ends.filter((end) => end.endsWith('given-up too-many-retries')).length, 150);
+  for (let index = 0; index < 200; index++) sender.add(push(`too/${index}`));
+  await clock.advance(0);
+  assert.equal(sender.retrying, 75);
+  // They all fail: that is told.
+  assert.equal(sender.isPaused, true);
+  sender.add(push('ok/1'));
+  await clock.advance(0);
+  assert.equal(sender.isPaused, false);
+});
+
+test('however many providers say nothing, those that answer have half of the calls', async () => {
+  const waiting: (() => void)[] = [];
+  const { clock, sender, ends } = setUpLanes(
+    ([first]) => {
+      if (first!.id.startsWith('good')) return Promise.resolve([accepted]);
+      return new Promise((resolve) => waiting.push(() => resolve([retry('no answer in time')])));
+    },
+    { concurrency: 8 },
+  );
+  for (let index = 0; index < 40; index++) sender.add(push(`silent${index}/1`));
+  await clock.advance(0);
+  // Nobody knows them yet.
+  assert.equal(sender.inFlight, 8);
+  while (waiting.length > 0) {
+    for (const answer of waiting.splice(0)) answer();
+    await clock.advance(0);
+  }
+  await clock.advance(10_000);
+  assert.equal(sender.inFlight, 4);
+  for (let index = 0; index < 20; index++) sender.add(push(`good${index}/1`));
+  await clock.advance(0);
+  assert.equal(ends.filter((end) => end.endsWith('accepted')).length, 20);
+});
+
+test('stopping hands back what waits for a provider that is left alone', async () => {
+  const { clock, sender, ends } = setUpLanes(async () => [retry('5xx')]);
+  for (let index = 0; index < 40; index++) sender.add(push(`down/${index}`));
+  await clock.advance(0);
+  const stopped = sender.stop();
+  await clock.advance(0);
+  await stopped;
+  assert.deepEqual(new Set(ends.map((end) => end.split(' ')[1])), new Set(['handed-back']));
+  assert.equal(ends.length, 40);
+  sender.abandon();
+  assert.equal(clock.pending, 0);
+});
+
+test('however many servers ask to be left alone for an hour, few are remembered once nothing waits for them', async () => {
+  const { clock, sender, ends } = setUpLanes(async () => [retry('503', 3_600_000, 'everyone')], { concurrency: 100 });
+  for (let index = 0; index < 3_000; index++) sender.add(push(`${index}/x`, clock.now() + 60_000));
+  await clock.advance(0);
+  assert.equal(ends.length, 3_000);
+  assert.ok(clock.pending <= 1_001, `${clock.pending} timers`);
+  await clock.advance(4_000_000);
+  assert.equal(clock.pending, 0);
+});

@@ -1,0 +1,50 @@
+import { isIP } from 'node:net';
+
+/** Where pushes may go. */
+export interface Endpoints {
+  /** Hosts, `*.` before a domain for all below it; all hosts of the internet if there are none. */
+  readonly allowed: readonly string[];
+  /** Hosts whose address may be a private one. */
+  readonly private: readonly string[];
+}
+
+const NAME = /^([a-z0-9_]([a-z0-9_-]{0,61}[a-z0-9_])?\.)*[a-z]([a-z0-9-]{0,61}[a-z0-9])?$/;
+/** Below it ports are of services that everybody knows, and nobody but ourselves may reach some of them. */
+const FIRST_FREE_PORT = 1024;
+
+/**
+ * Why pushes do not go to an endpoint, by its look alone; undefined if they do. Anybody can subscribe with any address,
+ * and must not make us knock at our own doors. What a name leads to is another question: addresses.ts.
+ */
+export function endpointTrouble({ protocol, hostname, port, username, password, hash }: URL, endpoints: Endpoints) {
+  if (protocol !== 'https:') return 'expected an https:// address';
+  if (username !== '' || password !== '') return 'a user has no place in it';
+  if (hash !== '') return 'a fragment has no place in it';
+  if (hostname.startsWith('[') || isIP(hostname) !== 0) return 'an IP address is no name of a push service';
+  if (!NAME.test(hostname)) return 'its host is no name';
+  if (!hostname.includes('.') && !endpoints.private.includes(hostname)) return 'its host is no name of the internet';
+  if (port !== '' && Number(port) < FIRST_FREE_PORT) return `its port is below ${FIRST_FREE_PORT} and not 443`;
+  if (!isAllowed(hostname, endpoints)) return 'this server does not push to that host';
+  return undefined;
+}
+
+function isAllowed(host: string, { allowed, private: own }: Endpoints): boolean {
+  if (allowed.length === 0 || own.includes(host)) return true;
+  return allowed.some((pattern) => (pattern.startsWith('*.') ? host.endsWith(pattern.slice(1)) : host === pattern));
+}
+
+/**
+ * Reads names of hosts, as settings give them, in small letters.
+ * @param wildcards whether `*.` may stand before a domain
+ * @throws Error with a sentence
+ */
+export function readHosts(text: string, wildcards: boolean): readonly string[] {
+  const hosts = text.split(/[\s,]+/).filter((host) => host !== '');
+  return hosts.map((given) => {
+    const host = given.toLowerCase();
+    const name = wildcards ? host.replace(/^\*\./, '') : host;
+    if (NAME.test(name)) return host;
+    const example = wildcards ? 'ntfy.sh or *.push.services.mozilla.com' : 'ntfy.example.org';
+    throw new Error(`${given} is no name of a host, such as ${example}`);
+  });
+}
