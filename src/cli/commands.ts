@@ -12,6 +12,8 @@ const COMMANDS: { readonly [name: string]: () => Promise<{ readonly command: Com
   stats: () => import('./stats.ts'),
   services: () => import('./services.ts'),
   nodes: () => import('./nodes.ts'),
+  members: () => import('./members.ts'),
+  roll: () => import('./roll.ts'),
   expire: () => import('./expire.ts'),
   'test-push': () => import('./test-push.ts'),
 };

@@ -3,7 +3,7 @@ import { parseJson } from '../codec/json.ts';
 import { type Address, AddressError, parseAddress } from '../oxenmq/address.ts';
 import { connectAddress } from '../oxenmq/bind-address.ts';
 import { ipcTrouble } from '../oxenmq/ipc-trouble.ts';
-import { keyPairFromSecret } from '../oxenmq/keys.ts';
+import { type KeyPair, keyPairFromSecret } from '../oxenmq/keys.ts';
 import { type Connection, Peers } from '../oxenmq/peers.ts';
 import { OxenmqError, type Part } from '../oxenmq/remote.ts';
 import { readKeyFile } from '../settings/key-file.ts';
@@ -25,7 +25,21 @@ export const TO_HIVEMIND: { readonly [name: string]: Option } = {
 export interface Admin {
   /** @param timeout in milliseconds. Throws CliError with a sentence. */
   ask(request: string, parts?: readonly Part[], timeout?: number): Promise<unknown>;
+  /**
+   * Asks the hivemind and all others of its cluster for their figures.
+   * @param request `get_stats`, `get_nodes` or `get_services`
+   * @throws CliError with a sentence, if not even the one at the other end answers
+   */
+  askAll(request: string): Promise<Answers>;
   close(): Promise<void>;
+}
+
+/** What the hiveminds of a cluster said. */
+export interface Answers {
+  /** By name; under '' what a hivemind said that is alone. */
+  readonly answers: ReadonlyMap<string, unknown>;
+  /** Who did not answer, and why. */
+  readonly troubles: readonly string[];
 }
 
 /** A hivemind on this machine answers at once, one far away within a second. */
@@ -33,9 +47,27 @@ const HELLO_MS = 5_000;
 
 /** Connects as the options say. Throws CliError with a sentence that says what to do. */
 async function connectAdmin(given: Given): Promise<Admin> {
-  const { address, advice } = destination(given);
+  const { addresses, advice } = destinations(given);
   const key = given.text('key');
   const keys = key === undefined ? undefined : keyPairFromSecret(readKey(key));
+  const reasons: string[] = [];
+  for (const address of addresses) {
+    const link = await connect(address, keys);
+    if (typeof link !== 'string') return adminOver(link);
+    reasons.push(link);
+  }
+  throw new CliError(`no hivemind answers: ${[...new Set(reasons)].join('; ')}. ${advice}`);
+}
+
+interface AdminLink {
+  readonly peers: Peers;
+  readonly connection: Connection;
+}
+
+/** Returns why not, in words, if nobody answers there. */
+async function connect(address: Address, keys: KeyPair | undefined): Promise<AdminLink | string> {
+  const trouble = address.path === undefined ? undefined : ipcTrouble(address.path);
+  if (trouble) return trouble.lasting ? `${trouble.text}. Or run this command as root` : trouble.text;
   let heard = () => {};
   let failed = (_error: Error) => {};
   const peers = new Peers({
@@ -45,24 +77,43 @@ async function connectAdmin(given: Given): Promise<Admin> {
     helloTimeout: HELLO_MS,
     on: { hello: () => heard(), failure: (_connection, reason) => failed(new Error(reason)) },
   });
-  let connection: Connection;
   try {
-    await new Promise<void>((resolve, reject) => {
-      [heard, failed] = [resolve, reject];
-      connection = peers.connect(address);
+    const connection = await new Promise<Connection>((resolve, reject) => {
+      const made = peers.connect(address);
+      [heard, failed] = [() => resolve(made), reject];
     });
+    return { peers, connection };
   } catch (error) {
     await peers.close();
-    throw new CliError(`no hivemind answers: ${(error as Error).message}. ${advice}`);
+    return (error as Error).message;
   }
+}
+
+function adminOver({ peers, connection }: AdminLink): Admin {
+  const ask = async (request: string, parts: readonly Part[] = [], timeout = 15_000): Promise<unknown> => {
+    try {
+      const [reply] = await connection.request(request, parts, timeout);
+      return parseJson(reply ?? 'null');
+    } catch (error) {
+      throw new CliError(failure(request, error as Error), { cause: error });
+    }
+  };
   return {
-    async ask(request, parts = [], timeout = 15_000) {
-      try {
-        const [reply] = await connection.request(request, parts, timeout);
-        return parseJson(reply ?? 'null');
-      } catch (error) {
-        throw new CliError(failure(request, error as Error));
-      }
+    ask,
+    async askAll(request) {
+      const said = (await ask('admin.ask_members', [request]).catch((error: CliError) => {
+        // An older one, or the original's.
+        if (error.cause instanceof OxenmqError && error.cause.code === 'UNKNOWNCOMMAND') return null;
+        throw error;
+      })) as Record<string, { answer?: unknown; trouble?: string }> | null;
+      if (said === null) return { answers: new Map([['', await ask(`admin.${request}`)]]), troubles: [] };
+      const each = Object.entries(said);
+      return {
+        answers: new Map(each.flatMap(([name, { answer }]) => (answer === undefined ? [] : [[name, answer]]))),
+        troubles: each.flatMap(([name, { trouble }]) =>
+          trouble === undefined ? [] : [`the hivemind ${name} does not answer: ${trouble}`],
+        ),
+      };
     },
     close: () => peers.close(),
   };
@@ -78,25 +129,23 @@ export async function withAdmin<T>(given: Given, use: (admin: Admin) => Promise<
   }
 }
 
-function destination(given: Given): { address: Address; advice: string } {
+/** Where a hivemind may be: of several on this machine any will do. */
+function destinations(given: Given): { addresses: readonly Address[]; advice: string } {
   const named = given.text('connect');
   if (named !== undefined) {
     return {
-      address: parsed(named),
+      addresses: [parsed(named)],
       advice: 'Is the address right, and is the public key of your --key among listen_curve_admin there?',
     };
   }
   if (given.text('key') !== undefined)
     throw new CliError('--key goes with --connect: without it the local socket needs none');
-  const { file, listen } = readReach(given);
-  const advice = `Is it running (systemctl status spns-hivemind), with the same listen = ${listen} as in ${file}?`;
-  const address = connectAddress(listen);
-  const trouble = address.path === undefined ? undefined : ipcTrouble(address.path);
-  if (trouble)
-    throw new CliError(
-      `no hivemind answers: ${trouble.text}. ${trouble.lasting ? 'Or run this command as root' : advice}`,
-    );
-  return { address, advice };
+  const { file, listens } = readReach(given);
+  const advice =
+    listens.length === 1
+      ? `Is it running (systemctl status spns-hivemind), with the same listen = ${listens[0]} as in ${file}?`
+      : `Is one of them running (systemctl status 'spns-hivemind@*'), with the same listen as in ${file}?`;
+  return { addresses: listens.map(connectAddress), advice };
 }
 
 function parsed(text: string): Address {

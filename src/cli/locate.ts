@@ -2,6 +2,7 @@ import { existsSync, readFileSync } from 'node:fs';
 import { dirname, resolve } from 'node:path';
 import { DATABASE } from '../settings/database.ts';
 import { readHivemind } from '../settings/hivemind.ts';
+import { hivemindListens } from '../settings/hivemind-instances.ts';
 import { type Ini, parseIni } from '../settings/ini.ts';
 import { ConfigError, Section } from '../settings/section.ts';
 import { readTable } from '../settings/table.ts';
@@ -51,8 +52,8 @@ function use(file: string): string {
  */
 export interface Reach {
   readonly file: string;
-  /** `[hivemind] listen` */
-  readonly listen: string;
+  /** `[hivemind] listen`, or of several hiveminds each one's. */
+  readonly listens: readonly string[];
   /** `[db] url` */
   readonly databaseUrl: string;
 }
@@ -63,11 +64,11 @@ export function readReach(given: Given): Reach {
   const ini = readIni(file);
   const section = (name: string) => new Section(name, ini.sections.get(name) ?? new Map(), ini.defaults);
   const [hivemind, db] = [section('hivemind'), section('db')];
-  const { listen } = readHivemind(hivemind, 'web', []);
+  readHivemind(hivemind, 'web', []);
   const { url } = readTable(db, DATABASE);
   const problems = [...ini.problems, ...hivemind.problems, ...db.problems];
   if (problems.length > 0) throw new ConfigError(problems.map((problem) => `${file}: ${problem}`));
-  return { file, listen, databaseUrl: url };
+  return { file, listens: hivemindListens(ini).map(({ listen }) => listen), databaseUrl: url };
 }
 
 /** The file as written, with what could not be read of it in `problems`. Throws CliError. */

@@ -4,6 +4,8 @@ import { duration, table, write } from './table.ts';
 
 /** One element of admin.get_nodes. */
 export interface NodeLine {
+  /** Of several hiveminds, the one that says it. */
+  by?: string;
   address: string;
   key: string;
   swarm: string;
@@ -32,6 +34,7 @@ export const command: Command = {
   words: [],
   help: [
     'Those that need a look come first: not connected, silent, or with accounts that they have not confirmed.',
+    'by         of several hiveminds, the one that says it; storage servers that it does not need are left out',
     'state      cut-off: did us harm, and is left alone for an hour; unusable: has no address that we connect to',
     'confirmed  accounts, of those that the server should monitor for us; oldest: its stalest confirmation',
     'refused    accounts whose signature the server does not accept',
@@ -46,11 +49,15 @@ export const command: Command = {
     ...TO_HIVEMIND,
   },
   async run(given) {
-    const { all, complaints } = await withAdmin(given, async (admin) => ({
-      all: (await admin.ask('admin.get_nodes')) as NodeLine[],
+    const { all, complaints } = await withAdmin(given, async (admin) => {
+      const { answers, troubles } = await admin.askAll('get_nodes');
+      const all = [...answers].flatMap(([by, nodes]) =>
+        (nodes as NodeLine[]).filter(({ state }) => state !== 'unneeded').map((node) => (by ? { by, ...node } : node)),
+      );
       // Why there are none, for instance. One that was not restarted after an update does not tell.
-      complaints: given.is('bad') ? (((await admin.ask('admin.get_stats')) as Complaints).complaints ?? []) : [],
-    }));
+      const complaints = given.is('bad') ? (((await admin.ask('admin.get_stats')) as Complaints).complaints ?? []) : [];
+      return { all, complaints: [...troubles, ...complaints] };
+    });
     const nodes = sortNodes(given.is('bad') ? all.filter(needsLook) : all);
     if (given.is('json')) print(JSON.stringify(nodes, null, 2));
     else print([...complaints.map(write), nodesTable(nodes, all.length, Date.now() / 1000)].join('\n'));
@@ -78,7 +85,9 @@ function nodesTable(nodes: readonly NodeLine[], known: number, now: number): str
   const looks = nodes.filter(needsLook).length;
   const total = `${known.toLocaleString('en')} storage servers, ${looks.toLocaleString('en')} need a look`;
   if (nodes.length === 0) return total;
+  const isShared = nodes.some(({ by }) => by !== undefined);
   const rows = nodes.map((node) => [
+    ...(isShared ? [node.by ?? ''] : []),
     node.address,
     node.swarm,
     node.state,
@@ -92,6 +101,7 @@ function nodesTable(nodes: readonly NodeLine[], known: number, now: number): str
     node.last_error,
   ]);
   const heads = [
+    ...(isShared ? ['by'] : []),
     'address',
     'swarm',
     'state',

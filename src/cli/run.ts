@@ -3,6 +3,7 @@ import { systemClock } from '../clock.ts';
 import { createLog, flushLog } from '../daemon/log.ts';
 import { createNotifier } from '../daemon/systemd.ts';
 import { loadConfig, runnableServices } from '../settings/config.ts';
+import { instancesIn } from '../settings/hivemind-instances.ts';
 import { programPath } from './child.ts';
 import type { Command } from './command.ts';
 import { CONFIG, locateConfig } from './locate.ts';
@@ -16,6 +17,7 @@ export const command: Command = {
   words: [],
   help: [
     'For one machine without systemd, or for a container. Each is a process of its own; what dies is started again.',
+    'With sections [hivemind-NAME] there is a hivemind for each of them.',
     'SIGTERM and Ctrl-C end all in order, the hivemind last; a second time ends them at once. If this process is killed,',
     'they end by themselves. SIGHUP lets all read the configuration again; a section [notify-NAME] that is new needs a',
     'restart. systemd (Type=notify) is told when all have started. Exit code 0 if all ended in order.',
@@ -25,8 +27,12 @@ export const command: Command = {
     locateConfig(given);
     const config = loadConfig(process.env);
     const log = createLog(config.log, 'spns', { shared: true });
+    const instances = instancesIn(config.ini);
     const programs: Program[] = [
-      { name: 'hivemind', last: true },
+      ...(instances.length > 0 ? instances.map((name) => `hivemind-${name}`) : ['hivemind']).map((name) => ({
+        name,
+        last: true,
+      })),
       { name: 'web' },
       ...runnableServices(config.ini).map((service) => ({ name: `notify-${service}` })),
     ];
@@ -50,9 +56,10 @@ export const command: Command = {
 
 function startDaemon(name: string): Run {
   const notifier = /^notify-(.+)$/.exec(name)?.[1];
-  const file = notifier === undefined ? `${name}/main.ts` : 'notifiers/main.ts';
+  const instance = /^hivemind-(.+)$/.exec(name)?.[1];
+  const file = notifier === undefined ? `${instance === undefined ? name : 'hivemind'}/main.ts` : 'notifiers/main.ts';
   const child = spawn(process.execPath, [programPath(file), ...(notifier === undefined ? [] : [notifier])], {
-    env: { ...process.env, ...NOT_FOR_CHILDREN },
+    env: { ...process.env, ...NOT_FOR_CHILDREN, ...(instance !== undefined && { SPNS_INSTANCE: instance }) },
     // The channel tells us when it has started, and tells it when we are gone, even by SIGKILL: then it ends by itself.
     stdio: ['ignore', 'inherit', 'inherit', 'ipc'],
     // A group of its own: Ctrl-C in a terminal goes to the whole group, and a daemon that gets a second signal ends at

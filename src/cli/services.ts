@@ -1,4 +1,4 @@
-import { type Command, print } from './command.ts';
+import { type Command, complain, print } from './command.ts';
 import { TO_HIVEMIND, withAdmin } from './hivemind.ts';
 import { duration, latency, table } from './table.ts';
 
@@ -34,11 +34,49 @@ export const command: Command = {
   ].join('\n'),
   options: { json: { type: 'boolean', help: 'as JSON, with all there is' }, ...TO_HIVEMIND },
   async run(given) {
-    const services = (await withAdmin(given, (admin) => admin.ask('admin.get_services'))) as ServiceLine[];
+    const { answers, troubles } = await withAdmin(given, (admin) => admin.askAll('get_services'));
+    const services = addUp([...answers.values()] as ServiceLine[][]);
     print(given.is('json') ? JSON.stringify(services, null, 2) : servicesTable(services));
-    return 0;
+    for (const trouble of troubles) complain(trouble);
+    return troubles.length > 0 ? 1 : 0;
   },
 };
+
+/**
+ * What the hiveminds of a cluster say of the services, as one. Of devices each tells those that it looks after itself,
+ * which others do as well: the most of any counts.
+ */
+export function addUp(answers: readonly (readonly ServiceLine[])[]): ServiceLine[] {
+  const [first, ...others] = answers;
+  if (first && others.length === 0) return [...first];
+  const sums = new Map<string, ServiceLine>();
+  for (const line of answers.flat()) {
+    const sum = sums.get(line.service);
+    sums.set(line.service, sum ? together(sum, line) : line);
+  }
+  return [...sums.values()];
+}
+
+function together(a: ServiceLine, b: ServiceLine): ServiceLine {
+  const dropped = { ...a.dropped };
+  for (const [reason, count] of Object.entries(b.dropped)) dropped[reason] = (dropped[reason] ?? 0) + count;
+  const slower = (a.latency?.p95 ?? 0) >= (b.latency?.p95 ?? 0) ? a.latency : b.latency;
+  return {
+    ...a,
+    notifiers: Math.max(a.notifiers, b.notifiers),
+    subscriptions: Math.max(a.subscriptions, b.subscriptions),
+    queued: a.queued + b.queued,
+    in_flight: a.in_flight + b.in_flight,
+    oldest_seconds: Math.max(a.oldest_seconds, b.oldest_seconds),
+    ...(slower !== undefined && { latency: slower }),
+    accepted: a.accepted + b.accepted,
+    refused: a.refused + b.refused,
+    redelivered: a.redelivered + b.redelivered,
+    gone: Math.max(a.gone, b.gone),
+    dropped,
+    breaker_open: a.breaker_open || b.breaker_open,
+  };
+}
 
 /** The table of `spns services`. */
 export function servicesTable(services: readonly ServiceLine[]): string {

@@ -1,6 +1,7 @@
 import { type Command, print } from './command.ts';
 import { type Admin, TO_HIVEMIND, withAdmin } from './hivemind.ts';
-import { type ServiceLine, servicesTable } from './services.ts';
+import { type ClusterLine, membersTable } from './members.ts';
+import { addUp, type ServiceLine, servicesTable } from './services.ts';
 import { duration, list, write } from './table.ts';
 
 /**
@@ -33,6 +34,8 @@ export interface Stats {
     malformed: Record<string, number>;
   };
   services?: ServiceLine[];
+  /** Of one of several hiveminds. */
+  cluster?: ClusterLine;
 }
 
 const WATCH_MS = 2_000;
@@ -49,8 +52,8 @@ export const command: Command = {
     ...TO_HIVEMIND,
   },
   async run(given) {
-    const show = (stats: Stats, before?: Stats) =>
-      given.is('json') ? JSON.stringify(stats, null, given.is('watch') ? 0 : 2) : statsText(stats, before);
+    const show = (stats: AllStats, before?: AllStats) =>
+      given.is('json') ? JSON.stringify(plain(stats), null, given.is('watch') ? 0 : 2) : allText(stats, before);
     await withAdmin(given, async (admin) => {
       if (given.is('watch')) return await watch(admin, (stats, before) => show(stats, before), given.is('json'));
       print(show(await ask(admin)));
@@ -59,18 +62,33 @@ export const command: Command = {
   },
 };
 
-async function ask(admin: Admin): Promise<Stats> {
-  return (await admin.ask('admin.get_stats')) as Stats;
+/** What each hivemind says, by name; of one that is alone under ''. */
+interface AllStats {
+  readonly answers: ReadonlyMap<string, Stats>;
+  readonly troubles: readonly string[];
 }
 
-async function watch(admin: Admin, show: (stats: Stats, before?: Stats) => string, plain: boolean): Promise<void> {
+async function ask(admin: Admin): Promise<AllStats> {
+  return (await admin.askAll('get_stats')) as AllStats;
+}
+
+/** As JSON has it: of several hiveminds what each says, by name. */
+function plain({ answers }: AllStats): unknown {
+  return answers.get('') ?? Object.fromEntries(answers);
+}
+
+async function watch(
+  admin: Admin,
+  show: (stats: AllStats, before?: AllStats) => string,
+  plain: boolean,
+): Promise<void> {
   let stopped = false;
   let wake = () => {};
   process.once('SIGINT', () => {
     stopped = true;
     wake();
   });
-  let before: Stats | undefined;
+  let before: AllStats | undefined;
   while (!stopped) {
     const stats = await ask(admin);
     const text = show(stats, before);
@@ -87,8 +105,24 @@ async function watch(admin: Admin, show: (stats: Stats, before?: Stats) => strin
   }
 }
 
+function allText({ answers, troubles }: AllStats, before?: AllStats): string {
+  const alone = answers.get('');
+  if (alone) return statsText(alone, before?.answers.get(''));
+  const each = [...answers].map(([name, stats]) => {
+    const { services: _, cluster: __, ...own } = stats;
+    return `Hivemind ${write(name)}\n${statsText(own, before?.answers.get(name))}`;
+  });
+  const [first] = answers.values();
+  return [
+    ...(first?.cluster ? [membersTable(first.cluster)] : []),
+    ...troubles.map(write),
+    ...each,
+    servicesTable(addUp([...answers.values()].map(({ services }) => services ?? []))),
+  ].join('\n\n');
+}
+
 /**
- * The figures as a person reads them.
+ * The figures of one hivemind as a person reads them.
  * @param before an earlier answer of the same hivemind, for what happened a second since then
  */
 function statsText(stats: Stats, before?: Stats): string {

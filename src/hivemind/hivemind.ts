@@ -187,7 +187,13 @@ export async function startHivemind(context: Context): Promise<Daemon> {
     getNodes: () => network.nodes((node) => intake.recordOf(node)),
     getServices: () => serviceReports(sources),
     testPush: (service, info) => testPush(service, info, { clock, random, outbox }),
-    ...(joined && { cluster: { own: joined.cluster.duty.own, members: () => joined.cluster.living } }),
+    ...(joined && {
+      cluster: {
+        own: joined.cluster.duty.own,
+        members: () => joined.cluster.living,
+        ask: (member, command, parts, timeout) => joined.links.request(member, command, parts, timeout),
+      },
+    }),
     onBlock: () => network.refresh(),
     log: sparing,
   };

@@ -1,7 +1,7 @@
 import assert from 'node:assert/strict';
 import { writeFile } from 'node:fs/promises';
 import { join } from 'node:path';
-import { test } from 'node:test';
+import { describe, test } from 'node:test';
 import { systemClock } from '../../src/clock.ts';
 import { stringifySorted } from '../../src/codec/json.ts';
 import { keyPairFromSecret, randomKeyPair } from '../../src/oxenmq/keys.ts';
@@ -295,4 +295,77 @@ test('from afar: --connect and --key, and a key that is not admitted', async (t)
   assert.equal(refused.code, 1);
   assert.match(refused.err, /no hivemind answers: .*listen_curve_admin/);
   assert.match((await spns(['stats', '--connect', 'nowhere'], dir)).err, /nowhere is no address/);
+});
+
+describe('of several hiveminds', () => {
+  const member = (name: string, more: object = {}) => ({
+    name,
+    run: '1',
+    state: 'ready',
+    address: `ipc:///run/spns/${name}.sock`,
+    version: '2.0.0',
+    covers: 256,
+    first: 128,
+    started: Math.floor(Date.now() / 1000) - 600,
+    seen: Math.floor(Date.now() / 1000),
+    ...more,
+  });
+  const cluster = (full: number) => ({
+    own: 'a',
+    copies: 2,
+    coverage: { full, fewer: 256 - full, none: 0 },
+    members: [member('a'), member('b', { covers: full }), member('c', { state: 'dead', covers: 0, first: 0 })],
+  });
+  const all = (answers: Record<string, unknown>) => ({ ask_members: ([what]: string[]) => answers[what!] });
+  const both = (answer: unknown) => ({ a: { answer }, b: { answer }, c: { trouble: 'it is not connected' } });
+
+  test('members shows who is there and what they cover; exit code 1 when that is not enough', async (t) => {
+    const whole = await hivemind(t, { get_stats: () => ({ ...STATS, cluster: cluster(256) }) });
+    const text = succeeded(await spns(['members'], whole));
+    assert.match(text, /^a +ready +2\.0\.0 +10 min +256 +128 +ipc:\/\/\/run\/spns\/a\.sock$/m);
+    assert.match(text, /^c +dead +2\.0\.0 +- +0 +0 /m);
+    assert.match(text, /All 256 slots are covered by 2 hiveminds or more/);
+    const holed = await hivemind(t, { get_stats: () => ({ ...STATS, cluster: cluster(250) }) });
+    const { code, out } = await spns(['members'], holed);
+    assert.equal(code, 1);
+    assert.match(out, /Of 256 slots 250 are covered by 2 hiveminds or more, 6 by fewer, 0 BY NONE/);
+    const alone = await spns(['members'], await hivemind(t));
+    assert.deepEqual([alone.code, /the hivemind is alone/.test(alone.err)], [1, true]);
+  });
+
+  test('stats shows each, and the services of all together; and says who did not answer', async (t) => {
+    const dir = await hivemind(t, all({ get_stats: both({ ...STATS, cluster: cluster(256) }) }));
+    const text = succeeded(await spns(['stats'], dir));
+    assert.match(text, /^Hivemind a$[\s\S]*^Hivemind b$/m);
+    assert.match(text, /the hivemind c does not answer: it is not connected/);
+    assert.match(text, /^apns .* 17,800 /m, 'accepted by both');
+    const json = JSON.parse(succeeded(await spns(['stats', '--json'], dir))) as Record<string, { uptime: number }>;
+    assert.deepEqual([Object.keys(json), json.a!.uptime], [['a', 'b'], STATS.uptime]);
+  });
+
+  test('services and nodes show what all say', async (t) => {
+    const dir = await hivemind(
+      t,
+      all({
+        get_services: both([SERVICE]),
+        get_nodes: { a: { answer: NODES }, b: { answer: [{ ...NODES[0], state: 'unneeded' }] } },
+      }),
+    );
+    const services = await spns(['services'], dir);
+    assert.deepEqual([services.code, services.err], [1, 'the hivemind c does not answer: it is not connected\n']);
+    assert.match(services.out, /^apns .* 17,800 /m);
+    const nodes = succeeded(await spns(['nodes'], dir));
+    assert.match(nodes, /^by +address/);
+    assert.equal([...nodes.matchAll(/^a +tcp/gm)].length, NODES.length);
+    assert.doesNotMatch(nodes, /^b +tcp/m);
+  });
+
+  test('whichever of those in the configuration answers will do', async (t) => {
+    const dir = await hivemind(t);
+    const ini = '[hivemind-away]\nlisten = ipc://./nobody.sock\n[hivemind-here]\nlisten = ipc://./h.sock\n';
+    await writeFile(join(dir, 'spns.ini'), ini);
+    assert.match(succeeded(await spns(['stats'], dir)), /1,998 connected/);
+    await writeFile(join(dir, 'spns.ini'), ini.replace('h.sock', 'nobody-either.sock'));
+    assert.match((await spns(['stats'], dir)).err, /no hivemind answers: .*Is one of them running/);
+  });
 });

@@ -20,6 +20,8 @@ test('without a command it lists them, with --help it tells of each', async (t) 
     'stats',
     'services',
     'nodes',
+    'members',
+    'roll',
     'expire',
     'test-push',
   ]);

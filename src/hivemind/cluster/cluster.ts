@@ -52,6 +52,8 @@ export interface ClusterReport {
 /** A member as operators see it. */
 export interface MemberReport {
   readonly name: string;
+  /** Tells one run of its process from the next. */
+  readonly run: string;
   readonly state: MemberRow['state'] | 'dead';
   readonly address: string;
   readonly version: string;
@@ -185,7 +187,7 @@ export class Cluster {
   report(): ClusterReport {
     const { own, copies } = this.#modules;
     const members = this.#roster.members.map((member): MemberReport => {
-      const { name, state, living, address, version, started, seen } = member;
+      const { name, run, state, living, address, version, started, seen } = member;
       let [covers, first] = [0, 0];
       for (let slot = 0; slot < SLOTS; slot++) {
         if (name === own.name ? this.#slots.covered.has(slot) : coversSlot(member, slot)) covers++;
@@ -193,6 +195,7 @@ export class Cluster {
       }
       return {
         name,
+        run: String(run),
         state: living || state === 'stopped' ? state : 'dead',
         address,
         version,

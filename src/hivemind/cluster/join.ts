@@ -72,7 +72,11 @@ export function joinCluster(modules: JoinModules): Joined {
     cluster,
     links,
     hearing,
-    tell: (member, news) => links.ask(member, 'cluster.progress', encodeProgress({ ...own, ...news })),
+    tell: (member, news) =>
+      links.request(member, 'cluster.progress', [encodeProgress({ ...own, ...news })]).then(
+        () => true,
+        () => false,
+      ),
     commands: clusterCommands({
       own,
       onProgress,

@@ -4,6 +4,7 @@ import { type Address, parseAddress } from '../../oxenmq/address.ts';
 import type { Counters } from '../../oxenmq/counters.ts';
 import { keyPairFromSecret } from '../../oxenmq/keys.ts';
 import { type Connection, Peers } from '../../oxenmq/peers.ts';
+import { OxenmqError, type Part } from '../../oxenmq/remote.ts';
 import { deriveClusterKey } from '../../session/notifier-key.ts';
 import { decodeHello, encodeHello, type Hello } from './messages.ts';
 
@@ -118,16 +119,15 @@ export class Links {
   }
 
   /**
-   * Tells one member something that it answers with nothing.
-   * @returns whether it has it for sure; false after two seconds without an answer, or at once if it cannot be reached
+   * Asks one member something.
+   * @param timeout in ms; two seconds if not given
+   * @throws OxenmqError by rejection, also if it cannot be reached now
    */
-  async ask(name: string, command: string, part: Buffer): Promise<boolean> {
+  async request(name: string, command: string, parts: readonly Part[], timeout = ANSWERED_WITHIN): Promise<Buffer[]> {
     const target = this.#targets.get(name);
-    if (!target?.greeted || !target.connection) return false;
-    return target.connection.request(command, [part], ANSWERED_WITHIN).then(
-      () => true,
-      () => false,
-    );
+    if (!target?.greeted || !target.connection)
+      throw new OxenmqError('UNREACHABLE', target?.trouble ?? 'it is not connected');
+    return await target.connection.request(command, parts, timeout);
   }
 
   async close(): Promise<void> {

@@ -1,6 +1,6 @@
 import { parseJson, stringifySorted } from '../../codec/json.ts';
 import type { Log } from '../../log.ts';
-import type { Commands, Incoming } from '../../oxenmq/remote.ts';
+import type { Commands, Incoming, Part } from '../../oxenmq/remote.ts';
 import { encodeMembers, MAX_MEMBERS } from '../../session/members.ts';
 import {
   decodeDeviceGone,
@@ -23,6 +23,8 @@ export interface EndpointCluster {
    * has not told them.
    */
   readonly members: () => readonly { readonly name: string; readonly address: string; readonly pushAddress: string }[];
+  /** Asks another member. Rejects with an OxenmqError. */
+  readonly ask: (member: string, command: string, parts: readonly Part[], timeout: number) => Promise<Buffer[]>;
 }
 
 /** What the endpoints pass requests on to. */
@@ -50,6 +52,8 @@ export interface EndpointModules {
 
 /** Bytes of a client's name that count. */
 const CLIENT_NAME_MAX = 64;
+/** How long (ms) another member may take to answer for itself. */
+const MEMBER_TIMEOUT = 5_000;
 /** A notifier of ours may not ask for more pushes at once than this, whatever it says. */
 const WINDOW_MAX = 20_000;
 /**
@@ -88,6 +92,31 @@ export function endpoints(modules: EndpointModules): Commands {
     return [encodeMembers({ own: cluster.own, members })];
   };
   const json = (answer: () => unknown) => (message: Incoming) => message.reply(stringifySorted(answer()));
+  const figures: { readonly [command: string]: () => unknown } = {
+    get_stats: modules.getStats,
+    get_nodes: modules.getNodes,
+    get_services: modules.getServices,
+  };
+  /**
+   * What each member answers, by name: its answer, or in words why there is none. Null from a hivemind that is alone.
+   */
+  const askMembers = async (
+    command: string,
+  ): Promise<Record<string, { answer: unknown } | { trouble: string }> | null> => {
+    if (!cluster) return null;
+    const own = figures[command];
+    if (!own) throw new Error(`not one of ${Object.keys(figures).join(', ')}`);
+    const answers = cluster.members().map(async ({ name }) => {
+      if (name === cluster.own) return [name, { answer: own() }] as const;
+      try {
+        const [body] = await cluster.ask(name, `admin.${command}`, [], MEMBER_TIMEOUT);
+        return [name, { answer: parseJson(body ?? 'null') }] as const;
+      } catch (error) {
+        return [name, { trouble: (error as Error).message }] as const;
+      }
+    });
+    return Object.fromEntries(await Promise.all(answers));
+  };
 
   return {
     push: {
@@ -124,9 +153,13 @@ export function endpoints(modules: EndpointModules): Commands {
             void deadDevices.removeAll(serviceName(name), decodeDropRegistrations(list));
           }),
         },
-        get_stats: { kind: 'request', handler: json(modules.getStats) },
-        get_nodes: { kind: 'request', handler: json(modules.getNodes) },
-        get_services: { kind: 'request', handler: json(modules.getServices) },
+        ...Object.fromEntries(
+          Object.entries(figures).map(([name, figure]) => [name, { kind: 'request', handler: json(figure) }]),
+        ),
+        ask_members: {
+          kind: 'request',
+          handler: async (message) => message.reply(stringifySorted(await askMembers(String(message.parts[0])))),
+        },
         expire: {
           kind: 'request',
           handler: async (message) =>

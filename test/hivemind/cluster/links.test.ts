@@ -88,11 +88,16 @@ test('what is asked has arrived if it was answered, and else it is not known to 
   const b = await member(t, hello('b'));
   const { links, connected } = open(t);
   links.update([{ name: 'b', run: 1n, address: b.address }]);
-  assert.equal(await links.ask('b', 'cluster.progress', Buffer.from('too early')), false);
+  const has = (name: string, text: string) =>
+    links.request(name, 'cluster.progress', [Buffer.from(text)]).then(
+      () => true,
+      () => false,
+    );
+  assert.equal(await has('b', 'too early'), false);
   await connected();
-  assert.equal(await links.ask('b', 'cluster.progress', Buffer.from('answer')), true);
-  assert.equal(await links.ask('c', 'cluster.progress', Buffer.from('nobody')), false);
-  const unanswered = links.ask('b', 'cluster.progress', Buffer.from('say nothing'));
+  assert.equal(await has('b', 'answer'), true);
+  assert.equal(await has('c', 'nobody'), false);
+  const unanswered = has('b', 'say nothing');
   await b.told.first((text) => text === 'say nothing');
   await b.close();
   assert.equal(await unanswered, false);

@@ -38,6 +38,7 @@ describe('with several hiveminds', () => {
     { name: 'a', address: 'ipc:///run/a.sock', pushAddress: 'ipc:///run/a-push.sock' },
     { name: 'b', address: 'tcp://10.0.0.2:22029', pushAddress: '' },
   ];
+  const nobody = async (): Promise<Buffer[]> => assert.fail('nobody is to be asked');
   const outbox = { register: () => {} };
   const log = { warn: (text: string) => assert.fail(text) };
 
@@ -56,7 +57,7 @@ describe('with several hiveminds', () => {
   const registration = encodeRegistration({ service: 'apns', instance: Buffer.alloc(16), window: 1 });
 
   it('a notifier that registers, and a front-end that asks, learn of all that can be reached', async () => {
-    const cluster = { own: 'a', members: () => members };
+    const cluster = { own: 'a', members: () => members, ask: nobody };
     const [ok, list] = await ask({ cluster }, 'admin', 'register_notifier', registration);
     assert.equal(String(ok), 'OK');
     assert.deepEqual(decodeMembers(list!), {
@@ -77,7 +78,7 @@ describe('with several hiveminds', () => {
   it('the list is one that can be read, however many there are', async () => {
     const many = Array.from({ length: MAX_MEMBERS + 1 }, (_, n) => ({ ...members[0]!, name: `m${n}` }));
     const [, list] = await ask(
-      { cluster: { own: 'a', members: () => many } },
+      { cluster: { own: 'a', members: () => many, ask: nobody } },
       'admin',
       'register_notifier',
       registration,
@@ -85,8 +86,35 @@ describe('with several hiveminds', () => {
     assert.equal(decodeMembers(list!).members.length, MAX_MEMBERS);
   });
 
+  it('an operator gets the figures of all at once, and why some did not answer', async () => {
+    const asked: string[] = [];
+    const cluster = {
+      own: 'a',
+      members: () => [...members, { name: 'c', address: '', pushAddress: '' }],
+      ask: async (name: string, command: string) => {
+        asked.push(`${name} ${command}`);
+        if (name === 'c') throw new Error('it is not connected');
+        return [Buffer.from('{"uptime":7}')];
+      },
+    };
+    const [body] = await ask(
+      { cluster, getStats: () => ({ uptime: 5 }) },
+      'admin',
+      'ask_members',
+      Buffer.from('get_stats'),
+    );
+    assert.deepEqual(JSON.parse(String(body)), {
+      a: { answer: { uptime: 5 } },
+      b: { answer: { uptime: 7 } },
+      c: { trouble: 'it is not connected' },
+    });
+    assert.deepEqual(asked, ['b admin.get_stats', 'c admin.get_stats']);
+    await assert.rejects(ask({ cluster }, 'admin', 'ask_members', Buffer.from('expire')), /not one of get_stats/);
+  });
+
   it('a hivemind that is alone answers as ever', async () => {
     assert.deepEqual((await ask({}, 'admin', 'register_notifier', registration)).map(String), ['OK']);
     assert.deepEqual(await ask({}, 'push', 'hiveminds', Buffer.alloc(0)), []);
+    assert.deepEqual((await ask({}, 'admin', 'ask_members', Buffer.from('get_stats'))).map(String), ['null']);
   });
 });
