@@ -11,7 +11,13 @@ import { type Network, startNetwork } from '../src/devnet/network.ts';
 import { type Postgres, startPostgres } from '../src/devnet/postgres.ts';
 import { parseAddress } from '../src/oxenmq/address.ts';
 import { type Connection, Peers } from '../src/oxenmq/peers.ts';
-import { decodeSealedPushes, encodePushReport, encodeRegistration } from '../src/session/notifier-protocol.ts';
+import {
+  decodeSealedPushes,
+  decodeServiceInfos,
+  encodePushReport,
+  encodeRegistration,
+  encodeVerdicts,
+} from '../src/session/notifier-protocol.ts';
 import { subscribe } from '../test/support/requests.ts';
 import { cpuSeconds, postgresSeconds } from './cpu.ts';
 
@@ -77,6 +83,15 @@ export async function startBench(servers: number, swarms: number): Promise<Bench
               message.reply('0', token);
             },
           },
+          validate_many: {
+            kind: 'request',
+            handler: (message) => {
+              const tokens = decodeServiceInfos(message.parts[1] as Buffer).map(
+                (info) => JSON.parse(info.toString()) as { token: string },
+              );
+              message.reply(encodeVerdicts(tokens.map(({ token }) => ['0', token])));
+            },
+          },
           sealed: {
             kind: 'command',
             handler: ({ remote, parts }) => {
@@ -100,7 +115,12 @@ export async function startBench(servers: number, swarms: number): Promise<Bench
   });
   const instance = randomBytes(8);
   const register = (connection: Connection) => {
-    const registration = encodeRegistration({ service: SERVICE, instance, window: 20_000 });
+    const registration = encodeRegistration({
+      service: SERVICE,
+      instance,
+      window: 20_000,
+      validatesMany: true,
+    });
     connection.request('admin.register_notifier', [registration]).catch(() => {});
   };
   const address = parseAddress(`ipc://${socket}`);

@@ -137,7 +137,7 @@ export async function startHivemind(context: Context): Promise<Daemon> {
     store,
     devices: joined ? new SharedSubscriptions({ devices, store, cluster: joined.cluster }) : devices,
     stats,
-    notifierFor: (service) => outbox.validator(service)?.remote,
+    notifierFor: (service) => outbox.validator(service),
     isExpected: expectedServices({ config, outbox, devices, stats }),
     log: sparing,
   });

@@ -4,6 +4,8 @@
  * - `admin.register_notifier` (request, answered `OK`, repeated every few seconds as a sign of life): a
  *   {@link Registration}. An original hivemind answers UNKNOWNCOMMAND; its notifiers register with
  *   `admin.register_service`.
+ * - `notifier.validate_many` (request to a notifier whose registration says so): the service, and a list of service_infos
+ *   as JSON; answered by a list of {@link Verdict}, in the same order.
  * - `notifier.sealed` (command to the notifier): a list of {@link SealedPush}.
  * - `admin.push_report` (command to the hivemind): a {@link PushReport} on pushes that were handed out.
  * - `admin.device_gone` (command to the hivemind): a {@link DeviceGone}.
@@ -11,7 +13,7 @@
  *   please.
  */
 
-import { BencodeError, decode, encode } from '../codec/bencode.ts';
+import { type Bencoded, BencodeError, decode, encode } from '../codec/bencode.ts';
 import { Fields } from './fields.ts';
 
 /** Bytes of {@link SealedPush.fingerprint}. */
@@ -30,7 +32,15 @@ export interface Registration {
   readonly instance: Buffer;
   /** How many pushes it wants to have at a time. */
   readonly window: number;
+  /** Whether it takes `notifier.validate_many`; as if it did not, if not given. */
+  readonly validatesMany?: boolean;
 }
+
+/**
+ * What a notifier makes of a service_info, in the parts of an answer to `notifier.validate`: `0`, the device's id and
+ * perhaps its data, or a code and a text.
+ */
+export type Verdict = readonly (string | Uint8Array)[];
 
 /** A push that only its device can read. */
 export interface SealedPush {
@@ -90,8 +100,8 @@ export interface DeviceGone {
 
 /** Writes the part of `admin.register_notifier`, or of `admin.unregister_notifier`, which has no window. */
 export function encodeRegistration(registration: Omit<Registration, 'window'> & { window?: number }): Buffer {
-  const { service, instance, window } = registration;
-  return encode({ i: instance, s: service, w: window });
+  const { service, instance, window, validatesMany } = registration;
+  return encode({ i: instance, s: service, v: validatesMany ? 1 : undefined, w: window });
 }
 
 /**
@@ -105,11 +115,42 @@ export function decodeRegistration(data: Uint8Array): Registration {
     service: fields.text('s'),
     instance: fields.bytes('i'),
     window: fields.optionalInteger('w') ?? 0,
+    validatesMany: fields.optionalInteger('v') === 1,
   };
   checkLength('service', registration.service, 32);
   checkLength('instance', registration.instance, 64);
   if (registration.window < 0) throw new BencodeError('Invalid registration: negative window');
   return registration;
+}
+
+/** Writes the second part of `notifier.validate_many`: each service_info is JSON. */
+export function encodeServiceInfos(infos: readonly string[]): Buffer {
+  return encode(infos);
+}
+
+/**
+ * Reads what {@link encodeServiceInfos} wrote. The JSON is as it came, and views of `data`.
+ *
+ * @throws BencodeError if it is no list of strings
+ */
+export function decodeServiceInfos(data: Uint8Array): Buffer[] {
+  return strings('service_infos', decode(data));
+}
+
+/** Writes the answer to `notifier.validate_many`. */
+export function encodeVerdicts(verdicts: readonly Verdict[]): Buffer {
+  return encode(verdicts);
+}
+
+/**
+ * Reads what {@link encodeVerdicts} wrote. The parts are views of `data`, and of no meaning yet.
+ *
+ * @throws BencodeError if it is no list of lists of strings
+ */
+export function decodeVerdicts(data: Uint8Array): Buffer[][] {
+  const list = decode(data);
+  if (!Array.isArray(list)) throw new BencodeError('Invalid verdicts: expected a list');
+  return list.map((verdict) => strings('verdict', verdict));
 }
 
 /** Writes the part of `notifier.sealed`. */
@@ -242,6 +283,12 @@ export function decodeDropRegistrations(data: Uint8Array): string[] {
 function checkLength(what: string, value: string | Buffer, most: number): void {
   const length = Buffer.byteLength(value);
   if (length < 1 || length > most) throw new BencodeError(`Invalid registration: ${what} of ${length} bytes`);
+}
+
+function strings(what: string, value: Bencoded): Buffer[] {
+  const isString = (element: Bencoded) => Buffer.isBuffer(element);
+  if (!Array.isArray(value) || !value.every(isString)) throw new BencodeError(`Invalid ${what}: expected strings`);
+  return value;
 }
 
 function unlessEmpty<T>(list: readonly T[]): readonly T[] | undefined {

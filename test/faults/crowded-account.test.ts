@@ -90,7 +90,7 @@ describe('one account with many devices that ask for much, beside everybody else
       store,
       devices,
       stats: { add: () => {} },
-      notifierFor: () => remote,
+      notifierFor: () => ({ remote, validatesMany: false }),
       isExpected: () => true,
       log: silentLog,
     });

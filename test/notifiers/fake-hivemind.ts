@@ -11,7 +11,9 @@ import {
   decodeDropRegistrations,
   decodePushReport,
   decodeRegistration,
+  decodeVerdicts,
   encodeSealedPushes,
+  encodeServiceInfos,
   type SealedPush,
 } from '../../src/session/notifier-protocol.ts';
 import { encodePush, type Push } from '../../src/session/push.ts';
@@ -21,6 +23,7 @@ interface Instance {
   /** By which the process is known to all hiveminds, in hex; empty for one of the original's kind. */
   readonly process: string;
   readonly window: number;
+  readonly validatesMany: boolean;
   readonly inFlight: Set<number>;
 }
 
@@ -164,6 +167,12 @@ export class FakeHivemind {
     return this.remote!.request('notifier.validate', [this.service, info], 5_000);
   }
 
+  async validateMany(service: string, infos: readonly string[]): Promise<string[][]> {
+    const parts = [service, encodeServiceInfos(infos)];
+    const [verdicts] = await this.remote!.request('notifier.validate_many', parts, 5_000);
+    return decodeVerdicts(verdicts!).map((verdict) => verdict.map((part) => part.toString()));
+  }
+
   /** Resolves when `condition` holds; looked at after each message that comes in. */
   until(condition: () => boolean): Promise<void> {
     if (condition()) return Promise.resolve();
@@ -208,10 +217,10 @@ export class FakeHivemind {
       this.#deliver();
       this.#changed();
     };
-    const enter = (remote: Remote, window: number, process = '') => {
+    const enter = (remote: Remote, window: number, process = '', validatesMany = false) => {
       this.registrations++;
       if (!this.instances.has(remote.id)) {
-        this.instances.set(remote.id, { remote, process, window, inFlight: new Set() });
+        this.instances.set(remote.id, { remote, process, window, validatesMany, inFlight: new Set() });
       }
     };
     const old = {
@@ -231,8 +240,8 @@ export class FakeHivemind {
       register_notifier: {
         kind: 'request' as const,
         handler: then((message) => {
-          const { window, instance } = decodeRegistration(message.parts[0]!);
-          enter(message.remote, window, instance.toString('hex'));
+          const { window, instance, validatesMany } = decodeRegistration(message.parts[0]!);
+          enter(message.remote, window, instance.toString('hex'), validatesMany);
           message.reply('OK', ...(this.list ? [this.list] : []));
         }),
       },

@@ -7,15 +7,21 @@ import {
   decodePushReport,
   decodeRegistration,
   decodeSealedPushes,
+  decodeServiceInfos,
+  decodeVerdicts,
   encodeDeviceGone,
   encodeDropRegistrations,
   encodePushReport,
   encodeRegistration,
   encodeSealedPushes,
+  encodeServiceInfos,
+  encodeVerdicts,
 } from '../../src/session/notifier-protocol.ts';
 import { fuzz } from '../support/fuzz.ts';
 
-const registration = { service: 'apns', instance: Buffer.from([0, 255, 7]), window: 1000 };
+const registration = { service: 'apns', instance: Buffer.from([0, 255, 7]), window: 1000, validatesMany: true };
+const infos = ['{"token":"ü"}', '{}', '5'];
+const verdicts = [['0', 'id', Buffer.of(255)], ['4', 'no'], []];
 const pushes = [
   {
     id: 7,
@@ -57,7 +63,7 @@ const gone = { service: 'apns', serviceId: 'token', time: 1_700_000_000_000, rea
 
 describe('the protocol between hivemind and notifiers', () => {
   it('writes each message with the agreed keys', () => {
-    assert.equal(encodeRegistration(registration).toString('latin1'), 'd1:i3:\x00\xff\x071:s4:apns1:wi1000ee');
+    assert.equal(encodeRegistration(registration).toString('latin1'), 'd1:i3:\x00\xff\x071:s4:apns1:vi1e1:wi1000ee');
     assert.equal(encodeRegistration({ service: 'apns', instance: Buffer.from('i') }).toString(), 'd1:i1:i1:s4:apnse');
     assert.equal(
       encodeSealedPushes(pushes).toString('latin1'),
@@ -71,6 +77,8 @@ describe('the protocol between hivemind and notifiers', () => {
       encodePushReport(report).toString(),
       'd1:ali1ei2ee1:hli4ee1:rli3ee1:s8:firebase1:wlli2e12:HTTP 200 ✓eee',
     );
+    assert.equal(encodeServiceInfos(infos).toString(), 'l14:{"token":"ü"}2:{}1:5e');
+    assert.equal(encodeVerdicts(verdicts).toString('latin1'), 'll1:02:id1:\xffel1:42:noelee');
     assert.equal(encodePushReport(quiet).toString(), 'd1:s8:firebasee');
     assert.equal(encodeDeviceGone(gone).toString(), 'd1:d5:token1:r12:Unregistered1:s4:apns1:ti1700000000000ee');
     assert.equal(
@@ -80,6 +88,12 @@ describe('the protocol between hivemind and notifiers', () => {
   });
 
   it('reads what it wrote', () => {
+    assert.deepEqual(decodeServiceInfos(encodeServiceInfos(infos)).map(String), infos);
+    assert.deepEqual(
+      decodeVerdicts(encodeVerdicts(verdicts)),
+      verdicts.map((verdict) => verdict.map((part) => Buffer.from(part as string))),
+    );
+    assert.equal(decodeRegistration(Buffer.from('d1:i1:i1:s4:apnse')).validatesMany, false);
     assert.deepEqual(decodeRegistration(encodeRegistration(registration)), registration);
     assert.equal(decodeRegistration(encodeRegistration({ ...registration, window: undefined! })).window, 0);
     assert.deepEqual(decodeSealedPushes(encodeSealedPushes(pushes)), pushes);
@@ -124,6 +138,8 @@ describe('the protocol between hivemind and notifiers', () => {
 
   const messages: [name: string, intact: Buffer, decode: (data: Buffer) => unknown][] = [
     ['a registration', encodeRegistration(registration), decodeRegistration],
+    ['service_infos', encodeServiceInfos(infos), decodeServiceInfos],
+    ['verdicts', encodeVerdicts(verdicts), decodeVerdicts],
     ['sealed pushes', encodeSealedPushes(pushes), decodeSealedPushes],
     ['sealed pushes of a cluster', encodeSealedPushes(copies), decodeSealedPushes],
     ['a report', encodePushReport(report), decodePushReport],

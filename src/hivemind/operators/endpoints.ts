@@ -180,9 +180,10 @@ export function endpoints(modules: EndpointModules): Commands {
         register_notifier: {
           kind: 'request',
           handler: careful('admin.register_notifier', (message) => {
-            const { service, instance, window } = decodeRegistration(message.parts[0] ?? Buffer.alloc(0));
-            const name = serviceName(Buffer.from(service));
-            outbox.register(name, message.remote, Math.min(Math.max(window, 1), WINDOW_MAX), instance);
+            const registration = decodeRegistration(message.parts[0] ?? Buffer.alloc(0));
+            const name = serviceName(Buffer.from(registration.service));
+            const window = Math.min(Math.max(registration.window, 1), WINDOW_MAX);
+            outbox.register(name, message.remote, window, registration.instance, registration.validatesMany);
             message.reply('OK', ...listOf('address'));
           }),
         },

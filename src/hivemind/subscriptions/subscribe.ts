@@ -1,7 +1,6 @@
 import type { Clock } from '../../clock.ts';
 import { parseJson, stringifySorted } from '../../codec/json.ts';
 import type { Log } from '../../log.ts';
-import type { Remote } from '../../oxenmq/remote.ts';
 import {
   Code,
   type Known,
@@ -23,7 +22,7 @@ import { StoreError } from '../store/store-error.ts';
 import { Admission, type ShedCounters } from './admission.ts';
 import { NotDone, type Ticket } from './fair-queue.ts';
 import { Troubles } from './troubles.ts';
-import { GENERIC_ERROR, NotifierError, timedOut, type ValidDevice, validateDevice } from './validate.ts';
+import { GENERIC_ERROR, NotifierError, timedOut, Validation, type Validator, type ValidDevice } from './validate.ts';
 
 /** What a client may ask for. */
 export type RequestKind = 'subscribe' | 'unsubscribe';
@@ -58,7 +57,7 @@ export interface SubscriptionModules {
   stats: Pick<Stats, 'add'>;
   devices: Subscribed;
   /** The notifier that answers for a device of that service; undefined if none is there. */
-  notifierFor: (service: string) => Remote | undefined;
+  notifierFor: (service: string) => Validator | undefined;
   /** Whether a service without a notifier will probably have one again. */
   isExpected: (service: string) => boolean;
   log: Pick<Log, 'debug' | 'warn'>;
@@ -119,6 +118,7 @@ export class Subscriptions {
   readonly #inWork = new Map<string, number>();
   readonly #admission: Admission;
   readonly #troubles: Troubles;
+  readonly #validation = new Validation();
   /** Ends the wait for a notifier's word on a device, of everybody who waits for one. */
   readonly #giveUp = new Set<() => void>();
   /** How many elements wait for each service's notifier. */
@@ -342,15 +342,16 @@ export class Subscriptions {
   }
 
   #validate(service: string, serviceInfo: unknown): Promise<ValidDevice> {
-    const remote = this.#modules.notifierFor(service);
-    if (!remote) return Promise.reject(new UnavailableError(service));
+    const notifier = this.#modules.notifierFor(service);
+    if (!notifier) return Promise.reject(new UnavailableError(service));
     const waiting = this.#validating.get(service) ?? 0;
     if (waiting >= MAX_VALIDATING) return Promise.reject(BUSY);
     this.#validating.set(service, waiting + 1);
     return new Promise((resolve, reject) => {
       const giveUp = () => reject(timedOut(service));
       this.#giveUp.add(giveUp);
-      validateDevice(service, remote, serviceInfo)
+      this.#validation
+        .ask(service, notifier, serviceInfo)
         .then(resolve, reject)
         .finally(() => {
           this.#giveUp.delete(giveUp);

@@ -290,6 +290,6 @@ export class HivemindLink implements Place {
 
   #registration(): Buffer {
     const { service, instance, window } = this.#options;
-    return encodeRegistration({ service, instance, window: window() });
+    return encodeRegistration({ service, instance, window: window(), validatesMany: true });
   }
 }

@@ -22,8 +22,9 @@ export interface HivemindsOptions {
   readonly clusterKeys: KeyPair;
   /** How many unacknowledged pushes we take from each. */
   readonly window: () => number;
-  /** `notifier.validate`. */
+  /** `notifier.validate` and `notifier.validate_many`. */
   readonly validate: Handler;
+  readonly validateMany: Handler;
   /** `notifier.sealed` and `notifier.push`. */
   readonly sealed: (link: HivemindLink, message: Incoming) => void;
   readonly push: (link: HivemindLink, message: Incoming) => void;
@@ -57,7 +58,7 @@ export class Hiveminds {
     this.#options = options;
     this.#given = [...new Set(options.addresses.map((address) => formatAddress(address)))];
     this.#instance = options.random(INSTANCE_BYTES);
-    const { clock, clusterKeys, validate, sealed, push } = options;
+    const { clock, clusterKeys, validate, validateMany, sealed, push } = options;
     const ofLink = (handler: (link: HivemindLink, message: Incoming) => void) => (message: Incoming) => {
       const link = this.#ofRemote.get(message.remote);
       if (link) handler(link, message);
@@ -70,6 +71,7 @@ export class Hiveminds {
           access: 'basic',
           commands: {
             validate: { kind: 'request', handler: validate },
+            validate_many: { kind: 'request', handler: validateMany },
             sealed: { kind: 'command', handler: ofLink(sealed) },
             push: { kind: 'command', handler: ofLink(push) },
           },

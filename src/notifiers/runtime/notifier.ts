@@ -7,7 +7,13 @@ import type { Address } from '../../oxenmq/address.ts';
 import type { Counters } from '../../oxenmq/counters.ts';
 import type { KeyPair } from '../../oxenmq/keys.ts';
 import type { Incoming } from '../../oxenmq/remote.ts';
-import { type DeviceGone, decodeSealedPushes } from '../../session/notifier-protocol.ts';
+import {
+  type DeviceGone,
+  decodeSealedPushes,
+  decodeServiceInfos,
+  encodeVerdicts,
+  type Verdict,
+} from '../../session/notifier-protocol.ts';
 import { isShown, sealPayload } from '../../session/payload.ts';
 import { decodePush } from '../../session/push.ts';
 import { inWords, verdictOn } from './acknowledgements.ts';
@@ -45,6 +51,7 @@ export interface NotifierOptions {
   readonly ping?: number;
 }
 
+const INTERNAL_ERROR: Verdict = ['4', 'Internal error'];
 const PING_MS = 5_000;
 const NONCE_BYTES = 24;
 /** Reports of dead devices that wait for the hivemind to come back. */
@@ -141,6 +148,7 @@ export class Notifier {
       log,
       say: this.#say,
       validate: (message) => this.#validate(message),
+      validateMany: (message) => this.#validateMany(message),
       sealed: (link, { parts }) => this.#takeSealed(link, parts),
       push: (link, { parts }) => this.#takePlain(link, parts),
       registered: () => this.#tellGone(),
@@ -289,33 +297,46 @@ export class Notifier {
   }
 
   #validate(message: Incoming): void {
-    const { parts } = message;
-    this.counters.validations++;
-    const [name, json] = parts;
-    if (parts.length !== 2 || !name || !json || name.toString() !== this.#options.service) {
-      message.reply('4', 'Internal error');
-      return;
+    const [name, json, ...more] = message.parts;
+    if (json && more.length === 0 && this.#isOurs(name)) message.reply(...this.#verdictOn(json));
+    else {
+      this.counters.validations++;
+      message.reply(...INTERNAL_ERROR);
     }
+  }
+
+  /** Throws for what cannot be read, and then there is no reply. */
+  #validateMany(message: Incoming): void {
+    const [name, infos] = message.parts;
+    if (!infos || !this.#isOurs(name)) throw new Error('notifier.validate_many for another service');
+    message.reply(encodeVerdicts(decodeServiceInfos(infos).map((json) => this.#verdictOn(json))));
+  }
+
+  #isOurs(name: Buffer | undefined): boolean {
+    return name?.toString() === this.#options.service;
+  }
+
+  #verdictOn(json: Buffer): Verdict {
+    this.counters.validations++;
     let info: unknown;
     try {
       info = parseJson(json);
     } catch {
-      message.reply('4', 'Invalid service_info: not JSON');
-      return;
+      return ['4', 'Invalid service_info: not JSON'];
     }
     try {
       const { id, data } = this.#backend.validate(info);
-      if (data) message.reply('0', id, data);
-      else message.reply('0', id);
+      const verdict = data ? ['0', id, data] : ['0', id];
+      // An operator's own module may give anything, and must not spoil the answer to others.
+      if (!verdict.every(isPart)) throw new TypeError('a device is a text and, perhaps, bytes');
+      return verdict;
     } catch (error) {
       this.counters.refusals++;
-      if (error instanceof Refusal) message.reply(String(error.code), error.message);
-      else {
-        // The text of a library's error may hold the token.
-        this.#say.error('checking a device failed', { error: error instanceof Error ? error.name : typeof error });
-        this.#options.log.debug({ err: error }, 'checking a device failed');
-        message.reply('4', 'Internal error');
-      }
+      if (error instanceof Refusal) return [String(error.code), error.message];
+      // The text of a library's error may hold the token.
+      this.#say.error('checking a device failed', { error: error instanceof Error ? error.name : typeof error });
+      this.#options.log.debug({ err: error }, 'checking a device failed');
+      return INTERNAL_ERROR;
     }
   }
 
@@ -392,6 +413,10 @@ function answer({ givers }: Push, text: string): void {
   for (const { link, id, wantsAnswer } of givers) {
     if (wantsAnswer && id !== undefined) link.acknowledgements.answer(id, text);
   }
+}
+
+function isPart(value: unknown): boolean {
+  return typeof value === 'string' || value instanceof Uint8Array;
 }
 
 /** Pushes that the provider is asked about at a time. */

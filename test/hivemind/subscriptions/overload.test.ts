@@ -115,7 +115,7 @@ function fast(): Subscriptions {
       hasSessionKey: () => false,
     },
     stats: { add: () => {} },
-    notifierFor: () => remote,
+    notifierFor: () => ({ remote, validatesMany: false }),
     isExpected: () => true,
     log: silentLog,
   });

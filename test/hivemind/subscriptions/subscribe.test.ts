@@ -46,7 +46,7 @@ function setUp(changes: Partial<SubscriptionModules> & { validate?: () => Promis
       hasSessionKey: () => false,
     },
     stats: { add: () => {} },
-    notifierFor: (service) => (service === 'apns' ? remote : undefined),
+    notifierFor: (service) => (service === 'apns' ? { remote, validatesMany: false } : undefined),
     isExpected: (service) => service === 'firebase',
     log: logTo((text) => lines.push(text)),
     ...changes,
@@ -232,7 +232,10 @@ test('a notifier that hangs keeps so many requests waiting and no more, and none
   const well: Remote = { ...hung, id: 'well', request: () => Promise.resolve(answer) };
   // On a slow machine the last of so many elements would otherwise be given up before they are begun.
   const clock = new FakeClock(Date.now());
-  const { ask, subscriptions } = setUp({ clock, notifierFor: (service) => (service === 'apns' ? hung : well) });
+  const { ask, subscriptions } = setUp({
+    clock,
+    notifierFor: (service) => ({ remote: service === 'apns' ? hung : well, validatesMany: false }),
+  });
   const one = request();
   const asked = Array.from({ length: 40 }, () => ask(Array.from({ length: 64 }, () => one)));
   const other = request({ service: 'huawei' });

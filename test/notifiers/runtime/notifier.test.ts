@@ -88,6 +88,38 @@ test('devices are validated, and what makes no sense is answered', async (t) => 
   }
 });
 
+test('several devices are validated in one message, each as if it were alone', async (t) => {
+  const hivemind = await FakeHivemind.start(t, SERVICE);
+  const { notifier, lines } = startToy(t, [hivemind], () => accepted, {
+    backend: {
+      validate(info) {
+        if (info === 1) throw new Refusal(4, 'Invalid number');
+        // What an operator's own module may do.
+        if (info === 2) return { id: 7 as unknown as string };
+        return info === 3 ? { id: 'three', data: Buffer.from('kept') } : { id: String(info) };
+      },
+      send: async () => [],
+    },
+  });
+  await hivemind.until(() => hivemind.instances.size === 1);
+  assert.deepEqual(await hivemind.validateMany(SERVICE, ['"a"', '1', '2', '3', '{', '"b"']), [
+    ['0', 'a'],
+    ['4', 'Invalid number'],
+    ['4', 'Internal error'],
+    ['0', 'three', 'kept'],
+    ['4', 'Invalid service_info: not JSON'],
+    ['0', 'b'],
+  ]);
+  assert.deepEqual([notifier.counters.validations, notifier.counters.refusals], [6, 2]);
+  assert.ok(lines.some((line) => line.includes('checking a device failed')));
+  assert.equal([...hivemind.instances.values()][0]!.validatesMany, true);
+  // What cannot be read gets no answer, and does no harm.
+  for (const parts of [[], [SERVICE], ['other', 'le'], [SERVICE, 'rubbish'], [SERVICE, 'li1ee']]) {
+    hivemind.remote!.send('notifier.validate_many', Buffer.alloc(15), ...parts);
+  }
+  assert.deepEqual(await hivemind.validateMany(SERVICE, []), []);
+});
+
 test('clients are told the message of a refusal, and of no other error; what it holds is logged at debug alone', async (t) => {
   const hivemind = await FakeHivemind.start(t, SERVICE);
   const { notifier, lines } = startToy(t, [hivemind], () => accepted, {

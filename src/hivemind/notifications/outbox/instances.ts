@@ -6,6 +6,8 @@ export interface Instance {
   readonly remote: Remote;
   /** Ours acknowledge and take sealed payloads; the original's take the original's dict and say nothing. */
   readonly acknowledges: boolean;
+  /** Whether it says of several devices at once what they are. */
+  validatesMany: boolean;
   /** How many unacknowledged pushes it takes at most. */
   window: number;
   /** Pushes that it was given and has not acknowledged. */
@@ -75,6 +77,7 @@ export class Instances {
     const instance: Instance = {
       remote,
       acknowledges,
+      validatesMany: false,
       window: 0,
       inFlight: 0,
       wireBytes: 0,

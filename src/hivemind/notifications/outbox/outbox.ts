@@ -172,9 +172,15 @@ export class Outbox {
     this.service(push.message.service).add(push);
   }
 
-  /** @param window see {@link Service.register} */
-  register(name: string, remote: Remote, window: number | undefined, id: Buffer | null = null): void {
-    this.service(name).register(remote, window, id);
+  /** See {@link Service.register}. */
+  register(
+    name: string,
+    remote: Remote,
+    window: number | undefined,
+    id: Buffer | null = null,
+    validatesMany = false,
+  ): void {
+    this.service(name).register(remote, window, id, validatesMany);
   }
 
   /** A notifier's report; see {@link Service.report}. */

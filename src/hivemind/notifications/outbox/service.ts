@@ -125,8 +125,9 @@ export class Service {
    * @param window how many unacknowledged pushes it takes; undefined for one of the original's, which acknowledges
    *   nothing
    * @param id see {@link Instances.add}
+   * @param validatesMany see {@link Instance.validatesMany}
    */
-  register(remote: Remote, window: number | undefined, id: Buffer | null = null): void {
+  register(remote: Remote, window: number | undefined, id: Buffer | null = null, validatesMany = false): void {
     const now = this.#options.clock.monotonic();
     const wasServed = this.isServed;
     const acknowledges = window !== undefined;
@@ -140,6 +141,7 @@ export class Service {
       const kind = acknowledges ? '' : " (of the original's kind: pushes to it are not acknowledged)";
       this.#options.log.info(`notifier for ${this.name} registered${kind}; ${this.instances.size} connected`);
     }
+    instance.validatesMany = validatesMany;
     instance.window = window ?? Number.POSITIVE_INFINITY;
     instance.lastSeen = now;
     if (!wasServed) {
