@@ -1,7 +1,7 @@
-import type { Clock, Timer } from '../clock.ts';
+import type { Clock } from '../clock.ts';
 import type { Address } from '../oxenmq/address.ts';
-import { type Connection, Peers } from '../oxenmq/peers.ts';
 import { OxenmqError } from '../oxenmq/remote.ts';
+import { type HivemindLink, HivemindLinks } from './hivemind-links.ts';
 import { createPlaces } from './places.ts';
 
 /** What became of a question to the hivemind. Nothing is thrown: each of these is an answer to the client. */
@@ -21,7 +21,7 @@ export type Outcome =
 
 export type PushCommand = 'push.subscribe' | 'push.unsubscribe';
 
-/** The front-end's way to the hivemind. */
+/** The front-end's way to the hivemind, or to one of several that lives. */
 export interface Hivemind {
   /**
    * Passes `body` on unread. Never rejects.
@@ -29,9 +29,12 @@ export interface Hivemind {
    * @param client who asks, as far as is known: the hivemind serves clients in turn
    */
   ask(command: PushCommand, body: Uint8Array, client?: string): Promise<Outcome>;
+  /** Whether there is one that can be asked. */
   readonly connected: boolean;
-  /** Why it is not connected; undefined if it is, or nothing is known yet. */
+  /** Why there is none; undefined if there is, or nothing is known yet. */
   readonly problem: string | undefined;
+  /** Those of several that live and cannot be asked, and why as far as is known. */
+  readonly missing: HivemindLinks['missing'];
   readonly inFlight: number;
   close(): Promise<void>;
 }
@@ -45,45 +48,46 @@ const REQUEST_TIMEOUT = 20_000;
 /** A storage server waits 25 s for our answer, so a request that was held has less than that for the rest, ms. */
 const ALL_IN_ALL = 24_000;
 
-/** After a failed attempt; libzmq has tried several times within it. */
-const RETRY = 500;
-
 /** A request waits so long for a hivemind that is away, ms: a restart takes some seconds. */
 const PATIENCE = 10_000;
 /** One that is away for so long, ms, is not being restarted: nobody waits for it. */
 const LONG_AWAY = 60_000;
 
 /**
- * Connects to `[hivemind] listen` and stays connected: libzmq re-establishes a broken connection, and an attempt that
- * met no hivemind at all is made again, for ever. Requests that come while it restarts, or were with it when it ended,
- * are held and given to the next: each may be carried out twice, which does no harm.
+ * Connects to the hivemind, or to several, and stays connected. Requests that come while none is there, or were with one
+ * when it ended, are held and given to the next: each may be carried out twice, which does no harm. Of several the one
+ * with the least to do is asked, so one that stands still soon gets nothing.
  *
- * @param modules.inFlightLimit how many requests may wait for the hivemind at once; large ones count as several
- * @param modules.onChange told when the connection comes up, or goes down and why
+ * @param modules.addresses where it listens, or some of several
+ * @param modules.inFlightLimit how many requests may wait at once; large ones count as several
+ * @param modules.onChange told when there is one that can be asked, or when there is none any more and why
+ * @param modules.onMember see {@link HivemindLinks}
  */
 export function connectHivemind(modules: {
   clock: Clock;
-  address: Address;
+  addresses: readonly Address[];
   inFlightLimit: () => number;
   onChange?: (connected: boolean, reason: string) => void;
+  onMember?: (name: string, problem: string | undefined) => void;
 }): Hivemind {
-  const { clock, address, inFlightLimit, onChange } = modules;
+  const { clock, addresses, inFlightLimit, onChange, onMember } = modules;
   const places = createPlaces(inFlightLimit);
   let inFlight = 0;
-  let connection: Connection;
-  let retry: Timer | undefined;
   let closed = false;
   let told: boolean | undefined;
   let problem: string | undefined;
   let awaySince: number | undefined = clock.monotonic();
-  /** Told when the connection is up, and when there is nothing left to wait for. */
+  /** Told when there is one to ask, and when there is nothing left to wait for. */
   const waiting = new Set<() => void>();
+  const links = new HivemindLinks({ clock, addresses, changed: () => tell(), onMember });
 
   function wake(): void {
     for (const done of [...waiting]) done();
   }
 
-  function tell(connected: boolean, reason: string): void {
+  function tell(): void {
+    const connected = links.up.length > 0;
+    const reason = connected ? 'connected' : (links.problem ?? 'no connection yet');
     // Why it is still not there may be another reason than before.
     if ((told === connected && (connected || reason === problem)) || closed) return;
     problem = connected ? undefined : reason;
@@ -94,11 +98,11 @@ export function connectHivemind(modules: {
     onChange?.(connected, reason);
   }
 
-  /** Resolves when the connection is up, there is no hope of that, or the time is over. */
+  /** Resolves when one is up, there is no hope of that, or the time is over. */
   function untilUp(deadline: number): Promise<void> {
     const now = clock.monotonic();
     const hopeless = closed || (awaySince !== undefined && now - awaySince > LONG_AWAY);
-    if (connection.state === 'up' || hopeless || now >= deadline) return Promise.resolve();
+    if (links.up.length > 0 || hopeless || now >= deadline) return Promise.resolve();
     return new Promise((resolve) => {
       const done = () => {
         timer.cancel();
@@ -113,9 +117,14 @@ export function connectHivemind(modules: {
   async function request(command: PushCommand, body: Uint8Array, client: string): Promise<Outcome> {
     const start = clock.monotonic();
     const deadline = start + PATIENCE;
+    /** Connected, and taking no more: no reason to try the same one again at once. */
+    const full = new Set<HivemindLink>();
     for (;;) {
       await untilUp(deadline);
-      if (connection.state !== 'up') return { kind: 'away' };
+      const link = leastBusy(links.up.filter((one) => !full.has(one)));
+      if (!link) return { kind: 'away' };
+      const { connection } = link;
+      link.inFlight++;
       try {
         const timeout = Math.min(REQUEST_TIMEOUT, start + ALL_IN_ALL - clock.monotonic());
         const [data, state] = await connection.request(command, [body, client], timeout);
@@ -123,33 +132,13 @@ export function connectHivemind(modules: {
         return { kind: 'reply', data, passing: state && state.toString() === 'passing' };
       } catch (error) {
         const outcome = failed(error);
-        // A connection that is up and takes no more is no reason to try again at once.
-        if (outcome.kind !== 'away' || connection.state === 'up' || clock.monotonic() >= deadline) return outcome;
+        if (outcome.kind !== 'away' || clock.monotonic() >= deadline) return outcome;
+        if (connection.state === 'up') full.add(link);
+      } finally {
+        link.inFlight--;
       }
     }
   }
-
-  const peers = new Peers({
-    clock,
-    commands: {},
-    on: {
-      hello: () => tell(true, 'connected'),
-      handshake: () => {
-        if (connection.state === 'up') tell(true, 'connected again');
-      },
-      // What the hivemind had in hand may or may not have been done; the client asks again, and asking twice is
-      // harmless.
-      disconnect: () => tell(false, 'the connection broke'),
-      failure: (_, reason) => {
-        tell(false, reason);
-        if (closed) return;
-        retry = clock.setTimeout(() => {
-          connection = peers.connect(address, { label: 'hivemind' });
-        }, RETRY);
-      },
-    },
-  });
-  connection = peers.connect(address, { label: 'hivemind' });
 
   return {
     async ask(command, body, client) {
@@ -164,21 +153,30 @@ export function connectHivemind(modules: {
       }
     },
     get connected() {
-      return connection.state === 'up';
+      return links.up.length > 0;
     },
     get problem() {
       return problem;
+    },
+    get missing() {
+      return links.missing;
     },
     get inFlight() {
       return inFlight;
     },
     async close() {
       closed = true;
-      retry?.cancel();
       wake();
-      await peers.close();
+      await links.close();
     },
   };
+}
+
+/** Of several with as little to do the first. */
+function leastBusy(links: readonly HivemindLink[]): HivemindLink | undefined {
+  let best: HivemindLink | undefined;
+  for (const link of links) if (!best || link.inFlight < best.inFlight) best = link;
+  return best;
 }
 
 function failed(error: unknown): Outcome {

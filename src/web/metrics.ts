@@ -46,10 +46,18 @@ export function webMetrics(registry: Registry, hivemind: Hivemind): WebMetrics {
   });
   new Gauge({
     name: 'spns_web_hivemind_connected',
-    help: '1 while the connection to the hivemind is up',
+    help: '1 while there is a connection to a hivemind',
     registers,
     collect() {
       this.set(hivemind.connected ? 1 : 0);
+    },
+  });
+  new Gauge({
+    name: 'spns_web_hiveminds_missing',
+    help: 'Hiveminds of the cluster that live and are not connected',
+    registers,
+    collect() {
+      this.set(hivemind.missing.length);
     },
   });
   const limits = new Map<string, ConnectionLimit>();

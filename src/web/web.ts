@@ -3,6 +3,7 @@ import { category, repeated } from '../daemon/log.ts';
 import type { Context, Daemon } from '../daemon/run.ts';
 import { transportMetrics } from '../daemon/transport-metrics.ts';
 import { connectAddress } from '../oxenmq/bind-address.ts';
+import { hivemindListens } from '../settings/hivemind-instances.ts';
 import { parseListen } from '../settings/listen-address.ts';
 import type { WebSettings } from '../settings/web.ts';
 import { connectHivemind } from './hivemind.ts';
@@ -26,11 +27,15 @@ export async function startWeb({ config, clock, registry, random, log: root }: C
 
   const hivemind = connectHivemind({
     clock,
-    address: connectAddress(config.hivemind.listenPush ?? config.hivemind.listen),
+    addresses: hivemindListens(config.ini).map(({ listen, listenPush }) => connectAddress(listenPush ?? listen)),
     inFlightLimit: () => settings.inFlightLimit,
     onChange(connected, reason) {
       if (connected) log.info('connected to the hivemind');
       else faults.warn('no connection to the hivemind: clients are asked to come again later', { reason });
+    },
+    onMember(name, problem) {
+      if (problem === undefined) log.info(`connected to the hivemind ${name}`);
+      else faults.warn(`no connection to the hivemind ${name}`, { reason: problem });
     },
   });
   const metrics = webMetrics(registry, hivemind);
@@ -76,9 +81,13 @@ export async function startWeb({ config, clock, registry, random, log: root }: C
   }
 
   const waiting = () => ['no connection to the hivemind', hivemind.problem].filter(Boolean).join(': ');
+  const missing = () =>
+    hivemind.missing.map(({ name, problem }) =>
+      [`no connection to the hivemind ${name}`, problem].filter(Boolean).join(': '),
+    );
   return {
     status: () => (hivemind.connected ? `${hivemind.inFlight} requests in flight` : waiting()),
-    ready: () => (hivemind.connected ? { ok: true, reasons: [] } : { ok: false, reasons: [waiting()] }),
+    ready: () => (hivemind.connected ? { ok: true, reasons: missing() } : { ok: false, reasons: [waiting()] }),
     reload({ web: next }) {
       const changes: string[] = [];
       if (next.rateLimit !== settings.rateLimit) changes.push(`[web].rate_limit is now ${next.rateLimit}`);

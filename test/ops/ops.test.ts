@@ -82,7 +82,7 @@ const exported = (() => {
 /** Labels that the scrape adds (ops/prometheus.yml). */
 const SCRAPED = ['job', 'instance', 'daemon'];
 const WORDS = new Set(
-  'sum rate increase changes by on unless and max min histogram_quantile job instance daemon le'.split(' '),
+  'sum rate increase changes by on unless and or max min histogram_quantile job instance daemon le'.split(' '),
 );
 
 /** The metrics that an expression names, each with the labels that it selects by. */

@@ -32,8 +32,16 @@ function cleanUp(scope: Scope, work: () => Promise<void>): void {
   });
 }
 
-/** A listener in the hivemind's place that answers push.* by `answer`, and keeps what it was asked. */
-export async function fakeHivemind(scope: Scope, answer: (command: string, request: Incoming) => void) {
+/**
+ * A listener in the hivemind's place that answers push.* by `answer`, and keeps what it was asked.
+ *
+ * @param list its answer to push.hiveminds, which only one of several has; the others do not know the question
+ */
+export async function fakeHivemind(
+  scope: Scope,
+  answer: (command: string, request: Incoming) => void,
+  list?: () => Uint8Array,
+) {
   const folder = await fs.mkdtemp(path.join(os.tmpdir(), 'spns-web-'));
   const address = `ipc://${folder}/hivemind.sock`;
   const asked: { command: string; body: Buffer }[] = [];
@@ -54,7 +62,11 @@ export async function fakeHivemind(scope: Scope, answer: (command: string, reque
       commands: {
         push: {
           access: 'none',
-          commands: { subscribe: handle('push.subscribe'), unsubscribe: handle('push.unsubscribe') },
+          commands: {
+            subscribe: handle('push.subscribe'),
+            unsubscribe: handle('push.unsubscribe'),
+            ...(list && { hiveminds: { kind: 'request', handler: (request) => request.reply(list()) } }),
+          },
         },
       },
     });
@@ -72,11 +84,15 @@ export async function fakeHivemind(scope: Scope, answer: (command: string, reque
 }
 
 /** A connection to the hivemind, and the way to wait for its ups and downs. */
-export function connect(scope: Scope, address: string, { clock = systemClock as Clock, limit = 500 } = {}) {
+export function connect(
+  scope: Scope,
+  address: string | readonly string[],
+  { clock = systemClock as Clock, limit = 500 } = {},
+) {
   const waiting: { connected: boolean; resolve: () => void }[] = [];
   const hivemind = connectHivemind({
     clock,
-    address: parseAddress(address),
+    addresses: [address].flat().map((one) => parseAddress(one)),
     inFlightLimit: () => limit,
     onChange(connected) {
       for (const one of waiting.splice(0)) {

@@ -13,6 +13,7 @@ async function answerTo(outcome: Outcome, body = '{}') {
   const hivemind = {
     ask: async () => outcome,
     problem: undefined,
+    missing: [],
     connected: true,
     inFlight: 0,
     close: async () => undefined,

@@ -7,11 +7,16 @@ import { Registry } from 'prom-client';
 import { systemClock } from '../../src/clock.ts';
 import { createLog } from '../../src/daemon/log.ts';
 import type { Context } from '../../src/daemon/run.ts';
+import { parseIni } from '../../src/settings/ini.ts';
 import { startWeb } from '../../src/web/web.ts';
 import { fakeHivemind } from './fake-hivemind.ts';
 
-/** The daemon's context, with what the front-end uses of it. */
-function contextFor(address: string, socket: string): { context: Context; lines: string[] } {
+/**
+ * The daemon's context, with what the front-end uses of it.
+ *
+ * @param hiveminds lines of spns.ini
+ */
+function contextFor(hiveminds: readonly string[], socket: string): { context: Context; lines: string[] } {
   const lines: string[] = [];
   const output = { write: (text: string) => lines.push(text), flush: async () => undefined, dropped: 0 };
   const web = {
@@ -22,7 +27,8 @@ function contextFor(address: string, socket: string): { context: Context; lines:
     inFlightLimit: 10,
     metricsListen: undefined,
   };
-  const config = { web, hivemind: { listen: address }, keys: { onionreq: randomBytes(32) } };
+  const keys = { onionreq: randomBytes(32) };
+  const config = { web, ini: parseIni(hiveminds.join('\n')), hivemind: {}, keys };
   const log = createLog({ level: 'trace', levels: new Map(), format: 'plain' }, 'web', {
     output,
     style: 'plain',
@@ -49,7 +55,11 @@ async function untilReady(daemon: Awaited<ReturnType<typeof startWeb>>): Promise
   while (!daemon.ready!().ok) await new Promise((resolve) => setTimeout(resolve, 5));
 }
 
-async function start(t: TestContext, answer: (body: string) => string | undefined) {
+async function start(
+  t: TestContext,
+  answer: (body: string) => string | undefined,
+  settings = (address: string) => ['[hivemind]', `listen = ${address}`],
+) {
   let asked = (): void => undefined;
   const fake = await fakeHivemind(t, (_, request) => {
     const text = answer(request.parts[0]!.toString());
@@ -57,7 +67,7 @@ async function start(t: TestContext, answer: (body: string) => string | undefine
     asked();
   });
   const socket = `${fake.folder}/web.sock`;
-  const { context, lines } = contextFor(fake.address, socket);
+  const { context, lines } = contextFor(settings(fake.address), socket);
   const nextAsked = () =>
     new Promise<void>((resolve) => {
       asked = resolve;
@@ -66,11 +76,25 @@ async function start(t: TestContext, answer: (body: string) => string | undefine
 }
 
 test('the front-end connects to listen_push where there is one, and never to the socket of administrators', async (t) => {
-  const { fake, socket, context } = await start(t, () => '[]');
+  const { fake, socket, context } = await start(
+    t,
+    () => '[]',
+    (address) => ['[hivemind]', 'listen = ipc:///not/there.sock', `listen_push = ${address}`],
+  );
   await fake.start();
-  const { config } = context as unknown as { config: { hivemind: { listen: string; listenPush?: string } } };
-  config.hivemind.listenPush = config.hivemind.listen;
-  config.hivemind.listen = `ipc://${fake.folder}/not-there.sock`;
+  const daemon = await startWeb(context);
+  await untilReady(daemon);
+  assert.deepEqual(await post(socket, '[]'), { status: 200, body: '[]' });
+  await daemon.stop(2_100);
+});
+
+test('of several hiveminds in the settings one is enough', async (t) => {
+  const { fake, socket, context } = await start(
+    t,
+    () => '[]',
+    (address) => ['[hivemind-a]', 'listen_push = ipc:///not/there.sock', '[hivemind-b]', `listen_push = ${address}`],
+  );
+  await fake.start();
   const daemon = await startWeb(context);
   await untilReady(daemon);
   assert.deepEqual(await post(socket, '[]'), { status: 200, body: '[]' });
@@ -113,7 +137,7 @@ test("why the hivemind's socket cannot be used is told where it is asked whether
   const { fake } = await start(t, () => undefined);
   const path = `${fake.folder}/not-a-socket`;
   writeFileSync(path, '');
-  const { context, lines } = contextFor(`ipc://${path}`, `${fake.folder}/web.sock`);
+  const { context, lines } = contextFor(['[hivemind]', `listen = ipc://${path}`], `${fake.folder}/web.sock`);
   const daemon = await startWeb(context);
   try {
     const sentence = `no connection to the hivemind: ${path} is no socket but something else`;

@@ -1,0 +1,143 @@
+import assert from 'node:assert/strict';
+import { type TestContext, test } from 'node:test';
+import type { Incoming } from '../../src/oxenmq/remote.ts';
+import { encodeMembers } from '../../src/session/members.ts';
+import type { Hivemind } from '../../src/web/hivemind.ts';
+import { FakeClock } from '../support/fake-clock.ts';
+import { connect, fakeHivemind } from './fake-hivemind.ts';
+
+type Fake = Awaited<ReturnType<typeof fakeHivemind>>;
+type Answer = (request: Incoming) => void;
+
+/** Hiveminds of one cluster that know of each other; who is not started is known and away. */
+async function cluster(t: TestContext, answers: Record<string, Answer>) {
+  const fakes: Record<string, Fake> = {};
+  /** Where others are said to be, and what is said instead of the list. */
+  const others: { name: string; address: string }[] = [];
+  const said: { instead?: Buffer; of?: string[] } = {};
+  /** Who was asked for the list, which is the first that each is asked. */
+  const listed = new Set<string>();
+  const list = (own: string) => () => {
+    listed.add(own);
+    const names = said.of ?? Object.keys(fakes);
+    const members = names.map((name) => ({ name, address: fakes[name]!.address }));
+    return said.instead ?? encodeMembers({ own, members: [...members, ...others] });
+  };
+  for (const [name, answer] of Object.entries(answers)) {
+    fakes[name] = await fakeHivemind(t, (_, request) => answer(request), list(name));
+  }
+  return { fakes, others, said, listed };
+}
+
+/** Time that a test lets pass, with what comes in between. */
+async function until(condition: () => boolean, clock?: FakeClock): Promise<void> {
+  while (!condition()) {
+    await new Promise((resolve) => setImmediate(resolve));
+    await clock?.advance(50);
+  }
+}
+
+const says =
+  (text: string): Answer =>
+  (request) =>
+    request.reply(text, 'final');
+
+async function ask(hivemind: Hivemind, body = '{}'): Promise<string> {
+  const outcome = await hivemind.ask('push.subscribe', Buffer.from(body));
+  return outcome.kind === 'reply' ? String(outcome.data) : outcome.kind;
+}
+
+test('from one hivemind it learns of the others, and goes to another when that one dies', async (t) => {
+  const { fakes, listed } = await cluster(t, { a: says('a'), b: says('b') });
+  await fakes.a!.start();
+  await fakes.b!.start();
+  const { hivemind } = connect(t, fakes.a!.address);
+  assert.equal(await ask(hivemind), 'a');
+  await until(() => listed.has('b'));
+  await fakes.a!.stop();
+  assert.equal(await ask(hivemind), 'b');
+  assert.ok(hivemind.connected);
+  await until(() => hivemind.missing.length === 1);
+  assert.deepEqual(hivemind.missing, [{ name: 'a', problem: 'the connection broke' }]);
+});
+
+test('what was with a hivemind when it died is asked of another one at once', async (t) => {
+  const arrived = Promise.withResolvers<void>();
+  const { fakes, listed } = await cluster(t, { a: () => arrived.resolve(), b: says('b') });
+  await fakes.a!.start();
+  await fakes.b!.start();
+  const { hivemind } = connect(t, [fakes.a!.address, fakes.b!.address]);
+  await until(() => listed.size === 2);
+  const waiting = ask(hivemind, 'one');
+  await arrived.promise;
+  await fakes.a!.stop();
+  assert.equal(await waiting, 'b');
+  assert.deepEqual(
+    fakes.b!.asked.map(({ body }) => String(body)),
+    ['one'],
+  );
+});
+
+test('one that stands still gets no more than its share of what waits, and the others all else', async (t) => {
+  const { fakes, listed } = await cluster(t, { a: () => undefined, b: says('b') });
+  await fakes.a!.start();
+  await fakes.b!.start();
+  const { hivemind } = connect(t, [fakes.a!.address, fakes.b!.address]);
+  await until(() => listed.size === 2);
+  const stuck = ask(hivemind, 'stuck');
+  await until(() => fakes.a!.asked.length === 1);
+  for (let n = 0; n < 20; n++) assert.equal(await ask(hivemind), 'b');
+  assert.equal(fakes.a!.asked.length, 1);
+  await fakes.a!.stop();
+  assert.equal(await stuck, 'b');
+});
+
+test('a hivemind that comes is found, one that goes for good is left, and one that cannot be reached is named', async (t) => {
+  const clock = new FakeClock();
+  const { fakes, others, said, listed } = await cluster(t, { a: says('a'), b: says('b') });
+  said.of = ['a'];
+  others.push({ name: 'c', address: 'ipc:///nowhere/push.sock' }, { name: 'd', address: 'curve://127.0.0.1:1/key' });
+  await fakes.a!.start();
+  const { hivemind } = connect(t, fakes.a!.address, { clock });
+  await until(() => hivemind.missing.length === 2 && hivemind.missing[0]!.problem !== undefined, clock);
+  assert.deepEqual(
+    hivemind.missing.map(({ name }) => name),
+    ['c', 'd'],
+  );
+  assert.match(hivemind.missing[0]!.problem!, /nowhere/);
+  assert.equal(hivemind.missing[1]!.problem, 'what it tells as its address is none');
+  assert.equal(await ask(hivemind), 'a');
+  await fakes.b!.start();
+  said.of = ['a', 'b'];
+  others.length = 0;
+  await until(() => listed.has('b') && hivemind.missing.length === 0, clock);
+  await fakes.a!.stop();
+  assert.equal(await ask(hivemind), 'b');
+  said.of = ['b'];
+  await until(() => hivemind.missing.length === 0, clock);
+  assert.ok(hivemind.connected);
+});
+
+test('lists that nobody would send are left aside', async (t) => {
+  const clock = new FakeClock();
+  const { fakes, said } = await cluster(t, { a: says('a') });
+  const members = Array.from({ length: 65 }, (_, n) => ({ name: `m${n}`, address: `ipc:///nowhere/${n}` }));
+  for (const instead of [encodeMembers({ own: 'a', members }), Buffer.from('le'), Buffer.alloc(100_000, 'd')]) {
+    said.instead = instead;
+    await fakes.a!.start();
+    const { hivemind, until: untilConnected } = connect(t, fakes.a!.address, { clock });
+    await untilConnected(true);
+    await clock.advance(10_000);
+    assert.equal(await ask(hivemind), 'a');
+    assert.deepEqual(hivemind.missing, []);
+    await fakes.a!.stop();
+  }
+});
+
+test('with none of them there a request waits, and is answered by whoever comes first', async (t) => {
+  const { fakes } = await cluster(t, { a: says('a'), b: says('b') });
+  const { hivemind } = connect(t, [fakes.a!.address, fakes.b!.address]);
+  const waiting = ask(hivemind);
+  await fakes.b!.start();
+  assert.equal(await waiting, 'b');
+});
