@@ -93,8 +93,10 @@ export class ConnectionLimit {
     let worstShare = 0;
     for (const [held, share] of this.#held) {
       if (held.busy || holds(held) === 0) continue;
-      const more = worst ? share[short] - worstShare || holds(held) - holds(worst) : 1;
-      if (more > 0 || (more === 0 && held.lastActive < worst!.lastActive)) {
+      const more = worst
+        ? share[short] - worstShare || holds(held) - holds(worst) || worst.lastActive - held.lastActive
+        : 1;
+      if (more > 0) {
         worst = held;
         worstShare = share[short];
       }
@@ -110,8 +112,8 @@ export class ConnectionLimit {
 /** The network that an address is counted with: itself, or for IPv6 its /64, which is what one customer has. */
 export function networkOf(address: string | undefined): string {
   if (address === undefined) return '';
-  const mapped = /^::ffff:(\d+\.\d+\.\d+\.\d+)$/i.exec(address);
-  if (mapped) return mapped[1]!;
+  const mapped = /^::ffff:(\d+\.\d+\.\d+\.\d+)$/i.exec(address)?.[1];
+  if (mapped !== undefined) return mapped;
   if (!isIPv6(address)) return address;
   const [head = '', tail] = address.replace(/%.*$/, '').split('::');
   const groups = head === '' ? [] : head.split(':');

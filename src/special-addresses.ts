@@ -52,7 +52,8 @@ export function specialBlock(text: string): SpecialBlock | undefined | null {
     const [high = 0, low = 0] = groups.slice(6);
     return specialBlock([high >>> 8, high & 255, low >>> 8, low & 255].join('.'));
   }
-  if (groups[0]! >>> 13 !== 1) return { what: 'of no public part of IPv6' };
+  const [first = 0] = groups;
+  if (first >>> 13 !== 1) return { what: 'of no public part of IPv6' };
   return IPV6.find(({ base, bits }) => startsWith(groups, base, bits));
 }
 
@@ -61,20 +62,20 @@ function readIpv4(text: string): number | undefined {
   if (octets.length !== 4 || !octets.every((octet) => /^(0|[1-9]\d{0,2})$/.test(octet) && Number(octet) <= 255)) {
     return undefined;
   }
-  const [a, b, c, d] = octets.map(Number);
-  return ip(a!, b, c, d);
+  const [a = 0, b, c, d] = octets.map(Number);
+  return ip(a, b, c, d);
 }
 
 /** @returns 8 numbers of 16 bits */
 function readIpv6(text: string): number[] | undefined {
   // The last 32 bits may stand as an IPv4 address.
-  const dotted = /[^:]*\.[^:]*$/.exec(text)?.[0];
-  const last = dotted === undefined ? undefined : readIpv4(dotted);
-  if (dotted !== undefined && last === undefined) return undefined;
+  const dotted = /[^:]*\.[^:]*$/.exec(text)?.[0] ?? '';
+  const last = dotted === '' ? undefined : readIpv4(dotted);
+  if (dotted !== '' && last === undefined) return undefined;
   const hex =
     last === undefined
       ? text
-      : `${text.slice(0, -dotted!.length)}${(last >>> 16).toString(16)}:${(last & 0xffff).toString(16)}`;
+      : `${text.slice(0, -dotted.length)}${(last >>> 16).toString(16)}:${(last & 0xffff).toString(16)}`;
   const halves = hex.split('::');
   const [head = [], tail = []] = halves.map((half) => (half === '' ? [] : half.split(':')));
   const missing = 8 - head.length - tail.length;
@@ -87,7 +88,7 @@ function readIpv6(text: string): number[] | undefined {
 
 function startsWith(groups: readonly number[], base: readonly number[], bits: number): boolean {
   for (let index = 0; index * 16 < bits; index++) {
-    const differ = groups[index]! ^ (base[index] ?? 0);
+    const differ = (groups[index] ?? 0) ^ (base[index] ?? 0);
     if (differ >>> Math.max(16 * (index + 1) - bits, 0) !== 0) return false;
   }
   return true;

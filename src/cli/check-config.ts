@@ -86,11 +86,11 @@ async function checkAll(file: string, given: Given): Promise<Findings> {
   const checks = services.map((service) => {
     const handedOver = units?.some((one) => one.service === service && isHandedOver(ini, one)) ?? false;
     const blindfolded = users.notifier !== undefined && blind.has(users.notifier.name);
-    return checkNotifier(service, handedOver || blindfolded ? undefined : users.notifier);
+    return { service, found: checkNotifier(service, handedOver || blindfolded ? undefined : users.notifier) };
   });
-  for (const [index, service] of services.entries()) {
-    const found = await checks[index]!;
-    take(found.problems, found.warnings, `settings and credential of ${service}`);
+  for (const { service, found } of checks) {
+    const { problems, warnings } = await found;
+    take(problems, warnings, `settings and credential of ${service}`);
   }
   await checkDatabase(given, take, units?.[0]);
   return findings;

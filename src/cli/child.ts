@@ -36,7 +36,7 @@ export function runProgram(
   } = {},
 ): Promise<Result> {
   const [command, ...words] = asUser(options.as, [process.execPath, programPath(file), ...args]);
-  const child = spawn(command!, words, {
+  const child = spawn(command, words, {
     env: { ...process.env, ...options.env },
     stdio: ['ignore', 'pipe', 'pipe'],
     ...(options.cwd !== undefined && { cwd: options.cwd }),
@@ -54,11 +54,13 @@ export function runProgram(
 /** Whether that user may read the file. */
 export function mayRead(file: string, user: User): boolean {
   const [command, ...words] = asUser(user, ['/bin/sh', '-c', 'test -r "$0"', file]);
-  return spawnSync(command!, words, { stdio: 'ignore' }).status === 0;
+  return spawnSync(command, words, { stdio: 'ignore' }).status === 0;
 }
 
+type Words = readonly [program: string, ...args: string[]];
+
 /** The command, run as that user with all groups that it is in, which Node's own `uid` and `gid` would leave out. */
-function asUser(user: User | undefined, command: readonly string[]): readonly string[] {
+function asUser(user: User | undefined, command: Words): Words {
   if (user === undefined || user.uid === process.getuid?.()) return command;
   return ['setpriv', `--reuid=${user.uid}`, `--regid=${user.gid}`, '--init-groups', '--', ...command];
 }

@@ -42,7 +42,7 @@ export function parseWords(name: string, command: Command, args: readonly string
     parsed = parseArgs({ args: [...args], options, allowPositionals: true });
   } catch (error) {
     // Node adds how to pass a word that starts with a dash; one sentence is enough.
-    throw new UsageError((error as Error).message.split('. ')[0]!);
+    throw new UsageError((error as Error).message.replace(/\. .*$/s, ''));
   }
   const least = command.words.filter((word) => !word.startsWith('[')).length;
   const { values, positionals } = parsed;

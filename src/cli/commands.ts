@@ -4,19 +4,19 @@ import { VERSION } from '../version.ts';
 import { CliError, type Command, complain, help, parseWords, print, UsageError, usage } from './command.ts';
 
 /** Loaded when called: making a key needs no ZeroMQ. */
-const COMMANDS: { readonly [name: string]: () => Promise<{ readonly command: Command }> } = {
-  keygen: () => import('./keygen.ts'),
-  'check-config': () => import('./check-config.ts'),
-  migrate: () => import('./migrate.ts'),
-  run: () => import('./run.ts'),
-  stats: () => import('./stats.ts'),
-  services: () => import('./services.ts'),
-  nodes: () => import('./nodes.ts'),
-  members: () => import('./members.ts'),
-  roll: () => import('./roll.ts'),
-  expire: () => import('./expire.ts'),
-  'test-push': () => import('./test-push.ts'),
-};
+const COMMANDS: ReadonlyMap<string, () => Promise<{ readonly command: Command }>> = new Map([
+  ['keygen', () => import('./keygen.ts')],
+  ['check-config', () => import('./check-config.ts')],
+  ['migrate', () => import('./migrate.ts')],
+  ['run', () => import('./run.ts')],
+  ['stats', () => import('./stats.ts')],
+  ['services', () => import('./services.ts')],
+  ['nodes', () => import('./nodes.ts')],
+  ['members', () => import('./members.ts')],
+  ['roll', () => import('./roll.ts')],
+  ['expire', () => import('./expire.ts')],
+  ['test-push', () => import('./test-push.ts')],
+]);
 
 /**
  * Runs `spns` with the words after its name.
@@ -26,23 +26,25 @@ export async function runCommand(args: readonly string[]): Promise<number> {
   const [name, ...rest] = args;
   if (name === undefined || name === '--help' || name === '-h' || name === 'help') {
     const about = name === 'help' ? rest[0] : undefined;
-    if (about === undefined || !Object.hasOwn(COMMANDS, about)) {
+    const load = about === undefined ? undefined : COMMANDS.get(about);
+    if (about === undefined || !load) {
       print(await overview());
       return name === undefined ? 2 : 0;
     }
-    print(help(about, (await COMMANDS[about]!()).command));
+    print(help(about, (await load()).command));
     return 0;
   }
   if (name === '--version') {
     print(VERSION);
     return 0;
   }
-  if (!Object.hasOwn(COMMANDS, name)) {
-    const near = nearest(name, Object.keys(COMMANDS));
+  const load = COMMANDS.get(name);
+  if (!load) {
+    const near = nearest(name, COMMANDS.keys());
     complain(`spns: there is no command "${name}"${near ? `: did you mean ${near}?` : ''} "spns --help" lists them.`);
     return 2;
   }
-  const { command } = await COMMANDS[name]!();
+  const { command } = await load();
   if (rest.includes('--help') || rest.includes('-h')) {
     print(help(name, command));
     return 0;
@@ -62,9 +64,9 @@ export async function runCommand(args: readonly string[]): Promise<number> {
 }
 
 async function overview(): Promise<string> {
-  const width = Math.max(...Object.keys(COMMANDS).map((name) => name.length));
+  const width = Math.max(...[...COMMANDS.keys()].map((name) => name.length));
   const lines: string[] = [];
-  for (const [name, load] of Object.entries(COMMANDS)) {
+  for (const [name, load] of COMMANDS) {
     lines.push(`  ${name.padEnd(width)}  ${(await load()).command.summary}`);
   }
   return [

@@ -11,9 +11,9 @@ export const command: Command = {
     'register with at their push service. A file that is there is kept.',
   ].join('\n'),
   options: { vapid: { type: 'boolean', help: 'a key for the notifier webpush (VAPID, RFC 8292)' } },
-  async run({ words: [file], is }) {
+  async run({ words: [file = ''], is }) {
     try {
-      print(is('vapid') ? generateVapidKeyFile(file!) : generateKeyFile(file!));
+      print(is('vapid') ? generateVapidKeyFile(file) : generateKeyFile(file));
     } catch (error) {
       throw new CliError((error as Error).message);
     }

@@ -37,7 +37,7 @@ export async function reach(ini: Ini, users: DaemonUsers, folder: string): Promi
     else reached.good.push("oxend's socket");
   }
 
-  const listen = value('listen') ?? HIVEMIND.settings.listen.default!;
+  const listen = value('listen') ?? HIVEMIND.settings.listen.default ?? '';
   const push = value('listen_push');
   for (const [who, key, address, user] of [
     ['notifiers', 'listen', listen, users.notifier],
@@ -85,6 +85,6 @@ async function notHere(text: string | undefined): Promise<string | undefined> {
     host = found.address;
   }
   if (/^(127\.|0\.0\.0\.0$|::1?$|::ffff:)/.test(host)) return undefined;
-  const ours = Object.values(networkInterfaces()).flatMap((all) => all!.map(({ address }) => address));
+  const ours = Object.values(networkInterfaces()).flatMap((all = []) => all.map(({ address }) => address));
   return ours.includes(host) ? undefined : `this machine has no address ${host} now, so nothing could listen there`;
 }

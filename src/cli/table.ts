@@ -4,12 +4,14 @@ export type Cell = string | number;
 /** Rows as aligned columns under their heads, for a terminal. */
 export function table(heads: readonly string[], rows: readonly (readonly Cell[])[]): string {
   const written = rows.map((row) => row.map(write));
-  const widths = heads.map((head, column) => Math.max(head.length, ...written.map((row) => row[column]!.length)));
-  // A column is to the right if its values are numbers, heads and dashes aside.
-  const right = heads.map((_, column) => rows.some((row) => typeof row[column] === 'number'));
+  const columns = heads.map((head, column) => ({
+    width: Math.max(head.length, ...written.map((row) => row[column]?.length ?? 0)),
+    // It is to the right if its values are numbers, heads and dashes aside.
+    isRight: rows.some((row) => typeof row[column] === 'number'),
+  }));
   const line = (cells: readonly string[]) =>
-    cells
-      .map((cell, column) => (right[column] ? cell.padStart(widths[column]!) : cell.padEnd(widths[column]!)))
+    columns
+      .map(({ width, isRight }, column) => (isRight ? cells[column]?.padStart(width) : cells[column]?.padEnd(width)))
       .join('  ')
       .trimEnd();
   return [line(heads), ...written.map(line)].join('\n');

@@ -18,8 +18,8 @@ export const command: Command = {
     ...TO_HIVEMIND,
   },
   async run(given) {
-    const info = serviceInfo(given.words[1], given.text('info'));
-    const request = [given.words[0]!, stringifySorted(info)];
+    const [service = '', token] = given.words;
+    const request = [service, stringifySorted(serviceInfo(token, given.text('info')))];
     const answer = (await withAdmin(given, (admin) => admin.ask('admin.test_push', request, PATIENCE))) as {
       ok: boolean;
       answer: string;

@@ -155,7 +155,7 @@ function reading(ini: Ini, { unit, kind, service }: Deployed): string[] {
  */
 function otherPaths(key: string, value: string): string[] {
   if (/listen/.test(key)) return [];
-  return [...value.matchAll(/(?:ipc:\/\/|[=@])(\/|%2F)([^?&@]*)/gi)].map(([, , rest]) => `/${decode(rest!)}`);
+  return [...value.matchAll(/(?:ipc:\/\/|[=@])(\/|%2F)([^?&@]*)/gi)].map(([, , rest = '']) => `/${decode(rest)}`);
 }
 
 function decode(text: string): string {

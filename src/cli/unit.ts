@@ -70,8 +70,8 @@ function readSettings(text: string, settings: Map<string, string[]>): void {
     section = /^\[(.+)\]\s*$/.exec(line)?.[1] ?? section;
     const match = /^\s*([A-Za-z]+)\s*=\s*(.*?)\s*$/.exec(line);
     if (!match || section !== 'Service') continue;
-    const [, key, value] = match;
-    settings.set(key!, value === '' ? [] : [...(settings.get(key!) ?? []), value!]);
+    const [, key = '', value = ''] = match;
+    settings.set(key, value === '' ? [] : [...(settings.get(key) ?? []), value]);
   }
 }
 
@@ -82,6 +82,8 @@ function interpret(name: string, all: (key: string) => string[]): Unit {
       .flatMap((value) => value.split(/\s+/))
       .filter((word) => word !== '');
   const paths = (key: string) => words(key).map((path) => path.replace(/^[-+]+/, ''));
+  /** Without what some settings take behind a colon: options, or where it is to appear. */
+  const folders = (key: string) => paths(key).map((path) => path.replace(/:.*/, ''));
   const on = (key: string) => /^(yes|true|on|1|disconnected)$/.test(last(key) ?? '');
 
   const hidden = new Map<string, string>();
@@ -89,14 +91,14 @@ function interpret(name: string, all: (key: string) => string[]): Unit {
     for (const folder of ['/home', '/root', '/run/user']) hidden.set(folder, 'ProtectHome');
   if (on('PrivateTmp')) for (const folder of ['/tmp', '/var/tmp']) hidden.set(folder, 'PrivateTmp');
   for (const folder of paths('InaccessiblePaths')) hidden.set(folder, 'InaccessiblePaths');
-  for (const folder of paths('TemporaryFileSystem')) hidden.set(folder.split(':')[0]!, 'TemporaryFileSystem');
-  for (const folder of [...paths('BindPaths'), ...paths('BindReadOnlyPaths')]) hidden.delete(folder.split(':')[0]!);
+  for (const folder of folders('TemporaryFileSystem')) hidden.set(folder, 'TemporaryFileSystem');
+  for (const folder of [...folders('BindPaths'), ...folders('BindReadOnlyPaths')]) hidden.delete(folder);
 
   const own = [
-    ...words('RuntimeDirectory').map((folder) => join('/run', folder.split(':')[0]!)),
-    ...words('CacheDirectory').map((folder) => join('/var/cache', folder.split(':')[0]!)),
-    ...words('StateDirectory').map((folder) => join('/var/lib', folder.split(':')[0]!)),
-    ...words('LogsDirectory').map((folder) => join('/var/log', folder.split(':')[0]!)),
+    ...folders('RuntimeDirectory').map((folder) => join('/run', folder)),
+    ...folders('CacheDirectory').map((folder) => join('/var/cache', folder)),
+    ...folders('StateDirectory').map((folder) => join('/var/lib', folder)),
+    ...folders('LogsDirectory').map((folder) => join('/var/log', folder)),
   ];
   const bounding = all('CapabilityBoundingSet');
   return {
@@ -111,13 +113,13 @@ function interpret(name: string, all: (key: string) => string[]): Unit {
     ),
     credentials: new Map(
       [...all('LoadCredential'), ...all('LoadCredentialEncrypted')].map((value) => {
-        const [id, ...file] = value.split(':');
-        return [id!, file.join(':')];
+        const [id = '', ...file] = value.split(':');
+        return [id, file.join(':')];
       }),
     ),
     writable:
       last('ProtectSystem') === 'strict'
-        ? [...own, ...paths('ReadWritePaths'), ...paths('BindPaths').map((path) => path.split(':').at(-1)!)].map(
+        ? [...own, ...paths('ReadWritePaths'), ...paths('BindPaths').map((path) => path.replace(/^.*:/, ''))].map(
             (path) => resolve(path),
           )
         : undefined,

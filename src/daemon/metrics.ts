@@ -121,7 +121,8 @@ async function answer({ registry, ready, routes }: MetricsOptions, request: Inco
     }
   }
   const more = routes?.();
-  if (more && Object.hasOwn(more, url.pathname)) return await more[url.pathname]!(url);
+  const route = more && Object.hasOwn(more, url.pathname) ? more[url.pathname] : undefined;
+  if (route) return await route(url);
   return { status: 404, type: JSON_TYPE, body: '{"error":"not found"}' };
 }
 

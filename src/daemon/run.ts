@@ -126,14 +126,14 @@ export async function runDaemon(
     life = await startLife(context, build, options);
   } catch (error) {
     // A start that was cancelled has not failed.
-    if (stopping.signal.aborted) await exit(code);
-    await fail(error, 'could not start');
+    if (stopping.signal.aborted) return await exit(code);
+    return await fail(error, 'could not start');
   }
   if (stopping.signal.aborted) {
-    await life!.stop().catch((error) => fail(error, 'could not stop in order'));
+    await life.stop().catch((error) => fail(error, 'could not stop in order'));
     await exit(code);
   }
-  if (reloadAfterStart) life!.reload();
+  if (reloadAfterStart) life.reload();
 }
 
 /** A daemon that runs. */

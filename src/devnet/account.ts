@@ -43,7 +43,7 @@ export function groupAccount(random: Random): Account {
 /** A new member of `group`: a key of its own, in a tag that the group's admin has signed. */
 export function groupMember(group: Account, random: Random): Account {
   const keys = ed25519KeyPair(random(32));
-  const tag = Buffer.concat([Buffer.from([group.id[0]!, READ_AND_WRITE, 0, 0]), keys.publicKey]);
+  const tag = Buffer.concat([group.id.subarray(0, 1), Buffer.of(READ_AND_WRITE, 0, 0), keys.publicKey]);
   return {
     id: group.id,
     sessionEd25519: null,

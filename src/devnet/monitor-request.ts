@@ -81,7 +81,7 @@ export function checkMonitor(value: Bencoded, now: number, verify = true): Monit
   if (d !== 0 && d !== 1) return badArgs('d must be 0 or 1');
   if (!Array.isArray(n) || n.length === 0 || !n.every(isInt16)) return badArgs('n must be a list of namespaces');
   const namespaces = n as number[];
-  if (namespaces.some((one, i) => i > 0 && one <= namespaces[i - 1]!)) {
+  if (namespaces.some((one, i) => one <= (namespaces[i - 1] ?? Number.NEGATIVE_INFINITY))) {
     return refuse(BAD_NS, 'Invalid n= namespace list: namespaces must be ascending');
   }
   if (typeof t !== 'number') return badArgs('t must be a timestamp');
@@ -120,8 +120,9 @@ function converted(ed25519: Buffer): Buffer | undefined {
 
 function subaccountFailure(account: Buffer, key: Buffer, tag: Buffer, signature: Buffer): string | undefined {
   const [READ, ANY_PREFIX] = [1, 8];
-  if ((tag[1]! & READ) === 0) return 'this subaccount does not have read permission';
-  if ((tag[1]! & ANY_PREFIX) === 0 && tag[0] !== account[0]) return 'mismatched network prefix';
+  const [prefix, flags = 0] = tag;
+  if ((flags & READ) === 0) return 'this subaccount does not have read permission';
+  if ((flags & ANY_PREFIX) === 0 && prefix !== account[0]) return 'mismatched network prefix';
   return ed25519Verify(signature, tag, key) ? undefined : 'signature of the subaccount';
 }
 

@@ -1,6 +1,6 @@
 import type { Clock } from '../clock.ts';
 import type { Notification } from '../session/notification.ts';
-import { SwarmSpace } from '../session/swarm.ts';
+import { INVALID_SWARM, SwarmSpace } from '../session/swarm.ts';
 import { type ListedNode, type Oxend, startOxend } from './oxend.ts';
 import { envelope, type StorageServer, startStorageServer } from './storage-server.ts';
 import type { Contact } from './swarm-view.ts';
@@ -47,7 +47,7 @@ export async function startNetwork(modules: {
   const servers: Member[] = [];
   for (let i = 0; i < modules.servers; i++) {
     const server = await startStorageServer({ ...modules, secretKey: random(32), spread: storeInSwarm });
-    servers.push({ server, swarm: ids[i % ids.length]! });
+    servers.push({ server, swarm: ids[i % ids.length] ?? INVALID_SWARM });
   }
   const oxend = await startOxend({ clock, random, onBlock: takeOver });
   let space: SwarmSpace;
@@ -87,13 +87,13 @@ export async function startNetwork(modules: {
       return space.ids;
     },
     membersFor(account) {
-      const index = space.closest(account);
-      return index < 0 ? [] : bySwarm.get(space.ids[index]!)!;
+      const swarm = space.ids[space.closest(account)];
+      return (swarm !== undefined && bySwarm.get(swarm)) || [];
     },
     deliver(message) {
-      const letter = envelope(message);
+      const stored = envelope(message);
       let told = 0;
-      for (const server of network.membersFor(message.account)) told += server.store(letter);
+      for (const server of network.membersFor(message.account)) told += server.store(stored);
       return told;
     },
     move(member, swarm) {

@@ -33,7 +33,8 @@ export function makePeople(modules: {
 }): Person[] {
   const { carriers, devices, random, now } = modules;
   const phone = (name: string, service: string, account: Account): Phone => {
-    const carrier = carriers.find((one) => one.service === service)!;
+    const carrier = carriers.find((one) => one.service === service);
+    if (!carrier) throw new Error(`there is no provider for ${service}`);
     const { token, serviceInfo } = carrier.register(random);
     const platform = service.startsWith('apns') ? 'ios' : 'android';
     const made = createPhone({ name, platform, service, serviceInfo, accounts: [account], random, now });

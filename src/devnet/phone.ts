@@ -159,7 +159,7 @@ function post(url: string, body: Buffer): Promise<{ status: number; body: Buffer
       const chunks: Buffer[] = [];
       response.on('data', (chunk: Buffer) => chunks.push(chunk));
       response.on('error', reject);
-      response.on('end', () => resolve({ status: response.statusCode!, body: Buffer.concat(chunks) }));
+      response.on('end', () => resolve({ status: response.statusCode ?? 0, body: Buffer.concat(chunks) }));
     });
     request.on('error', reject);
     request.on('timeout', () => request.destroy(new Error('the front-end did not answer in 25 s')));

@@ -123,11 +123,14 @@ export async function play(modules: {
     say(`${now()}    ${written.copies} copies came from the swarm, ${written.copies - passed} were dropped`);
   }
 
-  function writeTo(person: Person, text: string): void {
-    const written = world!.write(person.account, text);
+  function writeTo(there: World, person: Person, text: string): void {
+    const written = there.write(person.account, text);
     const message: Sent = { written, person, wakes: new Map() };
     sent.set(written.hash, message);
-    if (sent.size > REMEMBERED) sent.delete(sent.keys().next().value!);
+    for (const oldest of sent.keys()) {
+      if (sent.size <= REMEMBERED) break;
+      sent.delete(oldest);
+    }
     say();
     say(`${now()}  somebody writes to ${person.name} (${person.account.id.toString('hex').slice(0, 8)}…): “${text}”`);
     later(() => settle(message), SETTLED);
@@ -139,7 +142,7 @@ export async function play(modules: {
     );
     say();
     if (once) later(() => end(overdue(world, woken)), ONCE_LIMIT);
-    world = await startWorld({
+    const started = await startWorld({
       clock,
       random,
       folder,
@@ -156,12 +159,14 @@ export async function play(modules: {
         killAll = kill;
       },
     });
+    world = started;
     say();
-    say(`  status page: ${world.statusPage}    front-end: ${world.frontEnd.url}    logs: ${folder}/log`);
+    say(`  status page: ${started.statusPage}    front-end: ${started.frontEnd.url}    logs: ${folder}/log`);
     let turn = 0;
     const next = (): void => {
-      const { people } = world!;
-      writeTo(people[turn % people.length]!, TEXTS[turn % TEXTS.length]!);
+      const person = started.people[turn % started.people.length];
+      const text = TEXTS[turn % TEXTS.length];
+      if (person && text !== undefined) writeTo(started, person, text);
       turn++;
     };
     next();

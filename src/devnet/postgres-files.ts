@@ -4,10 +4,7 @@ import { createRequire } from 'node:module';
 import path from 'node:path';
 
 /** The user PostgreSQL runs as; empty: our own. */
-export interface RunAs {
-  readonly uid?: number;
-  readonly gid?: number;
-}
+export type RunAs = { readonly uid: number; readonly gid: number } | { readonly uid?: never; readonly gid?: never };
 
 /** Where one embedded server keeps its files. */
 export interface Places {
@@ -73,7 +70,7 @@ export async function preparePlaces(dataDir: string): Promise<Places> {
 async function own(folder: string, runAs: RunAs): Promise<boolean> {
   if (runAs.uid === undefined) return true;
   const before = await fs.stat(folder);
-  await fs.chown(folder, runAs.uid, runAs.gid!);
+  await fs.chown(folder, runAs.uid, runAs.gid);
   const { code } = await run(runAs, '/bin/sh', ['-c', 'cd "$0" && test -w .', folder]);
   if (code === 0) {
     await fs.chmod(folder, 0o700);

@@ -87,7 +87,7 @@ export async function startPostgres(options: {
     await exited;
   };
   return {
-    pid: child.pid!,
+    pid: child.pid ?? 0,
     socketDir,
     url,
     createDatabase: (name, template) => createDatabase(url('postgres'), name, template),
@@ -123,7 +123,7 @@ async function socketFolder({ home, runAs }: Places): Promise<string> {
   if (!stat.isDirectory() || (stat.uid !== process.getuid?.() && stat.uid !== expected)) {
     throw new Error(`${folder} belongs to somebody else: delete it, or keep the data in a folder with a shorter path`);
   }
-  if (runAs.uid !== undefined) await fs.chown(folder, runAs.uid, runAs.gid!);
+  if (runAs.uid !== undefined) await fs.chown(folder, runAs.uid, runAs.gid);
   return folder;
 }
 

@@ -14,7 +14,7 @@ export function health(
         text += chunk;
       });
       response.on('error', () => resolve(undefined));
-      response.on('end', () => resolve({ status: response.statusCode!, text: text.trim() }));
+      response.on('end', () => resolve({ status: response.statusCode ?? 0, text: text.trim() }));
     });
     request.on('error', () => resolve(undefined));
     request.on('timeout', () => request.destroy());

@@ -158,7 +158,8 @@ export async function startStorageServer(modules: {
       watch(remote.id, checked.account.toString('latin1'), checked.namespaces, checked.wantData);
       return SUCCESS;
     });
-    return read.list ? answers : answers[0]!;
+    const [first] = answers;
+    return read.list || first === undefined ? answers : first;
   }
 
   function store(request: Incoming): void {

@@ -67,7 +67,7 @@ function parseTcp(text: string, withKey: boolean, qr: boolean): Address {
   let { host, rest } = splitHost(text, qr);
   if (qr) host = host.toLowerCase();
   if (rest.length < 2 || rest[0] !== ':') throw new AddressError('Could not find :port in address string');
-  const digits = /^[0-9]*/.exec(rest.slice(1))![0];
+  const [digits = ''] = /^[0-9]*/.exec(rest.slice(1)) ?? [];
   if (digits === '') throw new AddressError('Could not find numeric port in address string');
   const port = Number(digits);
   if (port === 0) throw new AddressError('Could not parse numeric port in address string');

@@ -29,10 +29,11 @@ export function parseBindAddress(text: string): BindAddress {
   if (text.startsWith('ipc://')) return { protocol: 'ipc', path: checkedPath(text.slice(6)) };
   const match = /^tcp:\/\/(.+):([^:]*)$/.exec(text);
   if (!match) throw new AddressError('must be an address such as tcp://127.0.0.1:PORT or ipc:///path');
-  if (!/^(\d+|\*)$/.test(match[2]!)) throw new AddressError('must end in a colon and a port');
-  const port = match[2] === '*' ? 0 : Number(match[2]);
+  const [, host = '', digits = ''] = match;
+  if (!/^(\d+|\*)$/.test(digits)) throw new AddressError('must end in a colon and a port');
+  const port = digits === '*' ? 0 : Number(digits);
   if (port > 65535) throw new AddressError('the port must be 65535 at most');
-  return { protocol: 'tcp', host: bindHost(match[1]!), port };
+  return { protocol: 'tcp', host: bindHost(host), port };
 }
 
 function checkedPath(path: string): string {
@@ -62,8 +63,9 @@ function bindHost(host: string): string {
       throw new AddressError('names a multicast address: nobody can connect to that');
     return host;
   }
-  const ofInterface = networkInterfaces()[host];
-  if (ofInterface) return (ofInterface.find(({ family }) => family === 'IPv4') ?? ofInterface[0]!).address;
+  const ofInterface = networkInterfaces()[host] ?? [];
+  const found = ofInterface.find(({ family }) => family === 'IPv4') ?? ofInterface[0];
+  if (found) return found.address;
   // Two resolvers need not agree about it.
   if (host === 'localhost') return '127.0.0.1';
   if (/^[\d.]+$/.test(host) || !/^[a-z\d]([a-z\d._-]*[a-z\d])?$/i.test(host)) {

@@ -65,7 +65,8 @@ export class CurveServer {
   #initiate(data: Buffer, metadata: Buffer): { answer: Buffer; clientKey: Buffer } {
     if (data.length < 96 + 8 + 16 + 128) throw new ProtocolError('INITIATE is too short');
     if (!timingSafeEqual(data.subarray(0, 96), this.#cookie)) throw new ProtocolError('another cookie');
-    const { privateKey } = this.#transient!;
+    const privateKey = this.#transient?.privateKey;
+    if (!privateKey) throw new ProtocolError('HELLO was expected');
     const shared = attempt(() => sodium.crypto_box_beforenm(this.#clientTransient, privateKey));
     const short = data.subarray(96, 104);
     const content = open(data.subarray(104), nonce('CurveZMQINITIATE', short), shared);
@@ -92,8 +93,8 @@ export class CurveServer {
     const counter = data.readBigUInt64BE();
     if (counter <= this.#received) throw new ProtocolError('a MESSAGE came a second time');
     this.#received = counter;
-    const plain = open(data.subarray(8), nonce('CurveZMQMESSAGEC', data.subarray(0, 8)), this.#shared!);
-    const flags = plain[0]!;
+    const plain = open(data.subarray(8), nonce('CurveZMQMESSAGEC', data.subarray(0, 8)), this.#key);
+    const [flags = 0] = plain;
     return { command: (flags & COMMAND) !== 0, more: (flags & MORE) !== 0, body: plain.subarray(1) };
   }
 
@@ -102,8 +103,14 @@ export class CurveServer {
     const flags = (command ? COMMAND : 0) | (more ? MORE : 0);
     const counter = this.#count();
     const plain = Buffer.concat([Buffer.from([flags]), body]);
-    const box = sodium.crypto_box_easy_afternm(plain, nonce('CurveZMQMESSAGES', counter), this.#shared!);
+    const box = sodium.crypto_box_easy_afternm(plain, nonce('CurveZMQMESSAGES', counter), this.#key);
     return encodeCommand(MESSAGE, Buffer.concat([counter, box]));
+  }
+
+  /** What both sides encrypt with once the handshake is over. */
+  get #key(): Uint8Array {
+    if (!this.#shared) throw new ProtocolError('the handshake is not over');
+    return this.#shared;
   }
 
   #count(): Buffer {

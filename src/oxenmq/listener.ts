@@ -176,6 +176,8 @@ export class Listener {
   }
 
   #take(frames: Buffer[]): void {
+    const [id] = frames;
+    if (!id) return;
     this.counters.received++;
     const offence = excess(frames, this.#maxMessageSize);
     if (offence) {
@@ -188,10 +190,10 @@ export class Listener {
     switch (message.kind) {
       case 'notice':
         // From libzmq, or from a client that harms only itself.
-        this.#clients.get(frames[0]!.toString('latin1'))?.leave();
+        this.#clients.get(id.toString('latin1'))?.leave();
         break;
       case 'hi':
-        this.#client(frames[0]!).transmit(['HELLO']);
+        this.#client(id).transmit(['HELLO']);
         break;
       case 'hello':
       case 'bye':
@@ -204,7 +206,7 @@ export class Listener {
         this.#stray(message.reason);
         break;
       default:
-        this.#dispatch.deliver(this.#client(frames[0]!), message, frames);
+        this.#dispatch.deliver(this.#client(id), message, frames);
     }
   }
 

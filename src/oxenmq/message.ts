@@ -39,9 +39,7 @@ export function readMessage(frames: readonly Buffer[]): Message {
   if (name.indexOf('.') > 0) return { kind: 'call', name };
   switch (name) {
     case 'REPLY':
-      return frames.length < 3
-        ? garbage('reply without tag')
-        : { kind: 'reply', tag: frames[2]!, parts: frames.slice(3) };
+      return frames[2] ? { kind: 'reply', tag: frames[2], parts: frames.slice(3) } : garbage('reply without tag');
     case 'HI':
       return HI;
     case 'HELLO':
@@ -60,10 +58,10 @@ export function readMessage(frames: readonly Buffer[]): Message {
 }
 
 function readRefusal(word: ErrorWord, frames: readonly Buffer[]): Message {
-  if (frames.length === 4 && frames[2]!.toString('latin1') === 'REPLY')
-    return { kind: 'refusal', word, tag: frames[3]! };
-  if (frames.length === 3 && frames[2]!.length <= MAX_NAME) {
-    return { kind: 'refusal', word, name: frames[2]!.toString('latin1') };
+  const [, , what, tag] = frames;
+  if (frames.length === 4 && tag && what?.toString('latin1') === 'REPLY') return { kind: 'refusal', word, tag };
+  if (frames.length === 3 && what && what.length <= MAX_NAME) {
+    return { kind: 'refusal', word, name: what.toString('latin1') };
   }
   return garbage('refusal of nothing');
 }

@@ -220,7 +220,7 @@ export class Peers {
 
   #take(frames: Buffer[]): void {
     this.counters.received++;
-    const connection = this.#connections.get(frames[0]!.toString('latin1'));
+    const connection = this.#connections.get(frames[0]?.toString('latin1') ?? '');
     // One that was closed a moment ago.
     if (!connection) return;
     const offence = excess(frames, this.#maxMessageSize);

@@ -21,7 +21,7 @@ export function excess(frames: readonly Buffer[], maxSize: number): string | und
   const parts = frames.length - 1;
   if (parts > MAX_PARTS) return `a message of ${parts} parts`;
   let size = 0;
-  for (let part = 1; part <= parts; part++) size += frames[part]!.length;
+  for (const part of frames.slice(1)) size += part.length;
   return size > maxSize ? `a message of ${size} bytes` : undefined;
 }
 

@@ -64,7 +64,7 @@ function openHandler(): Router {
 function decide([version, requestId, domain, , , mechanism, key]: Buffer[]): (string | Buffer)[] {
   const answer = (status: string, text: string, userId = '') => ['1.0', requestId ?? '', status, text, userId, ''];
   if (version?.toString() !== '1.0' || !mechanism) return answer('500', 'Internal error: invalid auth request');
-  const allow = domains.get(domain!.toString());
+  const allow = domains.get(domain?.toString() ?? '');
   if (!allow) return answer('400', `Unknown authentication domain: ${domain}`);
   if (mechanism.toString() !== 'CURVE') return answer('500', 'Invalid authentication request mechanism');
   if (key?.length !== 32) return answer('500', 'Invalid public key size for CURVE authentication');

@@ -32,7 +32,8 @@ export function greeting(mechanism: Mechanism, asServer: boolean): Buffer {
 
 /** @throws ProtocolError if it is not a client's of ZMTP 3 with this mechanism */
 export function checkGreeting(bytes: Buffer, mechanism: Mechanism): void {
-  if (bytes[0] !== 0xff || (bytes[9]! & 1) !== 1 || bytes[10]! < 3) throw new ProtocolError('no greeting of ZMTP 3');
+  const isGreeting = bytes[0] === 0xff && ((bytes[9] ?? 0) & 1) === 1 && (bytes[10] ?? 0) >= 3;
+  if (!isGreeting) throw new ProtocolError('no greeting of ZMTP 3');
   const offered = bytes.toString('latin1', 12, 32).replace(/\0+$/, '');
   if (offered !== mechanism) throw new ProtocolError(`another security mechanism than ${mechanism}`);
 }
@@ -89,12 +90,11 @@ export class Inbox {
   /** The next so many bytes, undefined while they are not all there. */
   take(size: number): Buffer | undefined {
     if (this.#length < size) return undefined;
-    const bytes = this.#peek(size).subarray(0, size);
-    const rest = this.#chunks[0]!.subarray(size);
-    if (rest.length > 0) this.#chunks[0] = rest;
+    const chunk = this.#peek(size);
+    if (chunk.length > size) this.#chunks[0] = chunk.subarray(size);
     else this.#chunks.shift();
     this.#length -= size;
-    return bytes;
+    return chunk.subarray(0, size);
   }
 
   /**
@@ -105,25 +105,25 @@ export class Inbox {
    */
   frame(maxSize: number): Frame | undefined {
     if (this.#length < 2) return undefined;
-    const flags = this.#peek(2)[0]!;
+    const [flags = 0] = this.#peek(2);
     if (flags > 7 || (flags & (COMMAND | MORE)) === (COMMAND | MORE)) throw new ProtocolError('no frame');
     const headSize = flags & LONG ? 9 : 2;
     if (this.#length < headSize) return undefined;
     const head = this.#peek(headSize);
     if (headSize === 9 && head.readUInt32BE(1) !== 0) throw new ProtocolError('a frame that is too long');
-    const size = headSize === 9 ? head.readUInt32BE(5) : head[1]!;
+    const size = headSize === 9 ? head.readUInt32BE(5) : head.readUInt8(1);
     if (size > maxSize) throw new ProtocolError('a frame that is too long');
-    if (this.#length < headSize + size) return undefined;
-    const body = this.take(headSize + size)!.subarray(headSize);
-    return { command: (flags & COMMAND) !== 0, more: (flags & MORE) !== 0, body };
+    const body = this.take(headSize + size)?.subarray(headSize);
+    return body && { command: (flags & COMMAND) !== 0, more: (flags & MORE) !== 0, body };
   }
 
   /** The first chunk, made at least so long. */
   #peek(size: number): Buffer {
-    if (this.#chunks[0]!.length < size) {
-      // Once a frame, and once more for a head that was split: the whole of it is there.
-      this.#chunks = [Buffer.concat(this.#chunks)];
-    }
-    return this.#chunks[0]!;
+    const [first = Buffer.alloc(0)] = this.#chunks;
+    if (first.length >= size) return first;
+    // Once a frame, and once more for a head that was split: the whole of it is there.
+    const joined = Buffer.concat(this.#chunks);
+    this.#chunks = [joined];
+    return joined;
   }
 }

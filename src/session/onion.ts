@@ -138,7 +138,7 @@ export function parseV4Request(plaintext: Uint8Array): V4Request {
   if (typeof method !== 'string') throw new OnionError('v4 request without method');
   if (typeof endpoint !== 'string' || !endpoint.startsWith('/')) throw new OnionError('v4 request without endpoint');
   try {
-    decodeURIComponent(endpoint.split('?', 1)[0]!);
+    decodeURIComponent(endpoint.replace(/\?.*$/s, ''));
   } catch (error) {
     throw new OnionError('v4 request with bad percent escapes in its endpoint', { cause: error });
   }

@@ -93,11 +93,11 @@ export function unsubscribeMessage(account: Buffer, signedAt: number): Buffer {
 export function checkOwnedSubscription(subscription: Subscription, nowSeconds: number): void {
   const { namespaces, signedAt } = subscription;
   if (namespaces.length === 0) throw refused('Subscription: namespaces missing or empty');
-  for (let index = 1; index < namespaces.length; index++) {
-    const previous = namespaces[index - 1]!;
-    const namespace = namespaces[index]!;
+  let previous = Number.NEGATIVE_INFINITY;
+  for (const namespace of namespaces) {
     if (previous > namespace) throw refused('Subscription: namespaces are not sorted numerically');
     if (previous === namespace) throw refused('Subscription: namespaces contains duplicates');
+    previous = namespace;
   }
   if (namespaces.length > MAX_NAMESPACES) throw refused(`Subscription: more than ${MAX_NAMESPACES} namespaces`);
   if (signedAt === 0) throw refused('Subscription: signature timestamp is missing');
@@ -137,9 +137,9 @@ function checkSignature(signed: Unsubscription, message: Buffer): void {
     if (!ed25519Verify(signature, message, key)) throw refused('Signature verification failed');
     return;
   }
-  const flags = subaccount.tag[1]!;
+  const [prefix, flags = 0] = subaccount.tag;
   if (!(flags & FLAG_READ)) throw refused('Invalid subaccount: this subaccount does not have read permission');
-  if (!(flags & FLAG_ANY_PREFIX) && subaccount.tag[0] !== account[0]) {
+  if (!(flags & FLAG_ANY_PREFIX) && prefix !== account[0]) {
     throw refused('Invalid subaccount: subaccount and main account have mismatched network prefix');
   }
   if (!ed25519Verify(subaccount.signature, subaccount.tag, key)) {

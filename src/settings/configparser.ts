@@ -64,9 +64,9 @@ export function toIni(text: string): Rewritten {
     }
     indent = depth;
     close();
-    const header = HEADER.exec(line);
-    if (header) {
-      section = header[1]!;
+    const header = HEADER.exec(line)?.[1];
+    if (header !== undefined) {
+      section = header;
       if (seen.has(section) && section !== 'DEFAULT')
         problems.push(`line ${number}: section [${section}] stands here a second time: join the two`);
       keys = seen.get(section) ?? new Map();
@@ -89,7 +89,7 @@ export function toIni(text: string): Rewritten {
     if (earlier !== undefined)
       problems.push(`line ${number}: [${section}].${key} was already set on line ${earlier}: remove one of the two`);
     else keys.set(key, number);
-    open = { tag: quote(`${number}:${key}`), lines: [option[2]!] };
+    open = { tag: quote(`${number}:${key}`), lines: [option[2] ?? ''] };
   }
   close();
   return { text: out.join('\n'), problems };

@@ -40,12 +40,13 @@ export function renderSection({ name, text, tables, only, values = {}, optional 
     .filter(({ example, default: value }) => example !== undefined || value !== undefined);
   const paragraphs: Setting[][] = [];
   for (const setting of shown) {
-    if (setting.text !== undefined || paragraphs.length === 0) paragraphs.push([setting]);
-    else paragraphs.at(-1)!.push(setting);
+    const last = paragraphs.at(-1);
+    if (last && setting.text === undefined) last.push(setting);
+    else paragraphs.push([setting]);
   }
   // Of a notifier's keys all are taken over by a reload, but for the one that is told of ahead of them.
   const bodies = paragraphs.map((settings) =>
-    [...comment(settings[0]!.text, optional ? undefined : restartMark(settings)), ...settings.map(line)].join('\n'),
+    [...comment(settings[0]?.text, optional ? undefined : restartMark(settings)), ...settings.map(line)].join('\n'),
   );
   const head = `${optional ? ';' : ''}[${name}]`;
   const body = optional ? bodies.join('\n').replace(/^(?=[^;])/gm, ';') : bodies.join('\n\n');
@@ -59,23 +60,27 @@ export function renderSection({ name, text, tables, only, values = {}, optional 
  */
 export function comment(text: string | undefined, mark?: string): string[] {
   if (text === undefined) return [];
-  const lines = [';'];
+  const lines: string[] = [];
+  let line = ';';
   for (const word of [...text.trim().split(/\s+/), ...(mark === undefined ? [] : [mark])]) {
-    if (lines.at(-1)!.length + 1 + word.length > WIDTH) lines.push(';');
-    lines.push(`${lines.pop()} ${word}`);
+    if (line.length + 1 + word.length > WIDTH) {
+      lines.push(line);
+      line = ';';
+    }
+    line += ` ${word}`;
   }
-  return lines;
+  return [...lines, line];
 }
 
 function restartMark(settings: readonly Setting[]): string | undefined {
   const restart = settings.filter((setting) => setting.restart !== undefined).length;
   if (restart === 0) return undefined;
-  if (restart < settings.length) throw new Error(`${settings[0]!.key}: only some of the keys told of need a restart`);
+  if (restart < settings.length) throw new Error(`${settings[0]?.key}: only some of the keys told of need a restart`);
   return `${restart === 1 ? 'Needs' : restart === 2 ? 'Both need' : 'All need'} a restart.`;
 }
 
-function line({ key, required, default: value, example = value }: Setting): string {
-  const written = typeof example === 'string' ? ` ${example}` : example!.map((word) => `\n    ${word}`).join('');
+function line({ key, required, default: value, example = value ?? '' }: Setting): string {
+  const written = typeof example === 'string' ? ` ${example}` : example.map((word) => `\n    ${word}`).join('');
   const whole = `${key} =${written}`;
   return required === undefined ? whole.replace(/^/gm, ';') : whole;
 }

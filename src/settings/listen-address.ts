@@ -20,7 +20,7 @@ export function parseListen(text: string): ListenAddress {
   if (!match) throw new Error(FORM);
   const port = Number(match[3]);
   if (port > 65535) throw new Error('the port must be 65535 at most');
-  return { host: match[1] ?? match[2]!, port };
+  return { host: match[1] ?? match[2] ?? '', port };
 }
 
 /** Checks an address for {@link parseListen}, and keeps the text. */

@@ -84,10 +84,10 @@ function compoundLevel(text: string): { level: LogLevel; levels: ReadonlyMap<str
   const levels = new Map<string, LogLevel>();
   let level: LogLevel = 'info';
   for (const word of text.split(/[\s,;]+/).filter((part) => part !== '')) {
-    const [category, value] = word.includes('=') ? word.split('=', 2) : ['*', word];
+    const [category = '', value = ''] = word.includes('=') ? word.split('=', 2) : ['*', word];
     if (category === '') throw new Error('must name a category in front of each =, as in: info, snode=debug');
-    if (category === '*') level = logLevel(value!);
-    else levels.set(category!.toLowerCase(), logLevel(value!));
+    if (category === '*') level = logLevel(value);
+    else levels.set(category.toLowerCase(), logLevel(value));
   }
   return { level, levels };
 }

@@ -20,20 +20,25 @@ export function nearest(word: string, candidates: Iterable<string>): string | un
  * `b`.
  */
 export function editDistance(a: string, b: string): number {
+  const cell = (row: readonly number[], column: number) => row[column] ?? Number.POSITIVE_INFINITY;
   let before: number[] = [];
   let previous = Array.from({ length: b.length + 1 }, (_, column) => column);
   for (let row = 1; row <= a.length; row++) {
     const current = [row];
     for (let column = 1; column <= b.length; column++) {
       const same = a[row - 1] === b[column - 1];
-      let cost = Math.min(previous[column]! + 1, current[column - 1]! + 1, previous[column - 1]! + (same ? 0 : 1));
+      let cost = Math.min(
+        cell(previous, column) + 1,
+        cell(current, column - 1) + 1,
+        cell(previous, column - 1) + (same ? 0 : 1),
+      );
       if (row > 1 && column > 1 && a[row - 1] === b[column - 2] && a[row - 2] === b[column - 1]) {
-        cost = Math.min(cost, before[column - 2]! + 1);
+        cost = Math.min(cost, cell(before, column - 2) + 1);
       }
       current.push(cost);
     }
     before = previous;
     previous = current;
   }
-  return previous[b.length]!;
+  return cell(previous, b.length);
 }

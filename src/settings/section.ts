@@ -150,8 +150,9 @@ export class Section {
   startingWith(prefix: string): readonly (readonly [string, string])[] {
     this.#prefixes.push(prefix);
     return [...this.#entries.keys()]
-      .filter((key) => key.startsWith(prefix) && key !== prefix && this.has(key))
-      .map((key) => [key.slice(prefix.length), this.#raw(key)!] as const);
+      .filter((key) => key.startsWith(prefix) && key !== prefix)
+      .map((key) => [key.slice(prefix.length), this.#raw(key) ?? ''] as const)
+      .filter(([, value]) => value !== '');
   }
 
   /** Notes that a key of the original's has no meaning any more; if it is there, a warning says `why`. */

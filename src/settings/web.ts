@@ -95,8 +95,8 @@ function trustProxy(text: string): boolean | string {
 }
 
 function isNetwork(text: string): boolean {
-  const [address, bits, ...rest] = text.split('/');
-  const version = isIP(address!);
+  const [address = '', bits, ...rest] = text.split('/');
+  const version = isIP(address);
   if (version === 0 || rest.length > 0) return false;
   return bits === undefined || (/^\d{1,3}$/.test(bits) && Number(bits) <= (version === 4 ? 32 : 128));
 }

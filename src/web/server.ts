@@ -191,7 +191,7 @@ const tooMany: Answer = errorAnswer(429, 2, 'Too many requests from your address
 
 /** What is neither a POST nor on a path we know. */
 function unrouted(request: FastifyRequest): Answer {
-  const path = request.url.split('?', 1)[0]!;
+  const path = request.url.replace(/\?.*$/s, '');
   if (!isSubscriptionPath(path) && path !== ONION_PATH) return notFound;
   return request.method === 'OPTIONS' ? options : methodNotAllowed;
 }

@@ -5,6 +5,7 @@ import { transportMetrics } from '../daemon/transport-metrics.ts';
 import { connectAddress } from '../oxenmq/bind-address.ts';
 import { hivemindListens } from '../settings/hivemind-instances.ts';
 import { parseListen } from '../settings/listen-address.ts';
+import { ConfigError } from '../settings/section.ts';
 import type { WebSettings } from '../settings/web.ts';
 import { connectHivemind } from './hivemind.ts';
 import { webMetrics } from './metrics.ts';
@@ -24,6 +25,8 @@ export async function startWeb({ config, clock, registry, random, log: root }: C
   const faults = repeated(log, clock);
   let settings: WebSettings = config.web;
   const address = parseListen(settings.listen);
+  const { onionreq } = config.keys;
+  if (!onionreq) throw new ConfigError(['[keys].onionreq is required and not set: add it']);
 
   const hivemind = connectHivemind({
     clock,
@@ -51,7 +54,7 @@ export async function startWeb({ config, clock, registry, random, log: root }: C
       rateLimit: () => settings.rateLimit,
     },
     hivemind,
-    onionKey: config.keys.onionreq!,
+    onionKey: onionreq,
     clock,
     metrics,
     onFault: (what, err) => faults.error(what, { err }),
@@ -67,7 +70,7 @@ export async function startWeb({ config, clock, registry, random, log: root }: C
         metrics,
         hivemind,
         address: strangersAddress,
-        secret: config.keys.onionreq!,
+        secret: onionreq,
         bodyLimit: settings.bodyLimit,
         maxConnections: forCurve,
         stray: (reason) => log.debug(reason),

@@ -182,9 +182,11 @@ export class Member {
     done: (reply: Buffer | undefined, failure: string | undefined, isLate: boolean) => void,
   ): void {
     const epoch = this.#epoch;
+    const link = this.#link;
+    if (!link) throw new Error('a request to a server that is not connected');
     if (isUrgent) this.#urgentInFlight++;
     else this.#bulkInFlight = true;
-    this.#link!.request(body, (reply, failure) => {
+    link.request(body, (reply, failure) => {
       const isLate = this.#epoch !== epoch;
       if (!isLate && isUrgent) this.#urgentInFlight--;
       else if (!isLate) this.#bulkInFlight = false;

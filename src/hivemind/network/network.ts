@@ -117,7 +117,7 @@ export class Network {
     const onEnded: Handler = ({ remote, parts }) => {
       const { node } = (remote as Connection).data as Attached;
       const offence = node && this.monitoring.ended(node.member, parts);
-      if (offence !== undefined) this.#nodes.cutOff(node!, offence);
+      if (node && offence !== undefined) this.#nodes.cutOff(node, offence);
     };
     const onBlock: Handler = () => this.#oxend.block();
     const command = (handler: Handler) => ({ kind: 'command' as const, handler });

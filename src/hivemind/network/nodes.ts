@@ -26,7 +26,8 @@ export interface NodesOptions {
  * How long a server rests after its first, second, … failed connection in a row, in ms (docs/spec/network.md, section
  * 5).
  */
-const COOLDOWNS = [10_000, 30_000, 60_000, 120_000];
+const COOLDOWNS = [10_000, 30_000, 60_000];
+const LONGEST_COOLDOWN = 120_000;
 /** How long a server that did us harm is left alone, in ms. */
 const CUT_OFF = 60 * 60_000;
 
@@ -295,7 +296,7 @@ export class Nodes {
     const isCurrent = () => link !== undefined && node.link === link;
     try {
       link = this.#options.connect(node, {
-        up: () => isCurrent() && this.#up(node, link!),
+        up: () => link && isCurrent() && this.#up(node, link),
         down: () => isCurrent() && this.#down(node),
         failed: (reason, offence) => isCurrent() && this.#failed(node, reason, offence),
       });
@@ -339,7 +340,7 @@ export class Nodes {
       this.#enqueue(node);
     } else {
       node.state = 'cooldown';
-      this.#retryIn(node, COOLDOWNS[Math.min(node.failedConnects++, COOLDOWNS.length - 1)]! * longer);
+      this.#retryIn(node, (COOLDOWNS[node.failedConnects++] ?? LONGEST_COOLDOWN) * longer);
     }
     this.#connectQueued();
   }

@@ -17,7 +17,7 @@ export interface OpenClient {
 }
 
 /** Where Unix sockets are sought: Debian's folder, and PostgreSQL's own. */
-const SOCKET_FOLDERS = ['/var/run/postgresql', '/tmp'];
+const SOCKET_FOLDERS = ['/var/run/postgresql', '/tmp'] as const;
 const APPLICATION = 'spns hivemind';
 
 /**
@@ -213,5 +213,5 @@ function withSocketFolder(host: Host): Host {
     throw new ConninfoError('a host that starts with @ (an abstract socket) is not supported');
   if (host.host !== '' || host.hostaddr !== undefined) return host;
   const found = SOCKET_FOLDERS.find((folder) => fs.existsSync(`${folder}/.s.PGSQL.${host.port}`));
-  return { ...host, host: found ?? SOCKET_FOLDERS[0]! };
+  return { ...host, host: found ?? SOCKET_FOLDERS[0] };
 }

@@ -205,7 +205,7 @@ function parseUri(url: string): Map<string, string> {
   const userinfo = /^([^@/]*)@/.exec(rest);
   if (userinfo) {
     rest = rest.slice(userinfo[0].length);
-    const [user, password] = split(userinfo[1]!, ':');
+    const [user, password] = split(userinfo[1] ?? '', ':');
     if (user !== '') given.set('user', decode(user, 'the user'));
     if (password) given.set('password', decode(password, 'the password'));
   }
@@ -213,11 +213,12 @@ function parseUri(url: string): Map<string, string> {
   const hosts: string[] = [];
   const ports: string[] = [];
   for (;;) {
-    const part = /^(?:\[([^\]]*)\]|([^:/?,[]*))(?::([^/?,]*))?/.exec(rest)!;
-    rest = rest.slice(part[0].length);
-    if (part[1] === '') throw new ConninfoError('an IPv6 address in [] is empty');
-    hosts.push(decode(part[1] ?? part[2]!, 'the host'));
-    ports.push(decode(part[3] ?? '', 'the port'));
+    const part = /^(?:\[([^\]]*)\]|([^:/?,[]*))(?::([^/?,]*))?/.exec(rest);
+    const [whole = '', bracketed, plain = '', port = ''] = part ?? [];
+    rest = rest.slice(whole.length);
+    if (bracketed === '') throw new ConninfoError('an IPv6 address in [] is empty');
+    hosts.push(decode(bracketed ?? plain, 'the host'));
+    ports.push(decode(port, 'the port'));
     if (!rest.startsWith(',')) break;
     rest = rest.slice(1);
   }
@@ -229,11 +230,11 @@ function parseUri(url: string): Map<string, string> {
   if (path.length > 1) given.set('dbname', decode(path.slice(1), 'the database'));
   // An & may end the last parameter, too.
   for (const word of query ? query.replace(/&$/, '').split('&') : []) {
-    const [keyword, value, ...more] = word.split('=');
+    const [keyword = '', value, ...more] = word.split('=');
     if (value === undefined) throw new ConninfoError('a parameter after the ? has no value');
     if (more.length > 0)
-      throw new ConninfoError(`the parameter ${decode(keyword!, 'a parameter')} has a second =: write it %3D`);
-    const name = decode(keyword!, 'a parameter');
+      throw new ConninfoError(`the parameter ${decode(keyword, 'a parameter')} has a second =: write it %3D`);
+    const name = decode(keyword, 'a parameter');
     const text = decode(value, name);
     // What JDBC takes, libpq takes too.
     if (name === 'ssl' && text === 'true') given.set('sslmode', 'require');
@@ -252,7 +253,7 @@ function hostsOf(host: string | undefined, hostaddr: string | undefined, port: s
   if (ports.length > 1 && ports.length !== count)
     throw new ConninfoError('there must be one port, or as many as there are hosts');
   return Array.from({ length: count }, (_, n) => {
-    const text = ports[ports.length > 1 ? n : 0]!.trim() || '5432';
+    const text = ports[ports.length > 1 ? n : 0]?.trim() || '5432';
     if (!/^\d{1,5}$/.test(text) || Number(text) < 1 || Number(text) > 65_535)
       throw new ConninfoError('a port must be a number from 1 to 65535');
     return { host: hosts[n] ?? '', hostaddr: addresses[n] || undefined, port: Number(text) };

@@ -23,7 +23,7 @@ async function check(client: pg.Client): Promise<string> {
        ARRAY(SELECT name FROM unnest($1::text[]) AS name WHERE to_regclass(name) IS NOT NULL) AS tables`,
     [TABLES],
   );
-  const { version, user, tables, create, standby } = rows[0]!;
+  const { version, user, tables, create, standby } = only(rows);
   if (standby) throw new Error('this PostgreSQL is a standby, which takes no changes: name the primary in [db].url');
   const mayNotMake = `the user ${user} may not make the tables: GRANT CREATE ON SCHEMA public TO ${user}`;
   if (tables.length < TABLES.length) {
@@ -57,7 +57,13 @@ async function check(client: pg.Client): Promise<string> {
   const { rows: counted } = await client.query<{ count: string }>('SELECT count(*) FROM subscriptions');
   const upgrade =
     pending.length > 0 ? ` its tables will be upgraded at the hivemind's first start, or by "spns migrate";` : '';
-  return `PostgreSQL ${version} answers;${upgrade} ${Number(counted[0]!.count).toLocaleString('en')} subscriptions`;
+  return `PostgreSQL ${version} answers;${upgrade} ${Number(only(counted).count).toLocaleString('en')} subscriptions`;
+}
+
+/** The row of a query that gives one. */
+function only<T>([row]: readonly T[]): T {
+  if (row === undefined) throw new Error('PostgreSQL answered without a row');
+  return row;
 }
 
 async function main(task: string | undefined): Promise<void> {
@@ -71,7 +77,7 @@ async function main(task: string | undefined): Promise<void> {
     if (task === 'check') {
       await client.query(`SET statement_timeout = ${TIMEOUT}`);
       const { rows } = await client.query<{ pid: number }>('SELECT pg_backend_pid() AS pid');
-      await requireSession(client, rows[0]!.pid, url, TIMEOUT);
+      await requireSession(client, only(rows).pid, url, TIMEOUT);
       process.stdout.write(`${await check(client)}\n`);
       return;
     }

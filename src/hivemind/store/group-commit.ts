@@ -142,7 +142,9 @@ export class GroupCommit {
   }
 
   async #waitForConnection(): Promise<void> {
-    const left = PATIENCE - (this.#clock.monotonic() - this.#waiting[0]!.since);
+    const [oldest] = this.#waiting;
+    if (!oldest) return;
+    const left = PATIENCE - (this.#clock.monotonic() - oldest.since);
     if (left > 0 && (await this.#connection.whenConnected(this.#closed ? 0 : left))) return;
     const now = this.#clock.monotonic();
     const isPatient = ({ since }: Waiting) => !this.#closed && now - since < PATIENCE;
@@ -166,9 +168,9 @@ export class GroupCommit {
     let bytes = 0;
     let wide = 0;
     let n = 0;
-    const end = Math.min(this.#waiting.length, LOOKED_AT);
-    for (; n < end && keys.size < BATCH && bytes < BATCH_BYTES; n++) {
-      const one = this.#waiting[n]!;
+    for (const one of this.#waiting) {
+      if (n === LOOKED_AT || keys.size >= BATCH || bytes >= BATCH_BYTES) break;
+      n++;
       const cost = one.kind === 'upsert' ? one.what.namespaces.length : 1;
       const before = spent.get(one.account) ?? 0;
       const isTooMuch =
@@ -260,7 +262,7 @@ function statementFor(batch: readonly Waiting[]): QueryConfig {
     else removals.push(one.what);
   }
   if (rows.length > 0) return upsertStatement(rows);
-  return batch[0]!.kind === 'remove' ? removeStatement(removals) : dropStatement(removals);
+  return batch.every(({ kind }) => kind === 'remove') ? removeStatement(removals) : dropStatement(removals);
 }
 
 function names({ account, service, serviceId }: DeviceKey): { account: string; key: string } {

@@ -18,14 +18,15 @@ export function passwordFor(info: Conninfo, host: Host): string | undefined {
     return undefined;
   }
   // For a Unix socket it says localhost.
-  const name = host.host.startsWith('/') ? 'localhost' : host.host || host.hostaddr!;
+  const name = host.host.startsWith('/') ? 'localhost' : host.host || (host.hostaddr ?? '');
   const wanted = [name, String(host.port), info.database, info.user];
   for (const line of text.split(/\r?\n/)) {
     if (line.startsWith('#')) continue;
     const fields = [...line.matchAll(/((?:\\.|[^:\\])*)(?::|$)/g)].map(([, field]) => field);
     const [, , , , password] = fields;
     if (password === undefined) continue;
-    if (wanted.every((value, n) => fields[n] === '*' || unescaped(fields[n]!) === value)) return unescaped(password);
+    if (wanted.every((value, n) => fields[n] === '*' || unescaped(fields[n] ?? '') === value))
+      return unescaped(password);
   }
   return undefined;
 }

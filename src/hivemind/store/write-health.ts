@@ -104,7 +104,7 @@ function words(error: unknown): string {
   const { cause } = error as Error;
   const { message } = (sqlState(error) === undefined && cause instanceof Error ? cause : error) as Error;
   const state = stateOf(error);
-  return `${message.split('\n')[0]!.slice(0, LONGEST)}${state === undefined ? '' : ` (SQLSTATE ${state})`}`;
+  return `${message.replace(/\n.*/s, '').slice(0, LONGEST)}${state === undefined ? '' : ` (SQLSTATE ${state})`}`;
 }
 
 function stateOf(error: unknown): string | undefined {

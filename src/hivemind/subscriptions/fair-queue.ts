@@ -261,8 +261,8 @@ class Lane {
   readonly #wholly: boolean;
   /** Each client's requests, the one whose turn is next first. */
   readonly #tickets = new Map<string, Ticket[]>();
-  /** The clients in the order of their turns. */
-  readonly #ring: string[] = [];
+  /** The same lists in the order of the clients' turns. */
+  readonly #ring: Ticket[][] = [];
   readonly #expected = new Map<string, number>();
   /** Tasks that requests of this lane have yet to see done. */
   expected = 0;
@@ -296,24 +296,19 @@ class Lane {
   }
 
   add(ticket: Ticket): void {
-    const { client } = ticket;
-    const tickets = this.#tickets.get(client);
+    let tickets = this.#tickets.get(ticket.client);
+    const isNew = !tickets;
+    tickets ??= [];
+    if (isNew) this.#tickets.set(ticket.client, tickets);
     if (this.#wholly && ticket.begun) {
-      if (tickets) {
-        tickets.unshift(ticket);
-        this.#ring.splice(this.#ring.indexOf(client), 1);
-      } else {
-        this.#tickets.set(client, [ticket]);
-      }
+      tickets.unshift(ticket);
+      if (!isNew) this.#ring.splice(this.#ring.indexOf(tickets), 1);
       // After others that were begun: they are older, or have had their turn interrupted.
-      let at = 0;
-      while (at < this.#ring.length && this.#tickets.get(this.#ring[at]!)![0]!.begun) at++;
-      this.#ring.splice(at, 0, client);
-    } else if (tickets) {
-      tickets.push(ticket);
+      const at = this.#ring.findIndex(([next]) => !next?.begun);
+      this.#ring.splice(at < 0 ? this.#ring.length : at, 0, tickets);
     } else {
-      this.#tickets.set(client, [ticket]);
-      this.#ring.push(client);
+      tickets.push(ticket);
+      if (isNew) this.#ring.push(tickets);
     }
   }
 
@@ -324,23 +319,22 @@ class Lane {
     tickets.splice(at, 1);
     if (tickets.length > 0) return;
     this.#tickets.delete(ticket.client);
-    this.#ring.splice(this.#ring.indexOf(ticket.client), 1);
+    this.#ring.splice(this.#ring.indexOf(tickets), 1);
   }
 
   /** Takes the task whose turn it is. */
   next(): { ticket: Ticket; task: Task } | undefined {
-    const client = this.#ring[0];
-    if (client === undefined) return undefined;
-    const tickets = this.#tickets.get(client)!;
-    const ticket = tickets[0]!;
-    const task = ticket.tasks.shift()!;
+    const [tickets] = this.#ring;
+    const ticket = tickets?.[0];
+    const task = ticket?.tasks.shift();
+    if (!tickets || !ticket || !task) return undefined;
     if (ticket.tasks.length > 0 && this.#wholly) return { ticket, task };
     // The client's turn is over, and that of this request of its.
     tickets.shift();
     this.#ring.shift();
     if (ticket.tasks.length > 0) tickets.push(ticket);
-    if (tickets.length > 0) this.#ring.push(client);
-    else this.#tickets.delete(client);
+    if (tickets.length > 0) this.#ring.push(tickets);
+    else this.#tickets.delete(ticket.client);
     return { ticket, task };
   }
 }

@@ -37,38 +37,44 @@ export function create({ service, section, clock }: BackendContext): Backend {
   const host = settings.host ?? (service === 'apns-sandbox' ? SANDBOX : PRODUCTION);
   section.check();
 
-  const clients = createClients(connections, { host, port, ca, proxy, credential: credential!, timeout }, clock);
-  let next = 0;
+  const clients = createClients(connections, { host, port, ca, proxy, credential, timeout }, clock);
+  const turns = inTurn(clients);
 
   const ask = async ({ id, expiry }: Delivery, body: string): Promise<Outcome> => {
-    const client = clients[next++ % clients.length]!;
+    const client = turns.next().value;
     const asked = clock.now();
     return readAnswer(await client.send(body, { topic, expiration: expiration(expiry, asked) }, id), asked);
   };
 
+  const sendOne = async (delivery: Delivery): Promise<Outcome> => {
+    // Nothing else belongs into the path of a request; Apple would say BadDeviceToken.
+    if (!TOKEN.test(delivery.id)) return noToken('not a device token', clock.now());
+    const body = bodyFor(delivery.payload);
+    if (Buffer.byteLength(body) > MAX_BODY) return refused('larger than 4096 bytes');
+    let outcome = await ask(delivery, body);
+    // The provider token has been renewed by now, for this push or another.
+    if (isExpired(outcome)) outcome = await ask(delivery, body);
+    if (isExpired(outcome)) outcome = misconfigured(`${EXPIRED_TOKEN} again; is the clock of this machine right?`);
+    return outcome;
+  };
+
   return {
     concurrency: connections * streams,
-    credentialExpiry: credential?.expiry,
+    credentialExpiry: credential.expiry,
     validate: (info) => ({
       // One device, whatever letters the client uses.
       id: tokenOf(info, 'token', (token) => TOKEN.test(token), wrongToken, 1).toLowerCase(),
     }),
-    async send([delivery]) {
-      const { id, payload } = delivery!;
-      // Nothing else belongs into the path of a request; Apple would say BadDeviceToken.
-      if (!TOKEN.test(id)) return [noToken('not a device token', clock.now())];
-      const body = bodyFor(payload);
-      if (Buffer.byteLength(body) > MAX_BODY) return [refused('larger than 4096 bytes')];
-      let outcome = await ask(delivery!, body);
-      // The provider token has been renewed by now, for this push or another.
-      if (isExpired(outcome)) outcome = await ask(delivery!, body);
-      if (isExpired(outcome)) outcome = misconfigured(`${EXPIRED_TOKEN} again; is the clock of this machine right?`);
-      return [outcome];
-    },
+    send: (deliveries) => Promise.all(deliveries.map(sendOne)),
     close() {
       for (const client of clients) client.close();
     },
   };
+}
+
+/** One after the other, over and over. */
+function* inTurn<T>(all: readonly T[]): Generator<T, never> {
+  for (;;) yield* all;
 }
 
 /** The body of a push, as iOS clients know it (docs/spec/notifiers.md, section 4). */

@@ -100,7 +100,8 @@ export function createClients(count: number, options: ApnsClientOptions, clock: 
         ...(credential.certificate ? { cert: credential.certificate, key: credential.certificate } : {}),
       }),
   );
-  const { token } = inside(providers[0]!).config;
+  const [first] = providers;
+  const token = first && inside(first).config.token;
   if (token) {
     const regenerate = token.regenerate;
     let renewed = Number.NEGATIVE_INFINITY;

@@ -12,6 +12,9 @@ export interface ApnsCredential {
   readonly expiry: number | undefined;
 }
 
+/** In place of one that is wrong: the section's `check()` throws before anybody uses it. */
+const NONE: ApnsCredential = { expiry: undefined };
+
 /** The part of the settings that says how Apple knows us. */
 type CredentialSettings = Pick<Values<typeof APNS.settings>, 'certFile' | 'keyFile' | 'keyId' | 'teamId'>;
 
@@ -24,7 +27,7 @@ export function readApnsCredential(
   section: Section,
   { certFile: certificate, keyFile: key, keyId, teamId }: CredentialSettings,
   now: number,
-): ApnsCredential | undefined {
+): ApnsCredential {
   if (certificate !== undefined && key !== undefined) {
     section.problem('key_file', 'is set together with cert_file: keep the one that is to be used');
   } else if (certificate !== undefined) {
@@ -41,15 +44,15 @@ export function readApnsCredential(
   } else {
     section.problem('cert_file', 'is required and not set: add it, or key_file, key_id and team_id for a token');
   }
-  return undefined;
+  return NONE;
 }
 
-function checked<T>(section: Section, key: string, make: () => T): T | undefined {
+function checked(section: Section, key: string, make: () => ApnsCredential): ApnsCredential {
   try {
     return make();
   } catch (error) {
     section.problem(key, (error as Error).message);
-    return undefined;
+    return NONE;
   }
 }
 

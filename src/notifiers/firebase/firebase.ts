@@ -10,6 +10,7 @@ import {
   misconfigured,
   type Outcome,
   refused,
+  retry,
   tokenOf,
 } from '../runtime/backend.ts';
 import { post } from '../runtime/http.ts';
@@ -68,18 +69,18 @@ export function create({ section, clock, wallClock, random }: BackendContext): B
   const sendAll = async (messages: Message[]): Promise<Outcome[]> => {
     const shown = await token.get();
     const outcomes = await sendBatch(messages);
-    const again = outcomes.flatMap((outcome, index) => (isUnauthenticated(outcome) ? [index] : []));
+    const again = messages.filter((_, index) => isUnauthenticated(outcomes[index]));
     if (again.length === 0) return outcomes;
     token.discard(shown);
     const second = await unlessNoToken(again.length, async () => {
       await token.get();
-      return sendBatch(again.map((index) => messages[index]!));
+      return sendBatch(again);
     });
-    again.forEach((index, position) => {
-      const outcome = second[position]!;
-      outcomes[index] = isUnauthenticated(outcome) ? misconfigured(`${UNAUTHENTICATED} with a new token`) : outcome;
+    let next = 0;
+    return outcomes.map((outcome) => {
+      const final = isUnauthenticated(outcome) ? (second[next++] ?? outcome) : outcome;
+      return isUnauthenticated(final) ? misconfigured(`${UNAUTHENTICATED} with a new token`) : final;
     });
-    return outcomes;
   };
 
   return {
@@ -96,23 +97,14 @@ export function create({ section, clock, wallClock, random }: BackendContext): B
     }),
     async send(pushes) {
       const now = clock.now();
-      const outcomes: Outcome[] = [];
-      const messages: Message[] = [];
-      const places: number[] = [];
-      pushes.forEach((push, index) => {
-        const message = messageFor(push, now);
-        if (!message) outcomes[index] = refused('larger than 4096 bytes');
-        else {
-          messages.push(message);
-          places.push(index);
-        }
+      const all = pushes.map((push) => messageFor(push, now));
+      const messages = all.filter((message) => message !== undefined);
+      const outcomes = messages.length > 0 ? await unlessNoToken(messages.length, () => sendAll(messages)) : [];
+      let next = 0;
+      return all.map((message) => {
+        if (!message) return refused('larger than 4096 bytes');
+        return outcomes[next++] ?? retry('Google said nothing of this push');
       });
-      if (messages.length === 0) return outcomes;
-      const results = await unlessNoToken(messages.length, () => sendAll(messages));
-      results.forEach((outcome, index) => {
-        outcomes[places[index]!] = outcome;
-      });
-      return outcomes;
     },
     async close() {
       undo();
@@ -149,6 +141,6 @@ function messageFor({ id, payload, expiry, urgent }: Delivery, now: number): Mes
   };
 }
 
-function isUnauthenticated(outcome: Outcome): boolean {
-  return outcome.kind === 'misconfigured' && outcome.reason === UNAUTHENTICATED;
+function isUnauthenticated(outcome: Outcome | undefined): boolean {
+  return outcome?.kind === 'misconfigured' && outcome.reason === UNAUTHENTICATED;
 }

@@ -6,7 +6,7 @@ import { readServiceAccount } from './service-account.ts';
 /** `[notify-firebase]` */
 export const FIREBASE = {
   settings: {
-    account: parsed('token_file', (_, section) => readServiceAccount(section.path('token_file')!), {
+    account: parsed('token_file', (file, section) => readServiceAccount(section.path('token_file') ?? file), {
       required: true,
       example: 'firebase.json',
       text: "The service account's JSON file.",

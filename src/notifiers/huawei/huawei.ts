@@ -95,14 +95,15 @@ export function create({ section, log, clock }: BackendContext): Backend {
         () => 'Invalid huawei device token',
       ),
     }),
-    async send([push]) {
-      try {
-        return [await sendOne(push!)];
-      } catch (error) {
-        if (error instanceof TokenError) return [error.outcome];
-        throw error;
-      }
-    },
+    send: (pushes) =>
+      Promise.all(
+        pushes.map((push) =>
+          sendOne(push).catch((error: unknown) => {
+            if (error instanceof TokenError) return error.outcome;
+            throw error;
+          }),
+        ),
+      ),
     close() {
       agent.destroy();
     },

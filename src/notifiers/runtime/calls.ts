@@ -26,11 +26,11 @@ export class Calls {
   }
 
   /**
-   * What the backend says of each push; a retry for those of which it says nothing, for all if it throws or takes too
-   * long.
+   * What the backend says of each push, in their order; it may say nothing of some. A retry for all if it throws or
+   * takes too long.
    */
-  async run(backend: Backend, pushes: readonly Delivery[]): Promise<readonly Outcome[]> {
-    const outcomes = await new Promise<readonly Outcome[]>((resolve) => {
+  run(backend: Backend, pushes: readonly Delivery[]): Promise<readonly (Outcome | undefined)[]> {
+    return new Promise((resolve) => {
       const failed = (reason: string) => settle(pushes.map(() => retry(reason)));
       const timer = this.#clock.setTimeout(() => failed('no answer in time'), this.#timeout);
       const settle = (answers: readonly Outcome[]) => {
@@ -46,7 +46,6 @@ export class Calls {
         .then((all) => backend.send(all))
         .then(settle, (error: unknown) => failed(error instanceof Error ? error.message : String(error)));
     });
-    return pushes.map((_, index) => outcomes[index] ?? retry('the backend said nothing of this push'));
   }
 
   /** Resolves when no call of this backend runs. */

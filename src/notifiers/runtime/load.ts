@@ -21,12 +21,12 @@ export async function loadBackend(service: string, section: Section): Promise<Cr
   const path = NOTIFIER.settings.module.read(section, 'notifier');
   section.check();
   const known = BUILT_IN_SERVICES.find((name) => name === service);
-  if (path === undefined && known === undefined) {
+  const file = path === undefined ? known && new URL(BUILT_IN[known], import.meta.url) : pathToFileURL(path);
+  if (file === undefined) {
     throw new ConfigError([
       `there is no notifier named ${service}: those that come with SPNS are ${BUILT_IN_SERVICES.join(', ')}; for one of your own, set module = /path/to/file.ts in [${section.name}]`,
     ]);
   }
-  const file = path === undefined ? new URL(BUILT_IN[known!], import.meta.url) : pathToFileURL(path);
   let loaded: { create?: unknown };
   try {
     loaded = await import(file.href);

@@ -1,5 +1,5 @@
 import type { Clock, Timer } from '../../clock.ts';
-import type { Backend, Delivery, Outcome } from './backend.ts';
+import { type Backend, type Delivery, type Outcome, retry } from './backend.ts';
 import { Calls } from './calls.ts';
 import { type Lane, Lanes } from './lanes.ts';
 import { Outage, TROUBLE } from './outage.ts';
@@ -180,8 +180,10 @@ export class Sender<P extends HeldPush = HeldPush> {
       return;
     }
     this.#enqueue(entry);
-    while (this.queued > this.#limits.maxQueue && lane.queue.length > 0) {
-      this.#end(this.#lanes.take(lane)!, { kind: 'given-up', reason: 'overflow' });
+    while (this.queued > this.#limits.maxQueue) {
+      const oldest = this.#lanes.take(lane);
+      if (!oldest) break;
+      this.#end(oldest, { kind: 'given-up', reason: 'overflow' });
     }
     this.#pump();
   }
@@ -202,7 +204,8 @@ export class Sender<P extends HeldPush = HeldPush> {
     for (const lane of this.#lanes.all) {
       lane.lingered = true;
       for (let left = lane.queue.length; left > 0; left--) {
-        const entry = this.#lanes.take(lane)!;
+        const entry = this.#lanes.take(lane);
+        if (!entry) break;
         if (entry.push.returnable) this.#end(entry, unsent(entry.push));
         else this.#lanes.put(lane, entry);
       }
@@ -293,7 +296,9 @@ export class Sender<P extends HeldPush = HeldPush> {
     this.#troubledCalls -= troubled;
     if (probe) lane.probing = false;
     this.#options.took?.(clock.monotonic() - start);
-    for (let index = 0; index < entries.length; index++) this.#settle(entries[index]!, outcomes[index]!);
+    for (const [index, entry] of entries.entries()) {
+      this.#settle(entry, outcomes[index] ?? retry('the backend said nothing of this push'));
+    }
     if (this.#isParted && lane.outage.isOn) this.#setAside(lane);
     this.#lanes.changed(lane);
     this.#pump();

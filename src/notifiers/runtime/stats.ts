@@ -35,16 +35,17 @@ export class Statistics {
    */
   report(now: number): Record<string, number> {
     const { total } = this;
+    const notifies = total.notifies - this.#reported.notifies;
     const dict: Record<string, number> = {
       '+failures': total.failures - this.#reported.failures,
-      '+notifies': total.notifies - this.#reported.notifies,
+      '+notifies': notifies,
       '+notify_retries': total.retries - this.#reported.retries,
     };
     for (const [name, length] of WINDOWS) {
       const rate = this.#perDay(now, length);
       if (rate !== undefined) dict[`notifies_per_day.${name}`] = rate;
     }
-    this.#reports.push({ at: now, notifies: dict['+notifies']! });
+    this.#reports.push({ at: now, notifies });
     this.#reported = { ...total };
     // One report older than the longest window is kept: the window's span is counted from it.
     const first = this.#reports.findIndex((report) => report.at > now - 3_600_000);
@@ -59,12 +60,11 @@ export class Statistics {
   }
 
   #perDay(now: number, length: number): number | undefined {
-    const first = this.#reports.findIndex((report) => report.at > now - length);
-    if (first < 0) return undefined;
-    const since = this.#reports[Math.max(first - 1, 0)]!.at;
-    if (now <= since) return undefined;
-    let sum = 0;
-    for (let index = first; index < this.#reports.length; index++) sum += this.#reports[index]!.notifies;
+    const within = this.#reports.filter((report) => report.at > now - length);
+    // The window's span is counted from the report before it, if there is one.
+    const since = (this.#reports.at(-within.length - 1) ?? within[0])?.at;
+    if (within.length === 0 || since === undefined || now <= since) return undefined;
+    const sum = within.reduce((all, { notifies }) => all + notifies, 0);
     return Math.round((sum / (now - since)) * DAY);
   }
 }

@@ -27,8 +27,9 @@ export function publicLookup(servers: NameServers, own: readonly string[]): Look
       (addresses) => {
         const list = addresses.map((address) => ({ address, family: isIPv6(address) ? 6 : 4 }));
         // Never empty.
-        if (all) callback(null, list);
-        else callback(null, list[0]!.address, list[0]!.family);
+        const [first] = list;
+        if (all || !first) callback(null, list);
+        else callback(null, first.address, first.family);
       },
       (error: NodeJS.ErrnoException) => callback(error, []),
     );

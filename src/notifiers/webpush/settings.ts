@@ -7,7 +7,7 @@ import { readHosts } from './endpoints.ts';
 /** `[notify-webpush]` */
 export const WEBPUSH = {
   settings: {
-    key: parsed('vapid_key_file', (_, section) => readVapidKey(section.path('vapid_key_file')!), {
+    key: parsed('vapid_key_file', (file, section) => readVapidKey(section.path('vapid_key_file') ?? file), {
       required: true,
       example: 'vapid.pem',
       text: `The key by which push services know this server, made by "spns keygen --vapid FILE", and an address where

@@ -45,7 +45,10 @@ export class Vapid {
     if (held && this.#clock.monotonic() < held.until) return held.header;
     const header = `vapid t=${this.#sign(origin)}, k=${this.#publicKey}`;
     this.#held.delete(origin);
-    if (this.#held.size >= MOST_ORIGINS) this.#held.delete(this.#held.keys().next().value!);
+    for (const oldest of this.#held.keys()) {
+      if (this.#held.size < MOST_ORIGINS) break;
+      this.#held.delete(oldest);
+    }
     this.#held.set(origin, { header, until: this.#clock.monotonic() + USED_FOR });
     return header;
   }

@@ -66,22 +66,23 @@ export function create({ section, log, clock, wallClock, random }: BackendContex
     }
   };
 
+  const sendOne = async (push: Delivery): Promise<Outcome> => {
+    const subscription = readData(push.data);
+    if (!subscription) return refused('no subscription');
+    // The settings may have changed since it was accepted.
+    if (endpointTrouble(subscription.endpoint, endpoints) !== undefined) return refused('an endpoint not allowed');
+    const text = textFor(push.payload);
+    if (text.length > MAX_PLAINTEXT) return refused('larger than 4096 bytes');
+    const body = encrypt(text, subscription, random);
+    const outcome = await ask(subscription, push, body);
+    return outcome === UNAUTHORIZED ? await ask(subscription, push, body) : outcome;
+  };
+
   return {
     concurrency: connections,
     lane: ({ data }) => readData(data)?.endpoint.origin ?? '',
     validate: (info) => deviceOf(readSubscription(info, endpoints)),
-    async send([delivery]) {
-      const push = delivery!;
-      const subscription = readData(push.data);
-      if (!subscription) return [refused('no subscription')];
-      // The settings may have changed since it was accepted.
-      if (endpointTrouble(subscription.endpoint, endpoints) !== undefined) return [refused('an endpoint not allowed')];
-      const text = textFor(push.payload);
-      if (text.length > MAX_PLAINTEXT) return [refused('larger than 4096 bytes')];
-      const body = encrypt(text, subscription, random);
-      const outcome = await ask(subscription, push, body);
-      return [outcome === UNAUTHORIZED ? await ask(subscription, push, body) : outcome];
-    },
+    send: (pushes) => Promise.all(pushes.map(sendOne)),
     close() {
       servers.cancel();
       agent.destroy();
