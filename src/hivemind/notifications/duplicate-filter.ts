@@ -39,6 +39,10 @@ export class DuplicateFilter {
   }
 
   /** Milliseconds; may be set anew at any time. */
+  get lifetime(): number {
+    return this.#recent.lifetime;
+  }
+
   set lifetime(lifetime: number) {
     this.#recent.lifetime = lifetime;
   }
