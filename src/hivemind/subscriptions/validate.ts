@@ -117,7 +117,7 @@ export class Validation {
       );
       for (const [index, { resolve, reject }] of waiting.entries()) {
         try {
-          resolve(readValidation(verdicts[index]!));
+          resolve(readValidation(verdicts[index] ?? []));
         } catch (error) {
           reject(error);
         }
@@ -130,7 +130,8 @@ export class Validation {
 
 /** One verdict for each. */
 async function requestVerdicts(service: string, remote: Remote, infos: readonly string[]): Promise<Buffer[][]> {
-  if (infos.length === 1) return [await request(service, remote, 'notifier.validate', infos[0]!)];
+  const [first, ...others] = infos;
+  if (first !== undefined && others.length === 0) return [await request(service, remote, 'notifier.validate', first)];
   const [reply, ...more] = await request(service, remote, 'notifier.validate_many', encodeServiceInfos(infos));
   let verdicts: Buffer[][];
   try {
