@@ -54,9 +54,9 @@ const PATIENCE = 10_000;
 const LONG_AWAY = 60_000;
 
 /**
- * Connects to the hivemind, or to several, and stays connected. Requests that come while none is there, or were with one
- * when it ended, are held and given to the next: each may be carried out twice, which does no harm. Of several the one
- * with the least to do is asked, so one that stands still soon gets nothing.
+ * Connects to the hivemind, or to several, and stays connected. Requests that come while none is there, or were with
+ * one when it ended, are held and given to the next: each may be carried out twice, which does no harm. Of several the
+ * one with the least to do is asked, so one that stands still soon gets nothing.
  *
  * @param modules.addresses where it listens, or some of several
  * @param modules.inFlightLimit how many requests may wait at once; large ones count as several
