@@ -99,10 +99,11 @@ export async function startHivemind(context: Context): Promise<Daemon> {
       clock,
       secret: config.keys.hivemind,
       copies: settings.copies,
-      store: store.cluster,
+      store: { cluster: store.cluster, load: store.load.bind(store), watchWrites: () => store.watchWrites() },
       load: (slots) => loadSubscriptions(loading, slots),
       devices,
       network,
+      inWork: (service, serviceId) => subscriptions.isInWork(service, serviceId),
       onProgress: (progress) => outbox.standby?.heed(progress),
       log: sparing,
     });

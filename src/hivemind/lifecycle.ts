@@ -70,6 +70,7 @@ export async function startLife(parts: Parts): Promise<Life> {
   const { clock, log, settings, stopping, expiry, outbox, network, joined } = parts;
   parts.systemd.status('Loading existing subscriptions');
   await (joined ? joined.cluster.start() : loadSubscriptions(parts));
+  joined?.feed.start();
   await expiry.start();
 
   let isReady = false;
@@ -136,6 +137,7 @@ function readiness(
     ...network.complaints(),
     ...intake.complaints(),
     ...(joined?.cluster.complaints() ?? []),
+    joined?.feed.complaint,
   ].filter((text) => text !== undefined);
   return { ok: isReady && trouble === undefined, reasons };
 }

@@ -98,6 +98,13 @@ export class Cluster {
     return this.#slots.has(slot);
   }
 
+  /** The same of any of these. @param slots 32 bytes, a bit for each slot */
+  holdsAnyOf(slots: Buffer): boolean {
+    for (let slot = 0; slot < SLOTS; slot++)
+      if (this.#slots.has(slot) && coversSlot({ covers: slots }, slot)) return true;
+    return false;
+  }
+
   /** The same of an account, 33 bytes. */
   holds(account: Uint8Array, offset = 0): boolean {
     return this.#slots.has(slotOf(account, offset));

@@ -1,5 +1,5 @@
 import type { Clock, Timer } from '../../clock.ts';
-import { type Logger, type Repeated, repeated } from '../../daemon/log.ts';
+import type { Log } from '../../log.ts';
 import { SLOTS, slotOf } from '../../session/slots.ts';
 import type { Devices } from '../devices/devices.ts';
 import type { Changed, ClusterStore } from '../store/cluster-store.ts';
@@ -13,7 +13,9 @@ export interface FeedModules {
   readonly devices: Pick<Devices, 'replace' | 'remove' | 'beginComparison' | 'removeUnseen'>;
   /** Whether the subscriptions of that slot belong in memory: they are there, or are being loaded. */
   readonly holds: (slot: number) => boolean;
-  readonly log: Logger;
+  /** Whether a client's request for that device is in work, which may end with a change of what is in memory. */
+  readonly inWork: (service: string, serviceId: string) => boolean;
+  readonly log: Pick<Log, 'debug' | 'info' | 'warn'>;
 }
 
 /** What it has done so far. */
@@ -54,7 +56,6 @@ const BEHIND = 10_000;
 export class Feed {
   readonly counters: FeedCounters = { reads: 0, readMs: 0, changes: 0, reloads: 0 };
   readonly #modules: FeedModules;
-  readonly #faults: Repeated;
   readonly #stopping = new AbortController();
   readonly #timers: Timer[] = [];
   #hinted: Timer | undefined;
@@ -70,7 +71,6 @@ export class Feed {
 
   constructor(modules: FeedModules) {
     this.#modules = modules;
-    this.#faults = repeated(modules.log, modules.clock);
     this.#readAt = modules.clock.monotonic();
   }
 
@@ -110,7 +110,6 @@ export class Feed {
     this.#stopping.abort();
     for (const timer of this.#timers) timer.cancel();
     this.#hinted?.cancel();
-    this.#faults.stop();
     await this.#reading;
     await this.#reloading;
   }
@@ -136,9 +135,9 @@ export class Feed {
   async #readSome(): Promise<boolean> {
     const { clock, cluster, holds } = this.#modules;
     this.#begunAt = clock.monotonic();
-    // What could not be read the last time comes first.
-    await this.#bringPending();
-    const result = await cluster.readChanges(ALL_SLOTS.filter(holds));
+    // Where what is now cannot be read, what has changed need not be known.
+    const isBehind = this.#pending.length >= AT_ONCE;
+    const result = isBehind ? { changes: [], more: false } : await cluster.readChanges(ALL_SLOTS.filter(holds));
     this.counters.reads++;
     if (result === 'reload') {
       this.#reload();
@@ -147,7 +146,7 @@ export class Feed {
     this.#pending.push(...result.changes);
     await this.#bringPending();
     this.counters.readMs += clock.monotonic() - this.#begunAt;
-    if (!result.more && !this.#reloading) this.#readAt = clock.monotonic();
+    if (!result.more && !isBehind && !this.#reloading) this.#readAt = clock.monotonic();
     return result.more;
   }
 
@@ -167,7 +166,7 @@ export class Feed {
 
   /** @returns those that are being written here */
   async #bring(changes: readonly Changed[]): Promise<Changed[]> {
-    const { clock, store, cluster, devices, holds } = this.#modules;
+    const { clock, store, cluster, devices, holds, inWork } = this.#modules;
     const busy: Changed[] = [];
     const watch = store.watchWrites();
     try {
@@ -176,7 +175,7 @@ export class Feed {
       for (const { account, service, serviceId, row } of found) {
         if (!holds(slotOf(account))) continue;
         const key = { account, service, serviceId };
-        if (watch.has(key)) {
+        if (watch.has(key) || inWork(service, serviceId)) {
           busy.push(key);
           continue;
         }
@@ -215,7 +214,7 @@ export class Feed {
       } catch (error) {
         this.#isLost = true;
         if (signal.aborted) return;
-        this.#faults.warn((error as Error).message);
+        log.warn((error as Error).message);
         await new Promise<void>((resolve) => {
           const timer = clock.setTimeout(resolve, RETRY);
           signal.addEventListener('abort', () => {

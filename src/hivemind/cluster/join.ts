@@ -6,8 +6,10 @@ import type { Devices } from '../devices/devices.ts';
 import { type Network, routingId } from '../network/network.ts';
 import type { Node } from '../network/node.ts';
 import type { ClusterStore } from '../store/cluster-store.ts';
+import type { Store } from '../store/store.ts';
 import { Cluster } from './cluster.ts';
 import { clusterCommands } from './commands.ts';
+import { Feed } from './feed.ts';
 import { Hearing } from './hearing.ts';
 import { Links } from './links.ts';
 import { encodeHeard, encodeProgress, type Hello, type Progress } from './messages.ts';
@@ -19,11 +21,13 @@ export interface JoinModules {
   /** The hivemind's X25519 private key, 32 bytes. */
   readonly secret: Uint8Array;
   readonly copies: number;
-  readonly store: ClusterStore;
+  readonly store: Pick<Store, 'load' | 'watchWrites'> & { readonly cluster: ClusterStore };
   /** Brings the subscriptions of some slots into memory. @throws StoreError */
   readonly load: (slots: ReadonlySet<number>) => Promise<void>;
   readonly devices: Devices;
   readonly network: Network;
+  /** Whether a client's request for that device is in work. */
+  readonly inWork: (service: string, serviceId: string) => boolean;
   /** Takes what other members say of pushes. */
   readonly onProgress: (progress: Progress) => void;
   readonly log: Log;
@@ -34,6 +38,7 @@ export interface Joined {
   readonly cluster: Cluster;
   readonly links: Links;
   readonly hearing: Hearing<Node>;
+  readonly feed: Feed;
   /** Tells the others of pushes. */
   readonly tell: Tell;
   /** What the other members call here. */
@@ -44,20 +49,29 @@ export interface Joined {
 
 /** Builds and joins the parts of a member. */
 export function joinCluster(modules: JoinModules): Joined {
-  const { clock, secret, copies, store, load, devices, network, onProgress, log } = modules;
-  const { membership } = store;
+  const { clock, secret, copies, store, load, devices, network, inWork, onProgress, log } = modules;
+  const { membership } = store.cluster;
   const own: Hello = { name: membership.name, run: membership.run, version: VERSION };
   const links = new Links({ clock, secret, routingId: routingId('member', secret, membership), own, log });
   const cluster = new Cluster({
     clock,
     own,
     copies,
-    beat: (sign) => store.beat(sign),
+    beat: (sign) => store.cluster.beat(sign),
     load,
     devices,
     uncovered: () => network.monitoring.uncoveredSlots(),
     setSlots: (slots) => network.setSlots(slots),
     links,
+    log,
+  });
+  const feed = new Feed({
+    clock,
+    store,
+    cluster: store.cluster,
+    devices,
+    holds: (slot) => cluster.holdsSlot(slot),
+    inWork,
     log,
   });
   const hearing = new Hearing<Node>({
@@ -72,6 +86,7 @@ export function joinCluster(modules: JoinModules): Joined {
     cluster,
     links,
     hearing,
+    feed,
     tell: (member, news) =>
       links.request(member, 'cluster.progress', [encodeProgress({ ...own, ...news })]).then(
         () => true,
@@ -80,7 +95,9 @@ export function joinCluster(modules: JoinModules): Joined {
     commands: clusterCommands({
       own,
       onProgress,
-      onChanged: () => {},
+      onChanged: ({ slots }) => {
+        if (cluster.holdsAnyOf(slots)) feed.hint();
+      },
       onLeaving: () => cluster.look(),
       onHeard: (heard) => hearing.take(heard),
       log,
@@ -89,7 +106,8 @@ export function joinCluster(modules: JoinModules): Joined {
       cluster.stop();
       hearing.stop();
       await links.close();
-      await store.leave();
+      await feed.stop();
+      await store.cluster.leave();
     },
   };
 }

@@ -279,7 +279,7 @@ export function registerMetrics(registry: Registry, sources: MetricSources): voi
     Object.entries(network.counters.passedOver).map(([reason, count]): Reading => [count, { reason }]),
   );
   if (joined) {
-    const { cluster, links, hearing } = joined;
+    const { cluster, links, hearing, feed } = joined;
     gauge('spns_cluster_members', 'Hiveminds of this database that live', [], () => [[cluster.living.length]]);
     gauge('spns_cluster_reached', 'Other hiveminds that this one is connected to', [], () => [[links.reached.length]]);
     gauge('spns_cluster_slots', 'The 256 parts of the work by how many hiveminds cover them', ['state'], () =>
@@ -294,5 +294,11 @@ export function registerMetrics(registry: Registry, sources: MetricSources): voi
       [],
       () => [[hearing.counters.renewed]],
     );
+    counter('spns_cluster_changes_total', 'Subscriptions that others changed in the database', [], () => [
+      [feed.counters.changes],
+    ]);
+    counter('spns_cluster_reloads_total', 'Times that all was loaded anew since not every change was known', [], () => [
+      [feed.counters.reloads],
+    ]);
   }
 }

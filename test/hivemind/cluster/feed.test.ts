@@ -43,7 +43,15 @@ async function startMember(
 ): Promise<Member> {
   const store = await openMember(t, url, name);
   const devices = new Devices({ random: randomBytes });
-  const feed = new Feed({ clock: systemClock, store, cluster: store.cluster, devices, holds, log: silent });
+  const feed = new Feed({
+    clock: systemClock,
+    store,
+    cluster: store.cluster,
+    devices,
+    holds,
+    inWork: () => false,
+    log: silent,
+  });
   t.after(() => feed.stop());
   await store.load((row) => {
     if (holds(slotOf(row.account))) devices.upsert(row, row.signedAt);
@@ -147,10 +155,12 @@ describe('the feed', () => {
     const clock = new FakeClock();
     const devices = new Devices({ random: randomBytes });
     const writing = new Set([row.serviceId]);
+    const inWork = new Set([row.serviceId]);
     const asked: Changed[][] = [];
     const feed = makeFeed({
       clock,
       devices,
+      inWork: (_, serviceId) => inWork.has(serviceId),
       store: {
         load: () => Promise.reject(new Error('nothing is to be loaded')),
         watchWrites: () => ({ has: ({ serviceId }) => writing.has(serviceId), end: () => {} }),
@@ -170,8 +180,11 @@ describe('the feed', () => {
     assert.equal(devices.size, 1, 'the writer knows better');
     writing.clear();
     await clock.advance(75);
+    assert.equal(devices.size, 1, 'so does the request of a client, until it is answered');
+    inWork.clear();
     await clock.advance(75);
-    assert.deepEqual(asked, [[{ id: '5' }], [key(row)]]);
+    await clock.advance(75);
+    assert.deepEqual(asked.slice(1), [[key(row)], [key(row)]]);
     assert.deepEqual(devices.get(row.account, row.service, row.serviceId), row);
     await feed.stop();
   });
@@ -295,6 +308,7 @@ function makeFeed(given: Partial<FeedModules>): Feed {
     },
     devices: new Devices({ random: randomBytes }),
     holds: () => true,
+    inWork: () => false,
     log: silent,
     ...given,
   });
