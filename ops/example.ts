@@ -3,6 +3,7 @@ import { APNS } from '../src/notifiers/apns/settings.ts';
 import { FIREBASE } from '../src/notifiers/firebase/settings.ts';
 import { HUAWEI } from '../src/notifiers/huawei/settings.ts';
 import { WEBPUSH } from '../src/notifiers/webpush/settings.ts';
+import { CANARY } from '../src/settings/canary.ts';
 import { DATABASE } from '../src/settings/database.ts';
 import { comment, renderSection } from '../src/settings/example.ts';
 import { HIVEMIND } from '../src/settings/hivemind.ts';
@@ -68,12 +69,22 @@ const notifiers = [
   }),
 ];
 
+const canary = renderSection({
+  name: 'canary',
+  text: `A canary: a process that stores a small message in the network each minute, for an account of its own, and measures
+    until its push comes. Whoever has this section runs one (spns-canary), and one is enough.`,
+  tables: [CANARY],
+  optional: true,
+  marked: true,
+});
+
 const head = HEAD.flatMap((text) => (text === '' ? [';'] : comment(text))).join('\n');
 
 /** The text of spns.ini.example, as the tables of settings have it. */
 export const EXAMPLE = `${[
   [head, common[0]].join('\n\n'),
   ...common.slice(1),
+  canary,
   [comment(NOTIFIERS).join('\n'), ...notifiers].join('\n\n'),
 ].join('\n\n\n')}\n`;
 

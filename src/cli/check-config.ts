@@ -52,7 +52,7 @@ export interface Findings {
 async function checkAll(file: string, given: Given): Promise<Findings> {
   const ini = readIni(file);
   const services = runnableServices(ini);
-  const units = given.is('unit') || runsUnderUnits(file) ? deployed(services) : undefined;
+  const units = given.is('unit') || runsUnderUnits(file) ? deployed(ini, services) : undefined;
   const findings: Findings = { problems: [], warnings: [], good: [], units: units !== undefined };
   const take = (problems: readonly string[], warnings: readonly string[], good: string) => {
     findings.problems.push(...problems);
@@ -183,11 +183,12 @@ function runsUnderUnits(file: string): boolean {
 }
 
 /** The units of all daemons that this configuration is for; the hivemind's first. */
-function deployed(services: readonly string[]): Deployed[] {
+function deployed(ini: Ini, services: readonly string[]): Deployed[] {
   const all: readonly (Omit<Deployed, 'unit'> & { name: string })[] = [
     { name: 'spns-hivemind', kind: 'hivemind' },
     { name: 'spns-web', kind: 'web' },
     ...services.map((service) => ({ name: `spns-notifier@${service}`, kind: 'notifier' as const, service })),
+    ...(ini.sections.has('canary') ? [{ name: 'spns-canary', kind: 'canary' as const }] : []),
   ];
   return all.flatMap(({ name, ...rest }) => {
     const unit = readUnit(name);

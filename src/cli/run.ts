@@ -13,7 +13,7 @@ import { type Program, type Run, supervise } from './supervisor.ts';
 const NOT_FOR_CHILDREN = { NOTIFY_SOCKET: undefined, WATCHDOG_USEC: undefined, WATCHDOG_PID: undefined };
 
 export const command: Command = {
-  summary: 'Runs everything: hivemind, web front-end and a notifier for each [notify-NAME] section',
+  summary: 'Runs everything: hivemind, web front-end, a notifier for each [notify-NAME] section, and a canary',
   words: [],
   help: [
     'For one machine without systemd, or for a container. Each is a process of its own; what dies is started again.',
@@ -35,6 +35,7 @@ export const command: Command = {
       })),
       { name: 'web' },
       ...runnableServices(config.ini).map((service) => ({ name: `notify-${service}` })),
+      ...(config.canary ? [{ name: 'canary' }] : []),
     ];
     const systemd = createNotifier(process.env);
     const watchdog =
@@ -54,10 +55,16 @@ export const command: Command = {
   },
 };
 
+/** Where a daemon's program is that does not lie in a room of its own. */
+const PROGRAMS: { readonly [name: string]: string } = { canary: 'notifiers/canary/main.ts' };
+
 function startDaemon(name: string): Run {
   const notifier = /^notify-(.+)$/.exec(name)?.[1];
   const instance = /^hivemind-(.+)$/.exec(name)?.[1];
-  const file = notifier === undefined ? `${instance === undefined ? name : 'hivemind'}/main.ts` : 'notifiers/main.ts';
+  const file =
+    notifier !== undefined
+      ? 'notifiers/main.ts'
+      : (PROGRAMS[name] ?? `${instance === undefined ? name : 'hivemind'}/main.ts`);
   const child = spawn(process.execPath, [programPath(file), ...(notifier === undefined ? [] : [notifier])], {
     env: { ...process.env, ...NOT_FOR_CHILDREN, ...(instance !== undefined && { SPNS_INSTANCE: instance }) },
     // The channel tells us when it has started, and tells it when we are gone, even by SIGKILL: then it ends by itself.

@@ -1,9 +1,10 @@
 import { existsSync, readFileSync } from 'node:fs';
 import { isAbsolute, join, resolve } from 'node:path';
+import { CANARY } from '../settings/canary.ts';
 import { HIVEMIND } from '../settings/hivemind.ts';
 import type { Ini } from '../settings/ini.ts';
 import { NOTIFIER } from '../settings/notifier.ts';
-import type { Table } from '../settings/table.ts';
+import type { Program, Table } from '../settings/table.ts';
 import { WEB } from '../settings/web.ts';
 import { findUser, mayRead } from './child.ts';
 import type { Unit } from './unit.ts';
@@ -11,7 +12,7 @@ import type { Unit } from './unit.ts';
 /** A unit, and the sections of the configuration that its daemon reads files of or listens by. */
 export interface Deployed {
   readonly unit: Unit;
-  readonly kind: 'hivemind' | 'web' | 'notifier';
+  readonly kind: Program;
   /** For a notifier: of which service. */
   readonly service?: string;
 }
@@ -86,6 +87,7 @@ function listening(ini: Ini, { unit, kind, service }: Deployed): string[] {
       : [
           ['hivemind', HIVEMIND],
           ['web', WEB],
+          ['canary', CANARY],
         ];
   const keys = tables.flatMap(([section, { settings }]) =>
     Object.values(settings)
@@ -137,7 +139,9 @@ function reading(ini: Ini, { unit, kind, service }: Deployed): string[] {
       found.push(`[${section}].${key}: the user ${user.name} of ${unit.name} may not read ${path}: ${advice}`);
     }
   };
-  const sections = { hivemind: ['db', 'hivemind'], web: [], notifier: [`notify-${service}`] }[kind];
+  const sections = { hivemind: ['db', 'hivemind'], web: [], notifier: [`notify-${service}`], canary: ['hivemind'] }[
+    kind
+  ];
   for (const section of sections) {
     for (const [key, { value }] of ini.sections.get(section) ?? []) {
       if (section !== 'db' && FILES.test(key)) read(section, key, value.trim(), false);

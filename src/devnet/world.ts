@@ -131,6 +131,10 @@ export async function startWorld(modules: {
   const socket = (name: string) => path.join(sockets, `${name}.sock`);
   const onionKey = await keyFile(path.join(folder, 'keys', 'onionreq'));
   await keyFile(path.join(folder, 'keys', 'hivemind'));
+  // Opened before the front-end is there, for the canary is told of it at its start.
+  const way = await openPort(socket('web'));
+  stops.push(() => way.close());
+  const frontEnd: FrontEnd = { url: way.url, publicKey: x25519Public(onionKey) };
   const ini = path.join(folder, 'spns.ini');
   const sections: Record<string, Record<string, string | number>> = {
     db: { url: database },
@@ -143,6 +147,11 @@ export async function startWorld(modules: {
       metrics_listen: `unix:${socket('hivemind-metrics')}`,
     },
     web: { listen: `unix:${socket('web')}`, metrics_listen: `unix:${socket('web-metrics')}` },
+    canary: {
+      front_end: frontEnd.url,
+      front_end_key: Buffer.from(frontEnd.publicKey).toString('hex'),
+      metrics_listen: `unix:${socket('canary-metrics')}`,
+    },
   };
   for (const { service, settings } of carriers) {
     sections[`notify-${service}`] = { ...settings, metrics_listen: `unix:${socket(`${service}-metrics`)}` };
@@ -176,13 +185,13 @@ export async function startWorld(modules: {
     ...carriers.map(({ service }) => daemon(`notify-${service}`, 'notifiers/main.ts', `${service}-metrics`, [service])),
     daemon('web', 'web/main.ts', 'web-metrics'),
   ];
+  // It is ready when the first message of its own has come back, and waits for nobody but the front-end.
+  const canary = daemon('canary', 'notifiers/canary/main.ts', 'canary-metrics');
+  canary.catch(() => undefined);
   await allOrFirstError(starts);
 
   const page = await openPort(socket('hivemind-metrics'));
   stops.push(() => page.close());
-  const way = await openPort(socket('web'));
-  stops.push(() => way.close());
-  const frontEnd: FrontEnd = { url: way.url, publicKey: x25519Public(onionKey) };
 
   // So that the database, which is kept, does not fill with phones of earlier runs.
   stops.push(() =>
@@ -194,6 +203,7 @@ export async function startWorld(modules: {
     for (const { name, account } of made) await untilWatched(network, name, account, signal);
     return [`${devices.size} phones have subscribed, every member of their swarms watches`, made] as const;
   });
+  await canary;
 
   return {
     phones: [...devices.values()],

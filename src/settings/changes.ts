@@ -1,3 +1,4 @@
+import { CANARY } from './canary.ts';
 import { type Config, type DaemonName, programOf } from './config.ts';
 import { DATABASE } from './database.ts';
 import { HIVEMIND } from './hivemind.ts';
@@ -9,6 +10,7 @@ import type { Program, Table } from './table.ts';
 import { WEB } from './web.ts';
 
 const SECTIONS: { readonly [name: string]: Table } = {
+  canary: CANARY,
   db: DATABASE,
   hivemind: HIVEMIND,
   keys: KEYS,
@@ -24,6 +26,7 @@ export const RESTART_KEYS: { readonly [program in Program]: readonly string[] } 
   hivemind: restartKeys('hivemind'),
   web: restartKeys('web'),
   notifier: restartKeys('notifier'),
+  canary: restartKeys('canary'),
 };
 
 function restartKeys(program: Program): string[] {

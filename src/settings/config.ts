@@ -1,5 +1,6 @@
 import { readFileSync } from 'node:fs';
 import { resolve } from 'node:path';
+import { CANARY, type CanarySettings } from './canary.ts';
 import { DATABASE, type DatabaseSettings } from './database.ts';
 import { type HivemindSettings, readHivemind } from './hivemind.ts';
 import { hivemindSection, instancesIn } from './hivemind-instances.ts';
@@ -13,10 +14,10 @@ import { type Program, type Role, readTable } from './table.ts';
 import { readWeb, type WebSettings } from './web.ts';
 
 /** The name of a daemon: its section in spns.ini, too. */
-export type DaemonName = 'hivemind' | 'web' | `notify-${string}`;
+export type DaemonName = 'hivemind' | 'web' | 'canary' | `notify-${string}`;
 
 export function programOf(name: DaemonName): Program {
-  return name === 'hivemind' || name === 'web' ? name : 'notifier';
+  return name === 'hivemind' || name === 'web' || name === 'canary' ? name : 'notifier';
 }
 
 /** The whole of spns.ini, checked and frozen. */
@@ -27,6 +28,8 @@ export interface Config {
   readonly hivemind: HivemindSettings;
   readonly keys: Keys;
   readonly web: WebSettings;
+  /** undefined where there is no section for it: then there is no canary. */
+  readonly canary: CanarySettings | undefined;
   readonly log: LogSettings;
   /** What is odd but does no harm: unknown keys, keys of no more use, key files open to all. To be logged once. */
   readonly warnings: readonly string[];
@@ -51,7 +54,7 @@ export interface LoadOptions {
   readonly read?: (section: (name: string) => Section) => void;
 }
 
-const SECTIONS = ['db', 'hivemind', 'keys', 'log', 'web'];
+const SECTIONS = ['canary', 'db', 'hivemind', 'keys', 'log', 'web'];
 
 /**
  * Reads the configuration from the file that `SPNS_CONFIG` names, or else from `spns.ini` in the current folder; an
@@ -93,6 +96,10 @@ export function loadConfig(env: NodeJS.ProcessEnv, { role = 'all', read }: LoadO
   const keys = collect('keys', (section) => readKeys(section, role, warnings));
   const log = collect('log', (section) => readLog(section, warnings));
   const web = collect('web', (section) => readWeb(section, warnings));
+  const canary =
+    ini.sections.has('canary') || role === 'canary'
+      ? collect('canary', (section) => readTable(section, CANARY, role))
+      : undefined;
   read?.((name) => collect(name, (section) => section));
 
   for (const section of opened) {
@@ -111,12 +118,14 @@ export function loadConfig(env: NodeJS.ProcessEnv, { role = 'all', read }: LoadO
     hivemind,
     keys,
     web,
+    canary,
     log,
     warnings: Object.freeze(warnings),
     section: open,
     metricsListen: (name: DaemonName) => {
       if (name === 'hivemind') return hivemind.metricsListen;
       if (name === 'web') return web.metricsListen;
+      if (name === 'canary') return canary?.metricsListen;
       const section = open(name);
       section.check();
       return NOTIFIER.settings.metricsListen.read(section, role);

@@ -16,6 +16,8 @@ export interface ShownSection {
   readonly values?: { readonly [key: string]: string };
   /** Whether the section itself is commented out, with all that is in it, for there may be none. */
   readonly optional?: boolean;
+  /** Whether it says of its keys that they need a restart; not of a notifier's, of which all but one need none. */
+  readonly marked?: boolean;
 }
 
 /**
@@ -25,7 +27,8 @@ export interface ShownSection {
  * @throws Error if one text is for keys that need a restart and others that do not: the reader could not tell them
  * apart
  */
-export function renderSection({ name, text, tables, only, values = {}, optional = false }: ShownSection): string {
+export function renderSection(section: ShownSection): string {
+  const { name, text, tables, only, values = {}, optional = false, marked = !optional } = section;
   const shown = tables
     .flatMap(({ settings }) => Object.values(settings))
     .filter(({ key, untold }) => !untold && (only?.includes(key) ?? true))
@@ -44,9 +47,8 @@ export function renderSection({ name, text, tables, only, values = {}, optional 
     if (last && setting.text === undefined) last.push(setting);
     else paragraphs.push([setting]);
   }
-  // Of a notifier's keys all are taken over by a reload, but for the one that is told of ahead of them.
   const bodies = paragraphs.map((settings) =>
-    [...comment(settings[0]?.text, optional ? undefined : restartMark(settings)), ...settings.map(line)].join('\n'),
+    [...comment(settings[0]?.text, marked ? restartMark(settings) : undefined), ...settings.map(line)].join('\n'),
   );
   const head = `${optional ? ';' : ''}[${name}]`;
   const body = optional ? bodies.join('\n').replace(/^(?=[^;])/gm, ';') : bodies.join('\n\n');

@@ -27,16 +27,16 @@ export const HIVEMIND = {
   settings: {
     /** OxenMQ address of oxend. */
     oxendRpc: parsed('oxend_rpc', oxendAddress, {
-      required: ['hivemind'],
-      restart: ['hivemind'],
+      required: ['hivemind', 'canary'],
+      restart: ['hivemind', 'canary'],
       example: 'ipc:///var/lib/oxen/oxend.sock',
-      text: `Where oxend listens for OxenMQ connections; required by the hivemind. curve:// addresses carry the public
+      text: `Where oxend listens for OxenMQ connections; required by the hivemind and the canary. curve:// addresses carry the public
         key: curve://HOST:PORT/KEY.`,
     }),
     /** ZeroMQ address to bind. */
     listen: parsed('listen', pushAddress, {
       default: 'ipc://./hivemind.sock',
-      restart: ['hivemind', 'web', 'notifier'],
+      restart: ['hivemind', 'web', 'notifier', 'canary'],
       listens: 'hivemind',
       text: `Where notifiers and the commands of "spns" connect to: ipc://PATH, or tcp://HOST:PORT, where HOST is an address
         (IPv6 in brackets), *, a network interface or a host name. Everybody who can connect here may do everything, so
@@ -88,7 +88,7 @@ export const HIVEMIND = {
     }),
     allowPrivateNodes: boolean('allow_private_nodes', {
       default: false,
-      restart: ['hivemind'],
+      restart: ['hivemind', 'canary'],
       text: `Whether to connect to storage servers at addresses of a private network or of this machine. Only for a
         network of your own: in the public one anybody can register a node with any address.`,
     }),

@@ -6,12 +6,12 @@ import { isRequired, path, type Role, type Table } from './table.ts';
 export const KEYS = {
   settings: {
     hivemind: path('hivemind', {
-      required: ['hivemind', 'notifier'],
-      restart: ['hivemind', 'notifier'],
+      required: ['hivemind', 'notifier', 'canary'],
+      restart: ['hivemind', 'notifier', 'canary'],
       example: 'hivemind.key',
       text: `X25519 private keys: files of 64 hex digits or 32 raw bytes, made by "spns keygen FILE". A relative path is
         looked for in systemd's credentials directory (LoadCredential) first, then in the folder in which the daemon was
-        started. The hivemind and the notifiers need the first, the web front-end the second.`,
+        started. The hivemind, the notifiers and the canary need the first, the web front-end the second.`,
     }),
     onionreq: path('onionreq', { required: ['web'], restart: ['web'], example: 'onionreq.key' }),
   },

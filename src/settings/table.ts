@@ -1,7 +1,7 @@
 import type { NumberReading, Reading, Section, StringReading } from './section.ts';
 
 /** The programs that read spns.ini; all notifiers count as one. */
-export type Program = 'hivemind' | 'web' | 'notifier';
+export type Program = 'hivemind' | 'web' | 'notifier' | 'canary';
 
 /** Whose configuration is asked for: each role requires only what it needs, but what is there is checked for all. */
 export type Role = Program | 'all';

@@ -8,6 +8,8 @@ import { systemClock } from '../../src/clock.ts';
 import { createRegistry } from '../../src/daemon/metrics.ts';
 import { transportMetrics } from '../../src/daemon/transport-metrics.ts';
 import { type MetricSources, registerMetrics } from '../../src/hivemind/operators/metrics.ts';
+import { canaryLatency, observeCanary } from '../../src/notifiers/canary/metrics.ts';
+import type { Watch } from '../../src/notifiers/canary/watch.ts';
 import { observeNotifier, providerLatency } from '../../src/notifiers/runtime/metrics.ts';
 import type { Notifier } from '../../src/notifiers/runtime/notifier.ts';
 import { webMetrics } from '../../src/web/metrics.ts';
@@ -73,6 +75,8 @@ const exported = (() => {
   register((registry) => {
     providerLatency(registry);
     observeNotifier(registry, {} as Notifier, systemClock);
+    canaryLatency(registry);
+    observeCanary(registry, {} as Watch);
     transportMetrics(registry, () => []);
   });
   // Prometheus' own.
@@ -164,6 +168,7 @@ test('everything that an operator must see is exported', () => {
     ...['notifier_retries_total', 'notifier_provider_seconds_bucket', 'devices_gone_total', 'gone_breaker_open'],
     ...['requests_total', 'signature_check_seconds_total', 'database_commit_seconds_total'],
     'notifier_credential_seconds_left',
+    'canary_silent_seconds',
   ]) {
     assert.ok(exported.has(`spns_${name}`), name);
   }

@@ -449,8 +449,8 @@ test('the example in the repository is the one that the tables make: npm run exa
 test('the example marks exactly those keys that need a restart', () => {
   const example = readFileSync(new URL('../../spns.ini.example', import.meta.url), 'utf8').split(/^;?\[notify-/m)[0]!;
   const marked: string[] = [];
-  for (const part of example.split(/^(?=\[)/m)) {
-    const section = /^\[\w+\]/.exec(part)?.[0];
+  for (const part of example.split(/^(?=;?\[)/m)) {
+    const section = /^;?(\[\w+\])/.exec(part)?.[1];
     for (const paragraph of part.split(/\n\n+/)) {
       if (!/needs? a restart/i.test(paragraph)) continue;
       marked.push(...[...paragraph.matchAll(/^;?(\w+) =/gm)].map((match) => `${section}.${match[1]}`));

@@ -13,6 +13,7 @@ const INSTALLED = '/opt/spns/';
 
 /** A user each; the web front-end is not of the group that may use the hivemind's admin socket. */
 const USERS: { readonly [file: string]: string[][] } = {
+  'spns-canary.service': [['spns'], ['spns']],
   'spns-hivemind.service': [['spns'], ['spns']],
   'spns-notifier@.service': [['spns-notifier'], ['spns']],
   'spns-web.service': [['spns-web'], ['spns-config']],
@@ -47,6 +48,7 @@ const skip = analyzeVersion < 250 && 'systemd-analyze of systemd 250 or newer is
 
 test('there is a unit for each daemon, and a target that takes them together', () => {
   assert.deepEqual(readdirSync(UNITS).sort(), [
+    'spns-canary.service',
     'spns-hivemind.service',
     'spns-notifier@.service',
     'spns-web.service',

@@ -33,13 +33,8 @@ export async function buildNotifier(service: string, context: Context): Promise<
   let current = fingerprint(context.config, service);
   const backend = await createBackend(context.config);
   const notifier = new Notifier({
-    service,
+    ...towardsHiveminds(context.config, service),
     backend,
-    breaker: breakerLimits(context.config),
-    addresses: hivemindListens(context.config.ini).map(({ listen }) => connectAddress(listen)),
-    keys: keyPairFromSecret(deriveNotifierKey(context.config.keys.hivemind, service)),
-    clusterKeys: keyPairFromSecret(deriveClusterKey(context.config.keys.hivemind)),
-    pushLifetime: context.config.hivemind.outboxMaxAge * 1000,
     clock,
     random,
     log,
@@ -88,6 +83,14 @@ export async function buildNotifier(service: string, context: Context): Promise<
   };
 }
 
-function breakerLimits({ hivemind }: Config) {
-  return { share: hivemind.goneBreakerShare, minimum: hivemind.goneBreakerMinimum };
+/** What the common sections say of how the notifier of a service deals with the hiveminds. */
+export function towardsHiveminds({ hivemind, ini, keys }: Config, service: string) {
+  return {
+    service,
+    breaker: { share: hivemind.goneBreakerShare, minimum: hivemind.goneBreakerMinimum },
+    addresses: hivemindListens(ini).map(({ listen }) => connectAddress(listen)),
+    keys: keyPairFromSecret(deriveNotifierKey(keys.hivemind, service)),
+    clusterKeys: keyPairFromSecret(deriveClusterKey(keys.hivemind)),
+    pushLifetime: hivemind.outboxMaxAge * 1000,
+  };
 }

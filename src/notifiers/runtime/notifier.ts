@@ -43,6 +43,8 @@ export interface NotifierOptions {
   readonly log: Logger;
   /** Called with how long each call to the provider took, in milliseconds. */
   readonly took?: (ms: number) => void;
+  /** What it tells the hivemind with each of its reports, beside the common statistics. */
+  readonly tells?: () => Readonly<Record<string, number | string>>;
   /**
    * The common policy unless given, and in milliseconds how often to register and report; 5,000 unless given. Both for
    * tests.
@@ -215,7 +217,7 @@ export class Notifier {
     this.#sender.abandon();
     this.#tellGone();
     this.#hiveminds.flush();
-    this.#hiveminds.sendStatistics(encode(this.#statistics.report(clock.monotonic())));
+    this.#hiveminds.sendStatistics(this.#report());
     const { unreported } = this.#hiveminds;
     if (unreported > 0) log.warn(`${unreported} pushes could not be reported: the hivemind will send them again`);
     await within(Promise.resolve(this.#backend.close?.()), CLOSE_BACKEND, clock);
@@ -227,9 +229,14 @@ export class Notifier {
   #tick(): void {
     this.#hiveminds.ping();
     if (this.#hiveminds.registered) {
-      this.#hiveminds.sendStatistics(encode(this.#statistics.report(this.#options.clock.monotonic())));
+      this.#hiveminds.sendStatistics(this.#report());
       this.#tellGone();
     }
+  }
+
+  #report(): Buffer {
+    const { clock, tells } = this.#options;
+    return encode({ ...this.#statistics.report(clock.monotonic()), ...tells?.() });
   }
 
   #takeSealed(link: HivemindLink, parts: readonly Buffer[]): void {

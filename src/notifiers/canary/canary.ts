@@ -1,0 +1,97 @@
+import { within } from '../../clock.ts';
+import type { Context, Daemon } from '../../daemon/daemon.ts';
+import { transportMetrics } from '../../daemon/transport-metrics.ts';
+import { parseAddress } from '../../oxenmq/address.ts';
+import { keyPairFromSecret } from '../../oxenmq/keys.ts';
+import { accepted, type Backend, Refusal, refused } from '../runtime/backend.ts';
+import { towardsHiveminds } from '../runtime/build.ts';
+import { observeNotifier } from '../runtime/metrics.ts';
+import { Notifier } from '../runtime/notifier.ts';
+import { frontEndOf, SERVICE } from './front-end.ts';
+import { deriveIdentity } from './identity.ts';
+import { canaryLatency, observeCanary } from './metrics.ts';
+import { swarmOf } from './swarm.ts';
+import { type Pace, Watch } from './watch.ts';
+
+/** Of the time to stop, what taking the subscription back may have, ms. */
+const FAREWELL = 4_000;
+
+/**
+ * The canary: a notifier whose provider is the canary itself, and whose only device is its own. It tells whether phones
+ * ring, by everything that a push has to pass: the public address, the hivemind, the storage servers, a notifier.
+ *
+ * @param pace for tests
+ */
+export async function startCanary(context: Context, pace?: Pace): Promise<Daemon> {
+  const { config, clock, random, registry, log } = context;
+  const { canary: settings, hivemind, keys } = config;
+  if (!settings) throw new Error('there is no section [canary]');
+  const identity = deriveIdentity(keys.hivemind);
+  const now = () => clock.now();
+  const { encKey } = identity;
+  const swarm = swarmOf({
+    account: identity.account,
+    oxend: parseAddress(hivemind.oxendRpc),
+    keys: keyPairFromSecret(Buffer.from(keys.hivemind)),
+    allowPrivate: hivemind.allowPrivateNodes,
+    clock,
+    random,
+  });
+  const watch = new Watch({
+    clock,
+    random,
+    log,
+    frontEnd: frontEndOf({ url: settings.frontEnd, publicKey: settings.frontEndKey, identity, now, random }),
+    swarm,
+    encKey,
+    registered: () => notifier.registered,
+    took: canaryLatency(registry),
+    ...(pace && { pace }),
+  });
+  const backend: Backend = {
+    validate(info) {
+      // Nobody else's device is sent anything.
+      const known = typeof info === 'object' && info !== null && 'canary' in info && info.canary === identity.device;
+      if (!known) throw new Refusal(4, 'Invalid service_info: the canary has no other device than its own');
+      return { id: identity.device };
+    },
+    send: async (pushes) =>
+      pushes.map(({ payload }) => (watch.received(payload) ? accepted : refused('it cannot be decrypted'))),
+    batch: 100,
+    concurrency: 1,
+  };
+  const notifier = new Notifier({
+    ...towardsHiveminds(config, SERVICE),
+    backend,
+    clock,
+    random,
+    log,
+    tells: () => ({
+      delivered: watch.results.delivered,
+      lost: watch.results.lost,
+      silent_seconds: Math.round(watch.silentSeconds),
+      problem: watch.problems.join('; '),
+      ...(watch.lastSeconds !== undefined && { latency_ms: Math.round(watch.lastSeconds * 1000) }),
+    }),
+  });
+  observeCanary(registry, watch);
+  observeNotifier(registry, notifier, clock);
+  transportMetrics(registry, () => [['hivemind', notifier.transport]]);
+  const running = watch.run();
+  running.catch((error: Error) => context.giveUp(error));
+
+  return {
+    async stop(deadline) {
+      await within(watch.stop(), Math.min(FAREWELL, deadline / 2), clock);
+      await swarm.close();
+      await running;
+      await notifier.stop(deadline / 2);
+    },
+    status: () => {
+      const { delivered, lost } = watch.results;
+      const last = watch.lastSeconds === undefined ? '' : `, the last after ${watch.lastSeconds.toFixed(2)} s`;
+      return [`${delivered} pushes came${last}; ${lost} lost`, ...watch.problems].join('; ');
+    },
+    ready: () => ({ ok: watch.problems.length === 0, reasons: watch.problems }),
+  };
+}

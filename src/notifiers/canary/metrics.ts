@@ -1,0 +1,47 @@
+import { Counter, Gauge, Histogram, type Registry } from 'prom-client';
+import type { Watch } from './watch.ts';
+
+/** Seconds. */
+const BUCKETS = [0.05, 0.1, 0.2, 0.3, 0.5, 0.75, 1, 2, 3, 5, 10, 20, 40, 60];
+
+/** The histogram that the canary feeds; made first, because it takes it. */
+export function canaryLatency(registry: Registry): (seconds: number) => void {
+  const histogram = new Histogram({
+    name: 'spns_canary_seconds',
+    help: "From storing a message of the canary's to decrypting the push of it",
+    buckets: BUCKETS,
+    registers: [registry],
+  });
+  return (seconds) => histogram.observe(seconds);
+}
+
+/** Puts the canary's figures on the registry. */
+export function observeCanary(registry: Registry, watch: Watch): void {
+  const registers = [registry];
+  new Counter({
+    name: 'spns_canary_messages_total',
+    help: "The canary's messages by what became of them: delivered, lost after being stored, or why they could not be stored",
+    labelNames: ['result'],
+    registers,
+    collect() {
+      this.reset();
+      for (const [result, count] of Object.entries(watch.results)) this.inc({ result }, count);
+    },
+  });
+  new Gauge({
+    name: 'spns_canary_silent_seconds',
+    help: "Seconds since a push of the canary's came, or since its start if none has",
+    registers,
+    collect() {
+      this.set(watch.silentSeconds);
+    },
+  });
+  new Gauge({
+    name: 'spns_canary_front_end_up',
+    help: "1 while the front-end takes the canary's subscription at its public address",
+    registers,
+    collect() {
+      this.set(watch.frontEndWorks ? 1 : 0);
+    },
+  });
+}

@@ -1,0 +1,228 @@
+import type { Clock, Timer } from '../../clock.ts';
+import { type Logger, type Repeated, repeated } from '../../daemon/log.ts';
+import { openPayload } from '../../session/payload.ts';
+import type { FrontEnd } from './front-end.ts';
+import { StoreError, type StoreFailure, type Swarm } from './swarm.ts';
+
+/** What can become of a message: its push came, or it did not, or the message could not even be stored. */
+export type Result = 'delivered' | 'lost' | 'not_registered' | 'not_subscribed' | StoreFailure;
+
+/** How long things wait, in milliseconds. */
+export interface Pace {
+  /** From one message to the next. */
+  readonly every: number;
+  /** The same for the first few, until one has come back: a start is soon known to be good. */
+  readonly first: number;
+  /** After the first subscription, until the hivemind has asked the storage servers. */
+  readonly settle: number;
+  /** A push that takes longer is lost. */
+  readonly patience: number;
+  /** From one subscription to the next: how soon it is known that the front-end does not work. */
+  readonly renew: number;
+}
+
+const PACE: Pace = { every: 60_000, first: 5_000, settle: 2_000, patience: 60_000, renew: 600_000 };
+/** So many messages may be sent at the pace of the first. */
+const FIRST_FEW = 12;
+
+/** How long the first message waits for the hivemind, and how often that is looked at, ms. */
+const REGISTERING = 10_000;
+const LOOK_AGAIN = 100;
+const NONCE_BYTES = 16;
+
+/** What a {@link Watch} is made with. */
+export interface WatchOptions {
+  readonly clock: Clock;
+  readonly random: (bytes: number) => Buffer;
+  readonly log: Logger;
+  readonly frontEnd: FrontEnd;
+  readonly swarm: Swarm;
+  /** 32 bytes */
+  readonly encKey: Buffer;
+  /** Whether the hivemind has the canary's notifier. */
+  readonly registered: () => boolean;
+  /** Called with how long each push that came took, in seconds. */
+  readonly took: (seconds: number) => void;
+  readonly pace?: Pace;
+}
+
+/**
+ * The life of the canary: it subscribes, stores a message each minute, and looks which of them come back as a push. It
+ * goes on with whatever works: a front-end that is away keeps no message from being stored.
+ */
+export class Watch {
+  readonly results: Record<Result, number> = {
+    delivered: 0,
+    lost: 0,
+    not_registered: 0,
+    not_subscribed: 0,
+    no_swarm: 0,
+    wrong_swarm: 0,
+    clock: 0,
+    refused: 0,
+    unreachable: 0,
+  };
+  readonly #options: WatchOptions;
+  readonly #pace: Pace;
+  readonly #say: Repeated;
+  readonly #pending = new Map<string, { sentAt: number; patience: Timer | undefined }>();
+  readonly #startedAt: number;
+  #deliveredAt: number | undefined;
+  #lastSeconds: number | undefined;
+  #subscribedAt: number | undefined;
+  #frontEndTrouble: string | undefined;
+  #trouble: string | undefined = 'no message has come back yet';
+  #sent = 0;
+  #timer: Timer | undefined;
+  #wake: (() => void) | undefined;
+  #stopped = false;
+
+  constructor(options: WatchOptions) {
+    this.#options = options;
+    this.#pace = options.pace ?? PACE;
+    this.#say = repeated(options.log, options.clock);
+    this.#startedAt = options.clock.monotonic();
+  }
+
+  /** How long the last push that came took, in seconds. */
+  get lastSeconds(): number | undefined {
+    return this.#lastSeconds;
+  }
+
+  /** How long ago a push came, or since the start if none has, in seconds. */
+  get silentSeconds(): number {
+    return (this.#options.clock.monotonic() - (this.#deliveredAt ?? this.#startedAt)) / 1000;
+  }
+
+  /** What is wrong, in words: with the way of a message, and with the front-end. */
+  get problems(): string[] {
+    return [this.#trouble, this.#frontEndTrouble].filter((each) => each !== undefined);
+  }
+
+  /** Whether the front-end took the last subscription. */
+  get frontEndWorks(): boolean {
+    return this.#subscribedAt !== undefined && this.#frontEndTrouble === undefined;
+  }
+
+  /** Goes on until {@link stop}. */
+  async run(): Promise<void> {
+    // At a start the hivemind may come up at the same time.
+    for (let left = REGISTERING; left > 0 && !this.#options.registered() && !this.#stopped; left -= LOOK_AGAIN) {
+      await this.#wait(LOOK_AGAIN);
+    }
+    while (!this.#stopped) {
+      await this.#probe();
+      const isFirst = this.#deliveredAt === undefined && this.#sent < FIRST_FEW;
+      await this.#wait(isFirst ? this.#pace.first : this.#pace.every);
+    }
+  }
+
+  /**
+   * The notifier was handed a push.
+   *
+   * @param payload nonce and ciphertext
+   * @returns whether it was for us and could be read
+   */
+  received(payload: Buffer): boolean {
+    let text: string;
+    try {
+      text = String(openPayload(payload, this.#options.encKey).data ?? '');
+    } catch (error) {
+      this.#say.warn(`a push cannot be read: ${(error as Error).message}`);
+      return false;
+    }
+    const nonce = /^spns canary ([0-9a-f]+)$/.exec(text)?.[1] ?? '';
+    const pending = this.#pending.get(nonce);
+    // One that was given up, that came twice, or that somebody else stored: anybody may.
+    if (!pending) return true;
+    this.#forget(nonce);
+    const now = this.#options.clock.monotonic();
+    const seconds = (now - pending.sentAt) / 1000;
+    this.results.delivered++;
+    this.#deliveredAt = now;
+    this.#lastSeconds = seconds;
+    this.#options.took(seconds);
+    if (this.#trouble !== undefined)
+      this.#options.log.info(`phones ring: a push came ${seconds.toFixed(2)} s after its message`);
+    this.#trouble = undefined;
+    return true;
+  }
+
+  /** Ends what goes on, and takes the subscription back as far as that goes. */
+  async stop(): Promise<void> {
+    this.#stopped = true;
+    this.#timer?.cancel();
+    this.#wake?.();
+    for (const nonce of [...this.#pending.keys()]) this.#forget(nonce);
+    this.#say.stop();
+    if (this.#subscribedAt === undefined) return;
+    await this.#options.frontEnd
+      .unsubscribe()
+      .catch((error: Error) => this.#options.log.info(`stays subscribed: ${error.message}`));
+  }
+
+  async #probe(): Promise<void> {
+    const { clock, random, registered, swarm } = this.#options;
+    this.#sent++;
+    if (!registered()) return this.#failed('not_registered', 'not registered with the hivemind');
+    await this.#subscribe();
+    if (this.#stopped) return;
+    if (this.#subscribedAt === undefined) return this.#failed('not_subscribed', 'not subscribed');
+    const nonce = random(NONCE_BYTES).toString('hex');
+    const pending = { sentAt: clock.monotonic(), patience: undefined as Timer | undefined };
+    this.#pending.set(nonce, pending);
+    try {
+      await swarm.store(Buffer.from(`spns canary ${nonce}`), () => {
+        pending.sentAt = clock.monotonic();
+      });
+    } catch (error) {
+      if (!(error instanceof StoreError)) throw error;
+      // What a server took without saying so may have come back all the same.
+      if (!this.#pending.has(nonce)) return;
+      this.#forget(nonce);
+      if (!this.#stopped) this.#failed(error.failure, error.message);
+      return;
+    }
+    if (this.#stopped || !this.#pending.has(nonce)) return;
+    pending.patience = clock.setTimeout(() => {
+      this.#forget(nonce);
+      // The hivemind may have lost the subscription.
+      this.#subscribedAt = undefined;
+      this.#failed('lost', `no push came within ${this.#pace.patience / 1000} s of a message that was stored`);
+    }, this.#pace.patience);
+  }
+
+  async #subscribe(): Promise<void> {
+    const { clock, frontEnd } = this.#options;
+    const before = this.#subscribedAt;
+    if (before !== undefined && clock.monotonic() - before < this.#pace.renew && !this.#frontEndTrouble) return;
+    try {
+      await frontEnd.subscribe();
+      this.#frontEndTrouble = undefined;
+      this.#subscribedAt = clock.monotonic();
+      if (before === undefined) await this.#wait(this.#pace.settle);
+    } catch (error) {
+      this.#frontEndTrouble = (error as Error).message;
+      this.#say.warn(`could not subscribe: ${this.#frontEndTrouble}`);
+    }
+  }
+
+  #failed(result: Result, why: string): void {
+    this.results[result]++;
+    this.#trouble = why;
+    this.#say.warn(`phones may not ring: ${why}`);
+  }
+
+  #forget(nonce: string): void {
+    this.#pending.get(nonce)?.patience?.cancel();
+    this.#pending.delete(nonce);
+  }
+
+  #wait(ms: number): Promise<void> {
+    if (this.#stopped) return Promise.resolve();
+    return new Promise((resolve) => {
+      this.#wake = resolve;
+      this.#timer = this.#options.clock.setTimeout(resolve, ms);
+    });
+  }
+}
