@@ -1,4 +1,5 @@
 import assert from 'node:assert/strict';
+import { randomBytes } from 'node:crypto';
 import { monitorEventLoopDelay } from 'node:perf_hooks';
 import { type TestContext, test } from 'node:test';
 import type { TLSSocket } from 'node:tls';
@@ -7,6 +8,7 @@ import { startFakeApns } from '../../src/devnet/providers/apns.ts';
 import { startFakeFcm } from '../../src/devnet/providers/fcm.ts';
 import type { WebAnswer } from '../../src/devnet/providers/http.ts';
 import { startFakeHuawei } from '../../src/devnet/providers/huawei.ts';
+import { startFakeWebPush } from '../../src/devnet/providers/webpush.ts';
 import type { Backend } from '../../src/notifiers/runtime/backend.ts';
 import { loadBackend } from '../../src/notifiers/runtime/load.ts';
 import { END_HEADERS, END_STREAM, FIELD, FRAME, flood, frame, STATUS_200, startRawServer, words } from './raw-http2.ts';
@@ -196,4 +198,46 @@ test('what speaks HTTP/1.1, or nothing known, where HTTP/2 is spoken, is a conne
     const backend = await backendOf(t, 'apns', { ...settings, port: String(port) });
     assert.match(brief(await push(backend)), /^retry: connection trouble/, reply);
   }
+});
+
+/** What anybody's push service can send on and on over HTTP/1.1, once it has been asked for something. */
+const ENDLESS: Record<string, readonly [before: string, again: string]> = {
+  'answers that are not the last (1xx)': ['', 'HTTP/1.1 103 Early Hints\r\nlink: </x>\r\n\r\n'],
+  'a status line': ['HTTP/1.1 200 ', 'x'.repeat(1_000)],
+  headers: ['HTTP/1.1 200 OK\r\n', 'x: y\r\n'],
+  'a header': ['HTTP/1.1 200 OK\r\nx: ', 'y'.repeat(1_000)],
+  'chunks of nothing much': ['HTTP/1.1 503 No\r\ntransfer-encoding: chunked\r\n\r\n', '1;x=y\r\nz\r\n'],
+  'extensions of a chunk': ['HTTP/1.1 503 No\r\ntransfer-encoding: chunked\r\n\r\n1;', 'x'.repeat(1_000)],
+  trailers: ['HTTP/1.1 503 No\r\ntransfer-encoding: chunked\r\n\r\n0\r\n', 'x: y\r\n'],
+  'answers that nobody asked for': ['', 'HTTP/1.1 503 No\r\ncontent-length: 0\r\n\r\n'],
+  noise: ['', '\xa5'.repeat(1_000)],
+};
+
+test("whatever anybody's push service sends on and on ends with its push", async (t) => {
+  const fake = await startFakeWebPush();
+  t.after(() => fake.close());
+  const settings = { ...(await fake.settings(await folder(t))), timeout: '1' };
+  const backend = await backendOf(t, 'webpush', settings);
+  const { info } = fake.subscribe(randomBytes);
+  const delay = monitorEventLoopDelay();
+  for (const [name, [before, again]] of Object.entries(ENDLESS)) {
+    const asked = new WeakSet<object>();
+    const port = await startRawServer(
+      t,
+      (socket) => {
+        if (asked.has(socket)) return;
+        asked.add(socket);
+        socket.write(before, 'latin1');
+        flood(socket, Buffer.from(again.repeat(20), 'latin1'));
+      },
+      'http/1.1',
+    );
+    const endpoint = `https://localhost:${port}/up`;
+    const { id, data } = backend.validate({ ...info, endpoint });
+    delay.enable();
+    const [outcome] = await backend.send([delivery(id, { data: Buffer.from(data!) })]);
+    delay.disable();
+    assert.match(brief(outcome!), /^retry: (no answer in time|connection trouble|5xx|503)/, name);
+  }
+  t.diagnostic(`event loop held for ${Math.round(delay.max / 1e6)} ms at most, the servers in the same process`);
 });

@@ -172,7 +172,7 @@ export class Sender<P extends HeldPush = HeldPush> {
   add(push: P): void {
     // The hivemind gives nothing out that expired long ago: then it is our clock that is wrong.
     const expiry = this.#options.clock.now() - push.expiry > LONG_AGO ? 0 : push.expiry;
-    const lane = this.#lanes.get(this.#backend.lane?.(push) ?? '');
+    const lane = this.#lanes.get(laneOf(this.#backend, push));
     const entry: Entry<P> = { push, lane, expiry, attempts: 0, firstTried: undefined, timer: undefined };
     this.#held.add(entry);
     if (this.#stopping && push.returnable) {
@@ -372,6 +372,15 @@ export class Sender<P extends HeldPush = HeldPush> {
   #checkIdle(): void {
     if (!this.#stopping || this.#held.size > 0) return;
     for (const resolve of this.#idle.splice(0)) resolve();
+  }
+}
+
+/** A lane's fault is met by sending, as any other of a backend's. */
+function laneOf(backend: Backend, push: Delivery): string {
+  try {
+    return backend.lane?.(push) ?? '';
+  } catch {
+    return '';
   }
 }
 
