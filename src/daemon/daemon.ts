@@ -30,7 +30,10 @@ export interface Daemon {
    * @param deadline milliseconds that it has for this; after them the process ends anyway
    */
   stop(deadline: number): Promise<void>;
-  /** One line of live figures, for `systemctl status` and the log. */
+  /**
+   * Live figures in one line, for `systemctl status` and the log, where they stand behind the reasons of
+   * {@link Daemon.ready}.
+   */
   status?(): string;
   /** Whether it can do its work; without this it can from the moment it was built. */
   ready?(): Readiness;

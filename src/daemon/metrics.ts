@@ -1,8 +1,9 @@
 import { createServer, type IncomingMessage, type Server, type ServerResponse } from 'node:http';
 import { isIP } from 'node:net';
 import { hostname } from 'node:os';
-import { Counter, collectDefaultMetrics, Registry } from 'prom-client';
+import { Counter, collectDefaultMetrics, Gauge, Registry } from 'prom-client';
 import { type ListenAddress, parseListen } from '../settings/listen-address.ts';
+import { VERSION } from '../version.ts';
 import { listenOn } from './listen.ts';
 
 /** Whether a daemon can do its work, and if not, why: each reason a sentence for the operator. */
@@ -54,6 +55,28 @@ export function createRegistry(observed: boolean): Registry {
   // Gauges with the name of a counter, which Prometheus' own tools complain of; those of each type say the same.
   for (const what of ['handles', 'requests', 'resources']) registry.removeSingleMetric(`nodejs_active_${what}_total`);
   return registry;
+}
+
+/** Which program runs: so that a change of a figure can be laid beside an upgrade. */
+export function buildInfo(registry: Registry): void {
+  new Gauge({
+    name: 'spns_build_info',
+    help: 'Always 1; the versions of this program and of Node are in the labels',
+    labelNames: ['version', 'node'],
+    registers: [registry],
+  }).set({ version: VERSION, node: process.versions.node }, 1);
+}
+
+/** @param ok whether the configuration that was read last is the one in force */
+export function reloadMetric(registry: Registry, ok: () => boolean): void {
+  new Gauge({
+    name: 'spns_config_reload_ok',
+    help: '0 while the configuration file was refused at the last reload and an older one is in force',
+    registers: [registry],
+    collect() {
+      this.set(ok() ? 1 : 0);
+    },
+  });
 }
 
 /**

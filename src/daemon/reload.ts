@@ -3,13 +3,13 @@ import { type Config, type DaemonName, type LoadOptions, loadConfig } from '../s
 import { ConfigError } from '../settings/section.ts';
 import type { Daemon } from './daemon.ts';
 import { applyLogSettings, type Logger } from './log.ts';
-import type { Systemd } from './systemd.ts';
+import { describeError } from './log-line.ts';
 
 /**
  * Reads the configuration again and lets the daemon take it over. A file that is wrong, or that the daemon refuses,
  * changes nothing, and is told. What can be read from the log afterwards: which keys differ in the file, and what was
  * done about them.
- * @returns the configuration that holds from now on
+ * @returns the configuration that holds from now on, and if the new one was refused, that in a sentence
  */
 export async function reloadConfig({
   name,
@@ -18,7 +18,6 @@ export async function reloadConfig({
   options,
   daemon,
   log,
-  systemd,
 }: {
   name: DaemonName;
   /** What the daemon was started with. */
@@ -28,9 +27,7 @@ export async function reloadConfig({
   options: LoadOptions;
   daemon: Pick<Daemon, 'reload'>;
   log: Logger;
-  systemd: Systemd;
-}): Promise<Config> {
-  systemd.reloading();
+}): Promise<{ config: Config; refused: string | undefined }> {
   try {
     const next = loadConfig(process.env, options);
     for (const warning of next.warnings) log.warn(warning);
@@ -48,13 +45,13 @@ export async function reloadConfig({
           : 'reloaded: the configuration is as it was',
       );
     }
-    return next;
+    return { config: next, refused: undefined };
   } catch (error) {
-    if (error instanceof ConfigError) for (const problem of error.problems) log.error(problem);
+    const problems = error instanceof ConfigError ? error.problems : [describeError(error).message];
+    if (error instanceof ConfigError) for (const problem of problems) log.error(problem);
     else log.error({ err: error }, 'the new configuration could not be taken over');
     log.error('the new configuration is refused, the old one stays in force: correct it and reload again');
-    return config;
-  } finally {
-    systemd.ready();
+    const more = problems.length > 1 ? ` (and ${problems.length - 1} more)` : '';
+    return { config, refused: `the new configuration is refused, the old one stays in force: ${problems[0]}${more}` };
   }
 }

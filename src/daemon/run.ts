@@ -7,9 +7,17 @@ import { ConfigError } from '../settings/section.ts';
 import type { Context, Daemon } from './daemon.ts';
 import { createLog, flushLog } from './log.ts';
 import { describeError } from './log-line.ts';
-import { createRegistry, type MetricsServer, type Readiness, serveMetrics } from './metrics.ts';
+import {
+  buildInfo,
+  createRegistry,
+  type MetricsServer,
+  type Readiness,
+  reloadMetric,
+  serveMetrics,
+} from './metrics.ts';
 import { reloadConfig } from './reload.ts';
 import { createNotifier } from './systemd.ts';
+import { teller } from './teller.ts';
 
 export type { Context, Daemon } from './daemon.ts';
 
@@ -18,10 +26,6 @@ const STOP_DEADLINE = 9_000;
 const EXIT_DEADLINE = 10_000;
 /** What the log's last lines have to be written, ms. */
 const FLUSH_DEADLINE = 500;
-/** The status line goes to systemd so often, ms, and every so many times to the log at info. */
-const STATUS_INTERVAL = 15_000;
-const STATUS_LOGGED_EVERY = 20;
-
 /**
  * The life of a daemon's process, from the configuration to the exit code:
  * - 0 when it was asked to stop (SIGTERM, SIGINT, or the death of the "spns run" that started it) and shut down
@@ -39,6 +43,7 @@ export async function runDaemon(
   build: (context: Context) => Promise<Daemon>,
   { read }: Pick<LoadOptions, 'read'> = {},
 ): Promise<void> {
+  process.title = processTitle(name, process.env.SPNS_INSTANCE);
   const options: LoadOptions = { role: programOf(name), ...(read && { read }) };
   const systemd = createNotifier(process.env);
   const stopping = new AbortController();
@@ -151,6 +156,9 @@ async function startLife(
   const started = clock.monotonic();
   const listen = base.config.metricsListen(name);
   const registry = createRegistry(listen !== undefined);
+  let refused: string | undefined;
+  buildInfo(registry);
+  reloadMetric(registry, () => refused === undefined);
   let daemon: Daemon | undefined;
   let metrics: MetricsServer | undefined;
 
@@ -167,26 +175,19 @@ async function startLife(
   }
   const running = await build({ ...base, registry });
   daemon = running;
+  // Before READY, so that nobody who has waited for it reads of a start.
+  const status = teller({ clock, log, systemd, stopping, daemon: running, refused: () => refused });
   if (!stopping.aborted) {
     systemd.ready();
     process.send?.('ready', undefined, undefined, () => {});
     log.info({ seconds: seconds(clock.monotonic() - started), libsodium }, 'started');
   }
 
-  let ticks = 0;
-  const tell = () => {
-    const status = running.status?.();
-    if (status === undefined || stopping.aborted) return;
-    systemd.status(status);
-    log[ticks++ % STATUS_LOGGED_EVERY === 0 ? 'info' : 'debug'](status);
-  };
-  const teller = clock.setInterval(tell, STATUS_INTERVAL);
-
   let config = base.config;
   let reloading: Promise<void> = Promise.resolve();
   return {
     async stop() {
-      teller.cancel();
+      status.stop();
       await running.stop(STOP_DEADLINE);
       await metrics?.close();
       log.info({ seconds: seconds(clock.monotonic() - started) }, 'stopped');
@@ -195,10 +196,22 @@ async function startLife(
       // One after the other: the last file that was written is the one that holds in the end.
       reloading = reloading.then(async () => {
         if (stopping.aborted) return;
-        config = await reloadConfig({ name, first: base.config, config, options, daemon: running, log, systemd });
+        systemd.reloading();
+        const outcome = await reloadConfig({ name, first: base.config, config, options, daemon: running, log });
+        ({ config, refused } = outcome);
+        status.tell();
+        systemd.ready();
       });
     },
   };
+}
+
+/**
+ * What ps shows of a daemon: `spns-hivemind`, or `spns-hivemind-one` if it is one of several, and
+ * `spns-notifier-apns`. Linux keeps 15 characters of it as the name of the process.
+ */
+function processTitle(name: DaemonName, instance: string | undefined): string {
+  return [`spns-${name.replace(/^notify-/, 'notifier-')}`, name === 'hivemind' && instance].filter(Boolean).join('-');
 }
 
 function seconds(ms: number): number {

@@ -235,7 +235,7 @@ export async function startHivemind(context: Context): Promise<Daemon> {
   const page = statusPage(() => statusSample(sources, life.readiness().reasons), clock);
 
   return {
-    status: () => `${life.isReady ? '' : 'waiting for notifiers; '}${statusLine(sources)}`,
+    status: () => statusLine(sources),
     ready: life.readiness,
     routes: page.routes,
     reload: reloader(config, { outbox, seen }),

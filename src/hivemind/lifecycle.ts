@@ -55,8 +55,6 @@ export interface Parts {
 }
 
 export interface Life {
-  /** Whether the notifiers were waited for, and the network is joined. */
-  readonly isReady: boolean;
   readiness(): Readiness;
   /** @param deadline milliseconds that it has for this */
   stop(deadline: number): Promise<void>;
@@ -73,6 +71,7 @@ export async function startLife(parts: Parts): Promise<Life> {
   joined?.feed.start();
   await expiry.start();
 
+  /** Whether the notifiers were waited for, and the network is joined. */
   let isReady = false;
   const join = async () => {
     await expectedNotifiers(settings.notifiersExpected, settings.startupWait, outbox, clock, stopping);
@@ -87,9 +86,6 @@ export async function startLife(parts: Parts): Promise<Life> {
   const statistics = clock.setInterval(parts.flush, STATISTICS_MS);
 
   return {
-    get isReady() {
-      return isReady;
-    },
     readiness: () => readiness(isReady, parts),
     async stop(deadline) {
       const end = clock.monotonic() + deadline - LAST_MS;

@@ -89,7 +89,7 @@ export async function startWeb({ config, clock, registry, random, log: root }: C
       [`no connection to the hivemind ${name}`, problem].filter(Boolean).join(': '),
     );
   return {
-    status: () => (hivemind.connected ? `${hivemind.inFlight} requests in flight` : waiting()),
+    status: () => `${hivemind.inFlight} requests in flight`,
     ready: () => (hivemind.connected ? { ok: true, reasons: missing() } : { ok: false, reasons: [waiting()] }),
     reload({ web: next }) {
       const changes: string[] = [];

@@ -72,6 +72,10 @@ test('keygen writes a key for its owner alone, prints the public one, and never 
   assert.equal(again.code, 1);
   assert.match(again.err, /is already there and is not overwritten/);
   assert.equal(readFileSync(file, 'utf8'), text);
+  assert.deepEqual(await spns(['keygen', 'hive.key', '--show'], dir), first);
+  const missing = await spns(['keygen', 'none.key', '--show'], dir);
+  assert.equal(missing.code, 1);
+  assert.match(missing.err, /none\.key is not there/);
   assert.match((await spns(['keygen', 'no/such/folder.key'], dir)).err, /no such file or directory/);
 });
 

@@ -126,7 +126,7 @@ test('one command runs the whole suite, restarts what dies, and ends all in orde
   await said(/: connected to the hivemind/);
   await said(/notifier for dummy registered/);
 
-  const killed = children(child.pid!, 'web/main.ts');
+  const killed = children(child.pid!, 'spns-web');
   assert.equal(killed.length, 1);
   process.kill(killed[0]!, 'SIGKILL');
   await said(/web ended by itself \(by SIGKILL\), is started again in 0\.5 s/);

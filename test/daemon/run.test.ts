@@ -1,7 +1,9 @@
 import assert from 'node:assert/strict';
 import { randomUUID } from 'node:crypto';
+import { readFileSync } from 'node:fs';
 import { createServer } from 'node:net';
 import { describe, type TestContext, test } from 'node:test';
+import { VERSION } from '../../src/version.ts';
 import { start } from './child.ts';
 import { NotifySocket } from './notify-socket.ts';
 
@@ -18,7 +20,8 @@ describe('the life of a daemon', { concurrency: 4 }, () => {
     const child = start(t, { env });
     await child.line(/info notify-fixture: up/);
     await socket.message(/^READY=1$/);
-    assert.deepEqual(socket.messages, ['STATUS=Starting', 'READY=1']);
+    assert.deepEqual(socket.messages, ['STATUS=Starting', 'STATUS=7 notifications', 'READY=1']);
+    assert.match(readFileSync(`/proc/${child.process.pid}/cmdline`, 'latin1'), /^spns-notifier-fixture\0*$/);
     child.process.kill('SIGTERM');
     assert.equal(await child.ended, 0);
     await socket.message(/^STOPPING=1$/);
@@ -146,19 +149,30 @@ describe('the life of a daemon', { concurrency: 4 }, () => {
   });
 
   test('a new configuration that is wrong is refused, and the old one stays', async (t) => {
-    const child = start(t, { config: 'limit = 1\n' });
+    const { socket, env } = systemd(t);
+    const child = start(t, { env, config: 'limit = 1\nmetrics_listen = 127.0.0.1:0\n' });
+    const metrics = /listen=(\S+)/.exec(await child.line(/metrics and health/))![1];
+    const isOk = async () =>
+      /^spns_config_reload_ok (\d)$/m.exec(await (await fetch(`http://${metrics}/metrics`)).text())![1];
     await child.line(/up$/);
+    assert.equal(await isOk(), '1');
     child.configure('[notify-fixture]\nlimit = lots\n[web]\nlisten = x\n');
     child.process.kill('SIGHUP');
     await child.line(/error .*\[notify-fixture\]\.limit = lots: must be a whole number/);
     await child.line(/error .*\[web\]\.listen = x: must be/);
     await child.line(/error .*the new configuration is refused, the old one stays in force/);
+    await socket.message(/^STATUS=the new configuration is refused, .*: must be .* \(and 1 more\); 7 notifications$/);
+    assert.equal(await isOk(), '0');
     child.configure('[notify-fixture]\nlimit = 13\n');
     child.process.kill('SIGHUP');
     await child.line(/error .*could not be taken over: 13 is refused/);
+    await socket.message(/^STATUS=the new configuration is refused, .*: 13 is refused; 7 notifications$/);
+    const refused = socket.read().length;
     child.configure('[notify-fixture]\nlimit = 4\n');
     child.process.kill('SIGHUP');
     await child.line(/reloaded: limit 1 -> 4/);
+    await socket.message(/^STATUS=7 notifications$/, refused);
+    assert.equal(await isOk(), '1');
   });
 
   test('the watchdog is fed, and no more once the event loop is stuck', async (t) => {
@@ -191,12 +205,19 @@ describe('the life of a daemon', { concurrency: 4 }, () => {
     assert.deepEqual(await reply.json(), { ready: false, reasons: ['starting'] });
     assert.equal((await fetch(`http://${starting}/live`)).status, 200);
 
-    const child = start(t, { what: 'unready', config: listen });
+    const { socket, env } = systemd(t);
+    const child = start(t, { what: 'unready', config: listen, env });
     const running = address(await child.line(/metrics and health/));
     await child.line(/up$/);
     assert.deepEqual(await (await fetch(`http://${running}/ready`)).json(), { ready: false, reasons: ['no hivemind'] });
+    await socket.message(/^STATUS=no hivemind; 7 notifications$/);
     assert.equal(await (await fetch(`http://${running}/hello`)).text(), 'hello');
     assert.match(await (await fetch(`http://${running}/metrics`)).text(), /^nodejs_eventloop_lag_seconds /m);
+    const build = /^spns_build_info\{version="([^"]+)",node="([^"]+)"\} 1$/m;
+    assert.deepEqual(build.exec(await (await fetch(`http://${running}/metrics`)).text())?.slice(1), [
+      VERSION,
+      process.versions.node,
+    ]);
   });
 
   test('a metrics port that is taken ends the start with 1 and says so', async (t) => {

@@ -134,7 +134,7 @@ test('runs a second time on the same data, and SIGTERM stops it all', async () =
 test('a daemon that dies is told, and ends the run with 1', async () => {
   const run = start();
   await run.said(/wakes after/);
-  const web = (await processes()).find((one) => one.includes('src/web/main.ts'))!;
+  const web = (await processes()).find((one) => one.includes(' spns-web'))!;
   process.kill(Number(web.split(' ')[0]), 'SIGKILL');
   assert.equal(await run.ended, 1, run.output());
   assert.match(run.output(), /Failed: web died \(ended by SIGKILL\)/);

@@ -31,7 +31,7 @@ test('a notifier process serves, and ends in order with exit code 0', async (t) 
   assert.equal(await notifier.end('SIGTERM'), 0, notifier.output());
   assert.equal(hivemind.drained, 1);
   assert.equal(hivemind.statistics.at(-1)!.get('+notifies'), 300);
-  assert.match(notifier.output(), /Running; 300 notifications, 0 retries, 0 failures/);
+  assert.match(notifier.output(), /300 notifications, 0 retries, 0 failures/);
   // Tokens are nobody's business.
   assert.ok(!notifier.output().includes(apnsToken(1)));
 });

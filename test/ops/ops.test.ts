@@ -5,7 +5,7 @@ import { join } from 'node:path';
 import { test } from 'node:test';
 import { Registry } from 'prom-client';
 import { systemClock } from '../../src/clock.ts';
-import { createRegistry } from '../../src/daemon/metrics.ts';
+import { buildInfo, createRegistry, reloadMetric } from '../../src/daemon/metrics.ts';
 import { transportMetrics } from '../../src/daemon/transport-metrics.ts';
 import { type MetricSources, registerMetrics } from '../../src/hivemind/operators/metrics.ts';
 import { canaryLatency, observeCanary } from '../../src/notifiers/canary/metrics.ts';
@@ -56,7 +56,10 @@ const exported = (() => {
     }
   };
   const nothing = {} as never;
-  register(() => {}, createRegistry(true));
+  register((registry) => {
+    buildInfo(registry);
+    reloadMetric(registry, () => true);
+  }, createRegistry(true));
   register((registry) =>
     registerMetrics(registry, {
       clock: nothing,
@@ -139,6 +142,7 @@ test("metrics are named by Prometheus' conventions, and their labels take few va
   const few = [
     'kind',
     'listener',
+    'node',
     'outcome',
     'reason',
     'result',
@@ -147,6 +151,7 @@ test("metrics are named by Prometheus' conventions, and their labels take few va
     'socket',
     'state',
     'status',
+    'version',
     'via',
   ];
   assert.deepEqual([...labels].sort(), few);
@@ -167,8 +172,7 @@ test('everything that an operator must see is exported', () => {
     ],
     ...['notifier_retries_total', 'notifier_provider_seconds_bucket', 'devices_gone_total', 'gone_breaker_open'],
     ...['requests_total', 'signature_check_seconds_total', 'database_commit_seconds_total'],
-    'notifier_credential_seconds_left',
-    'canary_silent_seconds',
+    ...['notifier_credential_seconds_left', 'canary_silent_seconds', 'build_info', 'config_reload_ok'],
   ]) {
     assert.ok(exported.has(`spns_${name}`), name);
   }

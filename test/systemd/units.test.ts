@@ -63,11 +63,13 @@ for (const file of SERVICES) {
     assert.deepEqual(unit.get('Service.NotifyAccess'), ['main']);
     assert.deepEqual(unit.get('Service.WatchdogSec'), ['1min']);
     assert.deepEqual(unit.get('Service.Restart'), ['always']);
+    assert.ok(Number(unit.get('Service.RestartSec')?.[0]) <= (file.includes('hivemind') ? 1 : 2));
     assert.deepEqual(unit.get('Unit.StartLimitIntervalSec'), ['0']);
     assert.match(unit.get('Service.ExecReload')?.[0] ?? '', /-HUP \$MAINPID$/);
     assert.deepEqual(unit.get('Unit.PartOf'), ['spns.target']);
     assert.deepEqual(unit.get('Install.WantedBy'), ['spns.target']);
     assert.ok(Number(unit.get('Service.LimitNOFILE')?.[0]) >= 16_384);
+    assert.deepEqual(unit.get('Service.SyslogIdentifier'), [file.replace('@', '-%i').replace('.service', '')]);
   });
 
   test(`${file} starts what is there, as its own user, with its keys as credentials`, () => {

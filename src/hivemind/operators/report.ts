@@ -157,8 +157,8 @@ export function statusSample(sources: ReportSources, complaints: readonly string
 }
 
 /**
- * The line for systemd and the log (docs/spec/hivemind.md, section 6), and what the original's lacks: freshness and
- * queues.
+ * The figures of the line for systemd and the log (docs/spec/hivemind.md, section 6), and what the original's lacks:
+ * freshness and queues.
  */
 export function statusLine({ startedAt, devices, network, stats, outbox, intake }: ReportSources): string {
   const { connected, nodes, pending, blockHeight, fresh } = network.summary();
@@ -172,6 +172,5 @@ export function statusLine({ startedAt, devices, network, stats, outbox, intake 
     `notifies: ${stats.total('notifies')}`,
     `pushes recv'd: ${intake.raw}`,
     `unacknowledged: ${outbox.outstanding}`,
-    ...network.complaints(),
   ].join('; ');
 }

@@ -53,10 +53,10 @@ export class Statistics {
     return dict;
   }
 
-  /** The line shown by `systemctl status`. */
+  /** What `systemctl status` shows of them. */
   status(): string {
     const { notifies, retries, failures } = this.total;
-    return `Running; ${notifies} notifications, ${retries} retries, ${failures} failures`;
+    return `${notifies} notifications, ${retries} retries, ${failures} failures`;
   }
 
   #perDay(now: number, length: number): number | undefined {

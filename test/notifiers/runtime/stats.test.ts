@@ -58,5 +58,5 @@ test('the status line counts from the start', () => {
   const statistics = new Statistics();
   Object.assign(statistics.total, { notifies: 7, retries: 2, failures: 1 });
   statistics.report(0);
-  assert.equal(statistics.status(), 'Running; 7 notifications, 2 retries, 1 failures');
+  assert.equal(statistics.status(), '7 notifications, 2 retries, 1 failures');
 });
