@@ -87,6 +87,7 @@ test('keygen --vapid writes a key for the notifier webpush, and prints what apps
   assert.equal(statSync(file).mode & 0o777, 0o600);
   assert.equal(out.trim(), vapidPublicKey(readVapidKey(file)));
   assert.equal(Buffer.from(out.trim(), 'base64url').length, 65);
+  assert.equal((await spns(['keygen', '--vapid', '--show', 'vapid.pem'], dir)).out, out);
   const again = await spns(['keygen', 'vapid.pem', '--vapid'], dir);
   assert.equal(again.code, 1);
   assert.match(again.err, /is already there and is not overwritten/);
