@@ -3,6 +3,7 @@ import { crypto } from './crypto.ts';
 import { intake } from './intake.ts';
 import { burst, flatOut, steady } from './messages.ts';
 import { notifier } from './notifiers.ts';
+import { onionRequests } from './onion.ts';
 import { startUp } from './start-up.ts';
 import { subscriptions } from './subscriptions.ts';
 import { makeAccounts, startBench, subscribeRequest } from './world.ts';
@@ -14,6 +15,7 @@ import { makeAccounts, startBench, subscribeRequest } from './world.ts';
  */
 const ROWS = [
   'subscriptions',
+  'onion',
   'intake',
   'crypto',
   'flat-out',
@@ -34,7 +36,7 @@ if (unknown.length > 0) {
 const wanted = (row: (typeof ROWS)[number]) => chosen.length === 0 || chosen.includes(row);
 const print = (row: object) => process.stdout.write(`${JSON.stringify(row)}\n`);
 
-if (['subscriptions', 'flat-out', 'burst', 'steady'].some((row) => wanted(row as (typeof ROWS)[number])))
+if (['subscriptions', 'onion', 'flat-out', 'burst', 'steady'].some((row) => wanted(row as (typeof ROWS)[number])))
   await hivemindRows();
 if (wanted('intake')) print(intake());
 if (wanted('crypto')) print(crypto());
@@ -49,6 +51,7 @@ async function hivemindRows(): Promise<void> {
   try {
     await world.startHivemind();
     if (wanted('subscriptions')) for (const row of await subscriptions(world)) print(row);
+    if (wanted('onion')) print(await onionRequests(world));
 
     if (wanted('flat-out') || wanted('burst') || wanted('steady')) {
       const accounts = makeAccounts(1_000);

@@ -30,6 +30,10 @@ export interface BenchWorld {
   readonly postgres: Postgres;
   readonly database: string;
   readonly client: Connection;
+  /** For the front-end, which a benchmark starts itself: spns.ini, where it listens, and its X25519 key, 32 bytes. */
+  readonly config: string;
+  readonly webSocket: string;
+  readonly onionKey: Buffer;
   hivemind: ChildProcess;
   /** Called with the number of pushes of each message to the notifier. */
   onPushes: (expiries: readonly number[]) => void;
@@ -58,13 +62,18 @@ export async function startBench(servers: number, swarms: number): Promise<Bench
   const network = await startNetwork({ clock: systemClock, random: randomBytes, servers, swarms, verify: false });
   const socket = path.join(folder, 'hivemind.sock');
   const health = path.join(folder, 'health.sock');
+  const config = path.join(folder, 'spns.ini');
+  const webSocket = path.join(folder, 'web.sock');
+  const onionKey = randomBytes(32);
   await fs.writeFile(path.join(folder, 'key'), randomBytes(32), { mode: 0o600 });
+  await fs.writeFile(path.join(folder, 'onion-key'), onionKey, { mode: 0o600 });
   await fs.writeFile(
-    path.join(folder, 'spns.ini'),
+    config,
     [
       `[db]\nurl = ${postgres.url('spns')}`,
-      `[keys]\nhivemind = ${folder}/key`,
+      `[keys]\nhivemind = ${folder}/key\nonionreq = ${folder}/onion-key`,
       `[log]\nlevel = warning`,
+      `[web]\nlisten = unix:${webSocket}`,
       `[hivemind]\nlisten = ipc://${socket}\noxend_rpc = ${network.oxend.address}\nallow_private_nodes = yes\nmetrics_listen = unix:${health}`,
       `notifiers_expected = ${SERVICE}\nstartup_wait = 60`,
     ].join('\n'),
@@ -132,12 +141,15 @@ export async function startBench(servers: number, swarms: number): Promise<Bench
     network,
     postgres,
     database: postgres.url('spns'),
+    config,
+    webSocket,
+    onionKey,
     client: clients.connect(address),
     hivemind: undefined as unknown as ChildProcess,
     onPushes: () => {},
     async startHivemind() {
       world.hivemind = spawn(process.execPath, [path.join(import.meta.dirname, '../src/hivemind/main.ts')], {
-        env: { ...process.env, SPNS_CONFIG: path.join(folder, 'spns.ini') },
+        env: { ...process.env, SPNS_CONFIG: config },
         stdio: ['ignore', 'inherit', 'inherit'],
       });
       while (!(await isReady(health))) await new Promise((resolve) => setTimeout(resolve, 10));

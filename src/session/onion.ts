@@ -21,6 +21,17 @@ export type OnionEncryption = 'aes-gcm' | 'xchacha20';
 /** Largest onion request, in bytes. */
 export const MAX_ONION_SIZE = 10_485_760;
 
+/** The server's X25519 pair, each 32 bytes: the public one is part of what both sides encrypt with. */
+export interface OnionKeys {
+  readonly secretKey: Uint8Array;
+  readonly publicKey: Uint8Array;
+}
+
+/** The pair of a secret key of 32 bytes. */
+export function onionKeys(secretKey: Uint8Array): OnionKeys {
+  return { secretKey, publicKey: x25519Public(secretKey) };
+}
+
 /** A request that has been decrypted, and the way back to who sent it. */
 export interface OnionRequest {
   readonly plaintext: Buffer;
@@ -33,13 +44,13 @@ export interface OnionRequest {
  * and the encryption.
  *
  * @param body as it was posted
- * @param serverSecret our X25519 secret key, 32 bytes
+ * @param keys ours
  * @param random makes the nonce of the reply
  * @throws OnionError if it is no such request, or not for our key
  */
 export function decryptOnion(
   body: Uint8Array,
-  serverSecret: Uint8Array,
+  keys: OnionKeys,
   random: (bytes: number) => Buffer = randomBytes,
 ): OnionRequest {
   const data = Buffer.from(body.buffer, body.byteOffset, body.byteLength);
@@ -50,9 +61,9 @@ export function decryptOnion(
   const meta = parseMeta(data.subarray(end));
   const encryption = parseEncryption(meta.enc_type);
   const clientPublic = parseKey(meta.ephemeral_key);
-  const shared = x25519(serverSecret, clientPublic);
+  const shared = x25519(keys.secretKey, clientPublic);
   if (!shared) throw new OnionError('ephemeral_key is of low order');
-  const key = deriveOnionKey(encryption, shared, clientPublic, x25519Public(serverSecret));
+  const key = deriveOnionKey(encryption, shared, clientPublic, keys.publicKey);
   const plaintext = open(encryption, key, data.subarray(4, end));
   return { plaintext, reply: (answer) => seal(encryption, key, answer, random) };
 }

@@ -1,4 +1,4 @@
-import { decryptOnion, encodeV4Response, OnionError, parseV4Request } from '../session/onion.ts';
+import { decryptOnion, encodeV4Response, OnionError, type OnionKeys, parseV4Request } from '../session/onion.ts';
 import { type Answer, methodNotAllowed, notFound, options } from './answer.ts';
 import type { Hivemind } from './hivemind.ts';
 import { ROUTES, type SubscriptionPath, subscription } from './subscriptions.ts';
@@ -21,8 +21,8 @@ const MAX_DECRYPTED = 2 * 1024 * 1024;
 /** What an onion request needs to be carried out. */
 export interface OnionModules {
   readonly hivemind: Hivemind;
-  /** `[keys] onionreq`, X25519, 32 bytes */
-  readonly onionKey: Uint8Array;
+  /** Of `[keys] onionreq`. */
+  readonly onionKeys: OnionKeys;
   /** of the inner body, bytes */
   readonly bodyLimit: number;
   /** The service node that brought it; it stands for all clients who come through it. */
@@ -58,7 +58,7 @@ export async function onionRequest(modules: OnionModules, body: Uint8Array, repo
   try {
     if (body.length > MAX_DECRYPTED) throw new OnionError('too long to be of use');
     checkMetadata(body);
-    request = decryptOnion(body, modules.onionKey);
+    request = decryptOnion(body, modules.onionKeys);
   } catch (error) {
     if (!(error instanceof OnionError)) throw error;
     report.failed('undecryptable');

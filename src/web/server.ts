@@ -10,7 +10,7 @@ import fastify, {
 import type { Clock } from '../clock.ts';
 import { ConnectionLimit, networkOf } from '../connection-limit.ts';
 import { removeStaleSocket } from '../daemon/listen.ts';
-import { MAX_ONION_SIZE } from '../session/onion.ts';
+import { MAX_ONION_SIZE, type OnionKeys } from '../session/onion.ts';
 import { formatListen, type ListenAddress } from '../settings/listen-address.ts';
 import { type Answer, errorAnswer, methodNotAllowed, notFound, options } from './answer.ts';
 import type { Hivemind } from './hivemind.ts';
@@ -57,8 +57,8 @@ const KEEP_ALIVE = 75_000;
 export interface ServerModules {
   readonly options: ServerOptions;
   readonly hivemind: Hivemind;
-  /** `[keys] onionreq`, X25519, 32 bytes */
-  readonly onionKey: Uint8Array;
+  /** Of `[keys] onionreq`. */
+  readonly onionKeys: OnionKeys;
   readonly clock: Clock;
   readonly metrics: WebMetrics;
   /** Called with errors that should not happen. */
@@ -69,7 +69,7 @@ export interface ServerModules {
  * Builds the HTTP server; {@link listen} starts it. It logs nothing of a request: bodies hold tokens and account ids.
  */
 export async function buildServer(modules: ServerModules): Promise<FastifyInstance> {
-  const { hivemind, onionKey, clock, metrics } = modules;
+  const { hivemind, onionKeys, clock, metrics } = modules;
   const { bodyLimit, maxConnections } = modules.options;
 
   const server = fastify({
@@ -138,7 +138,7 @@ export async function buildServer(modules: ServerModules): Promise<FastifyInstan
   server.post(ONION_PATH, { bodyLimit: MAX_ONION_SIZE, onRequest: admit }, async (request, reply) => {
     const start = clock.monotonic();
     const body = (request.body as Buffer | undefined) ?? Buffer.alloc(0);
-    const answer = await onionRequest({ hivemind, onionKey, bodyLimit, client: clientName(request) }, body, {
+    const answer = await onionRequest({ hivemind, onionKeys, bodyLimit, client: clientName(request) }, body, {
       failed: metrics.onionFailure,
       answered: (path, inner) => metrics.request('onion', path, inner, (clock.monotonic() - start) / 1000),
     });

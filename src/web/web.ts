@@ -3,6 +3,7 @@ import { category, repeated } from '../daemon/log.ts';
 import type { Context, Daemon } from '../daemon/run.ts';
 import { transportMetrics } from '../daemon/transport-metrics.ts';
 import { connectAddress } from '../oxenmq/bind-address.ts';
+import { onionKeys } from '../session/onion.ts';
 import { hivemindListens } from '../settings/hivemind-instances.ts';
 import { parseListen } from '../settings/listen-address.ts';
 import { ConfigError } from '../settings/section.ts';
@@ -54,7 +55,7 @@ export async function startWeb({ config, clock, registry, random, log: root }: C
       rateLimit: () => settings.rateLimit,
     },
     hivemind,
-    onionKey: onionreq,
+    onionKeys: onionKeys(onionreq),
     clock,
     metrics,
     onFault: (what, err) => faults.error(what, { err }),

@@ -5,7 +5,7 @@ import type { AddressInfo } from 'node:net';
 import { type TestContext, test } from 'node:test';
 import { groupAccount, groupMember, sessionAccount } from '../../src/devnet/account.ts';
 import { createPhone, onionRequest } from '../../src/devnet/phone.ts';
-import { decryptOnion, encodeV4Response, parseV4Request, type V4Request } from '../../src/session/onion.ts';
+import { decryptOnion, encodeV4Response, onionKeys, parseV4Request, type V4Request } from '../../src/session/onion.ts';
 import { sealPayload } from '../../src/session/payload.ts';
 import { parseSubscribe, parseUnsubscribe, verifyUnsubscribe } from '../../src/session/request.ts';
 import { x25519Public } from '../../src/session/sodium.ts';
@@ -15,13 +15,13 @@ const nowSeconds = () => Math.floor(Date.now() / 1000);
 
 /** A front-end that keeps what it is asked and answers with `code` and `body`. */
 async function frontEnd(t: TestContext, code = 200, body = '{"success":true}') {
-  const secretKey = randomBytes(32);
+  const keys = onionKeys(randomBytes(32));
   const requests: V4Request[] = [];
   const server = http.createServer((request, response) => {
     const chunks: Buffer[] = [];
     request.on('data', (chunk: Buffer) => chunks.push(chunk));
     request.on('end', () => {
-      const onion = decryptOnion(Buffer.concat(chunks), secretKey);
+      const onion = decryptOnion(Buffer.concat(chunks), keys);
       requests.push(parseV4Request(onion.plaintext));
       response.end(onion.reply(encodeV4Response({ code, headers: {}, body: Buffer.from(body) })));
     });
@@ -29,7 +29,7 @@ async function frontEnd(t: TestContext, code = 200, body = '{"success":true}') {
   await new Promise<void>((resolve) => server.listen(0, '127.0.0.1', resolve));
   t.after(() => new Promise<void>((resolve) => server.close(() => resolve())));
   const { port } = server.address() as AddressInfo;
-  return { url: `http://127.0.0.1:${port}`, publicKey: x25519Public(secretKey), requests };
+  return { url: `http://127.0.0.1:${port}`, publicKey: keys.publicKey, requests };
 }
 
 test('an iPhone subscribes its account as an object, in a way that the hivemind accepts', async (t) => {

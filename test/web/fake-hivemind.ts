@@ -7,6 +7,7 @@ import { type Clock, systemClock } from '../../src/clock.ts';
 import { parseAddress } from '../../src/oxenmq/address.ts';
 import { Listener } from '../../src/oxenmq/listener.ts';
 import type { Incoming } from '../../src/oxenmq/remote.ts';
+import { onionKeys } from '../../src/session/onion.ts';
 import { connectHivemind, type Hivemind } from '../../src/web/hivemind.ts';
 import { webMetrics } from '../../src/web/metrics.ts';
 import { buildServer, listen, type ServerOptions } from '../../src/web/server.ts';
@@ -130,7 +131,7 @@ export async function serve(
   const server = await buildServer({
     options: all,
     hivemind,
-    onionKey,
+    onionKeys: onionKeys(onionKey),
     clock: systemClock,
     metrics: webMetrics(registry, hivemind),
     onFault: (what, error) => faults.push(what, error),
