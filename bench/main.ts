@@ -4,6 +4,7 @@ import { intake } from './intake.ts';
 import { burst, flatOut, steady } from './messages.ts';
 import { notifier } from './notifiers.ts';
 import { onionRequests } from './onion.ts';
+import { secondCopy } from './second-copy.ts';
 import { startUp } from './start-up.ts';
 import { subscriptions } from './subscriptions.ts';
 import { makeAccounts, startBench, subscribeRequest } from './world.ts';
@@ -17,6 +18,7 @@ const ROWS = [
   'subscriptions',
   'onion',
   'intake',
+  'second-copy',
   'crypto',
   'flat-out',
   'burst',
@@ -40,6 +42,7 @@ if (['subscriptions', 'onion', 'flat-out', 'burst', 'steady'].some((row) => want
   await hivemindRows();
 if (wanted('intake')) print(intake());
 if (wanted('crypto')) print(crypto());
+if (wanted('second-copy')) print(await secondCopy());
 if (wanted('start-up')) print(await startUp());
 for (const service of ['apns', 'firebase', 'huawei', 'webpush'] as const)
   if (wanted(service)) print(await notifier(service));

@@ -5,6 +5,7 @@
 import { randomBytes, randomFillSync } from 'node:crypto';
 import { setImmediate as turn } from 'node:timers/promises';
 import { systemClock } from '../../../../src/clock.ts';
+import type { Duty } from '../../../../src/hivemind/cluster/duty.ts';
 import { Outbox } from '../../../../src/hivemind/notifications/outbox/outbox.ts';
 import type { Remote } from '../../../../src/oxenmq/remote.ts';
 import { silentLog } from '../../../support/log.ts';
@@ -14,6 +15,8 @@ export interface Load {
   accounts: number;
   devices: number;
   messages: number;
+  /** Whether they are held back, as another hivemind of a cluster sends them first. */
+  heldBack?: boolean;
   /** Bytes. */
   body: number;
   wantData: boolean;
@@ -43,16 +46,25 @@ const resident = async () => {
   return process.memoryUsage.rss();
 };
 
-const openOutbox = () =>
+const duty: Duty = {
+  own: 'second',
+  firstOf: () => 'first',
+  othersOf: () => ['first'],
+  isLiving: () => true,
+  onChange: () => {},
+};
+
+const openOutbox = (heldBack = false) =>
   new Outbox({
     clock: systemClock,
     limits: { maxBytes: 4e9, maxAge: 1e9 },
     breaker: { share: 1, minimum: 1e9 },
     random: randomBytes,
     log: silentLog,
+    cluster: heldBack ? { duty, secret: randomBytes(32), tell: async () => true } : undefined,
   });
 
-async function run({ accounts, devices, messages, body, wantData, data }: Load): Promise<Taken> {
+async function run({ accounts, devices, messages, heldBack, body, wantData, data }: Load): Promise<Taken> {
   // Views of a larger frame and of each other's memory, as the intake has them.
   const frame = Buffer.alloc(100_000);
   randomFillSync(frame);
@@ -83,16 +95,17 @@ async function run({ accounts, devices, messages, body, wantData, data }: Load):
     }
   };
 
-  let outbox = openOutbox();
+  let outbox = openOutbox(heldBack);
   let service = outbox.service('apns');
   // Some before, so that what is loaded and grown for the first is not counted with the many.
   fill(outbox, 50, 10, 10);
-  const [empty, before] = [await resident(), service.bytes];
+  const held = () => service.bytes + (outbox.standby?.bytes ?? 0);
+  const [empty, before] = [await resident(), held()];
   fill(outbox, accounts, devices, messages);
-  const [full, counted] = [await resident(), service.bytes - before];
-  const pushes = service.queue.held;
+  const [full, counted] = [await resident(), held() - before];
+  const pushes = service.queue.held + (outbox.standby?.size ?? 0);
   await outbox.stop(0);
-  const left = service.bytes;
+  const left = held();
   const leftUsed = (await resident()) - empty;
 
   const pipe: unknown[] = [];

@@ -28,6 +28,10 @@ const cases: [name: string, load: Load][] = [
     'an account of many devices, with service data, and bodies that are too long',
     { accounts: 2, devices: 1_000, messages: 50, body: 76_800, wantData: true, data: 200 },
   ],
+  [
+    'copies that are held back',
+    { accounts: 60_000, devices: 1, messages: 1, body: 500, wantData: true, data: 0, heldBack: true },
+  ],
   ['many messages to one device', { accounts: 1, devices: 1, messages: 80_000, body: 100, wantData: true, data: 0 }],
 ];
 
