@@ -158,13 +158,14 @@ async function stop(parts: Parts, statistics: Timer, end: number): Promise<void>
   const closed = await within(store.close(), end - clock.monotonic(), clock);
   if (!closed) log.warn('the database does not answer: the last statistics are lost');
   for (const listener of parts.listeners) await listener.close();
-  const { queued, accepted, refused, passed, unreported, dropped, shutdown } = outbox.close();
+  const { queued, accepted, refused, passed, unreported, elsewhere, dropped, shutdown } = outbox.close();
   if (shutdown > 0) log.warn(`${shutdown} pushes could not be handed over and are given up`);
   if (unreported > 0)
     log.warn(`${unreported} pushes are with notifiers that have not reported on them, and may still deliver them`);
   log.info(
     `of ${queued} pushes ${accepted} were accepted, ${refused} refused, ${passed} passed on without acknowledgement, ` +
-      `${dropped} given up, ${unreported} not reported on`,
+      `${dropped} given up, ${unreported} not reported on` +
+      (elsewhere > 0 ? `, ${elsewhere} sent by another hivemind` : ''),
   );
 }
 

@@ -22,7 +22,18 @@ export const AREAS: Record<string, Area> = {
   },
   notifications: {
     sources: ['src/hivemind/notifications/**/*.ts'],
-    tests: ['test/hivemind/notifications/*.test.ts', 'test/hivemind/notifications/outbox/{outbox,push-queue}.test.ts'],
+    tests: [
+      'test/hivemind/notifications/*.test.ts',
+      'test/hivemind/notifications/outbox/{outbox,push-queue,cluster}.test.ts',
+    ],
+    inOne: true,
+  },
+  standby: {
+    sources: ['src/hivemind/cluster/{copy,messages,progress-reports,standby}.ts'],
+    tests: [
+      'test/hivemind/cluster/{copy,messages,progress-reports,standby}.test.ts',
+      'test/hivemind/notifications/outbox/cluster.test.ts',
+    ],
     inOne: true,
   },
   store: {

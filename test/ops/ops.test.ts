@@ -173,6 +173,7 @@ test('everything that an operator must see is exported', () => {
     ...['notifier_retries_total', 'notifier_provider_seconds_bucket', 'devices_gone_total', 'gone_breaker_open'],
     ...['requests_total', 'signature_check_seconds_total', 'database_commit_seconds_total'],
     ...['notifier_credential_seconds_left', 'canary_silent_seconds', 'build_info', 'config_reload_ok'],
+    ...['cluster_pushes_held', 'cluster_pushes_held_bytes', 'cluster_copies_total', 'cluster_pushes_elsewhere_total'],
   ]) {
     assert.ok(exported.has(`spns_${name}`), name);
   }

@@ -13,8 +13,6 @@ export interface Outlet {
   send(copy: Copy): void;
   /** Another member has ended a push that may be in our queue. */
   endedElsewhere(copy: Copy): void;
-  /** Another member has ended a push of that service that was never in our queue. */
-  settled(service: string): void;
 }
 
 /** What a standby works with. */
@@ -137,7 +135,6 @@ export class Standby {
     }
     if (remembers(this.#ended, copy)) {
       this.counters.ended++;
-      outlet.settled(service);
       return false;
     }
     const keeper = this.#keeperOf(copy);
@@ -285,7 +282,6 @@ export class Standby {
       if (!this.#released.delete(copy)) this.#letGo(copy);
       this.#forget(copy);
       this.counters.ended++;
-      this.#options.outlet.settled(copy.push.message.service);
     });
   }
 

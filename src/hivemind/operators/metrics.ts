@@ -288,6 +288,30 @@ export function registerMetrics(registry: Registry, sources: MetricSources): voi
     gauge('spns_cluster_slots_sent_first', 'Those whose pushes this hivemind sends first', [], () => [
       [cluster.report().members.find(({ name }) => name === cluster.duty.own)?.first ?? 0],
     ]);
+    const held = () => (outbox.standby ? [outbox.standby] : []);
+    gauge('spns_cluster_pushes_held', 'Pushes that are held back, as another hivemind sends them first', [], () =>
+      held().map(({ size }): Reading => [size]),
+    );
+    gauge('spns_cluster_pushes_held_bytes', 'Memory that they take', [], () =>
+      held().map(({ bytes }): Reading => [bytes]),
+    );
+    counter(
+      'spns_cluster_copies_total',
+      'Pushes that another hivemind sends first, by what became of them here: not sent, as that one had ended them (ended), they were here already, grew too old, or were left to it at our end; or sent after all, as it said nothing, could not, was gone, or was first no more, or for want of memory (room)',
+      ['outcome'],
+      () =>
+        held().flatMap(({ counters: { released, ended, repeated, tooOld, left } }) =>
+          Object.entries({ ended, repeated, too_old: tooOld, left, ...released }).map(
+            ([outcome, count]): Reading => [count, { outcome }],
+          ),
+        ),
+    );
+    counter(
+      'spns_cluster_pushes_elsewhere_total',
+      'Pushes that another hivemind ended while they waited here',
+      ['service'],
+      () => services().map(({ name: service, counters }): Reading => [counters.elsewhere, { service }]),
+    );
     counter(
       'spns_cluster_nodes_renewed_total',
       'Storage servers that spoke to other hiveminds alone, and were connected anew',

@@ -84,7 +84,6 @@ export class Outbox {
           hasNotifier: (service) => this.#services.get(service)?.isServed === true,
           send: ({ push }) => this.#release(push),
           endedElsewhere: (copy) => this.service(copy.push.message.service).endedElsewhere(copy),
-          settled: (service) => this.service(service).breaker.accepted(1),
         },
       });
     }

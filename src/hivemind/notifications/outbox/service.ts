@@ -193,9 +193,7 @@ export class Service {
 
   /** Another hivemind of the cluster has ended a push; one that is with a notifier of ours ends with its report. */
   endedElsewhere(copy: Copy): void {
-    if (copy.push.holder) return;
-    this.breaker.accepted(1);
-    this.queue.cancel(copy);
+    if (!copy.push.holder) this.queue.cancel(copy);
   }
 
   /** A notifier's report of what became of its pushes. Ids that it was not given, or reported before, are ignored. */

@@ -246,14 +246,6 @@ test('a push that the other one has ended leaves our queue, but not a notifier o
   assert.deepEqual((await news()).ended, [key('third')]);
 });
 
-test('what ended at the other one speaks for the provider as what ended here does', async () => {
-  const { service, add, heed, key } = setUp({ own: 'b' });
-  for (let n = 0; n < 100; n++) add(`device ${n}`);
-  heed({ ended: Array.from({ length: 100 }, (_, n) => key(`device ${n}`)) });
-  for (let n = 0; n < 25; n++) service.breaker.gone();
-  assert.equal(service.breaker.open, false);
-});
-
 test('a push that was held back and is sent after all is younger in the queue than those before it', async () => {
   const { clock, outbox, service, duty, add, report } = setUp({ own: 'b' });
   add('held back');
