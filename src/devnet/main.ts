@@ -2,6 +2,7 @@ import { randomBytes } from 'node:crypto';
 import path from 'node:path';
 import { parseArgs } from 'node:util';
 import { systemClock } from '../clock.ts';
+import { nearest } from '../settings/nearest.ts';
 import { play } from './play.ts';
 
 const HELP = `npm start [-- OPTIONS]
@@ -14,26 +15,53 @@ and phones that subscribe and are woken. Ctrl-C ends it.
   --help
 `;
 
-const source = path.resolve(import.meta.dirname, '..');
-const { values } = parseArgs({
-  options: {
-    once: { type: 'boolean', default: false },
-    folder: { type: 'string', default: path.resolve(source, '..', '.devnet') },
-    help: { type: 'boolean', default: false },
-  },
-});
+const OPTIONS = { once: { type: 'boolean' }, folder: { type: 'string' }, help: { type: 'boolean' } } as const;
 
-if (values.help) {
+const source = path.resolve(import.meta.dirname, '..');
+const { values, problem } = readOptions();
+
+if (problem !== undefined) {
+  process.stderr.write(`${problem}\n\n${HELP}`);
+  process.exitCode = 2;
+} else if (values.help) {
   process.stdout.write(HELP);
 } else {
   process.exitCode = await play({
     clock: systemClock,
     random: randomBytes,
-    folder: path.resolve(values.folder),
+    folder: path.resolve(values.folder ?? path.join(source, '..', '.devnet')),
     source,
-    once: values.once,
+    once: values.once === true,
     write: (text) => process.stdout.write(text),
   });
   // Whatever may still be open after all that was started has been stopped must not keep the terminal waiting.
   setTimeout(() => process.exit(), 2000).unref();
+}
+
+interface Options {
+  readonly values: { readonly once?: boolean; readonly folder?: string; readonly help?: boolean };
+  /** Why the command line makes no sense, in a sentence. */
+  readonly problem?: string | undefined;
+}
+
+function readOptions(): Options {
+  const kept = keptByNpm();
+  if (kept !== undefined)
+    return {
+      values: {},
+      problem: `npm has kept --${kept} for itself: options go behind "--", as in npm start -- --once`,
+    };
+  try {
+    return parseArgs({ options: OPTIONS });
+  } catch (error) {
+    // Node adds how to pass a word that starts with a dash; one sentence is enough.
+    return { values: {}, problem: (error as Error).message.split('. ')[0] };
+  }
+}
+
+/** Of `npm start --once` we get nothing but a variable of npm's; so we do of an option that is nearly one of ours. */
+function keptByNpm(): string | undefined {
+  return Object.keys(process.env)
+    .map((name) => /^npm_config_(\w+)$/.exec(name)?.[1])
+    .find((name) => name !== undefined && nearest(name, Object.keys(OPTIONS)) !== undefined);
 }

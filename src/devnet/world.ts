@@ -8,6 +8,7 @@ import { x25519Public } from '../session/sodium.ts';
 import type { Account, Random } from './account.ts';
 import { startCarriers } from './carriers.ts';
 import { type Child, createChildren } from './children.ts';
+import { makeOwnFolder } from './folder.ts';
 import { type Network, startNetwork } from './network.ts';
 import { farewell, makePeople, namespaceOf, type Person, subscribe, untilWatched } from './people.ts';
 import type { FrontEnd, Phone, Woken } from './phone.ts';
@@ -88,7 +89,7 @@ export async function startWorld(modules: {
   const { clock, random, folder, source, watcher, stops, onChildren } = modules;
   const failed = new AbortController();
   const signal = AbortSignal.any([modules.signal, failed.signal]);
-  await fs.mkdir(folder, { recursive: true });
+  await makeOwnFolder(folder);
   const timed = async <T>(part: string, work: () => Promise<readonly [string, T]>): Promise<T> => {
     const start = clock.monotonic();
     const [what, value] = await work();

