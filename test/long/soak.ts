@@ -16,7 +16,7 @@ const LENGTH = Number(process.env.SOAK_SECONDS ?? 600) * 1000;
 const RATE = Number(process.env.SOAK_RATE ?? 250);
 /** Phones at the start, each with an account of its own; the services that most are at. */
 const PHONES = 400;
-const SHARES = ['apns', 'apns', 'apns', 'firebase', 'firebase', 'firebase', 'huawei', 'dummy'] as const;
+const SHARES = ['apns', 'apns', 'apns', 'firebase', 'firebase', 'firebase', 'huawei', 'webpush', 'dummy'] as const;
 const BODY_SIZE = 500;
 const DAY = 86_400_000;
 /** Two requests at a time from clients, each so long after the last, ms. */
@@ -93,7 +93,7 @@ test(`${LENGTH / 1000} s at ${RATE} messages a second, and one fault after the o
     assert.ok(megabytesGrown <= limit, `${name} grew by ${megabytesGrown} MB to ${megabytes} MB`);
     assert.ok(descriptorsGrown <= GROWTH.descriptors, `${name} has ${descriptorsGrown} more descriptors`);
   }
-  for (const service of ['firebase', 'huawei']) {
+  for (const service of ['firebase', 'huawei', 'webpush']) {
     const limit = (before[service] ?? 0) * LATER.times + LATER.ms;
     assert.ok((during[service] ?? Number.NaN) <= limit, `${service} waits for Apple: ${during[service]} ms`);
   }
@@ -104,7 +104,7 @@ test(`${LENGTH / 1000} s at ${RATE} messages a second, and one fault after the o
  * it grows for good.
  */
 async function schedule(world: SoakWorld, ledger: Ledger, writer: Writer, start: number) {
-  const { apns, firebase, huawei, network, daemons } = world;
+  const { apns, firebase, huawei, webpush, network, daemons } = world;
   const at = async (share: number, what: string) => {
     await sleep(Math.max(0, start + part(share) - performance.now()));
     say(`${Math.round((performance.now() - start) / 1000)} s: ${what}`);
@@ -135,10 +135,12 @@ async function schedule(world: SoakWorld, ledger: Ledger, writer: Writer, start:
   await world.stopDatabase();
   await sleep(part(0.03));
   await world.startDatabase();
-  await at(0.64, 'Huawei is not available');
+  await at(0.64, 'Huawei and a push service of Web Push are not available');
   huawei.script.all = { status: 503 };
+  webpush.script.all = { status: 503 };
   await at(0.66, 'Huawei is back; Apple cuts its connections');
   huawei.script.all = undefined;
+  webpush.script.all = undefined;
   apns.cut();
   await at(0.7, 'the hivemind stands still');
   process.kill(daemons.get('hivemind')!.pid, 'SIGSTOP');
@@ -279,6 +281,7 @@ function account(service: string, { services }: Figures, ledger: Ledger, world: 
     apns: world.apns,
     firebase: world.firebase,
     huawei: world.huawei,
+    webpush: world.webpush,
   };
   const all = providers[service]?.taken.count ?? taken;
   return { service, told, taken, twice, at_provider: all, accepted, refused, dropped, held, redelivered, lost };

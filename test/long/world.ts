@@ -13,6 +13,7 @@ import { type Postgres, startPostgres } from '../../src/devnet/postgres.ts';
 import { type FakeApns, startFakeApns } from '../../src/devnet/providers/apns.ts';
 import { type FakeFcm, startFakeFcm } from '../../src/devnet/providers/fcm.ts';
 import { type FakeHuawei, startFakeHuawei } from '../../src/devnet/providers/huawei.ts';
+import { type FakeWebPush, startFakeWebPush } from '../../src/devnet/providers/webpush.ts';
 import { health } from '../../src/devnet/reach.ts';
 import { formatIni, keyFile } from '../../src/devnet/settings.ts';
 import { parseAddress } from '../../src/oxenmq/address.ts';
@@ -40,6 +41,7 @@ export interface SoakWorld {
   readonly apns: FakeApns;
   readonly firebase: FakeFcm;
   readonly huawei: FakeHuawei;
+  readonly webpush: FakeWebPush;
   readonly frontEnd: FrontEnd;
   /** As an administrator. */
   readonly client: Connection;
@@ -56,7 +58,7 @@ export interface SoakWorld {
   countSubscriptions(): Promise<number>;
 }
 
-export const SERVICES = ['apns', 'firebase', 'huawei', 'dummy'] as const;
+export const SERVICES = ['apns', 'firebase', 'huawei', 'webpush', 'dummy'] as const;
 
 export async function startSoak(t: Cleaner, ledger: Ledger): Promise<SoakWorld> {
   const folder = await fs.mkdtemp(path.join(os.tmpdir(), 'spns-soak-'));
@@ -75,10 +77,12 @@ export async function startSoak(t: Cleaner, ledger: Ledger): Promise<SoakWorld> 
   const apns = await startFakeApns(options);
   const firebase = await startFakeFcm(options);
   const huawei = await startFakeHuawei(options);
-  for (const [service, { taken }] of Object.entries({ apns, firebase, huawei })) {
+  const webpush = await startFakeWebPush(options);
+  const providers = { apns, firebase, huawei, webpush };
+  for (const [service, { taken }] of Object.entries(providers)) {
     taken.onPush = ({ token, payload }) => ledger.taken(phones.get(`${service} ${token}`), service, payload);
   }
-  t.after(async () => void (await Promise.all([apns.close(), firebase.close(), huawei.close()])));
+  t.after(async () => void (await Promise.all(Object.values(providers).map((provider) => provider.close()))));
 
   const socket = (name: string) => path.join(folder, `${name}.sock`);
   const key = (name: string) => path.join(folder, `key-${name}`);
@@ -103,6 +107,7 @@ export async function startSoak(t: Cleaner, ledger: Ledger): Promise<SoakWorld> 
     ...notifier('firebase', await firebase.settings(folder)),
     // Few connections, so that they are all there before the second half, in which nothing may grow.
     ...notifier('huawei', { ...(await huawei.settings(folder)), connections: '8' }),
+    ...notifier('webpush', { ...(await webpush.settings(folder)), connections: '16' }),
     ...notifier('dummy'),
   };
   await fs.writeFile(ini, formatIni(sections), { mode: 0o600 });
@@ -152,17 +157,18 @@ export async function startSoak(t: Cleaner, ledger: Ledger): Promise<SoakWorld> 
     apns,
     firebase,
     huawei,
+    webpush,
     frontEnd: { url: `unix:${socket('front-end')}`, publicKey: x25519Public(onionKey) },
     client: peers.connect(parseAddress(`ipc://${socket('omq')}`)),
     daemons,
     deaths,
     newPhone(service) {
-      const token = newToken(service);
+      const { token, serviceInfo } = newDevice(service, webpush);
       const phone = createPhone({
         name: `${service} ${token.slice(0, 8)}`,
         platform: service === 'apns' ? 'ios' : 'android',
         service,
-        serviceInfo: service === 'dummy' ? { foo: `TEST-${token}`, bar: 1 } : { token },
+        serviceInfo,
         accounts: [sessionAccount(randomBytes)],
         random: randomBytes,
         now: Date.now,
@@ -194,15 +200,22 @@ export async function startSoak(t: Cleaner, ledger: Ledger): Promise<SoakWorld> 
   };
 }
 
-function newToken(service: string): string {
+function newDevice(service: string, webpush: FakeWebPush): { token: string; serviceInfo: Record<string, unknown> } {
+  const byToken = (token: string) => ({ token, serviceInfo: { token } });
   switch (service) {
     case 'apns':
-      return randomBytes(32).toString('hex');
+      return byToken(randomBytes(32).toString('hex'));
     case 'firebase':
-      return `${randomBytes(16).toString('base64url')}:APA91b${randomBytes(100).toString('base64url')}`;
+      return byToken(`${randomBytes(16).toString('base64url')}:APA91b${randomBytes(100).toString('base64url')}`);
     case 'huawei':
-      return `IQAAAA${randomBytes(90).toString('base64url')}`;
-    default:
-      return randomBytes(8).toString('hex');
+      return byToken(`IQAAAA${randomBytes(90).toString('base64url')}`);
+    case 'webpush': {
+      const { token, info } = webpush.subscribe(randomBytes);
+      return { token, serviceInfo: { ...info } };
+    }
+    default: {
+      const token = randomBytes(8).toString('hex');
+      return { token, serviceInfo: { foo: `TEST-${token}`, bar: 1 } };
+    }
   }
 }

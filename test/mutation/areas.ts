@@ -61,6 +61,7 @@ export const AREAS: Record<string, Area> = {
     tests: [
       'test/notifiers/webpush/*.test.ts',
       'test/special-addresses.test.ts',
+      'test/session/node-address.test.ts',
       'test/notifiers/runtime/sender.test.ts',
     ],
     inOne: true,

@@ -1,6 +1,6 @@
 import assert from 'node:assert/strict';
 import { once } from 'node:events';
-import { type AddressInfo, connect, createServer, type LookupFunction } from 'node:net';
+import { type AddressInfo, connect, createServer, isIP, type LookupFunction } from 'node:net';
 import { test } from 'node:test';
 import { type NameServers, publicLookup } from '../../../src/notifiers/webpush/addresses.ts';
 
@@ -17,18 +17,34 @@ function scripted(...answers: { v4?: string[]; v6?: string[] }[]) {
   return { servers, asked };
 }
 
+/** The families are told, too: Node tries both at a time. */
+function checkedFamily({ address, family }: { address: string; family: number }): string {
+  assert.equal(family, isIP(address));
+  return address;
+}
+
 function look(lookup: LookupFunction, host: string): Promise<string[]> {
   return new Promise((resolve, reject) => {
     lookup(host, { all: true }, (error, addresses) => {
       if (error) reject(error);
-      else resolve((addresses as { address: string }[]).map(({ address }) => address));
+      else resolve((addresses as { address: string; family: number }[]).map(checkedFamily));
     });
   });
 }
 
 test('addresses that are not public are left out, and the rest is what is connected to', async () => {
   const { servers } = scripted({ v4: ['127.0.0.1', '8.8.8.8', '10.0.0.1'], v6: ['::1', '2a00:1450::1'] });
-  assert.deepEqual(await look(publicLookup(servers, []), 'mixed.example'), ['8.8.8.8', '2a00:1450::1']);
+  const lookup = publicLookup(servers, []);
+  assert.deepEqual(await look(lookup, 'mixed.example'), ['8.8.8.8', '2a00:1450::1']);
+});
+
+test('who wants one address gets one, with its family', async () => {
+  const { servers } = scripted({ v4: ['10.0.0.1', '8.8.8.8'], v6: ['2a00:1450::1'] }, { v6: ['2a00:1450::1'] });
+  const lookup = publicLookup(servers, []);
+  const one = () =>
+    new Promise((resolve) => lookup('x.example', {}, (error, address, family) => resolve([error, address, family])));
+  assert.deepEqual(await one(), [null, '8.8.8.8', 4]);
+  assert.deepEqual(await one(), [null, '2a00:1450::1', 6]);
 });
 
 test('a name of one family only is found', async () => {
