@@ -54,19 +54,18 @@ function longInterval(callback: () => void, ms: number): Timer {
 }
 
 /**
- * Whether `work` settles, well or badly, within `ms` milliseconds; a negative time counts as none. It goes on either
- * way.
+ * Whether `work` is done within `ms` milliseconds; a negative time counts as none. It goes on either way.
+ *
+ * @throws what `work` fails with, if that is in time
  */
 export async function within(work: Promise<unknown>, ms: number, clock: Clock): Promise<boolean> {
-  const settled = work.then(
-    () => true,
-    () => true,
-  );
   let timer: Timer | undefined;
-  const late = new Promise<boolean>((resolve) => {
+  const late = new Promise<false>((resolve) => {
     timer = clock.setTimeout(() => resolve(false), Math.max(ms, 0));
   });
-  const inTime = await Promise.race([settled, late]);
-  timer?.cancel();
-  return inTime;
+  try {
+    return await Promise.race([work.then(() => true), late]);
+  } finally {
+    timer?.cancel();
+  }
 }

@@ -1,4 +1,4 @@
-import type { Clock, Timer } from '../clock.ts';
+import { type Clock, type Timer, within } from '../clock.ts';
 import type { Readiness } from '../daemon/metrics.ts';
 import type { Systemd } from '../daemon/systemd.ts';
 import type { JudgedClock } from '../judged-clock.ts';
@@ -177,17 +177,4 @@ async function handOver({ cluster }: Joined, clock: Clock, log: Log): Promise<vo
   });
   if ((await within(left, LEAVE_MS, clock)) && isCovered) return;
   log.warn('no other hivemind covers all that this one covered: what comes before one does is lost');
-}
-
-/** Whether it is done before so many milliseconds have passed. */
-async function within(work: Promise<void>, ms: number, clock: Clock): Promise<boolean> {
-  let timer: Timer | undefined;
-  const late = new Promise<false>((resolve) => {
-    timer = clock.setTimeout(() => resolve(false), Math.max(ms, 0));
-  });
-  try {
-    return await Promise.race([work.then(() => true), late]);
-  } finally {
-    timer?.cancel();
-  }
 }

@@ -1,11 +1,11 @@
 import assert from 'node:assert/strict';
 import { randomBytes, randomUUID } from 'node:crypto';
 import { readdirSync, readFileSync } from 'node:fs';
-import { request } from 'node:http';
 import { networkInterfaces } from 'node:os';
 import { test } from 'node:test';
 import { sessionAccount } from '../../src/devnet/account.ts';
 import { NotifySocket } from '../daemon/notify-socket.ts';
+import { post } from '../support/http.ts';
 import { createDatabase } from '../support/postgres.ts';
 import { subscribe } from '../support/requests.ts';
 import { folder, spns, startSpns } from './spns.ts';
@@ -90,22 +90,6 @@ function children(pid: number, program = ''): number[] {
     });
 }
 
-/** A POST to the web front-end's Unix socket. */
-function post(socketPath: string, path: string, body: string): Promise<{ status: number; body: string }> {
-  return new Promise((resolve, reject) => {
-    const asked = request(
-      { socketPath, path, method: 'POST', headers: { 'content-type': 'application/json' } },
-      (response) => {
-        let text = '';
-        response.setEncoding('utf8').on('data', (chunk: string) => (text += chunk));
-        response.on('end', () => resolve({ status: response.statusCode!, body: text }));
-      },
-    );
-    asked.on('error', reject);
-    asked.end(body);
-  });
-}
-
 /** A subscription of a new account for the dummy notifier, and everything in it that no log may hold. */
 function subscription(): { body: string; secrets: string[] } {
   const account = sessionAccount(randomBytes);
@@ -132,7 +116,7 @@ test('one command runs the whole suite, restarts what dies, and ends all in orde
   await said(/web ended by itself \(by SIGKILL\), is started again in 0\.5 s/);
   await said(/web: listening/, 2);
   await said(/: connected to the hivemind/, 2);
-  const answer = await post(`${dir}/web.sock`, '/subscribe', subscription().body);
+  const answer = await post({ socketPath: `${dir}/web.sock`, path: '/subscribe' }, subscription().body);
   assert.deepEqual(JSON.parse(answer.body), { added: true, message: 'Subscription successful', success: true });
 
   child.kill('SIGHUP');
@@ -185,12 +169,12 @@ test("a whole run's log holds no token, key, account or signature, and the comma
   await said(/ready for subscriptions/);
   await said(/notifier for dummy registered/);
   const { body, secrets } = subscription();
-  assert.equal((await post(`${dir}/web.sock`, '/subscribe', body)).status, 200);
+  assert.equal((await post({ socketPath: `${dir}/web.sock`, path: '/subscribe' }, body)).status, 200);
   // Again, a forged one, one for no device, and one that is no use at all.
-  await post(`${dir}/web.sock`, '/subscribe', body);
-  await post(`${dir}/web.sock`, '/subscribe', body.replace(/"sig_ts":\d/, '"sig_ts":1'));
-  await post(`${dir}/web.sock`, '/subscribe', body.replace('TEST-', 'WRONG-'));
-  await post(`${dir}/web.sock`, '/subscribe', body.slice(0, -1));
+  await post({ socketPath: `${dir}/web.sock`, path: '/subscribe' }, body);
+  await post({ socketPath: `${dir}/web.sock`, path: '/subscribe' }, body.replace(/"sig_ts":\d/, '"sig_ts":1'));
+  await post({ socketPath: `${dir}/web.sock`, path: '/subscribe' }, body.replace('TEST-', 'WRONG-'));
+  await post({ socketPath: `${dir}/web.sock`, path: '/subscribe' }, body.slice(0, -1));
 
   const [services, stats, push] = await Promise.all([
     spns(['services'], dir),
@@ -234,7 +218,7 @@ for (const [listen, push] of [
     assert.equal(checked.code, 0, checked.out);
     await Promise.all([said(/connected to the hivemind/), said(/registered with the hivemind/)]);
     const { body } = subscription();
-    const answer = await post(`${dir}/web.sock`, '/subscribe', body);
+    const answer = await post({ socketPath: `${dir}/web.sock`, path: '/subscribe' }, body);
     assert.deepEqual([answer.status, JSON.parse(answer.body).success], [200, true], answer.body);
     assert.match((await spns(['services'], dir)).out, /^dummy +1 +1 /m);
     child.kill('SIGTERM');

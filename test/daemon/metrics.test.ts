@@ -1,7 +1,7 @@
 import assert from 'node:assert/strict';
 import { once } from 'node:events';
 import { existsSync, mkdtempSync, rmSync, writeFileSync } from 'node:fs';
-import http, { type IncomingMessage, request } from 'node:http';
+import http from 'node:http';
 import { createServer } from 'node:net';
 import { hostname, tmpdir } from 'node:os';
 import { join } from 'node:path';
@@ -9,6 +9,7 @@ import { type TestContext, test } from 'node:test';
 import { Counter, Registry } from 'prom-client';
 import { createRegistry, type MetricsOptions, type Readiness, serveMetrics } from '../../src/daemon/metrics.ts';
 import { formatListen, type ListenAddress, parseListen } from '../../src/settings/listen-address.ts';
+import { ask as askHttp } from '../support/http.ts';
 
 interface Reply {
   status: number;
@@ -16,23 +17,10 @@ interface Reply {
   body: string;
 }
 
-function ask(address: ListenAddress, path: string, method = 'GET'): Promise<Reply> {
+async function ask(address: ListenAddress, path: string, method = 'GET'): Promise<Reply> {
   const where = 'path' in address ? { socketPath: address.path } : address;
-  return new Promise((resolve, reject) => {
-    const sent = request({ ...where, path, method, agent: false }, (response: IncomingMessage) => {
-      const parts: Buffer[] = [];
-      response.on('data', (part: Buffer) => parts.push(part));
-      response.on('end', () =>
-        resolve({
-          status: response.statusCode!,
-          type: response.headers['content-type'],
-          body: Buffer.concat(parts).toString(),
-        }),
-      );
-    });
-    sent.on('error', reject);
-    sent.end();
-  });
+  const { status, headers, body } = await askHttp({ ...where, path, method });
+  return { status, type: headers['content-type'], body };
 }
 
 async function serve(t: TestContext, options: Partial<MetricsOptions> = {}): Promise<ListenAddress> {

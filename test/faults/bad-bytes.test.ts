@@ -15,7 +15,8 @@ import { ownAddress } from '../support/loopback.ts';
 import { subscribe } from '../support/requests.ts';
 import { message, startWorld, watched } from '../support/session-world.ts';
 import { SkippingClock } from '../support/skipping-clock.ts';
-import { assertOnceEach, checkFigures, nodeAt, readFigures, sum, until } from './support.ts';
+import { until } from '../support/until.ts';
+import { assertOnceEach, checkFigures, nodeAt, readFigures, sum } from './support.ts';
 
 const TOO_LARGE = Buffer.alloc(11 * 1024 * 1024, 'x');
 /** What bencode can be made into: broken off, deep, with numbers that nobody can hold, with lengths that lie. */

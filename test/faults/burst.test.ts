@@ -1,8 +1,9 @@
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
 import type { Notification } from '../../src/session/notification.ts';
+import { until } from '../support/until.ts';
 import { deliver, startProcess } from './hivemind-process.ts';
-import { checkFigures, pushedHashes, readFigures, until } from './support.ts';
+import { checkFigures, pushedHashes, readFigures } from './support.ts';
 
 test('a burst of 50,000 notifications is pushed whole, each message once', async (t) => {
   const world = await startProcess(t, 100);

@@ -12,7 +12,8 @@ import { startProxy } from '../support/proxy.ts';
 import { subscribe } from '../support/requests.ts';
 import { message, startWorld, type World, watched } from '../support/session-world.ts';
 import { SkippingClock } from '../support/skipping-clock.ts';
-import { assertOnceEach, checkFigures, pushedHashes, readFigures, until } from './support.ts';
+import { until } from '../support/until.ts';
+import { assertOnceEach, checkFigures, pushedHashes, readFigures } from './support.ts';
 
 /** A world whose hivemind reaches PostgreSQL through a proxy. */
 async function startProxiedWorld(t: Cleaner, settings: Record<string, string | number> = {}) {

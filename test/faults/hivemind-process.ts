@@ -14,7 +14,7 @@ import type { Notification } from '../../src/session/notification.ts';
 import { createDatabase } from '../support/postgres.ts';
 import { subscribe } from '../support/requests.ts';
 import { message, TestNotifier } from '../support/session-world.ts';
-import { until } from './support.ts';
+import { until } from '../support/until.ts';
 
 const MAIN = path.join(import.meta.dirname, '../../src/hivemind/main.ts');
 

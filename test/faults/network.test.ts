@@ -10,7 +10,8 @@ import { type FaultyProxy, startProxy } from '../support/proxy.ts';
 import { subscribe } from '../support/requests.ts';
 import { message, startWorld, TestNotifier, type World, watched } from '../support/session-world.ts';
 import { SkippingClock } from '../support/skipping-clock.ts';
-import { assertOnceEach, checkFigures, readFigures, until } from './support.ts';
+import { until } from '../support/until.ts';
+import { assertOnceEach, checkFigures, readFigures } from './support.ts';
 
 async function startSubscribed(
   t: Parameters<typeof startWorld>[0],

@@ -1,8 +1,9 @@
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
 import type { Notification } from '../../src/session/notification.ts';
+import { until } from '../support/until.ts';
 import { deliver, startProcess } from './hivemind-process.ts';
-import { assertOnceEach, checkFigures, readFigures, until } from './support.ts';
+import { assertOnceEach, checkFigures, readFigures } from './support.ts';
 
 test('SIGTERM with thousands of pushes in flight: the notifier has time to acknowledge them, and the exit code is 0', async (t) => {
   const world = await startProcess(t, 50);

@@ -12,7 +12,8 @@ import type { FaultyProxy, Way } from '../support/proxy.ts';
 import { subscribe } from '../support/requests.ts';
 import { message, startWorld, type World, watched } from '../support/session-world.ts';
 import { SkippingClock } from '../support/skipping-clock.ts';
-import { assertOnceEach, checkFigures, nodeAt, readFigures, startProxies, until } from './support.ts';
+import { until } from '../support/until.ts';
+import { assertOnceEach, checkFigures, nodeAt, readFigures, startProxies } from './support.ts';
 
 /** A world with a proxy before each storage server; `ways` are those of the first few from the start. */
 async function startProxiedWorld(t: Cleaner, ways: readonly Way[] = []) {

@@ -1,5 +1,4 @@
 import assert from 'node:assert/strict';
-import { setTimeout as sleep } from 'node:timers/promises';
 import { listed, type Network } from '../../src/devnet/network.ts';
 import type { NodeReport } from '../../src/hivemind/network/node.ts';
 import type { Connection } from '../../src/oxenmq/peers.ts';
@@ -8,11 +7,6 @@ import { openPayload } from '../../src/session/payload.ts';
 import type { Cleaner } from '../support/hivemind.ts';
 import { type FaultyProxy, startProxy } from '../support/proxy.ts';
 import type { TestNotifier } from '../support/session-world.ts';
-
-/** Polls what nothing announces. */
-export async function until(condition: () => boolean | Promise<boolean>): Promise<void> {
-  while (!(await condition())) await sleep(10);
-}
 
 /** Puts a proxy before every storage server, and has oxend list those; in the order of `network.servers`. */
 export async function startProxies(t: Cleaner, network: Network): Promise<FaultyProxy[]> {

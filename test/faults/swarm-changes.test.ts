@@ -8,7 +8,8 @@ import type { Cleaner } from '../support/hivemind.ts';
 import { subscribe } from '../support/requests.ts';
 import { message, startWorld, type World, watched } from '../support/session-world.ts';
 import { SkippingClock } from '../support/skipping-clock.ts';
-import { assertOnceEach, readFigures, until } from './support.ts';
+import { until } from '../support/until.ts';
+import { assertOnceEach, readFigures } from './support.ts';
 
 const ACCOUNTS = 40;
 

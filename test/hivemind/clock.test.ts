@@ -8,16 +8,12 @@ import { seconds, subscribe, unsubscribe } from '../support/requests.ts';
 import { message, startWorld, stats, TestNotifier, type World, watched } from '../support/session-world.ts';
 import { createSkewedDatabase, type SkewedDatabase } from '../support/skewed-database.ts';
 import { SkippingClock } from '../support/skipping-clock.ts';
+import { until } from '../support/until.ts';
 
 const SECOND = 1_000;
 const HOUR = 3_600 * SECOND;
 const DAY = 24 * HOUR;
 const YEAR = 365 * DAY;
-
-/** Polls what nothing announces. */
-async function until(condition: () => boolean | Promise<boolean>): Promise<void> {
-  while (!(await condition())) await new Promise((resolve) => setTimeout(resolve, 10));
-}
 
 interface Setup {
   world: World;

@@ -6,9 +6,9 @@ import path from 'node:path';
 import { test } from 'node:test';
 import { sessionAccount } from '../../src/devnet/account.ts';
 import { startPostgres } from '../../src/devnet/postgres.ts';
-import { until } from '../faults/support.ts';
 import { subscribe } from '../support/requests.ts';
 import { message, startWorld, stats, TestNotifier, watched } from '../support/session-world.ts';
+import { until } from '../support/until.ts';
 
 /** Polls what nothing announces. */
 test('pushing goes on without a database; requests fail with a passing code, and work again when it is back', async (t) => {

@@ -4,6 +4,7 @@ import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { test } from 'node:test';
 import { startTestHivemind } from '../support/hivemind.ts';
+import { until } from '../support/until.ts';
 
 test("why oxend's socket cannot be used is told by the log, /ready, the status and admin.get_stats, at once", async (t) => {
   const folder = mkdtempSync(join(tmpdir(), 'spns-oxend-'));
@@ -13,7 +14,7 @@ test("why oxend's socket cannot be used is told by the log, /ready, the status a
   const hivemind = await startTestHivemind(t, { settings: { oxend_rpc: `ipc://${path}` } });
   const sentence = `oxend: ${path} is no socket but something else`;
   const ready = () => hivemind.daemon.ready!();
-  while (!ready().reasons.includes(sentence)) await new Promise((resolve) => setTimeout(resolve, 5));
+  await until(() => ready().reasons.includes(sentence));
   // Clients are served all the same.
   assert.equal(ready().ok, true);
   assert.ok(hivemind.log.some((line) => line.includes(`${sentence}; waiting for it`)));

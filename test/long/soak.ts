@@ -6,7 +6,8 @@ import { setTimeout as sleep } from 'node:timers/promises';
 import type { Phone } from '../../src/devnet/phone.ts';
 import { envelope, type StorageServer } from '../../src/devnet/storage-server.ts';
 import { messageHash } from '../../src/session/message-hash.ts';
-import { checkFigures, type Figures, readFigures, sum, until } from '../faults/support.ts';
+import { checkFigures, type Figures, readFigures, sum } from '../faults/support.ts';
+import { until } from '../support/until.ts';
 import { Ledger } from './ledger.ts';
 import { Vitals } from './vitals.ts';
 import { SERVICES, type SoakWorld, startSoak } from './world.ts';
@@ -55,7 +56,7 @@ test(`${LENGTH / 1000} s at ${RATE} messages a second, and one fault after the o
 
   const end = performance.now() + DRAIN;
   const outstanding = ({ services }: Figures) => services.reduce((all, one) => all + one.queued + one.in_flight, 0);
-  await until(async () => outstanding(await readFigures(world.client)) === 0 || performance.now() > end);
+  while (outstanding(await readFigures(world.client)) > 0 && performance.now() < end) await sleep(100);
   const figures = await readFigures(world.client);
   const dummyLog = await fs.readFile(world.daemons.get('dummy')!.log, 'utf8');
   const pushesOfDummy = dummyLog.split('push of ').length - 1;

@@ -13,6 +13,7 @@ import { startFakeWebPush } from '../../src/devnet/providers/webpush.ts';
 import { loadBackend } from '../../src/notifiers/runtime/load.ts';
 import { Notifier } from '../../src/notifiers/runtime/notifier.ts';
 import { randomKeyPair } from '../../src/oxenmq/keys.ts';
+import { until } from '../support/until.ts';
 import { FakeHivemind } from './fake-hivemind.ts';
 import { apnsToken, contextOf, folder, keepLog, sectionOf } from './support.ts';
 
@@ -164,7 +165,7 @@ test('a provider that refuses everything for a while is not hammered, and all de
   const { hivemind, times, notifier } = await setUp(t, 'apns', fake, { connections: '1', streams: '10' });
   fake.script.all = { cut: true };
   hivemind.push(Array.from({ length: 500 }, (_, index) => ({ serviceId: apnsToken(index) })));
-  while (!notifier.sender.isPaused) await new Promise((resolve) => setTimeout(resolve, 5));
+  await until(() => notifier.sender.isPaused);
   const { requests } = fake;
   assert.ok(requests < 100, `${requests} requests`);
   fake.script.clear();

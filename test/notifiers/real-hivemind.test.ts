@@ -21,6 +21,7 @@ import { startTestHivemind, type TestHivemind } from '../support/hivemind.ts';
 import { createDatabase } from '../support/postgres.ts';
 import { seconds, subscribe } from '../support/requests.ts';
 import { message } from '../support/session-world.ts';
+import { until } from '../support/until.ts';
 import { FakeHivemind } from './fake-hivemind.ts';
 import { type NotifierProcess, startProcess, writeConfig } from './process.ts';
 import { folder } from './support.ts';
@@ -125,9 +126,7 @@ class Suite {
     for (let start = 0; start < count; start += 100) await this.subscribe(phones.slice(start, start + 100));
     for (const { account } of phones) {
       const members = this.#network.membersFor(account.id);
-      while (!members.every((server) => server.watches(account.id, 0))) {
-        await new Promise((resolve) => setTimeout(resolve, 5));
-      }
+      await until(() => members.every((server) => server.watches(account.id, 0)));
     }
     return phones;
   }
@@ -395,7 +394,7 @@ test('when the hivemind restarts its notifiers are back at once, and pushes flow
   assert.ok(took < 3_000, `${took} ms`);
   for (const { account } of phones) {
     const members = suite.network.membersFor(account.id);
-    while (!members.every((server) => server.watches(account.id, 0))) await new Promise((r) => setTimeout(r, 5));
+    await until(() => members.every((server) => server.watches(account.id, 0)));
   }
   let text = 0;
   // The storage servers may not have the new hivemind's connection yet: written to until all have heard something.

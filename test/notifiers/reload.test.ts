@@ -4,6 +4,7 @@ import { join } from 'node:path';
 import { test } from 'node:test';
 import { startFakeApns } from '../../src/devnet/providers/apns.ts';
 import { startFakeFcm } from '../../src/devnet/providers/fcm.ts';
+import { until } from '../support/until.ts';
 import { FakeHivemind } from './fake-hivemind.ts';
 import { type NotifierProcess, startProcess, writeConfig } from './process.ts';
 import { apnsToken, folder } from './support.ts';
@@ -13,7 +14,7 @@ async function reload(notifier: NotifierProcess): Promise<string> {
   const before = notifier.output().length;
   notifier.child.kill('SIGHUP');
   const said = () => /reloaded|is refused, the old one/.test(notifier.output().slice(before));
-  while (!said()) await new Promise((resolve) => setTimeout(resolve, 10));
+  await until(said);
   return notifier.output().slice(before);
 }
 
@@ -79,7 +80,7 @@ test('a key that is replaced under its old name is taken over, and what the prov
   await hivemind.until(() => hivemind.instances.size === 1);
   const count = 300;
   hivemind.push(Array.from({ length: count }, (_, index) => ({ serviceId: apnsToken(index) })));
-  while (!notifier.output().includes('sending nothing for')) await new Promise((resolve) => setTimeout(resolve, 10));
+  await until(() => notifier.output().includes('sending nothing for'));
   assert.match(notifier.output(), /the provider does not accept us: InvalidProviderToken/);
   assert.equal(fake.taken.count, 0);
   const { connections } = fake;

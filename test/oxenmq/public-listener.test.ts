@@ -8,6 +8,7 @@ import { randomKeyPair } from '../../src/oxenmq/keys.ts';
 import { PublicListener, type PublicListenerOptions } from '../../src/oxenmq/public-listener.ts';
 import type { Commands, Incoming, Remote } from '../../src/oxenmq/remote.ts';
 import { FakeClock } from '../support/fake-clock.ts';
+import { until } from '../support/until.ts';
 import { frame, GREETING, PING, ready } from './raw-zmtp.ts';
 import { addressOf, greet, Happenings, openPeers, rawClient, temporaryDirectory } from './support.ts';
 
@@ -241,24 +242,16 @@ test('a client that does not read its answers costs a bounded number of them, an
   await honest.receive();
 });
 
-/** Turns the event loop until something is so; fails when the test's time is over. */
-async function until(t: TestContext, isSo: () => boolean): Promise<void> {
-  while (!isSo()) {
-    t.signal.throwIfAborted();
-    await new Promise((resolve) => setImmediate(resolve));
-  }
-}
-
 test('bytes that come one by one count as what they take until the message is whole', async (t) => {
   const listener = await open(t);
   const socket = await enter(listener.endpoint);
   socket.setNoDelay(true);
   socket.write(frame(Buffer.alloc(1000)).subarray(0, 9));
-  await until(t, () => listener.limit.bytes > 0);
+  await until(() => listener.limit.bytes > 0, 0);
   for (let i = 0; i < 50; i++) {
     const before = listener.limit.bytes;
     socket.write('x');
-    await until(t, () => listener.limit.bytes > before);
+    await until(() => listener.limit.bytes > before, 0);
   }
   assert.ok(listener.limit.bytes > 50 * 500, `${listener.limit.bytes} bytes`);
   socket.destroy();
@@ -277,10 +270,10 @@ test('answers that a client has not read count as held until it reads them', asy
   while (listener.limit.bytes < 100_000) {
     const { received } = listener.counters;
     silent.write(Buffer.concat([frame('push.much', true), frame('t')]));
-    await until(t, () => listener.counters.received > received);
+    await until(() => listener.counters.received > received, 0);
   }
   silent.resume();
-  await until(t, () => listener.limit.bytes === 0);
+  await until(() => listener.limit.bytes === 0, 0);
   assert.equal(listener.size, 1);
   silent.destroy();
 });

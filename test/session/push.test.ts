@@ -6,25 +6,9 @@ import { encodeNotification, parseNotification } from '../../src/session/notific
 import { decodePush, encodePush, type Push } from '../../src/session/push.ts';
 import { blake2b } from '../../src/session/sodium.ts';
 import { fuzz } from '../support/fuzz.ts';
-import { vectors } from '../support/vectors.ts';
+import { type PushVectors, vectors } from '../support/vectors.ts';
 
-const file = vectors<{
-  subscriptions: {
-    account: string;
-    service: string;
-    svcid: string;
-    want_data: boolean;
-    enc_key: string;
-    namespaces: number[];
-    svcdata_hex: string | null;
-  }[];
-  cases: {
-    name: string;
-    notify_message_hex: string | null;
-    pushes: { to: string; part_hex: string | null; part_sha256?: string }[];
-  }[];
-  filter: { service: string; svcid: string; hash: string; hex: string }[];
-}>('notifier-push.json');
+const file = vectors<PushVectors>('notifier-push.json');
 
 /**
  * How the original tells a message to a device from all others: BLAKE2b-256 of service, service id and hash, one after

@@ -2,17 +2,21 @@ import type { Clock, Timer } from '../../src/clock.ts';
 
 interface Entry {
   at: number;
-  order: number;
-  every: number | undefined;
-  callback: () => void;
+  readonly order: number;
+  readonly every: number | undefined;
+  /** undefined: cancelled or done. */
+  callback: (() => void) | undefined;
 }
 
-/** A clock that moves only when a test moves it. Timers fire in the order of their times, then of their making. */
+/**
+ * A clock that moves only when a test moves it. Timers fire in the order of their times, then of their making; they are
+ * kept in a binary heap, so that hours of many timers pass in milliseconds.
+ */
 export class FakeClock implements Clock {
   #elapsed = 0;
   #wall: number;
   #order = 0;
-  readonly #timers = new Set<Entry>();
+  readonly #heap: Entry[] = [];
 
   /** @param wall the wall clock at the start, in milliseconds since the Unix epoch */
   constructor(wall = 1_700_000_000_000) {
@@ -38,47 +42,99 @@ export class FakeClock implements Clock {
   }
 
   setTimeout(callback: () => void, ms: number): Timer {
-    return this.#add(callback, ms, undefined);
+    return this.#set(callback, ms, undefined);
   }
 
   setInterval(callback: () => void, ms: number): Timer {
-    return this.#add(callback, ms, ms);
+    return this.#set(callback, ms, Math.max(ms, 1));
   }
 
-  /** Lets `ms` milliseconds pass, firing what falls due, and lets promises settle after each timer. */
-  async advance(ms: number): Promise<void> {
-    const end = this.#elapsed + ms;
-    for (;;) {
-      let next: Entry | undefined;
-      for (const entry of this.#timers) {
-        if (entry.at > end) continue;
-        if (!next || entry.at < next.at || (entry.at === next.at && entry.order < next.order)) next = entry;
-      }
-      if (!next) break;
-      this.#elapsed = Math.max(this.#elapsed, next.at);
-      if (next.every === undefined) this.#timers.delete(next);
-      // An interval that was held up fires once, not as often as it was missed.
-      else next.at = Math.max(next.at, this.#elapsed) + Math.max(next.every, 1);
-      next.callback();
+  /**
+   * Lets `ms` milliseconds pass, firing what falls due.
+   *
+   * @param settle what is waited for after each timer: unless given, a turn of the event loop, in which every promise
+   *   settles that can without outside help
+   */
+  async advance(ms: number, settle: () => Promise<void> = turn): Promise<void> {
+    for (const callback of this.#due(ms)) {
+      callback();
       await settle();
     }
-    this.#elapsed = end;
     await settle();
+  }
+
+  /** Lets `ms` milliseconds pass at once, for what knows no promises. */
+  run(ms: number): void {
+    for (const callback of this.#due(ms)) callback();
   }
 
   /** How many timers are set: a stopped part must leave none. */
   get pending(): number {
-    return this.#timers.size;
+    return this.#heap.filter(({ callback }) => callback).length;
   }
 
-  #add(callback: () => void, ms: number, every: number | undefined): Timer {
+  /** Moves the time to each timer that falls due, and at last to the end. */
+  *#due(ms: number): Generator<() => void> {
+    const end = this.#elapsed + ms;
+    for (let first = this.#heap[0]; first && first.at <= end; first = this.#heap[0]) {
+      this.#pop();
+      const { callback } = first;
+      if (!callback) continue;
+      this.#elapsed = Math.max(this.#elapsed, first.at);
+      if (first.every === undefined) first.callback = undefined;
+      else {
+        // An interval that was held up fires once, not as often as it was missed.
+        first.at = this.#elapsed + first.every;
+        this.#push(first);
+      }
+      yield callback;
+    }
+    this.#elapsed = Math.max(this.#elapsed, end);
+  }
+
+  #set(callback: () => void, ms: number, every: number | undefined): Timer {
     const entry: Entry = { at: this.#elapsed + Math.max(ms, 0), order: this.#order++, every, callback };
-    this.#timers.add(entry);
-    return { cancel: () => this.#timers.delete(entry) };
+    this.#push(entry);
+    return {
+      cancel: () => {
+        entry.callback = undefined;
+      },
+    };
+  }
+
+  #push(entry: Entry): void {
+    const heap = this.#heap;
+    let i = heap.push(entry) - 1;
+    while (i > 0) {
+      const parent = (i - 1) >> 1;
+      if (!isBefore(entry, heap[parent]!)) break;
+      heap[i] = heap[parent]!;
+      i = parent;
+    }
+    heap[i] = entry;
+  }
+
+  #pop(): void {
+    const heap = this.#heap;
+    const last = heap.pop()!;
+    if (heap.length === 0) return;
+    let i = 0;
+    for (;;) {
+      let child = 2 * i + 1;
+      if (child >= heap.length) break;
+      if (child + 1 < heap.length && isBefore(heap[child + 1]!, heap[child]!)) child++;
+      if (!isBefore(heap[child]!, last)) break;
+      heap[i] = heap[child]!;
+      i = child;
+    }
+    heap[i] = last;
   }
 }
 
-/** One turn of the event loop: every promise that can settle without outside help has settled after it. */
-function settle(): Promise<void> {
+function isBefore(a: Entry, b: Entry): boolean {
+  return a.at < b.at || (a.at === b.at && a.order < b.order);
+}
+
+function turn(): Promise<void> {
   return new Promise((resolve) => setImmediate(resolve));
 }

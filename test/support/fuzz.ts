@@ -1,4 +1,4 @@
-import { mulberry32 } from './random.ts';
+import { mulberry32 } from '../../src/mulberry32.ts';
 
 /** Seeded noise for the parsers: the same seed gives the same damage, so that a failure can be played again. */
 export interface Fuzz {

@@ -1,3 +1,5 @@
+import { mulberry32 } from '../../src/mulberry32.ts';
+
 /** Random numbers that come out the same for the same seed, so that a failing test can be run again. */
 export interface Random {
   readonly seed: number;
@@ -5,17 +7,6 @@ export interface Random {
   int(below: number): number;
   bytes(size: number): Buffer;
   pick<T>(list: readonly T[]): T;
-}
-
-/** Mulberry32: whole numbers from 0 to below 2^32, the same for the same seed, which is any 32-bit number. */
-export function mulberry32(seed: number): () => number {
-  let state = seed | 0;
-  return () => {
-    state = (state + 0x6d2b79f5) | 0;
-    let t = Math.imul(state ^ (state >>> 15), 1 | state);
-    t = (t + Math.imul(t ^ (t >>> 7), 61 | t)) ^ t;
-    return (t ^ (t >>> 14)) >>> 0;
-  };
 }
 
 /** The seed is taken from SPNS_TEST_SEED if that is set. */

@@ -15,6 +15,7 @@ import {
 } from '../../src/session/notifier-protocol.ts';
 import { decodePush, type Push } from '../../src/session/push.ts';
 import { type Cleaner, startTestHivemind, type TestHivemind, type TestHivemindOptions } from './hivemind.ts';
+import { until } from './until.ts';
 
 const written = new Map<string, number>();
 /** As of real messages, no two are the same: a text that is written again to the same account gets a number. */
@@ -132,8 +133,7 @@ export async function startWorld(
 
 /** Resolves when every member of the account's swarm watches it: polled, since nothing tells the end of it. */
 export async function watched({ network }: World, account: Account, namespace = 0): Promise<void> {
-  const ready = () => network.membersFor(account.id).every((server) => server.watches(account.id, namespace));
-  while (!ready()) await new Promise((resolve) => setTimeout(resolve, 5));
+  await until(() => network.membersFor(account.id).every((server) => server.watches(account.id, namespace)));
 }
 
 export async function stats({ client }: World): Promise<{ subscriptions: { total: number } }> {

@@ -18,6 +18,7 @@ import { startTestHivemind, type TestHivemind } from '../support/hivemind.ts';
 import { createDatabase } from '../support/postgres.ts';
 import { seconds, subscribe, unsubscribe } from '../support/requests.ts';
 import { message } from '../support/session-world.ts';
+import { until } from '../support/until.ts';
 import { connect, serve } from './fake-hivemind.ts';
 
 /**
@@ -403,7 +404,7 @@ test('a phone that subscribed by its app is woken through its provider, and can 
     ] as const) {
       const watching = () =>
         world.network.membersFor(account.id).every((server) => server.watches(account.id, namespace));
-      while (!watching()) await new Promise((resolve) => setTimeout(resolve, 5));
+      await until(watching);
       const count = taken.count;
       world.network.deliver(message(account, `to ${service}`, namespace));
       await taken.reached(count + 1);

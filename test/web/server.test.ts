@@ -7,6 +7,7 @@ import { test } from 'node:test';
 import { encryptOnion } from '../../src/session/onion.ts';
 import { x25519Public } from '../../src/session/sodium.ts';
 import type { ServerOptions } from '../../src/web/server.ts';
+import { ask as askHttp } from '../support/http.ts';
 import { connect, fakeHivemind, type Scope, serve } from './fake-hivemind.ts';
 
 const onionKey = randomBytes(32);
@@ -19,27 +20,8 @@ async function start(t: Scope, options: Partial<ServerOptions> = {}) {
   return { ...fake, ...(await serve(t, hivemind, onionKey, options)) };
 }
 
-/** A request made by hand, for what fetch does not let through. */
-function ask(
-  url: string | { socketPath: string },
-  options: http.RequestOptions,
-  write: (request: http.ClientRequest) => void = (request) => request.end(),
-): Promise<{ status: number; body: string; headers: http.IncomingHttpHeaders }> {
-  return new Promise((resolve, reject) => {
-    const handle = (response: http.IncomingMessage): void => {
-      let body = '';
-      response.setEncoding('utf8');
-      response.on('data', (chunk) => {
-        body += chunk;
-      });
-      response.on('end', () => resolve({ status: response.statusCode!, body, headers: response.headers }));
-    };
-    const all = { agent: false, method: 'POST', ...options };
-    const request = typeof url === 'string' ? http.request(url, all, handle) : http.request({ ...all, ...url }, handle);
-    request.on('error', reject);
-    write(request);
-  });
-}
+/** A POST, unless the options say otherwise. */
+const ask: typeof askHttp = (where, options, write) => askHttp(where, { method: 'POST', ...options }, write);
 
 test('a body is passed on unread, whatever its content type', async (t) => {
   const { url, asked } = await start(t);

@@ -1,7 +1,6 @@
 import assert from 'node:assert/strict';
 import { randomBytes } from 'node:crypto';
 import { writeFileSync } from 'node:fs';
-import http from 'node:http';
 import { type TestContext, test } from 'node:test';
 import { Registry } from 'prom-client';
 import { systemClock } from '../../src/clock.ts';
@@ -9,6 +8,8 @@ import { createLog } from '../../src/daemon/log.ts';
 import type { Context } from '../../src/daemon/run.ts';
 import { parseIni } from '../../src/settings/ini.ts';
 import { startWeb } from '../../src/web/web.ts';
+import { post as postTo } from '../support/http.ts';
+import { until } from '../support/until.ts';
 import { fakeHivemind } from './fake-hivemind.ts';
 
 /**
@@ -37,22 +38,13 @@ function contextFor(hiveminds: readonly string[], socket: string): { context: Co
   return { context: context as unknown as Context, lines };
 }
 
-function post(socketPath: string, body: string): Promise<{ status: number; body: string }> {
-  return new Promise((resolve, reject) => {
-    const request = http.request({ socketPath, path: '/subscribe', method: 'POST', agent: false }, (response) => {
-      let text = '';
-      response.setEncoding('utf8').on('data', (chunk: string) => {
-        text += chunk;
-      });
-      response.on('end', () => resolve({ status: response.statusCode!, body: text }));
-    });
-    request.on('error', reject);
-    request.end(body);
-  });
+async function post(socketPath: string, text: string): Promise<{ status: number; body: string }> {
+  const { status, body } = await postTo({ socketPath, path: '/subscribe' }, text);
+  return { status, body };
 }
 
 async function untilReady(daemon: Awaited<ReturnType<typeof startWeb>>): Promise<void> {
-  while (!daemon.ready!().ok) await new Promise((resolve) => setTimeout(resolve, 5));
+  await until(() => daemon.ready?.().ok === true);
 }
 
 async function start(

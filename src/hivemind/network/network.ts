@@ -1,4 +1,5 @@
 import type { Clock } from '../../clock.ts';
+import { mulberry32 } from '../../mulberry32.ts';
 import { formatAddress, parseAddress } from '../../oxenmq/address.ts';
 import type { Counters } from '../../oxenmq/counters.ts';
 import { keyPairFromSecret } from '../../oxenmq/keys.ts';
@@ -71,7 +72,8 @@ export class Network {
     this.#options = options;
     const { clock, log } = options;
     const keys = keyPairFromSecret(Buffer.from(options.secret));
-    const jitter = jitterOf(options.random);
+    const next = mulberry32(options.random(4).readUInt32LE());
+    const jitter = () => next() / 2 ** 32;
     this.monitoring = new Monitoring({
       ...options,
       jitter,
@@ -285,15 +287,4 @@ export class Network {
 export function routingId(peer: string, secret: Uint8Array, identity?: Identity): Buffer {
   const who = identity ? ` ${identity.name} ${identity.generation}` : '';
   return Buffer.concat([Buffer.from('S'), blake2b(32, Buffer.from(`spns ${peer} routing id${who}`), secret)]);
-}
-
-/** Cheap randomness for spreading things in time, uniform in [0, 1) (mulberry32). */
-function jitterOf(random: (bytes: number) => Buffer): () => number {
-  let state = random(4).readUInt32LE(0);
-  return () => {
-    state = (state + 0x6d2b79f5) | 0;
-    let t = Math.imul(state ^ (state >>> 15), 1 | state);
-    t = (t + Math.imul(t ^ (t >>> 7), 61 | t)) ^ t;
-    return ((t ^ (t >>> 14)) >>> 0) / 2 ** 32;
-  };
 }

@@ -220,7 +220,10 @@ export class Notifier {
     this.#hiveminds.sendStatistics(this.#report());
     const { unreported } = this.#hiveminds;
     if (unreported > 0) log.warn(`${unreported} pushes could not be reported: the hivemind will send them again`);
-    await within(Promise.resolve(this.#backend.close?.()), CLOSE_BACKEND, clock);
+    const closed = Promise.resolve()
+      .then(() => this.#backend.close?.())
+      .catch((error: Error) => log.warn(`the backend could not be closed: ${error.message}`));
+    await within(closed, CLOSE_BACKEND, clock);
     await this.#hiveminds.close();
     this.#say.stop();
     log.info(this.#statistics.status());

@@ -23,6 +23,7 @@ import {
 import { createDatabase } from '../../support/postgres.ts';
 import { seededRandom } from '../../support/random.ts';
 import { makeRow } from '../../support/rows.ts';
+import { until } from '../../support/until.ts';
 
 /** A member with its memory, that does as the hivemind does with what it writes. */
 interface Member {
@@ -107,10 +108,6 @@ async function differences(devices: Devices, client: pg.Client, holds = (_: numb
     .map(({ key }) => keyOf(key));
   if (devices.size !== held.length) found.push(`${devices.size} in memory, ${held.length} stored`);
   return found;
-}
-
-async function until(condition: () => boolean | Promise<boolean>): Promise<void> {
-  while (!(await condition())) await sleep(5);
 }
 
 describe('the feed', () => {

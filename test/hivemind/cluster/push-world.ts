@@ -1,4 +1,4 @@
-import type { Clock, Timer } from '../../../src/clock.ts';
+import type { Clock } from '../../../src/clock.ts';
 import type { Duty } from '../../../src/hivemind/cluster/duty.ts';
 import { decodeProgress, encodeProgress, type News } from '../../../src/hivemind/cluster/messages.ts';
 import type { Doubt } from '../../../src/hivemind/notifications/doubt.ts';
@@ -7,6 +7,7 @@ import type { Part, Remote } from '../../../src/oxenmq/remote.ts';
 import { decodeSealedPushes } from '../../../src/session/notifier-protocol.ts';
 import { decodePush } from '../../../src/session/push.ts';
 import { holdersOf } from '../../../src/session/slots.ts';
+import { FakeClock } from '../../support/fake-clock.ts';
 import { silentLog } from '../../support/log.ts';
 import type { Random } from '../../support/random.ts';
 
@@ -17,57 +18,9 @@ export const ORIGINALS = 'firebase';
 /** How long (ms) pushes may wait. */
 export const MAX_AGE = 60_000;
 
-/** Time of the simulated world: it moves only when it is run, and fires what is due in order. */
-export class SimulatedClock implements Clock {
-  #time = 0;
-  #order = 0;
-  /** By time, then by order; latest first. */
-  readonly #entries: { at: number; order: number; callback: () => void }[] = [];
-
-  now(): number {
-    return 1_700_000_000_000 + this.#time;
-  }
-
-  monotonic(): number {
-    return this.#time;
-  }
-
-  setTimeout(callback: () => void, ms: number): Timer {
-    const entry = { at: this.#time + Math.max(ms, 0), order: this.#order++, callback };
-    let [low, high] = [0, this.#entries.length];
-    while (low < high) {
-      const middle = (low + high) >> 1;
-      if (this.#entries[middle]!.at > entry.at) low = middle + 1;
-      else high = middle;
-    }
-    this.#entries.splice(low, 0, entry);
-    return {
-      cancel: () => {
-        const at = this.#entries.indexOf(entry);
-        if (at >= 0) this.#entries.splice(at, 1);
-      },
-    };
-  }
-
-  setInterval(callback: () => void, ms: number): Timer {
-    const next = () => {
-      timer = this.setTimeout(next, ms);
-      callback();
-    };
-    let timer = this.setTimeout(next, ms);
-    return { cancel: () => timer.cancel() };
-  }
-
-  async run(ms: number): Promise<void> {
-    const end = this.#time + ms;
-    for (let next = this.#entries.at(-1); next && next.at <= end; next = this.#entries.at(-1)) {
-      this.#entries.pop();
-      this.#time = Math.max(this.#time, next.at);
-      next.callback();
-      for (let settling = 0; settling < 3; settling++) await undefined;
-    }
-    this.#time = end;
-  }
+/** A few promises that hang on each other settle. */
+export async function microtasks(): Promise<void> {
+  for (let settling = 0; settling < 3; settling++) await undefined;
 }
 
 /** A process that can stand still, and die: what it was to do then happens later, or never. */
@@ -243,7 +196,7 @@ export class Notifier extends SimulatedProcess {
 
 /** Hiveminds, their notifiers and the ways between them. */
 export class PushWorld {
-  readonly clock = new SimulatedClock();
+  readonly clock = new FakeClock();
   readonly random: Random;
   readonly names: readonly string[];
   /** By name, the run that is there. */

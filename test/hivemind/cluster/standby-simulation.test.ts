@@ -2,7 +2,7 @@ import assert from 'node:assert/strict';
 import { test } from 'node:test';
 import { Doubt } from '../../../src/hivemind/notifications/doubt.ts';
 import { seededRandom } from '../../support/random.ts';
-import { MAX_AGE, type Member, ORIGINALS, OURS, PushWorld, type Sent } from './push-world.ts';
+import { MAX_AGE, type Member, microtasks, ORIGINALS, OURS, PushWorld, type Sent } from './push-world.ts';
 
 /** SIMULATION_SEEDS=5000 looks longer, SIMULATION_SEED=17 at one alone. */
 const seeds = process.env.SIMULATION_SEED
@@ -52,7 +52,7 @@ async function simulate(seed: number, faults: Faults): Promise<{ pushes: number;
   const devices: string[] = [];
 
   // Until each knows of the others.
-  await clock.run(2 * SECOND);
+  await clock.advance(2 * SECOND, microtasks);
   const message = () => {
     const device = `device-${devices.length}`;
     devices.push(device);
@@ -110,7 +110,7 @@ async function simulate(seed: number, faults: Faults): Promise<{ pushes: number;
       clock.setTimeout(() => pick(trouble)(), at);
     }
   }
-  await clock.run(LENGTH + 20 * SECOND);
+  await clock.advance(LENGTH + 20 * SECOND, microtasks);
 
   let twice = 0;
   for (const device of devices) {
@@ -129,7 +129,7 @@ async function simulate(seed: number, faults: Faults): Promise<{ pushes: number;
     }
   }
 
-  await clock.run(MAX_AGE + 10 * SECOND);
+  await clock.advance(MAX_AGE + 10 * SECOND, microtasks);
   for (const { outbox, received, name } of world.members.values()) {
     const { standby } = outbox;
     assert.ok(standby);

@@ -26,7 +26,7 @@ async function uncovered({ net, monitoring }: ReturnType<typeof network>): Promi
   let result: { slots: Set<number> | undefined } | undefined;
   void monitoring.uncoveredSlots().then((slots) => (result = { slots }));
   for (let turn = 0; turn < 1000 && !result; turn++) {
-    net.clock.advance(1);
+    net.clock.run(1);
     await Promise.resolve();
   }
   assert.ok(result, 'the look comes to an end');
@@ -40,7 +40,7 @@ test('nothing is known of coverage before the network is', async () => {
 test('a slot is covered when every account of it is confirmed by a server that is connected', async () => {
   const each = network(300);
   each.net.publish();
-  each.net.clock.advance(5 * SECOND);
+  each.net.clock.run(5 * SECOND);
   assert.deepEqual(await uncovered(each), new Set());
 });
 
@@ -50,7 +50,7 @@ test('a slot with a single account that nobody has confirmed is not covered', as
     server.behave = (request) =>
       Buffer.from(`l${request.map(({ account }) => (account === 7 ? refusal(6) : SUCCESS)).join('')}e`);
   each.net.publish();
-  each.net.clock.advance(5 * SECOND);
+  each.net.clock.run(5 * SECOND);
   const { bytes, offset } = each.accounts.account(each.accounts.idOf(7));
   assert.deepEqual(await uncovered(each), new Set([slotOf(bytes, offset)]));
 });
@@ -58,18 +58,18 @@ test('a slot with a single account that nobody has confirmed is not covered', as
 test('what a server confirmed before its connection broke covers nothing', async () => {
   const each = network(50, 1);
   each.net.publish();
-  each.net.clock.advance(5 * SECOND);
+  each.net.clock.run(5 * SECOND);
   each.members[0].breakConnection(30 * SECOND, true);
-  each.net.clock.advance(SECOND);
+  each.net.clock.run(SECOND);
   assert.deepEqual(await uncovered(each), each.slots);
 });
 
 test('a swarm whose servers all stay away does not keep its slots uncovered for ever', async () => {
   const each = network(50, 1);
   each.net.publish();
-  each.net.clock.advance(5 * SECOND);
+  each.net.clock.run(5 * SECOND);
   each.members[0].breakConnection(300 * SECOND, true);
-  each.net.clock.advance(90 * SECOND);
+  each.net.clock.run(90 * SECOND);
   assert.deepEqual(await uncovered(each), new Set());
 });
 
@@ -79,6 +79,6 @@ test('an account that all servers refuse for its signature does not keep its slo
     server.behave = (request) =>
       Buffer.from(`l${request.map(({ account }) => (account === 7 ? refusal(5) : SUCCESS)).join('')}e`);
   each.net.publish();
-  each.net.clock.advance(30 * SECOND);
+  each.net.clock.run(30 * SECOND);
   assert.deepEqual(await uncovered(each), new Set());
 });

@@ -153,7 +153,7 @@ function simulate(seed: number): void {
     },
   ];
   for (let i = 20 + below(60); i > 0; i--) {
-    clock.advance(random() < 0.5 ? below(1000) : below(5 * MINUTE));
+    clock.run(random() < 0.5 ? below(1000) : below(5 * MINUTE));
     pick(actions)();
     assert.ok(network.watch.summary().pending <= 6);
   }
@@ -164,20 +164,20 @@ function simulate(seed: number): void {
     server.delay = 1 + below(500);
   }
   partial = undefined;
-  clock.advance(60 * MINUTE);
+  clock.run(60 * MINUTE);
   for (let i = 0; i < 3; i++) {
-    clock.advance(below(40 * MINUTE));
+    clock.run(below(40 * MINUTE));
     check(accounts, [...listed]);
     // What changes now, even while it is being asked about, is known to all soon, not only after the next renewal.
     for (let changes = below(30); changes > 0; changes--) {
       pick(actions.slice(0, 5))();
-      clock.advance(below(600));
+      clock.run(below(600));
     }
     if (random() < 0.5) pick([...listed]).breakConnection(below(1000), true);
-    clock.advance(20_000);
+    clock.run(20_000);
     check(accounts, [...listed]);
   }
-  clock.advance(2 * MINUTE);
+  clock.run(2 * MINUTE);
   const summary = network.watch.summary();
   assert.equal(summary.connected, listed.size);
   assert.equal(summary.fresh, listed.size);
@@ -190,7 +190,7 @@ function simulate(seed: number): void {
 
   network.watch.stop();
   again?.cancel();
-  clock.advance(30_000);
+  clock.run(30_000);
   assert.equal(clock.pending, 0, 'timers are left');
   assert.equal(network.bytesInFlight, 0);
 }

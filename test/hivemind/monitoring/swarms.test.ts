@@ -3,8 +3,9 @@ import { test } from 'node:test';
 import { Member } from '../../../src/hivemind/monitoring/member.ts';
 import { Swarms } from '../../../src/hivemind/monitoring/swarms.ts';
 import type { Node } from '../../../src/hivemind/network/node.ts';
+import { FakeClock } from '../../support/fake-clock.ts';
 import { FakeAccounts, refusal, SUCCESS } from './support/fake-accounts.ts';
-import { FakeNetwork, type FakeServer, SimulatedClock } from './support/fake-network.ts';
+import { FakeNetwork, type FakeServer } from './support/fake-network.ts';
 
 const SECOND = 1000;
 const MINUTE = 60 * SECOND;
@@ -18,7 +19,7 @@ function network(swarms: readonly bigint[], accounts = 300) {
   const net = new FakeNetwork(fake);
   const servers = swarms.flatMap((swarm) => [net.add(swarm), net.add(swarm)]);
   net.publish();
-  net.clock.advance(5 * SECOND);
+  net.clock.run(5 * SECOND);
   return { net, accounts: fake, servers, clock: net.clock, watch: net.watch };
 }
 
@@ -36,7 +37,7 @@ test('a swarm that splits: only the accounts that move are asked for, and only a
   const logged = servers.map((server) => server.log.length);
   const newcomers = [net.add(HIGH), net.add(HIGH)];
   net.publish();
-  clock.advance(2 * SECOND);
+  clock.run(2 * SECOND);
   assert.deepEqual(
     servers.map((server) => server.log.length),
     logged,
@@ -55,7 +56,7 @@ test('a swarm that vanishes: its accounts are asked for at those that are closes
   const kept = accounts.numbers.filter((number) => !servers[2]!.monitorsAccount(number, 1));
   const logged = servers[0]!.log.length;
   net.publish(servers.filter(({ address }) => address.swarm !== MIDDLE));
-  clock.advance(2 * SECOND);
+  clock.run(2 * SECOND);
   assert.ok(orphans.length > 50);
   for (const number of orphans) {
     assert.equal(watchers(servers, number).filter((i) => i < 2 || i > 3).length, 2);
@@ -71,7 +72,7 @@ test('swarms that merge: the servers that change sides are asked for everything 
   move(servers[2]!, LOW);
   move(servers[3]!, LOW);
   net.publish();
-  clock.advance(2 * SECOND);
+  clock.run(2 * SECOND);
   for (const number of accounts.numbers) assert.deepEqual(watchers(servers, number).slice(0, 2), [0, 1]);
   for (const number of accounts.numbers) assert.equal(watchers(servers, number).length, 4);
 });
@@ -81,9 +82,9 @@ test('1,000 changes of the swarms, back and forth: each account ends up at all i
   for (let i = 0; i < 1000; i++) {
     move(servers[i % servers.length]!, [LOW, MIDDLE, HIGH, 7n, 2n ** 64n - 9n][(i * 7) % 5]!);
     net.publish();
-    clock.advance(i % 3 === 0 ? 0 : 10);
+    clock.run(i % 3 === 0 ? 0 : 10);
   }
-  clock.advance(MINUTE);
+  clock.run(MINUTE);
   for (const number of accounts.numbers) {
     const swarms = new Set(watchers(servers, number).map((i) => servers[i]!.address.swarm));
     assert.ok(swarms.size > 0);
@@ -99,7 +100,7 @@ test('the same list again, in another order, changes nothing', () => {
   const { net, servers, clock, watch } = network([LOW, HIGH]);
   const logged = servers.map((server) => server.log.length);
   net.publish([...servers].reverse());
-  clock.advance(MINUTE);
+  clock.run(MINUTE);
   assert.deepEqual(
     servers.map((server) => server.log.length),
     logged,
@@ -131,11 +132,11 @@ test('another server tells of an account, too, if it is of its swarm, is connect
   second.behave = (request) =>
     Buffer.from(`l${request.map(({ account }) => (account === refused ? refusal(5) : SUCCESS)).join('')}e`);
   second.breakConnection(20, true);
-  clock.advance(5 * SECOND);
+  clock.run(5 * SECOND);
   assert.equal(hasOthers(number), true);
   assert.equal(hasOthers(refused), false);
   second.breakConnection(60_000, true);
-  clock.advance(100);
+  clock.run(100);
   assert.equal(hasOthers(number), false);
   assert.equal(watch.hasOthers(first.node as Node, -1), false);
 });
@@ -145,9 +146,9 @@ test('after a change of the swarms the former servers of an account still count 
   const node = servers[0]!.node as Node;
   net.add(HIGH);
   net.publish();
-  clock.advance(64 * MINUTE);
+  clock.run(64 * MINUTE);
   for (const number of accounts.numbers) assert.ok(watch.accepts(node, accounts.idOf(number)));
-  clock.advance(2 * MINUTE);
+  clock.run(2 * MINUTE);
   const still = accounts.numbers.filter((number) => watch.accepts(node, accounts.idOf(number)));
   assert.deepEqual(
     still,
@@ -162,9 +163,9 @@ test('a server that moved to another swarm still counts for its former accounts 
   const node = servers[0]!.node as Node;
   move(servers[0]!, HIGH);
   net.publish();
-  clock.advance(64 * MINUTE);
+  clock.run(64 * MINUTE);
   assert.ok(accounts.numbers.every((number) => watch.accepts(node, accounts.idOf(number))));
-  clock.advance(2 * MINUTE);
+  clock.run(2 * MINUTE);
   assert.ok(own.length > 100);
   assert.ok(own.every((number) => !watch.accepts(node, accounts.idOf(number))));
 });
@@ -186,14 +187,14 @@ for (const [what, leave] of [
     const [first, absent, third] = [net.add(LOW), net.add(LOW), net.add(HIGH)];
     absent.absent = true;
     net.publish();
-    net.clock.advance(60 * MINUTE);
+    net.clock.run(60 * MINUTE);
     const own = fake.numbers.filter((number) => watchers([first], number).length === 1);
     assert.ok(own.length > 100);
     const before = net.watch.summary();
     assert.equal(before.uncovered, 0);
     assert.ok(before.oldestSeconds < 60 * 60 - 60, 'renewed before');
     leave(net, [absent, third], first);
-    net.clock.advance(2 * MINUTE);
+    net.clock.run(2 * MINUTE);
     const { uncovered, oldestSeconds } = net.watch.summary();
     assert.equal(uncovered, own.length);
     assert.ok(oldestSeconds >= 60 * 60, `${oldestSeconds} s`);
@@ -204,7 +205,7 @@ for (const [what, leave] of [
 test('many accounts are moved in slices, so that nobody waits for the event loop', () => {
   const accounts = new FakeAccounts();
   for (let i = 0; i < 20_000; i++) accounts.add();
-  const clock = new SimulatedClock();
+  const clock = new FakeClock();
   const slices: (() => void)[] = [];
   // A clock on which every look costs a millisecond: as if 256 accounts took so long.
   let time = 0;

@@ -2,7 +2,7 @@ import assert from 'node:assert/strict';
 import { test } from 'node:test';
 import { Doubt } from '../../../src/hivemind/network/doubt.ts';
 import type { ServiceNodes } from '../../../src/session/service-nodes.ts';
-import { SimulatedClock } from '../monitoring/support/fake-network.ts';
+import { FakeClock } from '../../support/fake-clock.ts';
 
 const MINUTE = 60_000;
 
@@ -18,14 +18,14 @@ function list(height: number, from: number, to: number): ServiceNodes {
 
 /** A doubt that knows 2,000 nodes in 400 swarms at height 1000. */
 function setUp(nodes = 2000) {
-  const clock = new SimulatedClock();
+  const clock = new FakeClock();
   const doubt = new Doubt(clock);
   assert.equal(doubt.judge(list(1000, 0, nodes)), undefined);
   /** How many minutes it takes until such lists, one a minute, are believed; undefined if that never happens. */
   const believedAfter = (one: (minute: number) => ServiceNodes): number | undefined => {
     for (let minute = 0; minute <= 120; minute++) {
       if (doubt.judge(one(minute)) === undefined) return minute;
-      clock.advance(MINUTE);
+      clock.run(MINUTE);
     }
     return undefined;
   };
@@ -64,7 +64,7 @@ test('growth counts at once, and so does ordinary change', () => {
 });
 
 test('the first list counts, be it small; an empty one never does', () => {
-  const doubt = new Doubt(new SimulatedClock());
+  const doubt = new Doubt(new FakeClock());
   assert.equal(doubt.judge(list(5, 0, 0)), 'no storage server is in the list');
   assert.equal(doubt.judge(list(5, 0, 1)), undefined);
   assert.equal(doubt.judge(list(6, 0, 2000)), undefined);
@@ -86,11 +86,11 @@ test('in a small network one that goes is no collapse', () => {
 test('five answers are needed, however far apart, and ten minutes, however many answers', () => {
   const { doubt, clock } = setUp();
   for (let i = 0; i < 1000; i++) assert.notEqual(doubt.judge(list(1001, 0, 100)), undefined);
-  clock.advance(10 * MINUTE);
+  clock.run(10 * MINUTE);
   assert.equal(doubt.judge(list(1001, 0, 100)), undefined);
   for (let i = 0; i < 4; i++) {
     assert.notEqual(doubt.judge(list(1002, 0, 10)), undefined, `${i}`);
-    clock.advance(5 * MINUTE);
+    clock.run(5 * MINUTE);
   }
   assert.equal(doubt.judge(list(1002, 0, 10)), undefined);
 });
@@ -110,7 +110,7 @@ test('a good list in between ends the doubt', () => {
       doubt.judge(minute % 4 === 3 ? list(1001, 0, 2000) : list(1001, 0, 100)) === undefined,
       minute % 4 === 3,
     );
-    clock.advance(4 * MINUTE);
+    clock.run(4 * MINUTE);
   }
 });
 

@@ -20,10 +20,10 @@ test('max_connects caps the connections that are being established at a time', (
   net.publish();
   assert.equal(watch.summary().pending, 100);
   assert.equal(servers.filter(({ connects }) => connects > 0).length, 100);
-  clock.advance(25);
+  clock.run(25);
   assert.equal(watch.summary().connected, 100);
   assert.equal(watch.summary().pending, 100);
-  clock.advance(SECOND);
+  clock.run(SECOND);
   assert.equal(watch.summary().connected, 1000);
 });
 
@@ -31,7 +31,7 @@ test('with max_connects 0 nothing is connected', () => {
   const { net, clock, watch } = network({ maxConnects: 0 });
   const server = net.add(SWARM);
   net.publish();
-  clock.advance(600 * SECOND);
+  clock.run(600 * SECOND);
   assert.equal(server.connects, 0);
   assert.equal(watch.summary().nodes, 1);
 });
@@ -44,7 +44,7 @@ test('a failed connection is tried again after 10, 30, 60 and then every 120 sec
   const at: number[] = [];
   for (let second = 0; second < 500; second++) {
     const { connects } = server;
-    clock.advance(SECOND);
+    clock.run(SECOND);
     if (server.connects > connects) at.push(second + 1);
   }
   // Each attempt takes 10 seconds by itself.
@@ -53,7 +53,7 @@ test('a failed connection is tried again after 10, 30, 60 and then every 120 sec
   assert.equal(watch.nodes()[0]!.last_error, 'connection attempt timed out');
 
   server.absent = false;
-  clock.advance(150 * SECOND);
+  clock.run(150 * SECOND);
   assert.equal(watch.summary().connected, 1);
   assert.equal(watch.summary().unconfirmed, 0);
 });
@@ -63,11 +63,11 @@ test('retries are jittered, so that servers that failed together do not come bac
   const servers = Array.from({ length: 50 }, () => net.add(SWARM));
   for (const server of servers) server.absent = true;
   net.publish();
-  clock.advance(10 * SECOND);
+  clock.run(10 * SECOND);
   const perSecond: number[] = [];
   for (let i = 0; i < 26; i++) {
     const before = servers.reduce((sum, { connects }) => sum + connects, 0);
-    clock.advance(500);
+    clock.run(500);
     perSecond.push(servers.reduce((sum, { connects }) => sum + connects, 0) - before);
   }
   assert.equal(
@@ -84,7 +84,7 @@ test('a connection that cannot even be tried is treated like one that failed', (
     throw new Error('no such address');
   };
   net.publish();
-  clock.advance(SECOND);
+  clock.run(SECOND);
   assert.equal(watch.summary().connected, 1);
   assert.equal(good.connects, 1);
   assert.equal(watch.nodes()[0]!.last_error, 'no such address');
@@ -96,7 +96,7 @@ test('a server that leaves the list is disconnected, and one that waits for its 
   const [first, second, third] = [net.add(SWARM), net.add(SWARM), net.add(SWARM)];
   net.publish([first, second, third]);
   net.publish([first, third]);
-  clock.advance(SECOND);
+  clock.run(SECOND);
   assert.equal(second.connects, 0);
   net.publish([third]);
   assert.equal(first.events, undefined);
@@ -111,9 +111,9 @@ test('a server that leaves while it is being connected makes room for the next',
   net.publish([first, second]);
   assert.equal(second.connects, 0);
   net.publish([second]);
-  clock.advance(SECOND);
+  clock.run(SECOND);
   assert.equal(watch.summary().connected, 1);
-  clock.advance(60 * SECOND);
+  clock.run(60 * SECOND);
   assert.equal(first.connects, 1);
 });
 
@@ -121,12 +121,12 @@ test('a server with a new address is connected there, and asked for everything',
   const { net, clock, watch } = network();
   const server = net.add(SWARM);
   net.publish();
-  clock.advance(SECOND);
+  clock.run(SECOND);
   server.address = { ...server.address, port: 22021 };
   server.monitors.clear();
   net.publish();
   assert.equal(watch.summary().connected, 0);
-  clock.advance(SECOND);
+  clock.run(SECOND);
   assert.equal(server.connects, 2);
   assert.equal(watch.nodes()[0]!.address, 'tcp://10.0.0.1:22021');
   assert.ok(server.monitorsAccount(0, 1));
@@ -136,13 +136,13 @@ test('a broken connection is told as down and takes no place of those being esta
   const { net, clock, watch } = network({ maxConnects: 1 });
   const [first, second] = [net.add(SWARM), net.add(SWARM)];
   net.publish([first]);
-  clock.advance(SECOND);
+  clock.run(SECOND);
   first.breakConnection(20 * SECOND, false);
   assert.equal(watch.nodes()[0]!.state, 'down');
   net.publish([first, second]);
-  clock.advance(SECOND);
+  clock.run(SECOND);
   assert.equal(watch.summary().connected, 1);
-  clock.advance(20 * SECOND);
+  clock.run(20 * SECOND);
   assert.equal(watch.summary().connected, 2);
 });
 
@@ -150,10 +150,10 @@ test('a connection that was up and is given up is made anew', () => {
   const { net, clock, watch } = network();
   const server = net.add(SWARM);
   net.publish();
-  clock.advance(SECOND);
+  clock.run(SECOND);
   server.events!.failed('the peer said BYE', false);
   assert.equal(watch.summary().connected, 0);
-  clock.advance(15 * SECOND);
+  clock.run(15 * SECOND);
   assert.equal(server.connects, 2);
   assert.equal(watch.summary().connected, 1);
   assert.equal(watch.summary().unconfirmed, 0);
@@ -163,7 +163,7 @@ test('the same server twice in a list is one server', () => {
   const { net, clock, watch } = network();
   const server = net.add(SWARM);
   net.list([server.address, { ...server.address, port: 1 }]);
-  clock.advance(SECOND);
+  clock.run(SECOND);
   assert.equal(server.connects, 1);
   assert.equal(watch.nodes()[0]!.address, 'tcp://10.0.0.1:22020');
 });
@@ -180,7 +180,7 @@ test('the same server twice in lists of any order stays the same one, the one wi
   for (let i = 0; i < 8; i++) {
     const all = [good, ...others];
     net.list([...all.slice(i % 4), ...all.slice(0, i % 4)]);
-    clock.advance(MINUTE);
+    clock.run(MINUTE);
     assert.equal(watch.nodes()[0]!.address, 'tcp://9.9.9.9:22020');
   }
   assert.equal(server.connects, 1);
@@ -193,7 +193,7 @@ test('two servers at one address are both tried: the key decides which it is', (
   second.address = { ...second.address, host: first.address.host };
   second.absent = true;
   net.publish();
-  clock.advance(SECOND);
+  clock.run(SECOND);
   assert.deepEqual([first.connects, second.connects], [1, 1]);
   assert.equal(watch.summary().connected, 1);
 });
@@ -202,14 +202,14 @@ test('an oxend that has just synchronised lists nearly all without an address: n
   const { net, clock, watch } = network();
   const servers = Array.from({ length: 40 }, (_, i) => net.add(BigInt(i % 8) << 61n));
   net.publish();
-  clock.advance(SECOND);
+  clock.run(SECOND);
   const { moved } = watch.counters.swarms;
   const before = watch.nodes();
   assert.equal(
     net.list(servers.map(({ address }, i) => (i === 7 ? address : { ...address, host: '', port: 0 }))),
     undefined,
   );
-  clock.advance(10 * MINUTE);
+  clock.run(10 * MINUTE);
   assert.deepEqual(watch.size, { nodes: 40, swarms: 8 });
   assert.equal(watch.summary().connected, 40);
   assert.equal(watch.counters.swarms.moved, moved);
@@ -224,7 +224,7 @@ test('a server without an address from the start is listed with the reason, aske
   const { net, clock, watch } = network();
   const [known, unknown] = [net.add(SWARM), net.add(SWARM + 1n)];
   net.list([known.address, { ...unknown.address, host: '', port: 0 }]);
-  clock.advance(10 * MINUTE);
+  clock.run(10 * MINUTE);
   const { state, address, last_error, accounts } = watch.nodes()[1]!;
   assert.deepEqual(
     { state, address, last_error, accounts },
@@ -234,7 +234,7 @@ test('a server without an address from the start is listed with the reason, aske
   assert.equal(watch.summary().unusable, 1);
   assert.deepEqual(watch.size, { nodes: 2, swarms: 2 }, 'its swarm counts');
   net.publish();
-  clock.advance(SECOND);
+  clock.run(SECOND);
   assert.equal(watch.summary().connected, 2);
   assert.equal(watch.summary().unusable, 0);
   assert.equal(watch.summary().unconfirmed, 0);
@@ -247,7 +247,7 @@ test('an address that must not be connected to is refused, also when a server mo
   const at = (host: string) => {
     server.address = { ...server.address, host };
     net.publish();
-    clock.advance(SECOND);
+    clock.run(SECOND);
   };
   at('127.0.0.1');
   assert.equal(server.connects, 0);
@@ -273,11 +273,11 @@ test('a server that did us harm is left alone for an hour, whatever it does abou
   const { net, clock, watch } = network({ jitter: () => 0 });
   const [bad, good] = [net.add(SWARM), net.add(SWARM)];
   net.publish();
-  clock.advance(SECOND);
+  clock.run(SECOND);
   bad.events!.failed('the peer sent a message of 2000000 parts', true);
   assert.deepEqual(net.cutOff, ['the peer sent a message of 2000000 parts']);
   assert.equal(watch.counters.nodes.cutOff, 1);
-  clock.advance(10 * MINUTE);
+  clock.run(10 * MINUTE);
   const { state, last_error, connected_since } = watch.nodes()[0]!;
   assert.deepEqual([state, connected_since], ['cut-off', null]);
   assert.equal(last_error, 'the peer sent a message of 2000000 parts');
@@ -287,10 +287,10 @@ test('a server that did us harm is left alone for an hour, whatever it does abou
   net.publish([good]);
   net.publish();
   net.list([{ ...bad.address, host: '', port: 0 }, good.address]);
-  clock.advance(49 * MINUTE);
+  clock.run(49 * MINUTE);
   assert.equal(bad.connects, 1);
   assert.equal(watch.summary().cutOff, 1);
-  clock.advance(2 * MINUTE);
+  clock.run(2 * MINUTE);
   assert.equal(bad.connects, 2);
   assert.equal(watch.summary().connected, 2);
   assert.equal(watch.summary().unconfirmed, 0);
@@ -301,17 +301,17 @@ test('a list that is doubted changes nothing, and counts when it has been repeat
   const { net, clock, watch } = network();
   const servers = Array.from({ length: 40 }, (_, i) => net.add(BigInt(i % 8) << 61n));
   net.publish();
-  clock.advance(SECOND);
+  clock.run(SECOND);
   for (let minute = 0; minute < 10; minute++) {
     assert.match(net.publish(servers.slice(0, 4)) ?? 'believed', /4 of 40 storage servers are left/);
-    clock.advance(MINUTE);
+    clock.run(MINUTE);
   }
   assert.equal(watch.summary().connected, 40);
   assert.equal(net.publish(servers.slice(0, 4)), undefined);
-  clock.advance(SECOND);
+  clock.run(SECOND);
   assert.deepEqual(watch.size, { nodes: 4, swarms: 4 });
   net.publish();
-  clock.advance(SECOND);
+  clock.run(SECOND);
   assert.equal(watch.summary().connected, 40, 'growth counts at once');
 });
 
@@ -320,21 +320,21 @@ test('of several hiveminds each connects only to the servers that keep accounts 
   const [low, high] = [net.add(0x10n << 56n), net.add(0xf0n << 56n)];
   watch.setSlots(new Set([0x11]));
   net.publish();
-  clock.advance(SECOND);
+  clock.run(SECOND);
   assert.deepEqual([low.isUp, high.isUp], [true, false]);
   assert.deepEqual([watch.summary().connected, watch.summary().unneeded], [1, 1]);
 
   watch.setSlots(new Set([0x11, 0xee]));
-  clock.advance(SECOND);
+  clock.run(SECOND);
   assert.deepEqual([low.isUp, high.isUp], [true, true]);
 
   watch.setSlots(new Set([0xee]));
   assert.deepEqual([low.isUp, high.isUp], [false, true]);
-  clock.advance(10 * MINUTE);
+  clock.run(10 * MINUTE);
   assert.deepEqual([low.connects, high.connects], [1, 1]);
 
   watch.setSlots(undefined);
-  clock.advance(SECOND);
+  clock.run(SECOND);
   assert.deepEqual([low.isUp, high.isUp], [true, true]);
 });
 
@@ -344,16 +344,16 @@ test('a server that moves to a swarm of our slots is connected, and one that lea
   const last = net.add(0xf0n << 56n);
   watch.setSlots(new Set([0x10]));
   net.publish();
-  clock.advance(SECOND);
+  clock.run(SECOND);
   assert.equal(moves.connects, 0);
   moves.address = { ...moves.address, swarm: 0x10n << 56n };
   net.publish();
-  clock.advance(SECOND);
+  clock.run(SECOND);
   assert.deepEqual([stays.isUp, moves.isUp, last.isUp], [true, true, false]);
   moves.address = { ...moves.address, swarm: 0xf0n << 56n };
   moves.absent = true;
   net.publish();
-  clock.advance(10 * MINUTE);
+  clock.run(10 * MINUTE);
   assert.deepEqual([stays.connects, moves.connects, last.connects], [1, 1, 0]);
 });
 
@@ -364,10 +364,10 @@ test('a server that rests after a failure is not tried again once its accounts a
   server.absent = true;
   watch.setSlots(new Set([0x80]));
   net.publish();
-  clock.advance(12 * SECOND);
+  clock.run(12 * SECOND);
   assert.equal(server.connects, 1);
   watch.setSlots(new Set([0x00]));
-  clock.advance(10 * MINUTE);
+  clock.run(10 * MINUTE);
   assert.equal(server.connects, 1);
   assert.equal(watch.nodes().find(({ key }) => server.node!.key.startsWith(key))!.state, 'unneeded');
 });
@@ -376,11 +376,11 @@ test('a server that has fallen silent is connected anew, and asked for everythin
   const { net, clock, watch } = network();
   const server = net.add(SWARM);
   net.publish();
-  clock.advance(MINUTE);
+  clock.run(MINUTE);
   server.monitors.clear();
   watch.listenAnew(server.node!);
   assert.equal(watch.summary().connected, 0);
-  clock.advance(SECOND);
+  clock.run(SECOND);
   assert.deepEqual([server.connects, server.node!.renewals, server.monitors.size], [2, 1, 1]);
   server.breakConnection(SECOND, true);
   watch.listenAnew(server.node!);

@@ -5,25 +5,8 @@ import type { Remote } from '../../../src/oxenmq/remote.ts';
 import { messageHash } from '../../../src/session/message-hash.ts';
 import { encodeNotification } from '../../../src/session/notification.ts';
 import { decodePush } from '../../../src/session/push.ts';
-import { vectors } from '../../support/vectors.ts';
+import { type PushVectors, vectors } from '../../support/vectors.ts';
 import { LIFETIME, message, NODE_1, NODE_2, NODE_3, row, STRANGER, setUp } from './intake-world.ts';
-
-interface PushVectors {
-  subscriptions: {
-    account: string;
-    service: string;
-    svcid: string;
-    want_data: boolean;
-    enc_key: string;
-    namespaces: number[];
-    svcdata_hex: string | null;
-  }[];
-  cases: {
-    name: string;
-    notify_message_hex: string | null;
-    pushes: { to: string; part_hex: string; parts: number }[];
-  }[];
-}
 
 const account = Buffer.concat([Buffer.from([5]), randomBytes(32)]);
 

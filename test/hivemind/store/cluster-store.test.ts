@@ -21,6 +21,7 @@ import {
 import { createDatabase } from '../../support/postgres.ts';
 import { makeRow } from '../../support/rows.ts';
 import { createSkewedDatabase } from '../../support/skewed-database.ts';
+import { until } from '../../support/until.ts';
 
 const load = (store: Store, slots?: readonly number[]) => store.load(() => {}, undefined, slots);
 const beat = (store: MemberStore) => store.cluster.beat({ state: 'ready', covers: NO_SLOTS });
@@ -229,7 +230,7 @@ describe('the start of one of several hiveminds', () => {
       start(url),
       refusal('locked', /^A hivemind with a name (\(a\) was|is) at work on this database/),
     );
-    while (!a.connected) await new Promise((resolve) => setTimeout(resolve, 10));
+    await until(() => a.connected);
     await admin.query("UPDATE spns_members SET seen = seen - INTERVAL '1 minute'");
     let alone: Store | undefined;
     while (alone === undefined) {
@@ -242,7 +243,7 @@ describe('the start of one of several hiveminds', () => {
     assert.equal(await alone.upsert(makeRow()), 'added');
     assert.equal(await count(admin, 'spns_changes'), 0);
     await alone.close();
-    while (!a.connected && gone.length === 0) await new Promise((resolve) => setTimeout(resolve, 10));
+    await until(() => a.connected || gone.length > 0);
     if (a.connected) {
       await assert.rejects(beat(a), refusal('locked', /^Another hivemind was at work on this database while/));
     }

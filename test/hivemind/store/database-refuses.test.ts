@@ -7,6 +7,7 @@ import { createDatabase } from '../../support/postgres.ts';
 import { subscribe, unsubscribe } from '../../support/requests.ts';
 import { startWorld, type World } from '../../support/session-world.ts';
 import { SkippingClock } from '../../support/skipping-clock.ts';
+import { until } from '../../support/until.ts';
 
 let roles = 0;
 
@@ -62,10 +63,6 @@ async function passing({ clock }: Pick<Setting, 'clock'>, ms: number, condition:
     for (let wait = 0; wait < 100 && !condition(); wait++) await new Promise((resolve) => setTimeout(resolve, 10));
   }
   await until(condition);
-}
-
-async function until(condition: () => boolean | Promise<boolean>): Promise<void> {
-  while (!(await condition())) await new Promise((resolve) => setTimeout(resolve, 10));
 }
 
 const raise = (state: string) => `

@@ -10,15 +10,12 @@ import { systemClock } from '../../../src/clock.ts';
 import { type Postgres, startPostgres } from '../../../src/devnet/postgres.ts';
 import { Store, StoreError, type StoreOptions } from '../../../src/hivemind/store/store.ts';
 import { makeRow } from '../../support/rows.ts';
+import { until } from '../../support/until.ts';
 
 const log = pino({ level: process.env.SPNS_TEST_LOG ?? 'silent' });
 const TIMEOUT = 1_000;
 
 const isUnavailable = (error: unknown) => error instanceof StoreError && error.code === 'unavailable';
-
-async function until(condition: () => boolean): Promise<void> {
-  while (!condition()) await sleep(10);
-}
 
 describe('the store on a failing database', () => {
   let dataDir: string;

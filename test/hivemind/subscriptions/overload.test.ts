@@ -9,6 +9,7 @@ import type { Commands, Remote } from '../../../src/oxenmq/remote.ts';
 import { startTestHivemind } from '../../support/hivemind.ts';
 import { silentLog } from '../../support/log.ts';
 import { subscribe } from '../../support/requests.ts';
+import { until } from '../../support/until.ts';
 
 /** An element of a request for a new account; signed by it, or with a bad signature. */
 function element(good = true): object {
@@ -64,7 +65,7 @@ test('phones are served as ever beside 520 clients that post arrays of bad signa
   const client = hivemind.connect();
   const bodies = Array.from({ length: 15 }, () => JSON.stringify(element()));
   for (const body of bodies) {
-    while (!(await client.request('push.subscribe', [body]))[0]?.includes('success')) await pause(10);
+    await until(async () => (await client.request('push.subscribe', [body]))[0]?.includes('success') === true, 10);
   }
   const rates: number[] = [];
   for (let round = 0; round < 5; round++) rates.push(await phones(client, bodies));

@@ -12,6 +12,7 @@ import { unsubscribeMessage } from '../../../src/session/subscription.ts';
 import { FakeClock } from '../../support/fake-clock.ts';
 import { logTo } from '../../support/log.ts';
 import { subscribe } from '../../support/requests.ts';
+import { until } from '../../support/until.ts';
 
 const TOKEN = 'token'.padEnd(32, '.');
 
@@ -349,7 +350,7 @@ test('a device counts as in work from the notifier’s answer to the commit', as
     },
   });
   const asked = ask(request());
-  while (!subscriptions.isInWork('apns', TOKEN)) await new Promise((resolve) => setImmediate(resolve));
+  await until(() => subscriptions.isInWork('apns', TOKEN), 0);
   commit();
   await asked;
   assert.equal(subscriptions.isInWork('apns', TOKEN), false);

@@ -1,9 +1,9 @@
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
+import { mulberry32 } from '../../../src/mulberry32.ts';
 import { accepted, gone, refused } from '../../../src/notifiers/runtime/backend.ts';
 import { Copies, type GivenPush, type Giver } from '../../../src/notifiers/runtime/copies.ts';
 import type { End } from '../../../src/notifiers/runtime/sender.ts';
-import { mulberry32 } from '../../support/random.ts';
 import { FakeClock } from '../support.ts';
 
 const HOUR = 3_600_000;

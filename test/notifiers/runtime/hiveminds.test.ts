@@ -4,6 +4,7 @@ import { accepted, gone, type Outcome, refused } from '../../../src/notifiers/ru
 import { parseAddress } from '../../../src/oxenmq/address.ts';
 import { encodeMembers } from '../../../src/session/members.ts';
 import { startProxy } from '../../support/proxy.ts';
+import { until } from '../../support/until.ts';
 import { FakeHivemind, startCluster, tellOfEachOther } from '../fake-hivemind.ts';
 import { SERVICE, type Send, startToy } from '../toy.ts';
 
@@ -19,15 +20,11 @@ function manual() {
   const waiting = new Map<string, (outcome: Outcome) => void>();
   const send: Send = ({ id }) => new Promise((resolve) => waiting.set(id, resolve));
   const answer = async (id: string, outcome: Outcome) => {
-    await until(() => waiting.has(id));
+    await until(() => waiting.has(id), 0);
     waiting.get(id)!(outcome);
     waiting.delete(id);
   };
   return { send, answer };
-}
-
-async function until(condition: () => boolean): Promise<void> {
-  while (!condition()) await new Promise((resolve) => setImmediate(resolve));
 }
 
 function registered(...hiveminds: readonly FakeHivemind[]): Promise<unknown> {

@@ -1,117 +1,17 @@
-import type { Clock, Timer } from '../../../../src/clock.ts';
+import type { Clock } from '../../../../src/clock.ts';
 import type { Link } from '../../../../src/hivemind/monitoring/member.ts';
 import { Monitoring } from '../../../../src/hivemind/monitoring/monitoring.ts';
 import type { LinkEvents, Node } from '../../../../src/hivemind/network/node.ts';
 import { Nodes } from '../../../../src/hivemind/network/nodes.ts';
+import { mulberry32 } from '../../../../src/mulberry32.ts';
 import type { ServiceNode } from '../../../../src/session/service-nodes.ts';
-import { mulberry32 } from '../../../support/random.ts';
+import { FakeClock } from '../../../support/fake-clock.ts';
 import { type FakeAccounts, type FakeMonitor, readRequest, SUCCESS } from './fake-accounts.ts';
 
 /** Seeded numbers, uniform in [0, 1), to choose what happens in a simulation. */
 export function seeded(seed: number): () => number {
   const next = mulberry32(seed);
   return () => next() / 2 ** 32;
-}
-
-interface Entry {
-  at: number;
-  readonly order: number;
-  /** 0 = once. */
-  readonly every: number;
-  /** undefined = cancelled or done. */
-  callback: (() => void) | undefined;
-}
-
-/**
- * A clock for rules that know no promises: it runs hours in milliseconds, because it never has to let the event loop
- * turn. Timers are kept in a binary heap by time, then by age.
- */
-export class SimulatedClock implements Clock {
-  #time = 0;
-  #order = 0;
-  readonly #heap: Entry[] = [];
-
-  now(): number {
-    return 1_700_000_000_000 + this.#time;
-  }
-
-  monotonic(): number {
-    return this.#time;
-  }
-
-  setTimeout(callback: () => void, ms: number): Timer {
-    return this.#set(callback, ms, 0);
-  }
-
-  setInterval(callback: () => void, ms: number): Timer {
-    return this.#set(callback, ms, Math.max(ms, 1));
-  }
-
-  /** How many timers are set. */
-  get pending(): number {
-    return this.#heap.filter((entry) => entry.callback).length;
-  }
-
-  /** Lets `ms` milliseconds pass. */
-  advance(ms: number): void {
-    const end = this.#time + ms;
-    for (let first = this.#heap[0]; first && first.at <= end; first = this.#heap[0]) {
-      this.#pop();
-      if (!first.callback) continue;
-      this.#time = Math.max(this.#time, first.at);
-      const { callback } = first;
-      if (first.every > 0) {
-        first.at += first.every;
-        this.#push(first);
-      } else {
-        first.callback = undefined;
-      }
-      callback();
-    }
-    this.#time = end;
-  }
-
-  #set(callback: () => void, ms: number, every: number): Timer {
-    const entry: Entry = { at: this.#time + Math.max(ms, 0), order: this.#order++, every, callback };
-    this.#push(entry);
-    return {
-      cancel: () => {
-        entry.callback = undefined;
-      },
-    };
-  }
-
-  #push(entry: Entry): void {
-    const heap = this.#heap;
-    let i = heap.push(entry) - 1;
-    while (i > 0) {
-      const parent = (i - 1) >> 1;
-      if (!isBefore(entry, heap[parent]!)) break;
-      heap[i] = heap[parent]!;
-      i = parent;
-    }
-    heap[i] = entry;
-  }
-
-  #pop(): void {
-    const heap = this.#heap;
-    const last = heap.pop()!;
-    if (heap.length === 0) return;
-    let i = 0;
-    for (;;) {
-      let child = 2 * i + 1;
-      if (child >= heap.length) break;
-      if (child + 1 < heap.length && isBefore(heap[child + 1]!, heap[child]!)) child++;
-      if (!isBefore(heap[child]!, last)) break;
-      heap[i] = heap[child]!;
-      i = child;
-    }
-    heap[i] = last;
-  }
-}
-
-function isBefore(a: { at: number; order: number }, b: { at: number; order: number }): boolean {
-  return a.at < b.at || (a.at === b.at && a.order < b.order);
 }
 
 /** What a storage server does with a request: an answer, or nothing. */
@@ -274,7 +174,7 @@ function watchOver(monitoring: Monitoring, nodes: Nodes) {
 
 /** Storage servers without sockets, and a watch over them. */
 export class FakeNetwork {
-  readonly clock = new SimulatedClock();
+  readonly clock = new FakeClock();
   readonly watch: ReturnType<typeof watchOver>;
   readonly servers = new Map<string, FakeServer>();
   bytesInFlight = 0;
