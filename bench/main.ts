@@ -1,5 +1,6 @@
 import { randomBytes } from 'node:crypto';
 import { crypto } from './crypto.ts';
+import { feed } from './feed.ts';
 import { intake } from './intake.ts';
 import { burst, flatOut, steady } from './messages.ts';
 import { notifier } from './notifiers.ts';
@@ -24,6 +25,7 @@ const ROWS = [
   'burst',
   'steady',
   'start-up',
+  'feed',
   'apns',
   'firebase',
   'huawei',
@@ -44,6 +46,7 @@ if (wanted('intake')) print(intake());
 if (wanted('crypto')) print(crypto());
 if (wanted('second-copy')) print(await secondCopy());
 if (wanted('start-up')) print(await startUp());
+if (wanted('feed')) print(await feed());
 for (const service of ['apns', 'firebase', 'huawei', 'webpush'] as const)
   if (wanted(service)) print(await notifier(service));
 process.exit(0);

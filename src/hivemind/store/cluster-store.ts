@@ -113,7 +113,8 @@ export class ClusterStore {
     if (!members.some((member) => member.name === name && member.run === run)) {
       const error = new StoreError(
         'locked',
-        `Another hivemind was at work on this database while it could not be reached, without a name or as ${name} too`,
+        `The database knows this hivemind (${name}) no more: while it could not be reached, one without a name or another ` +
+          'one of this name was at work on it, or a backup was played back',
       );
       this.#onGone(error);
       throw error;

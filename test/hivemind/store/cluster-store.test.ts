@@ -245,7 +245,7 @@ describe('the start of one of several hiveminds', () => {
     await alone.close();
     await until(() => a.connected || gone.length > 0);
     if (a.connected) {
-      await assert.rejects(beat(a), refusal('locked', /^Another hivemind was at work on this database while/));
+      await assert.rejects(beat(a), refusal('locked', /^The database knows this hivemind \(a\) no more: /));
     }
     assert.equal(gone.length, 1, 'it must end: what it has in memory is not what is stored');
   });

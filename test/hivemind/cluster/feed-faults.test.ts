@@ -1,0 +1,143 @@
+import assert from 'node:assert/strict';
+import { execFile } from 'node:child_process';
+import { randomBytes } from 'node:crypto';
+import fs from 'node:fs/promises';
+import os from 'node:os';
+import path from 'node:path';
+import { after, before, describe, it, type TestContext } from 'node:test';
+import { setTimeout as sleep } from 'node:timers/promises';
+import { promisify } from 'node:util';
+import { systemClock } from '../../../src/clock.ts';
+import { type Postgres, startPostgres } from '../../../src/devnet/postgres.ts';
+import { Feed } from '../../../src/hivemind/cluster/feed.ts';
+import type { DeviceRow } from '../../../src/hivemind/devices/device.ts';
+import { Devices } from '../../../src/hivemind/devices/devices.ts';
+import type { StoreError } from '../../../src/hivemind/store/store.ts';
+import { type MemberStore, NO_SLOTS, openMember, silent } from '../../support/members.ts';
+import { makeRow } from '../../support/rows.ts';
+
+interface Member {
+  readonly store: MemberStore;
+  readonly devices: Devices;
+  readonly feed: Feed;
+  /** Why it had to give up. */
+  readonly taken: StoreError[];
+  upsert(row: DeviceRow): Promise<void>;
+}
+
+async function until(condition: () => boolean): Promise<void> {
+  while (!condition()) await sleep(10);
+}
+
+describe('members on a failing database', () => {
+  let dataDir: string;
+  let server: Postgres;
+  let made = 0;
+
+  // A server of our own: the one that all test files share must not be stopped.
+  before(async () => {
+    dataDir = await fs.mkdtemp(path.join(os.tmpdir(), 'spns-test-pg-'));
+    server = await startPostgres({ dataDir, fsync: false });
+  });
+
+  after(() => server.remove());
+
+  async function startMembers(t: TestContext): Promise<[Member, Member]> {
+    const database = `fault_${++made}`;
+    await server.createDatabase(database);
+    return [await startMember(t, database, 'a'), await startMember(t, database, 'b')];
+  }
+
+  async function startMember(t: TestContext, database: string, name: string): Promise<Member> {
+    const taken: StoreError[] = [];
+    const store = await openMember(t, server.url(database), name, { onTaken: (error) => taken.push(error) });
+    const devices = new Devices({ random: randomBytes });
+    const feed = new Feed({
+      clock: systemClock,
+      store,
+      cluster: store.cluster,
+      devices,
+      holds: () => true,
+      inWork: () => false,
+      log: silent,
+    });
+    t.after(() => feed.stop());
+    await store.load((row) => devices.upsert(row, row.signedAt));
+    feed.start();
+    const beats = setInterval(() => void store.cluster.beat({ state: 'ready', covers: NO_SLOTS }).catch(() => {}), 200);
+    t.after(async () => clearInterval(beats));
+    const upsert = async (row: DeviceRow) => {
+      await store.upsert(row);
+      devices.upsert(row, row.signedAt);
+    };
+    return { store, devices, feed, taken, upsert };
+  }
+
+  it('come back after a crash of the server, under their names, and know all that is stored', async (t) => {
+    const members = await startMembers(t);
+    const [a, b] = members;
+    for (let n = 0; n < 20; n++) await a.upsert(makeRow());
+    await until(() => b.devices.size === 20);
+    await server.stop('immediate');
+    await until(() => members.every(({ store }) => !store.connected));
+    server = await startPostgres({ dataDir, fsync: false });
+    await until(() => members.every(({ store }) => store.connected));
+    await b.upsert(makeRow());
+    await until(() => a.devices.size === 21 && members.every(({ feed }) => feed.counters.reloads === 1));
+    const { members: rows } = await a.store.cluster.beat({ state: 'ready', covers: NO_SLOTS });
+    assert.deepEqual(
+      rows.map(({ name, generation }) => [name, generation]),
+      [
+        ['a', 1n],
+        ['b', 1n],
+      ],
+    );
+    for (const { taken } of members) assert.deepEqual(taken, []);
+  });
+
+  it('load anew when a backup is played back, and forget what it does not have', async (t) => {
+    const members = await startMembers(t);
+    const [a, b] = members;
+    const kept = makeRow();
+    await a.upsert(kept);
+    await until(() => b.devices.size === 1);
+    const backup = `${dataDir}-backup`;
+    t.after(() => fs.rm(backup, { recursive: true, force: true }));
+    await server.stop();
+    await promisify(execFile)('cp', ['-a', dataDir, backup]);
+    server = await startPostgres({ dataDir, fsync: false });
+    await until(() => members.every(({ store }) => store.connected));
+    for (let n = 0; n < 50; n++) await b.upsert(makeRow());
+    await until(() => members.every(({ devices }) => devices.size === 51));
+
+    await server.stop('immediate');
+    await fs.rm(dataDir, { recursive: true });
+    await promisify(execFile)('mv', [backup, dataDir]);
+    server = await startPostgres({ dataDir, fsync: false });
+    await until(() => members.every(({ devices }) => devices.size === 1));
+    for (const { devices, taken } of members) {
+      assert.deepEqual(devices.get(kept.account, kept.service, kept.serviceId), kept);
+      assert.deepEqual(taken, []);
+    }
+    await a.upsert(makeRow());
+    await until(() => b.devices.size === 2);
+  });
+
+  it('are told when a backup is played back from before they were there', async (t) => {
+    const database = `fault_${++made}`;
+    await server.createDatabase(database);
+    const backup = `${dataDir}-backup`;
+    t.after(() => fs.rm(backup, { recursive: true, force: true }));
+    await (await openMember(t, server.url(database), 'a')).close();
+    await server.stop();
+    await promisify(execFile)('cp', ['-a', dataDir, backup]);
+    server = await startPostgres({ dataDir, fsync: false });
+    const a = await startMember(t, database, 'a');
+    await server.stop('immediate');
+    await fs.rm(dataDir, { recursive: true });
+    await promisify(execFile)('mv', [backup, dataDir]);
+    server = await startPostgres({ dataDir, fsync: false });
+    await until(() => a.taken.length > 0);
+    assert.match(a.taken[0]!.message, /^The database knows this hivemind \(a\) no more: /);
+  });
+});
