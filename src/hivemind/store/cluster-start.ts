@@ -29,8 +29,9 @@ export interface Membership {
 const THERE = `INTERVAL '5 seconds'`;
 /** A name that was not used for so long is forgotten, and with it the generation of its routing ids. */
 const FORGOTTEN = `INTERVAL '30 days'`;
-/** How long the switch of the triggers waits for those who are changing subscriptions, in ms. */
+/** How long a start waits for transactions of others, and lets them wait should it be stopped in between, in ms. */
 const PATIENCE = 5_000;
+const BEGIN = `BEGIN; SET LOCAL lock_timeout = ${PATIENCE}; SET LOCAL idle_in_transaction_session_timeout = ${PATIENCE}`;
 const TRIGGERS = ['spns_inserted', 'spns_updated', 'spns_deleted', 'spns_truncated'];
 
 /**
@@ -43,8 +44,12 @@ const TRIGGERS = ['spns_inserted', 'spns_updated', 'spns_deleted', 'spns_truncat
 export async function joinCluster(client: pg.Client, options: ClusterOptions, run: bigint): Promise<Membership> {
   const { name, copies, keyFingerprint, version, address, pushAddress } = options;
   try {
-    if ((await countTriggersOn(client)) < TRIGGERS.length) await switchTriggers(client, true);
-    await client.query('BEGIN');
+    if ((await countTriggersOn(client)) < TRIGGERS.length) {
+      await client.query(BEGIN);
+      await switchTriggers(client, true);
+      await client.query('COMMIT');
+    }
+    await client.query(BEGIN);
     // Of those that start together each sees the ones before.
     await client.query('LOCK TABLE spns_members IN SHARE ROW EXCLUSIVE MODE');
     await checkOthers(client, options);
@@ -96,7 +101,7 @@ export async function dissolveCluster(client: pg.Client): Promise<boolean> {
           'stop it first, or give this one a name too ([hivemind] instance)',
       );
     }
-    await client.query('BEGIN');
+    await client.query(BEGIN);
     await switchTriggers(client, false);
     await client.query('DELETE FROM spns_members; DELETE FROM spns_changes; COMMIT');
     return true;
@@ -153,9 +158,7 @@ async function countTriggersOn(client: pg.Client): Promise<number> {
 /** All transactions that have changed subscriptions before have ended then. */
 async function switchTriggers(client: pg.Client, on: boolean): Promise<void> {
   const actions = TRIGGERS.map((trigger) => `${on ? 'ENABLE' : 'DISABLE'} TRIGGER ${trigger}`).join(', ');
-  await client.query(`SET lock_timeout = ${PATIENCE}`);
   await client.query(`ALTER TABLE subscriptions ${actions}`);
-  await client.query('SET lock_timeout = 0');
 }
 
 async function inWords(client: pg.Client, error: unknown): Promise<unknown> {
@@ -165,7 +168,8 @@ async function inWords(client: pg.Client, error: unknown): Promise<unknown> {
   if (state === '55P03') {
     return new StoreError(
       'unavailable',
-      `Somebody has been changing subscriptions in one transaction for over ${PATIENCE / 1000} s: end it, and start again`,
+      `Somebody has held a table for over ${PATIENCE / 1000} s, as by changing subscriptions in a transaction that does ` +
+        'not end: end it, and start again',
       { cause: error },
     );
   }
