@@ -106,7 +106,6 @@ export class Lanes<Entry> {
     if (lane.name === '' || lane.queue.length > 0 || lane.calls > 0 || lane.aside > 0) return;
     if (lane.outage.isWaiting && this.#all.size <= MOST_IDLE) return;
     lane.outage.stop();
-    this.#turns.delete(lane);
     this.#all.delete(lane.name);
   }
 }

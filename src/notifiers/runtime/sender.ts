@@ -185,6 +185,7 @@ export class Sender<P extends HeldPush = HeldPush> {
       if (!oldest) break;
       this.#end(oldest, { kind: 'given-up', reason: 'overflow' });
     }
+    this.#lanes.changed(lane);
     this.#pump();
   }
 

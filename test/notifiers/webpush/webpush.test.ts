@@ -300,6 +300,7 @@ test('what is missing or wrong is told at the start, and the public key for the 
       return true;
     },
   );
+  assert.throws(() => create(contextOf('webpush', {})), /contact: is required/);
   const { lines } = await setUp(t);
   assert.ok(lines.some((line) => /apps register with the VAPID key B[\w-]{86}/.test(line)));
 });
