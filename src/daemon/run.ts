@@ -68,7 +68,7 @@ export async function runDaemon(
   // same fault in an async function. Faults from outside never get here; they are caught where they arise.
   const fault = (error: unknown) => {
     const { message, stack } = describeError(error);
-    log.fatal({ stack }, `a fault in the program, which ends so that a sound one can take its place: ${message}`);
+    log.fatal({ stack }, `internal error, exiting so that a fresh process can take over: ${message}`);
     void exit(1);
   };
   process.on('uncaughtException', fault);
@@ -79,7 +79,7 @@ export async function runDaemon(
   const stop = (why: string) => {
     systemd.stopping();
     systemClock.setTimeout(() => {
-      log.fatal({ seconds: EXIT_DEADLINE / 1000 }, 'did not stop in time, ends now');
+      log.fatal({ seconds: EXIT_DEADLINE / 1000 }, 'did not stop in time, exiting');
       void exit(1);
     }, EXIT_DEADLINE - FLUSH_DEADLINE);
     stopping.abort(new Error(`stopped by ${why}`));
@@ -91,7 +91,7 @@ export async function runDaemon(
   for (const signal of ['SIGTERM', 'SIGINT'] as const) {
     process.on(signal, () => {
       if (stopping.signal.aborted) {
-        log.fatal({ signal }, 'told to stop a second time, ends now');
+        log.fatal({ signal }, 'told to stop a second time, exiting');
         void exit(1);
         return;
       }

@@ -73,7 +73,7 @@ export async function subscribe(phone: Phone, frontEnd: FrontEnd, signal: AbortS
 }
 
 /** Unsubscribes them. Whether it succeeds does not matter: something may have died. */
-export async function farewell(phones: readonly Phone[], frontEnd: FrontEnd): Promise<void> {
+export async function unsubscribe(phones: readonly Phone[], frontEnd: FrontEnd): Promise<void> {
   await Promise.allSettled(phones.map((phone) => phone.unsubscribe(frontEnd)));
 }
 

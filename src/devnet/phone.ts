@@ -91,7 +91,7 @@ export function createPhone(modules: {
     return { ...common(account, signedAt, signature), namespaces, data: true, enc_key: encKey.toString('hex') };
   }
 
-  function farewell(account: Account): Record<string, unknown> {
+  function unsubscription(account: Account): Record<string, unknown> {
     const signedAt = Math.floor(now() / 1000);
     return common(account, signedAt, account.sign(unsubscribeMessage(account.id, signedAt)));
   }
@@ -110,7 +110,7 @@ export function createPhone(modules: {
     serviceInfo,
     accounts,
     subscribe: (frontEnd) => ask(frontEnd, '/subscribe', accounts.map(subscription)),
-    unsubscribe: (frontEnd) => ask(frontEnd, '/unsubscribe', accounts.map(farewell)),
+    unsubscribe: (frontEnd) => ask(frontEnd, '/unsubscribe', accounts.map(unsubscription)),
     open(payload) {
       const { metadata, data } = openPayload(payload, encKey);
       return {

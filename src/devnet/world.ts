@@ -10,7 +10,7 @@ import { startCarriers } from './carriers.ts';
 import { type Child, createChildren } from './children.ts';
 import { makeOwnFolder } from './folder.ts';
 import { type Network, startNetwork } from './network.ts';
-import { farewell, makePeople, namespaceOf, type Person, subscribe, untilWatched } from './people.ts';
+import { makePeople, namespaceOf, type Person, subscribe, unsubscribe, untilWatched } from './people.ts';
 import type { FrontEnd, Phone, Woken } from './phone.ts';
 import { startPostgres } from './postgres.ts';
 import { health, openPort } from './reach.ts';
@@ -61,7 +61,7 @@ const SWARMS = 2;
 const PATIENCE = 45_000;
 
 /** How long the phones may take to unsubscribe at the end, ms. */
-const FAREWELL = 2000;
+const UNSUBSCRIBING = 2000;
 
 /** How long the storage servers keep a message, ms. */
 const MESSAGE_LIFETIME = 14 * 86_400_000;
@@ -196,7 +196,7 @@ export async function startWorld(modules: {
 
   // So that the database, which is kept, does not fill with phones of earlier runs.
   stops.push(() =>
-    Promise.race([farewell([...devices.values()], frontEnd), sleep(FAREWELL, undefined, { ref: false })]),
+    Promise.race([unsubscribe([...devices.values()], frontEnd), sleep(UNSUBSCRIBING, undefined, { ref: false })]),
   );
   const people = await timed('phones', async () => {
     const made = makePeople({ carriers, devices, random, now: () => clock.now() });

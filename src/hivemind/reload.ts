@@ -15,7 +15,7 @@ const HEAP_SHARE = 1 / 8;
 export function outboxLimits({ hivemind }: Config, log?: Pick<Log, 'info'>) {
   const most = Math.floor(getHeapStatistics().heap_size_limit * HEAP_SHARE);
   if (most < hivemind.outboxMaxBytes)
-    log?.info(`outbox_max_bytes counts as ${most}: an eighth of the heap that Node allows itself here`);
+    log?.info(`outbox_max_bytes is limited to ${most}: an eighth of the heap that Node allows itself here`);
   return {
     limits: { maxBytes: Math.min(hivemind.outboxMaxBytes, most), maxAge: hivemind.outboxMaxAge * 1000 },
     breaker: { share: hivemind.goneBreakerShare, minimum: hivemind.goneBreakerMinimum },

@@ -100,10 +100,10 @@ describe('the life of a daemon', { concurrency: 4 }, () => {
     ['throws', 'nobody caught me'],
     ['rejects', 'nobody awaited me'],
   ]) {
-    test(`a fault in the program (${what}) is logged as critical, with the place, and ends with 1`, async (t) => {
+    test(`an internal error (${what}) is logged as critical, with the place, and ends with 1`, async (t) => {
       const child = start(t, { what: what! });
       assert.equal(await child.ended, 1);
-      await child.line(new RegExp(`critical .*a fault in the program.*${message} stack=.*fixtures/daemon\\.ts`));
+      await child.line(new RegExp(`critical .*internal error.*${message} stack=.*fixtures/daemon\\.ts`));
     });
   }
 

@@ -192,8 +192,8 @@ test('rubbish from a storage server is dropped and counted, and too much of it e
   victim(rogue).send('notify.message', TOO_LARGE);
   await until(async () => (await nodeAt(world.client, portOf(rogue))).state !== 'silent');
   const sent = world.network.servers.length;
-  const letter = { key: account.id.toString('latin1'), namespace: 0, full: () => encodeNotification(genuine) };
-  for (const { server } of world.network.servers) server.store({ ...letter, bare: letter.full });
+  const stored = { key: account.id.toString('latin1'), namespace: 0, full: () => encodeNotification(genuine) };
+  for (const { server } of world.network.servers) server.store({ ...stored, bare: stored.full });
   await world.notifier.pushes(1);
   await until(async () => (await readFigures(world.client)).since_start.raw === bad + sent);
   await until(async () => (await readFigures(world.client)).services[0]!.in_flight === 0);

@@ -97,10 +97,10 @@ test('a notifier of the original, whatever it calls itself, is asked, answered a
         [[service, `{"a":[1],"b":"ü","token":"${device}"}`]],
       );
       await watched(world, account);
-      const letter = message(account, 'hello');
-      world.network.deliver(letter);
+      const sent = message(account, 'hello');
+      world.network.deliver(sent);
       while (notifier.pushed.length === 0) await new Promise((resolve) => setTimeout(resolve, 5));
-      const push = { ...letter, service, serviceId: device, serviceData: null, encKey: Buffer.alloc(32, 9) };
+      const push = { ...sent, service, serviceId: device, serviceData: null, encKey: Buffer.alloc(32, 9) };
       assert.equal(notifier.pushed[0]!.toString('latin1'), encodePush(push).toString('latin1'));
       // Again and again, as it does, changes nothing.
       for (let again = 0; again < 3; again++) notifier.connection.send('admin.register_service', service);

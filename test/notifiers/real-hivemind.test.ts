@@ -143,9 +143,9 @@ class Suite {
   /** Somebody writes to each of the phones. */
   async write(phones: readonly Phone[], text: string): Promise<void> {
     for (const { account } of phones) {
-      const letter = message(account, text);
+      const sent = message(account, text);
       // A storage server's pipe holds 1,000 messages, and what it cannot send it drops.
-      while (this.#network.deliver(letter) === 0) await new Promise((resolve) => setImmediate(resolve));
+      while (this.#network.deliver(sent) === 0) await new Promise((resolve) => setImmediate(resolve));
     }
   }
 }

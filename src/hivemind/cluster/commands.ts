@@ -33,7 +33,7 @@ export function clusterCommands(modules: CommandModules): Commands {
       try {
         take(decode(parts[0] ?? Buffer.alloc(0)));
       } catch (error) {
-        log.warn(`what another hivemind says is ignored: ${(error as Error).message}`);
+        log.warn(`ignoring a message of another hivemind: ${(error as Error).message}`);
       }
     };
   const command = <T>(decode: (part: Buffer) => T, take: (message: T) => void) => ({

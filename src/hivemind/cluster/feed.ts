@@ -210,7 +210,7 @@ export class Feed {
         const rows = await this.#loadAnew();
         this.counters.reloads++;
         const seconds = ((clock.monotonic() - started) / 1000).toFixed(1);
-        log.info(`loaded ${rows} subscriptions anew in ${seconds} s: not all that others had changed was known`);
+        log.info(`loaded ${rows} subscriptions again in ${seconds} s: changes of other hiveminds were missed`);
       } catch (error) {
         this.#isLost = true;
         if (signal.aborted) return;
@@ -250,7 +250,7 @@ export class Feed {
     try {
       await this.#modules.cluster.trim();
     } catch (error) {
-      this.#modules.log.debug(`changes that all have read stay: ${(error as Error).message}`);
+      this.#modules.log.debug(`changes that every hivemind has read could not be deleted: ${(error as Error).message}`);
     }
   }
 }

@@ -127,7 +127,7 @@ export function encodeLeaving(sender: Sender): Buffer {
  * @throws BencodeError if it is no such message
  */
 export function decodeLeaving(data: Uint8Array): Sender {
-  return read('farewell', data).sender;
+  return read('leaving', data).sender;
 }
 
 /** Writes the part of `cluster.heard`. */

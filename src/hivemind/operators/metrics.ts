@@ -178,12 +178,12 @@ export function registerMetrics(registry: Registry, sources: MetricSources): voi
   ]);
   counter(
     'spns_requests_shed_total',
-    'Requests told to come again, by why: too long a wait, no room, rubbish that made room for others; and elements too late for anybody to wait for',
+    'Requests told to come again, by why: too long a wait, no room, invalid ones that made room for others; and elements too late for anybody to wait for',
     ['reason'],
     () => [
       [subscriptions.shed.wait, { reason: 'wait' }],
       [subscriptions.shed.room, { reason: 'room' }],
-      [subscriptions.shed.rubbish, { reason: 'rubbish' }],
+      [subscriptions.shed.invalid, { reason: 'invalid' }],
       [subscriptions.work.late, { reason: 'late' }],
     ],
   );

@@ -226,7 +226,7 @@ export class Store {
     }
     const skipped = [...faults.values()].reduce((sum, count) => sum + count, 0);
     const reasons = [...faults].map(([fault, count]) => `${count} ${fault}`).join(', ');
-    if (skipped > 0) log.warn(`subscriptions passed over, by what is wrong: ${reasons}`);
+    if (skipped > 0) log.warn(`skipped invalid subscriptions, by reason: ${reasons}`);
     return { rows, skipped };
   }
 
@@ -436,7 +436,7 @@ export class Store {
           continue;
         }
         this.#stats.restore([...some, ...changes]);
-        if (this.connected) this.#faults.warn(`statistics wait to be written: ${(error as Error).message}`);
+        if (this.connected) this.#faults.warn(`statistics could not be written yet: ${(error as Error).message}`);
         return;
       }
     }

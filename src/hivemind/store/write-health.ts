@@ -91,7 +91,7 @@ export class WriteHealth {
     if (!trouble || (!all && now - trouble.latest < SETTLED_MS)) return;
     this.#trouble = undefined;
     const seconds = Math.round((now - trouble.since) / 1000);
-    this.#log.info(`the database writes again, after ${trouble.count} failures in ${seconds} s`);
+    this.#log.info(`writing to the database works again, after ${trouble.count} failures in ${seconds} s`);
   }
 
   stop(): void {

@@ -27,7 +27,7 @@ export interface ShedCounters {
   /** Requests for which there was no room. */
   room: number;
   /** Requests with invalid elements that had to make room for others. */
-  rubbish: number;
+  invalid: number;
 }
 
 /** A request that was let in. */
@@ -42,7 +42,7 @@ export interface Place {
  * nothing. No client, large request or flood of invalid ones takes all the room.
  */
 export class Admission {
-  readonly shed: ShedCounters = { wait: 0, room: 0, rubbish: 0 };
+  readonly shed: ShedCounters = { wait: 0, room: 0, invalid: 0 };
   readonly queue: FairQueue;
   readonly #places = new Set<Place>();
   readonly #byClient = new Map<string, number>();
@@ -61,7 +61,7 @@ export class Admission {
   enter(client: string, bytes: number): Place | undefined {
     const lane = bytes > SMALL_BYTES ? 'large' : 'small';
     const size = bytes + OVERHEAD;
-    if (!this.#hasRoom(client, size, lane)) this.#removeRubbish();
+    if (!this.#hasRoom(client, size, lane)) this.#removeInvalid();
     if (!this.#hasRoom(client, size, lane)) {
       this.shed.room++;
       return undefined;
@@ -106,10 +106,10 @@ export class Admission {
     );
   }
 
-  #removeRubbish(): void {
+  #removeInvalid(): void {
     for (const place of [...this.#places]) {
       if (!place.ticket.doubtful) continue;
-      this.shed.rubbish++;
+      this.shed.invalid++;
       place.ticket.cancel();
       place.leave();
     }

@@ -156,7 +156,9 @@ export class Expiry {
     if (!approved) this.#spent += expired;
     const most = approved ? Number.MAX_SAFE_INTEGER : expired + Math.max(allowed - expired, FEW);
     // Not waited for: what stays in the database goes the next time.
-    store.deleteExpired(cutoff, most).catch((error: Error) => log.warn(`expired subscriptions stay: ${error.message}`));
+    store
+      .deleteExpired(cutoff, most)
+      .catch((error: Error) => log.warn(`expired subscriptions could not be deleted: ${error.message}`));
     return expired;
   }
 

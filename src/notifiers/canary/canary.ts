@@ -14,7 +14,7 @@ import { swarmOf } from './swarm.ts';
 import { type Pace, Watch } from './watch.ts';
 
 /** Of the time to stop, what taking the subscription back may have, ms. */
-const FAREWELL = 4_000;
+const UNSUBSCRIBING = 4_000;
 
 /**
  * The canary: a notifier whose provider is the canary itself, and whose only device is its own. It tells whether phones
@@ -82,7 +82,7 @@ export async function startCanary(context: Context, pace?: Pace): Promise<Daemon
 
   return {
     async stop(deadline) {
-      await within(watch.stop(), Math.min(FAREWELL, deadline / 2), clock);
+      await within(watch.stop(), Math.min(UNSUBSCRIBING, deadline / 2), clock);
       await swarm.close();
       await running;
       await notifier.stop(deadline / 2);

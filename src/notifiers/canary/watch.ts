@@ -158,7 +158,7 @@ export class Watch {
     if (this.#subscribedAt === undefined) return;
     await this.#options.frontEnd
       .unsubscribe()
-      .catch((error: Error) => this.#options.log.info(`stays subscribed: ${error.message}`));
+      .catch((error: Error) => this.#options.log.info(`could not unsubscribe: ${error.message}`));
   }
 
   async #probe(): Promise<void> {

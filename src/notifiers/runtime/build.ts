@@ -61,7 +61,7 @@ export async function buildNotifier(service: string, context: Context): Promise<
       current = next;
       watch.cancel();
       watch = watchCredentialOf(replacement);
-      notifier.use(replacement).catch((error) => log.warn({ err: error }, 'the old settings could not be let go of'));
+      notifier.use(replacement).catch((error) => log.warn({ err: error }, 'the previous backend could not be closed'));
       return [`the settings and credentials of ${service}`];
     },
     async stop(deadline) {

@@ -80,7 +80,7 @@ describe('the messages between the hiveminds of a cluster', () => {
     ['a greeting', encodeHello(hello), decodeHello],
     ['a progress', encodeProgress(progress), decodeProgress],
     ['a hint', encodeChanged(changed), decodeChanged],
-    ['a farewell', encodeLeaving(sender), decodeLeaving],
+    ['a leaving', encodeLeaving(sender), decodeLeaving],
     ['a report of servers', encodeHeard(heard), decodeHeard],
   ];
   for (const [name, intact, decode] of messages) {
