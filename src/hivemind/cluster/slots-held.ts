@@ -23,7 +23,7 @@ export interface Others {
  *     verb        to be held                                   state
  *     update      newly ours                                   wanted → `loads` tells of it
  *     loaded      its subscriptions are in memory              held
- *     update      no longer ours                               kept until those whose it is cover it, ten minutes at most
+ *     update      no longer ours                               kept until its holders cover it, ten minutes at most
  *     update      kept long enough                             `drops` tells of it
  *
  * A slot that passes to others and back in between was held all the time.

@@ -161,8 +161,8 @@ export class Store {
   }
 
   /**
-   * Reads all subscriptions, or those of some slots, without holding the event loop or the memory: in a stream of which only a piece is here at
-   * a time.
+   * Reads all subscriptions, or those of some slots, without holding the event loop or the memory: in a stream of which
+   * only a piece is here at a time.
    *
    * Signatures that are out of date are read like others: whether they are is not for this clock alone to say.
    *

@@ -59,8 +59,8 @@ export class Copies<Link> {
    * Whether a push is a copy, and thus not to be sent.
    *
    * @param giver who gave it; is told together with the first what becomes of that
-   * @returns `joined`: the first is on its way; or the verdict on it, which the giver is to be told now; undefined for a
-   *   first one, with which {@link add} is to be called
+   * @returns `joined`: the first is on its way; or the verdict on it, which the giver is to be told now; undefined
+   *   for a first one, with which {@link add} is to be called
    */
   find(fingerprint: string | null, doubt: number, giver: Giver<Link>): Final | 'joined' | undefined {
     if (fingerprint === null) return undefined;

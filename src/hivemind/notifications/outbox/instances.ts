@@ -108,8 +108,8 @@ export class Instances {
   }
 
   /**
-   * The notifier for a device, be its window full or not: then every hivemind of a cluster comes to the same, as long as
-   * the same notifiers are registered with all of them.
+   * The notifier for a device, be its window full or not: then every hivemind of a cluster comes to the same, as long
+   * as the same notifiers are registered with all of them.
    */
   ownerOf(serviceId: string): Instance | undefined {
     return this.#best(serviceId, () => true);
