@@ -83,13 +83,12 @@ export async function joinCluster(client: pg.Client, options: ClusterOptions, ru
  * Ends what members shared, for a hivemind that has the database for itself: changes are not noted any more. Costs
  * nothing where there were none.
  *
- * @returns whether there were any
  * @throws StoreError with a sentence for the operator
  */
-export async function dissolveCluster(client: pg.Client): Promise<boolean> {
+export async function dissolveCluster(client: pg.Client): Promise<void> {
   try {
     // There are members only where changes are noted.
-    if ((await countTriggersOn(client)) === 0) return false;
+    if ((await countTriggersOn(client)) === 0) return;
     const { rows } = await client.query<{ name: string }>(
       `SELECT name FROM spns_members
        WHERE state <> 'stopped' AND seen BETWEEN clock_timestamp() - ${THERE} AND clock_timestamp() + ${THERE}`,
@@ -104,7 +103,6 @@ export async function dissolveCluster(client: pg.Client): Promise<boolean> {
     await client.query(BEGIN);
     await switchTriggers(client, false);
     await client.query('DELETE FROM spns_members; DELETE FROM spns_changes; COMMIT');
-    return true;
   } catch (error) {
     throw await inWords(client, error);
   }

@@ -2,11 +2,9 @@ import type pg from 'pg';
 import { StoreError } from './store-error.ts';
 
 /** The space of our advisory locks, which count within one database; any fixed numbers would do. */
-export const SPACE = 0x53504e53;
+const SPACE = 0x53504e53;
 /** Held by a hivemind as long as it is connected: alone, or, if it has a name, together with others that have one. */
 const HIVEMIND = 2;
-/** Held by whoever makes the index of the slots, or takes it away. */
-export const INDEX = 3;
 /** From here on the numbers beside it are the marks of single hiveminds. */
 export const MARKS = 16;
 /** The space of the locks that stand for names. */

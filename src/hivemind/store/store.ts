@@ -14,7 +14,6 @@ import { Connection } from './connection.ts';
 import { CopyRows, copyRows } from './copy-rows.ts';
 import { GroupCommit, type WriteWatch } from './group-commit.ts';
 import { migrate } from './migrate.ts';
-import { keepSlotIndex } from './slot-index.ts';
 import { StatChanges } from './stat-changes.ts';
 import {
   countStatement,
@@ -84,8 +83,6 @@ export class Store {
   readonly #timer: Timer;
   /** What members of a cluster share; undefined if the database is ours alone. */
   readonly cluster: ClusterStore | undefined;
-  readonly #closing = new AbortController();
-  #indexing: Promise<void> | undefined;
   #flushing: Promise<void> | undefined;
   #expiring = false;
   #probing = false;
@@ -102,21 +99,16 @@ export class Store {
     const { url, clock, log, timeout = 5_000, random = randomBytes, onTaken = () => {}, cluster } = options;
     const connection = new Connection({ url, clock, log, timeout, random, onTaken, name: cluster?.name });
     let membership: Membership | undefined;
-    let wasCluster = false;
     await connection.open(async (client) => {
       // A large table may need longer for a new index than any statement may take later.
       await client.query('SET statement_timeout = 0');
       const applied = await migrate(client);
-      if (cluster === undefined) wasCluster = await dissolveCluster(client);
+      if (cluster === undefined) await dissolveCluster(client);
       else membership = await joinCluster(client, cluster, random(8).readBigUInt64LE() >> 1n);
       await client.query(`SET statement_timeout = ${timeout}`);
       if (applied.length > 0) log.info(`the database was brought up to date: ${applied.join(', ')}`);
     });
-    const store = new Store(options, connection, membership && new ClusterStore(connection, membership, onTaken));
-    if (membership !== undefined || wasCluster) {
-      store.#indexing = keepSlotIndex(url, membership !== undefined, log, store.#closing.signal);
-    }
-    return store;
+    return new Store(options, connection, membership && new ClusterStore(connection, membership, onTaken));
   }
 
   private constructor(options: StoreOptions, connection: Connection, cluster: ClusterStore | undefined) {
@@ -357,13 +349,11 @@ export class Store {
   /** Writes what waits, if the database answers, and ends the connection. Requests that come later fail. */
   async close(): Promise<void> {
     this.#timer.cancel();
-    this.#closing.abort();
     this.#health.stop();
     this.#faults.stop();
     await this.#commits.close();
     if (this.connected) await this.#flush();
     await this.#connection.close();
-    await this.#indexing;
   }
 
   async #read<Row extends pg.QueryResultRow>(query: QueryConfig): Promise<Row[]> {
