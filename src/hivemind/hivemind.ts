@@ -1,3 +1,4 @@
+import { hostname } from 'node:os';
 import { category, repeated } from '../daemon/log.ts';
 import type { Context, Daemon } from '../daemon/run.ts';
 import { transportMetrics } from '../daemon/transport-metrics.ts';
@@ -173,8 +174,10 @@ export async function startHivemind(context: Context): Promise<Daemon> {
     stats,
     outbox,
     intake: intake.counters,
+    requests: subscriptions.counters,
   };
   const flush = intakeCounter(stats, intake.counters);
+  const getNodes = () => network.nodes((node) => intake.recordOf(node));
   const modules: EndpointModules = {
     subscriptions,
     outbox,
@@ -185,7 +188,7 @@ export async function startHivemind(context: Context): Promise<Daemon> {
       return { ...statsReport(sources), ...(joined && { cluster: joined.cluster.report() }) };
     },
     expire: (approved) => expiry.report(approved),
-    getNodes: () => network.nodes((node) => intake.recordOf(node)),
+    getNodes,
     getServices: () => serviceReports(sources),
     testPush: (service, info) => testPush(service, info, { clock, random, outbox }),
     ...(joined && {
@@ -232,7 +235,13 @@ export async function startHivemind(context: Context): Promise<Daemon> {
     open: start.resolve,
     flush,
   });
-  const page = statusPage(() => statusSample(sources, life.readiness().reasons), clock);
+  const page = statusPage({
+    sample: () => statusSample(sources, life.readiness().reasons),
+    nodes: getNodes,
+    host: hostname(),
+    version: VERSION,
+    clock,
+  });
 
   return {
     status: () => statusLine(sources),

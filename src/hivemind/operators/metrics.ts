@@ -1,11 +1,11 @@
 import { Counter, Gauge, type Registry } from 'prom-client';
 import type { Clock } from '../../clock.ts';
 import type { JudgedClock } from '../../judged-clock.ts';
+import { LATENCY_BOUNDS } from '../../latency.ts';
 import type { Joined } from '../cluster/join.ts';
 import type { Devices } from '../devices/devices.ts';
 import type { Network } from '../network/network.ts';
 import type { IntakeCounters } from '../notifications/intake-counters.ts';
-import { LATENCY_BOUNDS } from '../notifications/outbox/latency.ts';
 import type { Outbox } from '../notifications/outbox/outbox.ts';
 import type { Store } from '../store/store.ts';
 import type { Expiry } from '../subscriptions/expiry.ts';

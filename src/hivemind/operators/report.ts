@@ -1,10 +1,11 @@
 import type { Clock } from '../../clock.ts';
+import type { RecentLatency } from '../../latency.ts';
 import type { Devices } from '../devices/devices.ts';
 import type { Network } from '../network/network.ts';
 import type { IntakeCounters } from '../notifications/intake-counters.ts';
-import type { RecentLatency } from '../notifications/outbox/latency.ts';
 import type { Outbox } from '../notifications/outbox/outbox.ts';
-import type { Stats } from './stats.ts';
+import type { SubscriptionCounters } from '../subscriptions/subscribe.ts';
+import type { Stats, StatValue } from './stats.ts';
 
 /** Where an operator's figures come from. */
 export interface ReportSources {
@@ -18,6 +19,7 @@ export interface ReportSources {
   stats: Stats;
   outbox: Outbox;
   intake: IntakeCounters;
+  requests: Pick<SubscriptionCounters, 'results' | 'shed'>;
 }
 
 /** One service, as admin.get_services tells it. */
@@ -40,12 +42,38 @@ export interface ServiceReport {
   breaker_open: boolean;
   /** Of the last minutes, in seconds: from a message being stored to the provider taking its push. */
   latency: RecentLatency | null;
+  /** The same of the provider's answers, as its notifier tells; null if none does. */
+  provider: RecentLatency | null;
+  /** Until when the provider takes what the notifier shows to it, unix seconds; null if that is not known. */
+  credential_expires: number | null;
+}
+
+/** What the canary told of itself. */
+export interface CanaryReport {
+  readonly isRunning: boolean;
+  /** How long its last push took, in seconds; null if none has come yet. */
+  readonly lastSeconds: number | null;
+  /** Since a push came, in seconds. */
+  readonly silentSeconds: number;
+  readonly delivered: number;
+  readonly lost: number;
+  /** What it complains of; empty if nothing. */
+  readonly problem: string;
+}
+
+/** Clients' requests since the start: taken, refused by a code, and told to come again for want of room or time. */
+export interface RequestCounts {
+  readonly taken: number;
+  readonly refused: number;
+  readonly shed: number;
 }
 
 /** What the status page shows of one moment; all counters count from the start of the process. */
 export interface StatusSample {
   /** Storage servers known, their swarms, and how many of them are connected or being connected. */
   readonly nodes: number;
+  /** Of those, how many keep accounts of other hiveminds alone. */
+  readonly unneeded: number;
   readonly swarms: number;
   readonly connected: number;
   readonly pending: number;
@@ -61,6 +89,9 @@ export interface StatusSample {
   readonly raw: number;
   readonly unique: number;
   readonly services: readonly ServiceReport[];
+  readonly requests: RequestCounts;
+  /** null if there is none. */
+  readonly canary: CanaryReport | null;
   /** Why the hivemind is not ready, or what it complains of: a sentence each. */
   readonly complaints: readonly string[];
 }
@@ -114,13 +145,21 @@ export function statsReport(sources: ReportSources): Record<string, unknown> {
 }
 
 /** The answer to admin.get_services, by name. */
-export function serviceReports({ outbox, clock, devices }: Pick<ReportSources, 'outbox' | 'clock' | 'devices'>) {
+export function serviceReports({
+  outbox,
+  clock,
+  devices,
+  stats,
+}: Pick<ReportSources, 'outbox' | 'clock' | 'devices' | 'stats'>) {
   const now = clock.monotonic();
   const subscriptions = devices.countByService();
   const names = new Set([...outbox.services.keys(), ...subscriptions.keys()]);
   return [...names].sort().map((name): ServiceReport => {
     const service = outbox.service(name);
     const { queue, counters, oldest } = service;
+    const told = service.instances.size > 0 ? stats.of(name) : new Map<string, StatValue>();
+    const [median, p95] = [seconds(told.get('provider_ms')), seconds(told.get('provider_p95_ms'))];
+    const expires = told.get('credential_expires');
     return {
       service: name,
       notifiers: service.instances.size,
@@ -139,8 +178,43 @@ export function serviceReports({ outbox, clock, devices }: Pick<ReportSources, '
       gone: counters.gone,
       breaker_open: service.breaker.open,
       latency: service.latency.recent(now),
+      provider: median === null || p95 === null ? null : { median, p95 },
+      credential_expires: typeof expires === 'number' ? expires : null,
     };
   });
+}
+
+/** From what a notifier tells in milliseconds; null if it tells nothing. */
+function seconds(ms: StatValue | undefined): number | null {
+  return typeof ms === 'number' ? ms / 1000 : null;
+}
+
+function requestCounts({ requests: { results, shed } }: ReportSources): RequestCounts {
+  let [taken, refused] = [0, 0];
+  for (const [key, count] of results) {
+    if (key.endsWith(':ok')) taken += count;
+    else refused += count;
+  }
+  return { taken, refused, shed: shed.wait + shed.room + shed.invalid };
+}
+
+/** By its statistics, as it told them since our start. */
+function canaryReport({ clock, startedAt, stats, outbox }: ReportSources): CanaryReport | null {
+  const last = stats.get('last.canary');
+  if (typeof last !== 'number' || last < Math.floor(startedAt / 1000)) return null;
+  const told = stats.of('canary');
+  const number = (key: string) => {
+    const value = told.get(key);
+    return typeof value === 'number' ? value : 0;
+  };
+  return {
+    isRunning: (outbox.services.get('canary')?.instances.size ?? 0) > 0,
+    lastSeconds: seconds(told.get('latency_ms')),
+    silentSeconds: number('silent_seconds') + Math.max(0, Math.floor(clock.now() / 1000) - last),
+    delivered: number('delivered'),
+    lost: number('lost'),
+    problem: String(told.get('problem') ?? ''),
+  };
 }
 
 /** What the status page shows of this moment. */
@@ -152,6 +226,8 @@ export function statusSample(sources: ReportSources, complaints: readonly string
     raw: intake.raw,
     unique: intake.unique,
     services: serviceReports(sources),
+    requests: requestCounts(sources),
+    canary: canaryReport(sources),
     complaints,
   };
 }

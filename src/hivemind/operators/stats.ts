@@ -88,6 +88,11 @@ export class Stats {
     return this.#values.get('')?.get(name);
   }
 
+  /** What the notifiers of a service have told; empty if they never did. */
+  of(service: string): ReadonlyMap<string, StatValue> {
+    return this.#values.get(service) ?? new Map();
+  }
+
   /** The sum of one counter over all services. */
   total(name: string): number {
     let total = 0;

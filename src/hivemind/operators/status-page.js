@@ -1,6 +1,10 @@
 // The status page: reads /status.json every 10 s and draws it. No library, no build step, nothing from anywhere else.
 
 const HOUR = 3_600_000;
+/** The plots of a hivemind that has just started are no shorter than this. */
+const SHORTEST = 300_000;
+/** Distances of the marks in time, ms. */
+const TICKS = [60_000, 120_000, 300_000, 900_000];
 const POLL_MS = 10_000;
 const SVG = 'http://www.w3.org/2000/svg';
 const LINES = 6;
@@ -10,6 +14,8 @@ let points = [];
 /** The last answer, without its points, and when it came (monotonic ms). */
 let latest;
 let answeredAt = 0;
+/** The last time that it was asked there was no answer. */
+let refused = false;
 /** The time at the pointer, on all plots; undefined = now. */
 let pointed;
 
@@ -32,6 +38,20 @@ function duration(seconds) {
   return `${Math.round(seconds / 86_400)} days`;
 }
 
+/** How much time the plots show: all that there is, up to an hour. */
+function shownTime() {
+  const first = points[0]?.time ?? latest.time;
+  // A point of an hour ago falls out just before the hour is full.
+  const shown = Math.max(SHORTEST, latest.time - first);
+  return shown > HOUR - 2 * latest.interval ? HOUR : shown;
+}
+
+/** As {@link duration}, and no rounder than it is: a mark of an axis stands where it says. */
+function exactDuration(seconds) {
+  const [value, unit] = seconds < 90 ? [seconds, 's'] : seconds < 5400 ? [seconds / 60, 'min'] : [seconds / 3600, 'h'];
+  return `${Number(value.toFixed(2))} ${unit}`;
+}
+
 function latencyOf(seconds) {
   return seconds < 10 ? `${Number(seconds.toPrecision(2))} s` : duration(seconds);
 }
@@ -47,6 +67,12 @@ function sum(values) {
 /** What is plotted: titles, the lines with how to read them from a point, and how to write a value. */
 function plotList() {
   const names = latest.current.services.map(({ service }) => service);
+  const canary = {
+    title: 'Canary',
+    unit: 'from a message of its own to its push',
+    lines: [{ name: 'rang after', read: (point) => point.canary }],
+    format: latencyOf,
+  };
   const service = (name, key) => (point) => point.services[name]?.[key];
   const all = (key) => (point) => sum(Object.values(point.services).map((each) => each[key]));
   return [
@@ -71,6 +97,16 @@ function plotList() {
       lines: [
         { name: 'messages', read: (point) => point.unique },
         { name: 'with all copies', read: (point) => point.raw },
+      ],
+      format: rate,
+    },
+    {
+      title: "Clients' requests",
+      unit: 'a second',
+      lines: [
+        { name: 'taken', read: (point) => point.requests.taken },
+        { name: 'refused', read: (point) => point.requests.refused },
+        { name: 'told to come again', read: (point) => point.requests.shed },
       ],
       format: rate,
     },
@@ -102,6 +138,7 @@ function plotList() {
       ],
       format: rate,
     },
+    ...(latest.current.canary ? [canary] : []),
   ];
 }
 
@@ -122,8 +159,10 @@ function shape(tag, attributes, ...children) {
 /** A round number that is at least `value`, so that the axis has readable marks. */
 function ceiling(value, format) {
   // Durations are read in minutes and hours, everything else in tens.
-  if (format === duration)
-    return [60, 300, 600, 1200, 1800, 3600, 7200, 14_400, 43_200, 86_400].find((each) => each >= value) ?? value;
+  if (format === duration || (format === latencyOf && value > 10))
+    return (
+      [30, 60, 120, 300, 600, 1200, 1800, 3600, 7200, 14_400, 43_200, 86_400].find((each) => each >= value) ?? value
+    );
   if (value <= 0) return 1;
   const power = 10 ** Math.floor(Math.log10(value));
   return [1, 2, 5, 10].map((factor) => factor * power).find((each) => each >= value * 0.999);
@@ -131,7 +170,7 @@ function ceiling(value, format) {
 
 /** The axis marks: short, so that they fit beside the plot. */
 function mark(value, format) {
-  if (format === duration || format === latencyOf) return format(value);
+  if (format === duration || format === latencyOf) return exactDuration(value);
   return value >= 1000 ? short.format(value) : String(Number(value.toPrecision(2)));
 }
 
@@ -171,24 +210,25 @@ function drawPlot({ title, unit, lines, format }, figure) {
   const top = 16;
   const bottom = height - 20;
   const until = latest.time;
+  const shownMs = shownTime();
   const highest = Math.max(0, ...lines.flatMap(({ read }) => points.map((point) => read(point) ?? 0)));
   const limit = ceiling(highest, format);
-  const x = (time) => right - ((until - time) / HOUR) * (right - left);
+  const x = (time) => right - ((until - time) / shownMs) * (right - left);
   const y = (value) => bottom - (value / limit) * (bottom - top);
 
   const svg = shape('svg', {
     class: 'plot',
     viewBox: `0 0 ${width} ${height}`,
     role: 'img',
-    'aria-label': `${title}, the last hour; ${pointed === undefined ? 'now' : 'then'}: ${words.join(', ') || 'no service'}`,
+    'aria-label': `${title}, the last ${shownMs === HOUR ? 'hour' : duration(shownMs / 1000)}; ${pointed === undefined ? 'now' : 'then'}: ${words.join(', ') || 'no service'}`,
   });
   for (const share of [0, 0.5, 1]) {
     const at = y(limit * share);
     svg.append(shape('line', { class: 'grid', x1: left, x2: right, y1: at, y2: at }));
     svg.append(shape('text', { x: left - 6, y: at + 4, 'text-anchor': 'end' }, mark(limit * share, format)));
   }
-  const quarter = HOUR / 4;
-  for (let time = Math.ceil((until - HOUR) / quarter) * quarter; time <= until; time += quarter) {
+  const tick = TICKS.find((each) => shownMs / each <= 5) ?? TICKS.at(-1);
+  for (let time = Math.ceil((until - shownMs) / tick) * tick; time <= until; time += tick) {
     svg.append(shape('line', { class: 'grid', x1: x(time), x2: x(time), y1: top, y2: bottom }));
     const anchor = x(time) > right - 16 ? 'end' : x(time) < left + 16 ? 'start' : 'middle';
     svg.append(shape('text', { x: x(time), y: height - 5, 'text-anchor': anchor }, clockTime(time)));
@@ -207,7 +247,7 @@ function drawPlot({ title, unit, lines, format }, figure) {
     const box = svg.getBoundingClientRect();
     const at = ((event.clientX - box.left) / box.width) * width;
     if (points.length === 0) return;
-    pointed = until - ((right - at) / (right - left)) * HOUR;
+    pointed = until - ((right - at) / (right - left)) * shownMs;
     drawPlots();
   });
   figure.replaceChildren(element('figcaption', {}, heading, element('ul', { class: 'legend' }, ...legend)), svg);
@@ -237,35 +277,48 @@ function drawPlots() {
   const container = document.getElementById('plots');
   const list = plotList();
   while (container.children.length < list.length) container.append(element('figure'));
+  while (container.children.length > list.length) container.lastChild.remove();
   for (const [index, plot] of list.entries()) drawPlot(plot, container.children[index]);
 }
 
 function drawState() {
   const state = document.getElementById('state');
   const silent = performance.now() - answeredAt;
+  const dead = latest === undefined || refused || silent > 2 * POLL_MS;
+  const has = (wanted) => latest.problems.some(({ level }) => level === wanted);
   let [words, look] = ['● all well', 'good'];
-  if (latest === undefined || silent > 3 * POLL_MS) [words, look] = ['■ no answer', 'bad'];
-  else if (latest.problems.some(({ level }) => level === 'bad')) [words, look] = ['■ trouble', 'bad'];
+  if (dead) [words, look] = ['■ no answer', 'bad'];
+  else if (has('bad')) [words, look] = ['■ trouble', 'bad'];
+  else if (has('starting')) [words, look] = ['◌ starting', 'odd'];
   else if (latest.problems.length > 0) [words, look] = ['▲ look at this', 'odd'];
   // Written only when it changes: a screen reader reads it out then.
   if (state.textContent !== words) {
     state.textContent = words;
-    document.title = `${words} – SPNS hivemind`;
+    document.title = `${words} – SPNS${latest ? ` on ${latest.host}` : ''}`;
   }
   state.className = `state ${look}`;
   if (latest === undefined) return;
-  const updated = `up ${duration((latest.time - latest.startedAt) / 1000)}, block ${whole.format(latest.current.blockHeight)}, ${whole.format(latest.current.swarms)} swarms`;
-  document.getElementById('updated').textContent =
-    silent > 3 * POLL_MS ? `${updated}; no answer for ${duration(silent / 1000)}` : updated;
+  document.getElementById('host').textContent = `on ${latest.host}`;
+  const updated = `version ${latest.version}, up ${duration((latest.time - latest.startedAt) / 1000)}, block ${whole.format(latest.current.blockHeight)}, ${whole.format(latest.current.swarms)} swarms`;
+  document.getElementById('updated').textContent = dead
+    ? `${updated}; no answer for ${duration(silent / 1000)}`
+    : updated;
+}
+
+/** A start is waited for: it is no more than odd. */
+function lookOf(level) {
+  return level === 'bad' ? 'bad' : 'odd';
 }
 
 function drawProblems() {
-  const items = latest.problems.map(({ level, text }) =>
+  const heads = { bad: '■ Trouble:', starting: '◌ Starting:', odd: '▲ Look at this:' };
+  const items = latest.problems.map(({ level, text, advice }) =>
     element(
       'li',
-      { class: level },
-      element('b', {}, level === 'bad' ? '■ Trouble:' : '▲ Look at this:'),
+      { class: lookOf(level) },
+      element('b', {}, heads[level]),
       element('span', {}, text),
+      ...(advice ? [element('span', { class: 'advice' }, advice)] : []),
     ),
   );
   document.getElementById('problems').replaceChildren(...items);
@@ -276,37 +329,74 @@ function drawTiles() {
   const last = points.at(-1);
   const ofServices = (read) => sum(current.services.map(read));
   const ofLast = (key) => (last ? rate(sum(Object.values(last.services).map((each) => each[key]))) : '–');
+  const slowest = current.services.filter(({ latency }) => latency).sort((a, b) => b.latency.p95 - a.latency.p95)[0];
+  const perMinute = (key) => (last ? rate(last.requests[key] * 60) : '–');
   const tiles = [
+    ...canaryTile(current.canary),
     [
+      'fresh',
       'Storage servers fresh',
       whole.format(current.fresh),
       `of ${whole.format(current.nodes)}; ${whole.format(current.connected)} connected`,
     ],
-    ['Stalest confirmation', duration(current.oldestSeconds), `${whole.format(current.uncovered)} accounts uncovered`],
     [
+      'stalest',
+      'Stalest confirmation',
+      duration(current.oldestSeconds),
+      `${whole.format(current.uncovered)} accounts uncovered`,
+    ],
+    [
+      '',
       'Messages a second',
       last ? rate(last.unique) : '–',
       last ? `${rate(last.raw)} with all copies` : 'in a few seconds',
     ],
-    ['Pushes a second', ofLast('pushes'), `${ofLast('accepted')} accepted by providers`],
+    ['', 'Pushes a second', ofLast('pushes'), `${ofLast('accepted')} accepted by providers`],
     [
+      'latency',
+      'Stored to accepted',
+      slowest ? latencyOf(slowest.latency.median) : '–',
+      slowest ? `95 of 100 within ${latencyOf(slowest.latency.p95)} (${slowest.service})` : 'nothing lately',
+    ],
+    [
+      'waiting',
       'Pushes waiting',
       whole.format(ofServices(({ queued }) => queued)),
       `${whole.format(ofServices(({ in_flight: given }) => given))} at notifiers`,
     ],
     [
+      '',
+      "Clients' requests a minute",
+      perMinute('taken'),
+      `${perMinute('refused')} refused, ${perMinute('shed')} told to come again`,
+    ],
+    [
+      '',
       'Accounts',
       whole.format(current.accounts),
       `${whole.format(ofServices(({ subscriptions }) => subscriptions))} devices`,
     ],
   ];
-  document
-    .getElementById('tiles')
-    .replaceChildren(
-      ...tiles.map(([name, value, more]) =>
-        element('div', {}, element('dt', {}, name), element('dd', {}, value), element('dd', { class: 'quiet' }, more)),
-      ),
-    );
+  document.getElementById('tiles').replaceChildren(
+    ...tiles.map(([key, name, value, more]) => {
+      const problem = key && latest.problems.find(({ tile }) => tile === key);
+      const mark = problem ? [element('span', { class: 'mark' }, problem.level === 'bad' ? '■ ' : '▲ ')] : [];
+      return element(
+        'div',
+        problem ? { class: lookOf(problem.level) } : {},
+        element('dt', {}, ...mark, name),
+        element('dd', {}, value),
+        element('dd', { class: 'quiet' }, more),
+      );
+    }),
+  );
+}
+
+/** None where there is no canary. */
+function canaryTile(canary) {
+  if (!canary) return [];
+  const value = canary.lastSeconds === null ? '–' : latencyOf(canary.lastSeconds);
+  return [['canary', 'Canary rang after', value, `${duration(canary.silentSeconds)} ago; ${count(canary.lost)} lost`]];
 }
 
 /** A column a service: there are few of them, so the table fits a phone. */
@@ -320,6 +410,8 @@ function drawServices() {
     ['oldest', (service) => (service.oldest_seconds > 0 ? duration(service.oldest_seconds) : '–')],
     ['latency', ({ latency }) => (latency ? latencyOf(latency.median) : '–')],
     ['95 of 100 within', ({ latency }) => (latency ? latencyOf(latency.p95) : '–')],
+    ['provider', ({ provider }) => (provider ? latencyOf(provider.median) : '–')],
+    ['credential', ({ credential_expires: expires }) => (expires === null ? '–' : timeLeft(expires))],
     ['accepted', (service) => service.accepted],
     ['refused', (service) => service.refused],
     ['device gone', (service) => service.gone],
@@ -341,11 +433,37 @@ function drawServices() {
   document.getElementById('services').replaceChildren(element('thead', {}, head), element('tbody', {}, ...body));
 }
 
+/** @param expires unix seconds */
+function timeLeft(expires) {
+  const left = expires - latest.time / 1000;
+  return left < 0 ? '■ run out' : duration(left);
+}
+
+function drawWorst() {
+  const { worst } = latest;
+  document.getElementById('worst-section').hidden = worst.length === 0;
+  const heads = ['address', 'state', 'confirmed', 'oldest', 'last error'];
+  const head = element('tr', {}, ...heads.map((name) => element('th', { scope: 'col' }, name)));
+  const rows = worst.map(({ name, state, accounts, confirmed, oldest_seconds: oldest, last_error: error }) =>
+    element(
+      'tr',
+      {},
+      element('th', { scope: 'row' }, name.replace('tcp://', '')),
+      element('td', {}, state),
+      element('td', {}, `${count(confirmed)} of ${count(accounts)}`),
+      element('td', {}, accounts > 0 ? duration(oldest) : '–'),
+      element('td', {}, error || '–'),
+    ),
+  );
+  document.getElementById('worst').replaceChildren(element('thead', {}, head), element('tbody', {}, ...rows));
+}
+
 function draw() {
   drawState();
   drawProblems();
   drawTiles();
   drawPlots();
+  drawWorst();
   drawServices();
 }
 
@@ -358,8 +476,10 @@ async function poll() {
     points = [...points, ...answer.points].filter((point) => point.time > answer.time - HOUR);
     latest = answer;
     answeredAt = performance.now();
+    refused = false;
     draw();
   } catch {
+    refused = true;
     drawState();
   }
 }

@@ -1,19 +1,14 @@
 import { readFileSync } from 'node:fs';
 import type { Clock } from '../../clock.ts';
 import type { RouteReply, Routes } from '../../daemon/metrics.ts';
-import type { StatusSample } from './report.ts';
+import type { NodeReport } from '../network/node.ts';
+import { problemsOf } from './problems.ts';
+import type { CanaryReport, RequestCounts, StatusSample } from './report.ts';
 
 /** The status page at the metrics address. */
 export interface StatusPage {
   readonly routes: Routes;
   stop(): void;
-}
-
-/** Something that an operator should look at. */
-export interface Problem {
-  /** `bad`: phones do not ring, or soon will not. `odd`: look at it when you have the time. */
-  readonly level: 'bad' | 'odd';
-  readonly text: string;
 }
 
 /** One point of the plots: gauges as they were at `time`, rates a second since the point before. */
@@ -26,6 +21,9 @@ interface Point {
   readonly stalest: number;
   readonly raw: number;
   readonly unique: number;
+  readonly requests: Readonly<Record<keyof RequestCounts, number>>;
+  /** How long the canary's latest push took, in seconds; not there while none comes. */
+  readonly canary?: number;
   readonly services: Record<string, ServicePoint>;
 }
 
@@ -43,15 +41,29 @@ interface ServicePoint {
 const INTERVAL_MS = 10_000;
 /** An hour of points. */
 const POINTS = 360;
-/** A push that is older than this, in seconds, says that its notifier or provider does not keep up. */
-const LATE_SECONDS = 60;
+/** Storage servers that the page names: those that need a look most. */
+const WORST = 5;
+/** The canary writes each minute; a push of this many seconds ago is not the latest that should have come. */
+const CANARY_DUE = 90;
+
+/** What the status page is made with. */
+export interface StatusPageOptions {
+  readonly sample: () => StatusSample;
+  /** Every storage server. */
+  readonly nodes: () => readonly NodeReport[];
+  /** The name of this machine, and the version of this program. */
+  readonly host: string;
+  readonly version: string;
+  readonly clock: Clock;
+}
 
 /**
  * The status page for the hivemind's metrics address: a page, its script and style, and `/status.json`, which they
  * read. The last hour is kept here, one point each 10 s, so that the plots are there at once when the page is opened.
  */
-export function statusPage(sample: () => StatusSample, clock: Clock): StatusPage {
+export function statusPage({ sample, nodes, host, version, clock }: StatusPageOptions): StatusPage {
   const startedAt = clock.now();
+  const since = clock.monotonic();
   const points: Point[] = [];
   let before = { at: clock.monotonic(), sample: sample() };
   const timer = clock.setInterval(() => {
@@ -75,7 +87,10 @@ export function statusPage(sample: () => StatusSample, clock: Clock): StatusPage
           startedAt,
           interval: INTERVAL_MS,
           current,
-          problems: problemsOf(current),
+          host,
+          version,
+          problems: problemsOf(current, (clock.monotonic() - since) / 1000, clock.now() / 1000),
+          worst: worstOf(nodes()),
           points: points.filter((point) => !(point.time <= after)),
         };
         return { type: 'application/json; charset=utf-8', body: JSON.stringify(body) };
@@ -85,25 +100,25 @@ export function statusPage(sample: () => StatusSample, clock: Clock): StatusPage
   };
 }
 
-/** What in a sample an operator should look at, the worst first. */
-export function problemsOf({ complaints, services, uncovered, nodes, fresh }: StatusSample): Problem[] {
-  const problems: Problem[] = complaints.map((text) => ({ level: 'bad', text }));
-  const bad = (text: string) => problems.push({ level: 'bad', text });
-  const odd = (text: string) => problems.push({ level: 'odd', text });
-  if (nodes > 0 && fresh === 0) bad('No storage server has confirmed all its accounts lately: phones may not ring.');
-  if (uncovered > 0)
-    bad(`${counted(uncovered, 'account is', 'accounts are')} confirmed by no storage server of its swarm.`);
-  for (const { service, notifiers, subscriptions, queued, oldest_seconds: oldest, breaker_open: breaker } of services) {
-    if (notifiers === 0 && (subscriptions > 0 || queued > 0)) {
-      bad(`${service}: no notifier is connected; ${counted(queued, 'push waits', 'pushes wait')}.`);
-    } else if (oldest > LATE_SECONDS) {
-      odd(`${service}: the oldest push waits for ${Math.round(oldest)} s.`);
-    }
-    if (breaker)
-      bad(`${service}: the provider calls so many devices gone that none is removed: check its credentials.`);
-  }
-  if (nodes > 0 && fresh > 0 && fresh < nodes * 0.9) odd(`Only ${fresh} of ${nodes} storage servers are fresh.`);
-  return problems.sort((a, b) => Number(a.level === 'odd') - Number(b.level === 'odd'));
+/** Whether a push of the canary's came about when one should. */
+function rings(canary: CanaryReport | null): canary is CanaryReport & { readonly lastSeconds: number } {
+  return canary !== null && canary.lastSeconds !== null && canary.silentSeconds < CANARY_DUE;
+}
+
+/** Those that phones may miss something because of, the stalest first. */
+function worstOf(nodes: readonly NodeReport[]): object[] {
+  return nodes
+    .filter(({ state, unconfirmed }) => state !== 'unneeded' && (state !== 'up' || unconfirmed > 0))
+    .sort((a, b) => b.oldest_seconds - a.oldest_seconds || b.unconfirmed - a.unconfirmed)
+    .slice(0, WORST)
+    .map(({ address, key, state, accounts, confirmed, oldest_seconds, last_error }) => ({
+      name: address || key,
+      state,
+      accounts,
+      confirmed,
+      oldest_seconds,
+      last_error,
+    }));
 }
 
 function pointBetween(before: StatusSample, now: StatusSample, seconds: number, time: number): Point {
@@ -131,16 +146,18 @@ function pointBetween(before: StatusSample, now: StatusSample, seconds: number, 
     stalest: Math.round(now.oldestSeconds),
     raw: rate(before.raw, now.raw),
     unique: rate(before.unique, now.unique),
+    requests: {
+      taken: rate(before.requests.taken, now.requests.taken),
+      refused: rate(before.requests.refused, now.requests.refused),
+      shed: rate(before.requests.shed, now.requests.shed),
+    },
+    ...(rings(now.canary) && { canary: now.canary.lastSeconds }),
     services: Object.fromEntries(services),
   };
 }
 
 function total(counts: Record<string, number>): number {
   return Object.values(counts).reduce((sum, count) => sum + count, 0);
-}
-
-function counted(count: number, one: string, many: string): string {
-  return `${count.toLocaleString('en')} ${count === 1 ? one : many}`;
 }
 
 /** A file beside this one, read once. */

@@ -1,6 +1,7 @@
 import type { Context, Daemon } from '../../daemon/run.ts';
 import { transportMetrics } from '../../daemon/transport-metrics.ts';
 import { JudgedClock } from '../../judged-clock.ts';
+import { Latency, type RecentLatency } from '../../latency.ts';
 import { connectAddress } from '../../oxenmq/bind-address.ts';
 import { keyPairFromSecret } from '../../oxenmq/keys.ts';
 import { deriveClusterKey, deriveNotifierKey } from '../../session/notifier-key.ts';
@@ -32,13 +33,19 @@ export async function buildNotifier(service: string, context: Context): Promise<
 
   let current = fingerprint(context.config, service);
   const backend = await createBackend(context.config);
-  const notifier = new Notifier({
+  const observe = providerLatency(registry);
+  const latency = new Latency();
+  const notifier: Notifier = new Notifier({
     ...towardsHiveminds(context.config, service),
     backend,
     clock,
     random,
     log,
-    took: providerLatency(registry),
+    took: (ms) => {
+      observe(ms);
+      latency.add(ms / 1000, clock.monotonic());
+    },
+    tells: () => reportOf(notifier.backend, latency.recent(clock.monotonic())),
   });
   observeNotifier(registry, notifier, clock);
   transportMetrics(registry, () => [['hivemind', notifier.transport]]);
@@ -80,6 +87,20 @@ export async function buildNotifier(service: string, context: Context): Promise<
       if (clock.doubt !== undefined) reasons.push(`the time is in doubt: ${clock.doubt}`);
       return { ok, reasons };
     },
+  };
+}
+
+/**
+ * What operators see of the provider where they look at the hivemind: how long it takes to answer, and until when it
+ * takes what we show to it (unix seconds). Values that are told once are kept: one that is not there any more is told
+ * as empty.
+ */
+function reportOf({ credentialExpiry }: Backend, latency: RecentLatency | null): Record<string, number | string> {
+  const ms = (seconds: number | undefined) => (seconds === undefined ? '' : Math.round(seconds * 1000));
+  return {
+    provider_ms: ms(latency?.median),
+    provider_p95_ms: ms(latency?.p95),
+    credential_expires: credentialExpiry === undefined ? '' : Math.floor(credentialExpiry / 1000),
   };
 }
 

@@ -4,52 +4,12 @@ import { join } from 'node:path';
 import { test } from 'node:test';
 import { Registry } from 'prom-client';
 import { serveMetrics } from '../../../src/daemon/metrics.ts';
-import type { ServiceReport, StatusSample } from '../../../src/hivemind/operators/report.ts';
-import { problemsOf, statusPage } from '../../../src/hivemind/operators/status-page.ts';
+import type { NodeReport } from '../../../src/hivemind/network/node.ts';
+import type { StatusSample } from '../../../src/hivemind/operators/report.ts';
+import { statusPage } from '../../../src/hivemind/operators/status-page.ts';
 import { FakeClock } from '../../support/fake-clock.ts';
 import { noChromium, type Page, startChromium } from './chromium.ts';
-
-function report(service: string, values: Partial<ServiceReport> = {}): ServiceReport {
-  return {
-    service,
-    notifiers: 1,
-    subscriptions: 1_000,
-    queued: 0,
-    queued_bytes: 0,
-    in_flight: 0,
-    oldest_seconds: 0,
-    handed: 0,
-    accepted: 0,
-    refused: 0,
-    passed: 0,
-    unreported: 0,
-    redelivered: 0,
-    dropped: { overflow: 0, expired: 0 },
-    gone: 0,
-    breaker_open: false,
-    latency: null,
-    ...values,
-  };
-}
-
-function sampleWith(values: Partial<StatusSample> = {}): StatusSample {
-  return {
-    nodes: 2_000,
-    swarms: 280,
-    connected: 1_998,
-    pending: 2,
-    fresh: 1_995,
-    oldestSeconds: 3_000,
-    uncovered: 0,
-    blockHeight: 1_234_567,
-    accounts: 80_000,
-    raw: 0,
-    unique: 0,
-    services: [report('apns'), report('firebase')],
-    complaints: [],
-    ...values,
-  };
-}
+import { report, sampleWith } from './samples.ts';
 
 interface StatusJson {
   time: number;
@@ -63,6 +23,11 @@ interface StatusJson {
   current: StatusSample;
 }
 
+/** A page of a machine of that name. */
+function pageOf(sample: () => StatusSample, clock: FakeClock, nodes: readonly NodeReport[] = []) {
+  return statusPage({ sample, nodes: () => nodes, host: 'push-1', version: '9.8.7', clock });
+}
+
 async function ask(page: ReturnType<typeof statusPage>, query = ''): Promise<StatusJson> {
   const reply = await page.routes['/status.json']!(new URL(`http://localhost/status.json${query}`));
   return JSON.parse(String(reply.body)) as StatusJson;
@@ -71,7 +36,7 @@ async function ask(page: ReturnType<typeof statusPage>, query = ''): Promise<Sta
 test('a point each 10 s holds the rates since the one before, and the gauges of its moment', async () => {
   const clock = new FakeClock();
   let sample = sampleWith();
-  const page = statusPage(() => sample, clock);
+  const page = pageOf(() => sample, clock);
   sample = sampleWith({
     raw: 500,
     fresh: 7,
@@ -108,7 +73,7 @@ test('a point each 10 s holds the rates since the one before, and the gauges of 
 
 test('no more than an hour of points is kept, and a page that has some gets only the newer', async () => {
   const clock = new FakeClock();
-  const page = statusPage(() => sampleWith(), clock);
+  const page = pageOf(() => sampleWith(), clock);
   await clock.advance(5 * 3_600_000);
   const { points, time } = await ask(page);
   assert.equal(points.length, 360);
@@ -120,38 +85,9 @@ test('no more than an hour of points is kept, and a page that has some gets only
   page.stop();
 });
 
-test('a quiet suite has no problem; each trouble is named, the worst first', () => {
-  assert.deepEqual(problemsOf(sampleWith()), []);
-  const problems = problemsOf(
-    sampleWith({
-      complaints: ['the database does not answer'],
-      fresh: 1_000,
-      uncovered: 1,
-      services: [
-        report('apns', { notifiers: 0, queued: 1_200 }),
-        report('firebase', { oldest_seconds: 90 }),
-        report('huawei', { breaker_open: true }),
-        report('retired', { notifiers: 0, subscriptions: 0 }),
-      ],
-    }),
-  );
-  assert.deepEqual(
-    problems.map(({ level, text }) => `${level} ${text}`),
-    [
-      'bad the database does not answer',
-      'bad 1 account is confirmed by no storage server of its swarm.',
-      'bad apns: no notifier is connected; 1,200 pushes wait.',
-      'bad huawei: the provider calls so many devices gone that none is removed: check its credentials.',
-      'odd firebase: the oldest push waits for 90 s.',
-      'odd Only 1000 of 2000 storage servers are fresh.',
-    ],
-  );
-  assert.equal(problemsOf(sampleWith({ fresh: 0 }))[0]!.level, 'bad');
-});
-
 test('a service that is named like a part of every object is a service', async () => {
   const clock = new FakeClock();
-  const page = statusPage(() => sampleWith({ services: [report('__proto__'), report('constructor')] }), clock);
+  const page = pageOf(() => sampleWith({ services: [report('__proto__'), report('constructor')] }), clock);
   await clock.advance(10_000);
   assert.deepEqual(Object.keys((await ask(page)).points[0]!.services), ['__proto__', 'constructor']);
   page.stop();
@@ -181,10 +117,14 @@ function story(clock: FakeClock): () => StatusSample {
     return sampleWith({
       raw: counts.raw,
       unique: counts.unique,
+      requests: { taken: counts.unique / 20, refused: counts.refused, shed: 0 },
+      canary: { isRunning: true, lastSeconds: 0.42, silentSeconds: 20, delivered: 60, lost: 0, problem: '' },
       fresh,
       oldestSeconds: 3_000 + 300 * Math.sin(minute / 5),
       services: [
         report('apns', {
+          provider: { median: 0.12, p95: 0.3 },
+          credential_expires: Math.floor(clock.now() / 1000) + 40 * 86_400,
           handed: Math.round(counts.apns),
           accepted: Math.round(counts.apns),
           subscriptions: 61_000,
@@ -213,14 +153,47 @@ function story(clock: FakeClock): () => StatusSample {
   };
 }
 
+const NODE: NodeReport = {
+  address: 'tcp://198.51.100.7:22020',
+  key: '0123456789ab',
+  swarm: 'ff',
+  state: 'up',
+  connected_since: 1,
+  accounts: 400,
+  confirmed: 400,
+  unconfirmed: 0,
+  refused: 0,
+  oldest_seconds: 600,
+  in_flight: 0,
+  failures: 0,
+  last_error: '',
+};
+/** One that is well, one that others need, and six that need a look. */
+const NODES: readonly NodeReport[] = [
+  NODE,
+  { ...NODE, address: 'tcp://198.51.100.8:22020', state: 'unneeded' },
+  ...[1, 2, 3, 4, 5, 6].map(
+    (number): NodeReport => ({
+      ...NODE,
+      address: `tcp://203.0.113.${number}:22020`,
+      state: 'cooldown',
+      confirmed: 0,
+      unconfirmed: 400,
+      oldest_seconds: 1_000 * number,
+      last_error: 'no HELLO within 10000 ms: no connection could be made',
+    }),
+  ),
+];
+
 /** Serves a page over a whole told hour. */
 async function serve(
   t: { after(fn: () => Promise<void>): void },
   sample?: () => StatusSample,
   hours = 1,
+  nodes: readonly NodeReport[] = NODES,
 ): Promise<string> {
   const clock = new FakeClock();
-  const page = statusPage(sample ?? story(clock), clock);
+  const page = pageOf(sample ?? story(clock), clock, nodes);
   await clock.advance(hours * 3_600_000);
   const ready = () => ({ ok: true, reasons: [] });
   const server = await serveMetrics({
@@ -258,11 +231,11 @@ test('in a browser', { skip: noChromium }, async (t) => {
     const url = await serve(t);
     const page = await chromium.open(url);
     await page.until(drawn);
-    assert.equal(await page.evaluate("document.querySelectorAll('figure').length"), 7);
+    assert.equal(await page.evaluate("document.querySelectorAll('figure').length"), 9);
     const corners = await page.evaluate<number[]>(
       "[...document.querySelectorAll('figure path')].map((path) => path.getAttribute('d').split('L').length)",
     );
-    assert.deepEqual(corners, Array(18).fill(360));
+    assert.deepEqual(corners, Array(22).fill(360));
     assert.deepEqual(page.errors, []);
     assert.ok(page.requests.length >= 4);
     for (const request of page.requests) assert.ok(request.startsWith(url) || request === 'data:,', request);
@@ -309,11 +282,97 @@ test('in a browser', { skip: noChromium }, async (t) => {
       "[...document.querySelectorAll('figure > svg')].map((svg) => svg.getAttribute('aria-label'))",
     );
     assert.match(labels[0]!, /^Storage servers, the last hour; now: fresh 1,9\d\d, connected 1,998, known 2,000$/);
-    assert.match(labels[3]!, /apns \d+, firebase \d+, huawei 0/);
+    assert.match(labels[4]!, /apns \d+, firebase \d+, huawei 0/);
     assert.match(
       await page.evaluate("document.querySelector('#services').textContent"),
       /^apnsfirebasehuawei.*devices61,00042,000900waiting0014.*latency0\.45 s0\.6 s0\.3 s/,
     );
+  });
+
+  await t.test(
+    'host and version, the canary, requests, providers and the worst storage servers are there',
+    async (t) => {
+      const page = await chromium.open(await serve(t));
+      await page.until(drawn);
+      const text = (id: string) => page.evaluate<string>(`document.querySelector('${id}').textContent`);
+      assert.equal(await text('h1'), 'SPNS on push-1');
+      assert.match(await text('#updated'), /^version 9\.8\.7, up 60 min, block 1,234,567/);
+      assert.equal(await page.evaluate('document.title'), '■ trouble – SPNS on push-1');
+      const tiles = await text('#tiles');
+      assert.match(tiles, /Canary rang after0\.42 s20 s ago; 0 lost/);
+      assert.match(tiles, /Stored to accepted0\.6 s95 of 100 within 1\.6 s \(firebase\)/);
+      assert.match(tiles, /Clients' requests a minute\d+24 refused, 0 told to come again/);
+      assert.match(await text('#services'), /provider0\.12 s––credential40 days––/);
+      const worst = await page.evaluate<string[]>(
+        "[...document.querySelectorAll('#worst tbody tr')].map((row) => row.textContent)",
+      );
+      assert.equal(worst.length, 5, 'the five stalest of six');
+      assert.match(worst[0] ?? '', /^203\.0\.113\.6:22020cooldown0 of 4001\.7 hno HELLO within/);
+      assert.ok(!worst.some((row) => /198\.51/.test(row)), 'neither one that is well nor one that others need');
+    },
+  );
+
+  await t.test('without a canary and without bad storage servers there is nothing of either', async (t) => {
+    const page = await chromium.open(await serve(t, () => sampleWith(), 0.1, [NODE]));
+    await page.until(drawn);
+    assert.doesNotMatch(await page.evaluate("document.querySelector('#tiles').textContent"), /Canary/);
+    assert.equal(await page.evaluate("document.querySelector('#worst-section').offsetHeight"), 0);
+    assert.equal(await page.evaluate("document.querySelectorAll('figure').length"), 8);
+  });
+
+  await t.test('the tile at fault has the colour of its fault, and a mark for who sees none', async (t) => {
+    const page = await chromium.open(await serve(t));
+    await page.until(drawn);
+    const [at, ...others] = await page.evaluate<string[]>(
+      "[...document.querySelectorAll('#tiles .bad, #tiles .odd')].map((tile) => tile.className + ' ' + tile.textContent)",
+    );
+    assert.match(at ?? '', /^bad ■ Pushes waiting/);
+    assert.deepEqual(others, []);
+    const colour = (selector: string) =>
+      page.evaluate<string>(`getComputedStyle(document.querySelector('${selector}')).color`);
+    assert.equal(await colour('#tiles .bad dd'), await colour('#state'));
+  });
+
+  await t.test('each trouble says what to do', async (t) => {
+    const page = await chromium.open(await serve(t));
+    await page.until(drawn);
+    assert.equal(
+      await page.evaluate("document.querySelector('#problems .advice').textContent"),
+      'systemctl status spns-notifier@huawei',
+    );
+  });
+
+  await t.test('the plots of a young hivemind are as long as its life', async (t) => {
+    const page = await chromium.open(await serve(t, () => sampleWith(), 0.2));
+    await page.until(drawn);
+    const label = await page.evaluate<string>("document.querySelector('figure > svg').getAttribute('aria-label')");
+    assert.match(label, /^Storage servers, the last 12 min;/);
+    const [first, last, box] = await page.evaluate<number[]>(
+      "(() => { const svg = document.querySelector('figure > svg'); const path = svg.querySelector('path'); const end = path.getTotalLength(); return [path.getPointAtLength(0).x, path.getPointAtLength(end).x, svg.viewBox.baseVal.width]; })()",
+    );
+    assert.ok(first! < 50 && last! > box! - 10, `from ${first} to ${last} of ${box}`);
+  });
+
+  await t.test('marks of an axis stand where they say', async (t) => {
+    const clock = { stalest: 290 };
+    const page = await chromium.open(await serve(t, () => sampleWith({ oldestSeconds: clock.stalest }), 0.2));
+    await page.until(drawn);
+    const marks = await page.evaluate<string[]>(
+      "[...document.querySelectorAll('figure')[1].querySelectorAll('text[text-anchor=end]')].slice(0, 3).map((text) => text.textContent)",
+    );
+    assert.deepEqual(marks, ['0 s', '2.5 min', '5 min']);
+  });
+
+  await t.test('a start is waited for in amber, and its troubles are named', async (t) => {
+    const page = await chromium.open(
+      await serve(t, () => sampleWith({ fresh: 0, complaints: ['oxend: not connected yet'] }), 0.01),
+    );
+    await resize(page, 390, 844, 'light');
+    await page.until(drawn);
+    assert.equal(await page.evaluate("document.querySelector('#state').textContent"), '◌ starting');
+    assert.equal(await page.evaluate("document.querySelector('#state').className"), 'state odd');
+    assert.equal(await page.evaluate("document.querySelectorAll('#problems .bad, #tiles .bad').length"), 0);
+    await picture(page, 'starting');
   });
 
   await t.test('a hivemind that has just started shows what it has, and says that the rest comes', async (t) => {
@@ -338,35 +397,35 @@ test('in a browser', { skip: noChromium }, async (t) => {
     assert.match(await page.evaluate("document.querySelector('#services').textContent"), /<img src=x/);
   });
 
-  await t.test('when the hivemind is gone, the page says so and keeps what it had', async (t) => {
-    const page = await chromium.open(await serve(t));
-    await page.until(drawn);
-    await page.call('Network.emulateNetworkConditions', {
-      offline: true,
-      latency: 0,
-      downloadThroughput: 0,
-      uploadThroughput: 0,
-    });
-    // The page's clocks are put forward by what it would otherwise wait for.
-    await page.evaluate(
-      '(() => { const now = performance.now.bind(performance); performance.now = () => now() + 60_000; })()',
-    );
-    await page.evaluate("document.dispatchEvent(new Event('visibilitychange'))");
-    await page.until("document.querySelector('#state').textContent === '■ no answer'");
-    assert.match(await page.evaluate("document.querySelector('#updated').textContent"), /no answer for \d+ s/);
-    assert.equal(await page.evaluate("document.querySelectorAll('figure').length"), 7);
-  });
+  await t.test(
+    'when the hivemind is gone, the page says so at the next refused question and keeps what it had',
+    async (t) => {
+      const page = await chromium.open(await serve(t));
+      await page.until(drawn);
+      await page.call('Network.emulateNetworkConditions', {
+        offline: true,
+        latency: 0,
+        downloadThroughput: 0,
+        uploadThroughput: 0,
+      });
+      // One question that is not answered is enough.
+      await page.evaluate("document.dispatchEvent(new Event('visibilitychange'))");
+      await page.until("document.querySelector('#state').textContent === '■ no answer'");
+      assert.match(await page.evaluate("document.querySelector('#updated').textContent"), /no answer for \d+ s/);
+      assert.equal(await page.evaluate("document.querySelectorAll('figure').length"), 9);
+    },
+  );
 
   await t.test('pointing at a plot shows the figures of that time in all of them', async (t) => {
     const page = await chromium.open(await serve(t));
     await resize(page, 1440, 900, 'light');
     await page.until(drawn);
     const at = await page.evaluate<{ x: number; y: number }>(
-      "(() => { const box = document.querySelectorAll('figure > svg')[5].getBoundingClientRect(); return { x: box.left + box.width * 0.68, y: box.top + 40 }; })()",
+      "(() => { const plot = document.querySelectorAll('figure > svg')[6]; plot.scrollIntoView(); const box = plot.getBoundingClientRect(); return { x: box.left + box.width * 0.68, y: box.top + 40 }; })()",
     );
     await page.call('Input.dispatchMouseEvent', { type: 'mouseMoved', ...at });
-    await page.until("document.querySelectorAll('.cursor').length === 7");
-    const legend = await page.evaluate<string>("document.querySelectorAll('.legend')[5].textContent");
+    await page.until("document.querySelectorAll('.cursor').length === 9");
+    const legend = await page.evaluate<string>("document.querySelectorAll('.legend')[6].textContent");
     assert.match(legend, /firebase \d\d,\d{3}/);
     await picture(page, 'pointing');
   });

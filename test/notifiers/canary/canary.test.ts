@@ -161,6 +161,11 @@ test('a message of its own comes back as a push, again and again, and the time i
   );
   await canary.stop(8_000);
   assert.equal((await ask('get_services'))[0].subscriptions, 0);
+  const page = await hivemind.daemon.routes?.['/status.json']?.(new URL('http://localhost/status.json'));
+  const { current } = JSON.parse(String(page?.body));
+  assert.equal(current.canary.isRunning, false);
+  assert.ok(current.canary.delivered >= 3 && current.canary.lastSeconds >= 0);
+  assert.ok(current.requests.taken >= 2, 'its subscription, and its end');
   const { notifier } = await ask('get_stats');
   assert.equal(notifier.canary.problem, '');
   assert.ok(notifier.canary.delivered >= 3);

@@ -1,5 +1,6 @@
 import { Breaker, type BreakerLimits } from '../../../breaker.ts';
 import type { Clock, Timer } from '../../../clock.ts';
+import { Latency } from '../../../latency.ts';
 import type { Log } from '../../../log.ts';
 import type { Remote } from '../../../oxenmq/remote.ts';
 import { encodeSealedPushes, type PushReport, type SealedPush } from '../../../session/notifier-protocol.ts';
@@ -8,7 +9,6 @@ import { encodePush } from '../../../session/push.ts';
 import type { Copy } from '../../cluster/copy.ts';
 import type { Standby } from '../../cluster/standby.ts';
 import { hasRoom, type Instance, Instances } from './instances.ts';
-import { Latency } from './latency.ts';
 import { type HeldMessage, latin1, NOTIFIER_COST, plainPush, type QueuedPush, sealable } from './push.ts';
 import { type DropReason, type EndReason, PushQueue, type QueueLimits } from './push-queue.ts';
 

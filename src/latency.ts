@@ -1,12 +1,12 @@
 /**
- * How long messages took from being stored to being accepted by the provider: counted in buckets, so that any number of
- * them takes the same memory, and one more takes a few comparisons.
+ * How long things took: counted in buckets, so that any number of them takes the same memory, and one more takes a few
+ * comparisons.
  */
 
 /** The upper bounds of the buckets, in seconds; beyond the last there is one more. */
-export const LATENCY_BOUNDS = [0.1, 0.2, 0.3, 0.5, 0.75, 1, 1.5, 2, 3, 5, 10, 30, 60, 300, 1800] as const;
+export const LATENCY_BOUNDS = [0.025, 0.05, 0.1, 0.2, 0.3, 0.5, 0.75, 1, 1.5, 2, 3, 5, 10, 30, 60, 300, 1800] as const;
 
-/** Seconds within which half of the messages were accepted, and 95 of 100. */
+/** Seconds that half of them did not exceed, and 95 of 100. */
 export interface RecentLatency {
   readonly median: number;
   readonly p95: number;
@@ -14,10 +14,10 @@ export interface RecentLatency {
 
 /** What is recent: this long at least, and twice as long at most. */
 const WINDOW_MS = 150_000;
-/** The time of a message is its sender's word: no single one may be worth more than this in the sum. */
+/** Some begin at a time that is a stranger's word: no single one may be worth more than this in the sum. */
 const MOST_SECONDS = 86_400;
 
-/** The latencies of one service. */
+/** The latencies of one kind. */
 export class Latency {
   /** How many fell into each bucket since the start. */
   readonly counts = emptyBuckets();
@@ -34,19 +34,19 @@ export class Latency {
    */
   add(seconds: number, now: number): void {
     const bounded = Math.min(Math.max(seconds, 0), MOST_SECONDS);
-    let bucket = 0;
-    while (bucket < LATENCY_BOUNDS.length && bounded > LATENCY_BOUNDS[bucket]!) bucket++;
+    const found = LATENCY_BOUNDS.findIndex((bound) => bounded <= bound);
+    const bucket = found < 0 ? LATENCY_BOUNDS.length : found;
     this.#turn(now);
-    this.counts[bucket]!++;
-    this.#current[bucket]!++;
+    count(this.counts, bucket);
+    count(this.#current, bucket);
     this.count++;
     this.sum += bounded;
   }
 
-  /** Of the last minutes; null if nothing was accepted in them. */
+  /** Of the last minutes; null if there were none. */
   recent(now: number): RecentLatency | null {
     this.#turn(now);
-    const counts = this.#current.map((count, bucket) => count + this.#before[bucket]!);
+    const counts = this.#current.map((count, bucket) => count + (this.#before[bucket] ?? 0));
     if (counts.every((count) => count === 0)) return null;
     return { median: quantile(counts, 0.5), p95: quantile(counts, 0.95) };
   }
@@ -68,14 +68,18 @@ function quantile(counts: Float64Array, share: number): number {
   const wanted = share * counts.reduce((sum, count) => sum + count, 0);
   let passed = 0;
   for (const [bucket, bound] of LATENCY_BOUNDS.entries()) {
-    const count = counts[bucket]!;
+    const count = counts[bucket] ?? 0;
     if (count > 0 && passed + count >= wanted) {
       const from = LATENCY_BOUNDS[bucket - 1] ?? 0;
       return from + (bound - from) * ((wanted - passed) / count);
     }
     passed += count;
   }
-  return LATENCY_BOUNDS.at(-1)!;
+  return LATENCY_BOUNDS[LATENCY_BOUNDS.length - 1] ?? 0;
+}
+
+function count(counts: Float64Array, bucket: number): void {
+  counts[bucket] = (counts[bucket] ?? 0) + 1;
 }
 
 function emptyBuckets(): Float64Array {

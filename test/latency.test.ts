@@ -1,6 +1,6 @@
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
-import { LATENCY_BOUNDS, Latency } from '../../../../src/hivemind/notifications/outbox/latency.ts';
+import { LATENCY_BOUNDS, Latency } from '../src/latency.ts';
 
 function filled(seconds: readonly number[], now = 0): Latency {
   const latency = new Latency();
@@ -14,8 +14,8 @@ test('each latency falls into the first bucket whose bound it does not exceed, o
   assert.deepEqual(
     [...latency.counts.entries()].filter(([, count]) => count > 0),
     [
-      [0, 1],
-      [1, 1],
+      [2, 1],
+      [3, 1],
       [LATENCY_BOUNDS.length - 1, 1],
       [LATENCY_BOUNDS.length, 1],
     ],

@@ -1,0 +1,144 @@
+import type { ServiceReport, StatusSample } from './report.ts';
+
+/** The tiles of the status page that a problem may be shown at. */
+export type Tile = 'fresh' | 'stalest' | 'waiting' | 'latency' | 'canary';
+
+/** Something that an operator should look at. */
+export interface Problem {
+  /**
+   * `bad`: phones do not ring, or soon will not. `starting`: as bad, but passes by itself while the hivemind starts.
+   * `odd`: look at it when you have the time.
+   */
+  readonly level: 'bad' | 'starting' | 'odd';
+  readonly text: string;
+  /** What to do; empty where the text says so itself. */
+  readonly advice: string;
+  readonly tile?: Tile;
+}
+
+/** A push that is older than this, in seconds, says that its notifier or provider does not keep up. */
+const LATE_SECONDS = 60;
+/** What a start may take, in seconds: for everything but storage servers to be there, and for these to confirm all. */
+const STARTING = 120;
+const CONFIRMING = 600;
+/** After this long without a push of the canary's, and without a word of its own, in seconds. */
+const CANARY_SILENT = 300;
+const CANARY_GONE = 60;
+/** A credential that runs out within so many seconds is to be replaced. */
+const CREDENTIAL_WARNING = 14 * 86_400;
+
+/** What to do at what the parts complain of in words; docs/operate.md, "Alerts", has more. */
+const ADVICE: readonly (readonly [RegExp, string])[] = [
+  [/^waiting for notifiers/, 'systemctl status "spns-notifier@*": those in notifiers_expected are waited for.'],
+  [/database|PostgreSQL/i, 'Look at PostgreSQL and its disk; the hivemind tries again by itself, and pushes go on.'],
+  [/^the time is in doubt/, 'timedatectl, here and on the machine of PostgreSQL: set the clock that is wrong right.'],
+  [/expire|out of date/, 'Is the time right? Then: spns expire, and spns expire --yes.'],
+  [/^oxend/, 'Look at oxend and at its socket; spns nodes --bad and the log have more.'],
+  [/^no storage server/, 'Is the network up, and may this machine connect out to high ports? spns nodes --bad'],
+  [/cut off/, 'spns nodes --bad tells who, and for what.'],
+  [/do not answer|no address/, 'spns nodes --bad'],
+  [/do not fit their hash/, 'Is there a newer SPNS? Nothing is lost meanwhile.'],
+  [/hivemind|slots/, 'spns members, and the log of those that are missing.'],
+];
+
+/**
+ * What in a sample an operator should look at, the worst first.
+ *
+ * @param up how long the hivemind has been running, in seconds
+ * @param now unix seconds
+ */
+export function problemsOf(sample: StatusSample, up: number, now: number): Problem[] {
+  const { complaints, services, uncovered, nodes, unneeded, fresh, canary } = sample;
+  const needed = nodes - unneeded;
+  const level = (within: number) => (up < within ? 'starting' : 'bad');
+  const problems: Problem[] = complaints.map((text) => ({ level: level(STARTING), text, advice: adviceFor(text) }));
+  if (needed > 0 && fresh === 0) {
+    problems.push({
+      level: level(CONFIRMING),
+      text: 'No storage server has confirmed all its accounts lately: phones may not ring.',
+      advice: 'spns nodes --bad has the last error of each.',
+      tile: 'fresh',
+    });
+  }
+  if (uncovered > 0) {
+    problems.push({
+      level: level(CONFIRMING),
+      text: `${counted(uncovered, 'account is', 'accounts are')} confirmed by no storage server of its swarm.`,
+      advice: 'spns nodes --bad; if all servers of a swarm refuse, the log with level-snode = debug tells why.',
+      tile: 'stalest',
+    });
+  }
+  if (fresh > 0 && fresh < needed * 0.9) {
+    problems.push({
+      level: up < CONFIRMING ? 'starting' : 'odd',
+      text: `Only ${fresh} of ${needed} storage servers are fresh.`,
+      advice: 'The other members of each swarm cover for them; spns nodes --bad tells which they are.',
+      tile: 'fresh',
+    });
+  }
+  for (const service of services) problems.push(...ofService(service, level(STARTING), now));
+  if (canary && !canary.isRunning) {
+    const text = `The canary is not running; its last word is ${Math.round(canary.silentSeconds / 60)} min old.`;
+    if (canary.silentSeconds > CANARY_GONE)
+      problems.push({ level: 'odd', text, advice: 'systemctl status spns-canary', tile: 'canary' });
+  } else if (canary && (canary.silentSeconds > CANARY_SILENT || canary.problem !== '')) {
+    const isSilent = canary.silentSeconds > CANARY_SILENT;
+    problems.push({
+      level: !isSilent && up < STARTING ? 'starting' : isSilent ? 'bad' : 'odd',
+      text: `The canary: ${canary.problem || 'no push comes'}.`,
+      advice: 'docs/operate.md, at SpnsCanarySilent and SpnsCanaryFrontEndDown.',
+      tile: 'canary',
+    });
+  }
+  const order = { bad: 0, starting: 1, odd: 2 };
+  return problems.sort((a, b) => order[a.level] - order[b.level]);
+}
+
+function ofService(report: ServiceReport, level: 'bad' | 'starting', now: number): Problem[] {
+  const { service, notifiers, subscriptions, queued, oldest_seconds: oldest, breaker_open: breaker } = report;
+  const problems: Problem[] = [];
+  if (service !== 'canary' && notifiers === 0 && (subscriptions > 0 || queued > 0)) {
+    problems.push({
+      level,
+      text: `${service}: no notifier is connected; ${counted(queued, 'push waits', 'pushes wait')}.`,
+      advice: `systemctl status spns-notifier@${service}`,
+      tile: 'waiting',
+    });
+  } else if (oldest > LATE_SECONDS) {
+    problems.push({
+      level: 'odd',
+      text: `${service}: the oldest push waits for ${Math.round(oldest)} s.`,
+      advice: `Is the provider slow or paused? journalctl -u spns-notifier@${service}`,
+      tile: 'waiting',
+    });
+  }
+  if (breaker) {
+    problems.push({
+      level: 'bad',
+      text: `${service}: the provider calls so many devices gone that none is removed.`,
+      advice:
+        'Its certificate, project or environment is probably the wrong one: put it right and reload the notifier.',
+    });
+  }
+  const left = report.credential_expires === null ? Number.POSITIVE_INFINITY : report.credential_expires - now;
+  if (left < CREDENTIAL_WARNING) {
+    const days = Math.floor(left / 86_400);
+    problems.push({
+      level: left < 0 ? 'bad' : 'odd',
+      text:
+        left < 0
+          ? `${service}: the credential for the provider has run out.`
+          : `${service}: the credential for the provider runs out in ${counted(days, 'day', 'days')}.`,
+      advice: `Put the new one in place, spns check-config, systemctl reload spns-notifier@${service}`,
+    });
+  }
+  return problems;
+}
+
+function adviceFor(complaint: string): string {
+  return ADVICE.find(([pattern]) => pattern.test(complaint))?.[1] ?? '';
+}
+
+function counted(count: number, one: string, many: string): string {
+  return `${count.toLocaleString('en')} ${count === 1 ? one : many}`;
+}
