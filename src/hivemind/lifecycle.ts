@@ -153,7 +153,8 @@ async function stop(parts: Parts, statistics: Timer, end: number): Promise<void>
   if (!(await within(answered, end - clock.monotonic(), clock)))
     log.warn('clients wait for a database that does not answer');
   parts.flush();
-  if (joined && !(await within(joined.close(), end - clock.monotonic(), clock)))
+  const isTold = !joined || (await within(joined.close(), end - clock.monotonic(), clock).catch(() => false));
+  if (!isTold)
     log.warn('the database does not answer: the other hiveminds find out by themselves that this one has ended');
   const closed = await within(store.close(), end - clock.monotonic(), clock);
   if (!closed) log.warn('the database does not answer: the last statistics are lost');

@@ -1,12 +1,11 @@
 /**
  * What our hivemind and our notifiers say to each other beyond the original's messages, each one bencoded part:
  *
- * - `admin.register_notifier` (request, answered `OK`, repeated every few seconds as a sign of life): a
- *   {@link Registration}. An original hivemind answers UNKNOWNCOMMAND; its notifiers register with
- *   `admin.register_service`.
+ * - `admin.register_notifier` (request, answered `OK`, and by one of several hiveminds with a further part, see
+ *   members.ts; repeated every few seconds as a sign of life): a {@link Registration}. An original hivemind answers
+ *   UNKNOWNCOMMAND; its notifiers register with `admin.register_service`.
  * - `notifier.validate_many` (request to a notifier whose registration says so): the service, and a list of
- *   service_infos
- *   as JSON; answered by a list of {@link Verdict}, in the same order.
+ *   service_infos as JSON; answered by a list of {@link Verdict}, in the same order.
  * - `notifier.sealed` (command to the notifier): a list of {@link SealedPush}.
  * - `admin.push_report` (command to the hivemind): a {@link PushReport} on pushes that were handed out.
  * - `admin.device_gone` (command to the hivemind): a {@link DeviceGone}.

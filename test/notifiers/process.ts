@@ -18,14 +18,19 @@ export interface NotifierProcess {
   readonly ended: Promise<number | NodeJS.Signals>;
 }
 
-/** Writes a spns.ini for a notifier and returns its path. */
+/**
+ * Writes a spns.ini for a notifier and returns its path.
+ *
+ * @param secret the hivemind's key, 32 bytes
+ */
 export async function writeConfig(
   path: string,
   service: string,
   hivemind: { readonly endpoint: string } | undefined,
   keys: Record<string, string>,
+  secret = randomBytes(32),
 ): Promise<string> {
-  await writeFile(join(path, 'hivemind.key'), randomBytes(32).toString('hex'), { mode: 0o600 });
+  await writeFile(join(path, 'hivemind.key'), secret.toString('hex'), { mode: 0o600 });
   const section = Object.entries(keys).map(([key, value]) => `${key} = ${value}`);
   const ini = [
     '[hivemind]',

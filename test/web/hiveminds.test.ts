@@ -4,6 +4,7 @@ import type { Incoming } from '../../src/oxenmq/remote.ts';
 import { encodeMembers } from '../../src/session/members.ts';
 import type { Hivemind } from '../../src/web/hivemind.ts';
 import { FakeClock } from '../support/fake-clock.ts';
+import { until } from '../support/until.ts';
 import { connect, fakeHivemind } from './fake-hivemind.ts';
 
 type Fake = Awaited<ReturnType<typeof fakeHivemind>>;
@@ -29,12 +30,12 @@ async function cluster(t: TestContext, answers: Record<string, Answer>) {
   return { fakes, others, said, listed };
 }
 
-/** Time that a test lets pass, with what comes in between. */
-async function until(condition: () => boolean, clock?: FakeClock): Promise<void> {
-  while (!condition()) {
-    await new Promise((resolve) => setImmediate(resolve));
-    await clock?.advance(50);
-  }
+/** Polls, while time passes. */
+function later(clock: FakeClock, condition: () => boolean): Promise<void> {
+  return until(async () => {
+    await clock.advance(50);
+    return condition();
+  }, 0);
 }
 
 const says =
@@ -99,7 +100,7 @@ test('a hivemind that comes is found, one that goes for good is left, and one th
   others.push({ name: 'c', address: 'ipc:///nowhere/push.sock' }, { name: 'd', address: 'curve://127.0.0.1:1/key' });
   await fakes.a!.start();
   const { hivemind } = connect(t, fakes.a!.address, { clock });
-  await until(() => hivemind.missing.length === 2 && hivemind.missing[0]!.problem !== undefined, clock);
+  await later(clock, () => hivemind.missing.length === 2 && hivemind.missing[0]!.problem !== undefined);
   assert.deepEqual(
     hivemind.missing.map(({ name }) => name),
     ['c', 'd'],
@@ -110,11 +111,11 @@ test('a hivemind that comes is found, one that goes for good is left, and one th
   await fakes.b!.start();
   said.of = ['a', 'b'];
   others.length = 0;
-  await until(() => listed.has('b') && hivemind.missing.length === 0, clock);
+  await later(clock, () => listed.has('b') && hivemind.missing.length === 0);
   await fakes.a!.stop();
   assert.equal(await ask(hivemind), 'b');
   said.of = ['b'];
-  await until(() => hivemind.missing.length === 0, clock);
+  await later(clock, () => hivemind.missing.length === 0);
   assert.ok(hivemind.connected);
 });
 
