@@ -66,6 +66,11 @@ export const AREAS: Record<string, Area> = {
     ],
     inOne: true,
   },
+  proxy: {
+    sources: ['src/notifiers/runtime/{proxy,tunnel}.ts'],
+    tests: ['test/notifiers/proxy.test.ts'],
+    inOne: true,
+  },
   web: { sources: ['src/web/*.ts'], tests: ['test/web/*.test.ts'], database: true },
   settings: { sources: ['src/settings/*.ts'], tests: ['test/settings/*.test.ts'], inOne: true },
   daemon: { sources: ['src/daemon/*.ts'], tests: ['test/daemon/*.test.ts'] },

@@ -1,46 +1,65 @@
 import assert from 'node:assert/strict';
+import { randomBytes } from 'node:crypto';
+import { once } from 'node:events';
+import type { AddressInfo } from 'node:net';
 import { type TestContext, test } from 'node:test';
+import { createServer } from 'node:tls';
+import { systemClock } from '../../src/clock.ts';
 import { startFakeApns } from '../../src/devnet/providers/apns.ts';
+import { serverCertificate } from '../../src/devnet/providers/certificates.ts';
 import { startFakeFcm } from '../../src/devnet/providers/fcm.ts';
 import { startFakeHuawei } from '../../src/devnet/providers/huawei.ts';
 import type { FakeProvider } from '../../src/devnet/providers/script.ts';
-import type { Backend } from '../../src/notifiers/runtime/backend.ts';
+import type { BackendContext } from '../../src/notifiers/runtime/backend.ts';
 import { loadBackend } from '../../src/notifiers/runtime/load.ts';
 import { parseProxy } from '../../src/notifiers/runtime/proxy.ts';
+import { connectThrough } from '../../src/notifiers/runtime/tunnel.ts';
 import { type ConnectProxy, startConnectProxy } from '../support/connect-proxy.ts';
 import { apnsToken, brief, contextOf, delivery, FakeClock, folder, sectionOf } from './support.ts';
 
-interface Behind {
-  readonly fake: FakeProvider & { cut(): void };
-  readonly backend: Backend;
-  readonly push: () => Promise<string>;
-}
+type Fake = FakeProvider & { cut(): void };
 
 const FAKES = { apns: startFakeApns, firebase: startFakeFcm, huawei: startFakeHuawei } as const;
 type Service = keyof typeof FAKES;
 const SERVICES = Object.keys(FAKES) as Service[];
 
+interface Options {
+  readonly context?: Partial<BackendContext>;
+  readonly keys?: Readonly<Record<string, string>>;
+}
+
 /** A backend of that service behind a proxy, before a fake of its provider. */
-async function behind(t: TestContext, service: Service, proxy: string, more = {}, keys = {}): Promise<Behind> {
-  const fake = await FAKES[service]();
+async function behind(t: TestContext, service: Service, proxy: string, options: Options = {}) {
+  const fake: Fake = await FAKES[service]();
+  return { fake, ...(await before(t, service, fake, proxy, options)) };
+}
+
+async function before(t: TestContext, service: Service, fake: Fake, proxy: string, { context, keys }: Options = {}) {
   t.after(() => fake.close());
   const settings = { ...(await fake.settings(await folder(t))), proxy, ...keys };
   const create = await loadBackend(service, sectionOf(`notify-${service}`, {}));
-  const backend = await create(contextOf(service, settings, more));
-  t.after(() => backend.close?.());
-  return { fake, backend, push: async () => brief((await backend.send([delivery(apnsToken(1))]))[0]!) };
+  const backend = await create(contextOf(service, settings, context));
+  let closed: Promise<unknown> | undefined;
+  const close = () => {
+    closed ??= Promise.resolve(backend.close?.());
+    return closed;
+  };
+  t.after(close);
+  return { backend, close, push: async () => brief((await backend.send([delivery(apnsToken(1))]))[0]!) };
 }
 
 for (const service of SERVICES) {
   test(`${service}: everything goes through the proxy, as the user that it wants to see`, async (t) => {
     const proxy = await startConnectProxy(t, { user: 'spns', password: 'p@ss:w%rd/' });
-    const { fake, push } = await behind(t, service, proxy.url);
+    const { fake, push, close } = await behind(t, service, proxy.url);
     assert.equal(await push(), 'accepted');
     assert.equal(await push(), 'accepted');
     assert.equal(fake.taken.count, 2);
     // The access token, too: the provider and its OAuth server are one here.
     assert.deepEqual(new Set(proxy.asked), new Set([`127.0.0.1:${fake.port}`]));
     assert.ok(proxy.open >= 1);
+    await close();
+    await proxy.allClosed();
   });
 
   test(`${service}: a proxy that refuses, answers nonsense or is not there is told apart, and the push kept`, async (t) => {
@@ -87,7 +106,7 @@ test("whoever a proxy connects us with must show the provider's certificate", as
   const proxy = await startConnectProxy(t);
   for (const service of SERVICES) {
     // Without the fakes' authority, these are strangers.
-    const { push, fake } = await behind(t, service, proxy.url, {}, { ca_file: '' });
+    const { push, fake } = await behind(t, service, proxy.url, { keys: { ca_file: '' } });
     assert.match(await push(), /^retry: /);
     assert.equal(fake.requests, 0, service);
   }
@@ -97,11 +116,48 @@ test('a proxy that says nothing is given ten seconds', async (t) => {
   const proxy = await startConnectProxy(t);
   proxy.answer = 'hang';
   const clock = new FakeClock();
-  const { push } = await behind(t, 'huawei', proxy.url, { clock });
+  const { push } = await behind(t, 'huawei', proxy.url, { context: { clock } });
   const outcome = push();
   await proxy.reached(1);
   await clock.advance(10_000);
   assert.equal(await outcome, 'retry: OAuth: connection trouble (ERR_PROXY_TIMEOUT)');
+});
+
+test('a tunnel that was made in time stays, and a long answer comes through it', async (t) => {
+  const proxy = await startConnectProxy(t);
+  const clock = new FakeClock();
+  const fake = await startFakeHuawei();
+  const { push } = await before(t, 'huawei', fake, proxy.url, { context: { clock } });
+  assert.equal(await push(), 'accepted');
+  await clock.advance(10_000);
+  assert.equal(await push(), 'accepted');
+  assert.equal(proxy.asked.length, 1);
+  fake.script.all = { status: 503, endless: 'flood' };
+  assert.equal(await push(), 'retry: 503 flow control');
+  assert.equal(clock.pending, 0);
+});
+
+test('who reads slowly gets all of it', async (t) => {
+  const proxy = await startConnectProxy(t);
+  const sent = randomBytes(8_000_000);
+  const { ca, ...certificate } = serverCertificate();
+  const server = createServer(certificate, (socket) => {
+    socket.on('error', () => {});
+    socket.end(sent);
+  });
+  server.listen(0, '127.0.0.1');
+  await once(server, 'listening');
+  t.after(() => server.close());
+  const { port } = server.address() as AddressInfo;
+  const socket = connectThrough(parseProxy(proxy.url), { host: 'localhost', port }, { ca }, systemClock);
+  t.after(() => socket.destroy());
+  const chunks: Buffer[] = [];
+  for await (const chunk of socket) {
+    // So that more has come by then than is held.
+    for (let turn = 0; chunks.length < 3 && turn < 200; turn++) await new Promise((resolve) => setImmediate(resolve));
+    chunks.push(chunk);
+  }
+  assert.ok(Buffer.concat(chunks).equals(sent));
 });
 
 test('many pushes at a time, and bodies of all sizes, go through the tunnels whole', async (t) => {

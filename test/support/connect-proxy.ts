@@ -10,6 +10,8 @@ export interface ConnectProxy {
   readonly asked: readonly string[];
   /** Tunnels that are open. */
   readonly open: number;
+  /** Resolves when none is. */
+  allClosed(): Promise<void>;
   /** In place of a tunnel: a status, bytes that are no answer, or never an answer. */
   answer: number | string | 'hang' | undefined;
   /** Resolves when it was asked so many times, since the start. */
@@ -28,6 +30,7 @@ export async function startConnectProxy(
   const sockets = new Set<net.Socket>();
   const waiting: { count: number; resolve: () => void }[] = [];
   const tunnels = new Set<net.Socket>();
+  const closing: (() => void)[] = [];
   const { user, password = '' } = options;
   const wanted = user === undefined ? undefined : `Basic ${Buffer.from(`${user}:${password}`).toString('base64')}`;
 
@@ -48,15 +51,23 @@ export async function startConnectProxy(
     if (proxy.answer !== undefined) return client.end(proxy.answer);
     const { hostname, port } = new URL(`tunnel://${request.url}`);
     const upstream = net.connect({ host: hostname, port: Number(port) }, () => {
-      client.write('HTTP/1.1 200 Connection established\r\nvia: test\r\n\r\n');
       upstream.write(first);
-      client.pipe(upstream).pipe(client);
+      client.pipe(upstream);
+      // In pieces, as a network may bring it: the first has been read when the second leaves.
+      client.write('HTTP/1.1 200 Connec');
+      setImmediate(() =>
+        setImmediate(() => {
+          client.write('tion established\r\nvia: test\r\n\r\n');
+          upstream.pipe(client);
+        }),
+      );
     });
     tunnels.add(upstream);
     upstream.on('error', () => client.destroy());
     upstream.on('close', () => {
       tunnels.delete(upstream);
       client.destroy();
+      if (tunnels.size === 0) for (const resolve of closing.splice(0)) resolve();
     });
     client.on('close', () => upstream.destroy());
     return undefined;
@@ -71,6 +82,10 @@ export async function startConnectProxy(
     answer: undefined,
     get open() {
       return tunnels.size;
+    },
+    allClosed() {
+      if (tunnels.size === 0) return Promise.resolve();
+      return new Promise((resolve) => closing.push(resolve));
     },
     reached(count) {
       if (asked.length >= count) return Promise.resolve();
