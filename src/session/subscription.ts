@@ -39,7 +39,7 @@ export type Unsubscription = Omit<Subscription, 'namespaces' | 'wantData'>;
  * Namespaces of one subscription. There are 65,536, apps use about ten (docs/spec/network.md, section 4), and each
  * message of the account is held against all of them, for each device: a stranger's account could keep us busy.
  */
-const MAX_NAMESPACES = 256;
+export const MAX_NAMESPACES = 256;
 
 /** Seconds for which a subscription's signature is good. */
 export const SIGNATURE_LIFETIME = 1_209_600;

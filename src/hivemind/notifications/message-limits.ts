@@ -14,7 +14,7 @@ const ALONE: Allowance = { burst: 50, every: 2_000 };
  * Pushes to one device, from all its accounts and all servers. More than one server can use up, or two of a swarm: a
  * liar must not be able to spend what the honest ones need.
  */
-const PUSHED: Allowance = { burst: 2_000, every: 50 };
+export const PUSHED: Allowance = { burst: 2_000, every: 50 };
 
 /**
  * What a storage server has used of its allowances. Account numbers may be used again for another account, which does

@@ -100,10 +100,10 @@ const AT_ONCE = 64;
  * Elements that one request may have: a few, and one more for so many bytes. The smallest that could succeed has some
  * 300; anything with more elements is invalid, and its answer would be thirty times its size.
  */
-const FREE_ELEMENTS = 64;
-const MIN_ELEMENT_BYTES = 100;
+export const FREE_ELEMENTS = 64;
+export const MIN_ELEMENT_BYTES = 100;
 /** Numbers, strings and so on that one request may hold: reading and writing so many takes less than 20 ms. */
-const MAX_VALUES = 10_000;
+export const MAX_VALUES = 10_000;
 /** What a request gets that comes while too many are in work. */
 const BUSY = new RequestError(Code.INTERNAL_ERROR, 'The server is busy; try again later');
 /** What no app sends: an element with one of these errors speaks against the whole request. */
