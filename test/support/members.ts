@@ -11,6 +11,7 @@ import type { Cleaner } from './hivemind.ts';
 
 export const silent = pino({ level: process.env.SPNS_TEST_LOG ?? 'silent' });
 export const ALL_SLOTS: readonly number[] = Array.from({ length: SLOTS }, (_, slot) => slot);
+export const EVERY_SLOT = Buffer.alloc(SLOTS / 8, 0xff);
 /** As a member tells it that covers nothing. */
 export const NO_SLOTS = Buffer.alloc(SLOTS / 8);
 

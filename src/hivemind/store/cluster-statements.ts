@@ -22,9 +22,14 @@ SELECT extract(epoch FROM clock_timestamp()) * 1000 AS now, name, generation, ru
 FROM (SELECT * FROM own UNION ALL SELECT * FROM spns_members WHERE name <> $1) m
 WHERE seen > clock_timestamp() - INTERVAL '1 hour' ORDER BY name`;
 
+/** Of the changes that are looked for: those of our slots, and not by ourselves; the earliest first. */
+const OURS = `(slot IS NULL OR get_bit($5::bytea, slot) = 1)
+        AND ($6 OR origin IS DISTINCT FROM current_setting('spns.origin')::bigint)
+      ORDER BY xid LIMIT ${PAGE}`;
+
 /**
- * The changes of transactions that had not ended at a position. The two ways to a change are apart so that each goes by
- * the index, whatever the server thinks of their numbers.
+ * The changes of transactions that had not ended at a position. The two ways to a change are apart and each has its
+ * limit, so that both go by the index and no further than they must, however many there are.
  */
 const CHANGES = `
 SELECT f.*, c.*
@@ -34,10 +39,10 @@ FROM (
 ) f
 LEFT JOIN LATERAL (
   SELECT xid, slot, id, account, service, svcid FROM (
-    SELECT * FROM spns_changes WHERE xid = ANY ($4::xid8[]) UNION ALL SELECT * FROM spns_changes WHERE xid >= $3::xid8
+    (SELECT * FROM spns_changes WHERE xid = ANY ($4::xid8[]) AND ${OURS})
+    UNION ALL
+    (SELECT * FROM spns_changes WHERE xid >= $3::xid8 AND ${OURS})
   ) news
-  WHERE (slot IS NULL OR slot = ANY ($5::smallint[]))
-    AND ($6 OR origin IS DISTINCT FROM current_setting('spns.origin')::bigint)
   ORDER BY xid LIMIT ${PAGE}
 ) c ON true`;
 
@@ -97,11 +102,14 @@ export function holdStatement({ name, run }: Own): QueryConfig {
   return { text: `UPDATE spns_members SET position = '1:1:' WHERE ${OWN}`, values: [name, run] };
 }
 
-/** @param own whether what was written over this connection is read as well */
+/**
+ * @param slots 32 bytes, a bit for each of those to tell of
+ * @param own whether what was written over this connection is read as well
+ */
 export function changesStatement(
   { name, run }: Own,
   from: Pick<FeedPosition, 'xmax' | 'xip'>,
-  slots: readonly number[],
+  slots: Uint8Array,
   own: boolean,
 ): QueryConfig {
   return {

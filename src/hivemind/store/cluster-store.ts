@@ -136,12 +136,12 @@ export class ClusterStore {
    * Reads which subscriptions have changed since the last time, but for what was written over this very connection:
    * that its writers know.
    *
-   * @param slots those to tell of
+   * @param slots 32 bytes, a bit for each of those to tell of
    * @returns 'reload' when that cannot be told (we were away for long, the server is another one, all were taken away,
    *   or nothing was loaded yet): everything is to be loaded anew, and until then there is nothing to read
    * @throws StoreError
    */
-  async readChanges(slots: readonly number[]): Promise<Changes | 'reload'> {
+  async readChanges(slots: Uint8Array): Promise<Changes | 'reload'> {
     const from = this.#position;
     if (from === undefined) return 'reload';
     const rewinds = this.#rewinds;
@@ -186,9 +186,20 @@ export class ClusterStore {
     });
   }
 
-  /** Takes away the changes that every member has read. @throws StoreError */
-  async trim(): Promise<void> {
-    await this.#query({ text: 'SELECT spns_trim(clock_timestamp())' });
+  /** Gives up what has not been read yet: everything is to be loaded anew, which costs less than very many changes. */
+  skip(): void {
+    this.#position = undefined;
+  }
+
+  /**
+   * Takes away changes that every member has read, some thousand at once.
+   *
+   * @returns whether there may be more
+   * @throws StoreError
+   */
+  async trim(): Promise<boolean> {
+    const [row] = await this.#query<{ more: boolean }>({ text: 'SELECT spns_trim(clock_timestamp()) AS more' });
+    return row?.more === true;
   }
 
   /**
@@ -228,7 +239,7 @@ export class ClusterStore {
   }
 
   #lose(): 'reload' {
-    this.#position = undefined;
+    this.skip();
     return 'reload';
   }
 

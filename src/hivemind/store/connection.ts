@@ -23,10 +23,14 @@ const SESSION = [
   'enable_seqscan = off',
   'enable_hashjoin = off',
   'enable_mergejoin = off',
+  'max_parallel_workers_per_gather = 0',
   'jit = off',
 ]
   .map((setting) => `SET ${setting}`)
   .join('; ');
+
+/** Changes are read along their index up to a limit, and never gathered to be sorted: there may be very many. */
+const MEMBER_SESSION = 'SET enable_bitmapscan = off';
 
 export interface ConnectionOptions {
   url: string;
@@ -195,7 +199,8 @@ export class Connection {
       // Not as start-up parameters, of which PgBouncer knows only a few.
       await this.#within(socket, client.query(`${SESSION}; SET statement_timeout = ${timeout}`));
       const pid = await this.#within(socket, takeLock(client, this.#mark, name));
-      if (name !== undefined) await this.#within(socket, client.query(`SET spns.origin = ${origin}`));
+      if (name !== undefined)
+        await this.#within(socket, client.query(`SET spns.origin = ${origin}; ${MEMBER_SESSION}`));
       await requireSession(client, pid, url, timeout);
       return made;
     } catch (error) {

@@ -5,6 +5,7 @@ import { StoreError } from './store-error.ts';
 const SPACE = 0x53504e53;
 /** Held by a hivemind as long as it is connected: alone, or, if it has a name, together with others that have one. */
 const HIVEMIND = 2;
+// 3 is held in a transaction that takes away what all members have read (migrations/006_cluster.sql).
 /** From here on the numbers beside it are the marks of single hiveminds. */
 export const MARKS = 16;
 /** The space of the locks that stand for names. */

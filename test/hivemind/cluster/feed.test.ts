@@ -168,7 +168,8 @@ describe('the feed', () => {
           asked.push([...changes]);
           return [{ ...key(row), row: asked.length === 1 ? undefined : row }];
         },
-        trim: async () => {},
+        skip: () => {},
+        trim: async () => false,
       },
     });
     devices.upsert(row, row.signedAt);
@@ -204,13 +205,46 @@ describe('the feed', () => {
           if (++asked < 3) throw new Error('the database cannot be reached');
           return [{ ...key(row), row }];
         },
-        trim: async () => {},
+        skip: () => {},
+        trim: async () => false,
       },
     });
     feed.start();
     for (let n = 0; n < 5; n++) await clock.advance(75);
     assert.equal(asked, 3);
     assert.deepEqual(devices.get(row.account, row.service, row.serviceId), row);
+    await feed.stop();
+  });
+
+  it('loads anew rather than read very many changes', async () => {
+    const clock = new FakeClock();
+    let [pages, skipped, loads] = [0, false, 0];
+    const feed = makeFeed({
+      clock,
+      store: {
+        load: async () => {
+          loads++;
+          return { rows: 0, skipped: 0 };
+        },
+        watchWrites: () => ({ has: () => false, end: () => {} }),
+      },
+      cluster: {
+        readChanges: async () => {
+          if (skipped) return 'reload';
+          pages++;
+          return { changes: [], more: true };
+        },
+        readCurrent: async () => [],
+        skip: () => {
+          skipped = true;
+        },
+        trim: async () => false,
+      },
+    });
+    feed.start();
+    await clock.advance(75);
+    await until(() => loads > 0);
+    assert.equal(pages, 25);
     await feed.stop();
   });
 
@@ -225,7 +259,8 @@ describe('the feed', () => {
           return { changes: [], more: false };
         },
         readCurrent: async () => [],
-        trim: async () => {},
+        skip: () => {},
+        trim: async () => false,
       },
     });
     feed.hint();
@@ -271,7 +306,8 @@ describe('the feed', () => {
           return answer === 'reload' ? 'reload' : { changes: [], more: false };
         },
         readCurrent: async () => [],
-        trim: async () => {},
+        skip: () => {},
+        trim: async () => false,
       },
     });
     feed.start();
@@ -301,7 +337,8 @@ function makeFeed(given: Partial<FeedModules>): Feed {
     cluster: {
       readChanges: async () => ({ changes: [], more: false }),
       readCurrent: async () => [],
-      trim: async () => {},
+      skip: () => {},
+      trim: async () => false,
     },
     devices: new Devices({ random: randomBytes }),
     holds: () => true,

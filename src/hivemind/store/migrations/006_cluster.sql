@@ -38,20 +38,29 @@ $$;
 -- Both work in this schema, whatever the search path of whoever changes a subscription.
 DO $do$
 BEGIN
-  -- Takes away the changes that all members have read. Who has not been seen for an hour is not waited for.
+  -- Takes away changes that all members have read, and tells whether there may be more. One does it at a time. Who has not been seen for an hour is not waited for.
   EXECUTE format($sql$
-    CREATE FUNCTION spns_trim(now TIMESTAMPTZ) RETURNS void LANGUAGE plpgsql
+    CREATE FUNCTION spns_trim(now TIMESTAMPTZ) RETURNS BOOLEAN LANGUAGE plpgsql
     SET search_path = pg_catalog, %I, pg_temp AS $$
+    DECLARE
+      gone INT;
     BEGIN
+      IF NOT pg_try_advisory_xact_lock(1397771859, 3) THEN
+        RETURN false;
+      END IF;
       -- The clock has gone back: nobody was seen in the future.
       UPDATE spns_members SET seen = now WHERE seen > now + INTERVAL '5 seconds';
       UPDATE spns_members SET position = NULL WHERE position IS NOT NULL AND seen < now - INTERVAL '1 hour';
-      DELETE FROM spns_changes c
-      WHERE xid < coalesce(
-          (SELECT pg_snapshot_xmax(position) FROM spns_members WHERE position IS NOT NULL ORDER BY 1 LIMIT 1),
-          pg_snapshot_xmax(pg_current_snapshot()))
-        AND NOT EXISTS (
-          SELECT FROM spns_members WHERE position IS NOT NULL AND NOT pg_visible_in_snapshot(c.xid, position));
+      DELETE FROM spns_changes WHERE ctid = ANY (ARRAY (
+        SELECT ctid FROM spns_changes c
+        WHERE xid < coalesce(
+            (SELECT pg_snapshot_xmax(position) FROM spns_members WHERE position IS NOT NULL ORDER BY 1 LIMIT 1),
+            pg_snapshot_xmax(pg_current_snapshot()))
+          AND NOT EXISTS (
+            SELECT FROM spns_members WHERE position IS NOT NULL AND NOT pg_visible_in_snapshot(c.xid, position))
+        ORDER BY xid LIMIT 5000));
+      GET DIAGNOSTICS gone = ROW_COUNT;
+      RETURN gone = 5000;
     END $$ $sql$, current_schema());
 
   EXECUTE format($sql$
