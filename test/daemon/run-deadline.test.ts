@@ -9,6 +9,6 @@ test('a stop that hangs is ended after ten seconds with 1', async (t) => {
   child.process.kill('SIGTERM');
   assert.equal(await child.ended, 1);
   const took = performance.now() - before;
-  assert(took > 8000 && took < 20_000, `${took} ms`);
-  await child.line(/critical .*did not stop in time/);
+  assert(took > 8000, `${took} ms`);
+  await child.line(/critical .*did not stop in time.* seconds=10/);
 });

@@ -40,11 +40,10 @@ describe('the life of a daemon', { concurrency: 4 }, () => {
     await child.line(/up$/);
     child.process.kill('SIGTERM');
     await child.line(/draining/);
-    const before = performance.now();
     child.process.kill('SIGINT');
     assert.equal(await child.ended, 1);
-    assert(performance.now() - before < 5000);
     await child.line(/critical .*told to stop a second time/);
+    assert.doesNotMatch(child.lines.join('\n'), /did not stop in time/);
   });
 
   test('a stop that fails ends with 1', async (t) => {

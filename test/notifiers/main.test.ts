@@ -77,9 +77,8 @@ test('with thousands of pushes on its hands it hands back what it has not begun,
   await hivemind.until(() => hivemind.instances.size === 1);
   const ids = hivemind.push(Array.from({ length: 10_000 }, () => ({})));
   await fake.taken.reached(20);
-  const start = performance.now();
+  // Sending all would take two and a half minutes; a stop that is not done in ten seconds ends with 1.
   assert.equal(await notifier.end('SIGTERM'), 0, notifier.output());
-  assert.ok(performance.now() - start < 10_000);
   await hivemind.until(() => hivemind.handedBack.length > 0 && hivemind.instances.size === 0);
   // What it did not hand back it had done, and nothing is told twice.
   assert.equal(hivemind.accepted.size, fake.taken.count);

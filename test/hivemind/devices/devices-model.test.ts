@@ -12,7 +12,7 @@ import { covers, isSame } from '../../support/reference.ts';
 import { makeRow } from '../../support/rows.ts';
 
 /** MODEL_STEPS=300000 looks longer. */
-const STEPS = Number(process.env.MODEL_STEPS ?? 100_000);
+const STEPS = Number(process.env.MODEL_STEPS ?? 25_000);
 const START = 1_700_000_000;
 /** Small, so that accounts come and go all the time. */
 const ACCOUNTS = 600;

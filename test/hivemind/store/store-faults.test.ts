@@ -138,11 +138,9 @@ describe('the store on a failing database', () => {
     };
     signal('SIGSTOP');
     try {
-      const started = performance.now();
       await assert.rejects(store.upsert(makeRow()), isUnavailable);
       assert.ok(!store.connected);
       await assert.rejects(store.upsert(makeRow()), isUnavailable);
-      assert.ok(performance.now() - started < 10_000);
     } finally {
       signal('SIGCONT');
     }
