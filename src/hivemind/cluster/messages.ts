@@ -60,7 +60,7 @@ export const MAX_NAME = 64;
 export const MAX_VERSION = 64;
 export const MAX_FINGERPRINTS = 4_096;
 export const MAX_SERVERS = 4_096;
-export const SLOT_BYTES = SLOTS / 8;
+const SLOT_BYTES = SLOTS / 8;
 const KEY_SIZE = 32;
 
 /** Writes the part of `cluster.hello`, and that of its answer. */

@@ -24,7 +24,7 @@ export async function microtasks(): Promise<void> {
 }
 
 /** A process that can stand still, and die: what it was to do then happens later, or never. */
-export class SimulatedProcess {
+class SimulatedProcess {
   isDead = false;
   readonly clock: Clock;
   readonly #clock: Clock;
