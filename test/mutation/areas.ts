@@ -24,7 +24,7 @@ export const AREAS: Record<string, Area> = {
     sources: ['src/hivemind/notifications/**/*.ts'],
     tests: [
       'test/hivemind/notifications/*.test.ts',
-      'test/hivemind/notifications/outbox/{outbox,push-queue,cluster}.test.ts',
+      'test/hivemind/notifications/outbox/{outbox,push-queue,cluster,latency}.test.ts',
     ],
     inOne: true,
   },
