@@ -53,6 +53,15 @@ export async function connectTo(t: Cleaner, url: string): Promise<pg.Client> {
   return client;
 }
 
+/** Cuts the connections of hiveminds to this database: of all, or of one by chance. */
+export async function cutConnections(client: pg.Client, which: 'all' | 'one'): Promise<void> {
+  await client.query(
+    `SELECT pg_terminate_backend(pid) FROM pg_stat_activity
+     WHERE datname = current_database() AND application_name = 'spns hivemind'
+     ORDER BY random() LIMIT ${which === 'all' ? 'ALL' : 1}`,
+  );
+}
+
 /**
  * Adds or renews a subscription as the original does it, in a transaction of its own unless one is open
  * (docs/spec/hivemind.md, section 4).

@@ -5,7 +5,6 @@ import fs from 'node:fs/promises';
 import os from 'node:os';
 import path from 'node:path';
 import { after, before, describe, it, type TestContext } from 'node:test';
-import { setTimeout as sleep } from 'node:timers/promises';
 import { promisify } from 'node:util';
 import { systemClock } from '../../../src/clock.ts';
 import { type Postgres, startPostgres } from '../../../src/devnet/postgres.ts';
@@ -15,6 +14,7 @@ import { Devices } from '../../../src/hivemind/devices/devices.ts';
 import type { StoreError } from '../../../src/hivemind/store/store.ts';
 import { type MemberStore, NO_SLOTS, openMember, silent } from '../../support/members.ts';
 import { makeRow } from '../../support/rows.ts';
+import { until } from '../../support/until.ts';
 
 interface Member {
   readonly store: MemberStore;
@@ -23,10 +23,6 @@ interface Member {
   /** Why it had to give up. */
   readonly taken: StoreError[];
   upsert(row: DeviceRow): Promise<void>;
-}
-
-async function until(condition: () => boolean): Promise<void> {
-  while (!condition()) await sleep(10);
 }
 
 describe('members on a failing database', () => {

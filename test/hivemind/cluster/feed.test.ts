@@ -13,6 +13,7 @@ import { slotOf } from '../../../src/session/slots.ts';
 import { FakeClock } from '../../support/fake-clock.ts';
 import {
   connectTo,
+  cutConnections,
   type MemberStore,
   NO_SLOTS,
   openMember,
@@ -420,9 +421,7 @@ describe('the feed under load', () => {
       const other = await connectTo(t, url);
       while (running) {
         await sleep(900);
-        await other.query(
-          "SELECT pg_terminate_backend(pid) FROM pg_locks WHERE locktype = 'advisory' AND mode = 'ExclusiveLock' ORDER BY random() LIMIT 1",
-        );
+        await cutConnections(other, 'one');
       }
     };
     const work = [
@@ -454,9 +453,7 @@ describe('the feed under load', () => {
     const admin = await connectTo(t, url);
     const rows = Array.from({ length: 300 }, () => makeRow());
     for (let at = 0; at < rows.length; at += 100) {
-      await admin.query(
-        "SELECT pg_terminate_backend(pid) FROM pg_locks WHERE locktype = 'advisory' AND classid = 1397771860 AND pid <> pg_backend_pid() LIMIT 1",
-      );
+      await cutConnections(admin, 'one');
       for (const row of rows.slice(at, at + 100)) {
         await (at % 200 === 0 ? a : b).upsert(row).catch(() => writeAsOriginal(admin, row));
       }
