@@ -148,7 +148,7 @@ test("the daemons' logs of that run hold no token, key, account or message", asy
   assert.ok(secrets.every((secret) => secret.length >= 32));
   const logs = path.join(folder, 'log');
   const names = await fs.readdir(logs);
-  assert.equal(names.length, 6);
+  assert.equal(names.length, 7);
   for (const name of names) {
     const log = await fs.readFile(path.join(logs, name), 'utf8');
     assert.ok(log.length > 200, name);

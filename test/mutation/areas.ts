@@ -51,6 +51,15 @@ export const AREAS: Record<string, Area> = {
     tests: ['test/hivemind/devices/{devices,devices-model,crowded-accounts}.test.ts'],
     inOne: true,
   },
+  canary: {
+    sources: ['src/notifiers/canary/{watch,swarm,front-end,identity}.ts'],
+    tests: ['test/notifiers/canary/*.test.ts'],
+    database: true,
+  },
+  operators: {
+    sources: ['src/hivemind/operators/{problems,status-page,counted-histogram}.ts', 'src/latency.ts'],
+    tests: ['test/hivemind/operators/{problems,status-page,counted-histogram}.test.ts', 'test/latency.test.ts'],
+  },
   'notifiers-runtime': {
     sources: ['src/notifiers/runtime/*.ts'],
     tests: ['test/notifiers/{runtime,apns}/*.test.ts'],

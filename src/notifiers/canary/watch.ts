@@ -13,7 +13,7 @@ export interface Pace {
   readonly every: number;
   /** The same for the first few, until one has come back: a start is soon known to be good. */
   readonly first: number;
-  /** After the first subscription, until the hivemind has asked the storage servers. */
+  /** After a subscription that may be new to the hivemind, until it has asked the storage servers. */
   readonly settle: number;
   /** A push that takes longer is lost. */
   readonly patience: number;
@@ -70,6 +70,8 @@ export class Watch {
   #deliveredAt: number | undefined;
   #lastSeconds: number | undefined;
   #subscribedAt: number | undefined;
+  /** The hivemind may have lost the subscription. */
+  #mayBeLost = false;
   #frontEndTrouble: string | undefined;
   #trouble: string | undefined = 'no message has come back yet';
   #sent = 0;
@@ -186,21 +188,22 @@ export class Watch {
     if (this.#stopped || !this.#pending.has(nonce)) return;
     pending.patience = clock.setTimeout(() => {
       this.#forget(nonce);
-      // The hivemind may have lost the subscription.
-      this.#subscribedAt = undefined;
+      this.#mayBeLost = true;
       this.#failed('lost', `no push came within ${this.#pace.patience / 1000} s of a message that was stored`);
     }, this.#pace.patience);
   }
 
   async #subscribe(): Promise<void> {
     const { clock, frontEnd } = this.#options;
-    const before = this.#subscribedAt;
-    if (before !== undefined && clock.monotonic() - before < this.#pace.renew && !this.#frontEndTrouble) return;
+    const isNew = this.#subscribedAt === undefined || this.#mayBeLost;
+    const age = clock.monotonic() - (this.#subscribedAt ?? 0);
+    if (!isNew && !this.#frontEndTrouble && age < this.#pace.renew) return;
     try {
       await frontEnd.subscribe();
       this.#frontEndTrouble = undefined;
       this.#subscribedAt = clock.monotonic();
-      if (before === undefined) await this.#wait(this.#pace.settle);
+      this.#mayBeLost = false;
+      if (isNew) await this.#wait(this.#pace.settle);
     } catch (error) {
       this.#frontEndTrouble = (error as Error).message;
       this.#say.warn(`could not subscribe: ${this.#frontEndTrouble}`);
