@@ -47,9 +47,10 @@ export class Statistics {
     }
     this.#reports.push({ at: now, notifies });
     this.#reported = { ...total };
-    // One report older than the longest window is kept: the window's span is counted from it.
+    // One report older than the longest window is kept: the window's span is counted from it. A negative count takes
+    // none away.
     const first = this.#reports.findIndex((report) => report.at > now - 3_600_000);
-    if (first > 1) this.#reports.splice(0, first - 1);
+    this.#reports.splice(0, first - 1);
     return dict;
   }
 

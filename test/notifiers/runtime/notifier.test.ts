@@ -282,7 +282,7 @@ for (const original of ['2024-10', 'newest'] as const)
 test('an original hivemind is told of dead devices in its own way, and of no more once they are unlikely many', async (t) => {
   const hivemind = await FakeHivemind.start(t, SERVICE, { original: 'newest' });
   let dead = false;
-  const { notifier } = startToy(t, [hivemind], () => (dead ? gone('Unregistered', 1_700_000_000_000) : accepted));
+  const { notifier, stop } = startToy(t, [hivemind], () => (dead ? gone('Unregistered', 1_700_000_000_000) : accepted));
   await hivemind.until(() => hivemind.instances.size === 1);
   const push = (serviceId: string) =>
     hivemind.pushPlain({
@@ -303,6 +303,7 @@ test('an original hivemind is told of dead devices in its own way, and of no mor
   for (let n = 0; n < 30; n++) push(`dead ${n}`);
   while (notifier.statistics.total.failures < 30) await new Promise((resolve) => setImmediate(resolve));
   assert.equal(notifier.counters.goneHeldBack, 21, 'ten of fifteen are more than half');
+  await stop();
   await hivemind.until(() => hivemind.dropped.length >= 9);
   assert.deepEqual(new Set(hivemind.dropped), new Set(hivemind.dropped.filter((id) => id.startsWith('dead'))));
   assert.equal(hivemind.dropped.length, 9);

@@ -1,5 +1,6 @@
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
+import { Instances } from '../../../../src/hivemind/notifications/outbox/instances.ts';
 import { HeldMessage, QueuedPush } from '../../../../src/hivemind/notifications/outbox/push.ts';
 import { type EndReason, PushQueue } from '../../../../src/hivemind/notifications/outbox/push-queue.ts';
 import { seededRandom } from '../../../support/random.ts';
@@ -54,6 +55,24 @@ test('pushes of as many accounts leave in the order in which they came, and are 
   assert.equal(held.bytes, 999 * ONE);
   assert.deepEqual(drain(held), range(999, 1));
   assert.deepEqual([held.length, held.held, held.bytes], [0, 0, 0]);
+});
+
+test('what waits for one notifier alone is counted until it is taken, and waits with the others when that is gone', () => {
+  const { queue: held } = queue(1e9);
+  const remote = { id: 'n', send: () => true, request: () => Promise.reject(new Error('not asked for here')) };
+  const instance = new Instances().add(remote, true, 0);
+  for (const id of range(4)) held.add(push(id));
+  for (const _ of range(3)) held.putAside(held.take() as QueuedPush, instance);
+  assert.deepEqual([held.length, held.held], [4, 4]);
+  const first = held.takeAside(instance) as QueuedPush;
+  held.end(first);
+  assert.deepEqual([first.id, held.length], [0, 3]);
+  held.end(held.takeAside(instance) as QueuedPush);
+  assert.equal(held.length, 2);
+  held.bringBack(instance);
+  assert.equal(held.takeAside(instance), undefined);
+  assert.deepEqual(drain(held), [2, 3]);
+  assert.equal(held.length, 0);
 });
 
 test('a message is charged once for all its devices, and until the last of them has it', () => {
