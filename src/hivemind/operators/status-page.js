@@ -64,9 +64,14 @@ function sum(values) {
   return values.reduce((total, value) => total + value, 0);
 }
 
+/** Those that wake phones: the canary has a tile and a plot of its own. */
+function phoneServices() {
+  return latest.current.services.filter(({ service }) => service !== 'canary');
+}
+
 /** What is plotted: titles, the lines with how to read them from a point, and how to write a value. */
 function plotList() {
-  const names = latest.current.services.map(({ service }) => service);
+  const names = phoneServices().map(({ service }) => service);
   const canary = {
     title: 'Canary',
     unit: 'from a message of its own to its push',
@@ -118,7 +123,7 @@ function plotList() {
     },
     {
       title: 'Stored to accepted',
-      unit: '95 of 100 within, last minutes',
+      unit: '95 of 100 within',
       lines: names.map((name) => ({ name, read: service(name, 'latency') })),
       format: latencyOf,
     },
@@ -329,7 +334,9 @@ function drawTiles() {
   const last = points.at(-1);
   const ofServices = (read) => sum(current.services.map(read));
   const ofLast = (key) => (last ? rate(sum(Object.values(last.services).map((each) => each[key]))) : '–');
-  const slowest = current.services.filter(({ latency }) => latency).sort((a, b) => b.latency.p95 - a.latency.p95)[0];
+  const slowest = phoneServices()
+    .filter(({ latency }) => latency)
+    .sort((a, b) => b.latency.p95 - a.latency.p95)[0];
   const perMinute = (key) => (last ? rate(last.requests[key] * 60) : '–');
   const tiles = [
     ...canaryTile(current.canary),

@@ -320,6 +320,21 @@ test('in a browser', { skip: noChromium }, async (t) => {
     assert.equal(await page.evaluate("document.querySelectorAll('figure').length"), 8);
   });
 
+  await t.test("the canary's own service is no line among those of phones", async (t) => {
+    const services = [
+      report('apns', { latency: { median: 1, p95: 2 } }),
+      report('canary', { latency: { median: 8, p95: 9 } }),
+    ];
+    const page = await chromium.open(await serve(t, () => sampleWith({ services }), 0.1));
+    await page.until(drawn);
+    const legend = (index: number) =>
+      page.evaluate<string>(`document.querySelectorAll('.legend')[${index}].textContent`);
+    for (const index of [4, 5, 6]) assert.match(await legend(index), /^apns /);
+    for (const index of [4, 5, 6]) assert.doesNotMatch(await legend(index), /canary/);
+    assert.match(await page.evaluate("document.querySelector('#tiles').textContent"), /95 of 100 within 2 s \(apns\)/);
+    assert.match(await page.evaluate("document.querySelector('#services').textContent"), /^apnscanary/);
+  });
+
   await t.test('the tile at fault has the colour of its fault, and a mark for who sees none', async (t) => {
     const page = await chromium.open(await serve(t));
     await page.until(drawn);
