@@ -1,5 +1,6 @@
 import { existsSync, statSync } from 'node:fs';
 import { loadConfig, runnableServices } from '../settings/config.ts';
+import { instancesIn } from '../settings/hivemind-instances.ts';
 import type { Ini } from '../settings/ini.ts';
 import { ConfigError } from '../settings/section.ts';
 import { mayRead, runProgram, type User } from './child.ts';
@@ -92,7 +93,7 @@ async function checkAll(file: string, given: Given): Promise<Findings> {
     const { problems, warnings } = await found;
     take(problems, warnings, `settings and credential of ${service}`);
   }
-  await checkDatabase(given, take, units?.[0]);
+  await checkDatabase(given, ini, take, units?.[0]);
   return findings;
 }
 
@@ -147,6 +148,7 @@ function checkFile(): { problems: readonly string[]; warnings: readonly string[]
 
 async function checkDatabase(
   given: Given,
+  ini: Ini,
   take: (problems: string[], warnings: string[], good: string) => void,
   hivemind: Deployed | undefined,
 ): Promise<void> {
@@ -158,9 +160,10 @@ async function checkDatabase(
     if (error instanceof ConfigError) return;
     throw error;
   }
+  const areSeveral = instancesIn(ini).length > 0 || ini.sections.get('hivemind')?.has('instance') === true;
   const { code, output, errors } = await runProgram(
     'hivemind/store/database-main.ts',
-    [given.is('no-database') ? 'address' : 'check'],
+    given.is('no-database') ? ['address'] : areSeveral ? ['check', 'shared'] : ['check'],
     {
       env: { ...(hivemind && databaseEnvironment(hivemind)), SPNS_DATABASE_URL: databaseUrl },
       as: daemonUser(given),

@@ -62,8 +62,8 @@ test('an empty database is no problem, and migrate makes the tables', async (t) 
 test("tables of the original's that this user may use and not upgrade are a problem, said with what to do", async (t) => {
   const url = await createDatabase(t, { empty: true });
   const dir = await folder(t, { 'hive.key': KEY, 'web.key': KEY });
-  const configure = (as: string) =>
-    writeFileSync(join(dir, 'spns.ini'), `[db]\nurl = ${escaped(as)}\n${GOOD}`, { mode: 0o600 });
+  const configure = (as: string, good = GOOD) =>
+    writeFileSync(join(dir, 'spns.ini'), `[db]\nurl = ${escaped(as)}\n${good}`, { mode: 0o600 });
   const check = () => spns(['check-config', ...asMe], dir);
   const client = new pg.Client(url);
   await client.connect();
@@ -79,6 +79,16 @@ test("tables of the original's that this user may use and not upgrade are a prob
     assert.match(out, /tables must be upgraded, which only their owner may do.*: GRANT postgres TO spns_check_/);
     configure(url);
     assert.match((await check()).out, /its tables will be upgraded at the hivemind's first start.*; 0 subscriptions/);
+
+    assert.equal((await spns(['migrate', ...asMe], dir)).code, 0);
+    await client.query(`GRANT ALL ON ALL TABLES IN SCHEMA public TO ${user}`);
+    configure(url.replace('user=postgres', `user=${user}`));
+    assert.match((await check()).out, /answers; 0 subscriptions/);
+    configure(url.replace('user=postgres', `user=${user}`), GOOD.replace('\n', '\ninstance = a\n'));
+    assert.match(
+      (await check()).out,
+      /the first of several hiveminds .* only the owner of the tables may do.*: GRANT postgres/,
+    );
   } finally {
     await client.query(`DROP OWNED BY ${user} CASCADE; DROP ROLE ${user}`);
     await client.end();

@@ -1,16 +1,19 @@
 import type pg from 'pg';
 import { conninfo, openClient, requireSession } from './client.ts';
-import { migrate, pendingMigrations } from './migrate.ts';
+import { migrate, pendingMigrations, requireVersion } from './migrate.ts';
 
 /**
  * The database at the command line's service, as a process of its own: `address` only reads the address, `check` looks
- * and changes nothing, `migrate` brings the tables up to date. The address comes in SPNS_DATABASE_URL, for arguments
- * can be read by every user of the machine. Prints one sentence; exit code 1 if it tells of a problem.
+ * and changes nothing (`check shared`: for several hiveminds), `migrate` brings the tables up to date. The address
+ * comes in SPNS_DATABASE_URL, for arguments can be read by every user of the machine. Prints one sentence; exit code 1
+ * if it tells of a problem.
  */
 const TIMEOUT = 5_000;
 const TABLES = ['subscriptions', 'sub_namespaces', 'service_stats'];
 
-async function check(client: pg.Client): Promise<string> {
+/** @param shared whether several hiveminds are to work on it */
+async function check(client: pg.Client, shared: boolean): Promise<string> {
+  await requireVersion(client);
   const { rows } = await client.query<{
     version: string;
     user: string;
@@ -46,12 +49,14 @@ async function check(client: pg.Client): Promise<string> {
     [TABLES],
   );
   const pending = await pendingMigrations(client);
-  if (pending.length > 0 && foreign.length > 0) {
+  if ((pending.length > 0 || shared) && foreign.length > 0) {
+    const why =
+      pending.length > 0
+        ? 'the tables must be upgraded, which only their owner may do'
+        : 'the first of several hiveminds switches triggers on, which only the owner of the tables may do';
     const owned = foreign.map(({ name, owner }) => `${name} of ${owner}`).join(', ');
     const change = [...new Set(foreign.map(({ owner }) => `GRANT ${owner} TO ${user}`))].join('; ');
-    throw new Error(
-      `the tables must be upgraded, which only their owner may do, and ${owned} is not ${user}'s: ${change}`,
-    );
+    throw new Error(`${why}, and ${owned} is not ${user}'s: ${change}`);
   }
   if (pending.length > 0 && !create) throw new Error(mayNotMake);
   const { rows: counted } = await client.query<{ count: string }>('SELECT count(*) FROM subscriptions');
@@ -66,7 +71,7 @@ function only<T>([row]: readonly T[]): T {
   return row;
 }
 
-async function main(task: string | undefined): Promise<void> {
+async function main([task, shared]: readonly string[]): Promise<void> {
   const url = process.env.SPNS_DATABASE_URL ?? '';
   if (task === 'address') {
     conninfo(url);
@@ -78,7 +83,7 @@ async function main(task: string | undefined): Promise<void> {
       await client.query(`SET statement_timeout = ${TIMEOUT}`);
       const { rows } = await client.query<{ pid: number }>('SELECT pg_backend_pid() AS pid');
       await requireSession(client, only(rows).pid, url, TIMEOUT);
-      process.stdout.write(`${await check(client)}\n`);
+      process.stdout.write(`${await check(client, shared === 'shared')}\n`);
       return;
     }
     const applied = await migrate(client);
@@ -89,7 +94,7 @@ async function main(task: string | undefined): Promise<void> {
 }
 
 try {
-  await main(process.argv[2]);
+  await main(process.argv.slice(2));
 } catch (error) {
   process.stdout.write(`${(error as Error).message}\n`);
   process.exitCode = 1;

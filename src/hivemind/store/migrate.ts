@@ -9,15 +9,20 @@ const FOLDER = new URL('./migrations/', import.meta.url);
  */
 const MIGRATION_LOCK = [0x53504e53, 1];
 
+/** The oldest PostgreSQL with the types that are used. */
+const OLDEST = 13;
+
 /**
  * Brings a database up to date: an empty one, one of the original (its current tables or those from before
  * subaccounts), or one of ours. Runs the numbered files of `migrations/` that have not run yet, each in a transaction
  * of its own.
  *
  * @returns the names of the files that were run now
- * @throws Error when the database is from a later version than this program
+ * @throws Error when the database is from a later version than this program, or PostgreSQL from one before
+ *   {@link OLDEST}
  */
 export async function migrate(client: ClientBase): Promise<string[]> {
+  await requireVersion(client);
   await client.query('SELECT pg_advisory_lock($1, $2)', MIGRATION_LOCK);
   try {
     await client.query(
@@ -49,6 +54,15 @@ export async function pendingMigrations(client: ClientBase): Promise<string[]> {
     );
   }
   return files.filter((name) => !done.has(numberOf(name)));
+}
+
+/** @throws Error with a sentence if PostgreSQL is older than {@link OLDEST} */
+export async function requireVersion(client: Pick<ClientBase, 'query'>): Promise<void> {
+  const { rows } = await client.query<{ number: number; version: string }>(
+    `SELECT current_setting('server_version_num')::int AS number, current_setting('server_version') AS version`,
+  );
+  const { number, version } = rows[0] ?? { number: 0, version: 'unknown' };
+  if (number < OLDEST * 10_000) throw new Error(`PostgreSQL ${OLDEST} or later is needed, and this is ${version}`);
 }
 
 function numberOf(name: string): number {

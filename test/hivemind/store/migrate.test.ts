@@ -214,6 +214,17 @@ describe('the migrations', () => {
     assert.deepEqual(applied.map((names) => names.length).sort(), [0, 6]);
   });
 
+  it('refuse a PostgreSQL that is too old, before they have changed anything', async (t) => {
+    const url = await createDatabase(t, { empty: true });
+    const client = await connect(t, url);
+    await client.query(`CREATE FUNCTION current_setting(name TEXT) RETURNS TEXT LANGUAGE sql AS
+      $$ SELECT CASE name WHEN 'server_version_num' THEN '120022' ELSE '12.22' END $$`);
+    await client.query('SET search_path = public, pg_catalog');
+    await assert.rejects(migrate(client), /^Error: PostgreSQL 13 or later is needed, and this is 12\.22$/);
+    await client.query('RESET search_path');
+    assert.equal((await migrate(client)).length, 6);
+  });
+
   it('refuse a database of a later version', async (t) => {
     const url = await createDatabase(t);
     const client = await connect(t, url);
