@@ -18,7 +18,8 @@ const UNSUBSCRIBING = 4_000;
 
 /**
  * The canary: a notifier whose provider is the canary itself, and whose only device is its own. It tells whether phones
- * ring, by everything that a push has to pass: the public address, the hivemind, the storage servers, a notifier.
+ * ring, by everything that a push has to pass: the public address, the hivemind, the storage servers, a notifier
+ * (docs/decisions/36).
  *
  * @param pace for tests
  */

@@ -67,7 +67,7 @@ async function setUp(prepare: { registered?: boolean; frontEnd?: () => Promise<v
 }
 
 test('the first messages come every five seconds until one has come back, then one a minute', async () => {
-  const { clock, deliver, stop, times } = await setUp();
+  const { clock, deliver, lines, stop, times } = await setUp();
   // After the first subscription the hivemind has two seconds to ask the storage servers.
   await clock.advance(12_000);
   assert.deepEqual(times(), [2, 7, 12]);
@@ -77,6 +77,7 @@ test('the first messages come every five seconds until one has come back, then o
     deliver();
   }
   assert.deepEqual(times(), [2, 7, 12, 17, 77, 137]);
+  assert.equal(lines.filter((line) => /phones ring/.test(line)).length, 1, 'said when it is news');
   await stop();
   assert.equal(clock.pending, 0);
 });
