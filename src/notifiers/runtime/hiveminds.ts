@@ -161,7 +161,6 @@ export class Hiveminds {
   }
 
   async close(): Promise<void> {
-    this.#stopping = true;
     for (const link of this.links) link.close();
     await this.#peers.close();
   }
