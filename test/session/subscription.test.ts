@@ -5,6 +5,7 @@ import { RequestError } from '../../src/session/errors.ts';
 import {
   checkOwnedSubscription,
   checkOwnedUnsubscription,
+  isStale,
   monitorMessage,
   type Subscription,
   unsubscribeMessage,
@@ -112,6 +113,13 @@ describe('the verdict on a signed request', () => {
       assert.throws(() => check('subscribe', chosen, signatures.now), RequestError);
     });
   });
+});
+
+it('a request is stale if it was signed more than a minute before what is stored', () => {
+  assert.deepEqual(
+    [1_100, 1_000, 940, 939, 0].map((signedAt) => isStale(signedAt, 1_000)),
+    [false, false, false, true, true],
+  );
 });
 
 describe('the time of an unsubscription', () => {

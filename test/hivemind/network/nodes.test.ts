@@ -330,6 +330,7 @@ test('of several hiveminds each connects only to the servers that keep accounts 
 
   watch.setSlots(new Set([0xee]));
   assert.deepEqual([low.isUp, high.isUp], [false, true]);
+  assert.deepEqual([low.node!.member.isUp, high.node!.member.isUp], [false, true], 'nor is it asked any more');
   clock.run(10 * MINUTE);
   assert.deepEqual([low.connects, high.connects], [1, 1]);
 
