@@ -57,19 +57,6 @@ export class RecentFingerprints {
   }
 }
 
-/**
- * The lower half, as sets of fingerprints want it, of one that is held as a latin1 text of 8 bytes, the lowest first.
- * Of a shorter text it is any.
- */
-export function lowOf(key: string): number {
-  return word(key, 0);
-}
-
-/** The upper half; see {@link lowOf}. */
-export function highOf(key: string): number {
-  return word(key, 4);
-}
-
 /** A set of 64-bit numbers in two halves. Slots of two words; 0, 0 is an empty one, and the number 0 counts as 1. */
 class FingerprintSet {
   readonly #tables: Uint32Array[] = [];
@@ -122,14 +109,4 @@ function grow(from: Uint32Array): Uint32Array {
     to[slot + 1] = from[at + 1]!;
   }
   return to;
-}
-
-function word(key: string, at: number): number {
-  return (
-    (key.charCodeAt(at) |
-      (key.charCodeAt(at + 1) << 8) |
-      (key.charCodeAt(at + 2) << 16) |
-      (key.charCodeAt(at + 3) << 24)) >>>
-    0
-  );
 }

@@ -13,6 +13,8 @@ export interface Child {
   readonly running: boolean;
   /** SIGTERM, and SIGKILL after `patience` ms. */
   stop(patience?: number): Promise<void>;
+  /** SIGKILL; resolves when it is gone. */
+  kill(): Promise<void>;
   /** The last lines of its output. */
   lastWords(): Promise<string>;
 }
@@ -79,6 +81,11 @@ export async function createChildren(folder: string): Promise<Children> {
           const late = setTimeout(() => daemon.kill('SIGKILL'), patience);
           await ended;
           clearTimeout(late);
+        },
+        async kill() {
+          stopping = true;
+          daemon.kill('SIGKILL');
+          await ended;
         },
         async lastWords() {
           const text = await fs.readFile(log, 'utf8').catch(() => '');

@@ -11,20 +11,30 @@ Runs a whole world on this machine: a simulated Session network, the suite's dae
 and phones that subscribe and are woken. Ctrl-C ends it.
 
   --once          end as soon as each phone has been woken once; exit 1 if that takes more than 60 s
+  --hiveminds N   so many share the database; k kills one of them, and with --once one is killed by itself
   --folder PATH   where data, keys, settings and logs are kept (default: .devnet)
   --help
 `;
 
-const OPTIONS = { once: { type: 'boolean' }, folder: { type: 'string' }, help: { type: 'boolean' } } as const;
+const OPTIONS = {
+  once: { type: 'boolean' },
+  hiveminds: { type: 'string' },
+  folder: { type: 'string' },
+  help: { type: 'boolean' },
+} as const;
 
 const source = path.resolve(import.meta.dirname, '..');
 const { values, problem } = readOptions();
+const hiveminds = Number(values.hiveminds ?? 1);
 
 if (problem !== undefined) {
   process.stderr.write(`${problem}\n\n${HELP}`);
   process.exitCode = 2;
 } else if (values.help) {
   process.stdout.write(HELP);
+} else if (!Number.isInteger(hiveminds) || hiveminds < 1 || hiveminds > 8) {
+  process.stderr.write(`--hiveminds takes a number from 1 to 8, not ${values.hiveminds}\n`);
+  process.exitCode = 2;
 } else {
   process.exitCode = await play({
     clock: systemClock,
@@ -32,6 +42,7 @@ if (problem !== undefined) {
     folder: path.resolve(values.folder ?? path.join(source, '..', '.devnet')),
     source,
     once: values.once === true,
+    hiveminds,
     write: (text) => process.stdout.write(text),
   });
   // Whatever may still be open after all that was started has been stopped must not keep the terminal waiting.
@@ -39,7 +50,12 @@ if (problem !== undefined) {
 }
 
 interface Options {
-  readonly values: { readonly once?: boolean; readonly folder?: string; readonly help?: boolean };
+  readonly values: {
+    readonly once?: boolean;
+    readonly hiveminds?: string;
+    readonly folder?: string;
+    readonly help?: boolean;
+  };
   /** Why the command line makes no sense, in a sentence. */
   readonly problem?: string | undefined;
 }

@@ -20,6 +20,9 @@ const SAME_SIGNAL = 1000;
 /** So many messages are remembered. */
 const REMEMBERED = 100;
 
+/** Of several hiveminds `--once` kills one after so long, ms. */
+const KILL_AFTER = 2000;
+
 /** `--once` takes no longer, from the start, ms. */
 const ONCE_LIMIT = 60_000;
 
@@ -54,9 +57,10 @@ export async function play(modules: {
   folder: string;
   source: string;
   once: boolean;
+  hiveminds: number;
   write: (text: string) => void;
 }): Promise<number> {
-  const { clock, random, folder, source, once, write } = modules;
+  const { clock, random, folder, source, once, hiveminds, write } = modules;
   const begin = clock.monotonic();
   const say = (text = '') => write(`${text}\n`);
   const now = () => new Date(clock.now()).toLocaleTimeString('en-GB');
@@ -101,6 +105,21 @@ export async function play(modules: {
   for (const signal of ['SIGINT', 'SIGTERM', 'SIGHUP'] as const) process.on(signal, onSignal);
   process.stdout.on('error', onBrokenPipe);
 
+  function kill(): void {
+    if (!world || over.signal.aborted) return;
+    say(`${now()}  ${world.killHivemind()} is killed: the others go on, and it is started again`);
+    // With --once each phone is to wake while one is away.
+    woken.clear();
+    isKilled = true;
+  }
+  let isKilled = hiveminds === 1;
+  const onKey = (key: Buffer): void => {
+    if (String(key) === 'k') kill();
+    else if (String(key) === '\u0003') onSignal('SIGINT');
+  };
+  const keys = hiveminds > 1 && !once && process.stdin.isTTY ? process.stdin : undefined;
+  keys?.setRawMode(true).on('data', onKey);
+
   function woke(phone: Phone, message: Woken): void {
     const took = clock.now() - message.timestamp;
     const known = sent.get(message.hash);
@@ -109,7 +128,7 @@ export async function play(modules: {
     if (!known) return;
     known.wakes.set(phone, (known.wakes.get(phone) ?? 0) + 1);
     woken.add(phone);
-    if (once && world && woken.size === world.phones.length) later(() => end(), SETTLED);
+    if (once && isKilled && world && woken.size === world.phones.length) later(() => end(), SETTLED);
   }
 
   /** When all copies must have come: what became of them. */
@@ -145,6 +164,7 @@ export async function play(modules: {
     const started = await startWorld({
       clock,
       random,
+      hiveminds,
       folder,
       source,
       signal: over.signal,
@@ -162,6 +182,8 @@ export async function play(modules: {
     world = started;
     say();
     say(`  status page: ${started.statusPage}    front-end: ${started.frontEnd.url}    logs: ${folder}/log`);
+    if (keys) say('  k kills a hivemind, one after the other');
+    if (once && hiveminds > 1) later(kill, KILL_AFTER);
     let turn = 0;
     const next = (): void => {
       const person = started.people[turn % started.people.length];
@@ -177,6 +199,7 @@ export async function play(modules: {
   }
   over.abort();
   for (const timer of timers) timer.cancel();
+  keys?.setRawMode(false).off('data', onKey).pause();
   for (const stop of stops.reverse()) {
     await stop().catch((error: unknown) => {
       failure ??= `could not be stopped: ${(error as Error).message}`;

@@ -28,6 +28,8 @@ export interface World {
   readonly frontEnd: FrontEnd;
   /** Stores a message for an account in the network. */
   write(account: Account, text: string): WrittenMessage;
+  /** Of several hiveminds kills the next one, and starts it again after a while; its name. */
+  killHivemind(): string;
 }
 
 /** A message on its way. */
@@ -60,6 +62,9 @@ const SWARMS = 2;
 /** How long a part may take to come up, ms: generous, for machines that do other things too. */
 const PATIENCE = 45_000;
 
+/** How long a killed hivemind stays away, ms. */
+const AWAY = 4000;
+
 /** How long the phones may take to unsubscribe at the end, ms. */
 const UNSUBSCRIBING = 2000;
 
@@ -70,6 +75,7 @@ const MESSAGE_LIFETIME = 14 * 86_400_000;
  * Starts it all. What has been started is put on `stops` at once, so that a start that fails half-way leaves nothing
  * either.
  *
+ * @param modules.hiveminds how many; several are named a, b, …
  * @param modules.folder where data, keys, settings and logs are kept
  * @param modules.source the folder `src` of this repository
  * @param modules.onChildren given the way to end all daemons at once, for those in a hurry
@@ -79,6 +85,7 @@ const MESSAGE_LIFETIME = 14 * 86_400_000;
 export async function startWorld(modules: {
   clock: Clock;
   random: Random;
+  hiveminds: number;
   folder: string;
   source: string;
   watcher: Watcher;
@@ -86,7 +93,7 @@ export async function startWorld(modules: {
   signal: AbortSignal;
   onChildren: (killAll: () => void) => void;
 }): Promise<World> {
-  const { clock, random, folder, source, watcher, stops, onChildren } = modules;
+  const { clock, random, hiveminds, folder, source, watcher, stops, onChildren } = modules;
   const failed = new AbortController();
   const signal = AbortSignal.any([modules.signal, failed.signal]);
   await makeOwnFolder(folder);
@@ -141,11 +148,9 @@ export async function startWorld(modules: {
     db: { url: database },
     keys: { hivemind: path.join(folder, 'keys', 'hivemind'), onionreq: path.join(folder, 'keys', 'onionreq') },
     hivemind: {
-      listen: `ipc://${socket('hivemind')}`,
       oxend_rpc: network.oxend.address,
       allow_private_nodes: 'yes',
       notifiers_expected: carriers.map(({ service }) => service).join(', '),
-      metrics_listen: `unix:${socket('hivemind-metrics')}`,
     },
     web: { listen: `unix:${socket('web')}`, metrics_listen: `unix:${socket('web-metrics')}` },
     canary: {
@@ -154,6 +159,15 @@ export async function startWorld(modules: {
       metrics_listen: `unix:${socket('canary-metrics')}`,
     },
   };
+  const instances = Array.from({ length: hiveminds }, (_, n) => String.fromCharCode('a'.charCodeAt(0) + n));
+  const named = hiveminds > 1 ? instances.map((instance) => `hivemind-${instance}`) : ['hivemind'];
+  for (const name of named) {
+    sections[name] = {
+      ...sections[name],
+      listen: `ipc://${socket(name)}`,
+      metrics_listen: `unix:${socket(`${name}-metrics`)}`,
+    };
+  }
   for (const { service, settings } of carriers) {
     sections[`notify-${service}`] = { ...settings, metrics_listen: `unix:${socket(`${service}-metrics`)}` };
   }
@@ -164,15 +178,21 @@ export async function startWorld(modules: {
   const daemons: Child[] = [];
   stops.push(async () => {
     // The hivemind last: the notifiers still have something to tell it.
-    const last = daemons.filter(({ name }) => name === 'hivemind');
+    const last = daemons.filter(({ name }) => named.includes(name));
     await Promise.all(daemons.filter((child) => !last.includes(child)).map((child) => child.stop()));
     await Promise.all(last.map((child) => child.stop()));
     children.close();
   });
   const env = { SPNS_CONFIG: ini, NODE_COMPILE_CACHE: path.join(folder, 'compiled') };
-  const daemon = (name: string, script: string, metrics: string, args: readonly string[] = []) =>
+  const daemon = (name: string, script: string, metrics: string, args: readonly string[] = [], more = {}) =>
     timed(name, async () => {
-      const child = await children.start({ name, script: path.join(source, script), args, env, onDeath: watcher.died });
+      const child = await children.start({
+        name,
+        script: path.join(source, script),
+        args,
+        env: { ...env, ...more },
+        onDeath: watcher.died,
+      });
       daemons.push(child);
       await untilReady(child, socket(metrics), signal).catch((error) => {
         failed.abort();
@@ -181,8 +201,12 @@ export async function startWorld(modules: {
       return [`process ${child.pid}, ready`, child] as const;
     });
   // Together, as systemd would start them: the hivemind waits for its notifiers, and they for it.
+  const startHivemind = (name: string) => {
+    const instance = /^hivemind-(.+)$/.exec(name)?.[1];
+    return daemon(name, 'hivemind/main.ts', `${name}-metrics`, [], instance && { SPNS_INSTANCE: instance });
+  };
   const starts = [
-    daemon('hivemind', 'hivemind/main.ts', 'hivemind-metrics'),
+    ...named.map(startHivemind),
     ...carriers.map(({ service }) => daemon(`notify-${service}`, 'notifiers/main.ts', `${service}-metrics`, [service])),
     daemon('web', 'web/main.ts', 'web-metrics'),
   ];
@@ -191,7 +215,7 @@ export async function startWorld(modules: {
   canary.catch(() => undefined);
   await allOrFirstError(starts);
 
-  const page = await openPort(socket('hivemind-metrics'));
+  const page = await openPort(socket(`${named[0]}-metrics`));
   stops.push(() => page.close());
 
   // So that the database, which is kept, does not fill with phones of earlier runs.
@@ -206,6 +230,9 @@ export async function startWorld(modules: {
   });
   await canary;
 
+  let kills = 0;
+  let away: Promise<unknown> = Promise.resolve();
+  stops.push(() => away);
   return {
     phones: [...devices.values()],
     people,
@@ -227,6 +254,18 @@ export async function startWorld(modules: {
         data,
       });
       return { hash: hash.toString(), copies };
+    },
+    killHivemind() {
+      const name = named[kills++ % named.length] ?? '';
+      const child = daemons.findLast((one) => one.name === name);
+      away = away
+        .then(() => child?.kill())
+        .then(() => sleep(AWAY, undefined, { signal }))
+        .then(() => startHivemind(name))
+        .catch((error: Error) => {
+          if (!signal.aborted) watcher.trouble(`${name} has not come back: ${error.message}`);
+        });
+      return name;
     },
   };
 }

@@ -185,3 +185,22 @@ test('when it is killed itself, the daemons end', async () => {
   await run.ended;
   await untilNoneIsLeft();
 });
+
+test('with several hiveminds each phone wakes although one is killed, and all is ended', async () => {
+  const run = start('--once', '--hiveminds', '2');
+  assert.equal(await run.ended, 0, run.output());
+  assert.match(run.output(), /hivemind-a is killed/);
+  assert.match(run.output(), /10 copies came from the swarm, 9 were dropped/);
+  assert.doesNotMatch(run.output(), /was woken 2 times/);
+  await untilNoneIsLeft();
+  // Back to one: what the several shared is gone.
+  const alone = start('--once');
+  assert.equal(await alone.ended, 0, alone.output());
+  await untilNoneIsLeft();
+});
+
+test('a number of hiveminds that makes no sense is said in a sentence', async () => {
+  const run = start('--hiveminds', 'many');
+  assert.equal(await run.ended, 2);
+  assert.equal(run.output(), '--hiveminds takes a number from 1 to 8, not many\n');
+});

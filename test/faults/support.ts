@@ -1,7 +1,6 @@
 import assert from 'node:assert/strict';
 import { listed, type Network } from '../../src/devnet/network.ts';
 import type { NodeReport } from '../../src/hivemind/network/node.ts';
-import type { ServiceReport } from '../../src/hivemind/operators/report.ts';
 import type { Connection } from '../../src/oxenmq/peers.ts';
 import type { Notification } from '../../src/session/notification.ts';
 import { openPayload } from '../../src/session/payload.ts';
@@ -47,7 +46,20 @@ export interface Figures {
     held: number;
     malformed: Record<string, number>;
   };
-  services: ServiceReport[];
+  services: {
+    service: string;
+    notifiers: number;
+    queued: number;
+    queued_bytes: number;
+    in_flight: number;
+    handed: number;
+    accepted: number;
+    refused: number;
+    passed: number;
+    unreported: number;
+    redelivered: number;
+    dropped: Record<string, number>;
+  }[];
 }
 
 /** An admin's request whose answer is JSON. */

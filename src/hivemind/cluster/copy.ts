@@ -113,3 +113,23 @@ export class PushFingerprints {
     return this.#bytes.toString('latin1');
   }
 }
+
+/** Takes a fingerprint apart into the halves that sets of them work with; of a text that is shorter, any. */
+export function lowOf(key: string): number {
+  return word(key, 0);
+}
+
+/** As {@link lowOf}. */
+export function highOf(key: string): number {
+  return word(key, 4);
+}
+
+function word(key: string, at: number): number {
+  return (
+    (key.charCodeAt(at) |
+      (key.charCodeAt(at + 1) << 8) |
+      (key.charCodeAt(at + 2) << 16) |
+      (key.charCodeAt(at + 3) << 24)) >>>
+    0
+  );
+}

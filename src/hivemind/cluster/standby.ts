@@ -1,6 +1,6 @@
 import type { Clock, Timer } from '../../clock.ts';
-import { highOf, lowOf, RecentFingerprints } from '../../recent-fingerprints.ts';
-import type { Copy, Keeper } from './copy.ts';
+import { RecentFingerprints } from '../../recent-fingerprints.ts';
+import { type Copy, highOf, type Keeper, lowOf } from './copy.ts';
 import type { Duty } from './duty.ts';
 import type { News, Progress } from './messages.ts';
 import { ProgressReports, type Tell } from './progress-reports.ts';

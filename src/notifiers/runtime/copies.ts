@@ -1,5 +1,5 @@
 import type { Clock } from '../../clock.ts';
-import { highOf, lowOf, RecentFingerprints } from '../../recent-fingerprints.ts';
+import { RecentFingerprints } from '../../recent-fingerprints.ts';
 import { type Verdict, verdictOn } from './acknowledgements.ts';
 import type { End, HeldPush } from './sender.ts';
 
@@ -69,8 +69,8 @@ export class Copies<Link> {
       first.givers.push(giver);
       return 'joined';
     }
-    const low = lowOf(fingerprint);
-    const high = highOf(fingerprint);
+    const low = halfOf(fingerprint, 0);
+    const high = halfOf(fingerprint, 4);
     for (let least = 0; least <= doubt; least++) {
       if (this.#ended.has(low, marked(high, least, 'accepted'))) return 'accepted';
       if (this.#ended.has(low, marked(high, least, 'refused'))) return 'refused';
@@ -90,11 +90,18 @@ export class Copies<Link> {
     if (this.#sending.get(fingerprint) === push) this.#sending.delete(fingerprint);
     const verdict = verdictOn(end);
     if (verdict === 'handedBack') return;
-    this.#ended.add(lowOf(fingerprint), marked(highOf(fingerprint), doubt, verdict));
+    this.#ended.add(halfOf(fingerprint, 0), marked(halfOf(fingerprint, 4), doubt, verdict));
   }
 }
 
 /** The ends of one fingerprint are told apart by numbers that follow each other. */
 function marked(high: number, doubt: number, verdict: Final): number {
   return (high + 2 * doubt + (verdict === 'accepted' ? 0 : 1)) >>> 0;
+}
+
+/** 32 bits of a fingerprint, from that byte on. */
+function halfOf(fingerprint: string, at: number): number {
+  let half = 0;
+  for (let byte = 3; byte >= 0; byte--) half = (half << 8) | fingerprint.charCodeAt(at + byte);
+  return half >>> 0;
 }

@@ -161,6 +161,7 @@ export class Hiveminds {
   }
 
   async close(): Promise<void> {
+    this.#stopping = true;
     for (const link of this.links) link.close();
     await this.#peers.close();
   }

@@ -1,8 +1,7 @@
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
-import { PushFingerprints } from '../../../src/hivemind/cluster/copy.ts';
+import { highOf, lowOf, PushFingerprints } from '../../../src/hivemind/cluster/copy.ts';
 import { Doubt } from '../../../src/hivemind/notifications/doubt.ts';
-import { highOf, lowOf } from '../../../src/recent-fingerprints.ts';
 import { FINGERPRINT_SIZE } from '../../../src/session/notifier-protocol.ts';
 import { slotOf } from '../../../src/session/slots.ts';
 

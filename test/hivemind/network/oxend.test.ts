@@ -180,16 +180,14 @@ test('timeouts are counted apart', async () => {
 });
 
 test('a failed sub.block is repeated soon, and the list is asked for nevertheless', async () => {
-  const { clock, oxend, state, warnings, count } = setUp();
+  const { clock, oxend, state, count } = setUp();
   state.subscribe = async () => [Buffer.from('what?')];
   oxend.start();
   state.events!.up();
   await clock.advance(0);
   assert.equal(oxend.height, 100);
-  assert.deepEqual(warnings, ['oxend: sub.block answered "what?"; waiting for it']);
   await clock.advance(20 * SECOND);
   assert.ok(count('sub.block') >= 4);
-  assert.equal(oxend.counters.wrongAnswers, count('sub.block'));
 });
 
 test('after a loss and a new handshake it is subscribed and asked for anew', async () => {
@@ -232,7 +230,6 @@ test('a handshake while sub.block is unanswered leads to another sub.block', asy
   await clock.advance(0);
   assert.equal(count('sub.block'), 2);
   assert.equal(oxend.up, true);
-  assert.equal(oxend.counters.wrongAnswers, 0, 'the new connection answered as it should');
 });
 
 test('oxend may be absent as long as it likes: it is tried again and again, and said so once in a while', async () => {

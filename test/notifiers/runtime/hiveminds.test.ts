@@ -252,21 +252,6 @@ test('of a dead device those hear who gave its push, or another one when they ca
   );
 });
 
-test('what it cannot tell a hivemind that died is counted when it stops', async (t) => {
-  const { a, b } = await startCluster(t, SERVICE, ['a', 'b']);
-  const provider = manual();
-  const { sent, stop, lines } = start(t, [a, b], provider.send);
-  await registered(a, b);
-  a.push([copy('m'), copy('n')]);
-  await until(() => sent.length === 2);
-  await a.close();
-  b.push([copy('m')]);
-  for (const { id } of sent) await provider.answer(id, accepted);
-  await b.until(() => b.accepted.size === 1);
-  await stop(1_300);
-  assert.match(lines.join('\n'), /2 pushes could not be reported: the hivemind will send them again/);
-});
-
 test('stopping it signs off everywhere, and hands a push back to all who gave it', async (t) => {
   const { a, b } = await startCluster(t, SERVICE, ['a', 'b']);
   const { notifier, sent, stop } = start(t, [a, b], () => new Promise<Outcome>(() => {}));

@@ -1,0 +1,277 @@
+import { randomBytes } from 'node:crypto';
+import fs from 'node:fs/promises';
+import os from 'node:os';
+import path from 'node:path';
+import { setTimeout as sleep } from 'node:timers/promises';
+import { systemClock } from '../../src/clock.ts';
+import { sessionAccount } from '../../src/devnet/account.ts';
+import { type Child, createChildren } from '../../src/devnet/children.ts';
+import { listed, type Network, startNetwork } from '../../src/devnet/network.ts';
+import { startOxend } from '../../src/devnet/oxend.ts';
+import { createPhone, type Phone } from '../../src/devnet/phone.ts';
+import { type Postgres, startPostgres } from '../../src/devnet/postgres.ts';
+import { type FakeApns, startFakeApns } from '../../src/devnet/providers/apns.ts';
+import { health } from '../../src/devnet/reach.ts';
+import { formatIni, keyFile } from '../../src/devnet/settings.ts';
+import { envelope } from '../../src/devnet/storage-server.ts';
+import { parseAddress } from '../../src/oxenmq/address.ts';
+import { Peers } from '../../src/oxenmq/peers.ts';
+import { messageHash } from '../../src/session/message-hash.ts';
+import { x25519Public } from '../../src/session/sodium.ts';
+import { Ledger } from '../long/ledger.ts';
+import type { Cleaner } from '../support/hivemind.ts';
+import { type FaultyProxy, startProxy } from '../support/proxy.ts';
+
+const SOURCE = path.join(import.meta.dirname, '../../src');
+/** How long a program may take to come up, and the cluster to cover everything, ms. */
+const PATIENCE = 90_000;
+const SERVERS = 10;
+const BODY_SIZE = 300;
+const DAY = 86_400_000;
+const SERVICE = 'apns';
+
+/** What a hivemind tells of the cluster. */
+interface ClusterFigures {
+  accounts_monitored: number;
+  cluster: {
+    coverage: { full: number; fewer: number; none: number };
+    members: { name: string; state: string; first: number; covers: number }[];
+  };
+}
+
+/** Several hiveminds and a notifier as real processes, on one database; the network and Apple are in this one. */
+export interface HivemindsWorld {
+  readonly network: Network;
+  readonly ledger: Ledger;
+  readonly apns: FakeApns;
+  readonly ini: string;
+  /** Of each hivemind, what stands between it and the storage servers. */
+  readonly proxies: ReadonlyMap<string, readonly FaultyProxy[]>;
+  readonly phones: readonly Phone[];
+  /** @param env more for that process */
+  start(name: string, env?: Record<string, string>): Promise<void>;
+  pid(name: string): number;
+  /** Resolves when the process has ended, with how. */
+  signal(name: string, signal: NodeJS.Signals): Promise<string>;
+  /** Resolves when every slot is covered by as many as are to, and no account is unknown, as these say. */
+  covered(...names: string[]): Promise<void>;
+  figures(name: string): Promise<ClusterFigures>;
+  /** Subscribes a new phone; returns how often it was told to come again. */
+  join(): Promise<number>;
+  /** Writes so many messages a second until told to stop. */
+  write(rate: number): { stop(): Promise<void> };
+  /** Resolves when every message has come, or when none has come for so long, ms. */
+  settled(patience: number): Promise<void>;
+  stopDatabase(): Promise<void>;
+  startDatabase(): Promise<void>;
+  /** The last lines of that process. */
+  log(name: string): Promise<string>;
+  /** Ended without having been asked to. */
+  readonly deaths: readonly string[];
+}
+
+export async function startHiveminds(
+  t: Cleaner,
+  names: readonly string[],
+  settings: Record<string, string | number> = {},
+): Promise<HivemindsWorld> {
+  const folder = await fs.mkdtemp(path.join(os.tmpdir(), 'spns-several-'));
+  t.after(() => fs.rm(folder, { recursive: true, force: true }));
+  const dataDir = path.join(folder, 'postgres');
+  let postgres: Postgres = await startPostgres({ dataDir });
+  t.after(() => postgres.stop());
+  await postgres.createDatabase('spns');
+  const network = await startNetwork({ clock: systemClock, random: randomBytes, servers: SERVERS, swarms: 2 });
+  t.after(() => network.stop());
+
+  const ledger = new Ledger();
+  const byToken = new Map<string, Phone>();
+  const apns = await startFakeApns({ keep: 10, delay: 20 });
+  t.after(() => apns.close());
+  apns.taken.onPush = ({ token, payload }) => ledger.taken(byToken.get(token), SERVICE, payload);
+
+  const socket = (name: string) => path.join(folder, `${name}.sock`);
+  await keyFile(path.join(folder, 'key'));
+  const onionKey = await keyFile(path.join(folder, 'onion-key'));
+  const frontEnd = { url: `unix:${socket('front-end')}`, publicKey: x25519Public(onionKey) };
+  const ini = path.join(folder, 'spns.ini');
+  const proxies = new Map<string, FaultyProxy[]>();
+  const sections: Record<string, Record<string, string | number>> = {
+    db: { url: postgres.url('spns') },
+    keys: { hivemind: path.join(folder, 'key'), onionreq: path.join(folder, 'onion-key') },
+    web: { listen: `unix:${socket('front-end')}`, metrics_listen: `unix:${socket('web')}` },
+    hivemind: { allow_private_nodes: 'yes', notifiers_expected: SERVICE, ...settings },
+    [`notify-${SERVICE}`]: { ...(await apns.settings(folder)), metrics_listen: `unix:${socket(SERVICE)}` },
+  };
+  for (const name of names) {
+    // Each sees the storage servers over lines of its own.
+    const lines: FaultyProxy[] = [];
+    for (const { server } of network.servers) lines.push(await startProxy(t, { host: server.host, port: server.port }));
+    proxies.set(name, lines);
+    const nodes = network.servers.map((member, index) => ({ ...listed(member), port: lines[index]!.port }));
+    const oxend = await startOxend({ clock: systemClock, random: randomBytes, nodes });
+    t.after(() => oxend.stop());
+    sections[`hivemind-${name}`] = {
+      listen: `ipc://${socket(`omq-${name}`)}`,
+      oxend_rpc: oxend.address,
+      metrics_listen: `unix:${socket(name)}`,
+    };
+  }
+  await fs.writeFile(ini, formatIni(sections), { mode: 0o600 });
+
+  const children = await createChildren(path.join(folder, 'log'));
+  const running = new Map<string, Child>();
+  const expected = new Set<number>();
+  const deaths: string[] = [];
+  let starts = 0;
+  const start = async (name: string, script: string, args: string[], env: Record<string, string>) => {
+    const child = await children.start({
+      name: `${name}-${++starts}`,
+      script: path.join(SOURCE, script),
+      args,
+      env: { SPNS_CONFIG: ini, ...env },
+      onDeath(dead, how) {
+        if (!expected.has(dead.pid)) deaths.push(`${dead.name} ${how}`);
+      },
+    });
+    running.set(name, child);
+    await until(
+      async () => {
+        if (!child.running) throw new Error(`${name} did not come up: ${await child.lastWords()}`);
+        return (await health(socket(name), '/ready'))?.status === 200;
+      },
+      () => `${name} is not ready`,
+    );
+  };
+  t.after(async () => {
+    for (const { pid } of running.values()) expected.add(pid);
+    await Promise.all([running.get(SERVICE)?.stop(), running.get('web')?.stop()]);
+    await Promise.all([...running.values()].map((child) => child.stop()));
+    children.killAll();
+    children.close();
+  });
+
+  const peers = new Peers({ clock: systemClock, commands: {} });
+  t.after(() => peers.close());
+  const ask = async (name: string, command: string, ...parts: string[]) => {
+    const connection = peers.connect(parseAddress(`ipc://${socket(`omq-${name}`)}`));
+    try {
+      const [body] = await connection.request(command, parts, 5_000);
+      return JSON.parse(String(body)) as unknown;
+    } finally {
+      connection.close();
+    }
+  };
+
+  const phones: Phone[] = [];
+  const world: HivemindsWorld = {
+    network,
+    ledger,
+    apns,
+    ini,
+    proxies,
+    phones,
+    deaths,
+    start: (name, env = {}) => start(name, 'hivemind/main.ts', [], { SPNS_INSTANCE: name, ...env }),
+    pid: (name) => running.get(name)!.pid,
+    async signal(name, signal) {
+      const child = running.get(name)!;
+      expected.add(child.pid);
+      process.kill(child.pid, signal);
+      return await child.ended;
+    },
+    figures: async (name) => (await ask(name, 'admin.get_stats')) as ClusterFigures,
+    async covered(...of) {
+      let last: unknown;
+      await until(
+        async () => {
+          const all = await Promise.all(of.map((name) => world.figures(name)));
+          last = all.map(({ accounts_monitored: accounts, cluster }) => ({ accounts, ...cluster.coverage }));
+          return all.every(({ cluster }) => cluster.coverage.full === 256);
+        },
+        () => `not covered: ${JSON.stringify(last)}`,
+      );
+    },
+    async join() {
+      const token = randomBytes(32).toString('hex');
+      const phone = createPhone({
+        name: `phone ${phones.length}`,
+        platform: 'ios',
+        service: SERVICE,
+        serviceInfo: { token },
+        accounts: [sessionAccount(randomBytes)],
+        random: randomBytes,
+        now: Date.now,
+      });
+      byToken.set(token, phone);
+      let again = 0;
+      for (;;) {
+        const { code, body } = await phone.subscribe(frontEnd);
+        if (code === 200 && (body as { success?: boolean }).success === true) break;
+        if (code !== 503 || ++again > 100) throw new Error(`a phone was answered ${code} ${JSON.stringify(body)}`);
+        await sleep(100);
+      }
+      phones.push(phone);
+      return again;
+    },
+    write(rate) {
+      const over = new AbortController();
+      const work = (async () => {
+        const from = performance.now();
+        for (let written = 0; !over.signal.aborted; written++) {
+          const wait = from + (written * 1000) / rate - performance.now();
+          if (wait > 0) await sleep(wait);
+          else if (written % 20 === 0) await sleep(0);
+          writeTo(phones[written % phones.length]!);
+        }
+      })();
+      return {
+        async stop() {
+          over.abort();
+          await work;
+        },
+      };
+    },
+    async settled(patience) {
+      const { told } = ledger.of(SERVICE);
+      let [taken, since] = [-1, performance.now()];
+      for (;;) {
+        const now = ledger.of(SERVICE).taken;
+        if (now >= told) return;
+        if (now !== taken) [taken, since] = [now, performance.now()];
+        if (performance.now() - since > patience) return;
+        await sleep(50);
+      }
+    },
+    stopDatabase: () => postgres.stop('immediate'),
+    async startDatabase() {
+      postgres = await startPostgres({ dataDir });
+    },
+    log: (name) => running.get(name)!.lastWords(),
+  };
+  function writeTo({ accounts }: Phone): void {
+    const account = accounts[0]!.id;
+    const data = randomBytes(BODY_SIZE);
+    const now = Date.now();
+    const hash = messageHash(account, 0, data);
+    const message = envelope({ account, hash, namespace: 0, timestamp: now, expiry: now + DAY, data });
+    let copies = 0;
+    for (const server of network.membersFor(account)) copies += server.store(message);
+    ledger.told(hash, SERVICE, copies);
+  }
+  await Promise.all([
+    start(SERVICE, 'notifiers/main.ts', [SERVICE], {}),
+    start('web', 'web/main.ts', [], {}),
+    ...names.map((name) => world.start(name)),
+  ]);
+  return world;
+}
+
+/** Polls what nothing announces. */
+async function until(condition: () => Promise<boolean>, what: () => string): Promise<void> {
+  const deadline = performance.now() + PATIENCE;
+  while (!(await condition())) {
+    if (performance.now() > deadline) throw new Error(what());
+    await sleep(50);
+  }
+}
