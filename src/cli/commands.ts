@@ -2,6 +2,7 @@ import { nearest } from '../settings/nearest.ts';
 import { ConfigError } from '../settings/section.ts';
 import { VERSION } from '../version.ts';
 import { CliError, type Command, complain, help, parseWords, print, UsageError, usage } from './command.ts';
+import { type Commands, completion, manPage } from './manual.ts';
 
 /** Loaded when called: making a key needs no ZeroMQ. */
 const COMMANDS: ReadonlyMap<string, () => Promise<{ readonly command: Command }>> = new Map([
@@ -16,6 +17,14 @@ const COMMANDS: ReadonlyMap<string, () => Promise<{ readonly command: Command }>
   ['roll', () => import('./roll.ts')],
   ['expire', () => import('./expire.ts')],
   ['test-push', () => import('./test-push.ts')],
+  [
+    'man',
+    async () => printing('Prints the man page of this command', 'spns man | man -l -', (all) => manPage(all, VERSION)),
+  ],
+  [
+    'completion',
+    async () => printing('Prints the completion of this command for bash', 'eval "$(spns completion)"', completion),
+  ],
 ]);
 
 /**
@@ -61,6 +70,17 @@ export async function runCommand(args: readonly string[]): Promise<number> {
     else throw error;
     return 1;
   }
+}
+
+/** A command that prints what is made of all commands' help. */
+function printing(summary: string, help: string, write: (commands: Commands) => string): { readonly command: Command } {
+  const run = async () => {
+    const all: [string, Command][] = [];
+    for (const [name, load] of COMMANDS) all.push([name, (await load()).command]);
+    process.stdout.write(write(new Map(all)));
+    return 0;
+  };
+  return { command: { summary, words: [], help, options: {}, run } };
 }
 
 async function overview(): Promise<string> {

@@ -24,6 +24,8 @@ test('without a command it lists them, with --help it tells of each', async (t) 
     'roll',
     'expire',
     'test-push',
+    'man',
+    'completion',
   ]);
   assert.equal((await spns(['--help'], dir)).code, 0);
   const helps = await Promise.all(names.map((name) => spns([name, '--help'], dir)));
