@@ -4,9 +4,11 @@ import { createLog, flushLog } from '../daemon/log.ts';
 import { createNotifier } from '../daemon/systemd.ts';
 import { loadConfig, runnableServices } from '../settings/config.ts';
 import { instancesIn } from '../settings/hivemind-instances.ts';
+import { ConfigError } from '../settings/section.ts';
 import { programPath } from './child.ts';
 import type { Command } from './command.ts';
 import { CONFIG, locateConfig } from './locate.ts';
+import { unwritable } from './run-needs.ts';
 import { type Program, type Run, supervise } from './supervisor.ts';
 
 /** systemd sets these for this process alone, not for its children. */
@@ -17,6 +19,9 @@ export const command: Command = {
   words: [],
   help: [
     'For one machine without systemd, or for a container. Each is a process of its own; what dies is started again.',
+    'All run as the user who starts this, who need not be root: one that may read the configuration, the keys and the',
+    "credentials, may use oxend's socket and the database, and may write to the folders of the sockets that the",
+    'configuration names (listen, listen_push, metrics_listen), such as /run/spns. Nothing else is written to.',
     'With sections [hivemind-NAME] there is a hivemind for each of them.',
     'SIGTERM and Ctrl-C end all in order, the hivemind last; a second time ends them at once. If this process is killed,',
     'they end by themselves. SIGHUP lets all read the configuration again; a section [notify-NAME] that is new needs a',
@@ -26,7 +31,10 @@ export const command: Command = {
   async run(given) {
     locateConfig(given);
     const config = loadConfig(process.env);
+    const problems = unwritable(config);
+    if (problems.length > 0) throw new ConfigError(problems);
     const log = createLog(config.log, 'spns', { shared: true });
+    if (process.getuid?.() === 0) log.warn('all daemons run as root, and need not: "spns run --help" tells as whom');
     const instances = instancesIn(config.ini);
     const programs: Program[] = [
       ...(instances.length > 0 ? instances.map((name) => `hivemind-${name}`) : ['hivemind']).map((name) => ({

@@ -201,6 +201,24 @@ test('a configuration that is wrong is told before anything is started', async (
   assert.match(err, /oxend_rpc: is required/);
 });
 
+test('folders that this user may not write to are told before anything is started', async (t) => {
+  const dir = await folder(t, {
+    key: randomBytes(32).toString('hex'),
+    'spns.ini': [
+      '[hivemind]\noxend_rpc = tcp://127.0.0.1:1\nlisten = ipc://nowhere/h.sock',
+      '[keys]\nhivemind = key\nonionreq = key\n[web]\nlisten = unix:/proc/web.sock',
+    ].join('\n'),
+  });
+  const { code, err } = await spns(['run'], dir);
+  assert.equal(code, 1);
+  assert.match(
+    err,
+    /\[hivemind\]\.listen = ipc:\/\/nowhere\/h\.sock: the folder \/.*\/nowhere is not there: install -d -o \d+/,
+  );
+  // Root is refused nothing but by the file system itself.
+  if (process.getuid!() !== 0) assert.match(err, /\[web\]\.listen = .*: the folder \/proc may not be written to by/);
+});
+
 const lo = Object.entries(networkInterfaces()).find(([, all]) =>
   all!.some(({ address }) => address === '127.0.0.1'),
 )![0];
