@@ -1,4 +1,5 @@
 import { randomBytes } from 'node:crypto';
+import type { Account } from '../src/devnet/account.ts';
 import { crypto } from './crypto.ts';
 import { feed } from './feed.ts';
 import { intake } from './intake.ts';
@@ -8,7 +9,7 @@ import { onionRequests } from './onion.ts';
 import { secondCopy } from './second-copy.ts';
 import { startUp } from './start-up.ts';
 import { subscriptions } from './subscriptions.ts';
-import { makeAccounts, startBench, subscribeRequest } from './world.ts';
+import { type BenchWorld, makeAccounts, startBench, subscribeRequest } from './world.ts';
 
 /**
  * `npm run bench [row …]`: measures the hivemind over simulated storage servers and the notifiers over fake
@@ -23,6 +24,7 @@ const ROWS = [
   'crypto',
   'flat-out',
   'burst',
+  'burst-of-200000',
   'steady',
   'start-up',
   'feed',
@@ -42,6 +44,9 @@ const print = (row: object) => process.stdout.write(`${JSON.stringify(row)}\n`);
 
 if (['subscriptions', 'onion', 'flat-out', 'burst', 'steady'].some((row) => wanted(row as (typeof ROWS)[number])))
   await hivemindRows();
+if (wanted('burst-of-200000')) {
+  print(await inWorld(10, async (world) => burst(world, await subscribed(world), 20_000)));
+}
 if (wanted('intake')) print(intake());
 if (wanted('crypto')) print(crypto());
 if (wanted('second-copy')) print(await secondCopy());
@@ -53,34 +58,39 @@ process.exit(0);
 
 /** Five servers in one swarm: five copies of each message, as the figures of the original were taken. */
 async function hivemindRows(): Promise<void> {
-  const world = await startBench(5, 1);
-  try {
-    await world.startHivemind();
+  await inWorld(5, async (world) => {
     if (wanted('subscriptions')) for (const row of await subscriptions(world)) print(row);
     if (wanted('onion')) print(await onionRequests(world));
+    if (!(wanted('flat-out') || wanted('burst') || wanted('steady'))) return;
+    const accounts = await subscribed(world);
+    if (wanted('flat-out')) print(await flatOut(world, accounts));
+    if (wanted('burst')) print(await burst(world, accounts, 10_000));
+    if (wanted('steady')) print(await steady(world, accounts));
+  });
+}
 
-    if (wanted('flat-out') || wanted('burst') || wanted('steady')) {
-      const accounts = makeAccounts(1_000);
-      const now = Math.floor(Date.now() / 1000);
-      const replies = await Promise.all(
-        accounts.map((account) =>
-          world.client.request(
-            'push.subscribe',
-            [subscribeRequest(account, randomBytes(32).toString('hex'), now)],
-            60_000,
-          ),
-        ),
-      );
-      const refused = replies.find(([reply]) => !reply?.includes('"success":true'));
-      if (refused) throw new Error(`a subscription was refused: ${refused[0]}`);
-      const watched = () =>
-        accounts.every(({ id }) => world.network.membersFor(id).every((server) => server.watches(id, 0)));
-      while (!watched()) await new Promise((resolve) => setTimeout(resolve, 20));
-      if (wanted('flat-out')) print(await flatOut(world, accounts));
-      if (wanted('burst')) print(await burst(world, accounts));
-      if (wanted('steady')) print(await steady(world, accounts));
-    }
+/** So many servers in one swarm, and a hivemind. */
+async function inWorld<T>(servers: number, work: (world: BenchWorld) => Promise<T>): Promise<T> {
+  const world = await startBench(servers, 1);
+  try {
+    await world.startHivemind();
+    return await work(world);
   } finally {
     await world.stop();
   }
+}
+
+/** A thousand accounts, when each server of their swarm monitors them all. */
+async function subscribed(world: BenchWorld): Promise<Account[]> {
+  const accounts = makeAccounts(1_000);
+  const now = Math.floor(Date.now() / 1000);
+  const subscribe = (account: Account) =>
+    world.client.request('push.subscribe', [subscribeRequest(account, randomBytes(32).toString('hex'), now)], 60_000);
+  const replies = await Promise.all(accounts.map(subscribe));
+  const refused = replies.find(([reply]) => !reply?.includes('"success":true'));
+  if (refused) throw new Error(`a subscription was refused: ${refused[0]}`);
+  const watched = () =>
+    accounts.every(({ id }) => world.network.membersFor(id).every((server) => server.watches(id, 0)));
+  while (!watched()) await new Promise((resolve) => setTimeout(resolve, 20));
+  return accounts;
 }
