@@ -6,6 +6,7 @@ import { intake } from './intake.ts';
 import { burst, flatOut, steady } from './messages.ts';
 import { notifier } from './notifiers.ts';
 import { onionRequests } from './onion.ts';
+import { receivers } from './receiver.ts';
 import { secondCopy } from './second-copy.ts';
 import { startUp } from './start-up.ts';
 import { subscriptions } from './subscriptions.ts';
@@ -19,6 +20,7 @@ import { type BenchWorld, makeAccounts, startBench, subscribeRequest } from './w
 const ROWS = [
   'subscriptions',
   'onion',
+  'receivers',
   'intake',
   'second-copy',
   'crypto',
@@ -47,6 +49,7 @@ if (['subscriptions', 'onion', 'flat-out', 'burst', 'steady'].some((row) => want
 if (wanted('burst-of-200000')) {
   print(await inWorld(10, async (world) => burst(world, await subscribed(world), 20_000)));
 }
+if (wanted('receivers')) print(await receivers());
 if (wanted('intake')) print(intake());
 if (wanted('crypto')) print(crypto());
 if (wanted('second-copy')) print(await secondCopy());

@@ -53,6 +53,8 @@ export interface CpuReading {
 }
 
 const SERVICE = 'bench';
+/** For the hivemind's Node, e.g. `--cpu-prof --cpu-prof-dir=/tmp/profile`. */
+const FLAGS = process.env.BENCH_NODE_FLAGS?.split(' ') ?? [];
 
 /** Starts everything. `servers` storage servers in `swarms` swarms; they take every signature for good. */
 export async function startBench(servers: number, swarms: number): Promise<BenchWorld> {
@@ -148,7 +150,7 @@ export async function startBench(servers: number, swarms: number): Promise<Bench
     hivemind: undefined as unknown as ChildProcess,
     onPushes: () => {},
     async startHivemind() {
-      world.hivemind = spawn(process.execPath, [path.join(import.meta.dirname, '../src/hivemind/main.ts')], {
+      world.hivemind = spawn(process.execPath, [...FLAGS, path.join(import.meta.dirname, '../src/hivemind/main.ts')], {
         env: { ...process.env, SPNS_CONFIG: config },
         stdio: ['ignore', 'inherit', 'inherit'],
       });
