@@ -217,6 +217,20 @@ test('an oxend that does not answer leaves the swarm unknown', async (t) => {
   assert.ok((await metrics()).get('spns_canary_messages_total{result="no_swarm"}')! >= 1);
 });
 
+test('an oxend that goes away leaves what it told, also where that is in doubt', async (t) => {
+  const { network, complains, well } = await start(t);
+  await well();
+  await network.oxend.stop();
+  const refuse = (what: { status: number; text: string } | undefined) => {
+    for (const { server } of network.servers) server.behaviour.refuseStore = what;
+  };
+  // After a refusal the list is asked for anew.
+  refuse({ status: 500, text: 'disk full' });
+  await complains(/answered 500/);
+  refuse(undefined);
+  await well();
+});
+
 for (const [result, refusal, words] of [
   ['refused', { status: 500, text: 'disk full' }, /answered 500: disk full/],
   ['wrong_swarm', { status: 421, text: '{"snodes":[]}' }, /answered 421/],
