@@ -1,5 +1,6 @@
 import { readFileSync } from 'node:fs';
 import { resolve } from 'node:path';
+import { x25519Public } from '../session/sodium.ts';
 import { CANARY, type CanarySettings } from './canary.ts';
 import { DATABASE, type DatabaseSettings } from './database.ts';
 import { type HivemindSettings, readHivemind } from './hivemind.ts';
@@ -107,6 +108,7 @@ export function loadConfig(env: NodeJS.ProcessEnv, { role = 'all', read }: LoadO
     warnings.push(...section.warnings());
   }
   warnings.push(...unknownSections(ini), ...foreignNotifiers(ini));
+  if (problems.length === 0) warnings.push(...strangeCanary(canary, keys));
   if (problems.length > 0) {
     const told = problems.map((problem) => (file === '' ? problem : `${file}: ${problem}`));
     throw new ConfigError(told, warnings);
@@ -173,6 +175,14 @@ function readBytes(file: string): Buffer {
       throw new ConfigError([`${file} may not be read by this user: give it the right owner or group`]);
     throw new ConfigError([`${file} cannot be read (${code ?? error}): ${where}`]);
   }
+}
+
+/** Who has the front-end's secret key can tell whether the canary encrypts for it. */
+function strangeCanary(canary: CanarySettings | undefined, { onionreq }: Keys): string[] {
+  if (!canary || !onionreq || x25519Public(onionreq).equals(canary.frontEndKey)) return [];
+  return [
+    '[canary].front_end_key is not the public key of [keys].onionreq: the front-end will not understand the canary',
+  ];
 }
 
 function unknownSections(ini: Ini): string[] {

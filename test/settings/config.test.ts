@@ -10,6 +10,7 @@ import { FIREBASE } from '../../src/notifiers/firebase/settings.ts';
 import { HUAWEI } from '../../src/notifiers/huawei/settings.ts';
 import { WEBPUSH } from '../../src/notifiers/webpush/settings.ts';
 import { keyPairFromSecret } from '../../src/oxenmq/keys.ts';
+import { x25519Public } from '../../src/session/sodium.ts';
 import { changedKeys, RESTART_KEYS } from '../../src/settings/changes.ts';
 import { type Config, type LoadOptions, loadConfig, runnableServices } from '../../src/settings/config.ts';
 import { DATABASE } from '../../src/settings/database.ts';
@@ -381,7 +382,10 @@ test('the example is a valid configuration without a warning, and so are its com
     `$1 = ${keyFile}`,
   );
   assert.deepEqual(load(example).warnings, []);
-  const everything = example.replace(/^;(\[|\w+ =| {4}\w)/gm, '$1');
+  // The public key must be that of the key that is put in above.
+  const everything = example
+    .replace(/^;(\[|\w+ =| {4}\w)/gm, '$1')
+    .replace(/^(front_end_key) = .*/gm, `$1 = ${x25519Public(secret).toString('hex')}`);
   const config = load(everything);
   assert.deepEqual(config.warnings, []);
   assert.equal(config.hivemind.listenCurveAdmin.length, 2);
@@ -440,6 +444,31 @@ test('the example explains every key of a notifier, with its true default', () =
       assert.match(example, new RegExp(`^;${key} = ${value ?? '.'}`, 'm'), `${key} of ${name}`);
     }
   }
+});
+
+test('[canary]: there is none without a section, and its keys are told to be wrong or strange', () => {
+  assert.equal(load(MINIMUM).canary, undefined);
+  const section = (frontEnd: string, key: string) =>
+    `${MINIMUM}[canary]\nfront_end = ${frontEnd}\nfront_end_key = ${key}\n`;
+  const right = x25519Public(secret).toString('hex');
+  const { canary, warnings, metricsListen } = load(section('https://push.example.org/base/', right));
+  assert.equal(canary?.frontEnd, 'https://push.example.org/base');
+  assert.equal(canary?.frontEndKey.toString('hex'), right);
+  assert.deepEqual(warnings, []);
+  assert.equal(metricsListen('canary'), undefined);
+  const strange = load(section('https://push.example.org', '11'.repeat(32))).warnings;
+  assert.match(strange.join(), /^\[canary\]\.front_end_key is not the public key of \[keys\]\.onionreq/);
+  for (const wrong of [
+    'push.example.org',
+    'ftp://push.example.org',
+    'https://me:word@push.example.org',
+    'https://x/?a',
+  ]) {
+    assert.match(problems(section(wrong, right)).join(), /^\[canary\]\.front_end = .*: must be an address such as/);
+  }
+  assert.match(problems(section('https://x', 'abc')).join(), /^\[canary\]\.front_end_key = abc: must be 64 hex digits/);
+  // Who runs one without a section is told what it lacks.
+  assert.match(problems(MINIMUM, { role: 'canary' }).join(), /\[canary\]\.front_end: is required/);
 });
 
 test('the example in the repository is the one that the tables make: npm run example', () => {
