@@ -24,7 +24,7 @@ export const AREAS: Record<string, Area> = {
     sources: ['src/hivemind/notifications/**/*.ts'],
     tests: [
       'test/hivemind/notifications/*.test.ts',
-      'test/hivemind/notifications/outbox/{outbox,push-queue,cluster,latency}.test.ts',
+      'test/hivemind/notifications/outbox/{outbox,push-queue,cluster}.test.ts',
     ],
     inOne: true,
   },
@@ -38,7 +38,9 @@ export const AREAS: Record<string, Area> = {
   },
   store: {
     sources: ['src/hivemind/store/*.ts'],
-    tests: ['test/hivemind/store/{conninfo,passfile,migrate,statements,store,store-faults,pgbouncer}.test.ts'],
+    tests: [
+      'test/hivemind/store/{cluster-store,conninfo,database-refuses,feed-position,migrate,passfile,pgbouncer,statements,store,store-faults}.test.ts',
+    ],
     database: true,
   },
   subscriptions: {
