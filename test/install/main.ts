@@ -84,7 +84,8 @@ function play(suite: string): boolean {
     );
     const log = readFileSync(join(machine, 'play/log'), 'utf8');
     const played = log.trimEnd().endsWith('all played');
-    process.stdout.write(played ? log.replace(/^\+.*\n/gm, '') : log);
+    // What was played, or what went wrong and all before it.
+    process.stdout.write(played ? (log.match(/^== .*\n/gm) ?? []).join('') : log);
     process.stdout.write(`${suite}: ${played ? 'all is as the pages say' : `failed (${error?.message ?? status})`}\n`);
     return played;
   } finally {

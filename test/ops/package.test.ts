@@ -47,6 +47,24 @@ test('the scripts of the package, and what is played of the pages, are shell', (
   assert.equal(fence(join(ROOT, 'docs/install.md'), 'ini').length > 0, true);
 });
 
+test('whatever the units make or run as is made by the package, and gone when it is purged', () => {
+  const [made, purged] = [read('ops/deb/postinst'), read('ops/deb/postrm')];
+  const units = readdirSync(join(ROOT, 'systemd')).filter((name) => name.endsWith('.service'));
+  assert.ok(units.length >= 4);
+  for (const unit of units) {
+    const setting = (key: string) => [...read(`systemd/${unit}`).matchAll(new RegExp(`^${key}=(.*)$`, 'gm'))];
+    for (const [, user] of setting('User')) {
+      assert.match(made, new RegExp(`adduser .* ${user}$`, 'm'), unit);
+      assert.match(purged, new RegExp(`for user in .*\\b${user}\\b`), unit);
+    }
+    for (const [, group] of setting('Group')) assert.match(purged, new RegExp(`for group in .*\\b${group}\\b`), unit);
+    for (const [, folder] of setting('CacheDirectory'))
+      assert.match(purged, new RegExp(` /var/cache/${folder}(?=\\s)`), unit);
+    for (const [, folder] of setting('RuntimeDirectory'))
+      assert.match(purged, new RegExp(` /run/${folder}(?=\\s)`), unit);
+  }
+});
+
 test('users are made by the package as docs/install.md makes them', () => {
   const page = read('docs/install.md');
   for (const [, words] of read('ops/deb/postinst').matchAll(/^ {2}adduser --quiet (.*)$/gm))

@@ -91,7 +91,7 @@ export async function startCanary(context: Context, pace?: Pace): Promise<Daemon
     status: () => {
       const { delivered, lost } = watch.results;
       const last = watch.lastSeconds === undefined ? '' : `, the last after ${watch.lastSeconds.toFixed(2)} s`;
-      return [`${delivered} pushes came${last}; ${lost} lost`, ...watch.problems].join('; ');
+      return `${delivered} pushes came${last}; ${lost} lost`;
     },
     ready: () => ({ ok: watch.problems.length === 0, reasons: watch.problems }),
   };
