@@ -15,6 +15,7 @@ const INSTALLED = '/opt/spns/';
 const USERS: { readonly [file: string]: string[][] } = {
   'spns-canary.service': [['spns'], ['spns']],
   'spns-hivemind.service': [['spns'], ['spns']],
+  'spns-hivemind@.service': [['spns'], ['spns']],
   'spns-notifier@.service': [['spns-notifier'], ['spns']],
   'spns-web.service': [['spns-web'], ['spns-config']],
 };
@@ -50,6 +51,7 @@ test('there is a unit for each daemon, and a target that takes them together', (
   assert.deepEqual(readdirSync(UNITS).sort(), [
     'spns-canary.service',
     'spns-hivemind.service',
+    'spns-hivemind@.service',
     'spns-notifier@.service',
     'spns-web.service',
     'spns.target',
@@ -88,7 +90,7 @@ for (const file of SERVICES) {
     assert.equal(node, `${INSTALLED}src/cli/node`);
     assert.ok(program!.startsWith(INSTALLED));
     assert.ok(existsSync(join(ROOT, program!.slice(INSTALLED.length))), `${program} is not in the repository`);
-    assert.deepEqual(rest, file.includes('@') ? ['%i'] : []);
+    assert.deepEqual(rest, file === 'spns-notifier@.service' ? ['%i'] : []);
     assert.ok(!unit.has('Service.MemoryDenyWriteExecute'), 'V8 compiles at run time');
     assert.equal(unit.get('Service.SystemCallFilter')?.at(-1), 'sched_setscheduler', 'libzmq aborts without it');
   });
@@ -121,4 +123,21 @@ test('systemd finds nothing wrong with the units', { skip }, (t) => {
     .filter((line) => SERVICES.some((file) => line.includes(basename(file, '.service'))));
   assert.deepEqual(ours, []);
   assert.equal(status, 0, stderr);
+});
+
+test('one hivemind of several runs as a single one does, but for its name, its share of the memory, and the folder that all keep', () => {
+  const [one, several] = [read('spns-hivemind.service'), read('spns-hivemind@.service')];
+  const differing = [...new Set([...one.keys(), ...several.keys()])].filter(
+    (key) => String(one.get(key)) !== String(several.get(key)),
+  );
+  assert.deepEqual(differing.sort(), [
+    'Service.Environment',
+    'Service.MemoryHigh',
+    'Service.MemoryMax',
+    'Service.RuntimeDirectoryPreserve',
+    'Service.SyslogIdentifier',
+    'Unit.Description',
+  ]);
+  assert.ok(several.get('Service.Environment')?.includes('SPNS_INSTANCE=%i'));
+  assert.deepEqual(several.get('Service.RuntimeDirectoryPreserve'), ['yes']);
 });
