@@ -43,6 +43,11 @@ export const AREAS: Record<string, Area> = {
     ],
     database: true,
   },
+  feed: {
+    sources: ['src/hivemind/cluster/feed.ts', 'src/hivemind/store/{cluster-store,feed-position}.ts'],
+    tests: ['test/hivemind/store/{cluster-store,feed-position}.test.ts', 'test/hivemind/cluster/feed.test.ts'],
+    database: true,
+  },
   subscriptions: {
     sources: ['src/hivemind/subscriptions/*.ts'],
     tests: ['test/hivemind/subscriptions/*.test.ts'],
