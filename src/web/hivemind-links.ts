@@ -26,6 +26,7 @@ interface Entry extends HivemindLink {
 
 export interface HivemindLinksOptions {
   readonly clock: Clock;
+  readonly random: (bytes: number) => Buffer;
   /** Where hiveminds listen for front-ends: one, or several of a cluster. */
   readonly addresses: readonly Address[];
   /** Called when one of them is connected, or not any more, and after what it told. */
@@ -34,6 +35,7 @@ export interface HivemindLinksOptions {
   readonly onMember?: ((name: string, problem: string | undefined) => void) | undefined;
 }
 
+const ROUTING_BYTES = 16;
 /** After a failed attempt; libzmq has tried several times within it. */
 const RETRY = 500;
 /** How often members are asked who else there is, ms. */
@@ -115,7 +117,9 @@ export class HivemindLinks {
   }
 
   #connect(address: string): Connection {
-    return this.#peers.connect(parseAddress(address), { label: 'hivemind', data: address });
+    // Two connections may lead to the same socket, where nobody could tell them apart by the same id.
+    const routingId = Buffer.concat([Buffer.from('W'), this.#options.random(ROUTING_BYTES)]);
+    return this.#peers.connect(parseAddress(address), { label: 'hivemind', data: address, routingId });
   }
 
   /** The entry whose present connection that is. */

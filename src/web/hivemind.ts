@@ -65,12 +65,13 @@ const LONG_AWAY = 60_000;
  */
 export function connectHivemind(modules: {
   clock: Clock;
+  random: (bytes: number) => Buffer;
   addresses: readonly Address[];
   inFlightLimit: () => number;
   onChange?: (connected: boolean, reason: string) => void;
   onMember?: (name: string, problem: string | undefined) => void;
 }): Hivemind {
-  const { clock, addresses, inFlightLimit, onChange, onMember } = modules;
+  const { clock, random, addresses, inFlightLimit, onChange, onMember } = modules;
   const places = createPlaces(inFlightLimit);
   let inFlight = 0;
   let closed = false;
@@ -79,7 +80,7 @@ export function connectHivemind(modules: {
   let awaySince: number | undefined = clock.monotonic();
   /** Told when there is one to ask, and when there is nothing left to wait for. */
   const waiting = new Set<() => void>();
-  const links = new HivemindLinks({ clock, addresses, changed: () => tell(), onMember });
+  const links = new HivemindLinks({ clock, random, addresses, changed: () => tell(), onMember });
 
   function wake(): void {
     for (const done of [...waiting]) done();

@@ -31,6 +31,7 @@ export async function startWeb({ config, clock, registry, random, log: root }: C
 
   const hivemind = connectHivemind({
     clock,
+    random,
     addresses: hivemindListens(config.ini).map(({ listen, listenPush }) => connectAddress(listenPush ?? listen)),
     inFlightLimit: () => settings.inFlightLimit,
     onChange(connected, reason) {

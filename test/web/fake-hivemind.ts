@@ -1,3 +1,4 @@
+import { randomBytes } from 'node:crypto';
 import fs from 'node:fs/promises';
 import os from 'node:os';
 import path from 'node:path';
@@ -93,6 +94,7 @@ export function connect(
   const waiting: { connected: boolean; resolve: () => void }[] = [];
   const hivemind = connectHivemind({
     clock,
+    random: randomBytes,
     addresses: [address].flat().map((one) => parseAddress(one)),
     inFlightLimit: () => limit,
     onChange(connected) {

@@ -119,6 +119,28 @@ test('a hivemind that comes is found, one that goes for good is left, and one th
   assert.ok(hivemind.connected);
 });
 
+test('the same hivemind at two addresses is connected once, and one that others know by another address, too', async (t) => {
+  const clock = new FakeClock();
+  let lists = 0;
+  const fake = await fakeHivemind(
+    t,
+    (_, request) => request.reply('a', 'final'),
+    () => {
+      lists++;
+      return encodeMembers({ own: 'a', members: [{ name: 'a', address: `ipc:///${fake.folder}/hivemind.sock` }] });
+    },
+  );
+  await fake.start();
+  const { hivemind } = connect(t, [fake.address, `ipc://${fake.folder}/./hivemind.sock`], { clock });
+  await until(() => lists >= 2);
+  // From here on each connection asks once in five seconds.
+  await later(clock, () => hivemind.connected && lists > 4);
+  const before = { lists, at: clock.monotonic() };
+  await later(clock, () => clock.monotonic() >= before.at + 20_000);
+  assert.ok(lists - before.lists <= 5, `${lists - before.lists} questions in 20 s`);
+  assert.equal(await ask(hivemind), 'a');
+});
+
 test('lists that nobody would send are left aside', async (t) => {
   const clock = new FakeClock();
   const { fakes, said } = await cluster(t, { a: says('a') });
