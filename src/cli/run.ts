@@ -31,6 +31,7 @@ export const command: Command = {
   async run(given) {
     locateConfig(given);
     const config = loadConfig(process.env);
+    process.title = 'spns-run';
     const problems = unwritable(config);
     if (problems.length > 0) throw new ConfigError(problems);
     const log = createLog(config.log, 'spns', { shared: true });

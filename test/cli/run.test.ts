@@ -110,6 +110,7 @@ test('one command runs the whole suite, restarts what dies, and ends all in orde
   await said(/: connected to the hivemind/);
   await said(/notifier for dummy registered/);
 
+  assert.match(readFileSync(`/proc/${child.pid}/cmdline`, 'latin1'), /^spns-run\0*$/);
   const killed = children(child.pid!, 'spns-web');
   assert.equal(killed.length, 1);
   process.kill(killed[0]!, 'SIGKILL');
