@@ -1,3 +1,4 @@
+import { spawn } from 'node:child_process';
 import { randomBytes } from 'node:crypto';
 import fs from 'node:fs/promises';
 import os from 'node:os';
@@ -62,6 +63,8 @@ export interface HivemindsWorld {
   write(rate: number): { stop(): Promise<void> };
   /** Resolves when every message has come, or when none has come for so long, ms. */
   settled(patience: number): Promise<void>;
+  /** `spns roll`, with processes in place of units; its exit code. */
+  roll(): Promise<number>;
   stopDatabase(): Promise<void>;
   startDatabase(): Promise<void>;
   /** The last lines of that process. */
@@ -242,6 +245,30 @@ export async function startHiveminds(
         if (performance.now() - since > patience) return;
         await sleep(50);
       }
+    },
+    async roll() {
+      // The command asks for a restart by a file, and waits until it is done.
+      const asked = path.join(folder, 'restart');
+      const command = `echo {} > ${asked}.new && mv ${asked}.new ${asked} && while [ -e ${asked} ]; do sleep 0.1; done`;
+      const words = [path.join(SOURCE, 'cli/main.ts'), 'roll', '--config', ini, '--with', command];
+      const child = spawn(process.execPath, words, { stdio: 'inherit' });
+      let code: number | undefined;
+      child.once('exit', (exit) => {
+        code = exit ?? -1;
+      });
+      await until(
+        async () => {
+          const name = (await fs.readFile(asked, 'utf8').catch(() => '')).trim();
+          if (name !== '') {
+            await world.signal(name, 'SIGTERM');
+            await world.start(name);
+            await fs.rm(asked);
+          }
+          return code !== undefined;
+        },
+        () => 'the roll does not end',
+      );
+      return code ?? -1;
     },
     stopDatabase: () => postgres.stop('immediate'),
     async startDatabase() {
