@@ -1,8 +1,10 @@
+import assert from 'node:assert/strict';
 import { spawn } from 'node:child_process';
 import { randomBytes } from 'node:crypto';
 import fs from 'node:fs/promises';
 import os from 'node:os';
 import path from 'node:path';
+import type { TestContext } from 'node:test';
 import { setTimeout as sleep } from 'node:timers/promises';
 import { systemClock } from '../../src/clock.ts';
 import { sessionAccount } from '../../src/devnet/account.ts';
@@ -292,6 +294,42 @@ export async function startHiveminds(
     ...names.map((name) => world.start(name)),
   ]);
   return world;
+}
+
+const PHONES = 40;
+
+/** Two hiveminds, or as many as are named, that cover everything, and phones that have subscribed. */
+export async function startCovered(t: Cleaner, names: readonly string[] = ['a', 'b']): Promise<HivemindsWorld> {
+  const world = await startHiveminds(t, names);
+  for (let n = 0; n < PHONES; n++) await world.join();
+  await world.covered(...names);
+  return world;
+}
+
+/** How much is written while something happens. */
+export interface Writing {
+  readonly seconds: number;
+  /** Messages a second. */
+  readonly rate: number;
+}
+
+/** Messages are written all the while; after a quarter of the time something happens. */
+export async function during(world: HivemindsWorld, { seconds, rate }: Writing, happens: () => Promise<unknown>) {
+  const writing = world.write(rate);
+  await sleep(seconds * 250);
+  await happens();
+  await sleep(seconds * 500);
+  await writing.stop();
+  await world.settled(20_000);
+}
+
+/** What was written, and what Apple's double was given: nothing is lost, and nothing came twice. */
+export function account(t: TestContext, world: HivemindsWorld, { seconds, rate }: Writing): void {
+  const { told, taken, twice } = world.ledger.of(SERVICE);
+  t.diagnostic(JSON.stringify({ told, taken, lost: told - taken, twice }));
+  assert.ok(told > seconds * rate * 0.4, `${told} messages were written`);
+  assert.deepEqual({ lost: told - taken, twice, wrong: world.ledger.wrong }, { lost: 0, twice: 0, wrong: [] });
+  assert.deepEqual(world.deaths, []);
 }
 
 /** Polls what nothing announces. */

@@ -1,0 +1,98 @@
+import assert from 'node:assert/strict';
+import { test } from 'node:test';
+import { setTimeout as sleep } from 'node:timers/promises';
+import { account, during, startCovered } from '../faults/hiveminds-world.ts';
+
+/** SEVERAL_SECONDS=10 tries it out, SEVERAL_RATE=100 on a small machine. */
+const WRITING = {
+  seconds: Number(process.env.SEVERAL_SECONDS ?? 60),
+  rate: Number(process.env.SEVERAL_RATE ?? 500),
+};
+const limits = { timeout: 120_000 + WRITING.seconds * 3_000 };
+/** Runs in the process before its program, which then lives an hour ago. */
+const OLD_CLOCK = `data:text/javascript,${encodeURIComponent('const now = Date.now; Date.now = () => now() - 3_600_000;')}`;
+
+test('one of two is killed and comes back: no push is lost, and none comes twice', limits, async (t) => {
+  const world = await startCovered(t);
+  await during(world, WRITING, async () => {
+    await world.signal('a', 'SIGKILL');
+    await sleep((WRITING.seconds * 1000) / 4);
+    await world.start('a');
+  });
+  await world.covered('a', 'b');
+  account(t, world, WRITING);
+});
+
+test(
+  'one of two is stopped in order and started again: nothing is lost, nothing comes twice, and phones subscribe meanwhile',
+  limits,
+  async (t) => {
+    const world = await startCovered(t);
+    await during(world, WRITING, async () => {
+      assert.equal(await world.signal('b', 'SIGTERM'), 'exit code 0');
+      await world.join();
+      await world.start('b');
+    });
+    await world.covered('a', 'b');
+    account(t, world, WRITING);
+  },
+);
+
+test('one of two stands still for a while and wakes up again', limits, async (t) => {
+  const world = await startCovered(t);
+  await during(world, WRITING, async () => {
+    void world.signal('a', 'SIGSTOP');
+    await sleep(Math.max(WRITING.seconds * 250, 5_000));
+    void world.signal('a', 'SIGCONT');
+  });
+  await world.covered('a', 'b');
+  account(t, world, WRITING);
+});
+
+test('one of two loses half of the storage servers', limits, async (t) => {
+  const world = await startCovered(t);
+  const lines = world.proxies.get('a')!.filter((_, index) => index % 2 === 0);
+  await during(world, WRITING, async () => {
+    for (const line of lines) line.way = 'hole';
+    await sleep(WRITING.seconds * 500);
+    for (const line of lines) {
+      line.way = 'pass';
+      line.reset();
+    }
+  });
+  account(t, world, WRITING);
+});
+
+test('PostgreSQL is stopped at once and comes back: pushes go on, and both members with them', limits, async (t) => {
+  const world = await startCovered(t);
+  await during(world, WRITING, async () => {
+    await world.stopDatabase();
+    await sleep(WRITING.seconds * 500);
+    await world.startDatabase();
+  });
+  await world.join();
+  await world.covered('a', 'b');
+  account(t, world, WRITING);
+});
+
+test('a member comes back with a clock that is an hour behind', limits, async (t) => {
+  const world = await startCovered(t);
+  await during(world, WRITING, async () => {
+    await world.signal('b', 'SIGKILL');
+    await world.start('b', { NODE_OPTIONS: `--import=${OLD_CLOCK}` });
+  });
+  await world.covered('a', 'b');
+  account(t, world, WRITING);
+});
+
+test('of three one is stopped in order, comes back, and another is killed', limits, async (t) => {
+  const world = await startCovered(t, ['a', 'b', 'c']);
+  await during(world, WRITING, async () => {
+    await world.signal('a', 'SIGTERM');
+    await world.start('a');
+    await world.covered('a', 'b', 'c');
+    await world.signal('c', 'SIGKILL');
+  });
+  await world.covered('a', 'b');
+  account(t, world, WRITING);
+});
