@@ -25,8 +25,8 @@ const MOST = 20_000;
 interface Recipient {
   /** The last word on each push. */
   readonly gathered: Map<string, keyof News>;
-  /** What it is being told now. */
-  sending: Promise<void> | undefined;
+  /** What it is being told now, and whether that arrives. */
+  sending: Promise<boolean> | undefined;
 }
 
 /**
@@ -63,7 +63,8 @@ export class ProgressReports {
       while (recipient.sending || recipient.gathered.size > 0) {
         if (!this.#options.isLiving(member)) return;
         this.#send(member, recipient);
-        await recipient.sending;
+        // Whoever cannot be reached now will not be asked again and again.
+        if (!(await recipient.sending)) return;
       }
     };
     const sent = [...this.#recipients].map(([member, recipient]) => all(member, recipient));
@@ -91,7 +92,7 @@ export class ProgressReports {
     else if (!sending && gathered.size > 0) recipient.sending = this.#tell(member, recipient);
   }
 
-  async #tell(member: string, recipient: Recipient): Promise<void> {
+  async #tell(member: string, recipient: Recipient): Promise<boolean> {
     const { gathered } = recipient;
     const news = { handed: [] as string[], ended: [] as string[], none: [] as string[] };
     const told: [string, keyof News][] = [];
@@ -108,5 +109,6 @@ export class ProgressReports {
     if (!arrived)
       for (const [key, what] of told) if (!gathered.has(key) && gathered.size < MOST) gathered.set(key, what);
     if (gathered.size > 0) this.#arm();
+    return arrived;
   }
 }

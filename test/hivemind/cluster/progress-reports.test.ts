@@ -121,3 +121,12 @@ test('the rest goes at the end, and is waited for, but not for long', async () =
   reports.stop();
   assert.equal(clock.pending, 0);
 });
+
+test('who cannot be reached at the end is not waited for', async () => {
+  const { told, state, reports } = setUp();
+  state.reachable = false;
+  reports.note('b', 'push 001', 'ended');
+  await reports.flush(1_000);
+  assert.deepEqual(told, []);
+  reports.stop();
+});
