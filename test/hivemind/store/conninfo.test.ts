@@ -125,4 +125,13 @@ describe("the database's address", () => {
       assert.equal(read(`postgresql://h/d?${query}`).database, 'd', query);
     }
   });
+
+  it('wants a server that takes changes only where the address says so', () => {
+    const mustWrite = (query: string) => read(`postgresql://h/d${query}`).mustWrite;
+    assert.deepEqual(['', '?target_session_attrs=any'].map(mustWrite), [false, false]);
+    assert.deepEqual(
+      ['read-write', 'primary'].map((word) => mustWrite(`?target_session_attrs=${word}`)),
+      [true, true],
+    );
+  });
 });
