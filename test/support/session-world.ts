@@ -77,8 +77,9 @@ export class TestNotifier extends EventEmitter<{ push: [] }> {
     this.connection = hivemind.connect(commands);
   }
 
-  async register(): Promise<this> {
-    const registration = encodeRegistration({ service: 'test', instance: randomBytes(8), window: 1_000 });
+  /** @param instance its own id, if it registers with more than one hivemind */
+  async register(instance = randomBytes(16)): Promise<this> {
+    const registration = encodeRegistration({ service: 'test', instance, window: 1_000 });
     const request = () => this.connection.request('admin.register_notifier', [registration]);
     await request();
     clearInterval(this.#again);
