@@ -6,6 +6,7 @@ import os from 'node:os';
 import path from 'node:path';
 import type { TestContext } from 'node:test';
 import { setTimeout as sleep } from 'node:timers/promises';
+import pg from 'pg';
 import { systemClock } from '../../src/clock.ts';
 import { sessionAccount } from '../../src/devnet/account.ts';
 import { type Child, createChildren } from '../../src/devnet/children.ts';
@@ -48,6 +49,8 @@ export interface HivemindsWorld {
   readonly ledger: Ledger;
   readonly apns: FakeApns;
   readonly ini: string;
+  /** Asks the database. */
+  query(text: string): Promise<unknown[]>;
   /** Of each hivemind, what stands between it and the storage servers. */
   readonly proxies: ReadonlyMap<string, readonly FaultyProxy[]>;
   readonly phones: readonly Phone[];
@@ -73,6 +76,8 @@ export interface HivemindsWorld {
   log(name: string): Promise<string>;
   /** Ended without having been asked to. */
   readonly deaths: readonly string[];
+  /** How that process, which was started before the one of the same name that runs now, ended. */
+  former(name: string): Promise<string>;
 }
 
 export async function startHiveminds(
@@ -126,6 +131,7 @@ export async function startHiveminds(
 
   const children = await createChildren(path.join(folder, 'log'));
   const running = new Map<string, Child>();
+  const formers = new Map<string, Child>();
   const expected = new Set<number>();
   const deaths: string[] = [];
   let starts = 0;
@@ -139,6 +145,8 @@ export async function startHiveminds(
         if (!expected.has(dead.pid)) deaths.push(`${dead.name} ${how}`);
       },
     });
+    const before = running.get(name);
+    if (before) formers.set(name, before);
     running.set(name, child);
     await until(
       async () => {
@@ -272,6 +280,16 @@ export async function startHiveminds(
       );
       return code ?? -1;
     },
+    async query(text) {
+      const client = new pg.Client({ connectionString: postgres.url('spns') });
+      await client.connect();
+      try {
+        return (await client.query(text)).rows as unknown[];
+      } finally {
+        await client.end();
+      }
+    },
+    former: (name) => formers.get(name)!.ended,
     stopDatabase: () => postgres.stop('immediate'),
     async startDatabase() {
       postgres = await startPostgres({ dataDir });
@@ -316,10 +334,13 @@ export interface Writing {
 /** Messages are written all the while; after a quarter of the time something happens. */
 export async function during(world: HivemindsWorld, { seconds, rate }: Writing, happens: () => Promise<unknown>) {
   const writing = world.write(rate);
-  await sleep(seconds * 250);
-  await happens();
-  await sleep(seconds * 500);
-  await writing.stop();
+  try {
+    await sleep(seconds * 250);
+    await happens();
+    await sleep(seconds * 500);
+  } finally {
+    await writing.stop();
+  }
   await world.settled(20_000);
 }
 

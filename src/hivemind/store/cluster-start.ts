@@ -59,11 +59,12 @@ export async function joinCluster(client: pg.Client, options: ClusterOptions, ru
       `DELETE FROM spns_members WHERE name <> $1 AND seen < clock_timestamp() - ${FORGOTTEN} AND NOT ${isNameHeld('name')}`,
       [name],
     );
-    // Its position is before everything: all changes are kept until it takes one.
+    // Its position is before everything: all changes are kept until it takes one. A name that is new here may have been
+    // used before, by one that was killed: the time is a generation that it cannot have had.
     const { rows } = await client.query<{ generation: string }>(
       `INSERT INTO spns_members AS m (name, generation, run, state, address, push_address, version, key_fingerprint,
          copies, started, seen, covers, position)
-       VALUES ($1, 1, $2, 'starting', $3, $4, $5, $6, $7, clock_timestamp(), clock_timestamp(), $8, '1:1:')
+       VALUES ($1, extract(epoch FROM clock_timestamp())::bigint, $2, 'starting', $3, $4, $5, $6, $7, clock_timestamp(), clock_timestamp(), $8, '1:1:')
        ON CONFLICT (name) DO UPDATE SET
          generation = m.generation + CASE WHEN m.state = 'stopped' THEN 0 ELSE 1 END,
          run = excluded.run, state = excluded.state, address = excluded.address, push_address = excluded.push_address,
