@@ -12,7 +12,7 @@ export default {
     'bench/*.ts!',
     'test/**/*.test.ts',
     'test/**/*main.ts',
-    'test/long/soak.ts',
+    'test/long/{soak,several-hiveminds}.ts',
     'test/support/setup.ts',
     'test/oxenmq/target-process.ts',
   ],

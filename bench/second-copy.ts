@@ -1,12 +1,12 @@
 import { randomBytes } from 'node:crypto';
 import type { Clock } from '../src/clock.ts';
-import type { Duty } from '../src/hivemind/cluster/duty.ts';
-import { decodeProgress, encodeProgress, type News } from '../src/hivemind/cluster/messages.ts';
 import { Devices } from '../src/hivemind/devices/devices.ts';
+import type { Duty } from '../src/hivemind/notifications/copies/duty.ts';
 import { DuplicateFilter } from '../src/hivemind/notifications/duplicate-filter.ts';
 import { Intake } from '../src/hivemind/notifications/intake.ts';
 import { Outbox } from '../src/hivemind/notifications/outbox/outbox.ts';
 import type { Remote } from '../src/oxenmq/remote.ts';
+import { decodeProgress, encodeProgress, type News } from '../src/session/cluster-protocol.ts';
 import { messageHash } from '../src/session/message-hash.ts';
 import { encodeNotification } from '../src/session/notification.ts';
 import { decodePushReport, decodeSealedPushes, encodePushReport } from '../src/session/notifier-protocol.ts';

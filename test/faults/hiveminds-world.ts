@@ -80,7 +80,7 @@ export interface HivemindsWorld {
   former(name: string): Promise<string>;
 }
 
-export async function startHiveminds(
+async function startHiveminds(
   t: Cleaner,
   names: readonly string[],
   settings: Record<string, string | number> = {},

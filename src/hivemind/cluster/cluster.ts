@@ -1,11 +1,11 @@
 import type { Clock, Timer } from '../../clock.ts';
 import type { Log } from '../../log.ts';
+import { encodeChanged, encodeLeaving, type Sender } from '../../session/cluster-protocol.ts';
 import { SLOTS, slotOf } from '../../session/slots.ts';
 import type { Devices } from '../devices/devices.ts';
 import type { MemberRow } from '../store/cluster-store.ts';
 import { Duties } from './duties.ts';
 import type { Links } from './links.ts';
-import { encodeChanged, encodeLeaving, type Sender } from './messages.ts';
 import { BEAT, coversSlot, type KnownMember, Roster, slotBits } from './roster.ts';
 import { SlotsHeld } from './slots-held.ts';
 

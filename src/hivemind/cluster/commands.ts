@@ -12,7 +12,7 @@ import {
   type Hello,
   type Progress,
   type Sender,
-} from './messages.ts';
+} from '../../session/cluster-protocol.ts';
 
 /** Who takes what other members say. */
 export interface CommandModules {
@@ -24,7 +24,10 @@ export interface CommandModules {
   readonly log: Pick<Log, 'warn'>;
 }
 
-/** What members call at each other (messages.ts); whoever may register notifiers may say these things too. */
+/**
+ * What members call at each other (session/cluster-protocol.ts); whoever may register notifiers may say these things
+ * too.
+ */
 export function clusterCommands(modules: CommandModules): Commands {
   const { own, log } = modules;
   const taking =

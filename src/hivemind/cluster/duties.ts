@@ -1,5 +1,5 @@
 import { holdersOf, SLOTS } from '../../session/slots.ts';
-import type { Duty } from './duty.ts';
+import type { Duty } from '../notifications/copies/duty.ts';
 import { coversSlot, firstOfSlots, type KnownMember } from './roster.ts';
 
 /** What {@link Duties.update} goes by. */

@@ -1,8 +1,8 @@
 import type { Clock, Timer } from '../../clock.ts';
 import type { Log } from '../../log.ts';
+import { type Heard, MAX_SERVERS } from '../../session/cluster-protocol.ts';
 import { parseNotification } from '../../session/notification.ts';
 import { slotOf } from '../../session/slots.ts';
-import { type Heard, MAX_SERVERS } from './messages.ts';
 
 /** A storage server. */
 export interface Speaker {

@@ -1,10 +1,12 @@
 import type { Clock } from '../../clock.ts';
 import type { Log } from '../../log.ts';
 import type { Commands } from '../../oxenmq/remote.ts';
+import { encodeHeard, encodeProgress, type Hello, type Progress } from '../../session/cluster-protocol.ts';
 import { VERSION } from '../../version.ts';
 import type { Devices } from '../devices/devices.ts';
 import { type Network, routingId } from '../network/network.ts';
 import type { Node } from '../network/node.ts';
+import type { Tell } from '../notifications/copies/progress-reports.ts';
 import type { ClusterStore } from '../store/cluster-store.ts';
 import type { Store } from '../store/store.ts';
 import { Cluster } from './cluster.ts';
@@ -12,8 +14,6 @@ import { clusterCommands } from './commands.ts';
 import { Feed } from './feed.ts';
 import { Hearing } from './hearing.ts';
 import { Links } from './links.ts';
-import { encodeHeard, encodeProgress, type Hello, type Progress } from './messages.ts';
-import type { Tell } from './progress-reports.ts';
 
 /** What the parts of a member work with. */
 export interface JoinModules {

@@ -5,8 +5,8 @@ import type { Counters } from '../../oxenmq/counters.ts';
 import { keyPairFromSecret } from '../../oxenmq/keys.ts';
 import { type Connection, Peers } from '../../oxenmq/peers.ts';
 import { OxenmqError, type Part } from '../../oxenmq/remote.ts';
+import { decodeHello, encodeHello, type Hello } from '../../session/cluster-protocol.ts';
 import { deriveClusterKey } from '../../session/notifier-key.ts';
-import { decodeHello, encodeHello, type Hello } from './messages.ts';
 
 /** Another member, as a link needs it. */
 export interface LinkedMember {

@@ -1,4 +1,4 @@
-import type { Copy } from '../../cluster/copy.ts';
+import type { Copy } from '../copies/copy.ts';
 import { AccountQueue } from './account-queue.ts';
 import type { Instance } from './instances.ts';
 import type { QueuedPush } from './push.ts';

@@ -1,14 +1,14 @@
 import assert from 'node:assert/strict';
 import { randomBytes } from 'node:crypto';
 import { test } from 'node:test';
-import { PushFingerprints } from '../../../../src/hivemind/cluster/copy.ts';
-import type { News } from '../../../../src/hivemind/cluster/messages.ts';
-import { SILENCE } from '../../../../src/hivemind/cluster/standby.ts';
+import { PushFingerprints } from '../../../../src/hivemind/notifications/copies/copy.ts';
+import { SILENCE } from '../../../../src/hivemind/notifications/copies/standby.ts';
 import { Doubt } from '../../../../src/hivemind/notifications/doubt.ts';
 import { Outbox } from '../../../../src/hivemind/notifications/outbox/outbox.ts';
+import type { News } from '../../../../src/session/cluster-protocol.ts';
 import { FakeClock } from '../../../support/fake-clock.ts';
 import { silentLog } from '../../../support/log.ts';
-import { FakeDuty } from '../../cluster/fake-duty.ts';
+import { FakeDuty } from '../copies/fake-duty.ts';
 import { FakeNotifier } from './fake-notifier.ts';
 
 const SECRET = Buffer.alloc(32, 1);

@@ -5,7 +5,7 @@
 import { randomBytes, randomFillSync } from 'node:crypto';
 import { setImmediate as turn } from 'node:timers/promises';
 import { systemClock } from '../../../../src/clock.ts';
-import type { Duty } from '../../../../src/hivemind/cluster/duty.ts';
+import type { Duty } from '../../../../src/hivemind/notifications/copies/duty.ts';
 import { Outbox } from '../../../../src/hivemind/notifications/outbox/outbox.ts';
 import type { Remote } from '../../../../src/oxenmq/remote.ts';
 import { silentLog } from '../../../support/log.ts';

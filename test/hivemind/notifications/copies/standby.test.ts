@@ -1,12 +1,12 @@
 import assert from 'node:assert/strict';
 import { describe, it } from 'node:test';
-import { type Identity, PushFingerprints } from '../../../src/hivemind/cluster/copy.ts';
-import type { News } from '../../../src/hivemind/cluster/messages.ts';
-import { GATHER } from '../../../src/hivemind/cluster/progress-reports.ts';
-import { SILENCE, Standby } from '../../../src/hivemind/cluster/standby.ts';
-import { Doubt } from '../../../src/hivemind/notifications/doubt.ts';
-import { HeldMessage, QueuedPush } from '../../../src/hivemind/notifications/outbox/push.ts';
-import { FakeClock } from '../../support/fake-clock.ts';
+import { type Identity, PushFingerprints } from '../../../../src/hivemind/notifications/copies/copy.ts';
+import { GATHER } from '../../../../src/hivemind/notifications/copies/progress-reports.ts';
+import { SILENCE, Standby } from '../../../../src/hivemind/notifications/copies/standby.ts';
+import { Doubt } from '../../../../src/hivemind/notifications/doubt.ts';
+import { HeldMessage, QueuedPush } from '../../../../src/hivemind/notifications/outbox/push.ts';
+import type { News } from '../../../../src/session/cluster-protocol.ts';
+import { FakeClock } from '../../../support/fake-clock.ts';
 import { FakeDuty } from './fake-duty.ts';
 
 const NOTHING = { silence: 0, none: 0, gone: 0, duty: 0, room: 0 };

@@ -1,4 +1,4 @@
-import type { Duty } from '../../../src/hivemind/cluster/duty.ts';
+import type { Duty } from '../../../../src/hivemind/notifications/copies/duty.ts';
 
 /** What a member goes by, set by a test. */
 export class FakeDuty implements Duty {

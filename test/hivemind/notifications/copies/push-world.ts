@@ -1,15 +1,15 @@
-import type { Clock } from '../../../src/clock.ts';
-import type { Duty } from '../../../src/hivemind/cluster/duty.ts';
-import { decodeProgress, encodeProgress, type News } from '../../../src/hivemind/cluster/messages.ts';
-import type { Doubt } from '../../../src/hivemind/notifications/doubt.ts';
-import { Outbox } from '../../../src/hivemind/notifications/outbox/outbox.ts';
-import type { Part, Remote } from '../../../src/oxenmq/remote.ts';
-import { decodeSealedPushes } from '../../../src/session/notifier-protocol.ts';
-import { decodePush } from '../../../src/session/push.ts';
-import { holdersOf } from '../../../src/session/slots.ts';
-import { FakeClock } from '../../support/fake-clock.ts';
-import { silentLog } from '../../support/log.ts';
-import type { Random } from '../../support/random.ts';
+import type { Clock } from '../../../../src/clock.ts';
+import type { Duty } from '../../../../src/hivemind/notifications/copies/duty.ts';
+import type { Doubt } from '../../../../src/hivemind/notifications/doubt.ts';
+import { Outbox } from '../../../../src/hivemind/notifications/outbox/outbox.ts';
+import type { Part, Remote } from '../../../../src/oxenmq/remote.ts';
+import { decodeProgress, encodeProgress, type News } from '../../../../src/session/cluster-protocol.ts';
+import { decodeSealedPushes } from '../../../../src/session/notifier-protocol.ts';
+import { decodePush } from '../../../../src/session/push.ts';
+import { holdersOf } from '../../../../src/session/slots.ts';
+import { FakeClock } from '../../../support/fake-clock.ts';
+import { silentLog } from '../../../support/log.ts';
+import type { Random } from '../../../support/random.ts';
 
 const SECRET = Buffer.alloc(32, 9);
 const KEY = Buffer.alloc(32, 7);

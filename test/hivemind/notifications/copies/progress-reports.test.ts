@@ -1,8 +1,8 @@
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
-import { MAX_FINGERPRINTS, type News } from '../../../src/hivemind/cluster/messages.ts';
-import { GATHER, ProgressReports } from '../../../src/hivemind/cluster/progress-reports.ts';
-import { FakeClock } from '../../support/fake-clock.ts';
+import { GATHER, ProgressReports } from '../../../../src/hivemind/notifications/copies/progress-reports.ts';
+import { MAX_FINGERPRINTS, type News } from '../../../../src/session/cluster-protocol.ts';
+import { FakeClock } from '../../../support/fake-clock.ts';
 
 function setUp() {
   const clock = new FakeClock();

@@ -9,10 +9,10 @@
  * - `cluster.heard` (command): {@link Heard}; which storage servers speak to it.
  */
 
-import { BencodeError, type Encodable, encode } from '../../codec/bencode.ts';
-import { Fields } from '../../session/fields.ts';
-import { FINGERPRINT_SIZE } from '../../session/notifier-protocol.ts';
-import { SLOTS } from '../../session/slots.ts';
+import { BencodeError, type Encodable, encode } from '../codec/bencode.ts';
+import { Fields } from './fields.ts';
+import { FINGERPRINT_SIZE } from './notifier-protocol.ts';
+import { SLOTS } from './slots.ts';
 
 /** Who says it. Each message names it, so that none depends on one that may have been lost before. */
 export interface Sender {

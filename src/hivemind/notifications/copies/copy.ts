@@ -1,9 +1,9 @@
-import { slotOf } from '../../session/slots.ts';
-import { blake2b } from '../../session/sodium.ts';
-import { SipHash } from '../devices/siphash.ts';
-import { Doubt } from '../notifications/doubt.ts';
-import { hashPush, pushScratch } from '../notifications/duplicate-filter.ts';
-import type { QueuedPush } from '../notifications/outbox/push.ts';
+import { slotOf } from '../../../session/slots.ts';
+import { blake2b } from '../../../session/sodium.ts';
+import { SipHash } from '../../devices/siphash.ts';
+import { Doubt } from '../doubt.ts';
+import { hashPush, pushScratch } from '../duplicate-filter.ts';
+import type { QueuedPush } from '../outbox/push.ts';
 
 /** By what the same push of several hiveminds is known. Fingerprints are 8 bytes, as latin1 texts. */
 export interface Identity {

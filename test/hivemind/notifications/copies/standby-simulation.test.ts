@@ -1,7 +1,7 @@
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
-import { Doubt } from '../../../src/hivemind/notifications/doubt.ts';
-import { seededRandom } from '../../support/random.ts';
+import { Doubt } from '../../../../src/hivemind/notifications/doubt.ts';
+import { seededRandom } from '../../../support/random.ts';
 import { MAX_AGE, type Member, microtasks, ORIGINALS, OURS, PushWorld, type Sent } from './push-world.ts';
 
 /** SIMULATION_SEEDS=5000 looks longer, SIMULATION_SEED=17 at one alone. */

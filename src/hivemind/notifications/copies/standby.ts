@@ -1,8 +1,8 @@
-import type { Clock, Timer } from '../../clock.ts';
-import { RecentFingerprints } from '../../recent-fingerprints.ts';
+import type { Clock, Timer } from '../../../clock.ts';
+import { RecentFingerprints } from '../../../recent-fingerprints.ts';
+import type { News, Progress } from '../../../session/cluster-protocol.ts';
 import { type Copy, highOf, type Keeper, lowOf } from './copy.ts';
 import type { Duty } from './duty.ts';
-import type { News, Progress } from './messages.ts';
 import { ProgressReports, type Tell } from './progress-reports.ts';
 
 /** Where pushes go that are ours to send. */

@@ -1,9 +1,9 @@
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
-import { highOf, lowOf, PushFingerprints } from '../../../src/hivemind/cluster/copy.ts';
-import { Doubt } from '../../../src/hivemind/notifications/doubt.ts';
-import { FINGERPRINT_SIZE } from '../../../src/session/notifier-protocol.ts';
-import { slotOf } from '../../../src/session/slots.ts';
+import { highOf, lowOf, PushFingerprints } from '../../../../src/hivemind/notifications/copies/copy.ts';
+import { Doubt } from '../../../../src/hivemind/notifications/doubt.ts';
+import { FINGERPRINT_SIZE } from '../../../../src/session/notifier-protocol.ts';
+import { slotOf } from '../../../../src/session/slots.ts';
 
 const SECRET = Buffer.alloc(32, 3);
 const ACCOUNT = Buffer.from(`05${'a7'.repeat(8)}${'01'.repeat(24)}`, 'hex');

@@ -1,6 +1,7 @@
 import assert from 'node:assert/strict';
 import { describe, it } from 'node:test';
-import { BencodeError } from '../../../src/codec/bencode.ts';
+import { BencodeError } from '../../src/codec/bencode.ts';
+import { slotBits } from '../../src/hivemind/cluster/roster.ts';
 import {
   decodeChanged,
   decodeHeard,
@@ -16,9 +17,8 @@ import {
   MAX_NAME,
   MAX_SERVERS,
   MAX_VERSION,
-} from '../../../src/hivemind/cluster/messages.ts';
-import { slotBits } from '../../../src/hivemind/cluster/roster.ts';
-import { fuzz } from '../../support/fuzz.ts';
+} from '../../src/session/cluster-protocol.ts';
+import { fuzz } from '../support/fuzz.ts';
 
 const sender = { name: 'a', run: 2n ** 63n - 1n };
 const hello = { ...sender, version: '2.0.0' };

@@ -1,5 +1,5 @@
-import { type Clock, type Timer, within } from '../../clock.ts';
-import { MAX_FINGERPRINTS, type News } from './messages.ts';
+import { type Clock, type Timer, within } from '../../../clock.ts';
+import { MAX_FINGERPRINTS, type News } from '../../../session/cluster-protocol.ts';
 
 /**
  * Sends news to a member.
