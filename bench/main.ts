@@ -2,6 +2,7 @@ import { randomBytes } from 'node:crypto';
 import type { Account } from '../src/devnet/account.ts';
 import { crypto } from './crypto.ts';
 import { feed } from './feed.ts';
+import { hiveminds } from './hiveminds.ts';
 import { intake } from './intake.ts';
 import { burst, flatOut, steady } from './messages.ts';
 import { notifier } from './notifiers.ts';
@@ -30,6 +31,7 @@ const ROWS = [
   'steady',
   'start-up',
   'feed',
+  'hiveminds',
   'apns',
   'firebase',
   'huawei',
@@ -55,6 +57,7 @@ if (wanted('crypto')) print(crypto());
 if (wanted('second-copy')) print(await secondCopy());
 if (wanted('start-up')) print(await startUp());
 if (wanted('feed')) print(await feed());
+if (wanted('hiveminds')) for await (const row of hiveminds()) print(row);
 for (const service of ['apns', 'firebase', 'huawei', 'webpush'] as const)
   if (wanted(service)) print(await notifier(service));
 process.exit(0);

@@ -64,8 +64,8 @@ export interface HivemindsWorld {
   figures(name: string): Promise<ClusterFigures>;
   /** Subscribes a new phone; returns how often it was told to come again. */
   join(): Promise<number>;
-  /** Writes so many messages a second until told to stop. */
-  write(rate: number): { stop(): Promise<void> };
+  /** Writes so many messages a second to each of these in turn, all unless given, until told to stop. */
+  write(rate: number, to?: readonly Phone[]): { stop(): Promise<void> };
   /** Resolves when every message has come, or when none has come for so long, ms. */
   settled(patience: number): Promise<void>;
   /** `spns roll`, with processes in place of units; its exit code. */
@@ -80,7 +80,7 @@ export interface HivemindsWorld {
   former(name: string): Promise<string>;
 }
 
-async function startHiveminds(
+export async function startHiveminds(
   t: Cleaner,
   names: readonly string[],
   settings: Record<string, string | number> = {},
@@ -227,7 +227,7 @@ async function startHiveminds(
       phones.push(phone);
       return again;
     },
-    write(rate) {
+    write(rate, to = phones) {
       const over = new AbortController();
       const work = (async () => {
         const from = performance.now();
@@ -235,7 +235,7 @@ async function startHiveminds(
           const wait = from + (written * 1000) / rate - performance.now();
           if (wait > 0) await sleep(wait);
           else if (written % 20 === 0) await sleep(0);
-          writeTo(phones[written % phones.length]!);
+          writeTo(to[written % to.length]!);
         }
       })();
       return {
