@@ -175,6 +175,7 @@ export async function startHivemind(context: Context): Promise<Daemon> {
     outbox,
     intake: intake.counters,
     requests: subscriptions.counters,
+    ...(joined && { cluster: () => joined.cluster.report() }),
   };
   const flush = intakeCounter(stats, intake.counters);
   const getNodes = () => network.nodes((node) => intake.recordOf(node));
@@ -185,7 +186,7 @@ export async function startHivemind(context: Context): Promise<Daemon> {
     deadDevices,
     getStats: () => {
       flush();
-      return { ...statsReport(sources), ...(joined && { cluster: joined.cluster.report() }) };
+      return statsReport(sources);
     },
     expire: (approved) => expiry.report(approved),
     getNodes,

@@ -1,7 +1,7 @@
 import type { ServiceReport, StatusSample } from './report.ts';
 
 /** The tiles of the status page that a problem may be shown at. */
-export type Tile = 'fresh' | 'stalest' | 'waiting' | 'latency' | 'canary';
+export type Tile = 'fresh' | 'stalest' | 'waiting' | 'latency' | 'canary' | 'hiveminds';
 
 /** Something that an operator should look at. */
 export interface Problem {
@@ -27,6 +27,7 @@ const CANARY_GONE = 60;
 /** A credential that runs out within so many seconds is to be replaced. */
 const CREDENTIAL_WARNING = 14 * 86_400;
 
+const OF_HIVEMINDS = /hivemind|slots/;
 /** What to do at what the parts complain of in words; docs/operate.md, "Alerts", has more. */
 const ADVICE: readonly (readonly [RegExp, string])[] = [
   [/^waiting for notifiers/, 'systemctl status "spns-notifier@*": those in notifiers_expected are waited for.'],
@@ -38,7 +39,7 @@ const ADVICE: readonly (readonly [RegExp, string])[] = [
   [/cut off/, 'spns nodes --bad tells who, and for what.'],
   [/do not answer|no address/, 'spns nodes --bad'],
   [/do not fit their hash/, 'Is there a newer SPNS? Nothing is lost meanwhile.'],
-  [/hivemind|slots/, 'spns members, and the log of those that are missing.'],
+  [OF_HIVEMINDS, 'spns members, and the log of those that are missing.'],
 ];
 
 /**
@@ -51,7 +52,12 @@ export function problemsOf(sample: StatusSample, up: number, now: number): Probl
   const { complaints, services, uncovered, nodes, unneeded, fresh, canary } = sample;
   const needed = nodes - unneeded;
   const level = (within: number) => (up < within ? 'starting' : 'bad');
-  const problems: Problem[] = complaints.map((text) => ({ level: level(STARTING), text, advice: adviceFor(text) }));
+  const problems: Problem[] = complaints.map((text) => ({
+    level: level(STARTING),
+    text,
+    advice: adviceFor(text),
+    ...(OF_HIVEMINDS.test(text) && { tile: 'hiveminds' as const }),
+  }));
   if (needed > 0 && fresh === 0) {
     problems.push({
       level: level(CONFIRMING),

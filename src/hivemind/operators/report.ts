@@ -1,5 +1,6 @@
 import type { Clock } from '../../clock.ts';
 import type { RecentLatency } from '../../latency.ts';
+import type { ClusterReport } from '../cluster/cluster.ts';
 import type { Devices } from '../devices/devices.ts';
 import type { Network } from '../network/network.ts';
 import type { IntakeCounters } from '../notifications/intake-counters.ts';
@@ -19,6 +20,8 @@ export interface ReportSources {
   stats: Stats;
   outbox: Outbox;
   intake: IntakeCounters;
+  /** Of one of several hiveminds. */
+  cluster?: (() => ClusterReport) | undefined;
   requests: Pick<SubscriptionCounters, 'results' | 'shed'>;
 }
 
@@ -92,6 +95,8 @@ export interface StatusSample {
   readonly requests: RequestCounts;
   /** null if there is none. */
   readonly canary: CanaryReport | null;
+  /** null for a hivemind that is alone. */
+  readonly cluster: ClusterReport | null;
   /** Why the hivemind is not ready, or what it complains of: a sentence each. */
   readonly complaints: readonly string[];
 }
@@ -107,6 +112,7 @@ export function statsReport(sources: ReportSources): Record<string, unknown> {
   for (const [service, count] of devices.countByService()) subscriptions[service] = count;
   return {
     ...stats.snapshot(),
+    ...(sources.cluster && { cluster: sources.cluster() }),
     accounts_monitored: devices.accounts,
     block_hash: summary.blockHash,
     block_height: summary.blockHeight,
@@ -228,6 +234,7 @@ export function statusSample(sources: ReportSources, complaints: readonly string
     services: serviceReports(sources),
     requests: requestCounts(sources),
     canary: canaryReport(sources),
+    cluster: sources.cluster?.() ?? null,
     complaints,
   };
 }

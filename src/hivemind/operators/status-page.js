@@ -340,6 +340,7 @@ function drawTiles() {
   const perMinute = (key) => (last ? rate(last.requests[key] * 60) : '–');
   const tiles = [
     ...canaryTile(current.canary),
+    ...hivemindsTile(current.cluster),
     [
       'fresh',
       'Storage servers fresh',
@@ -404,6 +405,36 @@ function canaryTile(canary) {
   if (!canary) return [];
   const value = canary.lastSeconds === null ? '–' : latencyOf(canary.lastSeconds);
   return [['canary', 'Canary rang after', value, `${duration(canary.silentSeconds)} ago; ${count(canary.lost)} lost`]];
+}
+
+/** None where the hivemind is alone. */
+function hivemindsTile(cluster) {
+  if (!cluster) return [];
+  const known = cluster.members.filter(({ state }) => state !== 'stopped');
+  const living = known.filter(({ state }) => state !== 'dead').length;
+  const { full, fewer, none } = cluster.coverage;
+  const covered = fewer + none === 0 ? `all of ${full} slots` : `${full} of ${full + fewer + none} slots`;
+  const times = cluster.copies === 1 ? '' : ` ${cluster.copies} times`;
+  return [['hiveminds', 'Hiveminds alive', `${living} of ${known.length}`, `${covered} covered${times}`]];
+}
+
+function drawMembers() {
+  const { cluster } = latest.current;
+  document.getElementById('members-section').hidden = !cluster;
+  if (!cluster) return;
+  const heads = ['hivemind', 'state', 'version', 'up', 'covers', 'sends'];
+  const head = element('tr', {}, ...heads.map((name) => element('th', { scope: 'col' }, name)));
+  const rows = cluster.members.map(({ name, state, version, started, covers, first }) => {
+    const isUp = state !== 'dead' && state !== 'stopped';
+    const cells = [state, version, isUp ? duration(latest.time / 1000 - started) : '–', count(covers), count(first)];
+    return element(
+      'tr',
+      {},
+      element('th', { scope: 'row' }, name === cluster.own ? `${name} (this one)` : name),
+      ...cells.map((cell) => element('td', {}, String(cell))),
+    );
+  });
+  document.getElementById('members').replaceChildren(element('thead', {}, head), element('tbody', {}, ...rows));
 }
 
 /** A column a service: there are few of them, so the table fits a phone. */
@@ -471,6 +502,7 @@ function draw() {
   drawTiles();
   drawPlots();
   drawWorst();
+  drawMembers();
   drawServices();
 }
 

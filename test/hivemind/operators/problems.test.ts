@@ -73,6 +73,7 @@ test('the tile at fault is named', () => {
   assert.deepEqual(tiles({ uncovered: 3 }), ['stalest']);
   assert.deepEqual(tiles({ services: [report('apns', { notifiers: 0 })] }), ['waiting']);
   assert.deepEqual(tiles({ canary: { ...CANARY, problem: 'x' } }), ['canary']);
+  assert.deepEqual(tiles({ complaints: ['3 of 256 slots are covered by no hivemind'] }), ['hiveminds']);
 });
 
 test('storage servers that only other hiveminds need are not missed', () => {

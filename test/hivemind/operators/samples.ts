@@ -44,6 +44,7 @@ export function sampleWith(values: Partial<StatusSample> = {}): StatusSample {
     services: [report('apns'), report('firebase')],
     requests: { taken: 0, refused: 0, shed: 0 },
     canary: null,
+    cluster: null,
     complaints: [],
     ...values,
   };

@@ -320,6 +320,49 @@ test('in a browser', { skip: noChromium }, async (t) => {
     assert.equal(await page.evaluate("document.querySelectorAll('figure').length"), 8);
   });
 
+  await t.test(
+    'of several hiveminds it shows who lives, and what they cover and send; of one that is alone nothing',
+    async (t) => {
+      const member = (name: string, more: object) => ({
+        name,
+        run: '1',
+        state: 'ready' as const,
+        address: `ipc:///run/spns/${name}.sock`,
+        version: '2.0.0',
+        covers: 256,
+        first: 128,
+        started: 0,
+        seen: 0,
+        ...more,
+      });
+      const cluster = {
+        own: 'a',
+        copies: 2,
+        coverage: { full: 250, fewer: 6, none: 0 },
+        members: [member('a', {}), member('b', { covers: 250 }), member('c', { state: 'dead', covers: 0, first: 0 })],
+      };
+      const complaints = ['6 of 256 slots are covered by fewer than 2 hiveminds'];
+      const page = await chromium.open(await serve(t, () => sampleWith({ cluster, complaints }), 10, [NODE]));
+      await page.until(drawn);
+      const tile = await page.evaluate<string>("document.querySelector('#tiles').textContent");
+      assert.match(tile, /■ Hiveminds alive2 of 3250 of 256 slots covered 2 times/);
+      const rows = await page.evaluate<string[]>(
+        "[...document.querySelectorAll('#members tbody tr')].map((row) => row.textContent)",
+      );
+      assert.match(rows[0] ?? '', /^a \(this one\)ready2\.0\.0.*256128$/);
+      assert.match(rows[2] ?? '', /^cdead2\.0\.0–00$/);
+      assert.match(
+        await page.evaluate("document.querySelector('#problems').textContent"),
+        /fewer than 2 hiveminds.*spns members/,
+      );
+
+      const alone = await chromium.open(await serve(t, () => sampleWith(), 0.1, [NODE]));
+      await alone.until(drawn);
+      assert.doesNotMatch(await alone.evaluate("document.querySelector('#tiles').textContent"), /Hiveminds/);
+      assert.equal(await alone.evaluate("document.querySelector('#members-section').offsetHeight"), 0);
+    },
+  );
+
   await t.test("the canary's own service is no line among those of phones", async (t) => {
     const services = [
       report('apns', { latency: { median: 1, p95: 2 } }),
