@@ -28,6 +28,8 @@ const CANARY_GONE = 60;
 const CREDENTIAL_WARNING = 14 * 86_400;
 
 const OF_HIVEMINDS = /hivemind|slots/;
+/** Nothing is lost yet; one more loss would cost pushes. */
+const COVERED_BY_FEWER = /^no other hivemind lives|covered by fewer than/;
 /** What to do at what the parts complain of in words; docs/operate.md, "Alerts", has more. */
 const ADVICE: readonly (readonly [RegExp, string])[] = [
   [/^waiting for notifiers/, 'systemctl status "spns-notifier@*": those in notifiers_expected are waited for.'],
@@ -53,7 +55,7 @@ export function problemsOf(sample: StatusSample, up: number, now: number): Probl
   const needed = nodes - unneeded;
   const level = (within: number) => (up < within ? 'starting' : 'bad');
   const problems: Problem[] = complaints.map((text) => ({
-    level: level(STARTING),
+    level: up >= STARTING && COVERED_BY_FEWER.test(text) ? 'odd' : level(STARTING),
     text,
     advice: adviceFor(text),
     ...(OF_HIVEMINDS.test(text) && { tile: 'hiveminds' as const }),

@@ -422,11 +422,12 @@ function drawMembers() {
   const { cluster } = latest.current;
   document.getElementById('members-section').hidden = !cluster;
   if (!cluster) return;
-  const heads = ['hivemind', 'state', 'version', 'up', 'covers', 'sends'];
+  const heads = ['hivemind', 'state', 'version', 'up', 'covers', 'sends', 'reached at'];
   const head = element('tr', {}, ...heads.map((name) => element('th', { scope: 'col' }, name)));
-  const rows = cluster.members.map(({ name, state, version, started, covers, first }) => {
+  const rows = cluster.members.map(({ name, state, version, started, covers, first, address }) => {
     const isUp = state !== 'dead' && state !== 'stopped';
-    const cells = [state, version, isUp ? duration(latest.time / 1000 - started) : '–', count(covers), count(first)];
+    const up = isUp ? duration(latest.time / 1000 - started) : '–';
+    const cells = [state, version, up, count(covers), count(first), address];
     return element(
       'tr',
       {},

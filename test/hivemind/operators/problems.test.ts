@@ -76,6 +76,15 @@ test('the tile at fault is named', () => {
   assert.deepEqual(tiles({ complaints: ['3 of 256 slots are covered by no hivemind'] }), ['hiveminds']);
 });
 
+test('slots that too few hiveminds cover are to be looked at; slots that none covers are trouble', () => {
+  const fewer = '6 of 256 slots are covered by fewer than 2 hiveminds';
+  const none = '3 of 256 slots are covered by no hivemind';
+  const alone = 'no other hivemind lives: should this one stop, pushes are lost';
+  assert.deepEqual(told({ complaints: [fewer, none] }), [`bad ${none}`, `odd ${fewer}`]);
+  assert.deepEqual(told({ complaints: [alone] }), [`odd ${alone}`]);
+  assert.deepEqual(told({ complaints: [alone, none] }, 5), [`starting ${alone}`, `starting ${none}`]);
+});
+
 test('storage servers that only other hiveminds need are not missed', () => {
   assert.deepEqual(told({ nodes: 2_000, unneeded: 1_400, fresh: 600 }), []);
   assert.deepEqual(told({ nodes: 2_000, unneeded: 2_000, fresh: 0 }), []);

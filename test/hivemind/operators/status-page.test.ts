@@ -345,16 +345,31 @@ test('in a browser', { skip: noChromium }, async (t) => {
       const page = await chromium.open(await serve(t, () => sampleWith({ cluster, complaints }), 10, [NODE]));
       await page.until(drawn);
       const tile = await page.evaluate<string>("document.querySelector('#tiles').textContent");
-      assert.match(tile, /■ Hiveminds alive2 of 3250 of 256 slots covered 2 times/);
+      assert.match(tile, /▲ Hiveminds alive2 of 3250 of 256 slots covered 2 times/);
       const rows = await page.evaluate<string[]>(
         "[...document.querySelectorAll('#members tbody tr')].map((row) => row.textContent)",
       );
-      assert.match(rows[0] ?? '', /^a \(this one\)ready2\.0\.0.*256128$/);
-      assert.match(rows[2] ?? '', /^cdead2\.0\.0–00$/);
+      assert.match(rows[0] ?? '', /^a \(this one\)ready2\.0\.0.*256128ipc:\/\/\/run\/spns\/a\.sock$/);
+      assert.match(rows[2] ?? '', /^cdead2\.0\.0–00ipc:\/\/\/run\/spns\/c\.sock$/);
       assert.match(
         await page.evaluate("document.querySelector('#problems').textContent"),
         /fewer than 2 hiveminds.*spns members/,
       );
+
+      const uncovered = await chromium.open(
+        await serve(
+          t,
+          () =>
+            sampleWith({
+              cluster: { ...cluster, coverage: { full: 250, fewer: 0, none: 6 } },
+              complaints: ['6 of 256 slots are covered by no hivemind'],
+            }),
+          10,
+          [NODE],
+        ),
+      );
+      await uncovered.until(drawn);
+      assert.match(await uncovered.evaluate("document.querySelector('#tiles .bad').textContent"), /^■ Hiveminds alive/);
 
       const alone = await chromium.open(await serve(t, () => sampleWith(), 0.1, [NODE]));
       await alone.until(drawn);
