@@ -29,9 +29,13 @@ export const AREAS: Record<string, Area> = {
     inOne: true,
   },
   standby: {
-    sources: ['src/hivemind/cluster/{copy,messages,progress-reports,standby}.ts'],
+    sources: [
+      'src/hivemind/notifications/copies/{copy,progress-reports,standby}.ts',
+      'src/session/cluster-protocol.ts',
+    ],
     tests: [
-      'test/hivemind/cluster/{copy,messages,progress-reports,standby}.test.ts',
+      'test/hivemind/notifications/copies/{copy,progress-reports,standby}.test.ts',
+      'test/session/cluster-protocol.test.ts',
       'test/hivemind/notifications/outbox/cluster.test.ts',
     ],
     inOne: true,
