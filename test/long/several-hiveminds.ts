@@ -1,4 +1,6 @@
 import assert from 'node:assert/strict';
+import fs from 'node:fs/promises';
+import path from 'node:path';
 import { test } from 'node:test';
 import { setTimeout as sleep } from 'node:timers/promises';
 import { account, during, startCovered } from '../faults/hiveminds-world.ts';
@@ -96,3 +98,30 @@ test('of three one is stopped in order, comes back, and another is killed', limi
   await world.covered('a', 'b');
   account(t, world, WRITING);
 });
+
+test(
+  'while one stands still another process takes its name, and none of its connections; the first ends when it wakes',
+  limits,
+  async (t) => {
+    const world = await startCovered(t);
+    await during(world, WRITING, async () => {
+      void world.signal('a', 'SIGSTOP');
+      const frozen = world.pid('a');
+      // PostgreSQL gives the connection of a machine that has vanished up after a while.
+      await world.query(`SELECT pg_terminate_backend(pid) FROM pg_locks
+      WHERE locktype = 'advisory' AND classid = ${0x53504e54} AND objid = (hashtext('a') & 2147483647)`);
+      // The second is on another machine, which has sockets of its own.
+      for (const socket of ['a.sock', 'omq-a.sock']) await fs.rm(path.join(path.dirname(world.ini), socket));
+      await world.start('a');
+      // Storage servers still hold the connections of the first: one with the same id would not be let in.
+      await world.covered('a', 'b');
+      process.kill(frozen, 'SIGCONT');
+      assert.equal(await world.former('a'), 'exit code 1');
+      // Nor has it taken the sockets of the second away.
+      await world.covered('a', 'b');
+      await world.join();
+    });
+    await world.covered('a', 'b');
+    account(t, world, WRITING);
+  },
+);
