@@ -136,7 +136,9 @@ test('a hivemind whose database another one took over ends with 1, names that on
   await client.connect();
   // The database is dropped with it connected.
   client.on('error', () => {});
-  const holder = "SELECT pid FROM pg_locks WHERE locktype = 'advisory' AND granted AND objid = 2";
+  // Other tests have hiveminds on other databases of the same server.
+  const holder = `SELECT pid FROM pg_locks WHERE locktype = 'advisory' AND granted AND objid = 2
+    AND database = (SELECT oid FROM pg_database WHERE datname = current_database())`;
   const { rows: before } = await client.query<{ pid: number }>(holder);
   // It is as if frozen, with its machine, and its connection is taken for dead.
   first.child.kill('SIGSTOP');
