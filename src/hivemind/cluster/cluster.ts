@@ -6,7 +6,7 @@ import type { Devices } from '../devices/devices.ts';
 import type { MemberRow } from '../store/cluster-store.ts';
 import { Duties } from './duties.ts';
 import type { Links } from './links.ts';
-import { BEAT, coversSlot, type KnownMember, Roster, slotBits } from './roster.ts';
+import { BEAT, coversOf, coversSlot, hasSlot, type KnownMember, Roster, slotBits } from './roster.ts';
 import { SlotsHeld } from './slots-held.ts';
 
 /** What a member works with. */
@@ -100,8 +100,7 @@ export class Cluster {
 
   /** The same of any of these. @param slots 32 bytes, a bit for each slot */
   holdsAnyOf(slots: Buffer): boolean {
-    for (let slot = 0; slot < SLOTS; slot++)
-      if (this.#slots.has(slot) && coversSlot({ covers: slots }, slot)) return true;
+    for (let slot = 0; slot < SLOTS; slot++) if (this.#slots.has(slot) && hasSlot(slots, slot)) return true;
     return false;
   }
 
@@ -193,11 +192,12 @@ export class Cluster {
 
   report(): ClusterReport {
     const { own, copies } = this.#modules;
+    const coversIt = this.#coversOf();
     const members = this.#roster.members.map((member): MemberReport => {
       const { name, run, state, living, address, version, started, seen } = member;
       let [covers, first] = [0, 0];
       for (let slot = 0; slot < SLOTS; slot++) {
-        if (name === own.name ? this.#slots.covered.has(slot) : coversSlot(member, slot)) covers++;
+        if (coversIt(name, slot)) covers++;
         if (this.duty.firstOf(slot) === name) first++;
       }
       return {
@@ -306,19 +306,15 @@ export class Cluster {
   }
 
   #coversOf(): (name: string, slot: number) => boolean {
-    const { own } = this.#modules;
-    return (name, slot) => {
-      if (name === own.name) return this.#slots.covered.has(slot);
-      const member = this.#roster.find(name);
-      return member !== undefined && coversSlot(member, slot);
-    };
+    return coversOf(this.#roster.members, this.#modules.own.name, this.#slots.covered);
   }
 
   #coverage(): ClusterReport['coverage'] {
     const covers = this.#coversOf();
+    const { living } = this;
     const counts = { full: 0, fewer: 0, none: 0 };
     for (let slot = 0; slot < SLOTS; slot++) {
-      const count = this.living.filter(({ name }) => covers(name, slot)).length;
+      const count = living.filter(({ name }) => covers(name, slot)).length;
       if (count === 0) counts.none++;
       else if (count < this.#modules.copies) counts.fewer++;
       else counts.full++;

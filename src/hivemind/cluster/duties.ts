@@ -1,6 +1,6 @@
 import { holdersOf, SLOTS } from '../../session/slots.ts';
 import type { Duty } from '../notifications/copies/duty.ts';
-import { coversSlot, firstOfSlots, type KnownMember } from './roster.ts';
+import { coversOf, firstOfSlots, type KnownMember } from './roster.ts';
 
 /** What {@link Duties.update} goes by. */
 export interface Positions {
@@ -48,11 +48,7 @@ export class Duties implements Duty {
   /** Takes over what is known now, and calls the listeners if anything of the above is other than before. */
   update({ members, holders, copies, covered }: Positions): void {
     const { own } = this;
-    const rows = new Map(members.map((member) => [member.name, member]));
-    const covers = (name: string, slot: number) => {
-      const row = rows.get(name);
-      return name === own ? covered.has(slot) : row !== undefined && coversSlot(row, slot);
-    };
+    const covers = coversOf(members, own, covered);
     const living = new Map(members.filter((member) => member.living).map(({ name, run }) => [name, run]));
     const first = firstOfSlots(holders, covers);
     const others = Array.from({ length: SLOTS }, (_, slot) => {

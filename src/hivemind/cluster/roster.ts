@@ -115,7 +115,31 @@ export function firstOfSlots(names: readonly string[], covers: (name: string, sl
 
 /** Whether the bit of a slot is set in the 32 bytes of a member's row. */
 export function coversSlot({ covers }: Pick<MemberRow, 'covers'>, slot: number): boolean {
-  return ((covers[slot >> 3] ?? 0) & (1 << (slot & 7))) !== 0;
+  return hasSlot(covers, slot);
+}
+
+/** Whether the bit of a slot is set. @param bits 32 bytes */
+export function hasSlot(bits: Uint8Array, slot: number): boolean {
+  return ((bits[slot >> 3] ?? 0) & (1 << (slot & 7))) !== 0;
+}
+
+/**
+ * Tells whether a member covers a slot.
+ *
+ * @param own our name: of ourselves we know more than our row says
+ * @param covered the slots that we cover
+ */
+export function coversOf(
+  members: readonly KnownMember[],
+  own: string,
+  covered: ReadonlySet<number>,
+): (name: string, slot: number) => boolean {
+  const rows = new Map(members.map((member) => [member.name, member]));
+  return (name, slot) => {
+    if (name === own) return covered.has(slot);
+    const row = rows.get(name);
+    return row !== undefined && coversSlot(row, slot);
+  };
 }
 
 /** The 32 bytes of a row for these slots. */
