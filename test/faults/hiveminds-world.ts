@@ -344,6 +344,30 @@ export async function during(world: HivemindsWorld, { seconds, rate }: Writing, 
   await world.settled(20_000);
 }
 
+/** One of two is killed, and comes back. */
+export async function tryKill(t: TestContext, writing: Writing): Promise<void> {
+  const world = await startCovered(t);
+  await during(world, writing, async () => {
+    await world.signal('a', 'SIGKILL');
+    await sleep(writing.seconds * 250);
+    await world.start('a');
+  });
+  await world.covered('a', 'b');
+  account(t, world, writing);
+}
+
+/** `spns roll` restarts one after the other, while a phone subscribes. */
+export async function tryRoll(t: TestContext, writing: Writing): Promise<void> {
+  const world = await startCovered(t);
+  await during(world, writing, async () => {
+    const joining = world.join();
+    assert.equal(await world.roll(), 0);
+    await joining;
+  });
+  await world.covered('a', 'b');
+  account(t, world, writing);
+}
+
 /** What was written, and what Apple's double was given: nothing is lost, and nothing came twice. */
 export function account(t: TestContext, world: HivemindsWorld, { seconds, rate }: Writing): void {
   const { told, taken, twice } = world.ledger.of(SERVICE);

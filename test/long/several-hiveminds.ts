@@ -3,7 +3,7 @@ import fs from 'node:fs/promises';
 import path from 'node:path';
 import { test } from 'node:test';
 import { setTimeout as sleep } from 'node:timers/promises';
-import { account, during, startCovered } from '../faults/hiveminds-world.ts';
+import { account, during, startCovered, tryKill, tryRoll } from '../faults/hiveminds-world.ts';
 
 /** SEVERAL_SECONDS=10 tries it out, SEVERAL_RATE=100 on a small machine. */
 const WRITING = {
@@ -14,16 +14,13 @@ const limits = { timeout: 120_000 + WRITING.seconds * 3_000 };
 /** Runs in the process before its program, which then lives an hour ago. */
 const OLD_CLOCK = `data:text/javascript,${encodeURIComponent('const now = Date.now; Date.now = () => now() - 3_600_000;')}`;
 
-test('one of two is killed and comes back: no push is lost, and none comes twice', limits, async (t) => {
-  const world = await startCovered(t);
-  await during(world, WRITING, async () => {
-    await world.signal('a', 'SIGKILL');
-    await sleep((WRITING.seconds * 1000) / 4);
-    await world.start('a');
-  });
-  await world.covered('a', 'b');
-  account(t, world, WRITING);
-});
+test('one of two is killed and comes back: no push is lost, and none comes twice', limits, (t) => tryKill(t, WRITING));
+
+test(
+  'spns roll restarts one after the other: nothing is lost or comes twice, and phones subscribe meanwhile',
+  limits,
+  (t) => tryRoll(t, WRITING),
+);
 
 test(
   'one of two is stopped in order and started again: nothing is lost, nothing comes twice, and phones subscribe meanwhile',
