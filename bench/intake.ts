@@ -43,6 +43,7 @@ function each(size: number, withBody: boolean): object {
   }
   const under = new Intake({
     clock: systemClock,
+    possibleTimes: () => [Date.now()],
     devices,
     seen: new DuplicateFilter({ clock: systemClock, random: randomBytes, lifetime: 600_000 }),
     outbox: { add: () => {} },

@@ -98,6 +98,7 @@ class Side {
     });
     this.#intake = new Intake({
       clock,
+      possibleTimes: () => [clock.now()],
       devices,
       seen: new DuplicateFilter({ clock, random: randomBytes, lifetime: 600_000 }),
       outbox: this.outbox,

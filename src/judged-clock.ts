@@ -80,6 +80,14 @@ export class JudgedClock implements Clock {
     return possibleTimes(this.#time, this.monotonic());
   }
 
+  /**
+   * As {@link possible}, by the last look at the clocks, which is seconds ago: for what comes too often to look at them
+   * each time.
+   */
+  possibleLately(): number[] {
+    return possibleTimes(this.#time, this.monotonic());
+  }
+
   /** The earliest time that it may be: by it nothing is too old that another witness takes for good. */
   earliest(): number {
     return Math.min(...this.possible());

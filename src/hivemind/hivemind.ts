@@ -117,6 +117,7 @@ export async function startHivemind(context: Context): Promise<Daemon> {
   });
   const intake = new Intake<Node>({
     clock,
+    possibleTimes: () => clock.possibleLately(),
     devices,
     seen,
     outbox,

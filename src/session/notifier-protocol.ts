@@ -71,6 +71,11 @@ export interface SealedPush {
    * less doubt is no copy, and goes to the provider as well.
    */
   readonly doubt: number;
+  /**
+   * Of a doubtful one the fingerprint that the same push has without doubt, which says nothing of the namespace: what
+   * has been sent under that one need not be sent under this one. Null without doubt, or without a fingerprint.
+   */
+  readonly proven: Buffer | null;
 }
 
 /** What became of pushes; each one that was handed out is reported exactly once, by its number. */
@@ -156,7 +161,7 @@ export function decodeVerdicts(data: Uint8Array): Buffer[][] {
 /** Writes the part of `notifier.sealed`. */
 export function encodeSealedPushes(pushes: readonly SealedPush[]): Buffer {
   return encode(
-    pushes.map(({ id, serviceId, serviceData, expiry, payload, wantsAnswer, urgent, fingerprint, doubt }) => ({
+    pushes.map(({ id, serviceId, serviceData, expiry, payload, wantsAnswer, urgent, fingerprint, doubt, proven }) => ({
       d: serviceId,
       e: expiry,
       f: fingerprint ?? undefined,
@@ -165,6 +170,7 @@ export function encodeSealedPushes(pushes: readonly SealedPush[]): Buffer {
       l: urgent ? undefined : 1,
       p: payload,
       q: wantsAnswer ? 1 : undefined,
+      v: proven ?? undefined,
       x: serviceData ?? undefined,
     })),
   );
@@ -180,9 +186,11 @@ export function decodeSealedPushes(data: Uint8Array): SealedPush[] {
   if (!Array.isArray(list)) throw new BencodeError('Invalid sealed pushes: expected a list');
   return list.map((element) => {
     const fields = new Fields('sealed push', element);
-    const fingerprint = fields.optionalBytes('f');
-    if (fingerprint && fingerprint.length !== FINGERPRINT_SIZE) {
-      throw new BencodeError(`Invalid sealed push: a fingerprint of ${fingerprint.length} bytes`);
+    const [fingerprint, proven] = [fields.optionalBytes('f'), fields.optionalBytes('v')];
+    for (const given of [fingerprint, proven]) {
+      if (given && given.length !== FINGERPRINT_SIZE) {
+        throw new BencodeError(`Invalid sealed push: a fingerprint of ${given.length} bytes`);
+      }
     }
     const doubt = fields.optionalInteger('g') ?? 0;
     if (doubt < 0 || doubt > MAX_DOUBT) throw new BencodeError(`Invalid sealed push: a doubt of ${doubt}`);
@@ -196,6 +204,7 @@ export function decodeSealedPushes(data: Uint8Array): SealedPush[] {
       urgent: fields.optionalInteger('l') !== 1,
       fingerprint,
       doubt,
+      proven,
     };
   });
 }

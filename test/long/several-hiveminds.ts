@@ -11,8 +11,8 @@ const WRITING = {
   rate: Number(process.env.SEVERAL_RATE ?? 500),
 };
 const limits = { timeout: 120_000 + WRITING.seconds * 3_000 };
-/** Runs in the process before its program, which then lives an hour ago. */
-const OLD_CLOCK = `data:text/javascript,${encodeURIComponent('const now = Date.now; Date.now = () => now() - 3_600_000;')}`;
+/** Runs in the process before its program, which then lives two hours ago. */
+const OLD_CLOCK = `data:text/javascript,${encodeURIComponent('const now = Date.now; Date.now = () => now() - 7_200_000;')}`;
 
 test('one of two is killed and comes back: no push is lost, and none comes twice', limits, (t) => tryKill(t, WRITING));
 
@@ -74,7 +74,7 @@ test('PostgreSQL is stopped at once and comes back: pushes go on, and both membe
   account(t, world, WRITING);
 });
 
-test('a member comes back with a clock that is an hour behind', limits, async (t) => {
+test('a member comes back with a clock that is two hours behind', limits, async (t) => {
   const world = await startCovered(t);
   await during(world, WRITING, async () => {
     await world.signal('b', 'SIGKILL');

@@ -127,6 +127,7 @@ export class FakeHivemind {
         wantsAnswer: false,
         urgent: true,
         fingerprint: null,
+        proven: null,
         doubt: 0,
         ...push,
       });
@@ -152,6 +153,7 @@ export class FakeHivemind {
       wantsAnswer: false,
       urgent: true,
       fingerprint: null,
+      proven: null,
       doubt: 0,
     };
     this.remote!.send('notifier.sealed', encodeSealedPushes([{ ...given, ...push }]));

@@ -33,6 +33,7 @@ const pushes = [
     urgent: true,
     fingerprint: null,
     doubt: 0,
+    proven: null,
   },
   {
     id: 2 ** 50,
@@ -44,12 +45,13 @@ const pushes = [
     urgent: false,
     fingerprint: null,
     doubt: 0,
+    proven: null,
   },
 ];
 /** As a hivemind of a cluster sends it. */
 const copies = [
   { ...pushes[0]!, fingerprint: Buffer.from('0001fe8081ff7f0a', 'hex'), doubt: 0 },
-  { ...pushes[0]!, fingerprint: Buffer.from('unproven'), doubt: 1 },
+  { ...pushes[0]!, fingerprint: Buffer.from('unproven'), doubt: 1, proven: Buffer.from('0001fe8081ff7f0a', 'hex') },
 ];
 const report = {
   service: 'firebase',
@@ -71,7 +73,7 @@ describe('the protocol between hivemind and notifiers', () => {
     );
     assert.equal(
       encodeSealedPushes(copies).toString('latin1'),
-      'ld1:d8:token \xc3\xbc1:ei1701000000000e1:f8:\x00\x01\xfe\x80\x81\xff\x7f\x0a1:ii7e1:p2:\x00\x01ed1:d8:token \xc3\xbc1:ei1701000000000e1:f8:unproven1:gi1e1:ii7e1:p2:\x00\x01ee',
+      'ld1:d8:token \xc3\xbc1:ei1701000000000e1:f8:\x00\x01\xfe\x80\x81\xff\x7f\x0a1:ii7e1:p2:\x00\x01ed1:d8:token \xc3\xbc1:ei1701000000000e1:f8:unproven1:gi1e1:ii7e1:p2:\x00\x011:v8:\x00\x01\xfe\x80\x81\xff\x7f\x0aee',
     );
     assert.equal(
       encodePushReport(report).toString(),
@@ -128,6 +130,7 @@ describe('the protocol between hivemind and notifiers', () => {
       { fingerprint: Buffer.alloc(0) },
       { fingerprint: Buffer.alloc(7) },
       { fingerprint: Buffer.alloc(9) },
+      { proven: Buffer.alloc(7) },
       { doubt: 10 },
     ]) {
       assert.throws(() => decodeSealedPushes(encodeSealedPushes([{ ...copies[0]!, ...wrong }])), BencodeError);

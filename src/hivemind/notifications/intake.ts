@@ -15,6 +15,8 @@ import { type ServerRecord, ServerRecords } from './server-records.ts';
 /** What the intake works with. */
 export interface IntakeModules<Node> {
   clock: Clock;
+  /** Every time that it may be, unix milliseconds: the clocks may disagree. */
+  possibleTimes: () => readonly number[];
   devices: Pick<Devices, 'accountId' | 'forEachWanting'>;
   seen: DuplicateFilter;
   outbox: Pick<Outbox, 'add'>;
@@ -74,7 +76,7 @@ export class Intake<Node extends object> {
       return;
     }
     const now = clock.now();
-    const least = leastDoubt(message, now);
+    const least = this.#leastDoubt(message, now);
     if (least !== Doubt.none && seen.hasMessage(message.account, message.namespace, message.hash, least)) {
       counters.duplicates++;
       return;
@@ -142,11 +144,21 @@ export class Intake<Node extends object> {
     this.#held.stop();
   }
 
+  /**
+   * A message is untimely only if it is so by every time that it may be: a wrong clock of ours must not make all
+   * messages wait for a second server, nor give them another doubt than another hivemind does.
+   */
+  #leastDoubt(message: Notification, now: number): Doubt {
+    const least = leastDoubt(message, now);
+    if (least !== Doubt.untimely) return least;
+    return Math.min(...this.#modules.possibleTimes().map((time) => leastDoubt(message, time))) as Doubt;
+  }
+
   /** Two servers say the same of account, namespace and body; of the times the better ones count. */
   #confirm(copy: HeldCopy<Node>, earlier: HeldCopy<Node>, account: number): void {
     const { counters } = this;
     const now = this.#modules.clock.now();
-    const [least, leastEarlier] = [leastDoubt(copy.message, now), leastDoubt(earlier.message, now)];
+    const [least, leastEarlier] = [this.#leastDoubt(copy.message, now), this.#leastDoubt(earlier.message, now)];
     const isBetter = leastEarlier < least || (leastEarlier === least && earlier.message.expiry > copy.message.expiry);
     const { message } = isBetter ? earlier : copy;
     const doubt = Math.max(Math.min(least, leastEarlier), Doubt.unproven) as Doubt;
@@ -171,7 +183,7 @@ export class Intake<Node extends object> {
     const now = clock.now();
     for (const copy of copies) {
       const { message, server: node } = copy;
-      const doubt = Math.max(leastDoubt(message, now), Doubt.unproven) as Doubt;
+      const doubt = Math.max(this.#leastDoubt(message, now), Doubt.unproven) as Doubt;
       const account = devices.accountId(message.account);
       if (account < 0) counters.unwanted++;
       else if (isExpired(message, now)) counters.expired++;

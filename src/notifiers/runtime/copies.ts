@@ -12,14 +12,20 @@ export interface Giver<Link> {
   readonly wantsAnswer: boolean;
 }
 
-/** A push, and all who gave it. */
-export interface GivenPush<Link> extends HeldPush {
-  /** The first one gave what is sent; further ones gave copies of it. */
-  readonly givers: Giver<Link>[];
-  /** 8 bytes as latin1 that are the same for all copies; null from a hivemind that is alone, which gives none. */
+/** What copies are known by. Fingerprints are 8 bytes as latin1 texts. */
+export interface Marks {
+  /** The same for all copies; null from a hivemind that is alone, which gives none. */
   readonly fingerprint: string | null;
   /** How doubtful it is, 0 if not at all: what is less so is no copy. */
   readonly doubt: number;
+  /** Of a doubtful one: the fingerprint of the same push without doubt. */
+  readonly proven: string | null;
+}
+
+/** A push, and all who gave it. */
+export interface GivenPush<Link> extends HeldPush, Marks {
+  /** The first one gave what is sent; further ones gave copies of it. */
+  readonly givers: Giver<Link>[];
 }
 
 /** What became of one that is not sent again. */
@@ -62,8 +68,12 @@ export class Copies<Link> {
    * @returns `joined`: the first is on its way; or the verdict on it, which the giver is to be told now; undefined
    *   for a first one, with which {@link add} is to be called
    */
-  find(fingerprint: string | null, doubt: number, giver: Giver<Link>): Final | 'joined' | undefined {
+  find({ fingerprint, doubt, proven }: Marks, giver: Giver<Link>): Final | 'joined' | undefined {
     if (fingerprint === null) return undefined;
+    return this.#find(fingerprint, doubt, giver) ?? (proven === null ? undefined : this.#find(proven, 0, giver));
+  }
+
+  #find(fingerprint: string, doubt: number, giver: Giver<Link>): Final | 'joined' | undefined {
     const first = this.#sending.get(fingerprint);
     if (first && first.doubt <= doubt) {
       first.givers.push(giver);

@@ -252,15 +252,19 @@ export class Notifier {
       return;
     }
     for (const sealed of pushes) {
-      const { id, serviceId, serviceData, expiry, payload, wantsAnswer, urgent, doubt } = sealed;
+      const { id, serviceId, serviceData, expiry, payload, wantsAnswer, urgent } = sealed;
       this.counters.received++;
       if (!link.acknowledgements.take(id)) {
         this.counters.duplicates++;
         continue;
       }
       const giver: Giver<HivemindLink> = { link, id, wantsAnswer };
-      const fingerprint = sealed.fingerprint?.toString('latin1') ?? null;
-      const known = this.#copies.find(fingerprint, doubt, giver);
+      const marks = {
+        fingerprint: sealed.fingerprint?.toString('latin1') ?? null,
+        doubt: sealed.doubt,
+        proven: sealed.proven?.toString('latin1') ?? null,
+      };
+      const known = this.#copies.find(marks, giver);
       if (known !== undefined) {
         this.counters.copies++;
         if (known !== 'joined') {
@@ -271,8 +275,7 @@ export class Notifier {
       }
       const push = {
         givers: [giver],
-        fingerprint,
-        doubt,
+        ...marks,
         returnable: true,
         id: serviceId,
         ...ownBytes(payload, serviceData),
@@ -294,6 +297,7 @@ export class Notifier {
         givers: [{ link, id: undefined, wantsAnswer: false }],
         fingerprint: null,
         doubt: 0,
+        proven: null,
         returnable: false,
         id: push.serviceId,
         ...ownBytes(payload, push.serviceData),

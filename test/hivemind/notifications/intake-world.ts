@@ -34,8 +34,10 @@ export function setUp(services: string[], hasOthers = true) {
     log: silentLog,
   });
   const warnings: string[] = [];
+  let otherTimes: readonly number[] = [];
   const intake = new Intake<Server>({
     clock,
+    possibleTimes: () => [clock.now(), ...otherTimes],
     devices,
     seen,
     outbox,
@@ -58,7 +60,19 @@ export function setUp(services: string[], hasOthers = true) {
     };
     outbox.register(name, remote, undefined);
   }
-  return { clock, devices, seen, outbox, intake, pushes, warnings };
+  return {
+    clock,
+    devices,
+    seen,
+    outbox,
+    intake,
+    pushes,
+    warnings,
+    /** Another clock says that it is this time (unix ms). */
+    doubtTime(other: number) {
+      otherTimes = [other];
+    },
+  };
 }
 
 export function row(account: Buffer, options: Partial<DeviceRow> = {}): DeviceRow {

@@ -188,6 +188,22 @@ test('a message that nobody could be shown anything of is counted once, and its 
   );
 });
 
+test('where our clocks disagree a message is timely if it is by one of them, and need not wait for a second server', async (t) => {
+  const { clock, devices, outbox, intake, pushes, doubtTime } = setUp(['cap']);
+  t.after(() => outbox.stop(0));
+  devices.upsert(row(account), 0);
+  const now = clock.now();
+  clock.jump(-2 * 3_600_000);
+  doubtTime(now);
+  intake.handle(NODE_1, message(account, 'two hours ahead of us'));
+  await clock.advance(0);
+  assert.deepEqual([pushes.length, intake.counters.vouched.hash], [1, 1]);
+  doubtTime(now - 3_600_001);
+  intake.handle(NODE_1, message(account, 'ahead of both'));
+  await clock.advance(0);
+  assert.equal(pushes.length, 1, 'it waits');
+});
+
 test('settings that come without their body at first still go once somebody tells it', async (t) => {
   const { clock, devices, outbox, intake, pushes } = setUp(['cap'], false);
   t.after(() => outbox.stop(0));

@@ -13,11 +13,12 @@ function setUp() {
   const clock = new FakeClock();
   const copies = new Copies<string>(clock, HOUR);
   /** What becomes of a push that comes: a new one is sent. */
-  const come = (fingerprint: string | null, doubt = 0, from = giver('a')) => {
-    const known = copies.find(fingerprint, doubt, from);
+  const come = (fingerprint: string | null, doubt = 0, from = giver('a'), proven: string | null = null) => {
+    const marks = { fingerprint, doubt, proven };
+    const known = copies.find(marks, from);
     if (known !== undefined) return known;
     const delivery = { id: 'device', data: null, payload: Buffer.alloc(0), expiry: 0, urgent: true, returnable: true };
-    const push: GivenPush<string> = { ...delivery, givers: [from], fingerprint, doubt };
+    const push: GivenPush<string> = { ...delivery, givers: [from], ...marks };
     copies.add(push);
     return push;
   };
@@ -80,6 +81,19 @@ test('less doubt makes a push of its own, whatever became of the other, and then
   const best = first('push   1', 0);
   copies.end(best, accepted);
   for (const doubt of [0, 1, 2]) assert.equal(come('push   1', doubt), 'accepted');
+});
+
+test('what one hivemind gave without doubt need not go again on the doubtful copy that another one had', () => {
+  const { copies, come, first } = setUp();
+  const doubtful = (of: string) => come(`doubtful ${of}`, 2, giver('b'), `proven ${of}`);
+  const push = first('proven 1');
+  assert.equal(doubtful('1'), 'joined');
+  assert.deepEqual(push.givers, [giver('a'), giver('b')]);
+  copies.end(push, accepted);
+  assert.equal(doubtful('1'), 'accepted');
+  assert.ok(typeof doubtful('2') === 'object');
+  // The other way round a lie would keep the message away.
+  assert.ok(typeof come('proven 2') === 'object');
 });
 
 test('an end is remembered for as long as a copy may come, and not for ever', async () => {

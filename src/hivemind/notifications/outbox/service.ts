@@ -368,6 +368,7 @@ export class Service {
       urgent: isShown(message),
       fingerprint: push.copy ? latin1(push.copy.fingerprint) : null,
       doubt: push.copy?.doubt ?? 0,
+      proven: push.copy?.proven === undefined ? null : latin1(push.copy.proven),
     };
   }
 

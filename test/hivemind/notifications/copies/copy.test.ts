@@ -44,6 +44,7 @@ test('of a doubtful message notifiers see one fingerprint whatever the doubt, an
   assert.equal(unproven.fingerprint, untimely.fingerprint);
   assert.equal(none.key, none.fingerprint);
   assert.deepEqual(none.lesser, []);
+  assert.deepEqual([none.proven, unproven.proven, untimely.proven], [undefined, none.key, none.key]);
   assert.deepEqual(unproven.lesser, [none.key]);
   assert.deepEqual(untimely.lesser, [none.key, unproven.key]);
   assert.equal(new Set([none.key, unproven.key, untimely.key]).size, 3);

@@ -157,9 +157,9 @@ export class Notifier extends SimulatedProcess {
       id: this.name,
       send: (_command, ...parts: Part[]) => {
         if (this.isDead) return false;
-        for (const { id, serviceId, fingerprint, doubt } of decodeSealedPushes(parts[0] as Buffer)) {
-          const key = fingerprint?.toString('latin1') ?? '';
-          this.#world.later(1, 20, () => this.does(() => this.#take(member, id, serviceId, key, doubt)));
+        for (const { id, serviceId, fingerprint, doubt, proven } of decodeSealedPushes(parts[0] as Buffer)) {
+          const keys = [fingerprint, proven].map((one) => one?.toString('latin1') ?? '');
+          this.#world.later(1, 20, () => this.does(() => this.#take(member, id, serviceId, keys, doubt)));
         }
         return true;
       },
@@ -167,15 +167,17 @@ export class Notifier extends SimulatedProcess {
     };
   }
 
-  #take(member: Member, id: number, serviceId: string, key: string, doubt: number): void {
-    const known = this.#pushes.get(key);
+  #take(member: Member, id: number, serviceId: string, [key = '', proven = '']: string[], doubt: number): void {
+    const known = [this.#pushes.get(key), proven ? this.#pushes.get(proven) : undefined].find(
+      (one) => one !== undefined && one.doubt <= doubt,
+    );
     const answer = (push: { outcome?: 'accepted' | 'refused' }) =>
       this.#world.later(1, 50, () => {
         if (this.isDead || this.#world.cut.has(member.name)) return;
         const report = { service: OURS, accepted: [], refused: [], handedBack: [], answers: [] };
         member.does(() => member.outbox.report(this.remote(member), { ...report, [push.outcome ?? '']: [id] }));
       });
-    if (known && known.doubt <= doubt) {
+    if (known) {
       if (known.outcome) answer(known);
       else known.waiting.push(() => answer(known));
       return;
