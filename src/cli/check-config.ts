@@ -181,14 +181,20 @@ function databaseEnvironment({ unit }: Deployed): Record<string, string | undefi
 }
 
 function runsUnderUnits(file: string): boolean {
-  const unit = isInstalled('spns-hivemind') ? readUnit('spns-hivemind') : undefined;
-  return unit !== undefined && configOf(unit) === file;
+  // The template is read under a name that nobody has: which names there are is not known yet.
+  return ['spns-hivemind', 'spns-hivemind@'].some((name) => {
+    const unit = isInstalled(name) ? readUnit(name) : undefined;
+    return unit !== undefined && configOf(unit) === file;
+  });
 }
 
-/** The units of all daemons that this configuration is for; the hivemind's first. */
+/** The units of all daemons that this configuration is for; the hiveminds' first. */
 function deployed(ini: Ini, services: readonly string[]): Deployed[] {
+  const instances = instancesIn(ini);
   const all: readonly (Omit<Deployed, 'unit'> & { name: string })[] = [
-    { name: 'spns-hivemind', kind: 'hivemind' },
+    ...(instances.length === 0
+      ? [{ name: 'spns-hivemind', kind: 'hivemind' as const }]
+      : instances.map((instance) => ({ name: `spns-hivemind@${instance}`, kind: 'hivemind' as const, instance }))),
     { name: 'spns-web', kind: 'web' },
     ...services.map((service) => ({ name: `spns-notifier@${service}`, kind: 'notifier' as const, service })),
     ...(ini.sections.has('canary') ? [{ name: 'spns-canary', kind: 'canary' as const }] : []),

@@ -15,6 +15,8 @@ export interface Deployed {
   readonly kind: Program;
   /** For a notifier: of which service. */
   readonly service?: string;
+  /** For one of several hiveminds: its name, and that of its section `[hivemind-NAME]`. */
+  readonly instance?: string;
 }
 
 /** Keys of each daemon that are files to be read. */
@@ -80,21 +82,16 @@ function ofUnit(unit: Unit): string[] {
 }
 
 /** Where the daemon would bind: a file that it may make, and a port that it may have. */
-function listening(ini: Ini, { unit, kind, service }: Deployed): string[] {
-  const tables: [section: string, Table][] =
-    kind === 'notifier'
-      ? [[`notify-${service}`, NOTIFIER]]
-      : [
-          ['hivemind', HIVEMIND],
-          ['web', WEB],
-          ['canary', CANARY],
-        ];
-  const keys = tables.flatMap(([section, { settings }]) =>
-    Object.values(settings)
+function listening(ini: Ini, deployed: Deployed): string[] {
+  const { unit, kind } = deployed;
+  const tables: Table[] = kind === 'notifier' ? [NOTIFIER] : [HIVEMIND, WEB, CANARY];
+  const keys = tables.flatMap((table) =>
+    Object.values(table.settings)
       .filter(({ listens }) => listens === kind)
-      .map((setting) => ({ section, ...setting })),
+      .map((setting) => ({ sections: sectionsOf(table, deployed), ...setting })),
   );
-  return keys.flatMap(({ section, key, default: otherwise }) => {
+  return keys.flatMap(({ sections, key, default: otherwise }) => {
+    const section = sections.find((name) => ini.sections.get(name)?.has(key)) ?? sections[0];
     const value = settingOf(ini, section, key);
     const text = value ?? otherwise;
     if (text === undefined) return [];
@@ -107,6 +104,14 @@ function listening(ini: Ini, { unit, kind, service }: Deployed): string[] {
       `${where} ${unit.name} may not listen below port ${lowestPort()}: choose another, and let a web server or the firewall pass it on`,
     ];
   });
+}
+
+/** The sections that a table is read from: what the first does not say is taken from the next. */
+function sectionsOf(table: Table, { service, instance }: Deployed): [string, ...string[]] {
+  if (table === NOTIFIER) return [`notify-${service}`];
+  if (table === WEB) return ['web'];
+  if (table === CANARY) return ['canary'];
+  return instance === undefined ? ['hivemind'] : [`hivemind-${instance}`, 'hivemind'];
 }
 
 function socketFile(path: string, where: string, { name, writable, hidden }: Unit): string[] {
@@ -122,7 +127,7 @@ function socketFile(path: string, where: string, { name, writable, hidden }: Uni
 }
 
 /** Files that the daemon opens, and sockets that it connects to. */
-function reading(ini: Ini, { unit, kind, service }: Deployed): string[] {
+function reading(ini: Ini, { unit, kind, service, instance }: Deployed): string[] {
   const found: string[] = [];
   const user = unit.user === undefined ? undefined : findUser(unit.user);
   const read = (section: string, key: string, text: string, connecting: boolean) => {
@@ -139,9 +144,13 @@ function reading(ini: Ini, { unit, kind, service }: Deployed): string[] {
       found.push(`[${section}].${key}: the user ${user.name} of ${unit.name} may not read ${path}: ${advice}`);
     }
   };
-  const sections = { hivemind: ['db', 'hivemind'], web: [], notifier: [`notify-${service}`], canary: ['hivemind'] }[
-    kind
-  ];
+  const own = instance === undefined ? [] : [`hivemind-${instance}`];
+  const sections = {
+    hivemind: ['db', 'hivemind', ...own],
+    web: [],
+    notifier: [`notify-${service}`],
+    canary: ['hivemind'],
+  }[kind];
   for (const section of sections) {
     for (const [key, { value }] of ini.sections.get(section) ?? []) {
       if (section !== 'db' && FILES.test(key)) read(section, key, value.trim(), false);

@@ -74,6 +74,30 @@ test('a front-end with a file of its own is looked at by that file', () => {
   );
 });
 
+test('of several hiveminds each is looked at by its own section, and by the common one where that says nothing', () => {
+  const hiveminds = ['a', 'b'].map((instance) => ({
+    kind: 'hivemind' as const,
+    instance,
+    unit: readUnit(`spns-hivemind@${instance}`, [UNITS])!,
+  }));
+  const sections = (a: string, b: string) => `${GOOD}[hivemind-a]\n${a}\n[hivemind-b]\n${b}\n`;
+  const own = 'listen = ipc:///run/spns/b.sock\nlisten_push = ipc:///run/spns/push-b.sock';
+  assert.deepEqual(found(sections('', own), hiveminds), []);
+  const [problem, ...more] = found(sections('', 'listen = ipc:///tmp/b.sock'), hiveminds);
+  assert.match(
+    problem!,
+    /^\[hivemind-b\]\.listen = ipc:\/\/\/tmp\/b\.sock: spns-hivemind@b would make its socket in \/tmp/,
+  );
+  assert.deepEqual(more, []);
+  const common = GOOD.replace('listen_push = ipc:///run/spns/push.sock', 'listen_push = ipc:///srv/push.sock');
+  assert.deepEqual(
+    found(`${common}[hivemind-a]\n[hivemind-b]\n${own}\n`, hiveminds).map((text) => text.slice(0, 66)),
+    ['[hivemind].listen_push = ipc:///srv/push.sock: spns-hivemind@a woul'.slice(0, 66)],
+  );
+  const [wrong] = found(sections('oxend_rpc = ipc:///home/oxend.sock', own), hiveminds);
+  assert.match(wrong!, /^\[hivemind-a\]\.oxend_rpc: \/home\/oxend\.sock is hidden from spns-hivemind@a/);
+});
+
 test('a credential of a notifier that systemd hands over is known as such', () => {
   const apns = DEPLOYED[2]!;
   const handing = (...names: string[]) => ({
