@@ -1,17 +1,12 @@
 import { spawn, spawnSync } from 'node:child_process';
 import { readFileSync } from 'node:fs';
-import { fileURLToPath } from 'node:url';
+import { programPath } from '../daemon/daemon-process.ts';
 
 /** A user of this machine. */
 export interface User {
   readonly name: string;
   readonly uid: number;
   readonly gid: number;
-}
-
-/** Absolute path of a file of this program, such as `web/main.ts`. */
-export function programPath(file: string): string {
-  return fileURLToPath(new URL(`../${file}`, import.meta.url));
 }
 
 /** How a child ended, and what it said. */

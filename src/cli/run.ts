@@ -1,18 +1,14 @@
-import { spawn } from 'node:child_process';
 import { systemClock } from '../clock.ts';
+import { startDaemon } from '../daemon/daemon-process.ts';
 import { createLog, flushLog } from '../daemon/log.ts';
+import { type Program, supervise } from '../daemon/supervisor.ts';
 import { createNotifier } from '../daemon/systemd.ts';
 import { loadConfig, runnableServices } from '../settings/config.ts';
 import { instancesIn } from '../settings/hivemind-instances.ts';
 import { ConfigError } from '../settings/section.ts';
-import { programPath } from './child.ts';
 import type { Command } from './command.ts';
 import { CONFIG, locateConfig } from './locate.ts';
 import { unwritable } from './run-needs.ts';
-import { type Program, type Run, supervise } from './supervisor.ts';
-
-/** systemd sets these for this process alone, not for its children. */
-const NOT_FOR_CHILDREN = { NOTIFY_SOCKET: undefined, WATCHDOG_USEC: undefined, WATCHDOG_PID: undefined };
 
 export const command: Command = {
   summary: 'Runs everything: hivemind, web front-end, a notifier for each [notify-NAME] section, and a canary',
@@ -63,33 +59,3 @@ export const command: Command = {
     return inOrder ? 0 : 1;
   },
 };
-
-/** Where a daemon's program is that does not lie in a room of its own. */
-const PROGRAMS: { readonly [name: string]: string } = { canary: 'notifiers/canary/main.ts' };
-
-function startDaemon(name: string): Run {
-  const notifier = /^notify-(.+)$/.exec(name)?.[1];
-  const instance = /^hivemind-(.+)$/.exec(name)?.[1];
-  const file =
-    notifier !== undefined
-      ? 'notifiers/main.ts'
-      : (PROGRAMS[name] ?? `${instance === undefined ? name : 'hivemind'}/main.ts`);
-  const child = spawn(process.execPath, [programPath(file), ...(notifier === undefined ? [] : [notifier])], {
-    env: { ...process.env, ...NOT_FOR_CHILDREN, ...(instance !== undefined && { SPNS_INSTANCE: instance }) },
-    // The channel tells us when it has started, and tells it when we are gone, even by SIGKILL: then it ends by itself.
-    stdio: ['ignore', 'inherit', 'inherit', 'ipc'],
-    // A group of its own: Ctrl-C in a terminal goes to the whole group, and a daemon that gets a second signal ends at
-    // once.
-    detached: true,
-  });
-  return {
-    kill: (signal) => child.kill(signal),
-    ready: new Promise((resolve) => child.on('message', (message) => message === 'ready' && resolve())),
-    ended: new Promise((resolve) => {
-      child.once('error', (error) => resolve(`could not be started: ${error.message}`));
-      child.once('exit', (code, signal) =>
-        resolve(signal ? `by ${signal}` : code === 0 ? undefined : `exit code ${code}`),
-      );
-    }),
-  };
-}

@@ -40,7 +40,6 @@ if (problem !== undefined) {
     clock: systemClock,
     random: randomBytes,
     folder: path.resolve(values.folder ?? path.join(source, '..', '.devnet')),
-    source,
     once: values.once === true,
     hiveminds,
     write: (text) => process.stdout.write(text),

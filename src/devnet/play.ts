@@ -1,6 +1,5 @@
 import type { Clock, Timer } from '../clock.ts';
 import type { Random } from './account.ts';
-import type { Child } from './children.ts';
 import type { Person } from './people.ts';
 import type { Phone, Woken } from './phone.ts';
 import { startWorld, type World, type WrittenMessage } from './world.ts';
@@ -55,12 +54,11 @@ export async function play(modules: {
   clock: Clock;
   random: Random;
   folder: string;
-  source: string;
   once: boolean;
   hiveminds: number;
   write: (text: string) => void;
 }): Promise<number> {
-  const { clock, random, folder, source, once, hiveminds, write } = modules;
+  const { clock, random, folder, once, hiveminds, write } = modules;
   const begin = clock.monotonic();
   const say = (text = '') => write(`${text}\n`);
   const now = () => new Date(clock.now()).toLocaleTimeString('en-GB');
@@ -107,7 +105,12 @@ export async function play(modules: {
 
   function kill(): void {
     if (!world || over.signal.aborted) return;
-    say(`${now()}  ${world.killHivemind()} is killed: the others go on, and it is started again`);
+    const name = world.killHivemind();
+    if (name === undefined) {
+      say(`${now()}  the one that was killed last is not back yet`);
+      return;
+    }
+    say(`${now()}  ${name} is killed: the others go on, and it is started again`);
     // With --once each phone is to wake while one is away.
     woken.clear();
     isKilled = true;
@@ -166,16 +169,15 @@ export async function play(modules: {
       random,
       hiveminds,
       folder,
-      source,
       signal: over.signal,
       stops: { push: (stop) => stops.push(stop) },
       watcher: {
         step: (part, what, ms) => say(`  ${part.padEnd(18)} ${what.padEnd(62)} ${(ms / 1000).toFixed(1)} s`),
         woke,
         trouble: (what) => say(`${now()}    ! ${what}`),
-        died: (daemon, how) => void tellDeath(daemon, how),
+        died: end,
       },
-      onChildren: (kill) => {
+      onDaemons: (kill) => {
         killAll = kill;
       },
     });
@@ -212,11 +214,6 @@ export async function play(modules: {
     say(`Each of ${woken.size} phones has woken, ${((clock.monotonic() - begin) / 1000).toFixed(1)} s in all`);
   else say('Everything has been stopped');
   return failure === undefined ? 0 : 1;
-
-  async function tellDeath(daemon: Child, how: string): Promise<void> {
-    const words = await daemon.lastWords();
-    end(`${daemon.name} died (${how}); the end of ${daemon.log}:\n${words}`);
-  }
 }
 
 function overdue(world: World | undefined, woken: ReadonlySet<Phone>): string {

@@ -7,13 +7,13 @@ import { messageHash } from '../session/message-hash.ts';
 import { x25519Public } from '../session/sodium.ts';
 import type { Account, Random } from './account.ts';
 import { startCarriers } from './carriers.ts';
-import { type Child, createChildren } from './children.ts';
+import { startDaemons } from './daemons.ts';
 import { makeOwnFolder } from './folder.ts';
 import { type Network, startNetwork } from './network.ts';
 import { makePeople, namespaceOf, type Person, subscribe, unsubscribe, untilWatched } from './people.ts';
 import type { FrontEnd, Phone, Woken } from './phone.ts';
 import { startPostgres } from './postgres.ts';
-import { health, openPort } from './reach.ts';
+import { openPort } from './reach.ts';
 import { formatIni, keyFile } from './settings.ts';
 
 /**
@@ -28,8 +28,8 @@ export interface World {
   readonly frontEnd: FrontEnd;
   /** Stores a message for an account in the network. */
   write(account: Account, text: string): WrittenMessage;
-  /** Of several hiveminds kills the next one, and starts it again after a while; its name. */
-  killHivemind(): string;
+  /** Of several hiveminds kills the next one, which comes back after a while; its name, or none while one is away. */
+  killHivemind(): string | undefined;
 }
 
 /** A message on its way. */
@@ -47,8 +47,8 @@ export interface Watcher {
   woke(phone: Phone, message: Woken): void;
   /** Something went wrong that nobody asked for. */
   trouble(what: string): void;
-  /** A daemon is gone. */
-  died(daemon: Child, how: string): void;
+  /** A daemon is gone: which, how, and the end of its log. */
+  died(what: string): void;
 }
 
 /** What has been started, in the order in which it is to be stopped. */
@@ -58,9 +58,6 @@ export interface Stops {
 
 const SERVERS = 10;
 const SWARMS = 2;
-
-/** How long a part may take to come up, ms: generous, for machines that do other things too. */
-const PATIENCE = 45_000;
 
 /** How long a killed hivemind stays away, ms. */
 const AWAY = 4000;
@@ -77,8 +74,7 @@ const MESSAGE_LIFETIME = 14 * 86_400_000;
  *
  * @param modules.hiveminds how many; several are named a, b, …
  * @param modules.folder where data, keys, settings and logs are kept
- * @param modules.source the folder `src` of this repository
- * @param modules.onChildren given the way to end all daemons at once, for those in a hurry
+ * @param modules.onDaemons given the way to end all daemons at once, for those in a hurry
  * @param modules.signal ends the waiting for things to come up
  * @throws Error with a sentence for the user
  */
@@ -87,13 +83,12 @@ export async function startWorld(modules: {
   random: Random;
   hiveminds: number;
   folder: string;
-  source: string;
   watcher: Watcher;
   stops: Stops;
   signal: AbortSignal;
-  onChildren: (killAll: () => void) => void;
+  onDaemons: (killAll: () => void) => void;
 }): Promise<World> {
-  const { clock, random, hiveminds, folder, source, watcher, stops, onChildren } = modules;
+  const { clock, random, hiveminds, folder, watcher, stops, onDaemons } = modules;
   const failed = new AbortController();
   const signal = AbortSignal.any([modules.signal, failed.signal]);
   await makeOwnFolder(folder);
@@ -137,6 +132,7 @@ export async function startWorld(modules: {
 
   const sockets = await socketFolder(folder, stops);
   const socket = (name: string) => path.join(sockets, `${name}.sock`);
+  const metrics = (name: string) => socket(`${name}-metrics`);
   const onionKey = await keyFile(path.join(folder, 'keys', 'onionreq'));
   await keyFile(path.join(folder, 'keys', 'hivemind'));
   // Opened before the front-end is there, for the canary is told of it at its start.
@@ -152,11 +148,11 @@ export async function startWorld(modules: {
       allow_private_nodes: 'yes',
       notifiers_expected: carriers.map(({ service }) => service).join(', '),
     },
-    web: { listen: `unix:${socket('web')}`, metrics_listen: `unix:${socket('web-metrics')}` },
+    web: { listen: `unix:${socket('web')}`, metrics_listen: `unix:${metrics('web')}` },
     canary: {
       front_end: frontEnd.url,
       front_end_key: Buffer.from(frontEnd.publicKey).toString('hex'),
-      metrics_listen: `unix:${socket('canary-metrics')}`,
+      metrics_listen: `unix:${metrics('canary')}`,
     },
   };
   const instances = Array.from({ length: hiveminds }, (_, n) => String.fromCharCode('a'.charCodeAt(0) + n));
@@ -165,57 +161,48 @@ export async function startWorld(modules: {
     sections[name] = {
       ...sections[name],
       listen: `ipc://${socket(name)}`,
-      metrics_listen: `unix:${socket(`${name}-metrics`)}`,
+      metrics_listen: `unix:${metrics(name)}`,
     };
   }
   for (const { service, settings } of carriers) {
-    sections[`notify-${service}`] = { ...settings, metrics_listen: `unix:${socket(`${service}-metrics`)}` };
+    const name = `notify-${service}`;
+    sections[name] = { ...settings, metrics_listen: `unix:${metrics(name)}` };
   }
   await fs.writeFile(ini, formatIni(sections), { mode: 0o600 });
 
-  const children = await createChildren(path.join(folder, 'log'));
-  onChildren(() => children.killAll());
-  const daemons: Child[] = [];
-  stops.push(async () => {
-    // The hivemind last: the notifiers still have something to tell it.
-    const last = daemons.filter(({ name }) => named.includes(name));
-    await Promise.all(daemons.filter((child) => !last.includes(child)).map((child) => child.stop()));
-    await Promise.all(last.map((child) => child.stop()));
-    children.close();
+  let away: string | undefined;
+  const daemons = await startDaemons({
+    clock,
+    // All at once, as systemd would start them: the hivemind waits for its notifiers, and they for it.
+    programs: [
+      ...named.map((name) => ({ name, last: true })),
+      ...carriers.map(({ service }) => ({ name: `notify-${service}` })),
+      { name: 'web' },
+      { name: 'canary' },
+    ],
+    logs: path.join(folder, 'log'),
+    env: { SPNS_CONFIG: ini, NODE_COMPILE_CACHE: path.join(folder, 'compiled') },
+    socket: metrics,
+    signal,
+    watcher: {
+      up: (name, pid, ms) => {
+        if (away === name) away = undefined;
+        watcher.step(name, `process ${pid}, ready`, ms);
+      },
+      notUp: (name, error) => {
+        if (away !== name) failed.abort();
+        else if (!signal.aborted) watcher.trouble(`${name} has not come back: ${error.message}`);
+      },
+      trouble: watcher.trouble,
+      died: watcher.died,
+    },
   });
-  const env = { SPNS_CONFIG: ini, NODE_COMPILE_CACHE: path.join(folder, 'compiled') };
-  const daemon = (name: string, script: string, metrics: string, args: readonly string[] = [], more = {}) =>
-    timed(name, async () => {
-      const child = await children.start({
-        name,
-        script: path.join(source, script),
-        args,
-        env: { ...env, ...more },
-        onDeath: watcher.died,
-      });
-      daemons.push(child);
-      await untilReady(child, socket(metrics), signal).catch((error) => {
-        failed.abort();
-        throw error;
-      });
-      return [`process ${child.pid}, ready`, child] as const;
-    });
-  // Together, as systemd would start them: the hivemind waits for its notifiers, and they for it.
-  const startHivemind = (name: string) => {
-    const instance = /^hivemind-(.+)$/.exec(name)?.[1];
-    return daemon(name, 'hivemind/main.ts', `${name}-metrics`, [], instance && { SPNS_INSTANCE: instance });
-  };
-  const starts = [
-    ...named.map(startHivemind),
-    ...carriers.map(({ service }) => daemon(`notify-${service}`, 'notifiers/main.ts', `${service}-metrics`, [service])),
-    daemon('web', 'web/main.ts', 'web-metrics'),
-  ];
-  // It is ready when the first message of its own has come back, and waits for nobody but the front-end.
-  const canary = daemon('canary', 'notifiers/canary/main.ts', 'canary-metrics');
-  canary.catch(() => undefined);
-  await allOrFirstError(starts);
+  onDaemons(() => daemons.killAll());
+  stops.push(() => daemons.stop());
+  // The canary is ready when the first message of its own has come back, which takes the longest.
+  await allOrFirstError([...daemons.starts].filter(([name]) => name !== 'canary').map(([, start]) => start));
 
-  const page = await openPort(socket(`${named[0]}-metrics`));
+  const page = await openPort(metrics(named[0] ?? ''));
   stops.push(() => page.close());
 
   // So that the database, which is kept, does not fill with phones of earlier runs.
@@ -228,11 +215,9 @@ export async function startWorld(modules: {
     for (const { name, account } of made) await untilWatched(network, name, account, signal);
     return [`${devices.size} phones have subscribed, every member of their swarms watches`, made] as const;
   });
-  await canary;
+  await daemons.starts.get('canary');
 
   let kills = 0;
-  let away: Promise<unknown> = Promise.resolve();
-  stops.push(() => away);
   return {
     phones: [...devices.values()],
     people,
@@ -256,31 +241,12 @@ export async function startWorld(modules: {
       return { hash: hash.toString(), copies };
     },
     killHivemind() {
-      const name = named[kills++ % named.length] ?? '';
-      const child = daemons.findLast((one) => one.name === name);
-      away = away
-        .then(() => child?.kill())
-        .then(() => sleep(AWAY, undefined, { signal }))
-        .then(() => startHivemind(name))
-        .catch((error: Error) => {
-          if (!signal.aborted) watcher.trouble(`${name} has not come back: ${error.message}`);
-        });
-      return name;
+      if (away !== undefined) return undefined;
+      away = named[kills++ % named.length];
+      if (away !== undefined) daemons.kill(away, AWAY);
+      return away;
     },
   };
-}
-
-async function untilReady(child: Child, socketPath: string, signal: AbortSignal): Promise<void> {
-  const deadline = performance.now() + PATIENCE;
-  for (;;) {
-    const answer = await health(socketPath, '/ready');
-    if (answer?.status === 200) return;
-    if (!child.running) throw new Error(`${child.name}: ${await child.ended}\n${await child.lastWords()}`);
-    if (performance.now() > deadline) {
-      throw new Error(`${child.name} is not ready after ${PATIENCE / 1000} s: ${answer?.text ?? 'no answer'}`);
-    }
-    await sleep(50, undefined, { signal });
-  }
 }
 
 /**

@@ -183,7 +183,7 @@ test('a daemon that dies is told, and ends the run with 1', async () => {
   const web = (await processes()).find((one) => one.includes(' spns-web'))!;
   process.kill(Number(web.split(' ')[0]), 'SIGKILL');
   assert.equal(await run.ended, 1, run.output());
-  assert.match(run.output(), /Failed: web died \(ended by SIGKILL\)/);
+  assert.match(run.output(), /Failed: web died \(by SIGKILL\)/);
   await untilNoneIsLeft();
 });
 

@@ -9,13 +9,11 @@ import { setTimeout as sleep } from 'node:timers/promises';
 import pg from 'pg';
 import { systemClock } from '../../src/clock.ts';
 import { sessionAccount } from '../../src/devnet/account.ts';
-import { type Child, createChildren } from '../../src/devnet/children.ts';
 import { listed, type Network, startNetwork } from '../../src/devnet/network.ts';
 import { startOxend } from '../../src/devnet/oxend.ts';
 import { createPhone, type Phone } from '../../src/devnet/phone.ts';
 import { type Postgres, startPostgres } from '../../src/devnet/postgres.ts';
 import { type FakeApns, startFakeApns } from '../../src/devnet/providers/apns.ts';
-import { health } from '../../src/devnet/reach.ts';
 import { formatIni, keyFile } from '../../src/devnet/settings.ts';
 import { envelope } from '../../src/devnet/storage-server.ts';
 import { parseAddress } from '../../src/oxenmq/address.ts';
@@ -23,6 +21,7 @@ import { Peers } from '../../src/oxenmq/peers.ts';
 import { messageHash } from '../../src/session/message-hash.ts';
 import { x25519Public } from '../../src/session/sodium.ts';
 import { Ledger } from '../long/ledger.ts';
+import { createDaemons } from '../support/daemons.ts';
 import type { Cleaner } from '../support/hivemind.ts';
 import { type FaultyProxy, startProxy } from '../support/proxy.ts';
 
@@ -129,39 +128,11 @@ export async function startHiveminds(
   }
   await fs.writeFile(ini, formatIni(sections), { mode: 0o600 });
 
-  const children = await createChildren(path.join(folder, 'log'));
-  const running = new Map<string, Child>();
-  const formers = new Map<string, Child>();
-  const expected = new Set<number>();
-  const deaths: string[] = [];
-  let starts = 0;
-  const start = async (name: string, script: string, args: string[], env: Record<string, string>) => {
-    const child = await children.start({
-      name: `${name}-${++starts}`,
-      script: path.join(SOURCE, script),
-      args,
-      env: { SPNS_CONFIG: ini, ...env },
-      onDeath(dead, how) {
-        if (!expected.has(dead.pid)) deaths.push(`${dead.name} ${how}`);
-      },
-    });
-    const before = running.get(name);
-    if (before) formers.set(name, before);
-    running.set(name, child);
-    await until(
-      async () => {
-        if (!child.running) throw new Error(`${name} did not come up: ${await child.lastWords()}`);
-        return (await health(socket(name), '/ready'))?.status === 200;
-      },
-      () => `${name} is not ready`,
-    );
-  };
-  t.after(async () => {
-    for (const { pid } of running.values()) expected.add(pid);
-    await Promise.all([running.get(SERVICE)?.stop(), running.get('web')?.stop()]);
-    await Promise.all([...running.values()].map((child) => child.stop()));
-    children.killAll();
-    children.close();
+  const hivemind = (name: string) => `hivemind-${name}`;
+  const daemons = await createDaemons(t, {
+    folder: path.join(folder, 'log'),
+    ini,
+    socket: (name) => socket(name.replace(/^(hivemind|notify)-/, '')),
   });
 
   const peers = new Peers({ clock: systemClock, commands: {} });
@@ -184,15 +155,10 @@ export async function startHiveminds(
     ini,
     proxies,
     phones,
-    deaths,
-    start: (name, env = {}) => start(name, 'hivemind/main.ts', [], { SPNS_INSTANCE: name, ...env }),
-    pid: (name) => running.get(name)!.pid,
-    async signal(name, signal) {
-      const child = running.get(name)!;
-      expected.add(child.pid);
-      process.kill(child.pid, signal);
-      return await child.ended;
-    },
+    deaths: daemons.deaths,
+    start: (name, env) => daemons.start(hivemind(name), env),
+    pid: (name) => daemons.pid(hivemind(name)),
+    signal: (name, signal) => daemons.signal(hivemind(name), signal),
     figures: async (name) => (await ask(name, 'admin.get_stats')) as ClusterFigures,
     async covered(...of) {
       let last: unknown;
@@ -289,12 +255,12 @@ export async function startHiveminds(
         await client.end();
       }
     },
-    former: (name) => formers.get(name)!.ended,
+    former: (name) => daemons.former(hivemind(name)),
     stopDatabase: () => postgres.stop('immediate'),
     async startDatabase() {
       postgres = await startPostgres({ dataDir });
     },
-    log: (name) => running.get(name)!.lastWords(),
+    log: (name) => daemons.lastLines(hivemind(name)),
   };
   function writeTo({ accounts }: Phone): void {
     const account = accounts[0]!.id;
@@ -307,8 +273,8 @@ export async function startHiveminds(
     ledger.told(hash, SERVICE, copies);
   }
   await Promise.all([
-    start(SERVICE, 'notifiers/main.ts', [SERVICE], {}),
-    start('web', 'web/main.ts', [], {}),
+    daemons.start(`notify-${SERVICE}`),
+    daemons.start('web'),
     ...names.map((name) => world.start(name)),
   ]);
   return world;

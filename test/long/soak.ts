@@ -42,7 +42,7 @@ test(`${LENGTH / 1000} s at ${RATE} messages a second, and one fault after the o
   const clients = new Clients(world);
   for (let index = 0; index < PHONES; index++) await clients.join(SHARES[index % SHARES.length]!);
   say(`${clients.ready.length} phones have subscribed`);
-  const vitals = new Vitals(() => Array.from(world.daemons.values(), ({ pid }) => pid));
+  const vitals = new Vitals(() => [...world.daemons.pids.values()]);
   t.after(async () => vitals.stop());
   t.after(async () => over.abort());
 
@@ -58,12 +58,12 @@ test(`${LENGTH / 1000} s at ${RATE} messages a second, and one fault after the o
   const outstanding = ({ services }: Figures) => services.reduce((all, one) => all + one.queued + one.in_flight, 0);
   while (outstanding(await readFigures(world.client)) > 0 && performance.now() < end) await sleep(100);
   const figures = await readFigures(world.client);
-  const dummyLog = await fs.readFile(world.daemons.get('dummy')!.log, 'utf8');
+  const dummyLog = await fs.readFile(world.daemons.log('notify-dummy'), 'utf8');
   const pushesOfDummy = dummyLog.split('push of ').length - 1;
   ledger.of('dummy').taken = pushesOfDummy;
 
   const accounts = SERVICES.map((service) => account(service, figures, ledger, world));
-  const trends = Array.from(world.daemons, ([name, { pid }]) => ({
+  const trends = Array.from(world.daemons.pids, ([name, pid]) => ({
     process: name,
     ...vitals.trend(pid, LENGTH / 2000),
     lastQuarterGrown: vitals.trend(pid, (LENGTH * 0.75) / 1000).megabytesGrown,
@@ -75,7 +75,7 @@ test(`${LENGTH / 1000} s at ${RATE} messages a second, and one fault after the o
   say(JSON.stringify({ clients: clients.counters, subscriptions: clients.ready.length }));
 
   checkFigures(figures);
-  assert.deepEqual(world.deaths, [], 'no program ends of itself');
+  assert.deepEqual(world.daemons.deaths, [], 'no program ends of itself');
   assert.deepEqual(ledger.wrong.slice(0, 5), [], 'each phone can read what it is pushed, and it is what was written');
   assert.ok(intake.contradicted > 0 || intake.unheld === 0, 'the lying server was noticed');
   for (const { service, told, taken, twice, accepted, lost, held, redelivered, at_provider: all } of accounts) {
@@ -144,9 +144,9 @@ async function schedule(world: SoakWorld, ledger: Ledger, writer: Writer, start:
   webpush.script.all = undefined;
   apns.cut();
   await at(0.7, 'the hivemind stands still');
-  process.kill(daemons.get('hivemind')!.pid, 'SIGSTOP');
+  process.kill(daemons.pid('hivemind'), 'SIGSTOP');
   await sleep(Math.min(3_000, part(0.02)));
-  process.kill(daemons.get('hivemind')!.pid, 'SIGCONT');
+  process.kill(daemons.pid('hivemind'), 'SIGCONT');
   for (const share of [0.75, 0.8, 0.85]) {
     await at(share, 'a new block; Google says goodbye');
     network.oxend.mine();

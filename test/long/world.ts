@@ -2,11 +2,9 @@ import { randomBytes } from 'node:crypto';
 import fs from 'node:fs/promises';
 import os from 'node:os';
 import path from 'node:path';
-import { setTimeout as sleep } from 'node:timers/promises';
 import pg from 'pg';
 import { systemClock } from '../../src/clock.ts';
 import { sessionAccount } from '../../src/devnet/account.ts';
-import { type Child, createChildren } from '../../src/devnet/children.ts';
 import { type Network, startNetwork } from '../../src/devnet/network.ts';
 import { createPhone, type FrontEnd, type Phone } from '../../src/devnet/phone.ts';
 import { type Postgres, startPostgres } from '../../src/devnet/postgres.ts';
@@ -14,23 +12,20 @@ import { type FakeApns, startFakeApns } from '../../src/devnet/providers/apns.ts
 import { type FakeFcm, startFakeFcm } from '../../src/devnet/providers/fcm.ts';
 import { type FakeHuawei, startFakeHuawei } from '../../src/devnet/providers/huawei.ts';
 import { type FakeWebPush, startFakeWebPush } from '../../src/devnet/providers/webpush.ts';
-import { health } from '../../src/devnet/reach.ts';
 import { formatIni, keyFile } from '../../src/devnet/settings.ts';
 import { parseAddress } from '../../src/oxenmq/address.ts';
 import { type Connection, Peers } from '../../src/oxenmq/peers.ts';
 import { x25519Public } from '../../src/session/sodium.ts';
 import { startProxies } from '../faults/support.ts';
+import { createDaemons, type Daemons } from '../support/daemons.ts';
 import type { Cleaner } from '../support/hivemind.ts';
 import type { FaultyProxy } from '../support/proxy.ts';
 import type { Ledger } from './ledger.ts';
 
-const SOURCE = path.join(import.meta.dirname, '../../src');
 /** How long a provider takes to answer, ms. */
 const PROVIDER_DELAY = 20;
 /** How many taken pushes the fakes keep: the ledger has them. */
 const KEEP = 10;
-/** How long a program may take to come up, ms. */
-const PATIENCE = 60_000;
 
 /** The whole suite as real processes, the network and the providers in this one. */
 export interface SoakWorld {
@@ -45,10 +40,7 @@ export interface SoakWorld {
   readonly frontEnd: FrontEnd;
   /** As an administrator. */
   readonly client: Connection;
-  /** The processes that run now, by name. */
-  readonly daemons: ReadonlyMap<string, Child>;
-  /** Ended without having been asked to. */
-  readonly deaths: readonly string[];
+  readonly daemons: Daemons;
   newPhone(service: string): Phone;
   /** SIGKILL, and a new one in its place; resolves when that is ready. */
   killNotifier(service: string): Promise<void>;
@@ -112,41 +104,14 @@ export async function startSoak(t: Cleaner, ledger: Ledger): Promise<SoakWorld> 
   };
   await fs.writeFile(ini, formatIni(sections), { mode: 0o600 });
 
-  const children = await createChildren(path.join(folder, 'log'));
-  const daemons = new Map<string, Child>();
-  const deaths: string[] = [];
-  t.after(async () => {
-    await Promise.all([...daemons.values()].filter(({ name }) => name !== 'hivemind').map((one) => one.stop()));
-    await daemons.get('hivemind')?.stop();
-    children.killAll();
-    children.close();
+  const daemons = await createDaemons(t, {
+    folder: path.join(folder, 'log'),
+    ini,
+    socket: (name) => socket(name.replace(/^notify-/, '')),
   });
-  const expected = new Set<number>();
-  let starts = 0;
-  async function start(name: string, script: string, ...args: string[]): Promise<void> {
-    const child = await children.start({
-      name: `${name}-${++starts}`,
-      script: path.join(SOURCE, script),
-      args,
-      env: { SPNS_CONFIG: ini },
-      onDeath(dead, how) {
-        if (!expected.has(dead.pid)) deaths.push(`${dead.name} ${how}`);
-      },
-    });
-    daemons.set(name, child);
-    const deadline = performance.now() + PATIENCE;
-    while ((await health(socket(name), '/ready'))?.status !== 200) {
-      if (!child.running || performance.now() > deadline) {
-        throw new Error(`${name} did not come up: ${await child.lastWords()}`);
-      }
-      await sleep(50);
-    }
-  }
-  await Promise.all([
-    start('hivemind', 'hivemind/main.ts'),
-    start('web', 'web/main.ts'),
-    ...SERVICES.map((service) => start(service, 'notifiers/main.ts', service)),
-  ]);
+  await Promise.all(
+    ['hivemind', 'web', ...SERVICES.map((service) => `notify-${service}`)].map((name) => daemons.start(name)),
+  );
   const peers = new Peers({ clock: systemClock, commands: {} });
   t.after(() => peers.close());
 
@@ -161,7 +126,6 @@ export async function startSoak(t: Cleaner, ledger: Ledger): Promise<SoakWorld> 
     frontEnd: { url: `unix:${socket('front-end')}`, publicKey: x25519Public(onionKey) },
     client: peers.connect(parseAddress(`ipc://${socket('omq')}`)),
     daemons,
-    deaths,
     newPhone(service) {
       const { token, serviceInfo } = newDevice(service, webpush);
       const phone = createPhone({
@@ -177,11 +141,8 @@ export async function startSoak(t: Cleaner, ledger: Ledger): Promise<SoakWorld> 
       return phone;
     },
     async killNotifier(service) {
-      const child = daemons.get(service)!;
-      expected.add(child.pid);
-      process.kill(child.pid, 'SIGKILL');
-      await child.ended;
-      await start(service, 'notifiers/main.ts', service);
+      await daemons.signal(`notify-${service}`, 'SIGKILL');
+      await daemons.start(`notify-${service}`);
     },
     stopDatabase: () => postgres.stop('immediate'),
     async startDatabase() {

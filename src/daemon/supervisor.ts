@@ -1,5 +1,6 @@
 import type { Clock, Timer } from '../clock.ts';
-import type { Systemd } from '../daemon/systemd.ts';
+import type { DaemonProcess } from './daemon-process.ts';
+import type { Systemd } from './systemd.ts';
 
 /** A program to keep running. */
 export interface Program {
@@ -8,26 +9,24 @@ export interface Program {
   readonly last?: boolean;
 }
 
-/** One run of a program. */
-export interface Run {
-  kill(signal: NodeJS.Signals): void;
-  /** Resolves when it has started; never, if it does not get that far. */
-  readonly ready: Promise<void>;
-  /** How it ended, in words; exit code 0 is `undefined`. Never rejects. */
-  readonly ended: Promise<string | undefined>;
-}
-
 export interface SupervisorModules {
   readonly clock: Clock;
   readonly start: (program: Program) => Run;
   readonly log: (level: 'info' | 'warn' | 'error', text: string) => void;
   /** Gets the state of the whole: ready when every program has started. */
-  readonly systemd: Pick<Systemd, 'ready' | 'status' | 'stopping'>;
+  readonly systemd?: Pick<Systemd, 'ready' | 'status' | 'stopping'>;
+  /** Told of a program that ended by itself, in place of its restart. */
+  readonly onDeath?: (name: string, how: string) => void;
 }
+
+/** What there is to know of one run of a program. */
+export type Run = Pick<DaemonProcess, 'kill' | 'ready' | 'ended'>;
 
 export interface Supervisor {
   /** Passes a signal on to all that run. */
   signal(signal: NodeJS.Signals): void;
+  /** Kills one on purpose, and starts it again `away` ms after it has ended. */
+  kill(name: string, away: number): void;
   /** Ends all in order: first those that are not last. Called again: at once. */
   stop(): void;
   /** When all have ended after {@link Supervisor.stop}: whether each did so in order. */
@@ -48,15 +47,30 @@ interface Kept {
   readonly program: Program;
   run: Run | undefined;
   started: boolean;
+  /** How long it is to stay away after it was killed on purpose, ms. */
+  away: number | undefined;
   /** Of its restart, or of killing it because it did not stop in time. */
   timer: Timer | undefined;
   wait: number;
 }
 
-/** Keeps programs running: what dies is started again, after a wait that grows while it keeps dying. */
-export function supervise(programs: readonly Program[], { clock, start, log, systemd }: SupervisorModules): Supervisor {
+/**
+ * Keeps programs running: what dies is started again, after a wait that grows while it keeps dying, unless there is
+ * somebody to be told of it.
+ */
+export function supervise(
+  programs: readonly Program[],
+  { clock, start, log, systemd, onDeath }: SupervisorModules,
+): Supervisor {
   const kept = programs.map(
-    (program): Kept => ({ program, run: undefined, started: false, timer: undefined, wait: FIRST_WAIT }),
+    (program): Kept => ({
+      program,
+      run: undefined,
+      started: false,
+      away: undefined,
+      timer: undefined,
+      wait: FIRST_WAIT,
+    }),
   );
   let stopping: 'no' | 'first' | 'last' = 'no';
   let isReady = false;
@@ -67,14 +81,14 @@ export function supervise(programs: readonly Program[], { clock, start, log, sys
   const names = (of: readonly Kept[]) => of.map(({ program }) => program.name).join(', ');
   const tell = () => {
     if (stopping !== 'no') {
-      systemd.status(`Stopping: ${names(kept.filter(({ run }) => run))}`);
+      systemd?.status(`Stopping: ${names(kept.filter(({ run }) => run))}`);
       return;
     }
     const missing = kept.filter(({ started }) => !started);
-    systemd.status(missing.length > 0 ? `Not running: ${names(missing)}` : `Running: ${names(kept)}`);
+    systemd?.status(missing.length > 0 ? `Not running: ${names(missing)}` : `Running: ${names(kept)}`);
     if (isReady || missing.length > 0) return;
     isReady = true;
-    systemd.ready();
+    systemd?.ready();
     log('info', 'all have started');
   };
 
@@ -98,6 +112,15 @@ export function supervise(programs: readonly Program[], { clock, start, log, sys
           log('warn', `${each.program.name} did not stop in order: ${how}`);
         }
         advance();
+        return;
+      }
+      if (each.away !== undefined) {
+        each.timer = clock.setTimeout(() => launch(each), each.away);
+        each.away = undefined;
+        return;
+      }
+      if (onDeath) {
+        onDeath(each.program.name, how ?? 'exit code 0');
         return;
       }
       if (clock.monotonic() - startedAt >= GOOD_RUN) each.wait = FIRST_WAIT;
@@ -133,6 +156,12 @@ export function supervise(programs: readonly Program[], { clock, start, log, sys
     signal(signal) {
       for (const { run } of kept) run?.kill(signal);
     },
+    kill(name, away) {
+      const each = kept.find(({ program, run }) => run && program.name === name);
+      if (!each || stopping !== 'no') return;
+      each.away = away;
+      each.run?.kill('SIGKILL');
+    },
     stop() {
       if (stopping !== 'no') {
         // A second SIGTERM ends a daemon at once; one for which this is the first shuts down cleanly, which is quick
@@ -141,7 +170,7 @@ export function supervise(programs: readonly Program[], { clock, start, log, sys
         return;
       }
       stopping = 'first';
-      systemd.stopping();
+      systemd?.stopping();
       tell();
       for (const { timer } of kept) timer?.cancel();
       for (const each of running(false)) end(each);

@@ -1,6 +1,6 @@
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
-import { type Program, type Run, type Supervisor, supervise } from '../../src/cli/supervisor.ts';
+import { type Program, type Run, type Supervisor, supervise } from '../../src/daemon/supervisor.ts';
 import { FakeClock } from '../support/fake-clock.ts';
 
 interface FakeRun {
@@ -10,7 +10,9 @@ interface FakeRun {
   end(how?: string): void;
 }
 
-function stage(programs: Program[] = [{ name: 'hivemind', last: true }, { name: 'web' }, { name: 'notify-apns' }]) {
+const PROGRAMS: readonly Program[] = [{ name: 'hivemind', last: true }, { name: 'web' }, { name: 'notify-apns' }];
+
+function stage(onDeath?: (name: string, how: string) => void) {
   const clock = new FakeClock();
   const runs: FakeRun[] = [];
   const said: string[] = [];
@@ -24,7 +26,8 @@ function stage(programs: Program[] = [{ name: 'hivemind', last: true }, { name: 
     runs.push({ name, signals, start: () => begin(), end: (how) => end(how) });
     return { kill: (signal) => signals.push(signal), ready, ended };
   };
-  const supervisor: Supervisor = supervise(programs, {
+  const supervisor: Supervisor = supervise(PROGRAMS, {
+    ...(onDeath && { onDeath }),
     clock,
     start,
     log: (level, text) => said.push(`${level} ${text}`),
@@ -77,6 +80,38 @@ test('a good run makes the earlier failures forgotten; an exit with 0 is none', 
   assert.equal(runs.length, 5);
   await clock.advance(1);
   assert.equal(runs.length, 6);
+});
+
+test('where somebody is to be told of a death, what died is not started again, and the others end when told', async () => {
+  const deaths: string[] = [];
+  const { clock, runs, supervisor, last } = stage((name, how) => deaths.push(`${name} ${how}`));
+  last('web').end('by SIGKILL');
+  last('notify-apns').end();
+  await clock.advance(60_000);
+  assert.deepEqual(deaths, ['web by SIGKILL', 'notify-apns exit code 0']);
+  assert.equal(runs.length, 3);
+  supervisor.stop();
+  last('hivemind').end();
+  assert.equal(await supervisor.done, true);
+});
+
+test('one that is killed on purpose is no death, and comes back after the time that was asked for', async () => {
+  const deaths: string[] = [];
+  const { clock, runs, supervisor, last } = stage((name) => deaths.push(name));
+  supervisor.kill('hivemind', 4000);
+  assert.deepEqual(last('hivemind').signals, ['SIGKILL']);
+  last('hivemind').end('by SIGKILL');
+  await clock.advance(0);
+  await clock.advance(3999);
+  assert.equal(runs.length, 3);
+  // Again while it is away: there is nothing to kill.
+  supervisor.kill('hivemind', 9000);
+  await clock.advance(1);
+  assert.equal(runs.length, 4);
+  assert.deepEqual(deaths, []);
+  last('hivemind').end('exit code 1');
+  await clock.advance(0);
+  assert.deepEqual(deaths, ['hivemind'], 'the next death is one');
 });
 
 test('told to stop, it ends the hivemind last, so that the others can hand over to it', async () => {

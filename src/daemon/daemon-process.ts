@@ -1,0 +1,65 @@
+import { spawn } from 'node:child_process';
+import { closeSync, openSync } from 'node:fs';
+import { fileURLToPath } from 'node:url';
+
+/** One run of a daemon as a child process. */
+export interface DaemonProcess {
+  /** 0 if it could not be started. */
+  readonly pid: number;
+  kill(signal: NodeJS.Signals): void;
+  /** Resolves when it has started; never, if it does not get that far. */
+  readonly ready: Promise<void>;
+  /** How it ended, in words; exit code 0 is `undefined`. Never rejects. */
+  readonly ended: Promise<string | undefined>;
+}
+
+/** Absolute path of a file of this program, such as `web/main.ts`. */
+export function programPath(file: string): string {
+  return fileURLToPath(new URL(`../${file}`, import.meta.url));
+}
+
+/** systemd sets these for this process alone, not for its children. */
+const NOT_FOR_CHILDREN = { NOTIFY_SOCKET: undefined, WATCHDOG_USEC: undefined, WATCHDOG_PID: undefined };
+
+/** Where a daemon's program is that does not lie in a room of its own. */
+const PROGRAMS: { readonly [name: string]: string } = { canary: 'notifiers/canary/main.ts' };
+
+/**
+ * Starts a daemon by the same Node. It ends by itself, in order, when this process is gone for whatever reason.
+ *
+ * @param name `hivemind`, `hivemind-INSTANCE`, `web`, `notify-SERVICE` or `canary`
+ * @param options.env beside our own
+ * @param options.log the file for its output, begun anew; without one it writes where this process does
+ */
+export function startDaemon(
+  name: string,
+  { env = {}, log }: { readonly env?: Readonly<Record<string, string>>; readonly log?: string } = {},
+): DaemonProcess {
+  const service = /^notify-(.+)$/.exec(name)?.[1];
+  const instance = /^hivemind-(.+)$/.exec(name)?.[1];
+  const file =
+    service !== undefined
+      ? 'notifiers/main.ts'
+      : (PROGRAMS[name] ?? `${instance === undefined ? name : 'hivemind'}/main.ts`);
+  const output = log === undefined ? 'inherit' : openSync(log, 'w');
+  const child = spawn(process.execPath, [programPath(file), ...(service === undefined ? [] : [service])], {
+    env: { ...process.env, ...NOT_FOR_CHILDREN, ...(instance !== undefined && { SPNS_INSTANCE: instance }), ...env },
+    // The channel tells us when it has started, and tells it when we are gone, even by SIGKILL.
+    stdio: ['ignore', output, output, 'ipc'],
+    // A group of its own: Ctrl-C in a terminal goes to the whole group, and a daemon that gets a second signal ends at
+    // once.
+    detached: true,
+  });
+  if (typeof output === 'number') closeSync(output);
+  return {
+    pid: child.pid ?? 0,
+    kill: (signal) => child.kill(signal),
+    ready: new Promise((resolve) => child.on('message', (message) => message === 'ready' && resolve())),
+    ended: new Promise((resolve) => {
+      child.once('error', (error) => resolve(`could not be started: ${error.message}`));
+      child.once('exit', (code, signal) =>
+        resolve(signal ? `by ${signal}` : code === 0 ? undefined : `exit code ${code}`),
+      );
+    }),
+  };
+}
