@@ -50,10 +50,18 @@ export interface Changed extends Sender {
   readonly slots: Buffer;
 }
 
+/** A storage server that told of something. */
+export interface HeardServer {
+  /** Its X25519 public key, 32 bytes. */
+  readonly key: Buffer;
+  /** Of an account that it told of. */
+  readonly slot: number;
+}
+
 /** From which storage servers it had notifications lately that the receiver should have had as well. */
 export interface Heard extends Sender {
-  /** Their X25519 public keys, 32 bytes each, at most {@link MAX_SERVERS}. */
-  readonly servers: readonly Buffer[];
+  /** At most {@link MAX_SERVERS}. */
+  readonly servers: readonly HeardServer[];
 }
 
 export const MAX_NAME = 64;
@@ -132,7 +140,11 @@ export function decodeLeaving(data: Uint8Array): Sender {
 
 /** Writes the part of `cluster.heard`. */
 export function encodeHeard(heard: Heard): Buffer {
-  return write(heard, { k: Buffer.concat(heard.servers) });
+  const { servers } = heard;
+  return write(heard, {
+    k: Buffer.concat(servers.map(({ key }) => key)),
+    s: Buffer.from(servers.map(({ slot }) => slot)),
+  });
 }
 
 /**
@@ -143,8 +155,11 @@ export function encodeHeard(heard: Heard): Buffer {
 export function decodeHeard(data: Uint8Array): Heard {
   const { fields, sender } = read('report of servers', data);
   const keys = fields.bytes('k');
+  const slots = fields.bytes('s');
   const length = countOf('report of servers', 'k', keys.length, KEY_SIZE, MAX_SERVERS);
-  return { ...sender, servers: Array.from({ length }, (_, n) => keys.subarray(n * KEY_SIZE, (n + 1) * KEY_SIZE)) };
+  if (slots.length !== length) throw new BencodeError(`Invalid report of servers: ${slots.length} bytes as "s"`);
+  const servers = Array.from(slots, (slot, n) => ({ key: keys.subarray(n * KEY_SIZE, (n + 1) * KEY_SIZE), slot }));
+  return { ...sender, servers };
 }
 
 function write({ name, run }: Sender, fields: { readonly [key: string]: Encodable | undefined }): Buffer {

@@ -27,7 +27,10 @@ const quiet = { ...sender, handed: [], ended: [], none: [] };
 const changed = { ...sender, slots: slotBits([0, 9, 255]) };
 const heard = {
   ...sender,
-  servers: [Buffer.alloc(32, 'k'), Buffer.alloc(32, 'l')],
+  servers: [
+    { key: Buffer.alloc(32, 'k'), slot: 9 },
+    { key: Buffer.alloc(32, 'l'), slot: 255 },
+  ],
 };
 
 describe('the messages between the hiveminds of a cluster', () => {
@@ -41,7 +44,8 @@ describe('the messages between the hiveminds of a cluster', () => {
     );
     assert.equal(encodeProgress(quiet).toString(), `d${from}e`);
     assert.equal(encodeChanged(changed).toString('latin1'), `d${from}1:s32:\x01\x02${'\x00'.repeat(29)}\x80e`);
-    assert.equal(encodeHeard(heard).toString(), `d1:k64:${'k'.repeat(32)}${'l'.repeat(32)}${from}e`);
+    const keys = `1:k64:${'k'.repeat(32)}${'l'.repeat(32)}`;
+    assert.equal(encodeHeard(heard).toString('latin1'), `d${keys}${from}1:s2:\t\xffe`);
   });
 
   it('are read as they were written', () => {
@@ -57,7 +61,7 @@ describe('the messages between the hiveminds of a cluster', () => {
 
   it('may be as large as they can be, and no larger', () => {
     const fingerprints = Array.from({ length: MAX_FINGERPRINTS }, (_, n) => String(n).padStart(8));
-    const servers = Array.from({ length: MAX_SERVERS }, () => Buffer.alloc(32));
+    const servers = Array.from({ length: MAX_SERVERS }, () => ({ key: Buffer.alloc(32), slot: 0 }));
     assert.equal(decodeProgress(encodeProgress({ ...quiet, ended: fingerprints })).ended.length, MAX_FINGERPRINTS);
     assert.equal(decodeHeard(encodeHeard({ ...sender, servers })).servers.length, MAX_SERVERS);
     decodeHello(encodeHello({ ...hello, name: 'n'.repeat(MAX_NAME), version: 'v'.repeat(MAX_VERSION) }));
@@ -65,7 +69,8 @@ describe('the messages between the hiveminds of a cluster', () => {
       () => decodeProgress(encodeProgress({ ...quiet, handed: [...fingerprints, 'one more'] })),
       () => decodeProgress(encodeProgress({ ...quiet, ended: ['short'] })),
       () => decodeHeard(encodeHeard({ ...sender, servers: [...servers, ...heard.servers] })),
-      () => decodeHeard(encodeHeard({ ...sender, servers: [Buffer.alloc(31)] })),
+      () => decodeHeard(encodeHeard({ ...sender, servers: [{ key: Buffer.alloc(31), slot: 0 }] })),
+      () => decodeHeard(Buffer.from(`d1:k32:${'k'.repeat(32)}1:m1:a1:ri1e1:s2:12e`)),
       () => decodeChanged(encodeChanged({ ...changed, slots: Buffer.alloc(31) })),
       () => decodeLeaving(encodeLeaving({ ...sender, name: '' })),
       () => decodeLeaving(encodeLeaving({ ...sender, name: 'n'.repeat(MAX_NAME + 1) })),

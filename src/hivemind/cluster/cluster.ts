@@ -8,6 +8,7 @@ import { Duties } from './duties.ts';
 import type { Links } from './links.ts';
 import { BEAT, coversOf, coversSlot, hasSlot, type KnownMember, Roster, slotBits } from './roster.ts';
 import { SlotsHeld } from './slots-held.ts';
+import { SparedSlots } from './spared-slots.ts';
 
 /** What a member works with. */
 export interface ClusterModules {
@@ -28,6 +29,8 @@ export interface ClusterModules {
   readonly uncovered: () => Promise<Set<number> | undefined>;
   /** The slots whose storage servers are to be connected. */
   readonly setSlots: (slots: ReadonlySet<number>) => void;
+  /** The slots of which another member is first, so that not all their storage servers need be asked. */
+  readonly spareSlots: (slots: ReadonlySet<number>) => void;
   readonly links: Pick<Links, 'update' | 'send'>;
   readonly log: Pick<Log, 'info' | 'warn'>;
 }
@@ -45,6 +48,8 @@ export interface ClusterReport {
   readonly copies: number;
   /** How many slots as many living members cover as are to, and how many fewer: at least one, or none. */
   readonly coverage: { readonly full: number; readonly fewer: number; readonly none: number };
+  /** Of the slots that we hold, those of which not all storage servers are asked, as another member is first. */
+  readonly spared: number;
   /** All that have been seen lately. */
   readonly members: readonly MemberReport[];
 }
@@ -74,6 +79,7 @@ export class Cluster {
   readonly #modules: ClusterModules;
   readonly #roster: Roster;
   readonly #slots = new SlotsHeld();
+  readonly #spared = new SparedSlots();
   #state: 'starting' | 'ready' | 'leaving' = 'starting';
   #timer: Timer | undefined;
   #beating: Promise<void> | undefined;
@@ -212,7 +218,8 @@ export class Cluster {
         seen: Math.floor(seen / 1000),
       };
     });
-    return { own: own.name, copies, coverage: this.#coverage(), members };
+    const spared = [...this.#slots.held].filter((slot) => this.#spared.has(slot)).length;
+    return { own: own.name, copies, coverage: this.#coverage(), spared, members };
   }
 
   /** A sign of life, and whatever follows from what came back. Never throws. */
@@ -243,7 +250,7 @@ export class Cluster {
 
   /** Goes by who lives: which slots are ours, whom to be connected with, who sends first. */
   #follow(): void {
-    const { own, copies, links, setSlots, clock } = this.#modules;
+    const { own, copies, links, setSlots, spareSlots, clock } = this.#modules;
     const { members } = this.#roster;
     const holders = this.#roster.holders.filter((name) => name !== own.name || this.#state !== 'leaving');
     links.update(this.living.filter(({ name }) => name !== own.name));
@@ -255,6 +262,9 @@ export class Cluster {
       if (drops.length > 0) this.#drop(drops.length);
     }
     this.duty.update({ members, holders, copies, covered: this.#slots.covered });
+    const firstOf = (slot: number) => this.duty.firstOf(slot);
+    const spared = this.#spared.update({ own: own.name, copies, holders, firstOf, covers }, clock.monotonic());
+    if (spared) spareSlots(spared);
     const connected = new Set([...this.#slots.held, ...this.#slots.loading]);
     if (connected.size !== this.#connected.size || [...connected].some((slot) => !this.#connected.has(slot))) {
       this.#connected = connected;

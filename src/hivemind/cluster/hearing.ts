@@ -1,6 +1,6 @@
 import type { Clock, Timer } from '../../clock.ts';
 import type { Log } from '../../log.ts';
-import { type Heard, MAX_SERVERS } from '../../session/cluster-protocol.ts';
+import { type Heard, type HeardServer, MAX_SERVERS } from '../../session/cluster-protocol.ts';
 import { parseNotification } from '../../session/notification.ts';
 import { slotOf } from '../../session/slots.ts';
 
@@ -17,16 +17,18 @@ export interface HearingOptions<Server extends Speaker> {
   /** The other members that cover a slot. */
   readonly othersOf: (slot: number) => readonly string[];
   readonly serverOf: (key: string) => Server | undefined;
+  /** Since when (monotonic ms) that server is asked for the accounts of that slot; undefined if it is not. */
+  readonly askedSince: (server: Server, slot: number) => number | undefined;
   /** Has a server connected anew, under another name of ours. */
   readonly listenAnew: (server: Server) => void;
-  /** Tells a member from which servers (public keys of 32 bytes) we had what it should have had as well. */
-  readonly tell: (member: string, servers: readonly Buffer[]) => void;
+  /** Tells a member from which servers we had what it should have had as well, if it asked them. */
+  readonly tell: (member: string, servers: readonly HeardServer[]) => void;
   readonly log: Pick<Log, 'warn'>;
 }
 
 /** So often the members tell each other, in ms. */
 const PERIOD = 10_000;
-/** A server that was heard within so long, or is connected no longer than that, is not deaf to us; ms. */
+/** A server that was heard within so long, or is connected or asked no longer than that, is not deaf to us; ms. */
 const RECENT = 2 * PERIOD;
 /** So many reports in a row that we heard nothing of are believed; so many would come of two messages at least. */
 const STRIKES = 2;
@@ -74,11 +76,13 @@ export class Hearing<Server extends Speaker> {
 
   /** Another member tells which servers it heard, that we should have heard as well. */
   take({ name, servers }: Heard): void {
-    const { clock, serverOf, listenAnew, log } = this.#options;
+    const { clock, serverOf, askedSince, listenAnew, log } = this.#options;
     const now = clock.monotonic();
-    for (const key of servers) {
+    for (const { key, slot } of servers) {
       const server = serverOf(key.toString('hex'));
       if (server?.upSince === undefined || clock.now() - server.upSince < RECENT) continue;
+      const asked = askedSince(server, slot);
+      if (asked === undefined || now - asked < RECENT) continue;
       const record = this.#recordOf(server);
       if (now - record.heardAt < RECENT) continue;
       // Of several members that tell of the same message one counts.
@@ -103,11 +107,11 @@ export class Hearing<Server extends Speaker> {
     const { othersOf, tell } = this.#options;
     const heard = this.#heard;
     this.#heard = new Map();
-    const reports = new Map<string, Buffer[]>();
+    const reports = new Map<string, HeardServer[]>();
     for (const [{ key }, slot] of heard) {
       for (const member of othersOf(slot)) {
         const servers = reports.get(member) ?? [];
-        if (servers.length < MAX_SERVERS) servers.push(Buffer.from(key, 'hex'));
+        if (servers.length < MAX_SERVERS) servers.push({ key: Buffer.from(key, 'hex'), slot });
         reports.set(member, servers);
       }
     }

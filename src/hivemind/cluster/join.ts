@@ -62,6 +62,7 @@ export function joinCluster(modules: JoinModules): Joined {
     devices,
     uncovered: () => network.monitoring.uncoveredSlots(),
     setSlots: (slots) => network.setSlots(slots),
+    spareSlots: (slots) => network.spareSlots(slots),
     links,
     log,
   });
@@ -78,6 +79,7 @@ export function joinCluster(modules: JoinModules): Joined {
     clock,
     othersOf: (slot) => cluster.duty.othersOf(slot),
     serverOf: (key) => network.find(key),
+    askedSince: ({ member }, slot) => network.monitoring.askedSince(member, slot),
     listenAnew: (node) => network.listenAnew(node),
     tell: (member, servers) => links.send(member, 'cluster.heard', encodeHeard({ ...own, servers })),
     log,

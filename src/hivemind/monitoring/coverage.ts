@@ -65,7 +65,8 @@ export class Coverage {
     for (let position = from; position < to; position++) {
       if (up.some(({ schedule }) => schedule.isConfirmed(position))) continue;
       // What every server refuses, no other hivemind hears of either.
-      if (up.length > 0 && up.every(({ schedule }) => schedule.isRefused(position))) continue;
+      const asked = up.filter(({ schedule }) => !schedule.isSpared(position));
+      if (asked.length > 0 && asked.every(({ schedule }) => schedule.isRefused(position))) continue;
       const { bytes, offset } = this.#options.accounts.account(accounts[position]!);
       uncovered.add(slotOf(bytes, offset));
     }

@@ -4,11 +4,15 @@ import type { Swarm, Swarms } from './swarms.ts';
 
 /** What one storage server monitors for us. */
 export interface MemberReport {
-  /** Accounts that it should monitor, has confirmed since the last handshake, has not yet, and refuses. */
+  /**
+   * Accounts of its swarm, those that it has confirmed since the last handshake, should have and has not, refuses, and
+   * need not monitor for us, as another hivemind is first of them.
+   */
   accounts: number;
   confirmed: number;
   unconfirmed: number;
   refused: number;
+  spared: number;
   /** Age of the oldest confirmation; what was never confirmed counts from when it was first wanted. */
   oldest_seconds: number;
   /** Requests that wait for an answer. */
@@ -25,9 +29,13 @@ export interface MonitoringSummary {
   fresh: number;
   /** Servers that are connected and answer nothing. */
   silent: number;
-  /** Pairs of server and account that are not confirmed; those that the server refuses. */
+  /**
+   * Pairs of server and account that are not confirmed; those that the server refuses; and those that it is not asked
+   * for.
+   */
   unconfirmed: number;
   refused: number;
+  spared: number;
   /** Accounts that no server of their swarm has confirmed. */
   uncovered: number;
   /** How long ago the stalest account was last confirmed by any server of its swarm. */
@@ -90,12 +98,13 @@ export class Freshness {
 
   /** One server. Ages may be one interval old. */
   report({ schedule, urgentInFlight, bulkInFlight, failures }: Member): MemberReport {
-    const { confirmed, unconfirmed, refused, oldest, lastError } = schedule.figures;
+    const { confirmed, unconfirmed, refused, spared, oldest, lastError } = schedule.figures;
     return {
       accounts: schedule.count,
       confirmed,
       unconfirmed,
       refused,
+      spared,
       oldest_seconds: oldest === 0 ? 0 : this.#options.now() - oldest,
       in_flight: urgentInFlight + (bulkInFlight ? 1 : 0),
       failures,
@@ -106,13 +115,14 @@ export class Freshness {
   /** The whole. Costs a look at each server and swarm, not at accounts: ages may be one interval old. */
   summary(): MonitoringSummary {
     const { swarms, members, now } = this.#options;
-    let [fresh, silent, unconfirmed, refused, uncovered, oldestSeconds] = [0, 0, 0, 0, 0, 0];
+    let [fresh, silent, unconfirmed, refused, spared, uncovered, oldestSeconds] = [0, 0, 0, 0, 0, 0, 0];
     for (const member of members) {
       const { figures } = member.schedule;
       if (member.isFresh) fresh++;
       if (member.isSilent) silent++;
       unconfirmed += figures.unconfirmed;
       refused += figures.refused;
+      spared += figures.spared;
     }
     for (const swarm of swarms.current) {
       const measured = this.#ofSwarm.get(swarm);
@@ -120,7 +130,7 @@ export class Freshness {
       uncovered += measured.uncovered;
       if (measured.oldest > 0) oldestSeconds = Math.max(oldestSeconds, now() - measured.oldest);
     }
-    return { swarms: swarms.current.length, fresh, silent, unconfirmed, refused, uncovered, oldestSeconds };
+    return { swarms: swarms.current.length, fresh, silent, unconfirmed, refused, spared, uncovered, oldestSeconds };
   }
 }
 
@@ -136,7 +146,7 @@ function measure(swarm: Swarm): { uncovered: number; oldest: number } {
     let latest = 0;
     let covered = false;
     for (const schedule of schedules) {
-      if (schedule.isRefused(position)) continue;
+      if (schedule.isRefused(position) || schedule.isSpared(position)) continue;
       if (schedule.isConfirmed(position)) covered = true;
       latest = Math.max(latest, schedule.sinceOf(position));
     }

@@ -14,6 +14,8 @@ export interface Link {
 
 export interface MemberOptions extends ScheduleOptions {
   readonly clock: Clock;
+  /** See {@link Member.rank}. */
+  readonly rank: number;
   /** The storage server disagrees with us about where accounts are: the list should be asked for anew. */
   readonly suspect: () => void;
 }
@@ -42,6 +44,8 @@ const SILENT_AFTER = 3;
  */
 export class Member {
   readonly schedule: Schedule;
+  /** Where not all of a swarm are asked, the lowest come first. */
+  readonly rank: number;
   readonly #options: MemberOptions;
   #swarm: Swarm | undefined;
   #swarmId = -1n;
@@ -65,6 +69,7 @@ export class Member {
 
   constructor(options: MemberOptions) {
     this.#options = options;
+    this.rank = options.rank;
     this.schedule = new Schedule(options);
   }
 
@@ -111,7 +116,7 @@ export class Member {
     return this.isUp && this.#failures >= SILENT_AFTER;
   }
 
-  /** Whether it has confirmed everything that it was asked. */
+  /** Whether it has confirmed everything that it is to be asked. */
   get isFresh(): boolean {
     return this.isUp && this.schedule.figures.unconfirmed === 0;
   }

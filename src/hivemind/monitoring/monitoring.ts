@@ -5,6 +5,7 @@ import { Freshness, type MemberReport, type MonitoringSummary } from './freshnes
 import { type Link, Member } from './member.ts';
 import { Pace } from './pace.ts';
 import { Sender } from './sender.ts';
+import { Sparing } from './sparing.ts';
 import { type Accounts, type Defer, Swarms } from './swarms.ts';
 
 /** The accounts to monitor, and how they tell that something changed. `Devices` is one. */
@@ -29,6 +30,11 @@ export interface MonitoringOptions {
   readonly interval: number;
   /** A storage server disagrees with us about where accounts are: the list should be asked for anew. */
   readonly suspect: () => void;
+  /**
+   * In which order this one of several hiveminds prefers the storage servers of a swarm, lowest first, by their public
+   * keys in hex. Not needed by one that is alone.
+   */
+  readonly rank?: ((key: string) => number) | undefined;
 }
 
 /** So many ended monitors may be told of by one server in so long (ms), beside two for each account that there is. */
@@ -48,12 +54,14 @@ export class Monitoring {
   readonly #accounts: MonitoredAccounts;
   readonly #suspect: () => void;
   readonly #jitter: () => number;
+  readonly #rank: (key: string) => number;
   readonly #interval: number;
   readonly #origin: number;
   /** Those that are to be asked, connected or not. */
   readonly #members = new Set<Member>();
   readonly #swarms: Swarms;
   readonly #sender: Sender;
+  readonly #sparing: Sparing;
   readonly #freshness: Freshness;
   readonly #coverage: Coverage;
   readonly #pace: Pace;
@@ -70,13 +78,17 @@ export class Monitoring {
     this.#accounts = accounts;
     this.#suspect = options.suspect;
     this.#jitter = jitter;
+    this.#rank = options.rank ?? (() => 0);
     this.#origin = clock.monotonic();
     this.#interval = Math.min(Math.max(Math.ceil(options.interval / 1000), 1), MAX_INTERVAL);
     const now = () => this.#now();
     const interval = this.#interval;
     const swarms = new Swarms({ clock, accounts, now, defer, onWork: (member) => this.#sender.wake(member) });
     this.#swarms = swarms;
-    this.#sender = new Sender({ clock, accounts, swarms, now, jitter, defer, interval });
+    const sparing = new Sparing({ clock, accounts, swarms, defer, onWork: (member) => this.#sender.wake(member) });
+    this.#sparing = sparing;
+    const spares = (member: Member, id: number) => sparing.spares(member, id);
+    this.#sender = new Sender({ clock, accounts, swarms, spares, now, jitter, defer, interval });
     this.#freshness = new Freshness({ clock, swarms, members: this.#members, now, interval });
     this.#coverage = new Coverage({ clock, accounts, swarms, defer });
     const pace = new Pace({
@@ -109,11 +121,12 @@ export class Monitoring {
     return this.#swarms.current.length;
   }
 
-  /** A storage server of which nothing is asked yet. */
-  newMember(): Member {
+  /** A storage server of which nothing is asked yet. @param key its public key in hex */
+  newMember(key: string): Member {
     const now = () => this.#now();
     return new Member({
       clock: this.#clock,
+      rank: this.#rank(key),
       jitter: this.#jitter,
       now,
       interval: this.#interval,
@@ -133,10 +146,23 @@ export class Monitoring {
     this.#enter(member, swarmId);
   }
 
+  /**
+   * Another hivemind is first of these slots and covers them, so that of each swarm only some storage servers are asked
+   * for their accounts from now on ({@link Sparing}). None, unless told.
+   */
+  spareSlots(slots: ReadonlySet<number>): void {
+    this.#sparing.setSlots(slots);
+  }
+
+  /** See {@link Sparing.askedSince}. */
+  askedSince(member: Member, slot: number): number | undefined {
+    return this.#sparing.askedSince(member, slot);
+  }
+
   /** A storage server is in another swarm now. */
   moved(member: Member, swarmId: bigint): void {
     member.movedTo(swarmId);
-    this.#swarms.leave(member);
+    this.#leave(member);
     this.#enter(member, swarmId);
     this.#sender.drop(member);
     this.#sender.wake(member);
@@ -146,7 +172,7 @@ export class Monitoring {
   removed(member: Member): void {
     this.#members.delete(member);
     this.down(member);
-    this.#swarms.leave(member);
+    this.#leave(member);
   }
 
   /**
@@ -156,6 +182,7 @@ export class Monitoring {
   up(member: Member, link: Link): void {
     this.#sender.drop(member);
     member.up(link);
+    if (member.swarm) this.#sparing.choose(member.swarm);
     this.#sender.wake(member);
   }
 
@@ -163,6 +190,7 @@ export class Monitoring {
   down(member: Member): void {
     member.down();
     this.#sender.drop(member);
+    if (member.swarm) this.#sparing.choose(member.swarm);
   }
 
   /**
@@ -184,7 +212,10 @@ export class Monitoring {
     const swarm = this.#swarms.swarmOf(id);
     if (!swarm) return false;
     const position = this.#swarms.positionOf(id);
-    return swarm.members.some((other) => other !== member && other.isUp && !other.schedule.isRefused(position));
+    return swarm.members.some(
+      (other) =>
+        other !== member && other.isUp && !other.schedule.isRefused(position) && !other.schedule.isSpared(position),
+    );
   }
 
   /**
@@ -225,6 +256,7 @@ export class Monitoring {
     this.#ticker.cancel();
     this.#pace.stop();
     this.#sender.stop();
+    this.#sparing.stop();
     this.#swarms.stop();
   }
 
@@ -235,7 +267,16 @@ export class Monitoring {
 
   #enter(member: Member, swarmId: bigint): void {
     const swarm = this.#swarms.get(swarmId);
-    if (swarm) this.#swarms.enter(member, swarm);
+    if (!swarm) return;
+    this.#swarms.enter(member, swarm);
+    this.#sparing.entered(member, swarm);
+  }
+
+  #leave(member: Member): void {
+    const { swarm } = member;
+    this.#swarms.leave(member);
+    this.#sparing.forget(member);
+    if (swarm) this.#sparing.choose(swarm);
   }
 
   /** An account is new or has changed: all members of its swarm hear of it almost at once. */
@@ -245,6 +286,7 @@ export class Monitoring {
 
   #tick(): void {
     const now = this.#now();
+    this.#sparing.review();
     for (const member of this.#members) if (member.schedule.walk.hasWorkAt(now)) this.#sender.enqueue(member);
     this.#freshness.measureSome();
   }

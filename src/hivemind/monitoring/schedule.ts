@@ -5,12 +5,14 @@ export const MONITOR_LIFETIME = 65 * 60;
 
 /** When to ask: a second, or one of these. */
 const AT_ONCE = 0;
+const NOT_AT_ALL = 0xffff_fffe;
 const IN_FLIGHT = 0xffff_ffff;
 /** What the server last said of an account. */
 const NEVER = 0;
 const ASKED = 1;
 const CONFIRMED = 2;
 const REFUSED = 3;
+const SPARED = 4;
 /** Renewals come between these ages of a confirmation, in seconds, as the original's do. */
 const RENEW_FROM = 45 * 60;
 const RENEW_TO = 55 * 60;
@@ -34,8 +36,11 @@ export interface ScheduleOptions {
  *               │
  *               ▼       asked                     confirmed, exhausted, erred, elsewhere
  *            at once ─────────────► in flight ──────────────────────────────────────────► at a later second
- *               ▲                    │     ▲                                               │
- *               └── refused, failed ─┘     └───────────────────── asked ───────────────────┘
+ *            │  ▲  ▲                 │     ▲                                               │
+ *     spared │  │  └ refused, failed ┘     └───────────────────── asked ───────────────────┤
+ *            ▼  │                                                                          │ spared
+ *         not at all ◄─────────────────────────────────────────────────────────────────────┘
+ *               └── reconsider: at once, or at the renewal
  *
  * What the server last said of it is another matter: an account stays confirmed while its renewal is under way.
  *
@@ -51,7 +56,14 @@ export interface ScheduleOptions {
  *     elsewhere               at the end of the dispute                       asked
  *     ended                   as it was                                       asked
  *     failed                  at once                                         as it was
- *     measure                 as it was                                       confirmed becomes never after 65 minutes
+ *     spared                  not at all                                      spared, unless confirmed as it is asked
+ *     reconsider              of those that are spared: at once, or if        spared becomes never
+ *                             confirmed when they would be renewed
+ *     measure                 as it was                                       confirmed becomes never after 65 minutes,
+ *                                                                             or spared
+ *
+ * Spared is what another hivemind hears of first, and is asked of enough other servers ({@link Sparing}). There is no
+ * way to end a monitor: what was confirmed before goes on until its time is over.
  *
  * The typed arrays run parallel to the account list of the swarm: 10 bytes for each account, whatever it subscribed to.
  */
@@ -70,6 +82,7 @@ export class Schedule {
   readonly #barred = new Map<number, Set<number>>();
   #confirmed = 0;
   #refused = 0;
+  #spared = 0;
   #oldest = 0;
   #lastError = '';
 
@@ -83,13 +96,14 @@ export class Schedule {
   }
 
   /**
-   * How many of them it has confirmed, refuses, and neither; the oldest confirmation (seconds, 0 = none) of those that
-   * it does not refuse, at the last {@link measure}; and what it last had against us, in words.
+   * How many of them it has confirmed, refuses, need not monitor, and none of these; the oldest confirmation (seconds,
+   * 0 = none) of those that it is to monitor and does not refuse, at the last {@link measure}; and what it last had
+   * against us, in words.
    */
   get figures() {
-    const unconfirmed = this.#count - this.#confirmed - this.#refused;
-    const [confirmed, refused, oldest, lastError] = [this.#confirmed, this.#refused, this.#oldest, this.#lastError];
-    return { confirmed, refused, unconfirmed, oldest, lastError };
+    const [confirmed, refused, spared] = [this.#confirmed, this.#refused, this.#spared];
+    const unconfirmed = this.#count - confirmed - refused - spared;
+    return { confirmed, refused, spared, unconfirmed, oldest: this.#oldest, lastError: this.#lastError };
   }
 
   isConfirmed(position: number): boolean {
@@ -98,6 +112,11 @@ export class Schedule {
 
   isRefused(position: number): boolean {
     return this.#state[position] === REFUSED;
+  }
+
+  /** Whether it is not asked for it, and as far as we know does not monitor it. */
+  isSpared(position: number): boolean {
+    return this.#state[position] === SPARED;
   }
 
   isInFlight(position: number): boolean {
@@ -165,7 +184,7 @@ export class Schedule {
    * @returns whether there is something to ask
    */
   resigned(position: number): boolean {
-    if (this.isConfirmed(position) || this.isInFlight(position)) return false;
+    if (this.isConfirmed(position) || this.isInFlight(position) || this.isSpared(position)) return false;
     this.changed(position);
     return true;
   }
@@ -181,7 +200,7 @@ export class Schedule {
 
   asked(position: number): void {
     this.#due[position] = IN_FLIGHT;
-    if (this.#state[position] === NEVER) this.#set(position, ASKED);
+    if (this.#state[position] === NEVER || this.isSpared(position)) this.#set(position, ASKED);
   }
 
   /** `at`: the second in which it was asked; the server cannot have begun to monitor earlier. */
@@ -234,6 +253,28 @@ export class Schedule {
     this.#set(position, ASKED);
   }
 
+  /** It is due, and need not be asked for: another hivemind is first, and other servers tell us enough of it. */
+  spared(position: number): void {
+    // What has changed since it was confirmed is not what the server monitors.
+    if (!this.isConfirmed(position) || this.isAtOnce(position)) this.#set(position, SPARED);
+    this.#due[position] = NOT_AT_ALL;
+  }
+
+  /** Some of what is spared may have to be asked for: all of it becomes due again. About 2 ms for a million. */
+  reconsider(): void {
+    const now = this.#options.now();
+    for (let position = 0; position < this.#count; position++) {
+      if (this.#due[position] !== NOT_AT_ALL) continue;
+      if (this.isConfirmed(position)) {
+        this.#due[position] = this.#renewal(this.#since[position]!);
+        continue;
+      }
+      this.#set(position, NEVER);
+      this.#since[position] = now;
+      this.#due[position] = AT_ONCE;
+    }
+  }
+
   /** The request that it was part of came to nothing. */
   failed(position: number): void {
     if (this.isInFlight(position)) this.#due[position] = AT_ONCE;
@@ -258,15 +299,16 @@ export class Schedule {
    * from those whose time at the server is over.
    */
   measure(): void {
-    const [since, state, count] = [this.#since, this.#state, this.#count];
+    const [due, since, state, count] = [this.#due, this.#since, this.#state, this.#count];
     const lapsed = this.#options.now() - MONITOR_LIFETIME;
     let oldest = IN_FLIGHT;
     for (let position = 0; position < count; position++) {
       const s = state[position]!;
       if (s === REFUSED) continue;
       const at = since[position]!;
-      if (at < oldest) oldest = at;
-      if (at < lapsed && s === CONFIRMED) this.#set(position, NEVER);
+      const isSpared = due[position] === NOT_AT_ALL;
+      if (at < oldest && !isSpared) oldest = at;
+      if (at < lapsed && s === CONFIRMED) this.#set(position, isSpared ? SPARED : NEVER);
     }
     this.#oldest = oldest === IN_FLIGHT ? 0 : oldest;
   }
@@ -281,8 +323,10 @@ export class Schedule {
     const before = this.#state[position]!;
     if (before === CONFIRMED) this.#confirmed--;
     else if (before === REFUSED) this.#refused--;
+    else if (before === SPARED) this.#spared--;
     if (state === CONFIRMED) this.#confirmed++;
     else if (state === REFUSED) this.#refused++;
+    else if (state === SPARED) this.#spared++;
     this.#state[position] = state;
   }
 
@@ -297,6 +341,7 @@ export class Schedule {
     this.#barred.clear();
     this.#confirmed = 0;
     this.#refused = 0;
+    this.#spared = 0;
     this.walk.restart();
   }
 }

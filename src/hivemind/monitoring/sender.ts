@@ -9,6 +9,8 @@ export interface SenderOptions extends ScheduleOptions {
   readonly accounts: Accounts;
   readonly swarms: Swarms;
   readonly defer: Defer;
+  /** Whether that storage server need not be asked for that account: see {@link Sparing.spares}. */
+  readonly spares: (member: Member, id: number) => boolean;
 }
 
 /**
@@ -224,13 +226,19 @@ export class Sender {
   }
 
   /**
-   * Puts the account at `position` into a request.
+   * Puts the account at `position` into a request, or spares the server that.
    * @param isLast no larger request will be tried: an account that does not fit is passed over
    * @returns false if it is full
    */
-  #put(builder: RequestBuilder, { schedule, swarm }: Member, position: number, isLast: boolean): boolean {
+  #put(builder: RequestBuilder, member: Member, position: number, isLast: boolean): boolean {
+    const { swarms, spares } = this.#options;
+    const { schedule, swarm } = member;
     const id = swarm!.accounts[position]!;
-    const added = builder.add(id, this.#options.swarms.versionOf(id), schedule.barredNow(position, id));
+    if (spares(member, id)) {
+      schedule.spared(position);
+      return true;
+    }
+    const added = builder.add(id, swarms.versionOf(id), schedule.barredNow(position, id));
     if (added === 'full' || (added === 'too-large' && !isLast)) return false;
     if (added === 'added') {
       schedule.asked(position);

@@ -74,9 +74,11 @@ export class Network {
     const keys = keyPairFromSecret(Buffer.from(options.secret));
     const next = mulberry32(options.random(4).readUInt32LE());
     const jitter = () => next() / 2 ** 32;
+    const { identity } = options;
     this.monitoring = new Monitoring({
       ...options,
       jitter,
+      rank: identity && ((key) => rankOf(key, identity, options.secret)),
       defer: (work) => void setImmediate(work),
       suspect: () => this.#oxend.suspect(),
     });
@@ -166,6 +168,11 @@ export class Network {
   /** See {@link Nodes.setSlots}. */
   setSlots(slots: ReadonlySet<number> | undefined): void {
     this.#nodes.setSlots(slots);
+  }
+
+  /** See {@link Monitoring.spareSlots}. */
+  spareSlots(slots: ReadonlySet<number>): void {
+    this.monitoring.spareSlots(slots);
   }
 
   /** The storage server with that X25519 public key, in hex. */
@@ -287,4 +294,12 @@ export class Network {
 export function routingId(peer: string, secret: Uint8Array, identity?: Identity): Buffer {
   const who = identity ? ` ${identity.name} ${identity.generation}` : '';
   return Buffer.concat([Buffer.from('S'), blake2b(32, Buffer.from(`spns ${peer} routing id${who}`), secret)]);
+}
+
+/**
+ * Where a storage server stands in the order of one of several hiveminds: nobody can choose a key that comes first, and
+ * a run of the same name goes on with those that it has asked before.
+ */
+function rankOf(key: string, { name }: Identity, secret: Uint8Array): number {
+  return blake2b(16, Buffer.from(`spns order of ${name} ${key}`), secret).readUIntBE(0, 6);
 }

@@ -143,7 +143,7 @@ export class Nodes {
       if (node) {
         this.#change(node, address);
         this.#review(node);
-      } else this.#add(new Node(key, address, monitoring.newMember()));
+      } else this.#add(new Node(key, address, monitoring.newMember(key)));
     }
     this.#connectQueued();
     return undefined;

@@ -12,6 +12,7 @@ interface TestMember {
   readonly cluster: Cluster;
   readonly loaded: Set<number>;
   readonly connected: { slots: ReadonlySet<number> };
+  readonly spared: { slots: ReadonlySet<number> };
   readonly log: string[];
   /** Slots that are not covered, whatever is loaded; undefined: the network is not known. */
   gaps: Set<number> | undefined;
@@ -49,6 +50,7 @@ function world(copies = 2) {
     const member: TestMember = {
       loaded: new Set(),
       connected: { slots: new Set() },
+      spared: { slots: new Set() },
       log: [],
       gaps: new Set(),
       broken: false,
@@ -87,6 +89,7 @@ function world(copies = 2) {
           return gaps && new Set([...Array(SLOTS).keys()].filter((slot) => gaps.has(slot) || !member.loaded.has(slot)));
         },
         setSlots: (slots) => (member.connected.slots = slots),
+        spareSlots: (slots) => (member.spared.slots = slots),
         links: {
           update: () => {},
           send: (to, command) => {
@@ -140,6 +143,41 @@ test('one that comes sends nothing before it covers, and then half of it', async
   assert.deepEqual(a.cluster.report().coverage, { full: EVERY, fewer: 0, none: 0 });
   assert.deepEqual([a.cluster.complaints(), b.cluster.complaints()], [[], []]);
   for (let slot = 0; slot < SLOTS; slot++) assert.equal(a.cluster.duty.firstOf(slot), b.cluster.duty.firstOf(slot));
+});
+
+test('of the slots of which another is first fewer servers are asked, until that one is gone', async () => {
+  const { clock, join, firsts } = world();
+  const a = await join('a');
+  assert.equal(a.spared.slots.size, 0);
+  const b = await join('b', false);
+  await b.cluster.start();
+  assert.equal(b.spared.slots.size, EVERY, 'before anything is asked of anybody');
+  b.cluster.ready();
+  await clock.advance(3 * SECOND);
+  assert.deepEqual([a.spared.slots.size, b.spared.slots.size], [firsts(a, 'b'), firsts(a, 'a')]);
+  assert.deepEqual([a.cluster.report().spared, b.cluster.report().spared], [firsts(a, 'b'), firsts(a, 'a')]);
+  b.kill();
+  await clock.advance(6 * SECOND);
+  assert.equal(a.spared.slots.size, 0);
+});
+
+test('who is about to stop is not relied on any more', async () => {
+  const { clock, join } = world();
+  const [a, b] = [await join('a'), await join('b')];
+  await clock.advance(3 * SECOND);
+  assert.ok(a.spared.slots.size > 0);
+  const left = b.cluster.leave(2 * SECOND);
+  await clock.advance(100);
+  assert.equal(a.spared.slots.size, 0);
+  await clock.advance(3 * SECOND);
+  await left;
+});
+
+test('with one copy no servers are spared', async () => {
+  const { clock, join } = world(1);
+  const [a, b] = [await join('a'), await join('b')];
+  await clock.advance(10 * SECOND);
+  assert.deepEqual([a.spared.slots.size, b.spared.slots.size], [0, 0]);
 });
 
 test('with one copy each keeps what it held until the other covers it, and lets it go then', async () => {

@@ -20,12 +20,15 @@ function world(othersOf: (slot: number) => readonly string[] = () => ['b']) {
   const told: [member: string, keys: string[]][] = [];
   const renewed: Speaker[] = [];
   const servers = new Map<string, Speaker>();
+  /** Since when all are asked for the accounts of a slot, unless for ever. */
+  const asked = new Map<number, number | undefined>();
   const hearing = new Hearing<Speaker>({
     clock,
     othersOf,
     serverOf: (key) => servers.get(key),
+    askedSince: (_server, slot) => (asked.has(slot) ? asked.get(slot) : Number.NEGATIVE_INFINITY),
     listenAnew: (server) => renewed.push(server),
-    tell: (member, keys) => told.push([member, keys.map((key) => key.toString('hex'))]),
+    tell: (member, heard) => told.push([member, heard.map(({ key }) => key.toString('hex'))]),
     log: { warn: () => {} },
   });
   const server = (key: string): Speaker => {
@@ -34,8 +37,8 @@ function world(othersOf: (slot: number) => readonly string[] = () => ['b']) {
     return one;
   };
   const report = (name: string, ...keys: Speaker[]) =>
-    hearing.take({ ...sender(name), servers: keys.map(({ key }) => Buffer.from(key, 'hex')) });
-  return { clock, told, renewed, hearing, server, report };
+    hearing.take({ ...sender(name), servers: keys.map(({ key }) => ({ key: Buffer.from(key, 'hex'), slot: 7 })) });
+  return { clock, asked, told, renewed, hearing, server, report };
 }
 
 test('each member that covers the slot is told of a server once in a period, however much that says', async () => {
@@ -107,4 +110,26 @@ test('a server that means to speak to some of us alone is connected anew every f
     await clock.advance(10 * SECOND);
   }
   assert.equal(renewed.length, 2);
+});
+
+test('a server that we do not ask about the slot of which another member tells is left as it is', async () => {
+  const { clock, asked, renewed, server, report } = world();
+  const spared = server('1');
+  asked.set(7, undefined);
+  for (let n = 0; n < 6; n++) {
+    await clock.advance(10 * SECOND);
+    report('b', spared);
+  }
+  assert.deepEqual(renewed, []);
+  // What it told before we asked it, and while it had not answered, is no proof.
+  asked.set(7, clock.monotonic());
+  report('b', spared);
+  await clock.advance(10 * SECOND);
+  report('b', spared);
+  assert.deepEqual(renewed, []);
+  for (let n = 0; n < 2; n++) {
+    await clock.advance(10 * SECOND);
+    report('b', spared);
+  }
+  assert.deepEqual(renewed, [spared]);
 });

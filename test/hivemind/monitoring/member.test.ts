@@ -9,7 +9,7 @@ const SECOND = 1_000;
 function setUp() {
   const clock = new FakeClock();
   const now = () => Math.floor(clock.monotonic() / SECOND);
-  const member = new Member({ clock, now, jitter: () => 0.5, interval: 60, suspect: () => {} });
+  const member = new Member({ clock, now, jitter: () => 0.5, interval: 60, rank: 0, suspect: () => {} });
   const link: Link = { request: () => {}, close: () => {} };
   member.up(link);
   /** Seconds until it may be asked again. */

@@ -212,7 +212,7 @@ test('many accounts are moved in slices, so that nobody waits for the event loop
   clock.monotonic = () => time++;
   const swarms = new Swarms({ clock, accounts, now: () => 1, defer: (work) => slices.push(work), onWork: () => {} });
   swarms.setIds([LOW, HIGH]);
-  const member = new Member({ clock, now: () => 1, jitter: () => 0, interval: 1, suspect: () => {} });
+  const member = new Member({ clock, now: () => 1, jitter: () => 0, interval: 1, rank: 0, suspect: () => {} });
   swarms.enter(member, swarms.get(HIGH)!);
   let count = 0;
   const spent: number[] = [];

@@ -163,6 +163,7 @@ const NODE: NodeReport = {
   confirmed: 400,
   unconfirmed: 0,
   refused: 0,
+  spared: 0,
   oldest_seconds: 600,
   in_flight: 0,
   failures: 0,
@@ -339,6 +340,7 @@ test('in a browser', { skip: noChromium }, async (t) => {
         own: 'a',
         copies: 2,
         coverage: { full: 250, fewer: 6, none: 0 },
+        spared: 128,
         members: [member('a', {}), member('b', { covers: 250 }), member('c', { state: 'dead', covers: 0, first: 0 })],
       };
       const complaints = ['6 of 256 slots are covered by fewer than 2 hiveminds'];

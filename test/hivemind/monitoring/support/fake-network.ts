@@ -154,6 +154,8 @@ function watchOver(monitoring: Monitoring, nodes: Nodes) {
       return { nodes: nodes.summary().nodes, swarms: monitoring.swarms };
     },
     uncoveredSlots: () => monitoring.uncoveredSlots(),
+    spareSlots: monitoring.spareSlots.bind(monitoring),
+    askedSince: ({ member }: Node, slot: number) => monitoring.askedSince(member, slot),
     setSlots: nodes.setSlots.bind(nodes),
     listenAnew: nodes.listenAnew.bind(nodes),
     update: nodes.update.bind(nodes),
@@ -196,6 +198,7 @@ export class FakeNetwork {
       interval?: number;
       jitter?: () => number;
       allowPrivate?: boolean;
+      rank?: (key: string) => number;
     } = {},
   ) {
     const { clock } = this;
@@ -207,6 +210,7 @@ export class FakeNetwork {
       jitter,
       defer: (work) => void clock.setTimeout(work, 0),
       interval: options.interval ?? 30_000,
+      rank: options.rank,
       suspect: () => {
         this.suspected++;
         this.onSuspect();

@@ -1,0 +1,71 @@
+import { SLOTS } from '../../session/slots.ts';
+
+/**
+ * How long (ms) a hivemind that lives may not cover a slot of which it was first, before we ask all servers again: each
+ * new account is uncovered for a moment, and what servers have been asked for goes on for an hour.
+ */
+const DOUBT = 10_000;
+
+/** What is known of the others, for {@link SparedSlots.update}. */
+export interface Firsts {
+  /** Our name. */
+  readonly own: string;
+  /** How many are to hold each slot. */
+  readonly copies: number;
+  /** The names of those that are to hold slots: who lives and is not leaving. */
+  readonly holders: readonly string[];
+  /** Who sends the pushes of that slot first. */
+  firstOf(slot: number): string | undefined;
+  covers(name: string, slot: number): boolean;
+}
+
+/**
+ * Of which slots we ask fewer storage servers, as another hivemind is first of them ({@link Sparing}):
+ *
+ *     what is known                                               fewer are asked
+ *     copies = 1                                                  no
+ *     another hivemind is first, and covers the slot              yes
+ *     the one that was first is dead, or about to stop            no, unless another one is first and covers it
+ *     the one that was first lives, and does not cover the slot   as before, for ten seconds
+ *     we are first, or nobody was                                 no
+ */
+export class SparedSlots {
+  /** By slot: on whom we rely, and since when (monotonic ms) that one does not cover the slot. */
+  readonly #spared = new Map<number, { readonly first: string; readonly doubtedSince: number | undefined }>();
+
+  /**
+   * Goes by who is there now.
+   *
+   * @param now monotonic, ms
+   * @returns the slots, if they are others than before
+   */
+  update(firsts: Firsts, now: number): ReadonlySet<number> | undefined {
+    let isChanged = false;
+    for (let slot = 0; slot < SLOTS; slot++) {
+      const before = this.#spared.get(slot);
+      const after = relyOn(firsts, slot, before, now);
+      if (after) this.#spared.set(slot, after);
+      else this.#spared.delete(slot);
+      if ((before === undefined) !== (after === undefined)) isChanged = true;
+    }
+    return isChanged ? new Set(this.#spared.keys()) : undefined;
+  }
+
+  has(slot: number): boolean {
+    return this.#spared.has(slot);
+  }
+}
+
+function relyOn(
+  { own, copies, holders, firstOf, covers }: Firsts,
+  slot: number,
+  before: { readonly first: string; readonly doubtedSince: number | undefined } | undefined,
+  now: number,
+): typeof before {
+  if (copies === 1) return undefined;
+  const first = firstOf(slot);
+  if (first !== undefined && first !== own && covers(first, slot)) return { first, doubtedSince: undefined };
+  if (!before || !holders.includes(before.first) || covers(before.first, slot)) return undefined;
+  const doubtedSince = before.doubtedSince ?? now;
+  return now - doubtedSince < DOUBT ? { first: before.first, doubtedSince } : undefined;
+}
