@@ -7,9 +7,10 @@ import { join } from 'node:path';
 import { describe, it, type TestContext } from 'node:test';
 import { setTimeout as wait } from 'node:timers/promises';
 import { systemClock } from '../../../src/clock.ts';
-import { category, createLog } from '../../../src/daemon/log.ts';
+import { slotBits } from '../../../src/hivemind/cluster/roster.ts';
 import { conninfo, openClient } from '../../../src/hivemind/store/client.ts';
 import { Store } from '../../../src/hivemind/store/store.ts';
+import { ALL_SLOTS, openMember, silent } from '../../support/members.ts';
 import { createDatabase } from '../../support/postgres.ts';
 import { makeRow } from '../../support/rows.ts';
 
@@ -67,26 +68,41 @@ async function startPgBouncer(t: TestContext, mode: 'session' | 'transaction'): 
   }
 }
 
-const log = category(createLog({ level: 'none', levels: new Map(), format: 'plain' }, 'test'), 'pg');
-
 describe('behind PgBouncer', { skip }, () => {
   it('in session mode everything works', async (t) => {
     const url = await startPgBouncer(t, 'session');
     const row = makeRow();
-    const store = await Store.open({ url, clock: systemClock, log });
+    const store = await Store.open({ url, clock: systemClock, log: silent });
     try {
       assert.equal(await store.upsert(row), 'added');
       const seen: Buffer[] = [];
       await store.load(({ account }) => seen.push(Buffer.from(account)));
       assert.deepEqual(seen, [row.account]);
-      await assert.rejects(Store.open({ url, clock: systemClock, log }), /Another hivemind is at work/);
+      await assert.rejects(Store.open({ url, clock: systemClock, log: silent }), /Another hivemind is at work/);
     } finally {
       await store.close();
     }
   });
 
+  it('in session mode several hiveminds keep their names, and hear of what each other writes', async (t) => {
+    const url = await startPgBouncer(t, 'session');
+    const [a, b] = [await openMember(t, url, 'a'), await openMember(t, url, 'b')];
+    await assert.rejects(openMember(t, url, 'a'), /hivemind/);
+    await b.load(() => {});
+    const row = makeRow();
+    assert.equal(await a.upsert(row), 'added');
+    const { members } = await b.cluster.beat({ state: 'ready', covers: slotBits(ALL_SLOTS) });
+    assert.deepEqual(members.map(({ name }) => name).sort(), ['a', 'b']);
+    const changes = await b.cluster.readChanges(slotBits(ALL_SLOTS));
+    assert.ok(changes !== 'reload');
+    const [current, ...more] = await b.cluster.readCurrent(changes.changes);
+    assert.deepEqual([current?.serviceId, more.length], [row.serviceId, 0]);
+  });
+
   it("in transaction mode it is refused, for the lock would be anybody's", async (t) => {
     const url = await startPgBouncer(t, 'transaction');
-    await assert.rejects(Store.open({ url, clock: systemClock, log }), /set pool_mode = session, or connect directly/);
+    const words = /set pool_mode = session, or connect directly/;
+    await assert.rejects(Store.open({ url, clock: systemClock, log: silent }), words);
+    await assert.rejects(openMember(t, url, 'a'), words);
   });
 });
