@@ -141,8 +141,8 @@ export async function burst(world: BenchWorld, accounts: readonly Account[], cou
 }
 
 /**
- * 200 messages a second for twenty seconds: how long a phone waits on a quiet day. The first five seconds are told apart:
- * the compilers of both processes are at work then.
+ * 200 messages a second for twenty seconds: how long a phone waits on a quiet day. The first five seconds are told
+ * apart: the compilers of both processes are at work then.
  */
 export async function steady(world: BenchWorld, accounts: readonly Account[]): Promise<object> {
   const rate = 200;

@@ -6,7 +6,6 @@ import os from 'node:os';
 import path from 'node:path';
 import type { TestContext } from 'node:test';
 import { setTimeout as sleep } from 'node:timers/promises';
-import pg from 'pg';
 import { systemClock } from '../../src/clock.ts';
 import { sessionAccount } from '../../src/devnet/account.ts';
 import { listed, type Network, startNetwork } from '../../src/devnet/network.ts';
@@ -16,6 +15,7 @@ import { type Postgres, startPostgres } from '../../src/devnet/postgres.ts';
 import { type FakeApns, startFakeApns } from '../../src/devnet/providers/apns.ts';
 import { formatIni, keyFile } from '../../src/devnet/settings.ts';
 import { envelope } from '../../src/devnet/storage-server.ts';
+import { openClient } from '../../src/hivemind/store/client.ts';
 import { parseAddress } from '../../src/oxenmq/address.ts';
 import { Peers } from '../../src/oxenmq/peers.ts';
 import { messageHash } from '../../src/session/message-hash.ts';
@@ -24,6 +24,7 @@ import { Ledger } from '../long/ledger.ts';
 import { createDaemons } from '../support/daemons.ts';
 import type { Cleaner } from '../support/hivemind.ts';
 import { type FaultyProxy, startProxy } from '../support/proxy.ts';
+import { startReplicatedPostgres } from '../support/replicated-postgres.ts';
 
 const SOURCE = path.join(import.meta.dirname, '../../src');
 /** How long a program may take to come up, and the cluster to cover everything, ms. */
@@ -71,6 +72,8 @@ export interface HivemindsWorld {
   roll(): Promise<number>;
   stopDatabase(): Promise<void>;
   startDatabase(): Promise<void>;
+  /** Of a replicated database: the first crashes, and the replica takes its place. */
+  failOver(): Promise<void>;
   /** The last lines of that process. */
   log(name: string): Promise<string>;
   /** Ended without having been asked to. */
@@ -83,13 +86,11 @@ export async function startHiveminds(
   t: Cleaner,
   names: readonly string[],
   settings: Record<string, string | number> = {},
+  isReplicated = false,
 ): Promise<HivemindsWorld> {
   const folder = await fs.mkdtemp(path.join(os.tmpdir(), 'spns-several-'));
   t.after(() => fs.rm(folder, { recursive: true, force: true }));
-  const dataDir = path.join(folder, 'postgres');
-  let postgres: Postgres = await startPostgres({ dataDir });
-  t.after(() => postgres.stop());
-  await postgres.createDatabase('spns');
+  const database = await startDatabase(t, folder, isReplicated);
   const network = await startNetwork({ clock: systemClock, random: randomBytes, servers: SERVERS, swarms: 2 });
   t.after(() => network.stop());
 
@@ -106,7 +107,7 @@ export async function startHiveminds(
   const ini = path.join(folder, 'spns.ini');
   const proxies = new Map<string, FaultyProxy[]>();
   const sections: Record<string, Record<string, string | number>> = {
-    db: { url: postgres.url('spns') },
+    db: { url: database.url },
     keys: { hivemind: path.join(folder, 'key'), onionreq: path.join(folder, 'onion-key') },
     web: { listen: `unix:${socket('front-end')}`, metrics_listen: `unix:${socket('web')}` },
     hivemind: { allow_private_nodes: 'yes', notifiers_expected: SERVICE, ...settings },
@@ -247,8 +248,7 @@ export async function startHiveminds(
       return code ?? -1;
     },
     async query(text) {
-      const client = new pg.Client({ connectionString: postgres.url('spns') });
-      await client.connect();
+      const { client } = await openClient(database.url, 10_000);
       try {
         return (await client.query(text)).rows as unknown[];
       } finally {
@@ -256,10 +256,9 @@ export async function startHiveminds(
       }
     },
     former: (name) => daemons.former(hivemind(name)),
-    stopDatabase: () => postgres.stop('immediate'),
-    async startDatabase() {
-      postgres = await startPostgres({ dataDir });
-    },
+    stopDatabase: () => database.stop(),
+    startDatabase: () => database.start(),
+    failOver: () => database.failOver(),
     log: (name) => daemons.lastLines(hivemind(name)),
   };
   function writeTo({ accounts }: Phone): void {
@@ -280,11 +279,43 @@ export async function startHiveminds(
   return world;
 }
 
+/** What is asked of the database, beside statements. */
+interface Database {
+  readonly url: string;
+  stop(): Promise<void>;
+  start(): Promise<void>;
+  failOver(): Promise<void>;
+}
+
+async function startDatabase(t: Cleaner, folder: string, isReplicated: boolean): Promise<Database> {
+  const not = () => Promise.reject(new Error(`the database is ${isReplicated ? '' : 'not '}replicated`));
+  if (isReplicated) {
+    const both = await startReplicatedPostgres(t, folder, 'spns');
+    return { url: both.url('spns'), stop: not, start: not, failOver: () => both.failOver() };
+  }
+  const dataDir = path.join(folder, 'postgres');
+  let postgres: Postgres = await startPostgres({ dataDir });
+  t.after(() => postgres.stop());
+  await postgres.createDatabase('spns');
+  return {
+    url: postgres.url('spns'),
+    stop: () => postgres.stop('immediate'),
+    async start() {
+      postgres = await startPostgres({ dataDir });
+    },
+    failOver: not,
+  };
+}
+
 const PHONES = 40;
 
 /** Two hiveminds, or as many as are named, that cover everything, and phones that have subscribed. */
-export async function startCovered(t: Cleaner, names: readonly string[] = ['a', 'b']): Promise<HivemindsWorld> {
-  const world = await startHiveminds(t, names);
+export async function startCovered(
+  t: Cleaner,
+  names: readonly string[] = ['a', 'b'],
+  isReplicated = false,
+): Promise<HivemindsWorld> {
+  const world = await startHiveminds(t, names, {}, isReplicated);
   for (let n = 0; n < PHONES; n++) await world.join();
   await world.covered(...names);
   return world;

@@ -74,6 +74,24 @@ test('PostgreSQL is stopped at once and comes back: pushes go on, and both membe
   account(t, world, WRITING);
 });
 
+test(
+  'PostgreSQL crashes and its synchronous replica takes over: nothing that was confirmed is gone',
+  limits,
+  async (t) => {
+    const world = await startCovered(t, ['a', 'b'], true);
+    await during(world, WRITING, async () => {
+      await world.join();
+      await world.failOver();
+      await world.join();
+    });
+    await world.covered('a', 'b');
+    assert.deepEqual(await world.query('SELECT count(*)::int AS stored FROM subscriptions'), [
+      { stored: world.phones.length },
+    ]);
+    account(t, world, WRITING);
+  },
+);
+
 test('a member comes back with a clock that is two hours behind', limits, async (t) => {
   const world = await startCovered(t);
   await during(world, WRITING, async () => {
