@@ -24,9 +24,10 @@ export function postgresSeconds(pid: number): number {
   return total;
 }
 
-/** Resident memory of a process, in MB. */
-export function residentMegabytes(pid: number): number {
-  const line = /VmRSS:\s+(\d+)/.exec(fs.readFileSync(`/proc/${pid}/status`, 'utf8'));
+/** Resident memory of a process, in MB: now, or the most that it ever had. */
+export function residentMegabytes(pid: number, when: 'now' | 'most' = 'now'): number {
+  const name = when === 'now' ? 'VmRSS' : 'VmHWM';
+  const line = new RegExp(`${name}:\\s+(\\d+)`).exec(fs.readFileSync(`/proc/${pid}/status`, 'utf8'));
   return Math.round(Number(line?.[1] ?? 0) / 1024);
 }
 

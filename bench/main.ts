@@ -9,9 +9,9 @@ import { notifier } from './notifiers.ts';
 import { onionRequests } from './onion.ts';
 import { receivers } from './receiver.ts';
 import { secondCopy } from './second-copy.ts';
-import { startUp } from './start-up.ts';
+import { growth, idle, startUp } from './start-up.ts';
 import { subscriptions } from './subscriptions.ts';
-import { type BenchWorld, makeAccounts, startBench, subscribeRequest } from './world.ts';
+import { type BenchWorld, makeAccounts, startBench, startBenchNetwork, subscribeRequest } from './world.ts';
 
 /**
  * `npm run bench [row …]`: measures the hivemind over simulated storage servers and the notifiers over fake
@@ -30,6 +30,8 @@ const ROWS = [
   'burst-of-200000',
   'steady',
   'start-up',
+  'idle',
+  'growth',
   'feed',
   'hiveminds',
   'apns',
@@ -37,13 +39,15 @@ const ROWS = [
   'huawei',
   'webpush',
 ] as const;
+/** Rows that take minutes: measured only by name. */
+const LONG: readonly string[] = ['growth'];
 const chosen = process.argv.slice(2);
 const unknown = chosen.filter((row) => !(ROWS as readonly string[]).includes(row));
 if (unknown.length > 0) {
   process.stderr.write(`no such row: ${unknown.join(', ')}; there are ${ROWS.join(', ')}\n`);
   process.exit(2);
 }
-const wanted = (row: (typeof ROWS)[number]) => chosen.length === 0 || chosen.includes(row);
+const wanted = (row: (typeof ROWS)[number]) => (chosen.length === 0 ? !LONG.includes(row) : chosen.includes(row));
 const print = (row: object) => process.stdout.write(`${JSON.stringify(row)}\n`);
 
 if (['subscriptions', 'onion', 'flat-out', 'burst', 'steady'].some((row) => wanted(row as (typeof ROWS)[number])))
@@ -56,6 +60,8 @@ if (wanted('intake')) print(intake());
 if (wanted('crypto')) print(crypto());
 if (wanted('second-copy')) print(await secondCopy());
 if (wanted('start-up')) print(await startUp());
+if (wanted('idle')) print(await idle());
+if (wanted('growth')) for await (const row of growth()) print(row);
 if (wanted('feed')) print(await feed());
 if (wanted('hiveminds')) for await (const row of hiveminds()) print(row);
 for (const service of ['apns', 'firebase', 'huawei', 'webpush'] as const)
@@ -77,7 +83,7 @@ async function hivemindRows(): Promise<void> {
 
 /** So many servers in one swarm, and a hivemind. */
 async function inWorld<T>(servers: number, work: (world: BenchWorld) => Promise<T>): Promise<T> {
-  const world = await startBench(servers, 1);
+  const world = await startBench(await startBenchNetwork(servers, 1));
   try {
     await world.startHivemind();
     return await work(world);

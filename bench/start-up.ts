@@ -2,71 +2,186 @@ import { randomBytes } from 'node:crypto';
 import fs from 'node:fs';
 import { Readable } from 'node:stream';
 import { pipeline } from 'node:stream/promises';
+import { setTimeout as sleep } from 'node:timers/promises';
 import pg from 'pg';
 import { from as copyFrom } from 'pg-copy-streams';
+import { type Account, groupAccount } from '../src/devnet/account.ts';
+import { monitorMessage } from '../src/session/subscription.ts';
 import { cpuSeconds, postgresSeconds, residentMegabytes } from './cpu.ts';
-import { round, startBench } from './world.ts';
+import { replay } from './replay.ts';
+import { digestOf, SAMPLED, type StorageServers, SWARM_SIZE, startServers } from './storage-servers.ts';
+import { type BenchWorld, round, startBench } from './world.ts';
 
 const SUBSCRIPTIONS = Number(process.env.BENCH_SUBSCRIPTIONS ?? 100_000);
+const SERVERS = Number(process.env.BENCH_SERVERS ?? 10);
+/** How long a hivemind with nothing to do is watched, in seconds, once the last answers are dealt with. */
+const IDLE = 60;
+const IDLE_OF_EACH = 20;
+const SETTLE = 5;
+/** A confirmation is renewed after so many seconds, in the mean. */
+const RENEWED_AFTER = 50 * 60;
 
 /**
- * Start with many subscriptions stored, ten storage servers in two swarms: loaded, and every server has all of its own.
+ * Start with many subscriptions stored (BENCH_SUBSCRIPTIONS), on a network of BENCH_SERVERS: until it is loaded, and
+ * until every storage server has all of its own. Then the same servers are asked the same by a process that does
+ * nothing else: what the row has beyond that is the hivemind's.
  */
 export async function startUp(): Promise<object> {
-  const world = await startBench(10, 2);
+  return inWorld(SUBSCRIPTIONS, SERVERS, async (world, digest) => {
+    const started = await start(world, digest, SUBSCRIPTIONS);
+    await world.stopHivemind();
+    await world.network.reset();
+    return {
+      row: `start with ${SUBSCRIPTIONS} subscriptions on ${SERVERS} storage servers`,
+      ...started,
+      asked_by_nobody_else: await replay(world.network, SUBSCRIPTIONS),
+    };
+  });
+}
+
+/** A hivemind with nothing to do, that has everything confirmed. */
+export async function idle(): Promise<object> {
+  return inWorld(SUBSCRIPTIONS, SERVERS, async (world, digest) => {
+    const { cpu_seconds } = await start(world, digest, SUBSCRIPTIONS);
+    return {
+      row: `idle with ${SUBSCRIPTIONS} subscriptions on ${SERVERS} storage servers`,
+      ...(await rest(world, IDLE, cpu_seconds.to_ask)),
+    };
+  });
+}
+
+/** What grows with the subscriptions, and what with the storage servers. */
+export async function* growth(): AsyncGenerator<object> {
+  for (const subscriptions of [10_000, 100_000, 1_000_000]) {
+    for (const servers of [50, 500, 2000]) {
+      yield await inWorld(subscriptions, servers, async (world, digest) => {
+        const started = await start(world, digest, subscriptions);
+        const { seconds: _, ...rested } = await rest(world, IDLE_OF_EACH, started.cpu_seconds.to_ask);
+        return { row: 'growth', subscriptions, servers, ...started, idle: rested };
+      });
+    }
+  }
+}
+
+type World = BenchWorld<StorageServers>;
+
+/** @param work also gets the digest of all accounts */
+async function inWorld<T>(
+  subscriptions: number,
+  servers: number,
+  work: (world: World, digest: number) => Promise<T>,
+): Promise<T> {
+  const world = await startBench(await startServers(servers));
   try {
     // Once for the tables, which are the hivemind's to make.
     await world.startHivemind();
     await world.stopHivemind();
-    await fill(world.database);
-    const start = performance.now();
-    const postgresBefore = postgresSeconds(world.postgres.pid);
-    const benchBefore = cpuSeconds(process.pid);
-    await world.startHivemind();
-    const loaded = performance.now() - start;
-    const wanted = SUBSCRIPTIONS * 5;
-    const monitors = () => world.network.servers.reduce((sum, { server }) => sum + server.counters.accepted, 0);
-    while (monitors() < wanted) await new Promise((resolve) => setTimeout(resolve, 10));
-    const pid = world.hivemind.pid as number;
-    return {
-      row: `start with ${SUBSCRIPTIONS} subscriptions`,
-      loaded_seconds: round(loaded / 1000),
-      all_monitored_seconds: round((performance.now() - start) / 1000),
-      monitors: monitors(),
-      rss_mb: residentMegabytes(pid),
-      cpu_seconds: {
-        hivemind: round(cpuSeconds(pid)),
-        hivemindMainThread: round(cpuSeconds(pid, true)),
-        postgres: round(postgresSeconds(world.postgres.pid) - postgresBefore),
-        // All ten storage servers: where it is as long as the whole start, they are the limit.
-        bench: round(cpuSeconds(process.pid) - benchBefore),
-      },
-    };
+    return await work(world, await fill(world.database, subscriptions));
   } finally {
     await world.stop();
   }
 }
 
+/** Starts the hivemind, and waits until each server was asked for all of its own. */
+async function start(world: World, digest: number, subscriptions: number) {
+  const { network } = world;
+  const wanted = subscriptions * SWARM_SIZE;
+  const begun = performance.now();
+  const postgresBefore = postgresSeconds(world.postgres.pid);
+  const serversBefore = network.cpuSeconds();
+  await world.startHivemind();
+  const loaded = performance.now() - begun;
+  const pid = world.hivemind.pid as number;
+  const toLoad = cpuSeconds(pid);
+  const holdWhileLoading = await longestHold(world);
+  await network.reached(wanted);
+  const asked = performance.now() - begun;
+  const all = cpuSeconds(pid);
+  const { tally } = network;
+  if (tally.monitors !== wanted || tally.digest !== (digest * SWARM_SIZE) % 2 ** 32)
+    throw new Error(`asked for ${tally.monitors} monitors of ${wanted}, or not for each once`);
+  return {
+    loaded_seconds: round(loaded / 1000),
+    all_monitored_seconds: round(asked / 1000),
+    longest_hold_ms: { loading: holdWhileLoading, asking: await longestHold(world) },
+    memory_mb: await memory(world),
+    signatures_checked: tally.verified,
+    cpu_seconds: {
+      to_load: round(toLoad),
+      to_ask: round(all - toLoad),
+      main_thread: round(cpuSeconds(pid, true)),
+      postgres: round(postgresSeconds(world.postgres.pid) - postgresBefore),
+      storage_servers: round(network.cpuSeconds() - serversBefore),
+    },
+  };
+}
+
 /**
- * Rows with random keys and signatures: the storage servers of a benchmark take them all for good. They are of groups,
- * for which a storage server need not turn an Ed25519 key into an account: that would measure the servers, not the
- * hivemind.
+ * Watches a hivemind that has nothing to do.
+ *
+ * @param toAsk CPU seconds that asking for everything took, which is what renewals take in the mean of 50 minutes
  */
-async function fill(url: string): Promise<void> {
+async function rest(world: World, seconds: number, toAsk: number) {
+  await sleep(SETTLE * 1000);
+  await longestHold(world);
+  const pid = world.hivemind.pid as number;
+  const before = [cpuSeconds(pid), cpuSeconds(pid, true)] as const;
+  const begun = performance.now();
+  await sleep(seconds * 1000);
+  const lasted = (performance.now() - begun) / 1000;
+  const percent = (cpu: number) => round((cpu * 100) / lasted);
+  const idlePercent = percent(cpuSeconds(pid) - before[0]);
+  return {
+    seconds,
+    percent_of_a_core: idlePercent,
+    main_thread_percent: percent(cpuSeconds(pid, true) - before[1]),
+    with_renewals_percent: round(idlePercent + (toAsk * 100) / RENEWED_AFTER),
+    longest_hold_ms: await longestHold(world),
+    memory_mb: await memory(world),
+  };
+}
+
+/** How long the hivemind's event loop was held at most since the last time this was asked, in ms. */
+async function longestHold(world: World): Promise<number> {
+  return Math.round(((await world.metrics()).get('nodejs_eventloop_lag_max_seconds') ?? Number.NaN) * 1000);
+}
+
+/** Resident memory now and at most, and what of it V8 and its buffers account for. */
+async function memory(world: World) {
+  const pid = world.hivemind.pid as number;
+  const metrics = await world.metrics();
+  const megabytes = (name: string) => Math.round((metrics.get(name) ?? Number.NaN) / 1024 ** 2);
+  return {
+    resident: residentMegabytes(pid),
+    most: residentMegabytes(pid, 'most'),
+    heap: megabytes('nodejs_heap_size_total_bytes'),
+    external: megabytes('nodejs_external_memory_bytes'),
+  };
+}
+
+/**
+ * Rows of groups, for which a storage server need not turn an Ed25519 key into an account: that would measure the
+ * servers, not the hivemind. Keys and signatures are random but in one row of {@link SAMPLED}, which is signed.
+ *
+ * @returns the digest of all accounts
+ */
+async function fill(url: string, subscriptions: number): Promise<number> {
   const client = new pg.Client({ connectionString: url });
   await client.connect();
   const backend = (await client.query<{ pid: number }>('SELECT pg_backend_pid() AS pid')).rows[0]!.pid;
-  const now = Math.floor(Date.now() / 1000);
+  const even = Math.floor(Date.now() / 2000) * 2;
+  let digest = 0;
   const lines = function* () {
-    for (let index = 1; index <= SUBSCRIPTIONS; index++) {
-      const hex = randomBytes(32 + 64 + 32 + 32).toString('hex');
-      const [account, signature, key, token] = [
-        `03${hex.slice(0, 64)}`,
-        hex.slice(64, 192),
-        hex.slice(192, 256),
-        hex.slice(256),
-      ];
-      yield `\\\\x${account}\t\\\\x${signature}\t${now}\tt\t\\\\x${key}\tbench\t${token}\n`;
+    for (let index = 0; index < subscriptions; index++) {
+      const random = randomBytes(32 + 64 + 32 + 32);
+      const isSampled = index % SAMPLED === 0;
+      const signedAt = isSampled ? even - 1 : even;
+      const group = isSampled ? groupAccount(randomBytes) : undefined;
+      const account = group?.id ?? Buffer.concat([Buffer.of(3), random.subarray(0, 32)]);
+      const signature = group ? sign(group, signedAt) : random.subarray(32, 96);
+      digest = (digest + digestOf(account)) % 2 ** 32;
+      const [id, key, token] = [account, random.subarray(96, 128), random.subarray(128)].map((b) => b.toString('hex'));
+      yield `\\\\x${id}\t\\\\x${signature.toString('hex')}\t${signedAt}\tt\t\\\\x${key}\tbench\t${token}\n`;
     }
   };
   const columns = 'account, signature, signature_ts, want_data, enc_key, service, svcid';
@@ -75,5 +190,12 @@ async function fill(url: string): Promise<void> {
   await client.query('ANALYZE');
   await client.end();
   // What it used is counted with the server's as soon as it is gone, and must not be counted with the start.
-  while (fs.existsSync(`/proc/${backend}`)) await new Promise((resolve) => setTimeout(resolve, 10));
+  while (fs.existsSync(`/proc/${backend}`)) await sleep(10);
+  return digest;
+}
+
+/** What its owner signs to have namespace 0 monitored with bodies. */
+function sign(account: Account, signedAt: number): Buffer {
+  const subscription = { ...account, account: account.id, namespaces: [0], wantData: true, signedAt };
+  return account.sign(monitorMessage({ ...subscription, signature: Buffer.alloc(0) }));
 }

@@ -1,13 +1,16 @@
 import { type ChildProcess, spawn } from 'node:child_process';
 import { randomBytes } from 'node:crypto';
 import { once } from 'node:events';
+import { readFileSync } from 'node:fs';
 import fs from 'node:fs/promises';
 import http from 'node:http';
 import os from 'node:os';
 import path from 'node:path';
+import { setTimeout as sleep } from 'node:timers/promises';
 import { systemClock } from '../src/clock.ts';
 import { type Account, sessionAccount } from '../src/devnet/account.ts';
 import { type Network, startNetwork } from '../src/devnet/network.ts';
+import type { Oxend } from '../src/devnet/oxend.ts';
 import { type Postgres, startPostgres } from '../src/devnet/postgres.ts';
 import { parseAddress } from '../src/oxenmq/address.ts';
 import { type Connection, Peers } from '../src/oxenmq/peers.ts';
@@ -21,12 +24,18 @@ import {
 import { subscribe } from '../test/support/requests.ts';
 import { cpuSeconds, postgresSeconds } from './cpu.ts';
 
+/** What a hivemind needs of a network: an oxend that lists storage servers. */
+export interface BenchNetwork {
+  readonly oxend: Oxend;
+  stop(): Promise<void>;
+}
+
 /**
  * A hivemind as a process of its own; around it, in this process, the network, a notifier that takes everything, and a
  * client.
  */
-export interface BenchWorld {
-  readonly network: Network;
+export interface BenchWorld<N extends BenchNetwork = Network> {
+  readonly network: N;
   readonly postgres: Postgres;
   readonly database: string;
   readonly client: Connection;
@@ -41,6 +50,8 @@ export interface BenchWorld {
   startHivemind(): Promise<void>;
   stopHivemind(): Promise<void>;
   stats(): Promise<Record<string, never>>;
+  /** The hivemind's own figures, as it shows them to Prometheus: those without labels, by name. */
+  metrics(): Promise<ReadonlyMap<string, number>>;
   stop(): Promise<void>;
 }
 
@@ -53,15 +64,19 @@ export interface CpuReading {
 }
 
 const SERVICE = 'bench';
-/** For the hivemind's Node, e.g. `--cpu-prof --cpu-prof-dir=/tmp/profile`. */
-const FLAGS = process.env.BENCH_NODE_FLAGS?.split(' ') ?? [];
+/** For the hivemind's Node, on top of what its unit gives it, e.g. `--cpu-prof --cpu-prof-dir=/tmp/profile`. */
+const FLAGS = [...unitFlags(), ...(process.env.BENCH_NODE_FLAGS?.split(' ') ?? [])];
 
-/** Starts everything. `servers` storage servers in `swarms` swarms; they take every signature for good. */
-export async function startBench(servers: number, swarms: number): Promise<BenchWorld> {
+/** Storage servers in this process, in `swarms` swarms; they take every signature for good. */
+export function startBenchNetwork(servers: number, swarms: number): Promise<Network> {
+  return startNetwork({ clock: systemClock, random: randomBytes, servers, swarms, verify: false });
+}
+
+/** Starts everything around a network, which it stops at the end. */
+export async function startBench<N extends BenchNetwork>(network: N): Promise<BenchWorld<N>> {
   const folder = await fs.mkdtemp(path.join(os.tmpdir(), 'spns-bench-'));
   const postgres = await startPostgres({ dataDir: path.join(folder, 'postgres') });
   await postgres.createDatabase('spns');
-  const network = await startNetwork({ clock: systemClock, random: randomBytes, servers, swarms, verify: false });
   const socket = path.join(folder, 'hivemind.sock');
   const health = path.join(folder, 'health.sock');
   const config = path.join(folder, 'spns.ini');
@@ -139,7 +154,7 @@ export async function startBench(servers: number, swarms: number): Promise<Bench
   const pings = setInterval(() => register(notifier), 5_000);
   const clients = new Peers({ clock: systemClock, commands: {} });
 
-  const world: BenchWorld = {
+  const world: BenchWorld<N> = {
     network,
     postgres,
     database: postgres.url('spns'),
@@ -154,7 +169,11 @@ export async function startBench(servers: number, swarms: number): Promise<Bench
         env: { ...process.env, SPNS_CONFIG: config },
         stdio: ['ignore', 'inherit', 'inherit'],
       });
-      while (!(await isReady(health))) await new Promise((resolve) => setTimeout(resolve, 10));
+      while (!(await answers(health, '/live'))) await sleep(10);
+      // Else the notifier would be there when libzmq tries again, which may be seconds later.
+      notifier.close();
+      notifier = peers.connect(address);
+      while (!(await answers(health, '/ready'))) await sleep(10);
     },
     async stopHivemind() {
       world.hivemind.kill('SIGTERM');
@@ -163,6 +182,11 @@ export async function startBench(servers: number, swarms: number): Promise<Bench
     async stats() {
       const [body] = await world.client.request('admin.get_stats', []);
       return JSON.parse(body?.toString() ?? '{}') as Record<string, never>;
+    },
+    async metrics() {
+      const { body } = await get(health, '/metrics');
+      const lines = body.matchAll(/^([a-z_]+) ([-+.\de]+)$/gm);
+      return new Map([...lines].map(([, name, value]) => [name ?? '', Number(value)]));
     },
     async stop() {
       clearInterval(pings);
@@ -178,7 +202,7 @@ export async function startBench(servers: number, swarms: number): Promise<Bench
 }
 
 /** Begins a reading of CPU time; the function that it gives ends it. */
-export function measureCpu(world: BenchWorld): () => CpuReading {
+export function measureCpu(world: BenchWorld<BenchNetwork>): () => CpuReading {
   const read = (): CpuReading => ({
     hivemind: cpuSeconds(world.hivemind.pid as number),
     hivemindMainThread: cpuSeconds(world.hivemind.pid as number, true),
@@ -216,13 +240,28 @@ export function round(value: number): number {
   return Math.round(value * 100) / 100;
 }
 
-function isReady(socketPath: string): Promise<boolean> {
-  return new Promise((resolve) => {
+/** Whether there is somebody, and all is well. */
+function answers(socketPath: string, path: string): Promise<boolean> {
+  return get(socketPath, path).then(
+    ({ status }) => status === 200,
+    () => false,
+  );
+}
+
+function get(socketPath: string, path: string): Promise<{ status: number | undefined; body: string }> {
+  return new Promise((resolve, reject) => {
     http
-      .get({ socketPath, path: '/ready' }, (response) => {
-        response.resume();
-        resolve(response.statusCode === 200);
+      .get({ socketPath, path }, (response) => {
+        let body = '';
+        response.setEncoding('utf8').on('data', (text) => (body += text));
+        response.on('end', () => resolve({ status: response.statusCode, body }));
       })
-      .on('error', () => resolve(false));
+      .on('error', reject);
   });
+}
+
+/** What the hivemind's systemd unit has Node started with. */
+function unitFlags(): string[] {
+  const unit = readFileSync(path.join(import.meta.dirname, '../systemd/spns-hivemind.service'), 'utf8');
+  return /^Environment=NODE_OPTIONS=(.+)$/m.exec(unit)?.[1]?.split(' ') ?? [];
 }
