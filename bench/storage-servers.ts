@@ -13,7 +13,7 @@ import { cpuSeconds } from './cpu.ts';
 
 /** Servers of a swarm. */
 export const SWARM_SIZE = 5;
-/** Of so many subscriptions one is signed for good, in a second that is odd; the servers check the signature of those. */
+/** One in so many subscriptions is signed for good, in an odd second; the servers check the signatures of those. */
 export const SAMPLED = 1000;
 
 /** What storage servers were asked to monitor. */

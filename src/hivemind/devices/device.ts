@@ -2,12 +2,21 @@ import { Buffer } from 'node:buffer';
 import { ACCOUNT_SIZE } from '../../session/account.ts';
 import type { Subscription } from '../../session/subscription.ts';
 
+/** A text in UTF-8, where it lies. */
+export interface Utf8 {
+  readonly bytes: Buffer;
+  readonly at: number;
+  readonly size: number;
+}
+
 /** One device's subscription to one account, as it is stored: a row of `subscriptions` with its namespaces. */
 export interface DeviceRow extends Subscription {
   /** the notifier's name, 1 to 32 bytes of UTF-8 */
   readonly service: string;
   /** the device at its provider, 32 to 999 bytes of UTF-8 without NUL */
   readonly serviceId: string;
+  /** the same as bytes, where they are at hand, and plain ASCII without NUL: a million strings take their time */
+  readonly serviceIdBytes?: Utf8 | undefined;
   /** what the notifier wants back with each push, up to 99,999 bytes; null if it gave none */
   readonly serviceData: Buffer | null;
   /** 32 bytes: the key that pushes are sealed with */
@@ -48,7 +57,7 @@ export function rowFault(row: DeviceRow): string | undefined {
   if (!Number.isInteger(row.signedAt) || row.signedAt <= 0 || row.signedAt > MAX_TIME) return 'time';
   if (row.encKey.length !== 32) return 'encryption key';
   if (!isText(row.service, 1, MAX_SERVICE)) return 'service';
-  if (!isText(row.serviceId, MIN_SERVICE_ID, MAX_SERVICE_ID)) return 'service id';
+  if (!isServiceId(row)) return 'service id';
   if (row.serviceData !== null && row.serviceData.length > MAX_SERVICE_DATA) return 'service data';
   return namespacesFault(row.namespaces);
 }
@@ -61,6 +70,12 @@ function namespacesFault(namespaces: readonly number[]): string | undefined {
     last = namespace;
   }
   return undefined;
+}
+
+function isServiceId(row: DeviceRow): boolean {
+  const size = row.serviceIdBytes?.size;
+  if (size === undefined) return isText(row.serviceId, MIN_SERVICE_ID, MAX_SERVICE_ID);
+  return size >= MIN_SERVICE_ID && size <= MAX_SERVICE_ID;
 }
 
 /** PostgreSQL takes no NUL in a text, and half a surrogate pair has no UTF-8. */

@@ -1,7 +1,7 @@
 import { ACCOUNT_SIZE } from '../../session/account.ts';
 import { isStale } from '../../session/subscription.ts';
 import { AccountTable } from './account-table.ts';
-import type { DeviceRow } from './device.ts';
+import type { DeviceRow, Utf8 } from './device.ts';
 import { HashIndex } from './hash-index.ts';
 import { Link, Records } from './records.ts';
 import { SipHash } from './siphash.ts';
@@ -68,7 +68,9 @@ export class Devices {
   #size = 0;
 
   // What the comparisons below are about: set by #seek.
-  readonly #serviceId = Buffer.alloc(1024);
+  readonly #encoded = Buffer.alloc(1024);
+  #serviceId: Buffer = this.#encoded;
+  #serviceIdAt = 0;
   #serviceIdSize = 0;
   #service = 0;
   #account = 0;
@@ -139,7 +141,8 @@ export class Devices {
     const records = this.#records;
     const accountHash = this.#accounts.hash(row.account, 0);
     const service = this.#numberOf(row.service);
-    const deviceHash = this.#seekDevice(service, row.serviceId);
+    const ascii = row.serviceIdBytes;
+    const deviceHash = ascii ? this.#seekBytes(service, ascii) : this.#seekDevice(service, row.serviceId);
     const keyHash = mix(accountHash, deviceHash);
     let account = this.#accounts.find(row.account, 0, accountHash);
     let old = 0;
@@ -153,7 +156,8 @@ export class Devices {
     }
     const isNew = account < 0;
     if (isNew) account = this.#accounts.add(row.account, 0, accountHash);
-    const ref = records.write(row, confirmedAt, account, service, this.#serviceId, this.#serviceIdSize);
+    const id = { bytes: this.#serviceId, at: this.#serviceIdAt, size: this.#serviceIdSize };
+    const ref = records.write(row, confirmedAt, account, service, id);
     // The same signature for the same, as when only the encryption key is another.
     const isAskedAlike = old !== 0 && this.#isAskedAlike(old, ref);
     const isMore = old === 0 || !asksForAll(records, old, ref);
@@ -518,9 +522,15 @@ export class Devices {
 
   /** Makes this device the one that {@link #isDevice} and {@link #isKey} compare with; gives its hash. */
   #seekDevice(service: number, serviceId: string): number {
+    return this.#seekBytes(service, { bytes: this.#encoded, at: 0, size: this.#encoded.write(serviceId, 'utf8') });
+  }
+
+  #seekBytes(service: number, { bytes, at, size }: Utf8): number {
     this.#service = service;
-    this.#serviceIdSize = this.#serviceId.write(serviceId, 'utf8');
-    return this.#hashDevice(service, this.#serviceId, 0, this.#serviceIdSize);
+    this.#serviceId = bytes;
+    this.#serviceIdAt = at;
+    this.#serviceIdSize = size;
+    return this.#hashDevice(service, bytes, at, size);
   }
 
   #hashDevice(service: number, bytes: Uint8Array, at: number, size: number): number {
@@ -533,7 +543,9 @@ export class Devices {
     if (records.service(ref) !== this.#service || records.serviceIdSize(ref) !== size) return false;
     const bytes = records.bytes(ref);
     const at = records.serviceIdAt(ref);
-    for (let n = 0; n < size; n++) if (bytes[at + n] !== this.#serviceId[n]) return false;
+    const sought = this.#serviceId;
+    const soughtAt = this.#serviceIdAt;
+    for (let n = 0; n < size; n++) if (bytes[at + n] !== sought[soughtAt + n]) return false;
     return true;
   }
 }

@@ -185,19 +185,24 @@ function encode(namespaces: readonly number[], to: Buffer, at: number): void {
   }
 }
 
-/** Writes a number that is not negative in decimal digits; gives the place behind them. */
+/** Writes a number below 2^32 in decimal digits; gives the place behind them. */
 export function writeDigits(to: Buffer, at: number, value: number): number {
   const end = at + digits(value);
+  // As unsigned integers throughout, which are divided by a multiplication.
+  let rest = value >>> 0;
   for (let n = end - 1; n >= at; n--) {
-    to[n] = 0x30 + (value % 10);
-    value = Math.floor(value / 10);
+    const next = (rest / 10) >>> 0;
+    to[n] = 0x30 + (rest - next * 10);
+    rest = next;
   }
   return end;
 }
 
-/** How many decimal digits a number has that is not negative. */
+/** How many decimal digits a number below 2^32 has. */
 export function digits(value: number): number {
+  // What a time has.
+  if (value >= 1e9) return 10;
   let count = 1;
-  for (; value >= 10; value = Math.floor(value / 10)) count++;
+  for (let limit = 10; value >= limit; limit *= 10) count++;
   return count;
 }

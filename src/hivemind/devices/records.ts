@@ -1,5 +1,5 @@
 import { Arena } from './arena.ts';
-import type { DeviceRow } from './device.ts';
+import type { DeviceRow, Utf8 } from './device.ts';
 import { NamespaceSets } from './namespace-sets.ts';
 import type { SipHash } from './siphash.ts';
 
@@ -68,15 +68,9 @@ export class Records {
     return ((this.#word(ref, SERVICE_DATA) >>> ROUND_AT) & (ROUNDS - 1)) === this.#round;
   }
 
-  /** @param serviceId the first `size` bytes are its UTF-8 */
-  write(
-    row: DeviceRow,
-    confirmedAt: number,
-    account: number,
-    service: number,
-    serviceId: Buffer,
-    size: number,
-  ): number {
+  /** @param serviceId its UTF-8, where it lies */
+  write(row: DeviceRow, confirmedAt: number, account: number, service: number, serviceId: Utf8): number {
+    const { size } = serviceId;
     const dataSize = row.serviceData?.length ?? 0;
     const length =
       HEAD +
@@ -89,7 +83,7 @@ export class Records {
     const ref = this.#arena.alloc(length);
     const words = this.#arena.words(ref);
     const head = this.#arena.offset(ref) / 4;
-    words.fill(0, head, head + ACCOUNT);
+    for (let link = 0; link < ACCOUNT; link++) words[head + link] = 0;
     words[head + ACCOUNT] = account;
     words[head + SIGNED_AT] = row.signedAt;
     words[head + CONFIRMED_AT] = confirmedAt;
@@ -104,18 +98,15 @@ export class Records {
 
     const bytes = this.#arena.bytes(ref);
     let at = this.#arena.offset(ref) + HEAD;
-    const put = (part: Buffer, count: number) => {
-      at = copyBytes(bytes, at, part, 0, count);
-    };
-    put(row.encKey, ENC_KEY);
-    put(row.signature, SIGNATURE);
-    if (row.sessionEd25519) put(row.sessionEd25519, SESSION_KEY);
+    at = copyBytes(bytes, at, row.encKey, 0, ENC_KEY);
+    at = copyBytes(bytes, at, row.signature, 0, SIGNATURE);
+    if (row.sessionEd25519) at = copyBytes(bytes, at, row.sessionEd25519, 0, SESSION_KEY);
     if (row.subaccount) {
-      put(row.subaccount.signature, 64);
-      put(row.subaccount.tag, 36);
+      at = copyBytes(bytes, at, row.subaccount.signature, 0, 64);
+      at = copyBytes(bytes, at, row.subaccount.tag, 0, 36);
     }
-    put(serviceId, size);
-    if (row.serviceData) put(row.serviceData, dataSize);
+    at = copyBytes(bytes, at, serviceId.bytes, serviceId.at, size);
+    if (row.serviceData) copyBytes(bytes, at, row.serviceData, 0, dataSize);
     return ref;
   }
 

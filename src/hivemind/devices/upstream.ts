@@ -135,14 +135,14 @@ function monitorSize(records: Records, ref: number): number {
 
 const text = (value: string) => Buffer.from(value, 'latin1');
 const SESSION_KEY = text('d1:P32:');
-const ACCOUNT_FIRST = text('d');
+const DICT = text('d');
 const SUBACCOUNT = text('1:S64:');
 const TAG = text('1:T36:');
-const DATA = text('1:di1e');
 const NAMESPACES = text('1:nl');
-const NAMESPACES_END = text('e');
-const ACCOUNT = text('1:p33:');
-const SIGNATURE = text('1:s64:');
+const DATA_AND_NAMESPACES = text('1:di1e1:nl');
+const ACCOUNT = text('e1:p33:');
+const SIGNATURE_BEHIND_ACCOUNT = text('1:s64:');
+const SIGNATURE = text('e1:s64:');
 const TIME = text('1:ti');
 const TIME_END = text('ee');
 
@@ -186,10 +186,11 @@ function writeMonitor(
   at: number,
 ): number {
   const bytes = records.bytes(ref);
-  if (records.hasSessionKey(ref)) {
+  const hasSessionKey = records.hasSessionKey(ref);
+  if (hasSessionKey) {
     at = copyBytes(out, at, SESSION_KEY, 0, SESSION_KEY.length);
     at = copyBytes(out, at, bytes, records.sessionKeyAt(ref), 32);
-  } else at = copyBytes(out, at, ACCOUNT_FIRST, 0, 1);
+  } else at = copyBytes(out, at, DICT, 0, 1);
   if (records.hasSubaccount(ref)) {
     const from = records.subaccountAt(ref);
     at = copyBytes(out, at, SUBACCOUNT, 0, SUBACCOUNT.length);
@@ -197,16 +198,16 @@ function writeMonitor(
     at = copyBytes(out, at, TAG, 0, TAG.length);
     at = copyBytes(out, at, bytes, from + 64, 36);
   }
-  if (records.wantsData(ref)) at = copyBytes(out, at, DATA, 0, DATA.length);
-  at = copyBytes(out, at, NAMESPACES, 0, NAMESPACES.length);
+  const before = records.wantsData(ref) ? DATA_AND_NAMESPACES : NAMESPACES;
+  at = copyBytes(out, at, before, 0, before.length);
   const set = records.namespaces(ref);
   at = copyBytes(out, at, records.sets.bytes(set), records.sets.encodedAt(set), records.sets.encodedSize(set));
-  at = copyBytes(out, at, NAMESPACES_END, 0, 1);
-  if (!records.hasSessionKey(ref)) {
+  if (hasSessionKey) at = copyBytes(out, at, SIGNATURE, 0, SIGNATURE.length);
+  else {
     at = copyBytes(out, at, ACCOUNT, 0, ACCOUNT.length);
     at = copyBytes(out, at, accountBytes, account, ACCOUNT_SIZE);
+    at = copyBytes(out, at, SIGNATURE_BEHIND_ACCOUNT, 0, SIGNATURE_BEHIND_ACCOUNT.length);
   }
-  at = copyBytes(out, at, SIGNATURE, 0, SIGNATURE.length);
   at = copyBytes(out, at, bytes, records.signatureAt(ref), 64);
   at = copyBytes(out, at, TIME, 0, TIME.length);
   at = writeDigits(out, at, records.signedAt(ref));

@@ -1,4 +1,5 @@
-import type { DeviceRow } from '../devices/device.ts';
+import { ACCOUNT_SIZE } from '../../session/account.ts';
+import { type DeviceRow, MAX_SERVICE, type Utf8 } from '../devices/device.ts';
 
 /** From so many slots on, the namespaces of all subscriptions are read through once; of fewer, those of each. */
 const MANY_SLOTS = 64;
@@ -26,16 +27,28 @@ const FIELDS = 12;
 const SIGNATURE = Buffer.from('PGCOPY\n\xff\r\n\0', 'latin1');
 const EMPTY = Buffer.alloc(0);
 
-/** Reads PostgreSQL's binary COPY format, which arrives cut anywhere, into rows. */
+/**
+ * Reads PostgreSQL's binary COPY format, which arrives cut anywhere, into rows. There are a million of them, and making
+ * a Buffer or a string costs more than copying 64 bytes: so one row serves for all, what is the same in most is made
+ * once, and a service id is a string only for those who ask for that.
+ */
 export class CopyRows {
   #rest: Buffer = EMPTY;
   #started = false;
   #ended = false;
   readonly #visit: (row: DeviceRow) => void;
-  readonly #at: number[] = [];
-  readonly #size: number[] = [];
+  readonly #at = new Array<number>(FIELDS).fill(0);
+  readonly #size = new Array<number>(FIELDS).fill(-1);
+  readonly #row = makeRow();
+  readonly #account = Buffer.alloc(ACCOUNT_SIZE);
+  readonly #sessionEd25519 = Buffer.alloc(32);
+  readonly #signature = Buffer.alloc(64);
+  readonly #encKey = Buffer.alloc(32);
+  readonly #serviceId = { bytes: EMPTY as Buffer, at: 0, size: 0 };
+  readonly #service = new Remembered(MAX_SERVICE, (bytes) => bytes.toString());
+  readonly #namespaces = new Remembered(64, readNamespaces);
 
-  /** @param visit gets each row; its buffers are views, valid only during the call */
+  /** @param visit gets each row; it and its buffers are good only during the call */
   constructor(visit: (row: DeviceRow) => void) {
     this.#visit = visit;
   }
@@ -60,7 +73,7 @@ export class CopyRows {
       at = 19 + extension;
     }
     while (!this.#ended) {
-      const next = this.#row(bytes, at);
+      const next = this.#next(bytes, at);
       if (next < 0) break;
       at = next;
     }
@@ -68,7 +81,7 @@ export class CopyRows {
   }
 
   /** Reads one row; gives the offset behind it, or -1 if it is not all there. */
-  #row(bytes: Buffer, at: number): number {
+  #next(bytes: Buffer, at: number): number {
     if (at + 2 > bytes.length) return -1;
     const fields = bytes.readInt16BE(at);
     at += 2;
@@ -91,33 +104,109 @@ export class CopyRows {
   }
 
   #read(bytes: Buffer): DeviceRow {
-    const tag = this.#bytes(bytes, 2);
-    const tagSignature = this.#bytes(bytes, 3);
-    const from = this.#at[11]!;
-    const namespaces: number[] = [];
-    for (let n = 0; n + 1 < this.#size[11]!; n += 2) namespaces.push(bytes.readInt16BE(from + n));
-    return {
-      account: this.#bytes(bytes, 0) ?? EMPTY,
-      sessionEd25519: this.#bytes(bytes, 1),
-      // One without the other is as wrong as one of a wrong length.
-      subaccount: tag || tagSignature ? { tag: tag ?? EMPTY, signature: tagSignature ?? EMPTY } : null,
-      signature: this.#bytes(bytes, 4) ?? EMPTY,
-      signedAt: Number(bytes.readBigInt64BE(this.#at[5]!)),
-      wantData: bytes[this.#at[6]!] === 1,
-      encKey: this.#bytes(bytes, 7) ?? EMPTY,
-      service: this.#text(bytes, 8),
-      serviceId: this.#text(bytes, 9),
-      serviceData: this.#bytes(bytes, 10),
-      namespaces,
-    };
+    const row = this.#row;
+    const tag = this.#view(bytes, 2);
+    const tagSignature = this.#view(bytes, 3);
+    row.account = this.#copy(bytes, 0, this.#account) ?? EMPTY;
+    row.sessionEd25519 = this.#copy(bytes, 1, this.#sessionEd25519);
+    // One without the other is as wrong as one of a wrong length.
+    row.subaccount = tag || tagSignature ? { tag: tag ?? EMPTY, signature: tagSignature ?? EMPTY } : null;
+    row.signature = this.#copy(bytes, 4, this.#signature) ?? EMPTY;
+    const time = this.#at[5]!;
+    row.signedAt = bytes.readInt32BE(time) * 2 ** 32 + bytes.readUInt32BE(time + 4);
+    row.wantData = bytes[this.#at[6]!] === 1;
+    row.encKey = this.#copy(bytes, 7, this.#encKey) ?? EMPTY;
+    row.service = this.#service.read(bytes, this.#at[8]!, this.#size[8]!);
+    row.serviceIdBytes = this.#ascii(bytes, 9);
+    if (!row.serviceIdBytes) row.serviceId = this.#view(bytes, 9)?.toString() ?? '';
+    row.serviceData = this.#view(bytes, 10);
+    row.namespaces = this.#namespaces.read(bytes, this.#at[11]!, this.#size[11]!);
+    return row;
   }
 
-  #bytes(bytes: Buffer, field: number): Buffer | null {
+  /** A field in the memory that is there for it; a view, if it is not as long as it must be. */
+  #copy(bytes: Buffer, field: number, to: Buffer): Buffer | null {
+    if (this.#size[field] !== to.length) return this.#view(bytes, field);
+    const at = this.#at[field]!;
+    for (let n = 0; n < to.length; n++) to[n] = bytes[at + n]!;
+    return to;
+  }
+
+  /** Where a text lies; undefined if it is not plain. */
+  #ascii(bytes: Buffer, field: number): Utf8 | undefined {
+    const at = this.#at[field]!;
+    const size = Math.max(this.#size[field]!, 0);
+    for (let n = at; n < at + size; n++) if (bytes[n] === 0 || bytes[n]! > 0x7f) return undefined;
+    this.#serviceId.bytes = bytes;
+    this.#serviceId.at = at;
+    this.#serviceId.size = size;
+    return this.#serviceId;
+  }
+
+  #view(bytes: Buffer, field: number): Buffer | null {
     const size = this.#size[field]!;
     return size < 0 ? null : bytes.subarray(this.#at[field]!, this.#at[field]! + size);
   }
+}
 
-  #text(bytes: Buffer, field: number): string {
-    return bytes.toString('utf8', this.#at[field]!, this.#at[field]! + Math.max(this.#size[field]!, 0));
+/** A row to be written over again and again. */
+function makeRow() {
+  let serviceId = '';
+  const row = {
+    account: EMPTY as Buffer,
+    sessionEd25519: null as Buffer | null,
+    subaccount: null as DeviceRow['subaccount'],
+    signature: EMPTY as Buffer,
+    signedAt: 0,
+    wantData: false,
+    encKey: EMPTY as Buffer,
+    service: '',
+    serviceIdBytes: undefined as Utf8 | undefined,
+    get serviceId(): string {
+      const utf8 = this.serviceIdBytes;
+      return utf8 ? utf8.bytes.toString('latin1', utf8.at, utf8.at + utf8.size) : serviceId;
+    },
+    set serviceId(text: string) {
+      serviceId = text;
+    },
+    serviceData: null as Buffer | null,
+    namespaces: [] as readonly number[],
+  };
+  // Whoever copies the row to keep it gets the text: the bytes are others by then.
+  return Object.defineProperty(row, 'serviceIdBytes', { enumerable: false });
+}
+
+/** What bytes mean that are the same in many rows: of each length the last is known again. */
+class Remembered<T> {
+  readonly #make: (bytes: Buffer) => T;
+  readonly #known: ({ readonly bytes: Buffer; readonly value: T } | undefined)[];
+
+  /**
+   * @param longest more bytes than this are not remembered
+   * @param make gets bytes of its own
+   */
+  constructor(longest: number, make: (bytes: Buffer) => T) {
+    this.#make = make;
+    this.#known = Array.from({ length: longest + 1 });
   }
+
+  /** @param size -1 is no value, and means the same as no bytes */
+  read(bytes: Buffer, at: number, size: number): T {
+    const length = Math.max(size, 0);
+    const known = length < this.#known.length ? this.#known[length] : undefined;
+    if (known !== undefined && isAt(bytes, at, known.bytes)) return known.value;
+    const own = Buffer.from(bytes.subarray(at, at + length));
+    const value = this.#make(own);
+    if (length < this.#known.length) this.#known[length] = { bytes: own, value };
+    return value;
+  }
+}
+
+function isAt(bytes: Buffer, at: number, sought: Buffer): boolean {
+  for (let n = 0; n < sought.length; n++) if (bytes[at + n] !== sought[n]) return false;
+  return true;
+}
+
+function readNamespaces(bytes: Buffer): readonly number[] {
+  return Array.from({ length: bytes.length >> 1 }, (_, n) => bytes.readInt16BE(2 * n));
 }

@@ -1,0 +1,69 @@
+import assert from 'node:assert/strict';
+import { describe, test } from 'node:test';
+import { Devices } from '../../../src/hivemind/devices/devices.ts';
+import { CopyRows } from '../../../src/hivemind/store/copy-rows.ts';
+import { makeRow } from '../../support/rows.ts';
+
+type Row = ReturnType<typeof makeRow>;
+
+/** What PostgreSQL sends for such rows (its documentation of COPY, binary format). */
+function copied(rows: readonly Row[]): Buffer {
+  const field = (value: Buffer | string | null) => {
+    const bytes = typeof value === 'string' ? Buffer.from(value) : value;
+    const size = Buffer.alloc(4);
+    size.writeInt32BE(bytes === null ? -1 : bytes.length);
+    return bytes === null ? size : Buffer.concat([size, bytes]);
+  };
+  const parts = [Buffer.from('PGCOPY\n\xff\r\n\0', 'latin1'), Buffer.alloc(8)];
+  for (const row of rows) {
+    const time = Buffer.alloc(8);
+    time.writeBigInt64BE(BigInt(row.signedAt));
+    const namespaces = Buffer.alloc(2 * row.namespaces.length);
+    for (const [index, namespace] of row.namespaces.entries()) namespaces.writeInt16BE(namespace, 2 * index);
+    const { tag = null, signature = null } = row.subaccount ?? {};
+    const texts = [row.service, row.serviceId, row.serviceData];
+    const fields = [row.account, row.sessionEd25519, tag, signature, row.signature, time];
+    const rest = [Buffer.of(row.wantData ? 1 : 0), row.encKey, ...texts, namespaces];
+    parts.push(Buffer.of(0, 12), ...[...fields, ...rest].map(field));
+  }
+  return Buffer.concat([...parts, Buffer.of(0xff, 0xff)]);
+}
+
+const rows: readonly Row[] = [
+  makeRow({ service: 'apns', namespaces: [0] }),
+  makeRow({ service: 'apns', namespaces: [1] }),
+  makeRow({ service: 'firebase', namespaces: [-10, 0, 3], wantData: false, serviceData: Buffer.from('{"a":1}') }),
+  makeRow({ service: 'huawei', namespaces: [-10, 0, 3], serviceId: `Gerät ${'ü'.repeat(40)}` }),
+  makeRow({ service: 'huaway', namespaces: Array.from({ length: 300 }, (_, n) => n - 150) }),
+  makeRow({ service: 'apns', namespaces: [0], signedAt: 2 ** 32 - 1, serviceData: Buffer.alloc(0) }),
+  makeRow({ service: 'webpush', namespaces: [], serviceId: `${'x'.repeat(50)}\0` }),
+  makeRow({ service: 'a'.repeat(200), namespaces: [0], encKey: Buffer.alloc(31, 7), signature: Buffer.alloc(65, 8) }),
+  makeRow({ service: 'apns', namespaces: [0] }),
+];
+
+describe('rows that PostgreSQL sends', () => {
+  for (const size of [1, 7, 100, 100_000]) {
+    test(`are read wherever the stream is cut, here after each ${size} bytes`, () => {
+      const stream = copied(rows);
+      const found: object[] = [];
+      const reader = new CopyRows((row) => found.push(structuredClone({ ...row })));
+      for (let at = 0; at < stream.length; at += size) reader.push(stream.subarray(at, at + size));
+      assert.ok(reader.ended);
+      assert.deepEqual(
+        found,
+        rows.map((row) => structuredClone({ ...row })),
+      );
+    });
+  }
+
+  test('are found under their device, whether its name comes as bytes or as a string', () => {
+    const devices = new Devices({ random: (bytes) => Buffer.alloc(bytes, 5) });
+    const good = rows.slice(0, 4);
+    new CopyRows((row) => assert.equal(devices.upsert(row, row.signedAt), 'added')).push(copied(good));
+    for (const { account, service, serviceId, namespaces } of good) {
+      assert.deepEqual(devices.get(account, service, serviceId)?.namespaces, namespaces);
+      assert.equal(devices.remove(account, service, serviceId), true);
+    }
+    assert.equal(devices.size, 0);
+  });
+});
