@@ -7,6 +7,7 @@ import { stringifySorted } from '../../src/codec/json.ts';
 import { keyPairFromSecret, randomKeyPair } from '../../src/oxenmq/keys.ts';
 import { Listener } from '../../src/oxenmq/listener.ts';
 import type { Access, Commands } from '../../src/oxenmq/remote.ts';
+import { ended } from '../support/once.ts';
 import { folder, type Result, spns, startSpns } from './spns.ts';
 
 const SERVICE = {
@@ -159,6 +160,7 @@ test('stats --watch asks again and again, with what happens a second, until Ctrl
     },
   });
   const child = startSpns(['stats', '--watch'], dir);
+  const end = ended(child);
   let out = '';
   child.stdout!.setEncoding('utf8');
   for await (const text of child.stdout!) {
@@ -168,7 +170,7 @@ test('stats --watch asks again and again, with what happens a second, until Ctrl
   assert.match(out, /Notifications +1,100 \(25\.0\/s\)/);
   // No terminal: nothing that clears a screen.
   assert.ok(!out.includes('\u001b'));
-  assert.equal(child.exitCode ?? (await new Promise((resolve) => child.once('exit', resolve))), 0);
+  assert.equal(await end, 0);
 });
 
 test('services shows queues, answers and the breaker', async (t) => {

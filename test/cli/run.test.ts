@@ -6,8 +6,10 @@ import { test } from 'node:test';
 import { sessionAccount } from '../../src/devnet/account.ts';
 import { NotifySocket } from '../daemon/notify-socket.ts';
 import { post } from '../support/http.ts';
+import { ended } from '../support/once.ts';
 import { createDatabase } from '../support/postgres.ts';
 import { subscribe } from '../support/requests.ts';
+import { inTime } from '../support/until.ts';
 import { folder, spns, startSpns } from './spns.ts';
 
 /** A machine may have a user spns, who may not look into these tests' folders. */
@@ -42,36 +44,37 @@ async function suite(
       for (const each of look) each();
     });
   }
-  const ended = new Promise<number | string | null>((resolve) => {
-    child.once('close', (code, signal) => {
-      resolve(code ?? signal);
-      for (const each of look) each();
-    });
+  const end = ended(child);
+  void end.then(() => {
+    for (const each of look) each();
   });
   t.after(async () => {
     if (child.exitCode === null && child.signalCode === null) {
       for (const pid of children(child.pid!)) process.kill(pid, 'SIGKILL');
       child.kill('SIGKILL');
     }
-    await ended;
+    await end;
   });
   return {
     dir,
     child,
-    ended,
+    ended: end,
     output: () => output,
     /** Resolves when the output has matched so many times. */
     said: (pattern: RegExp, times = 1) =>
-      new Promise<void>((resolve, reject) => {
-        const check = () => {
-          if ((output.match(new RegExp(pattern, 'g')) ?? []).length >= times) {
-            look.delete(check);
-            resolve();
-          } else if (child.exitCode !== null) reject(new Error(`ended before it said ${pattern}:\n${output}`));
-        };
-        look.add(check);
-        check();
-      }),
+      inTime(
+        new Promise<void>((resolve, reject) => {
+          const check = () => {
+            if ((output.match(new RegExp(pattern, 'g')) ?? []).length >= times) {
+              look.delete(check);
+              resolve();
+            } else if (child.exitCode !== null) reject(new Error(`ended before it said ${pattern}:\n${output}`));
+          };
+          look.add(check);
+          check();
+        }),
+        () => `${pattern} in:\n${output}`,
+      ),
   };
 }
 

@@ -2,6 +2,7 @@ import { type ChildProcess, spawn } from 'node:child_process';
 import { mkdtemp, rm, writeFile } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
+import { ended } from '../support/once.ts';
 
 export const MAIN = join(import.meta.dirname, '../../src/cli/main.ts');
 
@@ -25,8 +26,8 @@ export async function spns(args: readonly string[], cwd: string, env: Record<str
   let err = '';
   child.stdout!.setEncoding('utf8').on('data', (text: string) => (out += text));
   child.stderr!.setEncoding('utf8').on('data', (text: string) => (err += text));
-  const code = await new Promise<number | null>((resolve) => child.once('close', resolve));
-  return { code, out, err };
+  const end = await ended(child);
+  return { code: typeof end === 'number' ? end : null, out, err };
 }
 
 /** A folder for one test, whose path is short enough for Unix sockets. */

@@ -1,9 +1,9 @@
 import { type ChildProcess, spawn } from 'node:child_process';
-import { once } from 'node:events';
 import { mkdtempSync, rmSync, writeFileSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import type { TestContext } from 'node:test';
+import { inTime } from '../support/until.ts';
 
 /** The fixture daemon as a process of its own. */
 export interface Child {
@@ -58,10 +58,12 @@ export function start(t: TestContext, { what = '', config = '', env = {}, unread
     });
   }
   // Without a reader there is no end of its stdout to wait for.
-  const ended = once(child, unread ? 'exit' : 'close').then(([code, signal]) => {
-    over = true;
-    wake();
-    return code ?? signal;
+  const ended = new Promise<number | string>((resolve) => {
+    child.once(unread ? 'exit' : 'close', (code, signal) => {
+      over = true;
+      wake();
+      resolve(code ?? signal ?? -1);
+    });
   });
   t.after(async () => {
     child.kill('SIGKILL');
@@ -76,16 +78,19 @@ export function start(t: TestContext, { what = '', config = '', env = {}, unread
     ended,
     configure,
     line: (pattern) =>
-      new Promise((resolve, reject) => {
-        const look = () => {
-          const found = lines.find((line) => pattern.test(line));
-          if (found === undefined && !over) return;
-          waiting.delete(look);
-          if (found !== undefined) resolve(found);
-          else reject(new Error(`ended without ${pattern}:\n${lines.join('\n')}`));
-        };
-        waiting.add(look);
-        look();
-      }),
+      inTime(
+        new Promise((resolve, reject) => {
+          const look = () => {
+            const found = lines.find((line) => pattern.test(line));
+            if (found === undefined && !over) return;
+            waiting.delete(look);
+            if (found !== undefined) resolve(found);
+            else reject(new Error(`ended without ${pattern}:\n${lines.join('\n')}`));
+          };
+          waiting.add(look);
+          look();
+        }),
+        () => `${pattern} in:\n${lines.join('\n')}`,
+      ),
   };
 }

@@ -1,5 +1,4 @@
 import assert from 'node:assert/strict';
-import { once } from 'node:events';
 import { existsSync, mkdtempSync, rmSync, writeFileSync } from 'node:fs';
 import http from 'node:http';
 import { createServer } from 'node:net';
@@ -10,6 +9,7 @@ import { Counter, Registry } from 'prom-client';
 import { createRegistry, type MetricsOptions, type Readiness, serveMetrics } from '../../src/daemon/metrics.ts';
 import { formatListen, type ListenAddress, parseListen } from '../../src/settings/listen-address.ts';
 import { ask as askHttp } from '../support/http.ts';
+import { once } from '../support/once.ts';
 
 interface Reply {
   status: number;
@@ -192,7 +192,8 @@ test('a name in metrics_listen is one to ask by, and on a Unix socket any is', a
     t.after(() => server.close());
     const where = 'path' in server.address ? { socketPath: server.address.path } : server.address;
     const host = 'path' in server.address ? 'any.example' : 'ip6-localhost:9180';
-    const [response] = await once(http.get({ ...where, path: '/live', headers: { host } }), 'response');
+    const request = http.get({ ...where, path: '/live', headers: { host } });
+    const [response] = (await once(request, 'response')) as [http.IncomingMessage];
     assert.equal(response.resume().statusCode, 200);
   }
 });

@@ -1,5 +1,5 @@
-import { setTimeout as wait } from 'node:timers/promises';
 import koffi from 'koffi';
+import { until } from '../support/until.ts';
 
 const libc = koffi.load(null);
 const socket = libc.func('int socket(int domain, int type, int protocol)');
@@ -38,11 +38,16 @@ export class NotifySocket {
    * asked again and again.
    */
   async message(pattern: RegExp, after = 0): Promise<string> {
-    for (;;) {
-      const found = this.read().find((message, index) => index >= after && pattern.test(message));
-      if (found !== undefined) return found;
-      await wait(5);
-    }
+    let found: string | undefined;
+    await until(
+      () => {
+        found = this.read().find((message, index) => index >= after && pattern.test(message));
+        return found !== undefined;
+      },
+      5,
+      () => `${pattern} among ${JSON.stringify(this.messages.slice(after))}`,
+    );
+    return found ?? '';
   }
 
   close(): void {

@@ -13,6 +13,7 @@ import { parseMonitorReply } from '../../src/session/monitor.ts';
 import { type Notification, parseNotification } from '../../src/session/notification.ts';
 import { monitorMessage, type Subscription } from '../../src/session/subscription.ts';
 import { encodeMonitor } from '../support/reference.ts';
+import { inTime } from '../support/until.ts';
 
 /** A whole network on a clock that a test can turn, and a hivemind's end of it. */
 async function start(t: TestContext, servers = 1, swarms = 1) {
@@ -69,10 +70,13 @@ async function start(t: TestContext, servers = 1, swarms = 1) {
     await network.stop();
   });
   const until = (done: () => boolean): Promise<void> =>
-    new Promise((resolve) => {
-      if (done()) resolve();
-      else waiting.push({ done, resolve });
-    });
+    inTime(
+      new Promise((resolve) => {
+        if (done()) resolve();
+        else waiting.push({ done, resolve });
+      }),
+      () => `${done}`,
+    );
   const connectTo = async (server: StorageServer, label = ''): Promise<Connection> => {
     const { host, port, publicKey } = server;
     const connection = peers.connect({ protocol: 'tcp', host, port, publicKey }, { label });

@@ -1,13 +1,13 @@
 import assert from 'node:assert/strict';
 import { spawn } from 'node:child_process';
-import { once } from 'node:events';
 import fs from 'node:fs/promises';
 import os from 'node:os';
 import path from 'node:path';
 import { describe, it } from 'node:test';
-import { setTimeout as sleep } from 'node:timers/promises';
 import pg from 'pg';
 import { type Postgres, startPostgres } from '../../src/devnet/postgres.ts';
+import { once } from '../support/once.ts';
+import { until } from '../support/until.ts';
 
 async function query(server: Postgres, database: string, sql: string): Promise<unknown[]> {
   const client = new pg.Client({ connectionString: server.url(database) });
@@ -20,14 +20,14 @@ async function query(server: Postgres, database: string, sql: string): Promise<u
 }
 
 async function gone(pid: number): Promise<void> {
-  for (;;) {
+  await until(() => {
     try {
       process.kill(pid, 0);
+      return false;
     } catch {
-      return;
+      return true;
     }
-    await sleep(10);
-  }
+  }, 10);
 }
 
 const START = new URL('../../src/devnet/postgres.ts', import.meta.url).href;

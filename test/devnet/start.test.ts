@@ -4,10 +4,11 @@ import fs from 'node:fs/promises';
 import os from 'node:os';
 import path from 'node:path';
 import { after, before, test } from 'node:test';
-import { setTimeout as sleep } from 'node:timers/promises';
 import pg from 'pg';
 import { makeOwnFolder } from '../../src/devnet/folder.ts';
 import { startPostgres } from '../../src/devnet/postgres.ts';
+import { ended } from '../support/once.ts';
+import { inTime, until } from '../support/until.ts';
 
 const MAIN = path.resolve(import.meta.dirname, '../../src/devnet/main.ts');
 
@@ -32,24 +33,25 @@ function start(...args: string[]) {
       for (const one of waiting) if (one.pattern.test(output)) one.resolve();
     });
   }
-  const ended = new Promise<number | string>((resolve) => {
-    child.once('close', (code, signal) => resolve(code ?? signal!));
-  });
+  const end = ended(child);
   return {
     child,
-    ended,
+    ended: end,
     output: () => output,
     /** Resolves when it has said that; rejects if it ends before. */
     said: (pattern: RegExp) =>
-      Promise.race([
-        new Promise<void>((resolve) => {
-          if (pattern.test(output)) resolve();
-          else waiting.push({ pattern, resolve });
-        }),
-        ended.then((code) => {
-          throw new Error(`ended with ${code}:\n${output}`);
-        }),
-      ]),
+      inTime(
+        Promise.race([
+          new Promise<void>((resolve) => {
+            if (pattern.test(output)) resolve();
+            else waiting.push({ pattern, resolve });
+          }),
+          end.then((code) => {
+            throw new Error(`ended with ${code}:\n${output}`);
+          }),
+        ]),
+        () => `${pattern} in:\n${output}`,
+      ),
   };
 }
 
@@ -68,11 +70,15 @@ async function processes(): Promise<string[]> {
 
 async function untilNoneIsLeft(): Promise<void> {
   // What was told to end a moment ago may still be in the table.
-  for (let tries = 0; tries < 200; tries++) {
-    if ((await processes()).length === 0) return;
-    await sleep(25);
-  }
-  assert.deepEqual(await processes(), []);
+  let left: string[] = [];
+  await until(
+    async () => {
+      left = await processes();
+      return left.length === 0;
+    },
+    25,
+    () => `no process is left, but ${left.join(', ')}`,
+  );
 }
 
 test('a command line that makes no sense is said in a sentence, also where npm has kept an option for itself', () => {

@@ -1,6 +1,5 @@
 import assert from 'node:assert/strict';
 import { randomBytes } from 'node:crypto';
-import { once } from 'node:events';
 import { type TestContext, test } from 'node:test';
 import { systemClock } from '../../src/clock.ts';
 import { decode, encode } from '../../src/codec/bencode.ts';
@@ -13,6 +12,7 @@ import { messageHash } from '../../src/session/message-hash.ts';
 import { type Notification, parseNotification } from '../../src/session/notification.ts';
 import { monitorMessage } from '../../src/session/subscription.ts';
 import { encodeMonitor } from '../support/reference.ts';
+import { until } from '../support/until.ts';
 
 const DAY = 86_400_000;
 
@@ -22,7 +22,6 @@ async function start(t: TestContext) {
   network.oxend.mine();
   const account = sessionAccount(randomBytes);
   const heard: Notification[] = [];
-  const news = new EventTarget();
   const peers = new Peers({
     clock: systemClock,
     commands: {
@@ -33,7 +32,6 @@ async function start(t: TestContext) {
             kind: 'command',
             handler({ parts }) {
               heard.push(parseNotification(parts[0]!) as Notification);
-              news.dispatchEvent(new Event('heard'));
             },
           },
         },
@@ -60,9 +58,6 @@ async function start(t: TestContext) {
     await connection.request('monitor.messages', [encodeMonitor({ ...request, signature })]);
   }
   const stranger = network.servers.find(({ server }) => !members.some((one) => one.server === server))!.server;
-  const until = async (count: number) => {
-    while (heard.length < count) await once(news, 'heard');
-  };
   const fields = (more: object = {}) => ({
     pubkey: account.id.toString('hex'),
     timestamp: Date.now(),
@@ -74,11 +69,11 @@ async function start(t: TestContext) {
   assert.ok(first);
   const ask = async (what: object | Buffer, connection = first.connection) =>
     (await connection.request('storage.store', [Buffer.isBuffer(what) ? what : JSON.stringify(what)])).map(String);
-  return { network, account, members, first, stranger: connect(stranger), heard, until, fields, ask };
+  return { network, account, members, first, stranger: connect(stranger), heard, fields, ask };
 }
 
 test('a message that anybody stores at one member is told by every member of the swarm', async (t) => {
-  const { account, members, first, heard, until, fields, ask } = await start(t);
+  const { account, members, first, heard, fields, ask } = await start(t);
   const [body, ...more] = await ask(fields());
   const hash = messageHash(account.id, 0, Buffer.from('hello')).toString();
   const answer = JSON.parse(body!) as { hash: string; swarm: Record<string, { hash: string; already?: number }> };
@@ -86,7 +81,7 @@ test('a message that anybody stores at one member is told by every member of the
   assert.equal(answer.hash, hash);
   assert.equal(Object.keys(answer.swarm).length, 2);
   for (const member of Object.values(answer.swarm)) assert.deepEqual([member.hash, member.already], [hash, undefined]);
-  await until(members.length);
+  await until(() => heard.length >= members.length);
   for (const { data, namespace, hash: told } of heard) {
     assert.deepEqual([String(data), namespace, String(told)], ['hello', 0, hash]);
   }
@@ -106,7 +101,7 @@ test('a message that anybody stores at one member is told by every member of the
   const reply = decode((await first.connection.request('storage.store', [other]))[0]!);
   assert.ok(reply instanceof Map && reply.has('swarm'), 'what came bencoded is answered so');
   await ask(fields({ data: Buffer.from('the last').toString('base64') }));
-  await until(2 * members.length);
+  await until(() => heard.length >= 2 * members.length);
   assert.deepEqual(
     heard.slice(members.length).map(({ data }) => String(data)),
     ['the last', 'the last'],

@@ -1,6 +1,5 @@
 import assert from 'node:assert/strict';
 import { randomBytes } from 'node:crypto';
-import { once } from 'node:events';
 import net from 'node:net';
 import { type TestContext, test } from 'node:test';
 import { setTimeout as sleep } from 'node:timers/promises';
@@ -12,6 +11,7 @@ import { type KeyPair, randomKeyPair } from '../../src/oxenmq/keys.ts';
 import { Listener } from '../../src/oxenmq/listener.ts';
 import { encodeNotification } from '../../src/session/notification.ts';
 import { ownAddress } from '../support/loopback.ts';
+import { closed, once } from '../support/once.ts';
 import { subscribe } from '../support/requests.ts';
 import { message, startWorld, watched } from '../support/session-world.ts';
 import { SkippingClock } from '../support/skipping-clock.ts';
@@ -243,7 +243,7 @@ test('rubbish from clients is answered or dropped, and too much of it costs them
     socket.on('error', () => {}).resume();
     socket.write(greeting);
     socket.end();
-    await new Promise((resolve) => socket.once('close', resolve));
+    await closed(socket);
   }
   const large = new Dealer({ linger: 0, sendTimeout: 5_000, receiveTimeout: 20_000 });
   large.connect(address);

@@ -13,6 +13,7 @@ import type { Remote } from '../../src/oxenmq/remote.ts';
 import { silentLog } from '../support/log.ts';
 import { createDatabase } from '../support/postgres.ts';
 import { seconds, subscribe } from '../support/requests.ts';
+import { until } from '../support/until.ts';
 
 /**
  * Requests in a round; of the attack one for so many honest ones: at 70 kB/s that is an honest rate of 1,400 a second.
@@ -140,7 +141,7 @@ describe('one account with many devices that ask for much, beside everybody else
 
   /** Every storage server has confirmed what it was asked. */
   async function settled(): Promise<void> {
-    while (monitoring.summary().unconfirmed > 0) await new Promise((resolve) => setTimeout(resolve, 20));
+    await until(() => monitoring.summary().unconfirmed === 0);
   }
 
   /** The longest turn of the event loop, in ms of this thread's CPU time, while these requests come all at once. */

@@ -1,6 +1,5 @@
 import { spawn } from 'node:child_process';
 import { randomBytes } from 'node:crypto';
-import { once } from 'node:events';
 import fs from 'node:fs/promises';
 import os from 'node:os';
 import path from 'node:path';
@@ -11,6 +10,7 @@ import { type Network, startNetwork } from '../../src/devnet/network.ts';
 import { parseAddress } from '../../src/oxenmq/address.ts';
 import { type Connection, Peers } from '../../src/oxenmq/peers.ts';
 import type { Notification } from '../../src/session/notification.ts';
+import { ended } from '../support/once.ts';
 import { createDatabase } from '../support/postgres.ts';
 import { subscribe } from '../support/requests.ts';
 import { message, TestNotifier } from '../support/session-world.ts';
@@ -25,7 +25,7 @@ export interface ProcessWorld {
   readonly accounts: readonly Account[];
   readonly child: ReturnType<typeof spawn>;
   readonly output: () => string;
-  readonly exit: Promise<[number | null, string | null]>;
+  readonly ended: Promise<number | NodeJS.Signals>;
 }
 
 /**
@@ -54,7 +54,7 @@ export async function startProcess(
   });
   let output = '';
   child.stdout.on('data', (data) => (output += data));
-  const exit = once(child, 'close') as ProcessWorld['exit'];
+  const end = ended(child);
   const peers: Peers[] = [];
   const connect: ConstructorParameters<typeof TestNotifier>[0]['connect'] = (commands = {}) => {
     const one = new Peers({ clock: systemClock, commands, helloTimeout: 60_000 });
@@ -64,7 +64,7 @@ export async function startProcess(
   t.after(async () => {
     await Promise.all(peers.map((one) => one.close()));
     child.kill('SIGKILL');
-    await exit;
+    await end;
     await fs.rm(folder, { recursive: true, force: true });
   });
   const notifier = new TestNotifier({ connect });
@@ -75,7 +75,7 @@ export async function startProcess(
   const body = accounts.map((account, index) => subscribe(account, `phone ${index}`));
   await client.request('push.subscribe', [JSON.stringify(body)], 60_000);
   await until(() => network.servers.every(({ server }) => server.monitors === count));
-  return { network, notifier, client, accounts, child, output: () => output, exit };
+  return { network, notifier, client, accounts, child, output: () => output, ended: end };
 }
 
 /**

@@ -25,10 +25,9 @@ import { createDaemons } from '../support/daemons.ts';
 import type { Cleaner } from '../support/hivemind.ts';
 import { type FaultyProxy, startProxy } from '../support/proxy.ts';
 import { startReplicatedPostgres } from '../support/replicated-postgres.ts';
+import { until } from '../support/until.ts';
 
 const SOURCE = path.join(import.meta.dirname, '../../src');
-/** How long a program may take to come up, and the cluster to cover everything, ms. */
-const PATIENCE = 90_000;
 const SERVERS = 10;
 const BODY_SIZE = 300;
 const DAY = 86_400_000;
@@ -169,7 +168,8 @@ export async function startHiveminds(
           last = all.map(({ accounts_monitored: accounts, cluster }) => ({ accounts, ...cluster.coverage }));
           return all.every(({ cluster }) => cluster.coverage.full === 256);
         },
-        () => `not covered: ${JSON.stringify(last)}`,
+        50,
+        () => `covered, but ${JSON.stringify(last)}`,
       );
     },
     async join() {
@@ -184,13 +184,14 @@ export async function startHiveminds(
         now: Date.now,
       });
       byToken.set(token, phone);
-      let again = 0;
-      for (;;) {
+      let again = -1;
+      await until(async () => {
+        again++;
         const { code, body } = await phone.subscribe(frontEnd);
-        if (code === 200 && (body as { success?: boolean }).success === true) break;
-        if (code !== 503 || ++again > 100) throw new Error(`a phone was answered ${code} ${JSON.stringify(body)}`);
-        await sleep(100);
-      }
+        const success = code === 200 && (body as { success?: boolean }).success === true;
+        if (!success && code !== 503) throw new Error(`a phone was answered ${code} ${JSON.stringify(body)}`);
+        return success;
+      }, 100);
       phones.push(phone);
       return again;
     },
@@ -230,9 +231,7 @@ export async function startHiveminds(
       const words = [path.join(SOURCE, 'cli/main.ts'), 'roll', '--config', ini, '--with', command];
       const child = spawn(process.execPath, words, { stdio: 'inherit' });
       let code: number | undefined;
-      child.once('exit', (exit) => {
-        code = exit ?? -1;
-      });
+      child.once('exit', (exit) => (code = exit ?? -1));
       await until(
         async () => {
           const name = (await fs.readFile(asked, 'utf8').catch(() => '')).trim();
@@ -243,7 +242,8 @@ export async function startHiveminds(
           }
           return code !== undefined;
         },
-        () => 'the roll does not end',
+        50,
+        () => 'the roll ends',
       );
       return code ?? -1;
     },
@@ -372,13 +372,4 @@ export function account(t: TestContext, world: HivemindsWorld, { seconds, rate }
   assert.ok(told > seconds * rate * 0.4, `${told} messages were written`);
   assert.deepEqual({ lost: told - taken, twice, wrong: world.ledger.wrong }, { lost: 0, twice: 0, wrong: [] });
   assert.deepEqual(world.deaths, []);
-}
-
-/** Polls what nothing announces. */
-async function until(condition: () => Promise<boolean>, what: () => string): Promise<void> {
-  const deadline = performance.now() + PATIENCE;
-  while (!(await condition())) {
-    if (performance.now() > deadline) throw new Error(what());
-    await sleep(50);
-  }
 }

@@ -17,7 +17,7 @@ test('SIGTERM with thousands of pushes in flight: the notifier has time to ackno
   world.notifier.acknowledge = true;
   world.notifier.report({ accepted: world.notifier.sealed.map(({ id }) => id) });
   await world.notifier.pushes(messages.length);
-  assert.deepEqual(await world.exit, [0, null], world.output());
+  assert.deepEqual(await world.ended, 0, world.output());
   assert.doesNotMatch(world.output(), /could not be handed over|have not reported/);
   assert.match(world.output(), /of 3000 pushes 3000 were accepted/);
   assertOnceEach([world.notifier], messages);
@@ -37,7 +37,7 @@ test('SIGTERM with pushes that nobody acknowledges: they are given up in time, t
   checkFigures(before);
   assert.equal(before.services[0]!.accepted, 400);
   world.child.kill('SIGTERM');
-  assert.deepEqual(await world.exit, [0, null], world.output());
+  assert.deepEqual(await world.ended, 0, world.output());
   await until(() => world.output().includes('not reported on'));
   assert.match(world.output(), /1600 pushes could not be handed over and are given up/);
   assert.match(world.output(), /1000 pushes are with notifiers that have not reported on them/);
@@ -63,7 +63,7 @@ test('a stdout whose reader has gone does not stop the pushes, nor an end in ord
   assert.ok(figures.services.length > 200, 'it had as much to say');
   assertOnceEach([world.notifier], messages);
   world.child.kill('SIGTERM');
-  assert.deepEqual(await world.exit, [0, null]);
+  assert.deepEqual(await world.ended, 0);
 });
 
 test('a hivemind that stood still for seconds takes what has come meanwhile, and forgets nobody', async (t) => {

@@ -26,12 +26,13 @@ async function start(t: Cleaner) {
 /** Lets time pass until it is so; gives the seconds. */
 async function secondsUntil(clock: SkippingClock, so: () => boolean): Promise<number> {
   let seconds = 0;
-  while (!so()) {
+  await until(() => {
+    if (so()) return true;
     clock.skip(1000);
     seconds++;
+    return false;
     // What the clock set off goes over real sockets.
-    await new Promise((resolve) => setTimeout(resolve, 50));
-  }
+  }, 50);
   return seconds;
 }
 

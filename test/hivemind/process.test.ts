@@ -1,7 +1,6 @@
 import assert from 'node:assert/strict';
 import { type ChildProcess, spawn } from 'node:child_process';
 import { randomBytes } from 'node:crypto';
-import { once } from 'node:events';
 import fs from 'node:fs/promises';
 import os from 'node:os';
 import path from 'node:path';
@@ -12,8 +11,10 @@ import { sessionAccount } from '../../src/devnet/account.ts';
 import { parseAddress } from '../../src/oxenmq/address.ts';
 import { Peers } from '../../src/oxenmq/peers.ts';
 import type { Incoming } from '../../src/oxenmq/remote.ts';
+import { ended } from '../support/once.ts';
 import { createDatabase } from '../support/postgres.ts';
 import { subscribe } from '../support/requests.ts';
+import { until } from '../support/until.ts';
 
 const MAIN = path.join(import.meta.dirname, '../../src/hivemind/main.ts');
 
@@ -38,7 +39,7 @@ async function startProcess(t: TestContext) {
     let output = '';
     child.stdout?.on('data', (data) => (output += data));
     child.stderr?.on('data', (data) => (output += data));
-    return { child, output: () => output, exit: once(child, 'exit') as Promise<[number | null, string | null]> };
+    return { child, output: () => output, ended: ended(child) };
   };
   const asked: Incoming[] = [];
   const peers = new Peers({
@@ -60,7 +61,7 @@ async function startProcess(t: TestContext) {
   const ask = (body: unknown) =>
     connection.request('push.subscribe', [JSON.stringify(body)], 60_000).then(([reply]) => reply?.toString());
   const answerNext = async () => {
-    while (asked.length === 0) await new Promise((resolve) => setTimeout(resolve, 5));
+    await until(() => asked.length > 0);
     const request = asked.shift();
     const { token } = JSON.parse(request?.parts[1]?.toString() ?? '') as { token: string };
     request?.reply('0', token.padEnd(32, '.'));
@@ -81,16 +82,16 @@ test('SIGTERM: what is in work is answered, nothing new is taken, and the proces
   const { start, ask, answerNext, asked, count } = await startProcess(t);
   const hivemind = start();
   const inWork = ask(subscribe(sessionAccount(randomBytes), 'phone'));
-  while (asked.length === 0) await new Promise((resolve) => setTimeout(resolve, 5));
+  await until(() => asked.length > 0, 5, hivemind.output);
   hivemind.child.kill('SIGTERM');
-  while (!hivemind.output().includes('stopping')) await once(hivemind.child.stdout as NodeJS.ReadableStream, 'data');
+  await until(() => hivemind.output().includes('stopping'));
   assert.equal(
     await ask(subscribe(sessionAccount(randomBytes), 'late')),
     '{"error":5,"message":"The server is busy; try again later"}',
   );
   await answerNext();
   assert.equal(await inWork, SUCCESS);
-  const [code] = await hivemind.exit;
+  const code = await hivemind.ended;
   assert.equal(code, 0, hivemind.output());
   assert.equal(await count(), 1);
 });
@@ -99,27 +100,27 @@ test('SIGTERM: a notifier that does not answer does not hold the end up, and its
   const { start, ask, asked } = await startProcess(t);
   const hivemind = start();
   const inWork = ask(subscribe(sessionAccount(randomBytes), 'phone'));
-  while (asked.length === 0) await new Promise((resolve) => setTimeout(resolve, 5));
+  await until(() => asked.length > 0, 5, hivemind.output);
   hivemind.child.kill('SIGTERM');
   assert.equal(await inWork, '{"error":3,"message":"test notification service timed out"}');
-  const [code] = await hivemind.exit;
+  const code = await hivemind.ended;
   assert.equal(code, 0, hivemind.output());
 });
 
 test('SIGTERM while the subscriptions are loaded ends the start with 0, even if the database does not hand them out', async (t) => {
   const { start, database } = await startProcess(t);
   const first = start();
-  while (!first.output().includes('loaded 0')) await once(first.child.stdout as NodeJS.ReadableStream, 'data');
+  await until(() => first.output().includes('loaded 0'));
   first.child.kill('SIGTERM');
-  await first.exit;
+  await first.ended;
   const client = new pg.Client({ connectionString: database });
   await client.connect();
   await client.query('BEGIN');
   await client.query('LOCK TABLE subscriptions');
   const second = start();
-  while (!second.output().includes('listening at')) await once(second.child.stdout as NodeJS.ReadableStream, 'data');
+  await until(() => second.output().includes('listening at'));
   second.child.kill('SIGTERM');
-  const [code] = await second.exit;
+  const code = await second.ended;
   await client.end();
   assert.equal(code, 0, second.output());
   assert.ok(!second.output().includes('loaded'));
@@ -129,7 +130,7 @@ test('a hivemind whose database another one took over ends with 1, names that on
   const { start, ask, asked, database, folder } = await startProcess(t);
   const first = start();
   const inWork = ask(subscribe(sessionAccount(randomBytes), 'phone'));
-  while (asked.length === 0) await new Promise((resolve) => setTimeout(resolve, 5));
+  await until(() => asked.length > 0, 5, first.output);
   const ini = await fs.readFile(path.join(folder, 'spns.ini'), 'utf8');
   await fs.writeFile(path.join(folder, 'other.ini'), ini.replace('/hivemind.sock', '/other.sock'));
   const client = new pg.Client({ connectionString: database });
@@ -144,11 +145,11 @@ test('a hivemind whose database another one took over ends with 1, names that on
   first.child.kill('SIGSTOP');
   await client.query('SELECT pg_terminate_backend($1)', [before[0]?.pid]);
   const second = start('other.ini');
-  while (!second.output().includes('listening at')) await once(second.child.stdout as NodeJS.ReadableStream, 'data');
+  await until(() => second.output().includes('listening at'));
   const { rows: now } = await client.query<{ pid: number }>(holder);
   assert.equal(now.length, 1);
   first.child.kill('SIGCONT');
-  const [code] = await first.exit;
+  const code = await first.ended;
   assert.equal(code, 1, first.output());
   const [fatal] = first
     .output()
@@ -164,11 +165,11 @@ test('a second signal ends the process at once', async (t) => {
   const { start, ask, asked } = await startProcess(t);
   const hivemind = start();
   ask(subscribe(sessionAccount(randomBytes), 'phone')).catch(() => {});
-  while (asked.length === 0) await new Promise((resolve) => setTimeout(resolve, 5));
+  await until(() => asked.length > 0, 5, hivemind.output);
   hivemind.child.kill('SIGTERM');
-  while (!hivemind.output().includes('stopping')) await once(hivemind.child.stdout as NodeJS.ReadableStream, 'data');
+  await until(() => hivemind.output().includes('stopping'));
   hivemind.child.kill('SIGTERM');
-  const [code] = await hivemind.exit;
+  const code = await hivemind.ended;
   assert.equal(code, 1);
 });
 
@@ -182,11 +183,9 @@ test('SIGKILL: every subscription that a client was told of is there after the r
   for (let index = 0; index < told; index++) await answerNext();
   for (const reply of replies) assert.equal(await reply, SUCCESS);
   first.child.kill('SIGKILL');
-  await first.exit;
+  await first.ended;
   const second = start();
-  while (!second.output().includes(`loaded ${told} subscriptions`)) {
-    await once(second.child.stdout as NodeJS.ReadableStream, 'data');
-  }
+  await until(() => second.output().includes(`loaded ${told} subscriptions`));
   assert.equal(await count(), told);
 });
 
@@ -200,7 +199,7 @@ test('a wrong configuration is told whole, and ends with 1', async (t) => {
   });
   let output = '';
   child.stdout.on('data', (data) => (output += data));
-  const [code] = (await once(child, 'close')) as [number];
+  const code = await ended(child);
   assert.equal(code, 1);
   for (const problem of ['[db].url', '[hivemind].max_connects', '[hivemind].oxend_rpc', '[keys].hivemind']) {
     assert.ok(output.includes(problem), `${problem} is told: ${output}`);

@@ -12,6 +12,7 @@ import { startTestHivemind } from '../support/hivemind.ts';
 import { ownAddress } from '../support/loopback.ts';
 import { seconds, subscribe } from '../support/requests.ts';
 import { message, startWorld, watched } from '../support/session-world.ts';
+import { until } from '../support/until.ts';
 
 /**
  * A notifier that speaks as those of 2024-10 or the newest do (docs/spec/upstream.md, section 3), and keeps what it is
@@ -99,7 +100,7 @@ test('a notifier of the original, whatever it calls itself, is asked, answered a
       await watched(world, account);
       const sent = message(account, 'hello');
       world.network.deliver(sent);
-      while (notifier.pushed.length === 0) await new Promise((resolve) => setTimeout(resolve, 5));
+      await until(() => notifier.pushed.length > 0);
       const push = { ...sent, service, serviceId: device, serviceData: null, encKey: Buffer.alloc(32, 9) };
       assert.equal(notifier.pushed[0]!.toString('latin1'), encodePush(push).toString('latin1'));
       // Again and again, as it does, changes nothing.
@@ -210,9 +211,9 @@ test('devices that the newest notifiers call dead are removed; lists that make n
     ['firebase', encode([token()])],
   ] as Part[][])
     drop(...parts);
-  while ((await left()) !== 3) await new Promise((resolve) => setTimeout(resolve, 5));
+  await until(async () => (await left()) === 3);
   drop('firebase', encode([devices[0]!, devices[2]!]));
-  while ((await left()) !== 0) await new Promise((resolve) => setTimeout(resolve, 5));
+  await until(async () => (await left()) === 0);
   // Who subscribes again, with a living token of the same kind, is taken.
   const again = JSON.stringify(of('firebase', subscribe(accounts[0]!.account, devices[0]!)));
   const [reply] = await notifier.connection.request('push.subscribe', [again]);

@@ -17,6 +17,7 @@ import {
   type SealedPush,
 } from '../../src/session/notifier-protocol.ts';
 import { encodePush, type Push } from '../../src/session/push.ts';
+import { inTime } from '../support/until.ts';
 
 interface Instance {
   readonly remote: Remote;
@@ -178,14 +179,17 @@ export class FakeHivemind {
   /** Resolves when `condition` holds; looked at after each message that comes in. */
   until(condition: () => boolean): Promise<void> {
     if (condition()) return Promise.resolve();
-    return new Promise((resolve) => {
-      const look = () => {
-        if (!condition()) return;
-        this.#watchers = this.#watchers.filter((other) => other !== look);
-        resolve();
-      };
-      this.#watchers.push(look);
-    });
+    return inTime(
+      new Promise((resolve) => {
+        const look = () => {
+          if (!condition()) return;
+          this.#watchers = this.#watchers.filter((other) => other !== look);
+          resolve();
+        };
+        this.#watchers.push(look);
+      }),
+      () => `${condition}`,
+    );
   }
 
   #deliver(): void {

@@ -138,7 +138,7 @@ test('Web Push: cut connections and dead devices under load lose nothing, while 
   const apps = await Promise.all(Array.from({ length: 30 }, () => subscribe(fake)));
   const soon = Date.now() + 6_000;
   hivemind.push(Array.from({ length: 300 }, () => ({ ...stuck.push, expiry: soon })));
-  while (silent.requests === 0) await new Promise((resolve) => setTimeout(resolve, 5));
+  await until(() => silent.requests !== 0);
   const count = 600;
   const all = [dead.push, ...Array.from({ length: count }, (_, index) => apps[index % apps.length]!.push)];
   hivemind.push(all);

@@ -1,10 +1,10 @@
 import { type ChildProcess, spawn } from 'node:child_process';
 import { randomBytes } from 'node:crypto';
-import { once } from 'node:events';
 import { writeFile } from 'node:fs/promises';
 import { join } from 'node:path';
 import type { TestContext } from 'node:test';
 import { fileURLToPath } from 'node:url';
+import { ended } from '../support/once.ts';
 
 const MAIN = fileURLToPath(new URL('../../src/notifiers/main.ts', import.meta.url));
 
@@ -60,18 +60,18 @@ export function startProcess(t: TestContext, config: string, ...args: string[]):
       text += chunk;
     });
   }
-  const ended = once(child, 'close').then(([code, signal]) => code ?? signal);
+  const end = ended(child);
   t.after(async () => {
     if (child.exitCode === null && child.signalCode === null) child.kill('SIGKILL');
-    await ended;
+    await end;
   });
   return {
     child,
     output: () => text,
-    ended,
+    ended: end,
     end(signal) {
       child.kill(signal);
-      return ended;
+      return end;
     },
   };
 }

@@ -1,6 +1,5 @@
 import assert from 'node:assert/strict';
 import { randomBytes } from 'node:crypto';
-import { once } from 'node:events';
 import type { AddressInfo } from 'node:net';
 import { type TestContext, test } from 'node:test';
 import { createServer } from 'node:tls';
@@ -15,6 +14,7 @@ import { loadBackend } from '../../src/notifiers/runtime/load.ts';
 import { parseProxy } from '../../src/notifiers/runtime/proxy.ts';
 import { connectThrough } from '../../src/notifiers/runtime/tunnel.ts';
 import { type ConnectProxy, startConnectProxy } from '../support/connect-proxy.ts';
+import { once } from '../support/once.ts';
 import { apnsToken, brief, contextOf, delivery, FakeClock, folder, sectionOf } from './support.ts';
 
 type Fake = FakeProvider & { cut(): void };

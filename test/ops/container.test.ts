@@ -1,12 +1,13 @@
 import assert from 'node:assert/strict';
 import { randomBytes } from 'node:crypto';
-import { once } from 'node:events';
 import { existsSync, readFileSync } from 'node:fs';
 import { writeFile } from 'node:fs/promises';
 import { join } from 'node:path';
 import { test } from 'node:test';
 import { folder, spns, startSpns } from '../cli/spns.ts';
+import { ended } from '../support/once.ts';
 import { createDatabase } from '../support/postgres.ts';
+import { until } from '../support/until.ts';
 
 const CONTAINER = join(import.meta.dirname, '../../ops/container');
 const ROOT = join(CONTAINER, '../..');
@@ -89,19 +90,15 @@ test('its configuration and its commands run: it is healthy, and no more when it
 
   const child = startSpns(words(last('CMD')), dir, env);
   let output = '';
-  const started = new Promise<void>((resolve, reject) => {
-    child.stdout!.setEncoding('utf8').on('data', (text: string) => {
-      output += text;
-      if (output.includes('all have started')) resolve();
-    });
-    child.once('close', () => reject(new Error(output)));
-  });
+  child.stdout!.setEncoding('utf8').on('data', (text: string) => (output += text));
+  const end = ended(child);
   t.after(async () => void child.kill('SIGKILL'));
-  await started;
+  void end.then(() => (output += 'ended'));
+  await until(() => /all have started|ended$/.test(output));
+  assert.match(output, /all have started/);
   const healthy = await spns(check, dir, env);
   assert.equal(healthy.code, 0, healthy.err);
-  const ended = once(child, 'close');
   child.kill('SIGTERM');
-  assert.deepEqual((await ended)[0], 0);
+  assert.equal(await end, 0);
   assert.equal((await spns(check, dir, env)).code, 1);
 });

@@ -1,10 +1,10 @@
 import assert from 'node:assert/strict';
 import { type ChildProcess, spawn } from 'node:child_process';
-import { once } from 'node:events';
 import { type AddressInfo, connect, createServer, type Socket } from 'node:net';
 import { join } from 'node:path';
 import { type TestContext, test } from 'node:test';
 import { setImmediate as turn } from 'node:timers/promises';
+import { closed, ended, once } from '../support/once.ts';
 import { frame, GREETING, PING, ready } from './raw-zmtp.ts';
 import { greet, rawClient, temporaryDirectory } from './support.ts';
 
@@ -15,17 +15,17 @@ async function target(
   t: TestContext,
   role: string,
   address: string,
-): Promise<{ child: ChildProcess; line: string; ended: Promise<unknown[]> }> {
+): Promise<{ child: ChildProcess; line: string; ended: Promise<number | NodeJS.Signals> }> {
   const child = spawn(process.execPath, [join(import.meta.dirname, 'target-process.ts'), role, address], {
     stdio: ['ignore', 'pipe', 'inherit', 'ipc'],
   });
   t.after(() => child.kill('SIGKILL'));
-  const ended = once(child, 'exit');
+  const end = ended(child);
   const [text] = await Promise.race([
     once(child.stdout!.setEncoding('utf8'), 'data'),
-    ended.then((how) => assert.fail(`ended with ${how}`)),
+    end.then((how) => assert.fail(`ended with ${how}`)),
   ]);
-  return { child, line: String(text).trim(), ended };
+  return { child, line: String(text).trim(), ended: end };
 }
 
 function open(endpoint: string): Socket {
@@ -62,8 +62,7 @@ async function burst(socket: Socket, type: string): Promise<void> {
       setTimeout(() => (socket.remoteAddress ? socket.resetAndDestroy() : socket.destroy()), Math.random() * 3);
     });
   });
-  // Not once(): that fails when the other end resets the connection first.
-  await new Promise((resolve) => socket.once('close', resolve));
+  await closed(socket);
 }
 
 for (const kind of ['ipc', 'tcp'] as const) {

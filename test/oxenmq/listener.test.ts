@@ -8,6 +8,7 @@ import { randomKeyPair } from '../../src/oxenmq/keys.ts';
 import { Listener } from '../../src/oxenmq/listener.ts';
 import type { Commands, Incoming, OxenmqError, Remote } from '../../src/oxenmq/remote.ts';
 import { FakeClock } from '../support/fake-clock.ts';
+import { until } from '../support/until.ts';
 import { addressOf, greet, Happenings, openListener, openPeers, rawClient, temporaryDirectory } from './support.ts';
 
 async function failure(request: Promise<unknown>): Promise<string> {
@@ -198,16 +199,16 @@ test('a routing id that is in use stays with its owner, and is free again when t
   owner.close();
   await gone.first((one) => one === remote);
   // For a moment libzmq may have given the id to the second, which is gone as well.
-  for (;;) {
+  await until(async () => {
     const next = rawClient(t, listener.endpoint, { routingId: Buffer.from('one') });
     next.receiveTimeout = 1_000;
     const greeted = await greet(next).then(
       () => true,
       () => false,
     );
-    if (greeted) break;
-    next.close();
-  }
+    if (!greeted) next.close();
+    return greeted;
+  });
 });
 
 test('a message to nobody is lost, counted, and ends the remote', async (t) => {
@@ -300,7 +301,10 @@ test('of a client that does not read its answers no more is taken; every request
     assert.equal(String((await other.receive())[1]), 'mine');
   };
   await flood(deaf, 6_000, (number) => ['a.request', String(number)]);
-  while (counters.received < 6_000) await others();
+  await until(async () => {
+    await others();
+    return counters.received >= 6_000;
+  }, 0);
   await others();
   const mine = handled.count - (6_000 - counters.overrun);
   assert.ok(

@@ -1,6 +1,5 @@
 import assert from 'node:assert/strict';
 import { randomBytes } from 'node:crypto';
-import { once } from 'node:events';
 import { connect, type Socket } from 'node:net';
 import { type TestContext, test } from 'node:test';
 import { systemClock } from '../../src/clock.ts';
@@ -8,6 +7,7 @@ import { randomKeyPair } from '../../src/oxenmq/keys.ts';
 import { PublicListener, type PublicListenerOptions } from '../../src/oxenmq/public-listener.ts';
 import type { Commands, Incoming, Remote } from '../../src/oxenmq/remote.ts';
 import { FakeClock } from '../support/fake-clock.ts';
+import { closed, once } from '../support/once.ts';
 import { until } from '../support/until.ts';
 import { frame, GREETING, PING, ready } from './raw-zmtp.ts';
 import { addressOf, greet, Happenings, openPeers, rawClient, temporaryDirectory } from './support.ts';
@@ -51,8 +51,6 @@ async function enter(endpoint: string, localAddress?: string): Promise<Socket> {
   while (!received.includes('READY')) received += String(await once(socket.setEncoding('latin1'), 'data'));
   return socket;
 }
-
-const closed = (socket: Socket) => new Promise<void>((resolve) => socket.once('close', () => resolve()));
 
 for (const security of ['plain', 'CURVE'] as const) {
   test(`libzmq's clients are answered (${security}): greeting, requests of any size, parts, refusals`, async (t) => {
@@ -176,7 +174,7 @@ test('who says nothing is let go after ten seconds', async (t) => {
   const clock = new FakeClock();
   const listener = await open(t, { clock });
   const socket = plainSocket(listener.endpoint);
-  const [greeting] = await once(socket, 'data');
+  const [greeting] = (await once(socket, 'data')) as [Buffer];
   assert.equal(greeting.length, 64);
   await clock.advance(9_999);
   assert.equal(listener.size, 1);
@@ -267,11 +265,12 @@ test('answers that a client has not read count as held until it reads them', asy
   const listener = await open(t, { commands });
   const silent = await enter(listener.endpoint);
   silent.pause();
-  while (listener.limit.bytes < 100_000) {
+  await until(async () => {
     const { received } = listener.counters;
     silent.write(Buffer.concat([frame('push.much', true), frame('t')]));
     await until(() => listener.counters.received > received, 0);
-  }
+    return listener.limit.bytes >= 100_000;
+  }, 0);
   silent.resume();
   await until(() => listener.limit.bytes === 0, 0);
   assert.equal(listener.size, 1);

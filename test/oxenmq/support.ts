@@ -8,6 +8,7 @@ import { type Address, parseAddress } from '../../src/oxenmq/address.ts';
 import { type KeyPair, randomKeyPair, toZ85 } from '../../src/oxenmq/keys.ts';
 import { Listener, type ListenerOptions } from '../../src/oxenmq/listener.ts';
 import { Peers, type PeersOptions } from '../../src/oxenmq/peers.ts';
+import { inTime } from '../support/until.ts';
 
 /** Things that happen, in order, for tests that await them instead of sleeping. */
 export class Happenings<T> {
@@ -26,16 +27,19 @@ export class Happenings<T> {
 
   /** Waits until `see` sees something. */
   when<R>(see: (all: T[]) => R | undefined): Promise<R> {
-    return new Promise((resolve) => {
-      const look = () => {
-        const seen = see(this.all);
-        if (seen === undefined) return;
-        this.#waiting.delete(look);
-        resolve(seen);
-      };
-      this.#waiting.add(look);
-      look();
-    });
+    return inTime(
+      new Promise((resolve) => {
+        const look = () => {
+          const seen = see(this.all);
+          if (seen === undefined) return;
+          this.#waiting.delete(look);
+          resolve(seen);
+        };
+        this.#waiting.add(look);
+        look();
+      }),
+      () => `${see}, of ${this.all.length} so far`,
+    );
   }
 }
 

@@ -1,7 +1,7 @@
 import { createSocket } from 'node:dgram';
-import { once } from 'node:events';
 import { isIPv6 } from 'node:net';
 import type { TestContext } from 'node:test';
+import { once } from './once.ts';
 
 /** What a name leads to at the moment: addresses of either kind, none if there is no such name, or never an answer. */
 export type Answers = (name: string) => readonly string[] | 'hang';

@@ -22,6 +22,8 @@ export interface FaultyProxy {
   /** The most that were open at one time, and all that were ever made. */
   readonly most: number;
   readonly accepted: number;
+  /** Pieces, in either direction, that have arrived late. */
+  readonly delayed: number;
   /** Breaks all connections at once; of TCP by RST. */
   reset(): void;
   /** Leaves all connections half open: nothing passes over them any more, nobody is told. New ones pass. */
@@ -41,7 +43,7 @@ interface Line {
  */
 export async function startProxy(t: Cleaner, target: net.NetConnectOpts, listen?: string): Promise<FaultyProxy> {
   const lines = new Set<Line>();
-  let [most, accepted, pieces] = [0, 0, 0];
+  let [most, accepted, pieces, delayed] = [0, 0, 0, 0];
 
   function accept(near: net.Socket): void {
     const line: Line = { sockets: [near], dead: proxy.way === 'hole' };
@@ -79,6 +81,7 @@ export async function startProxy(t: Cleaner, target: net.NetConnectOpts, listen?
         if (typeof way === 'object') await new Promise((resolve) => setTimeout(resolve, way.delay));
         if (way === 'slice') await slice(chunk, to);
         else await write(to, chunk);
+        if (typeof way === 'object') delayed++;
       }
       if (!line.dead) to.end();
     } catch {
@@ -114,6 +117,9 @@ export async function startProxy(t: Cleaner, target: net.NetConnectOpts, listen?
     },
     get accepted() {
       return accepted;
+    },
+    get delayed() {
+      return delayed;
     },
     reset() {
       for (const socket of [...lines].flatMap(({ sockets }) => sockets).concat(orphans.splice(0))) abort(socket);

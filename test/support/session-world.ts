@@ -1,5 +1,5 @@
 import { randomBytes } from 'node:crypto';
-import { EventEmitter, once } from 'node:events';
+import { EventEmitter } from 'node:events';
 import { systemClock } from '../../src/clock.ts';
 import type { Account } from '../../src/devnet/account.ts';
 import { type Network, startNetwork } from '../../src/devnet/network.ts';
@@ -15,6 +15,7 @@ import {
 } from '../../src/session/notifier-protocol.ts';
 import { decodePush, type Push } from '../../src/session/push.ts';
 import { type Cleaner, startTestHivemind, type TestHivemind, type TestHivemindOptions } from './hivemind.ts';
+import { once } from './once.ts';
 import { until } from './until.ts';
 
 const written = new Map<string, number>();

@@ -103,7 +103,7 @@ class World {
     const onionKey = randomBytes(32);
     const { url } = await serve(t, world.#web.hivemind, onionKey);
     world.front = { url, publicKey: Buffer.from(x25519Public(onionKey)) };
-    await world.#web.until(true);
+    await world.#web.untilConnected(true);
     return world;
   }
 
@@ -140,12 +140,11 @@ class World {
   /** Resolves when the services are so: polled, since nothing tells of it. */
   async until(condition: (services: Map<string, { notifiers: number; subscriptions: number }>) => boolean) {
     const admin = this.hivemind.connect({}, this.address);
-    for (;;) {
+    await until(async () => {
       const [body] = await admin.request('admin.get_services', []);
       const all = JSON.parse(String(body)) as { service: string; notifiers: number; subscriptions: number }[];
-      if (condition(new Map(all.map((one) => [one.service, one])))) break;
-      await new Promise((resolve) => setTimeout(resolve, 10));
-    }
+      return condition(new Map(all.map((one) => [one.service, one])));
+    }, 10);
     admin.close();
   }
 

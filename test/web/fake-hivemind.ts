@@ -12,6 +12,7 @@ import { onionKeys } from '../../src/session/onion.ts';
 import { connectHivemind, type Hivemind } from '../../src/web/hivemind.ts';
 import { webMetrics } from '../../src/web/metrics.ts';
 import { buildServer, listen, type ServerOptions } from '../../src/web/server.ts';
+import { inTime } from '../support/until.ts';
 
 /** What the tests clean up with: node:test's context has it. */
 export interface Scope {
@@ -105,12 +106,15 @@ export function connect(
     },
   });
   cleanUp(scope, () => hivemind.close());
-  const until = (connected: boolean): Promise<void> =>
-    new Promise((resolve) => {
-      if (hivemind.connected === connected) resolve();
-      else waiting.push({ connected, resolve });
-    });
-  return { hivemind, until };
+  const untilConnected = (connected: boolean): Promise<void> =>
+    inTime(
+      new Promise((resolve) => {
+        if (hivemind.connected === connected) resolve();
+        else waiting.push({ connected, resolve });
+      }),
+      () => (connected ? 'connected to the hivemind' : 'the hivemind gone'),
+    );
+  return { hivemind, untilConnected };
 }
 
 /** A server on a port of the system's choice. */

@@ -148,7 +148,7 @@ test('lists that nobody would send are left aside', async (t) => {
   for (const instead of [encodeMembers({ own: 'a', members }), Buffer.from('le'), Buffer.alloc(100_000, 'd')]) {
     said.instead = instead;
     await fakes.a!.start();
-    const { hivemind, until: untilConnected } = connect(t, fakes.a!.address, { clock });
+    const { hivemind, untilConnected } = connect(t, fakes.a!.address, { clock });
     await untilConnected(true);
     await clock.advance(10_000);
     assert.equal(await ask(hivemind), 'a');

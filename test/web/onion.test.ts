@@ -47,8 +47,8 @@ async function post(url: string, body: Uint8Array): Promise<{ status: number; bo
 async function echo(t: { after(work: () => Promise<void>): void }) {
   const fake = await fakeHivemind(t, (_, request) => request.reply(`{"echo":${request.parts[0]!.length}}`));
   await fake.start();
-  const { hivemind, until } = connect(t, fake.address);
-  await until(true);
+  const { hivemind, untilConnected } = connect(t, fake.address);
+  await untilConnected(true);
   return { ...fake, ...(await serve(t, hivemind, secretKey)) };
 }
 
@@ -140,8 +140,8 @@ test('an inner failure that passes is an inner 503 within an outer 200', async (
   const body = '[{"success":true},{"error":3,"message":"apns notification service timed out"}]';
   const fake = await fakeHivemind(t, (_, request) => request.reply(body));
   await fake.start();
-  const { hivemind, until } = connect(t, fake.address);
-  await until(true);
+  const { hivemind, untilConnected } = connect(t, fake.address);
+  await untilConnected(true);
   const { url } = await serve(t, hivemind, secretKey);
   const meta = '{"method":"POST","endpoint":"/subscribe"}';
   const request = encryptOnion(Buffer.from(`l${meta.length}:${meta}2:[]e`), publicKey, 'aes-gcm');

@@ -20,6 +20,7 @@ import { folder, keepLog } from '../notifiers/support.ts';
 import { post } from '../support/http.ts';
 import { subscribe, unsubscribe } from '../support/requests.ts';
 import { startWorld } from '../support/session-world.ts';
+import { until } from '../support/until.ts';
 
 interface Schema {
   readonly type?: string;
@@ -90,7 +91,7 @@ async function start(t: TestContext, rateLimit = 0) {
     giveUp: (error) => assert.fail(error),
   });
   t.after(() => web.stop(1_000));
-  while (!web.ready?.().ok) await new Promise((resolve) => setTimeout(resolve, 5));
+  await until(() => web.ready?.().ok === true);
   /** The reply, which has to be one that the document knows of that path. */
   const ask = async (path: keyof typeof ROUTES, body: unknown) => {
     const { status, headers, body: text } = await post({ socketPath: `${dir}/web.sock`, path }, JSON.stringify(body));

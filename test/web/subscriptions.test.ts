@@ -98,7 +98,7 @@ test('requests are held while the hivemind restarts, those that were with it too
     received.push(request);
     gotOne();
   });
-  const { hivemind, until } = connect(t, fake.address);
+  const { hivemind, untilConnected } = connect(t, fake.address);
   const early = hivemind.ask('push.subscribe', Buffer.from('early'));
   gotOne = () => received.at(-1)!.reply('welcome', 'final');
   await fake.start();
@@ -111,7 +111,7 @@ test('requests are held while the hivemind restarts, those that were with it too
   await arrived;
   assert.equal(hivemind.inFlight, 1);
   await fake.stop();
-  await until(false);
+  await untilConnected(false);
   const meanwhile = hivemind.ask('push.unsubscribe', Buffer.from('two'));
   assert.equal(hivemind.inFlight, 2);
 
@@ -180,8 +180,8 @@ test('a hivemind that takes requests and says nothing is given 20 s, and no more
   });
   await fake.start();
   const clock = new FakeClock();
-  const { hivemind, until } = connect(t, fake.address, { clock, limit: 2 });
-  await until(true);
+  const { hivemind, untilConnected } = connect(t, fake.address, { clock, limit: 2 });
+  await untilConnected(true);
   const arrived = new Promise<void>((resolve) => {
     gotTwo = resolve;
   });
@@ -198,7 +198,7 @@ test('a hivemind that takes requests and says nothing is given 20 s, and no more
 test('a hivemind that is none is no reason to fall over', async (t) => {
   const fake = await fakeHivemind(t, (_, request) => request.reply());
   await fake.start();
-  const { hivemind, until } = connect(t, fake.address);
-  await until(true);
+  const { hivemind, untilConnected } = connect(t, fake.address);
+  await untilConnected(true);
   assert.deepEqual(await hivemind.ask('push.subscribe', Buffer.from('{}')), { kind: 'failed', reason: 'empty reply' });
 });

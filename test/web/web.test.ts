@@ -133,7 +133,7 @@ test("why the hivemind's socket cannot be used is told where it is asked whether
   const daemon = await startWeb(context);
   try {
     const sentence = `no connection to the hivemind: ${path} is no socket but something else`;
-    while (daemon.ready!().reasons[0] !== sentence) await new Promise((resolve) => setTimeout(resolve, 5));
+    await until(() => daemon.ready!().reasons[0] === sentence);
     assert.match(lines.join(''), /clients are asked to come again later.*is no socket but something else/);
   } finally {
     await daemon.stop(5_000);

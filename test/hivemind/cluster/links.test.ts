@@ -13,6 +13,7 @@ import { decodeHello, encodeHello, type Hello } from '../../../src/session/clust
 import type { HivemindSettings } from '../../../src/settings/hivemind.ts';
 import { Happenings } from '../../oxenmq/support.ts';
 import { logTo } from '../../support/log.ts';
+import { until } from '../../support/until.ts';
 
 const SECRET = randomBytes(32);
 const hello = (name: string, run = 1n): Hello => ({ name, run, version: '2.0.0' });
@@ -177,7 +178,7 @@ test('the next run of a member is connected to anew, and not before it is the on
   const b = await member(t, hello('b', 2n));
   const { links, connected } = open(t);
   links.update([{ name: 'b', run: 1n, address: b.address }]);
-  while (b.greetings.length === 0) await new Promise((resolve) => setImmediate(resolve));
+  await until(() => b.greetings.length > 0, 0);
   links.update([{ name: 'b', run: 2n, address: b.address }]);
   await connected();
   assert.deepEqual(links.reached, ['b']);

@@ -9,6 +9,7 @@ import { startTestHivemind, type TestHivemind } from '../../support/hivemind.ts'
 import { createDatabase } from '../../support/postgres.ts';
 import { seconds, subscribe, unsubscribe } from '../../support/requests.ts';
 import { message, TestNotifier } from '../../support/session-world.ts';
+import { until } from '../../support/until.ts';
 
 const SECRET = randomBytes(32);
 
@@ -40,18 +41,11 @@ async function ask(hivemind: TestHivemind, command: string, ...parts: string[]):
   return JSON.parse(String(body));
 }
 
-async function until(look: () => Promise<boolean> | boolean, t: TestContext): Promise<void> {
-  while (!(await look())) {
-    t.signal.throwIfAborted();
-    await new Promise((resolve) => setTimeout(resolve, 20));
-  }
-}
-
 test('two hiveminds cover every slot twice, and each takes subscriptions for both', { timeout: 60_000 }, async (t) => {
   const { network, start } = await world(t);
   const [a, b] = [await start('a'), await start('b')];
   const notifiers = [await new TestNotifier(a).register(), await new TestNotifier(b).register()];
-  await until(async () => ((await ask(a, 'admin.get_stats')) as Report).cluster.coverage.full === 256, t);
+  await until(async () => ((await ask(a, 'admin.get_stats')) as Report).cluster.coverage.full === 256);
   const accounts = Array.from({ length: 20 }, () => sessionAccount(randomBytes));
   for (const [n, account] of accounts.entries()) {
     const to = n % 2 === 0 ? a : b;
@@ -66,12 +60,12 @@ test('two hiveminds cover every slot twice, and each takes subscriptions for bot
       if (told === 2 * network.membersFor(account.id).length) waiting.delete(account);
     }
     return waiting.size === 0;
-  }, t);
+  });
   const messages = accounts.map((account) => message(account, 'hello'));
   for (const one of messages) network.deliver(one);
   const hashes = messages.map(({ hash }) => String(hash));
   const came = () => pushedHashes(notifiers).filter((hash) => hashes.includes(hash));
-  await until(() => came().length >= messages.length, t);
+  await until(() => came().length >= messages.length);
   assert.deepEqual(came().sort(), hashes.sort());
   assert.ok(
     notifiers.every(({ sealed }) => sealed.length > 0),
@@ -88,12 +82,12 @@ test('what one writes the other knows: renewals and unsubscriptions', { timeout:
   const known = async (hivemind: TestHivemind) =>
     ((await ask(hivemind, 'admin.get_stats')) as { accounts_monitored: number }).accounts_monitored;
   await ask(a, 'push.subscribe', JSON.stringify(subscribe(account, 'phone', { at: seconds() - 10 })));
-  await until(async () => (await known(b)) === 1, t);
+  await until(async () => (await known(b)) === 1);
   const renewed = await ask(b, 'push.subscribe', JSON.stringify(subscribe(account, 'phone')));
   assert.deepEqual(renewed, { message: 'Resubscription successful', success: true, updated: true });
   const removed = await ask(b, 'push.unsubscribe', JSON.stringify(unsubscribe(account, 'phone')));
   assert.equal((removed as { removed: boolean }).removed, true);
-  await until(async () => (await known(a)) === 0, t);
+  await until(async () => (await known(a)) === 0);
 });
 
 test('a second of a name, one without a name, and one of other settings say who is in the way', {

@@ -11,6 +11,7 @@ import { type KeyPair, keyPairFromSecret, randomKeyPair } from '../../../src/oxe
 import { Listener } from '../../../src/oxenmq/listener.ts';
 import type { Remote } from '../../../src/oxenmq/remote.ts';
 import { Happenings } from '../../oxenmq/support.ts';
+import { until } from '../../support/until.ts';
 import { FakeAccounts, readRequest, SUCCESS } from '../monitoring/support/fake-accounts.ts';
 
 const LOW = 2n ** 62n;
@@ -284,7 +285,7 @@ test('an oxend that sends a message of too many parts is cut off and told, and t
   network.start();
   await isAskedFor(asked, 'low', [0, 1]);
   asked.all[0]!.remote.send('notify.block', ...Array.from({ length: 5000 }, () => ''));
-  while (network.oxendUp) await new Promise((resolve) => setTimeout(resolve, 5));
+  await until(() => !network.oxendUp);
   assert.deepEqual(network.complaints(), ['oxend: the peer sent a message of 5001 parts']);
   assert.equal(network.summary().connected, 1);
   assert.equal(network.counters.toOxend.excessive, 1);
@@ -302,7 +303,7 @@ test('notify.monitor_ended over a real socket: unconfirmed, and asked for again'
   const { remote } = await asked.first(({ server }) => server === 'low');
   const lists = () => asked.all.filter(({ server }) => server === 'get_service_nodes').length;
   const [before, listsBefore] = [asked.all.length, lists()];
-  while (network.summary().unconfirmed > 0) await new Promise((resolve) => setTimeout(resolve, 5));
+  await until(() => network.summary().unconfirmed === 0);
   const notice = (number: number) =>
     Buffer.concat([
       Buffer.from('d1:@33:'),

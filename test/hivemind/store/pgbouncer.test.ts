@@ -1,6 +1,5 @@
 import assert from 'node:assert/strict';
 import { execFileSync, spawn } from 'node:child_process';
-import { once } from 'node:events';
 import { chmodSync, mkdtempSync, rmSync, statSync, writeFileSync } from 'node:fs';
 import { tmpdir, userInfo } from 'node:os';
 import { join } from 'node:path';
@@ -11,6 +10,7 @@ import { slotBits } from '../../../src/hivemind/cluster/roster.ts';
 import { conninfo, openClient } from '../../../src/hivemind/store/client.ts';
 import { Store } from '../../../src/hivemind/store/store.ts';
 import { ALL_SLOTS, openMember, silent } from '../../support/members.ts';
+import { ended } from '../../support/once.ts';
 import { createDatabase } from '../../support/postgres.ts';
 import { makeRow } from '../../support/rows.ts';
 
@@ -50,9 +50,10 @@ async function startPgBouncer(t: TestContext, mode: 'session' | 'transaction'): 
     stdio: ['ignore', 'ignore', 'pipe'],
     ...(root && { uid, gid }),
   });
+  const end = ended(child);
   t.after(async () => {
     child.kill('SIGKILL');
-    if (child.exitCode === null && child.signalCode === null) await once(child, 'exit');
+    await end;
     rmSync(folder, { recursive: true });
   });
   const url = `postgresql:///${database}?host=${encodeURIComponent(folder)}&port=6432&user=${userInfo().username}`;

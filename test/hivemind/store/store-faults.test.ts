@@ -186,9 +186,10 @@ describe('the store on a failing database', () => {
     const client = new pg.Client({ connectionString: other.url(name) });
     await client.connect();
     const arrived = async () => (await client.query('SELECT FROM subscriptions')).rowCount;
-    while ((await arrived()) === 0) {
+    await until(async () => {
       await store.upsert(makeRow()).catch((error: unknown) => assert.ok(isUnavailable(error), String(error)));
-    }
+      return (await arrived()) !== 0;
+    });
     await client.end();
   });
 

@@ -4,6 +4,7 @@ import { type Clock, systemClock } from '../../../src/clock.ts';
 import type { Commands, Incoming, Part } from '../../../src/oxenmq/remote.ts';
 import { startTestHivemind } from '../../support/hivemind.ts';
 import { createSkewedDatabase } from '../../support/skewed-database.ts';
+import { until } from '../../support/until.ts';
 import { vectors } from '../../support/vectors.ts';
 
 interface ReplyVectors {
@@ -132,9 +133,9 @@ async function waitForServices(
   client: { request(command: string, parts: Part[]): Promise<Buffer[]> },
   names: string[],
 ) {
-  for (;;) {
+  await until(async () => {
     const [body] = await client.request('admin.get_services', []);
     const services = JSON.parse(body?.toString() ?? '[]') as { service: string; notifiers: number }[];
-    if (names.every((name) => services.some(({ service, notifiers }) => service === name && notifiers > 0))) return;
-  }
+    return names.every((name) => services.some(({ service, notifiers }) => service === name && notifiers > 0));
+  });
 }

@@ -165,16 +165,12 @@ test('each element of an array is answered for itself, in order', async () => {
 test('a large array does not hold the event loop', async () => {
   const { ask } = setUp();
   const requests = Array.from({ length: 200 }, () => request());
-  let worst = 0;
-  let last = performance.now();
-  const timer = setInterval(() => {
-    worst = Math.max(worst, performance.now() - last);
-    last = performance.now();
-  }, 1);
+  let turns = 0;
+  const timer = setInterval(() => turns++, 1);
   const replies = (await ask(requests)) as { success: boolean }[];
   clearInterval(timer);
   assert.ok(replies.every(({ success }) => success));
-  assert.ok(worst > 0, 'others had their turn before the whole was done');
+  assert.ok(turns > 0, 'others had their turn before the whole was done');
 });
 
 test('of one request no more than 64 elements are in work, however many it has', async () => {
@@ -241,9 +237,10 @@ test('a notifier that hangs keeps so many requests waiting and no more, and none
   const asked = Array.from({ length: 40 }, () => ask(Array.from({ length: 64 }, () => one)));
   const other = request({ service: 'huawei' });
   const { results } = subscriptions.counters;
-  while ((results.get('subscribe:code_5') ?? 0) < 40 * 64 - 2_048) {
+  await until(async () => {
     assert.equal(((await ask(other)) as { success: boolean }).success, true);
-  }
+    return (results.get('subscribe:code_5') ?? 0) >= 40 * 64 - 2_048;
+  }, 0);
   assert.equal(waiting.length, 2_048);
   for (const release of waiting.splice(0)) release();
   const replies = (await Promise.all(asked)).flat() as { success?: boolean; error?: number }[];

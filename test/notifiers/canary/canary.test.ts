@@ -16,6 +16,8 @@ import { x25519Public } from '../../../src/session/sodium.ts';
 import { loadConfig, programOf } from '../../../src/settings/config.ts';
 import { startWeb } from '../../../src/web/web.ts';
 import { startTestHivemind, type TestHivemind } from '../../support/hivemind.ts';
+import { once } from '../../support/once.ts';
+import { until } from '../../support/until.ts';
 import { folder, keepLog } from '../support.ts';
 
 /** What a canary waits for in hours, in tests it waits for in tens of milliseconds. */
@@ -37,7 +39,7 @@ interface World {
 
 async function freePort(): Promise<number> {
   const server = createTcpServer().listen(0, '127.0.0.1');
-  await new Promise((resolve) => server.once('listening', resolve));
+  await once(server, 'listening');
   const { port } = server.address() as AddressInfo;
   await new Promise((resolve) => server.close(resolve));
   return port;
@@ -114,9 +116,6 @@ async function start(
   let stopped: Promise<void> | undefined;
   const stop = () => (stopped ??= canary.stop(8_000));
   stops.push(stop);
-  const until = async (done: () => boolean) => {
-    while (!done()) await new Promise((resolve) => setTimeout(resolve, 10));
-  };
   return {
     network,
     hivemind,
@@ -139,9 +138,8 @@ test('a message of its own comes back as a push, again and again, and the time i
   const { canary, hivemind, metrics, well, lines } = await start(t);
   assert.deepEqual(canary.ready!(), { ok: false, reasons: ['no message has come back yet'] });
   await well();
-  while (((await metrics()).get('spns_canary_messages_total{result="delivered"}') ?? 0) < 3) {
-    await new Promise((resolve) => setTimeout(resolve, 10));
-  }
+  const delivered = async () => (await metrics()).get('spns_canary_messages_total{result="delivered"}') ?? 0;
+  await until(async () => (await delivered()) >= 3);
   const told = await metrics();
   assert.equal(told.get('spns_canary_messages_total{result="lost"}'), 0);
   assert.equal(told.get('spns_canary_front_end_up'), 1);
@@ -186,10 +184,9 @@ test('a front-end that is away is told of, and messages come back meanwhile', as
   await well();
   await web.stop(1_000);
   await complains(/the front-end cannot be reached: .*ECONNREFUSED/);
-  const before = (await metrics()).get('spns_canary_messages_total{result="delivered"}')!;
-  while ((await metrics()).get('spns_canary_messages_total{result="delivered"}')! <= before) {
-    await new Promise((resolve) => setTimeout(resolve, 10));
-  }
+  const delivered = async () => (await metrics()).get('spns_canary_messages_total{result="delivered"}') ?? 0;
+  const before = await delivered();
+  await until(async () => (await delivered()) > before);
   assert.equal((await metrics()).get('spns_canary_front_end_up'), 0);
   assert.equal(canary.ready!().reasons.length, 1, 'the rest works');
 });

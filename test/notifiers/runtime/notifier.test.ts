@@ -11,6 +11,7 @@ import {
   retry,
 } from '../../../src/notifiers/runtime/backend.ts';
 import { openPayload } from '../../../src/session/payload.ts';
+import { until } from '../../support/until.ts';
 import { FakeHivemind } from '../fake-hivemind.ts';
 import { keys, SERVICE, startToy } from '../toy.ts';
 
@@ -257,7 +258,7 @@ for (const original of ['2024-10', 'newest'] as const)
       });
     push('phone');
     await hivemind.until(() => notifier.statistics.total.notifies === 1 || hivemind.statistics.length > 0);
-    while (sent.length === 0) await new Promise((resolve) => setImmediate(resolve));
+    await until(() => sent.length > 0, 0);
     const { metadata, data } = openPayload(sent[0]!.payload, encKey);
     assert.equal(data?.toString(), 'hello');
     assert.match(JSON.stringify(metadata), /-11/);
@@ -270,10 +271,10 @@ for (const original of ['2024-10', 'newest'] as const)
     assert.equal(first!.get('+notifies'), 1);
     // The older answers that it does not know the command: nothing comes of it.
     push('dead');
-    while (notifier.statistics.total.failures === 0) await new Promise((resolve) => setImmediate(resolve));
+    await until(() => notifier.statistics.total.failures > 0, 0);
     if (original === 'newest') await hivemind.until(() => hivemind.dropped.length > 0);
     push('another');
-    while (notifier.statistics.total.notifies < 2) await new Promise((resolve) => setImmediate(resolve));
+    await until(() => notifier.statistics.total.notifies >= 2, 0);
     assert.deepEqual(hivemind.dropped, original === 'newest' ? ['dead'] : []);
     assert.equal(notifier.hiveminds.links[0]!.dialect, 'original');
     assert.ok(notifier.registered);
@@ -298,10 +299,10 @@ test('an original hivemind is told of dead devices in its own way, and of no mor
       data: Buffer.from('hello'),
     });
   for (let n = 0; n < 5; n++) push(`alive ${n}`);
-  while (notifier.statistics.total.notifies < 5) await new Promise((resolve) => setImmediate(resolve));
+  await until(() => notifier.statistics.total.notifies >= 5, 0);
   dead = true;
   for (let n = 0; n < 30; n++) push(`dead ${n}`);
-  while (notifier.statistics.total.failures < 30) await new Promise((resolve) => setImmediate(resolve));
+  await until(() => notifier.statistics.total.failures >= 30, 0);
   assert.equal(notifier.counters.goneHeldBack, 21, 'ten of fifteen are more than half');
   await stop();
   await hivemind.until(() => hivemind.dropped.length >= 9);
@@ -312,7 +313,8 @@ test('an original hivemind is told of dead devices in its own way, and of no mor
 test('when the hivemind restarts it comes back by itself, also to a hivemind of the other kind', async (t) => {
   const first = await FakeHivemind.start(undefined, SERVICE);
   const address = first.endpoint;
-  const { notifier } = startToy(t, [first], () => accepted);
+  // Long before it would register again as a sign of life.
+  const { notifier } = startToy(t, [first], () => accepted, { ping: 86_400_000 });
   await first.until(() => first.instances.size === 1);
   await first.close();
   const second = await FakeHivemind.start(undefined, SERVICE, { address, original: 'newest' });
@@ -338,9 +340,9 @@ test('what ends while the hivemind is away is reported when it is back', async (
   });
   await first.until(() => first.instances.size === 1);
   const [id] = first.push([{ serviceId: 'a' }]);
-  while (sent.length === 0) await new Promise((resolve) => setImmediate(resolve));
+  await until(() => sent.length > 0, 0);
   await first.close();
-  while (notifier.registered) await new Promise((resolve) => setTimeout(resolve, 5));
+  await until(() => !notifier.registered);
   answer(gone('Unregistered', 66));
   const second = await FakeHivemind.start(t, SERVICE, { address });
   await second.until(() => second.refused.has(id!) && second.gone.length > 0);
@@ -357,7 +359,7 @@ test('stopping: it signs off, hands back what waits, lets the provider finish, a
   const { stop, sent, lines } = startToy(t, [hivemind], hang, { concurrency: 2 });
   await hivemind.until(() => hivemind.instances.size === 1);
   hivemind.push(Array.from({ length: 5 }, () => ({})));
-  while (pending.length < 2) await new Promise((resolve) => setImmediate(resolve));
+  await until(() => pending.length >= 2, 0);
   const stopping = stop();
   await hivemind.until(() => hivemind.drained === 1);
   for (const answer of pending) answer(accepted);
@@ -372,7 +374,7 @@ test('stopping does not wait longer than it may for a provider that says nothing
   const { stop, sent } = startToy(t, [hivemind], () => new Promise<Outcome>(() => {}));
   await hivemind.until(() => hivemind.instances.size === 1);
   hivemind.push([{}, {}]);
-  while (sent.length < 2) await new Promise((resolve) => setImmediate(resolve));
+  await until(() => sent.length >= 2, 0);
   // It never says anything: without its own limit this would not end.
   await stop(1_300);
   await hivemind.until(() => hivemind.handedBack.length === 2);
@@ -384,7 +386,7 @@ test('two instances of a service run side by side, and one takes over what the o
   const first = startToy(t, [hivemind], hang);
   await hivemind.until(() => hivemind.instances.size === 1);
   hivemind.push([{}, {}, {}]);
-  while (first.sent.length < 3) await new Promise((resolve) => setImmediate(resolve));
+  await until(() => first.sent.length >= 3, 0);
   const second = startToy(t, [hivemind], () => accepted);
   await hivemind.until(() => hivemind.instances.size === 2);
   await first.stop(1_200);

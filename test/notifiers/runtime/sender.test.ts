@@ -12,6 +12,7 @@ import {
 } from '../../../src/notifiers/runtime/backend.ts';
 import { type HeldPush, Sender, type SenderOptions } from '../../../src/notifiers/runtime/sender.ts';
 import { FakeClock } from '../../support/fake-clock.ts';
+import { until } from '../../support/until.ts';
 
 type Send = (pushes: readonly Delivery[]) => Promise<readonly Outcome[]>;
 
@@ -238,7 +239,10 @@ test('an outage is one for whoever looks until a push is taken, also while one i
   for (const call of provider.calls.splice(0)) call.answer(retry('503'));
   await clock.advance(0);
   assert.equal(sender.isPaused, true);
-  while (provider.calls.length === 0) await clock.advance(100);
+  await until(async () => {
+    await clock.advance(100);
+    return provider.calls.length > 0;
+  }, 0);
   assert.equal(sender.inFlight, 1);
   assert.equal(sender.isPaused, true);
   provider.calls[0]!.answer(accepted);
@@ -353,7 +357,10 @@ test('a backend that is replaced because the provider refused it ends the pause;
   ] as const) {
     const { clock, sender, ends } = setUp(async () => [outcome]);
     for (let index = 0; index < 100; index++) sender.add(push(`p${index}`));
-    while (!sender.isPaused) await clock.advance(100);
+    await until(async () => {
+      await clock.advance(100);
+      return sender.isPaused;
+    }, 0);
     void sender.use({ validate: () => ({ id: '' }), send: async () => [accepted] }, LIMITS);
     await clock.advance(1_000);
     assert.equal(ends.length > 50, !waits, outcome.kind);

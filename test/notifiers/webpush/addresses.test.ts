@@ -1,8 +1,8 @@
 import assert from 'node:assert/strict';
-import { once } from 'node:events';
 import { type AddressInfo, connect, createServer, isIP, type LookupFunction } from 'node:net';
 import { test } from 'node:test';
 import { type NameServers, publicLookup } from '../../../src/notifiers/webpush/addresses.ts';
+import { once } from '../../support/once.ts';
 
 /** Name servers that say something else each time, until they have nothing more to say. */
 function scripted(...answers: { v4?: string[]; v6?: string[] }[]) {

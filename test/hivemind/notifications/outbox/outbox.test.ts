@@ -5,6 +5,7 @@ import { Outbox } from '../../../../src/hivemind/notifications/outbox/outbox.ts'
 import { openPayload } from '../../../../src/session/payload.ts';
 import { FakeClock } from '../../../support/fake-clock.ts';
 import { logTo } from '../../../support/log.ts';
+import { until } from '../../../support/until.ts';
 import { FakeNotifier } from './fake-notifier.ts';
 
 /** Lets the event loop turn: a long queue is delivered in slices, one a turn. */
@@ -167,10 +168,11 @@ test('what is on the way to notifiers may take a quarter of the limit, whatever 
   report(notifier, { accepted: notifier.ids.slice(0, 3) });
   await clock.advance(0);
   assert.equal(notifier.sealed.length, given + 3);
-  while (service.counters.accepted < 40) {
+  await until(async () => {
     report(notifier, { accepted: notifier.ids });
     await clock.advance(0);
-  }
+    return service.counters.accepted === 40;
+  }, 0);
   assert.equal(service.bytes, 0);
 });
 

@@ -193,12 +193,12 @@ test('putting one back costs the same however many wait', () => {
   const took = [1_000, 200_000].map((count) => {
     const { queue: held } = queue(1e12);
     for (const id of range(count)) held.add(push(id, message(id % 10_000)));
-    const start = performance.now();
+    const start = process.threadCpuUsage().user;
     for (let round = 0; round < rounds; round++) held.putBack([held.take() as QueuedPush]);
-    return performance.now() - start;
+    return process.threadCpuUsage().user - start;
   });
   // Copying the queue each time made it 200 times as long.
-  assert.ok((took[1] as number) < 50 * (took[0] as number), `${took} ms`);
+  assert.ok((took[1] as number) < 50 * (took[0] as number), `${took} µs of CPU time`);
 });
 
 test('a push larger than the whole queue is dropped and leaves the queue usable', () => {
