@@ -60,6 +60,7 @@ async function inWorld(names: readonly string[], copies: number, firsts: readonl
   const atEnd: (() => unknown)[] = [];
   try {
     const world = await startHiveminds({ after: (work) => atEnd.push(work) }, names, { copies });
+    if (copies > 1) await world.divided(...names);
     for (let n = 0; n < PHONES; n++) await world.join();
     await world.covered(...names);
     const turns: Turn[] = [];

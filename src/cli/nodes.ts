@@ -15,6 +15,7 @@ export interface NodeLine {
   confirmed: number;
   unconfirmed: number;
   refused: number;
+  spared?: number;
   oldest_seconds: number;
   failures: number;
   last_error: string;
@@ -38,6 +39,7 @@ export const command: Command = {
     'state      cut-off: did us harm, and is left alone for an hour; unusable: has no address that we connect to',
     'confirmed  accounts, of those that the server should monitor for us; oldest: its stalest confirmation',
     'refused    accounts whose signature the server does not accept',
+    'spared     of several hiveminds: accounts that the server need not monitor, as another one sends their pushes first',
     'odd        notifications that other servers of its swarm contradicted, that no other confirmed, or that were too many',
   ].join('\n'),
   options: {
@@ -86,17 +88,18 @@ function nodesTable(nodes: readonly NodeLine[], known: number, now: number): str
   const total = `${known.toLocaleString('en')} storage servers, ${looks.toLocaleString('en')} need a look`;
   if (nodes.length === 0) return total;
   const isShared = nodes.some(({ by }) => by !== undefined);
-  const rows = nodes.map((node) => [
+  // A hivemind that was not restarted after an update does not tell of all.
+  const rows = nodes.map(({ spared = 0, ...node }) => [
     ...(isShared ? [node.by ?? ''] : []),
     node.address,
     node.swarm,
     node.state,
     node.connected_since === null ? '-' : duration(now - node.connected_since),
-    `${node.confirmed.toLocaleString('en')}/${node.accounts.toLocaleString('en')}`,
+    `${node.confirmed.toLocaleString('en')}/${(node.accounts - spared).toLocaleString('en')}`,
     node.refused,
-    node.accounts > 0 ? duration(node.oldest_seconds) : '-',
+    ...(isShared ? [spared] : []),
+    node.accounts > spared ? duration(node.oldest_seconds) : '-',
     node.failures,
-    // A hivemind that was not restarted after an update does not tell.
     (node.contradicted ?? 0) + (node.alone ?? 0) + (node.limited ?? 0) + (node.unheld ?? 0),
     node.last_error,
   ]);
@@ -108,6 +111,7 @@ function nodesTable(nodes: readonly NodeLine[], known: number, now: number): str
     'since',
     'confirmed',
     'refused',
+    ...(isShared ? ['spared'] : []),
     'oldest',
     'failures',
     'odd',

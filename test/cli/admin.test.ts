@@ -350,14 +350,18 @@ describe('of several hiveminds', () => {
       t,
       all({
         get_services: both([SERVICE]),
-        get_nodes: { a: { answer: NODES }, b: { answer: [{ ...NODES[0], state: 'unneeded' }] } },
+        get_nodes: {
+          a: { answer: NODES.map((node, n) => (n === 1 ? { ...node, confirmed: 300, spared: 200 } : node)) },
+          b: { answer: [{ ...NODES[0], state: 'unneeded' }] },
+        },
       }),
     );
     const services = await spns(['services'], dir);
     assert.deepEqual([services.code, services.err], [1, 'the hivemind c does not answer: it is not connected\n']);
     assert.match(services.out, /^apns .* 17,800 /m);
     const nodes = succeeded(await spns(['nodes'], dir));
-    assert.match(nodes, /^by +address/);
+    assert.match(nodes, /^by +address.*confirmed +refused +spared +oldest/);
+    assert.match(nodes, /^a +tcp:\/\/198\.51\.100\.2.* 300\/300 +0 +200 /m);
     assert.equal([...nodes.matchAll(/^a +tcp/gm)].length, NODES.length);
     assert.doesNotMatch(nodes, /^b +tcp/m);
   });

@@ -37,9 +37,20 @@ const SERVICE = 'apns';
 interface ClusterFigures {
   accounts_monitored: number;
   cluster: {
+    copies: number;
     coverage: { full: number; fewer: number; none: number };
+    /** Slots of which it asks fewer storage servers. */
+    spared: number;
     members: { name: string; state: string; first: number; covers: number }[];
   };
+}
+
+/** What a hivemind tells of a storage server. */
+interface NodeFigures {
+  address: string;
+  state: string;
+  unconfirmed: number;
+  spared: number;
 }
 
 /** Several hiveminds and a notifier as real processes, on one database; the network and Apple are in this one. */
@@ -60,7 +71,13 @@ export interface HivemindsWorld {
   signal(name: string, signal: NodeJS.Signals): Promise<string>;
   /** Resolves when every slot is covered by as many as are to, and no account is unknown, as these say. */
   covered(...names: string[]): Promise<void>;
+  /**
+   * Resolves when of each slot all holders but the first ask fewer storage servers. What these have been asked for goes
+   * on for an hour, so what is to show the difference subscribes afterwards.
+   */
+  divided(...names: string[]): Promise<void>;
   figures(name: string): Promise<ClusterFigures>;
+  nodes(name: string): Promise<NodeFigures[]>;
   /** Subscribes a new phone; returns how often it was told to come again. */
   join(): Promise<number>;
   /** Writes so many messages a second to each of these in turn, all unless given, until told to stop. */
@@ -172,6 +189,18 @@ export async function startHiveminds(
         () => `covered, but ${JSON.stringify(last)}`,
       );
     },
+    async divided(...of) {
+      await until(
+        async () => {
+          const all = await Promise.all(of.map((name) => world.figures(name)));
+          const spared = all.reduce((sum, { cluster }) => sum + cluster.spared, 0);
+          return all.every(({ cluster }) => spared === 256 * (cluster.copies - 1));
+        },
+        50,
+        () => 'each asks fewer servers where another is first',
+      );
+    },
+    nodes: async (name) => (await ask(name, 'admin.get_nodes')) as NodeFigures[],
     async join() {
       const token = randomBytes(32).toString('hex');
       const phone = createPhone({
@@ -316,6 +345,7 @@ export async function startCovered(
   isReplicated = false,
 ): Promise<HivemindsWorld> {
   const world = await startHiveminds(t, names, {}, isReplicated);
+  await world.divided(...names);
   for (let n = 0; n < PHONES; n++) await world.join();
   await world.covered(...names);
   return world;
@@ -350,6 +380,30 @@ export async function tryKill(t: TestContext, writing: Writing): Promise<void> {
     await world.start('a');
   });
   await world.covered('a', 'b');
+  account(t, world, writing);
+}
+
+/** One of two is cut off from the storage servers that it asks of everything, and soon after the other is killed. */
+export async function tryKillOfTheLast(t: TestContext, writing: Writing): Promise<void> {
+  const world = await startCovered(t);
+  const asked = (await world.nodes('b')).filter(({ spared }) => spared === 0);
+  assert.equal(asked.length, 6, 'three of five, in two swarms');
+  await during(world, writing, async () => {
+    for (const { address } of asked) {
+      const line = world.proxies.get('b')!.find(({ port }) => address.endsWith(`:${port}`))!;
+      line.way = 'refuse';
+      line.reset();
+    }
+    await until(
+      async () => {
+        const up = (await world.nodes('b')).filter(({ state }) => state === 'up');
+        return up.length === 4 && up.every(({ spared, unconfirmed }) => spared + unconfirmed === 0);
+      },
+      50,
+      () => 'the other servers are asked',
+    );
+    await world.signal('a', 'SIGKILL');
+  });
   account(t, world, writing);
 }
 

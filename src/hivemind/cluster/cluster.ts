@@ -5,6 +5,7 @@ import { SLOTS, slotOf } from '../../session/slots.ts';
 import type { Devices } from '../devices/devices.ts';
 import type { MemberRow } from '../store/cluster-store.ts';
 import { Duties } from './duties.ts';
+import { Holders } from './holders.ts';
 import type { Links } from './links.ts';
 import { BEAT, coversOf, coversSlot, hasSlot, type KnownMember, Roster, slotBits } from './roster.ts';
 import { SlotsHeld } from './slots-held.ts';
@@ -31,7 +32,7 @@ export interface ClusterModules {
   readonly setSlots: (slots: ReadonlySet<number>) => void;
   /** The slots of which another member is first, so that not all their storage servers need be asked. */
   readonly spareSlots: (slots: ReadonlySet<number>) => void;
-  readonly links: Pick<Links, 'update' | 'send'>;
+  readonly links: Pick<Links, 'update' | 'send' | 'troubles'>;
   readonly log: Pick<Log, 'info' | 'warn'>;
 }
 
@@ -78,6 +79,7 @@ export class Cluster {
   readonly duty: Duties;
   readonly #modules: ClusterModules;
   readonly #roster: Roster;
+  #holders = new Holders([]);
   readonly #slots = new SlotsHeld();
   readonly #spared = new SparedSlots();
   #state: 'starting' | 'ready' | 'leaving' = 'starting';
@@ -184,7 +186,7 @@ export class Cluster {
 
   /** What an operator should know, a sentence each. */
   complaints(): string[] {
-    const { copies } = this.#modules;
+    const { copies, links } = this.#modules;
     const complaints: string[] = [];
     if (this.#trouble !== undefined) complaints.push(this.#trouble);
     if (this.#state === 'starting') return complaints;
@@ -193,6 +195,8 @@ export class Cluster {
     if (copies > 1 && alone) complaints.push('no other hivemind lives: should this one stop, pushes are lost');
     else if (fewer > 0) complaints.push(`${fewer} of ${SLOTS} slots are covered by fewer than ${copies} hiveminds`);
     if (none > 0) complaints.push(`${none} of ${SLOTS} slots are covered by no hivemind`);
+    for (const { name, trouble } of links.troubles)
+      complaints.push(`the hivemind ${name} cannot be reached: ${trouble}`);
     return complaints;
   }
 
@@ -252,7 +256,9 @@ export class Cluster {
   #follow(): void {
     const { own, copies, links, setSlots, spareSlots, clock } = this.#modules;
     const { members } = this.#roster;
-    const holders = this.#roster.holders.filter((name) => name !== own.name || this.#state !== 'leaving');
+    const names = this.#roster.holders.filter((name) => name !== own.name || this.#state !== 'leaving');
+    if (!this.#holders.are(names)) this.#holders = new Holders(names);
+    const holders = this.#holders;
     links.update(this.living.filter(({ name }) => name !== own.name));
     const covers = this.#coversOf();
     // Who is about to stop keeps what it has: it is needed until others have it.

@@ -1,13 +1,13 @@
-import { holdersOf, SLOTS } from '../../session/slots.ts';
+import { SLOTS } from '../../session/slots.ts';
 import type { Duty } from '../notifications/copies/duty.ts';
+import type { Holders } from './holders.ts';
 import { coversOf, firstOfSlots, type KnownMember } from './roster.ts';
 
 /** What {@link Duties.update} goes by. */
 export interface Positions {
   /** All members that are known, ours among them. */
   readonly members: readonly KnownMember[];
-  /** The names of those that are to hold slots. */
-  readonly holders: readonly string[];
+  readonly holders: Holders;
   /** How many are to hold each slot. */
   readonly copies: number;
   /** The slots that we cover, which is newer than what our row says. */
@@ -52,7 +52,7 @@ export class Duties implements Duty {
     const living = new Map(members.filter((member) => member.living).map(({ name, run }) => [name, run]));
     const first = firstOfSlots(holders, covers);
     const others = Array.from({ length: SLOTS }, (_, slot) => {
-      const meant = holdersOf(slot, holders, copies);
+      const meant = holders.ranked(slot).slice(0, copies);
       return [...living.keys()].filter((name) => name !== own && (meant.includes(name) || covers(name, slot)));
     });
     const isSame =

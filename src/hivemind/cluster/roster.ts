@@ -1,6 +1,7 @@
 import type { Clock } from '../../clock.ts';
-import { holdersOf, SLOTS } from '../../session/slots.ts';
+import { SLOTS } from '../../session/slots.ts';
 import type { MemberRow } from '../store/cluster-store.ts';
+import type { Holders } from './holders.ts';
 
 /** How often a member gives a sign of life, in ms. */
 export const BEAT = 1_000;
@@ -103,12 +104,11 @@ export class Roster {
  * For each slot the name of who sends its pushes first: the best of those that cover it, or while nobody does the best
  * of all.
  *
- * @param names of those that are to hold slots
  * @param covers whether that member covers the slot
  */
-export function firstOfSlots(names: readonly string[], covers: (name: string, slot: number) => boolean): string[] {
+export function firstOfSlots(holders: Holders, covers: (name: string, slot: number) => boolean): string[] {
   return Array.from({ length: SLOTS }, (_, slot) => {
-    const ranked = holdersOf(slot, names, names.length);
+    const ranked = holders.ranked(slot);
     return ranked.find((name) => covers(name, slot)) ?? ranked[0] ?? '';
   });
 }

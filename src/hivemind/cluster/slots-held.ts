@@ -1,4 +1,5 @@
-import { holdersOf, SLOTS } from '../../session/slots.ts';
+import { SLOTS } from '../../session/slots.ts';
+import type { Holders } from './holders.ts';
 
 /**
  * How long (ms) a slot that has passed to others is kept at most, should they never cover it. Keeping it costs memory
@@ -10,8 +11,8 @@ const HANDOVER = 10 * 60_000;
 export interface Others {
   /** Our name. */
   readonly own: string;
-  /** The names of those that are to hold slots, ours among them unless we are leaving. */
-  readonly holders: readonly string[];
+  /** We are among them unless we are leaving. */
+  readonly holders: Holders;
   /** How many are to hold each slot. */
   readonly copies: number;
   covers(name: string, slot: number): boolean;
@@ -69,7 +70,7 @@ export class SlotsHeld {
     const loads: number[] = [];
     const drops: number[] = [];
     for (let slot = 0; slot < SLOTS; slot++) {
-      const owners = holdersOf(slot, holders, copies);
+      const owners = holders.ranked(slot).slice(0, copies);
       if (owners.includes(own)) {
         this.#passed.delete(slot);
         if (this.has(slot)) continue;

@@ -1,4 +1,5 @@
 import { SLOTS } from '../../session/slots.ts';
+import type { Holders } from './holders.ts';
 
 /**
  * How long (ms) a hivemind that lives may not cover a slot of which it was first, before we ask all servers again: each
@@ -12,8 +13,7 @@ export interface Firsts {
   readonly own: string;
   /** How many are to hold each slot. */
   readonly copies: number;
-  /** The names of those that are to hold slots: who lives and is not leaving. */
-  readonly holders: readonly string[];
+  readonly holders: Holders;
   /** Who sends the pushes of that slot first. */
   firstOf(slot: number): string | undefined;
   covers(name: string, slot: number): boolean;
@@ -65,7 +65,7 @@ function relyOn(
   if (copies === 1) return undefined;
   const first = firstOf(slot);
   if (first !== undefined && first !== own && covers(first, slot)) return { first, doubtedSince: undefined };
-  if (!before || !holders.includes(before.first) || covers(before.first, slot)) return undefined;
+  if (!before || !holders.names.includes(before.first) || covers(before.first, slot)) return undefined;
   const doubtedSince = before.doubtedSince ?? now;
   return now - doubtedSince < DOUBT ? { first: before.first, doubtedSince } : undefined;
 }

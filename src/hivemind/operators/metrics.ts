@@ -288,6 +288,12 @@ export function registerMetrics(registry: Registry, sources: MetricSources): voi
     gauge('spns_cluster_slots_sent_first', 'Those whose pushes this hivemind sends first', [], () => [
       [cluster.report().members.find(({ name }) => name === cluster.duty.own)?.first ?? 0],
     ]);
+    gauge(
+      'spns_cluster_monitors_spared',
+      'Monitors that storage servers are not asked for, as another hivemind sends the pushes of these accounts first',
+      [],
+      () => [[summary().spared]],
+    );
     const held = () => (outbox.standby ? [outbox.standby] : []);
     gauge('spns_cluster_pushes_held', 'Pushes that are held back, as another hivemind sends them first', [], () =>
       held().map(({ size }): Reading => [size]),

@@ -28,8 +28,8 @@ const CANARY_GONE = 60;
 const CREDENTIAL_WARNING = 14 * 86_400;
 
 const OF_HIVEMINDS = /hivemind|slots/;
-/** Nothing is lost yet; one more loss would cost pushes. */
-const COVERED_BY_FEWER = /^no other hivemind lives|covered by fewer than/;
+/** Nothing is lost: one more loss would cost pushes, or some of them are held back for a second in vain. */
+const OF_NO_HASTE = /^no other hivemind lives|covered by fewer than|^the hivemind \S+ cannot be reached/;
 /** What to do at what the parts complain of in words; docs/operate.md, "Alerts", has more. */
 const ADVICE: readonly (readonly [RegExp, string])[] = [
   [/^waiting for notifiers/, 'systemctl status "spns-notifier@*": those in notifiers_expected are waited for.'],
@@ -55,7 +55,7 @@ export function problemsOf(sample: StatusSample, up: number, now: number): Probl
   const needed = nodes - unneeded;
   const level = (within: number) => (up < within ? 'starting' : 'bad');
   const problems: Problem[] = complaints.map((text) => ({
-    level: up >= STARTING && COVERED_BY_FEWER.test(text) ? 'odd' : level(STARTING),
+    level: up >= STARTING && OF_NO_HASTE.test(text) ? 'odd' : level(STARTING),
     text,
     advice: adviceFor(text),
     ...(OF_HIVEMINDS.test(text) && { tile: 'hiveminds' as const }),

@@ -111,10 +111,10 @@ function worstOf(nodes: readonly NodeReport[]): object[] {
     .filter(({ state, unconfirmed }) => state !== 'unneeded' && (state !== 'up' || unconfirmed > 0))
     .sort((a, b) => b.oldest_seconds - a.oldest_seconds || b.unconfirmed - a.unconfirmed)
     .slice(0, WORST)
-    .map(({ address, key, state, accounts, confirmed, oldest_seconds, last_error }) => ({
+    .map(({ address, key, state, accounts, spared, confirmed, oldest_seconds, last_error }) => ({
       name: address || key,
       state,
-      accounts,
+      accounts: accounts - spared,
       confirmed,
       oldest_seconds,
       last_error,

@@ -16,6 +16,8 @@ interface TestMember {
   readonly log: string[];
   /** Slots that are not covered, whatever is loaded; undefined: the network is not known. */
   gaps: Set<number> | undefined;
+  /** To whom it has no connection. */
+  unreached: string[];
   /** Whether loading, and whether the database, works. */
   broken: boolean;
   away: boolean;
@@ -53,6 +55,7 @@ function world(copies = 2) {
       spared: { slots: new Set() },
       log: [],
       gaps: new Set(),
+      unreached: [],
       broken: false,
       away: false,
       drops: 0,
@@ -92,6 +95,9 @@ function world(copies = 2) {
         spareSlots: (slots) => (member.spared.slots = slots),
         links: {
           update: () => {},
+          get troubles() {
+            return member.unreached.map((other) => ({ name: other, trouble: 'the connection broke' }));
+          },
           send: (to, command) => {
             const other = members.get(to);
             if (!other || dead) return false;
@@ -142,6 +148,8 @@ test('one that comes sends nothing before it covers, and then half of it', async
   await clock.advance(3 * SECOND);
   assert.deepEqual(a.cluster.report().coverage, { full: EVERY, fewer: 0, none: 0 });
   assert.deepEqual([a.cluster.complaints(), b.cluster.complaints()], [[], []]);
+  a.unreached = ['b'];
+  assert.deepEqual(a.cluster.complaints(), ['the hivemind b cannot be reached: the connection broke']);
   for (let slot = 0; slot < SLOTS; slot++) assert.equal(a.cluster.duty.firstOf(slot), b.cluster.duty.firstOf(slot));
 });
 

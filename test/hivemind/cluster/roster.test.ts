@@ -1,5 +1,6 @@
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
+import { Holders } from '../../../src/hivemind/cluster/holders.ts';
 import { coversSlot, firstOfSlots, Roster, slotBits } from '../../../src/hivemind/cluster/roster.ts';
 import type { MemberRow } from '../../../src/hivemind/store/cluster-store.ts';
 import { holdersOf, SLOTS } from '../../../src/session/slots.ts';
@@ -124,13 +125,13 @@ test('a sign of life alone is no change; an address, a state or a covered slot i
 
 test('first is the best of those that cover a slot, and while nobody does the best of all', () => {
   const names = ['a', 'b', 'c'];
-  const nobody = firstOfSlots(names, () => false);
-  const all = firstOfSlots(names, () => true);
+  const nobody = firstOfSlots(new Holders(names), () => false);
+  const all = firstOfSlots(new Holders(names), () => true);
   assert.deepEqual(nobody, all);
   for (let slot = 0; slot < SLOTS; slot++) assert.equal(all[slot], holdersOf(slot, names, 3)[0]);
-  const only = firstOfSlots(names, (name) => name === 'b');
+  const only = firstOfSlots(new Holders(names), (name) => name === 'b');
   assert.ok(only.every((name) => name === 'b'));
-  assert.equal(firstOfSlots([], () => true)[0], '');
+  assert.equal(firstOfSlots(new Holders([]), () => true)[0], '');
 });
 
 test('the bits of slots are those that were set', () => {

@@ -1,12 +1,13 @@
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
+import { Holders } from '../../../src/hivemind/cluster/holders.ts';
 import { SlotsHeld } from '../../../src/hivemind/cluster/slots-held.ts';
 import { holdersOf, SLOTS } from '../../../src/session/slots.ts';
 
 const ALL = Array.from({ length: SLOTS }, (_, slot) => slot);
 const others = (holders: string[], copies = 2, covers: (name: string, slot: number) => boolean = () => false) => ({
   own: 'a',
-  holders,
+  holders: new Holders(holders),
   copies,
   covers,
 });

@@ -1,5 +1,6 @@
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
+import { Holders } from '../../../src/hivemind/cluster/holders.ts';
 import { SparedSlots } from '../../../src/hivemind/cluster/spared-slots.ts';
 import { SLOTS } from '../../../src/session/slots.ts';
 
@@ -15,7 +16,7 @@ function world(copies = 2) {
       {
         own: 'a',
         copies,
-        holders: known.holders,
+        holders: new Holders(known.holders),
         firstOf: (slot) => (slot === SLOT ? known.first : undefined),
         covers: (name) => known.covering.has(name),
       },

@@ -76,12 +76,14 @@ test('the tile at fault is named', () => {
   assert.deepEqual(tiles({ complaints: ['3 of 256 slots are covered by no hivemind'] }), ['hiveminds']);
 });
 
-test('slots that too few hiveminds cover are to be looked at; slots that none covers are trouble', () => {
+test('slots that too few hiveminds cover, and one that cannot be reached, are to be looked at; slots that none covers are trouble', () => {
   const fewer = '6 of 256 slots are covered by fewer than 2 hiveminds';
   const none = '3 of 256 slots are covered by no hivemind';
   const alone = 'no other hivemind lives: should this one stop, pushes are lost';
   assert.deepEqual(told({ complaints: [fewer, none] }), [`bad ${none}`, `odd ${fewer}`]);
   assert.deepEqual(told({ complaints: [alone] }), [`odd ${alone}`]);
+  const unreached = 'the hivemind b cannot be reached: the connection broke (ipc:///run/spns/b.sock)';
+  assert.deepEqual(told({ complaints: [unreached] }), [`odd ${unreached}`]);
   assert.deepEqual(told({ complaints: [alone, none] }, 5), [`starting ${alone}`, `starting ${none}`]);
 });
 

@@ -179,7 +179,8 @@ const NODES: readonly NodeReport[] = [
       address: `tcp://203.0.113.${number}:22020`,
       state: 'cooldown',
       confirmed: 0,
-      unconfirmed: 400,
+      unconfirmed: 300,
+      spared: 100,
       oldest_seconds: 1_000 * number,
       last_error: 'no HELLO within 10000 ms: no connection could be made',
     }),
@@ -308,7 +309,7 @@ test('in a browser', { skip: noChromium }, async (t) => {
         "[...document.querySelectorAll('#worst tbody tr')].map((row) => row.textContent)",
       );
       assert.equal(worst.length, 5, 'the five stalest of six');
-      assert.match(worst[0] ?? '', /^203\.0\.113\.6:22020cooldown0 of 4001\.7 hno HELLO within/);
+      assert.match(worst[0] ?? '', /^203\.0\.113\.6:22020cooldown0 of 3001\.7 hno HELLO within/);
       assert.ok(!worst.some((row) => /198\.51/.test(row)), 'neither one that is well nor one that others need');
     },
   );
