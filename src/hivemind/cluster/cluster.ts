@@ -265,7 +265,7 @@ export class Cluster {
     if (this.#state !== 'leaving') {
       const { loads, drops } = this.#slots.update({ own: own.name, holders, copies, covers }, clock.monotonic());
       if (loads.length > 0) this.#load(new Set(loads));
-      if (drops.length > 0) this.#drop(drops.length);
+      if (drops.length > 0) this.#drop(new Set(drops));
     }
     this.duty.update({ members, holders, copies, covered: this.#slots.covered });
     const firstOf = (slot: number) => this.duty.firstOf(slot);
@@ -290,20 +290,28 @@ export class Cluster {
         this.#slots.failed(slots);
         this.#trouble = `the subscriptions of ${slots.size} slots cannot be loaded: ${(error as Error).message}`;
         log.warn(this.#trouble);
+        // Some may have come in: nobody keeps them up to date.
+        await this.#remove(slots);
       }
     });
   }
 
-  #drop(count: number): void {
-    const { devices, log } = this.#modules;
-    log.info(`${count} slots are covered by others now, and are let go`);
-    this.#work = this.#work.then(async () => {
-      let next: number | undefined = 0;
-      while (next !== undefined && !this.#stopped) {
-        next = devices.removeElsewhere((bytes, offset) => !this.holds(bytes, offset), next);
-        await new Promise((resolve) => setImmediate(resolve));
-      }
-    });
+  #drop(slots: ReadonlySet<number>): void {
+    this.#modules.log.info(`${slots.size} slots are covered by others now, and are let go`);
+    this.#work = this.#work.then(() => this.#remove(slots));
+  }
+
+  /**
+   * Takes these slots out of memory, even if they are ours again already: changes that came in between were passed
+   * over, and they are loaded after this.
+   */
+  async #remove(slots: ReadonlySet<number>): Promise<void> {
+    const { devices } = this.#modules;
+    let next: number | undefined = 0;
+    while (next !== undefined && !this.#stopped) {
+      next = devices.removeElsewhere((bytes, offset) => slots.has(slotOf(bytes, offset)), next);
+      await new Promise((resolve) => setImmediate(resolve));
+    }
   }
 
   /** Sees which of our slots are covered, and lets the others know at once of any change. */

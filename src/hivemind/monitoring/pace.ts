@@ -41,6 +41,7 @@ export class Pace {
   /** Accounts that changed lately. */
   readonly #lately = new Map<number, Account>();
   #timer: Timer | undefined;
+  #stopped = false;
 
   constructor(options: PaceOptions) {
     this.#options = options;
@@ -48,6 +49,7 @@ export class Pace {
 
   /** The account is asked for at once, or together with what else changes until its turn comes. */
   changed(id: number, isMore: boolean): void {
+    if (this.#stopped) return;
     const { clock, ask, devicesOf } = this.#options;
     const now = clock.monotonic();
     const account = this.#lately.get(id);
@@ -67,9 +69,10 @@ export class Pace {
     this.#lately.delete(id);
   }
 
+  /** Nothing is asked for any more, whatever changes. */
   stop(): void {
-    this.#timer?.cancel();
-    this.#timer = undefined;
+    this.#stopped = true;
+    this.#rest();
   }
 
   #look(): void {
@@ -81,7 +84,12 @@ export class Pace {
       }
       if (account.restedAt <= now) this.#lately.delete(id);
     }
-    if (this.#lately.size === 0) this.stop();
+    if (this.#lately.size === 0) this.#rest();
+  }
+
+  #rest(): void {
+    this.#timer?.cancel();
+    this.#timer = undefined;
   }
 }
 

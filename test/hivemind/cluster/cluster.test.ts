@@ -14,6 +14,10 @@ interface TestMember {
   readonly connected: { slots: ReadonlySet<number> };
   readonly spared: { slots: ReadonlySet<number> };
   readonly log: string[];
+  /** Slots that were taken out of memory. */
+  readonly removed: number[];
+  /** What a load waits for. */
+  stuck: Promise<void> | undefined;
   /** Slots that are not covered, whatever is loaded; undefined: the network is not known. */
   gaps: Set<number> | undefined;
   /** To whom it has no connection. */
@@ -54,6 +58,8 @@ function world(copies = 2) {
       connected: { slots: new Set() },
       spared: { slots: new Set() },
       log: [],
+      removed: [],
+      stuck: undefined,
       gaps: new Set(),
       unreached: [],
       broken: false,
@@ -73,8 +79,11 @@ function world(copies = 2) {
           return { now: clock.now(), members: [...rows.values()].sort((a, b) => (a.name < b.name ? -1 : 1)) };
         },
         load: async (slots) => {
-          if (member.broken) throw new Error('no rows today');
-          for (const slot of slots) member.loaded.add(slot);
+          for (const slot of slots) {
+            member.loaded.add(slot);
+            if (member.broken) throw new Error('no rows today');
+          }
+          await member.stuck;
         },
         devices: {
           removeElsewhere: (isElsewhere) => {
@@ -82,7 +91,7 @@ function world(copies = 2) {
             for (const slot of member.loaded) {
               const account = Buffer.alloc(33);
               account[1] = slot;
-              if (isElsewhere(account, 0)) member.loaded.delete(slot);
+              if (isElsewhere(account, 0) && member.loaded.delete(slot)) member.removed.push(slot);
             }
             return undefined;
           },
@@ -303,6 +312,46 @@ test('slots that cannot be loaded are told to the operator and tried again; at t
   const d = await join('d', false);
   d.broken = true;
   await assert.rejects(d.cluster.start(), /cannot be loaded: no rows today/);
+});
+
+test('what has come in of a load that failed is taken out of memory, for nobody keeps it up to date', async () => {
+  const { clock, join } = world(1);
+  const [a, b] = [await join('a'), await join('b')];
+  await clock.advance(8 * SECOND);
+  const held = a.loaded.size;
+  a.broken = true;
+  b.kill();
+  await clock.advance(6 * SECOND);
+  assert.match(a.cluster.complaints()[0]!, /cannot be loaded/);
+  assert.ok(a.removed.length > 0);
+  // The slots are those of another member by now.
+  await join('b');
+  await clock.advance(SECOND);
+  assert.equal(a.loaded.size, held);
+});
+
+test('slots that are let go and taken up again are loaded anew: changes in between were passed over', async () => {
+  const { clock, join } = world(1);
+  const [a, b] = [await join('a'), await join('b')];
+  await clock.advance(8 * SECOND);
+  const before = [...a.loaded];
+  // Everything else waits behind this load.
+  const loading = Promise.withResolvers<void>();
+  a.stuck = loading.promise;
+  b.kill();
+  await clock.advance(6 * SECOND);
+  a.removed.length = 0;
+  const c = await join('c');
+  await clock.advance(6 * SECOND);
+  const passed = before.filter((slot) => !a.cluster.holdsSlot(slot));
+  assert.ok(passed.length > 0);
+  c.kill();
+  await clock.advance(6 * SECOND);
+  assert.deepEqual([a.removed, passed.filter((slot) => !a.cluster.holdsSlot(slot))], [[], []]);
+  loading.resolve();
+  await clock.advance(SECOND);
+  assert.deepEqual(new Set(a.removed), new Set(passed));
+  assert.equal(a.loaded.size, EVERY);
 });
 
 test('others are told of changes once for all that come together', async () => {

@@ -633,3 +633,14 @@ test('a flood of ended monitors is cut off, and costs the others nothing', () =>
   assert.equal(watch.summary().connected, 2);
   assert.equal(watch.summary().unconfirmed, 0);
 });
+
+test('what changes after the stop is asked of nobody, and sets no timer', () => {
+  const { accounts, clock, watch, servers } = network({ accounts: 2, servers: 1 });
+  watch.stop();
+  clock.run(MINUTE);
+  const requests = servers[0]!.log.length;
+  accounts.change(0);
+  assert.equal(clock.pending, 0);
+  clock.run(MINUTE);
+  assert.equal(servers[0]!.log.length, requests);
+});
