@@ -1,4 +1,3 @@
-import type { Clock } from '../../../../src/clock.ts';
 import type { Duty } from '../../../../src/hivemind/notifications/copies/duty.ts';
 import type { Doubt } from '../../../../src/hivemind/notifications/doubt.ts';
 import { Outbox } from '../../../../src/hivemind/notifications/outbox/outbox.ts';
@@ -10,6 +9,7 @@ import { holdersOf } from '../../../../src/session/slots.ts';
 import { FakeClock } from '../../../support/fake-clock.ts';
 import { silentLog } from '../../../support/log.ts';
 import type { Random } from '../../../support/random.ts';
+import { SimulatedProcess } from '../../../support/simulated-process.ts';
 
 const SECRET = Buffer.alloc(32, 9);
 const KEY = Buffer.alloc(32, 7);
@@ -21,48 +21,6 @@ export const MAX_AGE = 60_000;
 /** A few promises that hang on each other settle. */
 export async function microtasks(): Promise<void> {
   for (let settling = 0; settling < 3; settling++) await undefined;
-}
-
-/** A process that can stand still, and die: what it was to do then happens later, or never. */
-class SimulatedProcess {
-  isDead = false;
-  readonly clock: Clock;
-  readonly #clock: Clock;
-  #stands = false;
-  #late: (() => void)[] = [];
-
-  constructor(clock: Clock) {
-    this.#clock = clock;
-    this.clock = {
-      now: () => clock.now(),
-      monotonic: () => clock.monotonic(),
-      setTimeout: (callback, ms) => clock.setTimeout(() => this.does(callback), ms),
-      setInterval: (callback, ms) => clock.setInterval(() => this.does(callback), ms),
-    };
-  }
-
-  get stands(): boolean {
-    return this.#stands;
-  }
-
-  /** What happens to it: now, when it goes on, or not at all. */
-  does(what: () => void): void {
-    if (this.isDead) return;
-    if (this.#stands) this.#late.push(what);
-    else what();
-  }
-
-  /** Stands still for so many ms. */
-  pause(ms: number): void {
-    if (this.#stands || this.isDead) return;
-    this.#stands = true;
-    this.#clock.setTimeout(() => {
-      this.#stands = false;
-      const late = this.#late;
-      this.#late = [];
-      for (const what of late) this.does(what);
-    }, ms);
-  }
 }
 
 /** A push as a provider got it. */
@@ -274,7 +232,7 @@ export class PushWorld {
   kill(name: string): void {
     const member = this.members.get(name);
     if (!member) return;
-    member.isDead = true;
+    member.die();
     this.members.delete(name);
     this.later(3_000, 4_000, () => {
       if (!this.members.has(name)) this.#tellAll(name, (other) => other.living.delete(name));
@@ -296,7 +254,7 @@ export class PushWorld {
     await member.outbox.stop(5_000, 7_000);
     if (member.isDead) return;
     member.outbox.close();
-    member.isDead = true;
+    member.die();
     this.members.delete(name);
     this.#tellAll(name, (other) => other.living.delete(name));
   }
@@ -305,7 +263,7 @@ export class PushWorld {
   replaceNotifier(): void {
     const [gone, ...rest] = this.notifiers;
     if (!gone) return;
-    gone.isDead = true;
+    gone.die();
     this.notifiers = rest;
     for (const member of this.members.values()) {
       this.later(0, 50, () => member.does(() => member.outbox.gone(gone.remote(member))));
