@@ -18,6 +18,7 @@ import type { Log } from '../../../../src/log.ts';
 import { encodeHeard, encodeProgress } from '../../../../src/session/cluster-protocol.ts';
 import type { Notification } from '../../../../src/session/notification.ts';
 import type { ServiceNodes } from '../../../../src/session/service-nodes.ts';
+import { blake2b } from '../../../../src/session/sodium.ts';
 import { isStale } from '../../../../src/session/subscription.ts';
 import type { FakeClock } from '../../../support/fake-clock.ts';
 import type { Random } from '../../../support/random.ts';
@@ -107,6 +108,7 @@ export class SimulatedMember extends SimulatedProcess implements Linked {
       defer,
       accounts: this.devices,
       interval: 30_000,
+      rank: (key) => blake2b(16, Buffer.from(`${name} ${key}`)).readUIntBE(0, 6),
       suspect: () => clock.setTimeout(() => this.refresh(), 1_000),
     });
     this.nodes = new Nodes({
@@ -128,6 +130,7 @@ export class SimulatedMember extends SimulatedProcess implements Linked {
       devices: this.devices,
       uncovered: () => this.monitoring.uncoveredSlots(),
       setSlots: (slots) => this.nodes.setSlots(slots),
+      spareSlots: (slots) => this.monitoring.spareSlots(slots),
       links: this.links,
       log,
     });
@@ -144,6 +147,7 @@ export class SimulatedMember extends SimulatedProcess implements Linked {
       clock,
       othersOf: (slot) => this.cluster.duty.othersOf(slot),
       serverOf: (key) => this.nodes.find(key),
+      askedSince: (node, slot) => this.monitoring.askedSince(node.member, slot),
       listenAnew: (node) => this.nodes.listenAnew(node),
       tell: (member, servers) => this.links.send(member, 'cluster.heard', encodeHeard({ ...own, servers })),
       log,

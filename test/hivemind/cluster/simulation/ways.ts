@@ -63,7 +63,8 @@ const RETRY = 1_000;
 const ANSWERED_WITHIN = 2_000;
 
 /** The links of a member to the others, with the manners of src/hivemind/cluster/links.ts. */
-export class SimulatedLinks implements Pick<Links, 'update' | 'send'> {
+export class SimulatedLinks implements Pick<Links, 'update' | 'send' | 'troubles'> {
+  readonly troubles = [];
   readonly #options: LinkOptions;
   #targets: readonly LinkedMember[] = [];
   #greeted = new Set<bigint>();

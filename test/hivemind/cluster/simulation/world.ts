@@ -1,11 +1,12 @@
 import type { DeviceRow } from '../../../../src/hivemind/devices/device.ts';
+import { enoughOf } from '../../../../src/hivemind/monitoring/sparing.ts';
 import type { PushedDevice } from '../../../../src/hivemind/notifications/outbox/push.ts';
 import { accepted, type Delivery, type Outcome, refused, retry } from '../../../../src/notifiers/runtime/backend.ts';
 import { messageHash } from '../../../../src/session/message-hash.ts';
 import type { Notification } from '../../../../src/session/notification.ts';
 import { openPayload } from '../../../../src/session/payload.ts';
 import type { ServiceNodes } from '../../../../src/session/service-nodes.ts';
-import { holdersOf, SLOTS } from '../../../../src/session/slots.ts';
+import { holdersOf, SLOTS, slotOf } from '../../../../src/session/slots.ts';
 import { SwarmSpace } from '../../../../src/session/swarm.ts';
 import { FakeClock } from '../../../support/fake-clock.ts';
 import type { Random } from '../../../support/random.ts';
@@ -323,10 +324,7 @@ export class ClusterWorld {
       const push = this.#expect(String(hash), serviceId);
       push.isSettled = this.#isSettled(account, serviceId);
     }
-    const swarm = this.#space.ids[this.#space.closest(account)];
-    for (const server of this.servers) {
-      if (server.address.swarm === swarm) this.later(0, 300, () => server.store(message));
-    }
+    for (const server of this.#serversOf(account)) this.later(0, 300, () => server.store(message));
   }
 
   /** Throws if something is wrong that may be so at no time. */
@@ -365,11 +363,11 @@ export class ClusterWorld {
       for (const { row } of stored) {
         const known = devices.get(row.account, row.service, row.serviceId);
         if (!known?.signature.equals(row.signature)) return `${name} does not know the present ${row.serviceId}`;
-        const swarm = this.#space.ids[this.#space.closest(row.account)];
-        for (const server of this.servers) {
-          if (server.address.swarm !== swarm || server.isMonitoredBy(member, row.account)) continue;
-          return `${name} does not have the account of ${row.serviceId} monitored by ${server.address.host}`;
-        }
+        const servers = this.#serversOf(row.account);
+        const asked = servers.filter((server) => server.isMonitoredBy(member, row.account)).length;
+        const isFirst = cluster.duty.firstOf(slotOf(row.account)) === name;
+        if (asked < (isFirst || copies === 1 ? servers.length : enoughOf(servers.length)))
+          return `${name} has the account of ${row.serviceId} monitored by ${asked} of ${servers.length} servers`;
       }
     }
     return undefined;
@@ -403,6 +401,12 @@ export class ClusterWorld {
     for (const member of this.members.values()) {
       this.later(0, 50, () => member.does(() => member.outbox.gone({ ...NOBODY, id: notifier.name })));
     }
+  }
+
+  /** The swarm of an account. */
+  #serversOf(account: Buffer): StorageServer[] {
+    const swarm = this.#space.ids[this.#space.closest(account)];
+    return this.servers.filter(({ address }) => address.swarm === swarm);
   }
 
   #serverOf(key: string): StorageServer {
