@@ -4,8 +4,9 @@ import type { Person } from './people.ts';
 import type { Phone, Woken } from './phone.ts';
 import { startWorld, type World, type WrittenMessage } from './world.ts';
 
-/** Somebody writes this often, ms. */
+/** Somebody writes this often, ms; with `--once` so often that all are written to while a killed hivemind is away. */
 const PACE = 2500;
+const ONCE_PACE = 750;
 
 /** After this long a phone should have woken, and a copy too many would have come, ms. */
 const SETTLED = 1500;
@@ -20,7 +21,7 @@ const SAME_SIGNAL = 1000;
 const REMEMBERED = 100;
 
 /** Of several hiveminds `--once` kills one after so long, ms. */
-const KILL_AFTER = 2000;
+const KILL_AFTER = 1000;
 
 /** `--once` takes no longer, from the start, ms. */
 const ONCE_LIMIT = 60_000;
@@ -194,7 +195,7 @@ export async function play(modules: {
       turn++;
     };
     next();
-    timers.add(clock.setInterval(next, PACE));
+    timers.add(clock.setInterval(next, once ? ONCE_PACE : PACE));
     await new Promise<void>((resolve) => over.signal.addEventListener('abort', () => resolve(), { once: true }));
   } catch (error) {
     if (!over.signal.aborted) failure = (error as Error).message;

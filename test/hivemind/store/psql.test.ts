@@ -36,8 +36,8 @@ describe('the database is found as psql finds it', { skip }, () => {
   const addresses = new Map<Postgres, string>();
 
   before(async () => {
-    encrypted = await start('tls', ['ssl=on', 'ssl_cert_file=server.pem', 'ssl_key_file=server.pem']);
-    plain = await start('plain', []);
+    const tls = ['ssl=on', 'ssl_cert_file=server.pem', 'ssl_key_file=server.pem'];
+    [encrypted, plain] = await Promise.all([start('tls', 1, tls), start('plain', 2, [])]);
   });
   after(async () => {
     await encrypted?.remove();
@@ -46,10 +46,9 @@ describe('the database is found as psql finds it', { skip }, () => {
   });
 
   /** A server with a loopback address of its own: its port cannot be chosen without changing its socket's name. */
-  async function start(name: string, settings: string[]): Promise<Postgres> {
+  async function start(name: string, number: number, settings: string[]): Promise<Postgres> {
     const dataDir = join(folder, name);
     await mkdir(dataDir);
-    const number = addresses.size + 1;
     const address = `127.${100 + (process.pid % 100)}.${Math.floor(process.pid / 100) % 256}.${number}`;
     const first = await startPostgres({ dataDir, fsync: false });
     for (const database of ['spns', 'spns2', 'my db', 'only_tls', 'only_plain', 'root', 'app'])
@@ -87,8 +86,8 @@ describe('the database is found as psql finds it', { skip }, () => {
   }
 
   async function compare(t: TestContext, url: string, env: Record<string, string> = {}): Promise<Outcome> {
-    const theirs = await psql(url, env);
-    const ours = await mine(url, env);
+    // Side by side: psql is given its environment before ours is changed.
+    const [theirs, ours] = await Promise.all([psql(url, env), mine(url, env)]);
     assert.equal(
       ours.row ?? 'no connection',
       theirs.row ?? 'no connection',
@@ -218,17 +217,21 @@ describe('the database is found as psql finds it', { skip }, () => {
     assert.match(error, /asks for a password, and there is none/);
   });
 
-  it('with and without TLS, for each sslmode, authority and name', async (t) => {
-    const wrong = join(folder, 'wrong.pem');
-    writeFileSync(wrong, rootCertificates[0]!);
-    const roots = [
-      '',
-      `&sslrootcert=${encodeURIComponent(CA_FILE)}`,
-      `&sslrootcert=${encodeURIComponent(wrong)}`,
-      '&sslrootcert=/no/such',
-    ];
-    let connected = 0;
-    for (const server of [encrypted, plain]) {
+  for (const [name, least] of [
+    ['tls', 20],
+    ['plain', 10],
+  ] as const) {
+    it(`for each sslmode, authority and name, at a server ${name === 'tls' ? 'with' : 'without'} TLS`, async (t) => {
+      const server = name === 'tls' ? encrypted : plain;
+      const wrong = join(folder, 'wrong.pem');
+      writeFileSync(wrong, rootCertificates[0]!);
+      const roots = [
+        '',
+        `&sslrootcert=${encodeURIComponent(CA_FILE)}`,
+        `&sslrootcert=${encodeURIComponent(wrong)}`,
+        '&sslrootcert=/no/such',
+      ];
+      let connected = 0;
       const at = addresses.get(server);
       const secret = encodeURIComponent(PASSWORD);
       for (const mode of ['', 'disable', 'allow', 'prefer', 'require', 'verify-ca', 'verify-full']) {
@@ -250,9 +253,9 @@ describe('the database is found as psql finds it', { skip }, () => {
       }
       await compare(t, `postgresql://app:${secret}@${at}/spns?ssl=true`);
       await compare(t, `postgresql://app:${secret}@${at}/spns?requiressl=1`);
-    }
-    assert.ok(connected > 30 && connected < 100, `${connected} connected`);
-  });
+      assert.ok(connected >= least && connected < 50, `${connected} connected`);
+    });
+  }
 });
 
 async function psql(url: string, env: Record<string, string>): Promise<{ row: string | undefined; error: string }> {
