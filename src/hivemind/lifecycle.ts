@@ -10,6 +10,7 @@ import type { OpenListener } from './listeners.ts';
 import type { Network } from './network/network.ts';
 import type { Intake } from './notifications/intake.ts';
 import type { Outbox } from './notifications/outbox/outbox.ts';
+import { waitForNotifiers } from './notifiers-at-start.ts';
 import type { Store } from './store/store.ts';
 import type { Expiry } from './subscriptions/expiry.ts';
 import { loadSubscriptions } from './subscriptions/load.ts';
@@ -29,7 +30,6 @@ const VALIDATE_MS = 2_000;
 const LEAVE_MS = 2_500;
 /** The rest of the stop, in ms: for the last answers, after a database that has stopped answering was given up. */
 const LAST_MS = 500;
-const NOTIFIER_POLL_MS = 25;
 
 /** The parts that are built and joined, and can be reached by clients and notifiers already. */
 export interface Parts {
@@ -74,7 +74,14 @@ export async function startLife(parts: Parts): Promise<Life> {
   /** Whether the notifiers were waited for, and the network is joined. */
   let isReady = false;
   const join = async () => {
-    await expectedNotifiers(settings.notifiersExpected, settings.startupWait, outbox, clock, stopping);
+    await waitForNotifiers({
+      clock,
+      expected: settings.notifiersExpected,
+      wait: settings.startupWait,
+      outbox,
+      othersWork: () => joined?.cluster.othersWork === true,
+      stopping,
+    });
     if (stopping.aborted) return;
     network.start();
     joined?.cluster.ready();
@@ -93,26 +100,6 @@ export async function startLife(parts: Parts): Promise<Life> {
       await stop(parts, statistics, end);
     },
   };
-}
-
-/**
- * Waits until the expected notifiers are registered, or `wait` seconds have passed (docs/spec/hivemind.md, section 6).
- */
-async function expectedNotifiers(
-  expected: readonly string[],
-  wait: number,
-  outbox: Outbox,
-  clock: Clock,
-  stopping: AbortSignal,
-): Promise<void> {
-  const deadline = clock.monotonic() + wait * 1000;
-  const missing = () => expected.some((name) => !outbox.validator(name));
-  // With nobody expected the original waits the full time, for whoever may come.
-  while (!stopping.aborted && clock.monotonic() < deadline && (expected.length === 0 || missing())) {
-    await new Promise<void>((resolve) => {
-      clock.setTimeout(resolve, Math.min(NOTIFIER_POLL_MS, deadline - clock.monotonic()));
-    });
-  }
 }
 
 /**

@@ -122,6 +122,11 @@ export class Cluster {
     return this.#roster.members.filter(({ living }) => living);
   }
 
+  /** Whether another one lives that has joined the network. */
+  get othersWork(): boolean {
+    return this.living.some(({ name, state }) => name !== this.#modules.own.name && state === 'ready');
+  }
+
   /**
    * Finds out who is there, and brings the subscriptions of our slots into memory.
    * @throws StoreError

@@ -12,6 +12,7 @@ import { DuplicateFilter } from '../../../../src/hivemind/notifications/duplicat
 import { Intake } from '../../../../src/hivemind/notifications/intake.ts';
 import { Outbox } from '../../../../src/hivemind/notifications/outbox/outbox.ts';
 import type { PushedDevice } from '../../../../src/hivemind/notifications/outbox/push.ts';
+import { waitForNotifiers } from '../../../../src/hivemind/notifiers-at-start.ts';
 import type { Membership } from '../../../../src/hivemind/store/cluster-start.ts';
 import { loadSubscriptions } from '../../../../src/hivemind/subscriptions/load.ts';
 import type { Log } from '../../../../src/log.ts';
@@ -24,14 +25,15 @@ import type { FakeClock } from '../../../support/fake-clock.ts';
 import type { Random } from '../../../support/random.ts';
 import { SimulatedProcess } from '../../../support/simulated-process.ts';
 import { type SimulatedDatabase, SimulatedStore } from './database.ts';
+import { SERVICE } from './notifier.ts';
 import type { StorageServer } from './storage-server.ts';
 import { type Linked, SimulatedLinks, type Way } from './ways.ts';
 
 const SECRET = Buffer.alloc(32, 9);
 const VERSION = '2.0.0';
 const FILTER_LIFETIME = 600_000;
-/** How long (ms) a start waits for notifiers. */
-const NOTIFIERS_COME = 7_000;
+/** How long (s) a start waits for notifiers, if they do not come: `startup_wait`. */
+const NOTIFIERS_COME = 10;
 
 export interface MemberOptions {
   readonly clock: FakeClock;
@@ -206,7 +208,14 @@ export class SimulatedMember extends SimulatedProcess implements Linked {
     await this.cluster.start();
     if (this.isDead) return;
     this.feed.start();
-    await new Promise<void>((resolve) => this.clock.setTimeout(resolve, NOTIFIERS_COME));
+    await waitForNotifiers({
+      clock: this.clock,
+      expected: [SERVICE],
+      wait: NOTIFIERS_COME,
+      outbox: this.outbox,
+      othersWork: () => this.cluster.othersWork,
+      stopping: this.#stopping.signal,
+    });
     if (this.isDead) return;
     this.refresh();
     this.cluster.ready();

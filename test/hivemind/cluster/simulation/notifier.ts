@@ -75,8 +75,11 @@ export class SimulatedNotifier extends SimulatedProcess {
         }
       },
     });
-    this.clock.setInterval(() => this.#ping(), PING);
     this.clock.setTimeout(() => this.#ping(), 0);
+    this.clock.setTimeout(() => {
+      this.#ping();
+      this.clock.setInterval(() => this.#ping(), PING);
+    }, options.random.int(PING));
   }
 
   /** What it holds. */
