@@ -4,17 +4,17 @@ import net from 'node:net';
 import { type TestContext, test } from 'node:test';
 import { setTimeout as sleep } from 'node:timers/promises';
 import { Dealer } from 'zeromq';
-import { systemClock } from '../../src/clock.ts';
 import { sessionAccount } from '../../src/devnet/account.ts';
 import { listed } from '../../src/devnet/network.ts';
 import { type KeyPair, randomKeyPair } from '../../src/oxenmq/keys.ts';
-import { Listener } from '../../src/oxenmq/listener.ts';
+import type { Listener } from '../../src/oxenmq/listener.ts';
 import { encodeNotification } from '../../src/session/notification.ts';
 import { ownAddress } from '../support/loopback.ts';
 import { closed, once } from '../support/once.ts';
 import { subscribe } from '../support/requests.ts';
 import { message, startWorld, watched } from '../support/session-world.ts';
 import { SkippingClock } from '../support/skipping-clock.ts';
+import { openStorageListener } from '../support/storage-listener.ts';
 import { until } from '../support/until.ts';
 import { assertOnceEach, checkFigures, nodeAt, readFigures, sum } from './support.ts';
 
@@ -55,31 +55,15 @@ async function startTcp(t: TestContext, say: (socket: net.Socket) => void): Prom
 const portOf = ({ endpoint }: Listener) => Number(endpoint.slice(endpoint.lastIndexOf(':') + 1));
 
 /** A storage server that is asked like any other, and answers as `answer` likes. */
-async function startRogue(t: TestContext, keys: KeyPair, answer: () => Buffer[] | undefined): Promise<Listener> {
-  const listener = new Listener({
-    clock: systemClock,
-    address: 'tcp://127.0.0.1:*',
-    access: 'none',
+function startRogue(t: TestContext, keys: KeyPair, answer: () => Buffer[] | undefined): Promise<Listener> {
+  return openStorageListener(t, {
     keys,
-    commands: {
-      monitor: {
-        access: 'none',
-        commands: {
-          messages: {
-            kind: 'request',
-            handler: (request) => {
-              lastRemotes.set(listener, request.remote.id);
-              const parts = answer();
-              if (parts) request.reply(...parts);
-            },
-          },
-        },
-      },
+    monitor(request, listener) {
+      lastRemotes.set(listener, request.remote.id);
+      const parts = answer();
+      if (parts) request.reply(...parts);
     },
   });
-  await listener.bind();
-  t.after(() => listener.close());
-  return listener;
 }
 
 const lastRemotes = new WeakMap<Listener, string>();

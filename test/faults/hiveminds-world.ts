@@ -372,7 +372,7 @@ export async function during(world: HivemindsWorld, { seconds, rate }: Writing, 
 }
 
 /** One of two is killed, and comes back. */
-export async function tryKill(t: TestContext, writing: Writing): Promise<void> {
+async function tryKill(t: TestContext, writing: Writing): Promise<void> {
   const world = await startCovered(t);
   await during(world, writing, async () => {
     await world.signal('a', 'SIGKILL');
@@ -384,7 +384,7 @@ export async function tryKill(t: TestContext, writing: Writing): Promise<void> {
 }
 
 /** One of two is cut off from the storage servers that it asks of everything, and soon after the other is killed. */
-export async function tryKillOfTheLast(t: TestContext, writing: Writing): Promise<void> {
+async function tryKillOfTheLast(t: TestContext, writing: Writing): Promise<void> {
   const world = await startCovered(t);
   const asked = (await world.nodes('b')).filter(({ spared }) => spared === 0);
   assert.equal(asked.length, 6, 'three of five, in two swarms');
@@ -408,7 +408,7 @@ export async function tryKillOfTheLast(t: TestContext, writing: Writing): Promis
 }
 
 /** `spns roll` restarts one after the other, while a phone subscribes. */
-export async function tryRoll(t: TestContext, writing: Writing): Promise<void> {
+async function tryRoll(t: TestContext, writing: Writing): Promise<void> {
   const world = await startCovered(t);
   await during(world, writing, async () => {
     const joining = world.join();
@@ -418,6 +418,14 @@ export async function tryRoll(t: TestContext, writing: Writing): Promise<void> {
   await world.covered('a', 'b');
   account(t, world, writing);
 }
+
+/** What may happen to two hiveminds without a push being lost or given twice; short enough for a run of all tests. */
+export const SHORT_TRIALS = {
+  'one of two is killed and comes back: no push is lost, and none comes twice': tryKill,
+  'one of two loses the storage servers that it asks, and then the other is killed: no push is lost, and none comes twice':
+    tryKillOfTheLast,
+  'spns roll restarts one after the other: nothing is lost or comes twice, and phones subscribe meanwhile': tryRoll,
+};
 
 /** What was written, and what Apple's double was given: nothing is lost, and nothing came twice. */
 export function account(t: TestContext, world: HivemindsWorld, { seconds, rate }: Writing): void {

@@ -1,17 +1,23 @@
 import assert from 'node:assert/strict';
-import { test } from 'node:test';
+import { type TestContext, test } from 'node:test';
 import type { Notification } from '../../src/session/notification.ts';
 import { until } from '../support/until.ts';
 import { deliver, startProcess } from './hivemind-process.ts';
 import { assertOnceEach, checkFigures, readFigures } from './support.ts';
 
-test('SIGTERM with thousands of pushes in flight: the notifier has time to acknowledge them, and the exit code is 0', async (t) => {
+/** 3,000 messages have come in, and a notifier that acknowledges nothing has as many pushes as its window holds. */
+async function startUnacknowledged(t: TestContext) {
   const world = await startProcess(t, 50);
   world.notifier.acknowledge = false;
   const messages: Notification[] = [];
   const sent = await deliver(world, 3_000, messages);
   await until(async () => (await readFigures(world.client)).since_start.raw === sent);
   await world.notifier.pushes(1_000);
+  return { world, messages };
+}
+
+test('SIGTERM with thousands of pushes in flight: the notifier has time to acknowledge them, and the exit code is 0', async (t) => {
+  const { world, messages } = await startUnacknowledged(t);
   world.child.kill('SIGTERM');
   await until(() => world.output().includes('stopping'));
   world.notifier.acknowledge = true;
@@ -24,12 +30,7 @@ test('SIGTERM with thousands of pushes in flight: the notifier has time to ackno
 });
 
 test('SIGTERM with pushes that nobody acknowledges: they are given up in time, those that the notifier has are told apart, and all are counted', async (t) => {
-  const world = await startProcess(t, 50);
-  world.notifier.acknowledge = false;
-  const messages: Notification[] = [];
-  const sent = await deliver(world, 3_000, messages);
-  await until(async () => (await readFigures(world.client)).since_start.raw === sent);
-  await world.notifier.pushes(1_000);
+  const { world, messages } = await startUnacknowledged(t);
   const acknowledged = world.notifier.sealed.slice(0, 400);
   world.notifier.report({ accepted: acknowledged.map(({ id }) => id) });
   await world.notifier.pushes(1_400);

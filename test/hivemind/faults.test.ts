@@ -1,19 +1,16 @@
 import assert from 'node:assert/strict';
 import { randomBytes } from 'node:crypto';
-import fs from 'node:fs/promises';
-import os from 'node:os';
-import path from 'node:path';
 import { test } from 'node:test';
 import { sessionAccount } from '../../src/devnet/account.ts';
 import { startPostgres } from '../../src/devnet/postgres.ts';
+import { startOwnServer } from '../support/postgres.ts';
 import { subscribe } from '../support/requests.ts';
 import { message, startWorld, stats, TestNotifier, watched } from '../support/session-world.ts';
 import { until } from '../support/until.ts';
 
-/** Polls what nothing announces. */
 test('pushing goes on without a database; requests fail with a passing code, and work again when it is back', async (t) => {
-  const dataDir = await fs.mkdtemp(path.join(os.tmpdir(), 'spns-test-pg-'));
-  let postgres = await startPostgres({ dataDir, fsync: false });
+  const { dataDir, server } = await startOwnServer();
+  let postgres = server;
   t.after(() => postgres.remove());
   await postgres.createDatabase('spns');
   const world = await startWorld(t, { database: postgres.url('spns') });

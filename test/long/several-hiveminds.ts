@@ -3,7 +3,7 @@ import fs from 'node:fs/promises';
 import path from 'node:path';
 import { test } from 'node:test';
 import { setTimeout as sleep } from 'node:timers/promises';
-import { account, during, startCovered, tryKill, tryKillOfTheLast, tryRoll } from '../faults/hiveminds-world.ts';
+import { account, during, SHORT_TRIALS, startCovered } from '../faults/hiveminds-world.ts';
 
 /** SEVERAL_SECONDS=10 tries it out, SEVERAL_RATE=100 on a small machine. */
 const WRITING = {
@@ -14,19 +14,7 @@ const limits = { timeout: 120_000 + WRITING.seconds * 3_000 };
 /** Runs in the process before its program, which then lives two hours ago. */
 const OLD_CLOCK = `data:text/javascript,${encodeURIComponent('const now = Date.now; Date.now = () => now() - 7_200_000;')}`;
 
-test('one of two is killed and comes back: no push is lost, and none comes twice', limits, (t) => tryKill(t, WRITING));
-
-test(
-  'one of two loses the storage servers that it asks, and then the other is killed: no push is lost, and none comes twice',
-  limits,
-  (t) => tryKillOfTheLast(t, WRITING),
-);
-
-test(
-  'spns roll restarts one after the other: nothing is lost or comes twice, and phones subscribe meanwhile',
-  limits,
-  (t) => tryRoll(t, WRITING),
-);
+for (const [name, trial] of Object.entries(SHORT_TRIALS)) test(name, limits, (t) => trial(t, WRITING));
 
 test(
   'one of two is stopped in order and started again: nothing is lost, nothing comes twice, and phones subscribe meanwhile',

@@ -4,9 +4,9 @@ import { constants } from 'node:http2';
 import { type TestContext, test } from 'node:test';
 import { systemClock } from '../../src/clock.ts';
 import { startFakeApns } from '../../src/devnet/providers/apns.ts';
-import { startFakeFcm } from '../../src/devnet/providers/fcm.ts';
+import { type FakeFcm, startFakeFcm } from '../../src/devnet/providers/fcm.ts';
 import { fcmError } from '../../src/devnet/providers/fcm-checks.ts';
-import { startFakeHuawei } from '../../src/devnet/providers/huawei.ts';
+import { type FakeHuawei, startFakeHuawei } from '../../src/devnet/providers/huawei.ts';
 import { huaweiCode } from '../../src/devnet/providers/huawei-checks.ts';
 import type { FakeProvider } from '../../src/devnet/providers/script.ts';
 import { startFakeWebPush } from '../../src/devnet/providers/webpush.ts';
@@ -74,15 +74,20 @@ test('Apple: goodbyes, cut connections and refused streams under load lose nothi
   assert.ok(duplicates <= 200, `${duplicates} duplicates`);
 });
 
-test('Google: expired tokens and cut connections under load lose nothing', async (t) => {
-  const fake = await startFakeFcm({ delay: 2 });
-  const { hivemind, notifier, times } = await setUp(t, 'firebase', fake, { connections: '2', notify_interval: '0' });
-  const count = 3_000;
-  fake.script.device('dead', fcmError(404, 'NOT_FOUND', 'UNREGISTERED'));
+/**
+ * Pushes to a dead device and to `count` others, while tokens expire and connections are cut.
+ *
+ * @returns how many pushes the provider took twice
+ */
+async function loseTokensAndConnections(
+  fake: FakeFcm | FakeHuawei,
+  { hivemind, notifier, times }: Awaited<ReturnType<typeof setUp>>,
+  { count, expireAt, cutAt }: { count: number; expireAt: number; cutAt: number },
+): Promise<number> {
   hivemind.push([{ serviceId: 'dead' }, ...Array.from({ length: count }, (_, index) => ({ serviceId: `d${index}` }))]);
-  await fake.taken.reached(500);
+  await fake.taken.reached(expireAt);
   fake.expireTokens();
-  await fake.taken.reached(1_500);
+  await fake.taken.reached(cutAt);
   fake.cut();
   await hivemind.until(() => hivemind.outstanding === 0);
   assert.equal(hivemind.accepted.size, count);
@@ -92,32 +97,26 @@ test('Google: expired tokens and cut connections under load lose nothing', async
     ['dead'],
   );
   assert.equal(notifier.sender.held, 0);
+  return fake.taken.count - count;
+}
+
+test('Google: expired tokens and cut connections under load lose nothing', async (t) => {
+  const fake = await startFakeFcm({ delay: 2 });
+  const parts = await setUp(t, 'firebase', fake, { connections: '2', notify_interval: '0' });
+  fake.script.device('dead', fcmError(404, 'NOT_FOUND', 'UNREGISTERED'));
+  const twice = await loseTokensAndConnections(fake, parts, { count: 3_000, expireAt: 500, cutAt: 1_500 });
+  t.diagnostic(`${twice} of 3000 pushes were taken twice`);
   // At most what was on its way over the connections that were cut: 100 streams each.
-  const duplicates = fake.taken.count - count;
-  t.diagnostic(`${duplicates} of ${count} pushes were taken twice`);
-  assert.ok(duplicates <= 200, `${duplicates} duplicates`);
+  assert.ok(twice <= 200, `${twice} were taken twice`);
 });
 
 test('Huawei: expired tokens, dead devices and cut connections under load lose nothing', async (t) => {
   const fake = await startFakeHuawei({ delay: 2 });
-  const { hivemind, notifier, times } = await setUp(t, 'huawei', fake, { connections: '20' });
-  const count = 1_500;
+  const parts = await setUp(t, 'huawei', fake, { connections: '20' });
   fake.script.device('dead', huaweiCode('80300007', 'All tokens are invalid'));
-  hivemind.push([{ serviceId: 'dead' }, ...Array.from({ length: count }, (_, index) => ({ serviceId: `d${index}` }))]);
-  await fake.taken.reached(300);
-  fake.expireTokens();
-  await fake.taken.reached(700);
-  fake.cut();
-  await hivemind.until(() => hivemind.outstanding === 0);
-  assert.equal(hivemind.accepted.size, count);
-  assert.equal(times.size, count);
-  assert.deepEqual(
-    hivemind.gone.map(({ serviceId }) => serviceId),
-    ['dead'],
-  );
-  assert.equal(notifier.sender.held, 0);
+  const twice = await loseTokensAndConnections(fake, parts, { count: 1_500, expireAt: 300, cutAt: 700 });
   assert.equal(fake.tokensGiven, 2);
-  assert.ok(fake.taken.count - count <= 20);
+  assert.ok(twice <= 20, `${twice} were taken twice`);
 });
 
 test('Web Push: cut connections and dead devices under load lose nothing, while a service that says nothing holds up no other', async (t) => {

@@ -18,7 +18,7 @@ import {
   MAX_SERVERS,
   MAX_VERSION,
 } from '../../src/session/cluster-protocol.ts';
-import { fuzz } from '../support/fuzz.ts';
+import { refusesDamage } from '../support/fuzz.ts';
 
 const sender = { name: 'a', run: 2n ** 63n - 1n };
 const hello = { ...sender, version: '2.0.0' };
@@ -90,19 +90,7 @@ describe('the messages between the hiveminds of a cluster', () => {
   ];
   for (const [name, intact, decode] of messages) {
     it(`${name} that is cut or damaged is refused, with nothing but BencodeError`, () => {
-      for (let length = 0; length < intact.length; length++) {
-        assert.throws(() => decode(intact.subarray(0, length)), BencodeError);
-      }
-      for (const text of ['le', 'i5e', 'de', 'd1:m1:ae', 'd1:ri1ee', 'd1:mi1e1:ri1ee', 'd1:m1:a1:r1:1e']) {
-        assert.throws(() => decode(Buffer.from(text)), BencodeError, text);
-      }
-      fuzz(3_000, (random) => {
-        try {
-          decode(random.damage(intact));
-        } catch (error) {
-          assert.ok(error instanceof BencodeError);
-        }
-      });
+      refusesDamage(decode, intact, ['le', 'i5e', 'de', 'd1:m1:ae', 'd1:ri1ee', 'd1:mi1e1:ri1ee', 'd1:m1:a1:r1:1e']);
     });
   }
 });

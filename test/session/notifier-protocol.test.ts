@@ -17,7 +17,7 @@ import {
   encodeServiceInfos,
   encodeVerdicts,
 } from '../../src/session/notifier-protocol.ts';
-import { fuzz } from '../support/fuzz.ts';
+import { refusesDamage } from '../support/fuzz.ts';
 
 const registration = { service: 'apns', instance: Buffer.from([0, 255, 7]), window: 1000, validatesMany: true };
 const infos = ['{"token":"ü"}', '{}', '5'];
@@ -151,10 +151,7 @@ describe('the protocol between hivemind and notifiers', () => {
   ];
   for (const [name, intact, decode] of messages) {
     it(`refuses ${name} cut or damaged, and throws nothing but BencodeError`, () => {
-      for (let length = 0; length < intact.length; length++) {
-        assert.throws(() => decode(intact.subarray(0, length)), BencodeError);
-      }
-      for (const text of [
+      refusesDamage(decode, intact, [
         'le5',
         'i5e',
         '0:',
@@ -163,16 +160,7 @@ describe('the protocol between hivemind and notifiers', () => {
         'd1:ai5e1:s1:xe',
         'd1:s1:x1:wli5eee',
         'd1:s1:x1:al1:xee',
-      ]) {
-        assert.throws(() => decode(Buffer.from(text)), BencodeError, text);
-      }
-      fuzz(3_000, (random) => {
-        try {
-          decode(random.damage(intact));
-        } catch (error) {
-          assert.ok(error instanceof BencodeError);
-        }
-      });
+      ]);
     });
   }
 });

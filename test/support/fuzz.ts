@@ -1,3 +1,5 @@
+import assert from 'node:assert/strict';
+import { BencodeError } from '../../src/codec/bencode.ts';
 import { mulberry32 } from '../../src/mulberry32.ts';
 
 /** Seeded noise for the parsers: the same seed gives the same damage, so that a failure can be played again. */
@@ -46,4 +48,22 @@ export function fuzz(rounds: number, check: (fuzz: Fuzz) => void): void {
       throw new Error(`failed with FUZZ_SEED=${seed}`, { cause: error });
     }
   }
+}
+
+/**
+ * Holds a decoder of bencoded messages to refuse each beginning of `intact` and each of `wrong`, and to throw nothing
+ * but a BencodeError whatever is done to it.
+ */
+export function refusesDamage(decode: (data: Buffer) => unknown, intact: Buffer, wrong: readonly string[]): void {
+  for (let length = 0; length < intact.length; length++) {
+    assert.throws(() => decode(intact.subarray(0, length)), BencodeError);
+  }
+  for (const text of wrong) assert.throws(() => decode(Buffer.from(text)), BencodeError, text);
+  fuzz(3_000, (random) => {
+    try {
+      decode(random.damage(intact));
+    } catch (error) {
+      assert.ok(error instanceof BencodeError);
+    }
+  });
 }

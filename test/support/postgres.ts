@@ -13,7 +13,7 @@ const EMPTY = 'template1';
 
 /** Starts a server with a template database that has our tables. Nothing of it is written through to the disk. */
 export async function startTestServer(): Promise<Postgres> {
-  const server = await startOwnServer();
+  const { server } = await startOwnServer();
   await server.createDatabase(TEMPLATE);
   const client = new pg.Client({ connectionString: server.url(TEMPLATE) });
   await client.connect();
@@ -27,8 +27,9 @@ export async function startTestServer(): Promise<Postgres> {
  * Starts an empty server for one test alone, which may then stop, kill and start it again as it likes. It must
  * `remove()` it.
  */
-async function startOwnServer(): Promise<Postgres> {
-  return startPostgres({ dataDir: await fs.mkdtemp(path.join(os.tmpdir(), 'spns-test-pg-')), fsync: false });
+export async function startOwnServer(): Promise<{ dataDir: string; server: Postgres }> {
+  const dataDir = await fs.mkdtemp(path.join(os.tmpdir(), 'spns-test-pg-'));
+  return { dataDir, server: await startPostgres({ dataDir, fsync: false }) };
 }
 
 let started: Promise<Postgres> | undefined;

@@ -48,7 +48,7 @@ export async function startFakeFcm(options: FakeOptions = {}): Promise<FakeFcm> 
   const publicKey = createPublicKey(privateKey);
   const sockets = new Set<Socket>();
   const sessions = new Set<ServerHttp2Session>();
-  const counters = { requests: 0, tokens: 0, connections: 0 };
+  const counters = { requests: 0, tokensGiven: 0, connections: 0 };
   let valid = new Set<string>();
   const server = createSecureServer({
     ...serverCertificate(),
@@ -82,7 +82,7 @@ export async function startFakeFcm(options: FakeOptions = {}): Promise<FakeFcm> 
       exp > now &&
       exp - iat <= TOKEN_LIFETIME;
     if (!good) return { status: 400, body: { error: 'invalid_grant', error_description: 'Invalid JWT' } };
-    const token = `fake-access-token-${++counters.tokens}`;
+    const token = `fake-access-token-${++counters.tokensGiven}`;
     valid.add(token);
     return { body: { access_token: token, expires_in: TOKEN_LIFETIME, token_type: 'Bearer' } };
   };
@@ -112,20 +112,11 @@ export async function startFakeFcm(options: FakeOptions = {}): Promise<FakeFcm> 
     for (const socket of sockets) socket.destroy();
   };
 
-  return {
+  return Object.assign(counters, {
     port,
     taken,
     script,
     oauth,
-    get requests() {
-      return counters.requests;
-    },
-    get tokensGiven() {
-      return counters.tokens;
-    },
-    get connections() {
-      return counters.connections;
-    },
     expireTokens() {
       valid = new Set();
     },
@@ -133,7 +124,7 @@ export async function startFakeFcm(options: FakeOptions = {}): Promise<FakeFcm> 
       for (const session of sessions) if (!session.destroyed) session.goaway();
     },
     cut,
-    async settings(folder) {
+    async settings(folder: string) {
       const file = join(folder, `firebase-${port}.json`);
       const account = {
         type: 'service_account',
@@ -150,5 +141,5 @@ export async function startFakeFcm(options: FakeOptions = {}): Promise<FakeFcm> 
       cut();
       await new Promise<void>((resolve) => server.close(() => resolve()));
     },
-  };
+  });
 }

@@ -27,7 +27,7 @@ export async function startFakeHuawei(options: FakeOptions = {}): Promise<FakeHu
   const taken = new Taken(options.keep ?? KEEP);
   const script = new Script<WebAnswer>();
   const oauth = new Script<WebAnswer>();
-  const counters = { requests: 0, tokens: 0, connections: 0 };
+  const counters = { requests: 0, tokensGiven: 0, connections: 0 };
   let valid = new Set<string>();
 
   const giveToken = (request: IncomingMessage, text: string): WebAnswer => {
@@ -38,7 +38,7 @@ export async function startFakeHuawei(options: FakeOptions = {}): Promise<FakeHu
       form.get('client_id') === APP_ID &&
       form.get('client_secret') === APP_SECRET;
     if (!good) return { status: 400, body: { error: 1101, sub_error: 20001, error_description: 'invalid client' } };
-    const token = `fake/huawei+token=${++counters.tokens}`;
+    const token = `fake/huawei+token=${++counters.tokensGiven}`;
     valid.add(token);
     return { body: { access_token: token, expires_in: 3600, token_type: 'Bearer' } };
   };
@@ -71,21 +71,12 @@ export async function startFakeHuawei(options: FakeOptions = {}): Promise<FakeHu
   });
   const port = await listen(server, options.port);
 
-  const state: FakeHuawei = {
+  const state: FakeHuawei = Object.assign(counters, {
     port,
     taken,
     script,
     oauth,
     highAllowed: true,
-    get requests() {
-      return counters.requests;
-    },
-    get tokensGiven() {
-      return counters.tokens;
-    },
-    get connections() {
-      return counters.connections;
-    },
     expireTokens() {
       valid = new Set();
     },
@@ -103,6 +94,6 @@ export async function startFakeHuawei(options: FakeOptions = {}): Promise<FakeHu
       server.closeAllConnections();
       await new Promise<void>((resolve) => server.close(() => resolve()));
     },
-  };
+  });
   return state;
 }

@@ -83,19 +83,13 @@ export async function startFakeWebPush(options: FakeWebPushOptions = {}): Promis
     for (const socket of sockets) socket.destroy();
   };
 
-  return {
+  return Object.assign(counters, {
     port,
     taken,
     script,
     key: privateKey,
     tokens,
-    get requests() {
-      return counters.requests;
-    },
-    get connections() {
-      return counters.connections;
-    },
-    subscribe(random) {
+    subscribe(random: (bytes: number) => Buffer) {
       const token = random(24).toString('base64url');
       const subscription = makeSubscription(token, random);
       subscriptions.set(token, subscription);
@@ -108,7 +102,7 @@ export async function startFakeWebPush(options: FakeWebPushOptions = {}): Promis
       return { token, info };
     },
     cut,
-    async settings(folder) {
+    async settings(folder: string) {
       const file = join(folder, `vapid-${port}.pem`);
       await writeFile(file, privateKey.export({ type: 'pkcs8', format: 'pem' }), { mode: 0o600 });
       const contact = 'mailto:push@example.org';
@@ -118,5 +112,5 @@ export async function startFakeWebPush(options: FakeWebPushOptions = {}): Promis
       cut();
       await new Promise<void>((resolve) => server.close(() => resolve()));
     },
-  };
+  });
 }

@@ -2,8 +2,6 @@ import assert from 'node:assert/strict';
 import { execFile } from 'node:child_process';
 import { randomBytes } from 'node:crypto';
 import fs from 'node:fs/promises';
-import os from 'node:os';
-import path from 'node:path';
 import { after, before, describe, it, type TestContext } from 'node:test';
 import { promisify } from 'node:util';
 import { systemClock } from '../../../src/clock.ts';
@@ -13,6 +11,7 @@ import type { DeviceRow } from '../../../src/hivemind/devices/device.ts';
 import { Devices } from '../../../src/hivemind/devices/devices.ts';
 import type { StoreError } from '../../../src/hivemind/store/store.ts';
 import { type MemberStore, NO_SLOTS, openMember, silent } from '../../support/members.ts';
+import { startOwnServer } from '../../support/postgres.ts';
 import { makeRow } from '../../support/rows.ts';
 import { until } from '../../support/until.ts';
 
@@ -32,8 +31,7 @@ describe('members on a failing database', () => {
 
   // A server of our own: the one that all test files share must not be stopped.
   before(async () => {
-    dataDir = await fs.mkdtemp(path.join(os.tmpdir(), 'spns-test-pg-'));
-    server = await startPostgres({ dataDir, fsync: false });
+    ({ dataDir, server } = await startOwnServer());
   });
 
   after(() => server.remove());

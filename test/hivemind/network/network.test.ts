@@ -11,6 +11,7 @@ import { type KeyPair, keyPairFromSecret, randomKeyPair } from '../../../src/oxe
 import { Listener } from '../../../src/oxenmq/listener.ts';
 import type { Remote } from '../../../src/oxenmq/remote.ts';
 import { Happenings } from '../../oxenmq/support.ts';
+import { openStorageListener } from '../../support/storage-listener.ts';
 import { until } from '../../support/until.ts';
 import { FakeAccounts, readRequest, SUCCESS } from '../monitoring/support/fake-accounts.ts';
 
@@ -41,30 +42,16 @@ async function openServer(
   old?: Server,
 ): Promise<Server> {
   const keys = old?.keys ?? randomKeyPair();
-  const listener = new Listener({
-    clock: systemClock,
-    address: old?.listener.endpoint ?? 'tcp://127.0.0.1:*',
-    access: 'none',
+  const listener = await openStorageListener(t, {
     keys,
-    commands: {
-      monitor: {
-        access: 'none',
-        commands: {
-          messages: {
-            kind: 'request',
-            handler: (message) => {
-              const request = readRequest(message.parts[0]!);
-              asked.add({ server: name, remote: message.remote, accounts: request.map(({ account }) => account) });
-              if (server.answers) message.reply(Buffer.from(`l${SUCCESS.repeat(request.length)}e`));
-            },
-          },
-        },
-      },
+    ...(old && { address: old.listener.endpoint }),
+    monitor(message) {
+      const request = readRequest(message.parts[0]!);
+      asked.add({ server: name, remote: message.remote, accounts: request.map(({ account }) => account) });
+      if (server.answers) message.reply(Buffer.from(`l${SUCCESS.repeat(request.length)}e`));
     },
   });
   const server = { name, keys, listener, swarm, answers: true };
-  await listener.bind();
-  t.after(() => listener.close());
   return server;
 }
 

@@ -9,6 +9,7 @@ import { pino } from 'pino';
 import { systemClock } from '../../../src/clock.ts';
 import { type Postgres, startPostgres } from '../../../src/devnet/postgres.ts';
 import { Store, StoreError, type StoreOptions } from '../../../src/hivemind/store/store.ts';
+import { startOwnServer } from '../../support/postgres.ts';
 import { makeRow } from '../../support/rows.ts';
 import { until } from '../../support/until.ts';
 
@@ -24,8 +25,7 @@ describe('the store on a failing database', () => {
 
   // A server of our own: the one that all test files share must not be stopped.
   before(async () => {
-    dataDir = await fs.mkdtemp(path.join(os.tmpdir(), 'spns-test-pg-'));
-    server = await startPostgres({ dataDir, fsync: false });
+    ({ dataDir, server } = await startOwnServer());
   });
 
   after(() => server.remove());
