@@ -14,17 +14,25 @@ interface Trial {
   readonly faults: Readonly<Record<string, Fault>>;
   /** Whether one thing happens at a time: then no message is lost that a storage server has stored. */
   readonly oneAtATime: boolean;
+  /** How many hiveminds may hold each slot. */
+  readonly copies: readonly number[];
 }
 
 const TRIALS: Readonly<Record<string, Trial>> = {
-  'while members come and leave as they should, each message is pushed once': { faults: PLANNED, oneAtATime: true },
+  'while members come and leave as they should, each message is pushed once': {
+    faults: PLANNED,
+    oneAtATime: true,
+    copies: [1, 2],
+  },
   'no single fault loses a message, nor pushes one twice': {
     faults: { ...PLANNED, ...OURS, ...SERVERS },
     oneAtATime: true,
+    copies: [2, 2, 3],
   },
   'whatever happens at once, what a living member was told of is pushed, and the cluster becomes whole again': {
     faults: { ...PLANNED, ...OURS, ...SERVERS, ...NOTIFIERS },
     oneAtATime: false,
+    copies: [1, 2, 2, 3],
   },
 };
 
@@ -45,7 +53,6 @@ async function simulate(seed: number, trial: Trial): Promise<{ pushes: number; t
   const world = new ClusterWorld(random, draw(random, trial));
   try {
     await settle(world);
-    world.hasBegun = true;
     await (trial.oneAtATime ? oneAfterTheOther(world, trial) : allAtOnce(world, trial));
     await settle(world);
     await drain(world);
@@ -57,14 +64,15 @@ async function simulate(seed: number, trial: Trial): Promise<{ pushes: number; t
   }
 }
 
-function draw({ int, pick }: Random, { oneAtATime }: Trial): WorldOptions {
+function draw({ int, pick }: Random, { copies }: Trial): WorldOptions {
   const names = ['a', 'b', 'c', 'd'].slice(0, 2 + int(3));
   return {
     names,
-    copies: oneAtATime ? 2 : 1 + int(Math.min(3, names.length)),
+    copies: Math.min(pick(copies), names.length),
     accounts: 10 + int(60),
     limits: { maxBytes: 4_000_000, maxAge: 10 * MINUTE },
     window: pick([5, 50, 1_000]),
+    latency: pick([200, 200, 3 * SECOND]),
   };
 }
 
@@ -114,6 +122,7 @@ async function settle(world: ClusterWorld): Promise<void> {
     await live(world, 2 * SECOND, 500);
     trouble = world.trouble();
   }
+  world.isWhole = true;
 }
 
 /** Until everything is on the phones. */
@@ -132,12 +141,14 @@ function checkPushes(world: ClusterWorld, { oneAtATime }: Trial): { pushes: numb
   for (const [key, { isSettled, heardBy, sent, message }] of world.pushes) {
     const isSent = sent.some(({ arrived }) => arrived);
     const what = `the push of ${key}, stored after ${message.storedAt / SECOND} s,`;
-    if (oneAtATime && isSettled) assert.ok(isSent, `${what} is lost`);
     for (const member of heardBy) {
       const isAlive = world.members.get(member.name) === member;
       if (isAlive || world.stopped.get(member)?.leftOver === 0)
         assert.ok(isSent, `${what} is lost, although ${member.name} was told of it`);
     }
+    // What is with a provider that takes its time when a hivemind stops may be tried again by no other one.
+    const isLeft = heardBy.size > 0 && [...heardBy].every((member) => world.stopped.has(member));
+    if (oneAtATime && isSettled && !isLeft) assert.ok(isSent, `${what} is lost`);
     // What was sent of a doubtful message is sent again of a better copy.
     const copies = sent.filter((one, n) => sent.slice(0, n).some((before) => before.doubt <= one.doubt));
     if (copies.length === 0) continue;

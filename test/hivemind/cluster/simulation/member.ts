@@ -111,7 +111,7 @@ export class SimulatedMember extends SimulatedProcess implements Linked {
       accounts: this.devices,
       interval: 30_000,
       rank: (key) => blake2b(16, Buffer.from(`${name} ${key}`)).readUIntBE(0, 6),
-      suspect: () => clock.setTimeout(() => this.refresh(), 1_000),
+      suspect: () => options.clock.setTimeout(() => this.does(() => this.refresh()), 1_000),
     });
     this.nodes = new Nodes({
       clock,
@@ -222,10 +222,13 @@ export class SimulatedMember extends SimulatedProcess implements Linked {
     this.isReady = true;
   }
 
-  /** As src/hivemind/lifecycle.ts stops it. @returns pushes that it could not hand over */
-  async leave(): Promise<number> {
+  /**
+   * As src/hivemind/lifecycle.ts stops it.
+   * @returns whether others cover what it covered, and how many pushes it could not hand over
+   */
+  async leave(): Promise<{ isCovered: boolean; leftOver: number }> {
     this.isLeaving = true;
-    await this.cluster.leave(2_500);
+    const isCovered = await this.cluster.leave(2_500);
     this.nodes.stop();
     this.monitoring.stop();
     this.intake.stop();
@@ -237,7 +240,7 @@ export class SimulatedMember extends SimulatedProcess implements Linked {
     await this.store.cluster.leave().catch(() => {});
     await this.store.close();
     const { shutdown, unreported } = this.outbox.close();
-    return shutdown + unreported;
+    return { isCovered, leftOver: shutdown + unreported };
   }
 
   /** Asks oxend for the list. */

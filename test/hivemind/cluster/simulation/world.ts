@@ -25,6 +25,8 @@ const DAY = 24 * 60 * MINUTE;
 const KNOWN_AFTER = 5 * SECOND;
 /** How long (ms) a client waits for an answer before it asks elsewhere. */
 const PATIENCE = 3 * SECOND;
+/** The servers of a swarm store a message within so long (ms). */
+const STORED_WITHIN = 300;
 const EVENTS_SHOWN = 60;
 
 export interface WorldOptions {
@@ -35,6 +37,8 @@ export interface WorldOptions {
   readonly limits: { readonly maxBytes: number; readonly maxAge: number };
   /** Pushes that a notifier takes at a time of one hivemind. */
   readonly window: number;
+  /** How long (ms) the provider takes at most. */
+  readonly latency: number;
 }
 
 /** What a client was told of its subscription, and when. */
@@ -85,8 +89,8 @@ export class ClusterWorld {
   readonly subscribed = new Map<string, Subscribed>();
   /** When the provider answers again; monotonic ms. */
   providerSilentUntil = 0;
-  /** Whether the cluster has been whole: from then on no message is to be lost. */
-  hasBegun = false;
+  /** Whether everything is covered, as far as that is up to the members: then no message is to be lost. */
+  isWhole = false;
   /** Whether a notifier came, went or was cut off: then a push may reach the provider twice. */
   notifiersChanged = false;
   /** Told of an error that nothing of it may throw. */
@@ -209,9 +213,11 @@ export class ClusterWorld {
     const member = this.members.get(name);
     if (!member || member.isLeaving) return;
     this.note(`${name} is about to stop`);
-    const leftOver = await member.leave();
+    const since = this.clock.monotonic();
+    const { isCovered, leftOver } = await member.leave();
     if (member.isDead) return;
-    this.note(`${name} has stopped`);
+    this.note(`${name} has stopped${isCovered ? '' : ', and others do not cover all that it covered'}`);
+    if (!isCovered) this.#mayMiss(since);
     if (member.timers > 0) throw new Error(`${name} has left ${member.timers} timers`);
     member.die();
     this.members.delete(name);
@@ -324,7 +330,7 @@ export class ClusterWorld {
       const push = this.#expect(String(hash), serviceId);
       push.isSettled = this.#isSettled(account, serviceId);
     }
-    for (const server of this.#serversOf(account)) this.later(0, 300, () => server.store(message));
+    for (const server of this.#serversOf(account)) this.later(0, STORED_WITHIN, () => server.store(message));
   }
 
   /** Throws if something is wrong that may be so at no time. */
@@ -447,9 +453,15 @@ export class ClusterWorld {
     this.#byId.set(account, [...rows.filter(({ serviceId }) => serviceId !== row.serviceId), row]);
   }
 
+  /** Nobody promises what is stored from that moment on. */
+  #mayMiss(since: number): void {
+    this.isWhole = false;
+    for (const push of this.pushes.values()) if (push.message.storedAt > since - STORED_WITHIN) push.isSettled = false;
+  }
+
   #isSettled(account: Buffer, serviceId: string): boolean {
     const subscribed = this.subscribed.get(keyOf({ account, service: SERVICE, serviceId }));
-    if (!this.hasBegun) return false;
+    if (!this.isWhole) return false;
     return subscribed?.since !== undefined && this.clock.monotonic() - subscribed.since > KNOWN_AFTER;
   }
 
@@ -513,6 +525,7 @@ export class ClusterWorld {
   /** The provider gets a push, and says what it makes of it, some time later. */
   async #provide(by: SimulatedNotifier, push: Delivery, doubt: number): Promise<Outcome> {
     const { clock, random } = this;
+    const { latency } = this.options;
     const expected = this.#read(push);
     let given = this.#given.get(push);
     // What is tried again for a device is one push.
@@ -522,7 +535,7 @@ export class ClusterWorld {
       expected.sent.push(given);
     }
     const silence = Math.max(0, this.providerSilentUntil - clock.monotonic());
-    await new Promise<void>((resolve) => clock.setTimeout(resolve, silence + 5 + random.int(200)));
+    await new Promise<void>((resolve) => clock.setTimeout(resolve, silence + 5 + random.int(latency)));
     if (by.isDead) return await new Promise<never>(() => {});
     given.arrived = true;
     const luck = random.int(20);
