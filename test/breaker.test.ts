@@ -12,7 +12,7 @@ test('a few dead devices among many pushes are removed', () => {
   assert.equal(breaker.open, false);
 });
 
-test('few answers prove nothing: below the minimum every dead device is removed', () => {
+test('too few answers prove nothing: below the minimum every dead device is removed', () => {
   const breaker = new Breaker(LIMITS, new FakeClock());
   for (let index = 0; index < 19; index++) assert.equal(breaker.gone(), true);
   assert.equal(breaker.open, false);

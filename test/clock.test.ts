@@ -6,7 +6,7 @@ import { FakeClock } from './support/fake-clock.ts';
 /** The longest wait that the machine's own timers know. */
 const LONGEST = 2 ** 31 - 1;
 
-test('a timer for longer than the machine knows does not fire at once', async () => {
+test("a timer longer than the machine's own timers allow does not fire at once", async () => {
   const fired: string[] = [];
   const timers = [LONGEST + 1, 30 * 86_400_000, 1e15, Number.POSITIVE_INFINITY].flatMap((ms) => [
     systemClock.setTimeout(() => fired.push(`timeout of ${ms}`), ms),
@@ -17,7 +17,7 @@ test('a timer for longer than the machine knows does not fire at once', async ()
   assert.deepEqual(fired, []);
 });
 
-test('such a timer fires when its time has come, once or again and again', (t) => {
+test('such a timer fires when its time has come, once or repeatedly', (t) => {
   t.mock.timers.enable({ apis: ['setTimeout', 'setInterval'] });
   const counts = { once: 0, often: 0, cancelled: 0 };
   const ms = 3 * LONGEST + 5;
@@ -39,7 +39,7 @@ test('such a timer fires when its time has come, once or again and again', (t) =
   assert.deepEqual(counts, { once: 1, often: 2, cancelled: 0 });
 });
 
-test('what settles in time is told from what does not, and leaves no timer', async () => {
+test('what settles in time is told apart from what does not, and no timer is left', async () => {
   const clock = new FakeClock();
   assert.equal(await within(Promise.resolve(), 10, clock), true);
   await assert.rejects(within(Promise.reject(new Error('failed')), 10, clock), /failed/);

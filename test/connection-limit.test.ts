@@ -12,7 +12,7 @@ function connections(limit: ConnectionLimit) {
   return { open, closed };
 }
 
-test('the network that holds most loses the connection that has been quiet for longest', () => {
+test('the network with the most connections loses the one that has been idle longest', () => {
   const limit = new ConnectionLimit({ maxConnections: 4, maxBytes: 1000 });
   const { open, closed } = connections(limit);
   open('old and alone', 'a', 1);
@@ -27,7 +27,7 @@ test('the network that holds most loses the connection that has been quiet for l
   assert.deepEqual([limit.size, limit.crowdedOut], [4, 3]);
 });
 
-test('a newcomer to a crowd of many networks costs no account of who holds what', () => {
+test('room for a newcomer is found without counting through every network', () => {
   const limit = new ConnectionLimit({ maxConnections: 100, maxBytes: 1000 });
   let asked = 0;
   const open = (name: string) => {
@@ -50,7 +50,7 @@ test('a newcomer to a crowd of many networks costs no account of who holds what'
   assert.ok(asked <= 2, `${asked} were asked for their network`);
 });
 
-test('what is being worked on is never closed; when all is, the newcomer is', () => {
+test('a connection with a request in progress is never closed; when all have one, the newcomer is', () => {
   const limit = new ConnectionLimit({ maxConnections: 2, maxBytes: 1000 });
   const { open, closed } = connections(limit);
   open('one', 'a', 1).busy = true;
@@ -63,7 +63,7 @@ test('what is being worked on is never closed; when all is, the newcomer is', ()
   assert.deepEqual(closed, ['three itself']);
 });
 
-test('over the limit of bytes those who hold most go, until there is room', () => {
+test('over the limit of bytes those that hold most are closed until there is room', () => {
   const limit = new ConnectionLimit({ maxConnections: 10, maxBytes: 1000 });
   const { open, closed } = connections(limit);
   const [small, busy, large, larger] = ['small', 'busy', 'large', 'larger'].map((name, i) => open(name, name, i));
@@ -83,7 +83,7 @@ test('over the limit of bytes those who hold most go, until there is room', () =
   assert.equal(limit.bytes, 0);
 });
 
-test('an IPv6 network is a /64, a mapped IPv4 address is itself', () => {
+test('an IPv6 network is a /64, and a mapped IPv4 address counts as IPv4', () => {
   assert.equal(networkOf('192.0.2.7'), '192.0.2.7');
   assert.equal(networkOf('::ffff:192.0.2.7'), '192.0.2.7');
   assert.equal(networkOf('2001:db8:1:2:3:4:5:6'), '2001:db8:1:2');

@@ -144,14 +144,14 @@ test('stats shows the figures, and --json all of them', async (t) => {
   assert.deepEqual(JSON.parse(succeeded(await spns(['stats', '--json'], dir))), STATS);
 });
 
-test('stats works with a hivemind of the original kind, which tells less', async (t) => {
+test('stats works with a hivemind of the original kind, which reports less', async (t) => {
   const { freshness: _, since_start: __, services: ___, ...original } = STATS;
   const dir = await hivemind(t, { get_stats: () => original });
   const text = succeeded(await spns(['stats'], dir));
   assert.match(text, /^Accounts +80,000, with 61,000 devices$/m);
 });
 
-test('stats --watch asks again and again, with what happens a second, until Ctrl-C', async (t) => {
+test('stats --watch keeps asking and shows rates per second until Ctrl-C', async (t) => {
   let asked = 0;
   const dir = await hivemind(t, {
     get_stats: () => {
@@ -194,7 +194,7 @@ test('services shows queues, answers and the breaker', async (t) => {
   assert.match(succeeded(await spns(['services'], none)), /No service yet/);
 });
 
-test('expire tells what is held, lets it go when told to, and not while the time is in doubt', async (t) => {
+test('expire shows what is held back, releases it when told to, and refuses while the time is in doubt', async (t) => {
   const dir = await hivemind(t, {
     expire: ([word]) => (word === 'yes' ? { expired: 61_000 } : { expired: 0, held: 'more than 3,050 of 61,000' }),
   });
@@ -208,7 +208,7 @@ test('expire tells what is held, lets it go when told to, and not while the time
   assert.match(err, /nothing is let go while the time is in doubt: two clocks/);
 });
 
-test('nodes puts those that need a look first, and what they say cannot steer the terminal', async (t) => {
+test('nodes lists those that need attention first, and their text cannot control the terminal', async (t) => {
   const dir = await hivemind(t);
   const lines = succeeded(await spns(['nodes'], dir)).split('\n');
   assert.match(
@@ -224,7 +224,7 @@ test('nodes puts those that need a look first, and what they say cannot steer th
   assert.deepEqual(JSON.parse(bad.out), [NODES[2]]);
 });
 
-test('nodes --bad tells what is wrong with oxend, also where there are no nodes to look at', async (t) => {
+test('nodes --bad shows what is wrong with oxend, even where there are no nodes to look at', async (t) => {
   const complaints = ['oxend: the user spns may not connect to /var/lib/oxen/oxend.sock\u001b[31m'];
   const dir = await hivemind(t, { get_nodes: () => [], get_stats: () => ({ ...STATS, complaints }) });
   const bad = await spns(['nodes', '--bad'], dir);
@@ -233,7 +233,7 @@ test('nodes --bad tells what is wrong with oxend, also where there are no nodes 
   assert.doesNotMatch(succeeded(await spns(['nodes'], dir)), /oxend/);
 });
 
-test("test-push passes the token on and tells the provider's answer", async (t) => {
+test("test-push passes the token on and reports the provider's answer", async (t) => {
   const token = 'ab'.repeat(32);
   const asked: string[][] = [];
   const dir = await hivemind(t, {
@@ -252,7 +252,7 @@ test("test-push passes the token on and tells the provider's answer", async (t) 
   assert.deepEqual(asked[1], ['mine', '{"id":[1]}']);
 });
 
-test('without a hivemind it says what to look at', async (t) => {
+test('without a hivemind it says where to look', async (t) => {
   const dir = await folder(t, { 'spns.ini': '[hivemind]\nlisten = ipc://./h.sock\n' });
   const { code, err } = await spns(['stats'], dir);
   assert.equal(code, 1);
@@ -262,7 +262,7 @@ test('without a hivemind it says what to look at', async (t) => {
   );
 });
 
-test('an old hivemind, or a socket without the right, is told as what it is', async (t) => {
+test('an old hivemind, or a socket without the right, is named for what it is', async (t) => {
   const dir = await hivemind(t, {}, 'none');
   const { code, err } = await spns(['stats'], dir);
   assert.equal(code, 1);
@@ -271,7 +271,7 @@ test('an old hivemind, or a socket without the right, is told as what it is', as
   assert.match(old.err, /does not know admin\.test_push/);
 });
 
-test('from afar: --connect and --key, and a key that is not admitted', async (t) => {
+test('remote access: --connect and --key, and a key that is not admitted', async (t) => {
   const secret = Buffer.alloc(32, 9);
   const dir = await folder(t, { 'my.key': `${secret.toString('hex')}\n`, 'other.key': `${'08'.repeat(32)}\n` });
   const server = randomKeyPair();
@@ -299,7 +299,7 @@ test('from afar: --connect and --key, and a key that is not admitted', async (t)
   assert.match((await spns(['stats', '--connect', 'nowhere'], dir)).err, /nowhere is no address/);
 });
 
-describe('of several hiveminds', () => {
+describe('with several hiveminds', () => {
   const member = (name: string, more: object = {}) => ({
     name,
     run: '1',
@@ -321,7 +321,7 @@ describe('of several hiveminds', () => {
   const all = (answers: Record<string, unknown>) => ({ ask_members: ([what]: string[]) => answers[what!] });
   const both = (answer: unknown) => ({ a: { answer }, b: { answer }, c: { trouble: 'it is not connected' } });
 
-  test('members shows who is there and what they cover; exit code 1 when that is not enough', async (t) => {
+  test('members shows who is there and what they cover; the exit code is 1 when that is not enough', async (t) => {
     const whole = await hivemind(t, { get_stats: () => ({ ...STATS, cluster: cluster(256) }) });
     const text = succeeded(await spns(['members'], whole));
     assert.match(text, /^a +ready +2\.0\.0 +10 min +256 +128 +ipc:\/\/\/run\/spns\/a\.sock$/m);
@@ -335,7 +335,7 @@ describe('of several hiveminds', () => {
     assert.deepEqual([alone.code, /the hivemind is alone/.test(alone.err)], [1, true]);
   });
 
-  test('stats shows each, and the services of all together; and says who did not answer', async (t) => {
+  test('stats shows each, and the services of all of them together, and says which did not answer', async (t) => {
     const dir = await hivemind(t, all({ get_stats: both({ ...STATS, cluster: cluster(256) }) }));
     const text = succeeded(await spns(['stats'], dir));
     assert.match(text, /^Hivemind a$[\s\S]*^Hivemind b$/m);
@@ -345,7 +345,7 @@ describe('of several hiveminds', () => {
     assert.deepEqual([Object.keys(json), json.a!.uptime], [['a', 'b'], STATS.uptime]);
   });
 
-  test('services and nodes show what all say', async (t) => {
+  test('services and nodes show what all of them report', async (t) => {
     const dir = await hivemind(
       t,
       all({
@@ -366,7 +366,7 @@ describe('of several hiveminds', () => {
     assert.doesNotMatch(nodes, /^b +tcp/m);
   });
 
-  test('whichever of those in the configuration answers will do', async (t) => {
+  test('any of those in the configuration will do for an answer', async (t) => {
     const dir = await hivemind(t);
     const ini = '[hivemind-away]\nlisten = ipc://./nobody.sock\n[hivemind-here]\nlisten = ipc://./h.sock\n';
     await writeFile(join(dir, 'spns.ini'), ini);

@@ -34,7 +34,7 @@ const notRoot =
 const CERTIFICATE = readFileSync(new URL('../../src/devnet/providers/certificates/apns.pem', import.meta.url), 'utf8');
 const escaped = (url: string) => url.replaceAll('%', '%%');
 
-test('a configuration in order passes, and the database is looked at', async (t) => {
+test('a valid configuration passes, and the database is checked', async (t) => {
   const url = await createDatabase(t);
   const dir = await folder(t, { 'hive.key': KEY, 'web.key': KEY, 'spns.ini': `[db]\nurl = ${escaped(url)}\n${GOOD}` });
   const { code, out, err } = await spns(['check-config', ...asMe], dir);
@@ -45,7 +45,7 @@ test('a configuration in order passes, and the database is looked at', async (t)
   assert.match(out, /All is well\.$/m);
 });
 
-test('an empty database is no problem, and migrate makes the tables', async (t) => {
+test('an empty database is no problem, and migrate creates the tables', async (t) => {
   const url = await createDatabase(t, { empty: true });
   const dir = await folder(t, { 'hive.key': KEY, 'web.key': KEY, 'spns.ini': `[db]\nurl = ${escaped(url)}\n${GOOD}` });
   assert.match(
@@ -59,7 +59,7 @@ test('an empty database is no problem, and migrate makes the tables', async (t) 
   assert.match((await spns(['check-config', ...asMe], dir)).out, /0 subscriptions/);
 });
 
-test("tables of the original's that this user may use and not upgrade are a problem, said with what to do", async (t) => {
+test("the original's tables, which this user may use but not upgrade, are a problem that comes with its remedy", async (t) => {
   const url = await createDatabase(t, { empty: true });
   const dir = await folder(t, { 'hive.key': KEY, 'web.key': KEY });
   const configure = (as: string, good = GOOD) =>
@@ -95,7 +95,7 @@ test("tables of the original's that this user may use and not upgrade are a prob
   }
 });
 
-test('everything that is wrong is told at once: settings, keys, notifiers, database', async (t) => {
+test('everything wrong is reported at once: settings, keys, notifiers, database', async (t) => {
   const dir = await folder(t, {
     'hive.key': KEY,
     'short.key': 'abc',
@@ -120,7 +120,7 @@ test('everything that is wrong is told at once: settings, keys, notifiers, datab
   assert.match(out, /\d things must be put right\.$/m);
 });
 
-test('a database that cannot be used is told with its reason; it can be left out', async (t) => {
+test('a database that cannot be used is reported with the reason, and the check can be skipped', async (t) => {
   const dir = await folder(t, {
     'hive.key': KEY,
     'web.key': KEY,
@@ -140,7 +140,7 @@ test('a database that cannot be used is told with its reason; it can be left out
   }
 });
 
-test('key files that anybody may read are warned of, and so is a suite without a notifier', async (t) => {
+test('key files that anybody may read are warned about, and so is a suite without a notifier', async (t) => {
   const dir = await folder(t, { 'hive.key': KEY, 'web.key': KEY, 'spns.ini': GOOD.replace('[notify-dummy]\n', '') });
   chmodSync(join(dir, 'hive.key'), 0o644);
   const { code, out } = await spns(['check-config', '--no-database', ...asMe], dir);
@@ -153,13 +153,13 @@ test('key files that anybody may read are warned of, and so is a suite without a
   assert.match(out, /This will run\.$/m);
 });
 
-test('--config goes to the folder of the file, as the units do', async (t) => {
+test('--config changes to the folder of the file, as the units do', async (t) => {
   const dir = await folder(t, { 'hive.key': KEY, 'web.key': KEY, 'spns.ini': GOOD });
   const { code, out } = await spns(['check-config', '--no-database', ...asMe, '--config', join(dir, 'spns.ini')], '/');
   assert.equal(code, 0, out);
 });
 
-test('what the daemons could not read is told to root, who can', { skip: notRoot }, async (t) => {
+test('root, who can read everything, is told what the daemons could not read', { skip: notRoot }, async (t) => {
   const ini = `${GOOD.replace('dummy', 'apns')}identifier = x\ncert_file = apns.pem\n`;
   const dir = await folder(t, { 'hive.key': KEY, 'web.key': KEY, 'apns.pem': CERTIFICATE, 'spns.ini': ini });
   const check = () => spns(['check-config', '--no-database', '--user', 'nobody'], dir);
@@ -183,7 +183,7 @@ test('what the daemons could not read is told to root, who can', { skip: notRoot
   assert.match((await check()).out, /All is well\.$/m);
 });
 
-test("oxend's socket and the hivemind's are looked at with the eyes of those who connect", {
+test('the sockets of oxend and the hivemind are checked as the users who connect to them', {
   skip: notRoot,
 }, async (t) => {
   const dir = await folder(t, { 'hive.key': KEY, 'web.key': KEY, 'spns.ini': GOOD });
@@ -215,7 +215,7 @@ test("oxend's socket and the hivemind's are looked at with the eyes of those who
   assert.match((await check()).out, /careful {2}\[hivemind\]\.oxend_rpc = \S+: there is no socket .*is oxend running/);
 });
 
-test('addresses that this machine has not are warned of, and what only the units change is told or looked at', async (t) => {
+test('addresses that this machine does not have are warned about, and what only the units change is mentioned or checked', async (t) => {
   const dir = await folder(t, { 'hive.key': KEY, 'web.key': KEY });
   const check = (settings: string, ...options: string[]) => {
     writeFileSync(join(dir, 'spns.ini'), GOOD.replace('[keys]', `${settings}\n[keys]`));
@@ -234,7 +234,7 @@ test('addresses that this machine has not are warned of, and what only the units
   assert.doesNotMatch(unit.out, /This was looked at/);
 });
 
-test('a configuration with a password in it that anybody may read is warned of', async (t) => {
+test('a world-readable configuration with a password in it is warned about', async (t) => {
   const ini = `[db]\nurl = postgresql://spns:secretword@db/spns\n${GOOD}[notify-huawei]\napp_id = 1\napp_secret = secretword\n`;
   const dir = await folder(t, { 'hive.key': KEY, 'web.key': KEY, 'spns.ini': ini });
   const check = () => spns(['check-config', '--no-database', ...asMe], dir);

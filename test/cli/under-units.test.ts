@@ -57,7 +57,7 @@ test('our units are read as they are: users, folders, credentials, and what they
   assert.equal(readUnit('spns-nothing', [UNITS]), undefined);
 });
 
-test('a front-end with a file of its own is looked at by that file', () => {
+test('a front-end with a configuration of its own is checked against that file', () => {
   const [hivemind, web] = DEPLOYED as [Deployed, Deployed, Deployed];
   const own = { ...web, unit: { ...web.unit, environment: new Map([['SPNS_CONFIG', '/etc/spns/web.ini']]) } };
   const both = GOOD.replace('unix:/run/spns-web/web.sock', 'unix:web.sock');
@@ -74,7 +74,7 @@ test('a front-end with a file of its own is looked at by that file', () => {
   );
 });
 
-test('of several hiveminds each is looked at by its own section, and by the common one where that says nothing', () => {
+test('each of several hiveminds is checked against its own section, and against the common one where that says nothing', () => {
   const hiveminds = ['a', 'b'].map((instance) => ({
     kind: 'hivemind' as const,
     instance,
@@ -98,7 +98,7 @@ test('of several hiveminds each is looked at by its own section, and by the comm
   assert.match(wrong!, /^\[hivemind-a\]\.oxend_rpc: \/home\/oxend\.sock is hidden from spns-hivemind@a/);
 });
 
-test('a credential of a notifier that systemd hands over is known as such', () => {
+test("a notifier's credential that systemd hands over is recognised as such", () => {
   const apns = DEPLOYED[2]!;
   const handing = (...names: string[]) => ({
     ...apns,
@@ -112,7 +112,7 @@ test('the configuration of docs/install.md has no problem under the units', () =
   assert.deepEqual(found(GOOD), []);
 });
 
-test('what runs when started by hand and fails under the units is told', () => {
+test('what runs when started by hand and fails under the units is reported', () => {
   const change = (from: string, to: string) => found(GOOD.replace(from, to));
   for (const [from, to, problem] of [
     // The untouched example.
@@ -192,7 +192,7 @@ test('what an operator changed by "systemctl edit" counts', (t) => {
   assert.match(other!, /^spns-hivemind reads \/srv\/a b\.ini, not this file/);
 });
 
-test('a user, a program or a credential that is not there is told: systemd would not start the unit', () => {
+test('a user, program or credential that does not exist is reported: systemd would not start the unit', () => {
   const problems = underUnits(FILE, parseIni(GOOD), [
     {
       kind: 'hivemind',
@@ -213,7 +213,7 @@ test('a user, a program or a credential that is not there is told: systemd would
 
 const nobody = findUser('nobody');
 const skip = (process.getuid?.() !== 0 || !nobody) && 'only root can look with the eyes of another user';
-test('a key that only root may read is told to be handed over', { skip }, (t) => {
+test('for a key that only root may read, handing it over is recommended', { skip }, (t) => {
   const dir = folder(t);
   const key = join(dir, 'hive.key');
   writeFileSync(key, '07'.repeat(32), { mode: 0o600 });

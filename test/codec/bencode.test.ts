@@ -52,7 +52,7 @@ describe('decode', () => {
 
   it('reads every case of the vectors', () => assert.equal(file.decode.length, 68));
 
-  it('gives integers as numbers while they are exact', () => {
+  it('returns integers as numbers while they are exact', () => {
     assert.equal(decode(Buffer.from('i9007199254740991e')), 9007199254740991);
     assert.equal(decode(Buffer.from('i-9007199254740991e')), -9007199254740991);
     assert.equal(decode(Buffer.from('i9007199254740992e')), 9007199254740992n);
@@ -60,7 +60,7 @@ describe('decode', () => {
     assert.ok(Object.is(decode(Buffer.from('i-0e')), 0));
   });
 
-  it('hands out views, not copies', () => {
+  it('returns views, not copies', () => {
     const data = Buffer.from('l3:abce');
     const [text] = decode(data) as Buffer[];
     data[3] = 0x78;
@@ -71,7 +71,7 @@ describe('decode', () => {
     assert.deepEqual(decode(new Uint8Array(Buffer.from('xx3:abcxx')).subarray(2, 7)), Buffer.from('abc'));
   });
 
-  it('takes lists and dictionaries nested to the limit and refuses one level more', () => {
+  it('accepts lists and dictionaries nested to the limit and refuses one level more', () => {
     const lists = (depth: number) => Buffer.from('l'.repeat(depth) + 'e'.repeat(depth));
     const dicts = (depth: number) => Buffer.from(`${'d1:a'.repeat(depth)}0:${'e'.repeat(depth)}`);
     for (const nested of [lists, dicts]) {
@@ -82,7 +82,7 @@ describe('decode', () => {
     }
   });
 
-  it('refuses a million open lists without running out of stack', () => {
+  it('refuses a million open lists without exhausting the stack', () => {
     assert.throws(() => decode(Buffer.alloc(1_000_000, 'l')), BencodeError);
     assert.throws(() => new BencodeReader(Buffer.alloc(1_000_000, 'l')).skip(), BencodeError);
   });
@@ -102,7 +102,7 @@ describe('encode', () => {
 
   it('writes every case of the vectors', () => assert.equal(file.encode.length, 11));
 
-  it('writes objects with their keys sorted and leaves undefined values out', () => {
+  it('writes objects with their keys sorted and leaves out undefined values', () => {
     assert.equal(encode({ b: 1, a: 'ü', '': [], c: undefined }).toString(), 'd0:le1:a2:ü1:bi1ee');
   });
 
@@ -135,7 +135,7 @@ describe('BencodeReader', () => {
     reader.expectDone();
   });
 
-  it('finds keys only forwards, and stays in front of a later one', () => {
+  it('finds keys only forwards, and stops in front of a later one', () => {
     const reader = new BencodeReader(Buffer.from('d0:i0e1:ai1e2:aai2e1:ci3ee'));
     reader.enterDict();
     assert.equal(reader.find('b'), false, 'aa comes before b, but c after it');
@@ -153,7 +153,7 @@ describe('BencodeReader', () => {
 
   it('reads from an offset', () => assert.equal(new BencodeReader(Buffer.from('xxi5e'), 2).integer(), 5));
 
-  it('accepts exactly what is expected, short or long, and else stays where it is', () => {
+  it('accepts exactly what is expected, short or long, and otherwise stays where it is', () => {
     for (const size of [1, 5, 64, 65, 200]) {
       const expected = Buffer.from(`${size}`.padEnd(size, 'm').slice(0, size));
       const reader = new BencodeReader(Buffer.concat([Buffer.from('x'), expected, Buffer.from('yz')]), 1);
@@ -182,7 +182,7 @@ describe('BencodeReader', () => {
     }
   });
 
-  it('tells where the bytes go wrong', () => {
+  it('says where the bytes go wrong', () => {
     assert.throws(() => decode(Buffer.from('li1ex')), /^BencodeError: Invalid bencode at byte 4: expected one of/);
   });
 });
@@ -190,7 +190,7 @@ describe('BencodeReader', () => {
 describe('damaged bencode', () => {
   const intact = encode({ '!': [1, -2, 'three'], '@': Buffer.alloc(33), n: { deep: [{ er: 2n ** 63n }] }, '~': 'end' });
 
-  it('is refused when cut anywhere', () => {
+  it('is refused wherever it is cut', () => {
     for (let length = 0; length < intact.length; length++) {
       assert.throws(() => decode(intact.subarray(0, length)), BencodeError);
       assert.throws(() => new BencodeReader(intact.subarray(0, length)).skip(), BencodeError);

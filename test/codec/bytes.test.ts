@@ -28,7 +28,7 @@ describe('bytesParameter', () => {
     assert.deepEqual(bytesParameter(bytes.toString('base64').padEnd(64, '='), 32), bytes);
   });
 
-  it('refuses hex and base64 with foreign characters in them', () => {
+  it('refuses hex and base64 with foreign characters', () => {
     const hex = 'ab'.repeat(32);
     for (const bad of ['\n', ' ', 'ａ', '\0', '-', '=']) {
       assert.throws(() => bytesParameter(hex.slice(0, 20) + bad + hex.slice(21), 32), BytesError);
@@ -41,7 +41,7 @@ describe('bytesParameter', () => {
 });
 
 describe('fromHex and fromBase64', () => {
-  it('read what Node writes, and nothing cut short', () => {
+  it('read what Node writes, and nothing truncated', () => {
     fuzz(2_000, (random) => {
       const bytes = random.bytes(random.below(40));
       assert.deepEqual(fromHex(bytes.toString('hex')), bytes);

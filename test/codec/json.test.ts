@@ -29,7 +29,7 @@ describe('parseJson', () => {
     assert.deepEqual(parseJson(new Uint8Array(Buffer.from('x[1]x')).subarray(1, 4)), [1]);
   });
 
-  it('keeps a key named __proto__ where it belongs', () => {
+  it('treats a key named __proto__ as any other', () => {
     const value = parseJson('{"__proto__":{"pubkey":1}}') as object;
     assert.equal(Object.getPrototypeOf(value), Object.prototype);
     assert.equal('pubkey' in value, false);
@@ -48,7 +48,7 @@ describe('parseJson', () => {
     assert.equal(parseJson('"\\\\ud800"'), '\\ud800');
   });
 
-  it('takes 256 levels and refuses more, but does not count brackets in strings', () => {
+  it('accepts 256 levels and no more, and does not count brackets in strings', () => {
     const nested = (depth: number) => '['.repeat(depth) + ']'.repeat(depth);
     parseJson(nested(256));
     assert.throws(() => parseJson(nested(257)), JsonError);
@@ -64,7 +64,7 @@ describe('parseJson', () => {
     assert.throws(() => parseJson(`[[],[${deep}]]`), JsonError);
   });
 
-  it('takes as many values as it may hold, keys included, and not one more', () => {
+  it('accepts as many values as the limit allows, keys included, and not one more', () => {
     for (const [text, values] of [
       ['1', 1],
       ['[1,2]', 3],
@@ -108,7 +108,7 @@ describe('stringifySorted', () => {
     assert.equal(stringifySorted('"\\\b\f\n\r\t\u0001\u007f\u2028/'), '"\\"\\\\\\b\\f\\n\\r\\t\\u0001\u007f\u2028/"');
   });
 
-  it('leaves undefined members out and writes bigints exactly', () => {
+  it('leaves out undefined members and writes bigints exactly', () => {
     assert.equal(
       stringifySorted({ a: undefined, b: 18446744073709551615n, c: [undefined] }),
       '{"b":18446744073709551615,"c":[null]}',

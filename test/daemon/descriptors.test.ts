@@ -2,7 +2,7 @@ import assert from 'node:assert/strict';
 import { test } from 'node:test';
 import { spareDescriptors } from '../../src/daemon/descriptors.ts';
 
-test('clients get what the limit of file descriptors leaves, and the usual where it cannot be read', () => {
+test('clients get what the limit of file descriptors leaves, and the default where it cannot be read', () => {
   assert.equal(
     spareDescriptors(() => 'Max open files            65536                65536                files\n'),
     65_436,

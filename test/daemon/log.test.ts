@@ -48,7 +48,7 @@ test('under systemd a line is a priority, the category and the text', () => {
   ]);
 });
 
-test('where daemons share one journal, a line tells which of them speaks', () => {
+test('where daemons share one journal, a line says which of them wrote it', () => {
   const { log, lines } = logTo('journal', settings('info'), 'hivemind', true);
   log.info('started');
   category(log, 'hivemind').info('ready');
@@ -68,7 +68,7 @@ test('elsewhere it has the time, the level by its original name, and the daemon'
   ]);
 });
 
-test('on a terminal it is coloured, unless plain lines are asked for', () => {
+test('on a terminal it is coloured, unless plain lines are configured', () => {
   const coloured = logTo('terminal');
   coloured.log.error('red');
   assert.equal(coloured.lines[0], '\x1b[90m22:13:20.123\x1b[0m \x1b[31merror   \x1b[0m \x1b[36mhivemind\x1b[0m red');
@@ -117,7 +117,7 @@ test('no text can break a line or repaint the terminal', () => {
   assert.deepEqual(lines, ['<6>line\\nbreak \\x1b[31m \\x2028 \\x85 evil="\\n<0>fake"']);
 });
 
-test("a field may be called as one of the event's own, and a part may bind fields of its own", () => {
+test("a field may share its name with one of the event's own, and a part may bind fields of its own", () => {
   const { log, lines } = logTo('journal');
   log.child({ node: 5 }).warn({ level: 'x', time: 1, name: 'n', category: 'c', msg: 'm' }, 'text');
   assert.deepEqual(lines, ['<4>text node=5 level=x time=1 name=n category=c msg=m']);
@@ -137,7 +137,7 @@ test('json is one object a line', () => {
   });
 });
 
-test('a category can be louder or quieter than the rest, and none is silence', () => {
+test('a category can be louder or quieter than the rest, and none means silence', () => {
   const { log, lines } = logTo('journal', settings('warning', { snode: 'debug', pg: 'none' }));
   log.info('no');
   category(log, 'snode').debug('yes');
@@ -147,7 +147,7 @@ test('a category can be louder or quieter than the rest, and none is silence', (
   assert.deepEqual(lines, ['<7>snode: yes', '<7>SNODE: yes']);
 });
 
-test('levels and format change without a restart, also for loggers that were handed out before', () => {
+test('levels and format change without a restart, also for loggers handed out before', () => {
   const { log, lines } = logTo('journal');
   const pg = category(log, 'pg');
   pg.debug('before');
@@ -159,7 +159,7 @@ test('levels and format change without a restart, also for loggers that were han
   assert.deepEqual(lines, ['<7>pg: after']);
 });
 
-test('a fault that comes again is said once, then with a count, in ever longer intervals', async () => {
+test('a repeated fault is logged once, then with a count, at ever longer intervals', async () => {
   const { log, lines, clock } = logTo('journal');
   const faults = repeated(log, clock, 1000);
   for (let i = 1; i <= 5; i++) faults.warn('cannot connect', { node: i });
@@ -222,7 +222,7 @@ test('a reader that has gone does no harm', async () => {
   await output.flush(100);
 });
 
-test('the journal is known by its socket, other services by their invocation', () => {
+test('the journal is recognised by its socket, other services by their invocation', () => {
   const { dev, ino } = fstatSync(1, { bigint: true });
   assert.equal(detectStyle({ JOURNAL_STREAM: `${dev}:${ino}` }, false), 'journal');
   assert.equal(detectStyle({ JOURNAL_STREAM: '1:2', INVOCATION_ID: 'x' }, false), 'plain');

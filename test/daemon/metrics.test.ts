@@ -34,7 +34,7 @@ async function serve(t: TestContext, options: Partial<MetricsOptions> = {}): Pro
   return server.address;
 }
 
-test('metrics are text for Prometheus, with those of the process', async (t) => {
+test('metrics are text for Prometheus, including those of the process', async (t) => {
   const registry = createRegistry(true);
   new Counter({ name: 'spns_test_total', help: 'A test', registers: [registry] }).inc(3);
   const reply = await ask(await serve(t, { registry }), '/metrics');
@@ -58,7 +58,7 @@ test('ready is 200, or 503 with the reasons; live is 200 either way', async (t) 
   assert.deepEqual(JSON.parse(ready.body), { ready: true, reasons: [] });
 });
 
-test('further routes, and what is not there', async (t) => {
+test('further routes are served, and unknown ones answered as such', async (t) => {
   const address = await serve(t, {
     routes: () => ({
       '/': (url) => ({ type: 'text/html', body: `<p>${url.searchParams.get('x')}` }),
@@ -78,7 +78,7 @@ test('further routes, and what is not there', async (t) => {
   assert.deepEqual([head.status, head.body], [200, '']);
 });
 
-test('a Unix socket serves, too, over one that a killed process left behind', async (t) => {
+test('a Unix socket works too, also over one that a killed process left behind', async (t) => {
   const folder = mkdtempSync(join(tmpdir(), 'spns-metrics-'));
   t.after(() => rmSync(folder, { recursive: true }));
   const path = join(folder, 'm.sock');
@@ -99,7 +99,7 @@ test('a Unix socket serves, too, over one that a killed process left behind', as
   await assert.rejects(serve(t, { listen: `unix:${path}` }), /cannot listen/);
 });
 
-test('a port that is taken, or not ours to take, is told in words', async (t) => {
+test('a port that is taken, or that we may not use, is explained in words', async (t) => {
   const other = createServer();
   await new Promise<void>((resolve) => other.listen(0, '127.0.0.1', resolve));
   t.after(() => other.close());
@@ -135,7 +135,7 @@ test('addresses: host and port, IPv6 in brackets, Unix sockets', () => {
   }
 });
 
-test('only who asks by our own name is answered, so that no web page can read us by rebinding its name', async (t) => {
+test('only requests under our own name are answered, so that no web page can read us by rebinding its name', async (t) => {
   const registry = createRegistry(false);
   const server = await serveMetrics({
     listen: '127.0.0.1:0',
@@ -181,7 +181,7 @@ test('only who asks by our own name is answered, so that no web page can read us
   assert.equal(values[0]?.value, 28);
 });
 
-test('a name in metrics_listen is one to ask by, and on a Unix socket any is', async (t) => {
+test('a name in metrics_listen is accepted as ours, and on a Unix socket any name is', async (t) => {
   const folder = mkdtempSync(join(tmpdir(), 'spns-metrics-'));
   t.after(() => rmSync(folder, { recursive: true }));
   const ready = () => ({ ok: true, reasons: [] });

@@ -3,7 +3,7 @@ import { test } from 'node:test';
 import { setTimeout as sleep } from 'node:timers/promises';
 import { start } from './child.ts';
 
-test('a stop that hangs is ended after ten seconds with 1', async (t) => {
+test('a stop that hangs is cut short after ten seconds with exit code 1', async (t) => {
   const child = start(t, { what: 'stop-hangs' });
   await child.line(/up$/);
   child.process.kill('SIGTERM');

@@ -15,7 +15,7 @@ function systemd(t: TestContext): { socket: NotifySocket; env: NodeJS.ProcessEnv
 }
 
 describe('the life of a daemon', { concurrency: 4 }, () => {
-  test('a daemon is ready when it is built, and SIGTERM ends it in order with 0', async (t) => {
+  test('a daemon is ready once it is built, and SIGTERM stops it in order with 0', async (t) => {
     const { socket, env } = systemd(t);
     const child = start(t, { env });
     await child.line(/info notify-fixture: up/);
@@ -28,7 +28,7 @@ describe('the life of a daemon', { concurrency: 4 }, () => {
     assert.match(child.lines.join('\n'), /stopping signal=SIGTERM\n.*draining deadline=9000\n.*stopped seconds=/);
   });
 
-  test('SIGINT does the same, and a timer that was forgotten keeps nothing alive', async (t) => {
+  test('SIGINT does the same, and a forgotten timer keeps nothing alive', async (t) => {
     const child = start(t);
     await child.line(/up$/);
     child.process.kill('SIGINT');
@@ -54,7 +54,7 @@ describe('the life of a daemon', { concurrency: 4 }, () => {
     await child.line(/critical .*could not stop in order: no stop today/);
   });
 
-  test('a daemon that gives up says why, once, and ends in order with 1', async (t) => {
+  test('a daemon that gives up says why, once, and stops in order with 1', async (t) => {
     const child = start(t, { what: 'gives-up' });
     assert.equal(await child.ended, 1);
     await child.line(/critical notify-fixture: cannot go on, stopping: somebody else is here$/);
@@ -71,7 +71,7 @@ describe('the life of a daemon', { concurrency: 4 }, () => {
     await child.line(/critical notify-fixture: could not start: no start today: the wrong kind of snow$/);
   });
 
-  test('a start that waits ends in order when it is told to', async (t) => {
+  test('a start that is waiting stops in order when told to', async (t) => {
     const { socket, env } = systemd(t);
     const child = start(t, { what: 'start-waits', env });
     await child.line(/waiting/);
@@ -81,7 +81,7 @@ describe('the life of a daemon', { concurrency: 4 }, () => {
     assert(!socket.messages.includes('READY=1'));
   });
 
-  test('a wrong configuration is told completely and ends with 1', async (t) => {
+  test('an invalid configuration is reported completely and ends with 1', async (t) => {
     const child = start(t, { config: 'limit = many\nmetrics_listen = here\n[log]\nlevel = loud\n' });
     assert.equal(await child.ended, 1);
     await child.line(/critical .*\[log\]\.level = loud: must be one of/);
@@ -106,7 +106,7 @@ describe('the life of a daemon', { concurrency: 4 }, () => {
     });
   }
 
-  test('SIGHUP reads the configuration again and says what changed', async (t) => {
+  test('SIGHUP reads the configuration again and logs what changed', async (t) => {
     const { socket, env } = systemd(t);
     const child = start(t, { env, config: 'limit = 1\n' });
     await child.line(/up$/);
@@ -123,7 +123,7 @@ describe('the life of a daemon', { concurrency: 4 }, () => {
     assert.equal(await child.ended, 0);
   });
 
-  test('what a reload cannot change is named until the daemon is started again', async (t) => {
+  test('what a reload cannot change is named until the daemon is restarted', async (t) => {
     const child = start(t, { config: 'limit = 1\n' });
     await child.line(/up$/);
     child.configure(
@@ -139,7 +139,7 @@ describe('the life of a daemon', { concurrency: 4 }, () => {
     assert.equal(child.lines.filter((line) => waiting.test(line)).length, 2);
   });
 
-  test('a SIGHUP during the start is kept for after it', async (t) => {
+  test('a SIGHUP during the start takes effect after it', async (t) => {
     const child = start(t, { what: 'start-slow', config: 'limit = 1\n' });
     await child.line(/waiting/);
     child.configure('[notify-fixture]\nlimit = 5\n');
@@ -147,7 +147,7 @@ describe('the life of a daemon', { concurrency: 4 }, () => {
     await child.line(/reloaded: limit 1 -> 5/);
   });
 
-  test('a new configuration that is wrong is refused, and the old one stays', async (t) => {
+  test('an invalid new configuration is refused, and the old one stays in force', async (t) => {
     const { socket, env } = systemd(t);
     const child = start(t, { env, config: 'limit = 1\nmetrics_listen = 127.0.0.1:0\n' });
     const metrics = /listen=(\S+)/.exec(await child.line(/metrics and health/))![1];
@@ -174,7 +174,7 @@ describe('the life of a daemon', { concurrency: 4 }, () => {
     assert.equal(await isOk(), '1');
   });
 
-  test('the watchdog is fed, and no more once the event loop is stuck', async (t) => {
+  test('the watchdog is fed, and no longer once the event loop is stuck', async (t) => {
     const fed = systemd(t);
     const child = start(t, { env: { ...fed.env, WATCHDOG_USEC: '40000' } });
     await fed.socket.message(/^WATCHDOG=1$/);
@@ -219,7 +219,7 @@ describe('the life of a daemon', { concurrency: 4 }, () => {
     ]);
   });
 
-  test('a metrics port that is taken ends the start with 1 and says so', async (t) => {
+  test('a metrics port that is taken ends the start with 1 and is named', async (t) => {
     const other = createServer();
     await new Promise<void>((resolve) => other.listen(0, '127.0.0.1', resolve));
     t.after(() => other.close());

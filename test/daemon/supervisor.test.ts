@@ -41,7 +41,7 @@ function stage(onDeath?: (name: string, how: string) => void) {
   return { clock, runs, said, told, supervisor, last };
 }
 
-test('what dies is started again, after a wait that grows while it keeps dying', async () => {
+test('what dies is restarted, after a wait that grows while it keeps dying', async () => {
   const { clock, runs, said, last } = stage();
   assert.deepEqual(
     runs.map(({ name }) => name),
@@ -64,7 +64,7 @@ test('what dies is started again, after a wait that grows while it keeps dying',
   assert.equal(runs.filter(({ name }) => name !== 'web').length, 2);
 });
 
-test('a good run makes the earlier failures forgotten; an exit with 0 is none', async () => {
+test('a good run makes earlier failures forgotten; exit code 0 counts as a death too', async () => {
   const { clock, runs, last } = stage();
   last('web').end('exit code 1');
   await clock.advance(0);
@@ -82,7 +82,7 @@ test('a good run makes the earlier failures forgotten; an exit with 0 is none', 
   assert.equal(runs.length, 6);
 });
 
-test('where somebody is to be told of a death, what died is not started again, and the others end when told', async () => {
+test('with a callback for deaths nothing is restarted, and the others stop when told to', async () => {
   const deaths: string[] = [];
   const { clock, runs, supervisor, last } = stage((name, how) => deaths.push(`${name} ${how}`));
   last('web').end('by SIGKILL');
@@ -95,7 +95,7 @@ test('where somebody is to be told of a death, what died is not started again, a
   assert.equal(await supervisor.done, true);
 });
 
-test('one that is killed on purpose is no death, and comes back after the time that was asked for', async () => {
+test('a kill on purpose is not a death, and the program comes back after the time asked for', async () => {
   const deaths: string[] = [];
   const { clock, runs, supervisor, last } = stage((name) => deaths.push(name));
   supervisor.kill('hivemind', 4000);
@@ -114,7 +114,7 @@ test('one that is killed on purpose is no death, and comes back after the time t
   assert.deepEqual(deaths, ['hivemind'], 'the next death is one');
 });
 
-test('told to stop, it ends the hivemind last, so that the others can hand over to it', async () => {
+test('on stop, the hivemind ends last, so that the others can hand over to it', async () => {
   const { clock, supervisor, last } = stage();
   supervisor.stop();
   assert.deepEqual(last('web').signals, ['SIGTERM']);
@@ -131,7 +131,7 @@ test('told to stop, it ends the hivemind last, so that the others can hand over 
   assert.equal(clock.pending, 0);
 });
 
-test('what waits for its restart is not started any more when all is to stop', async () => {
+test('what waits for its restart is not started once everything is to stop', async () => {
   const { clock, runs, supervisor, last } = stage();
   last('hivemind').end('by SIGKILL');
   last('web').end('by SIGKILL');
@@ -144,7 +144,7 @@ test('what waits for its restart is not started any more when all is to stop', a
   assert.equal(clock.pending, 0);
 });
 
-test('one that did not stop in order is told, and makes the whole not in order', async () => {
+test('a program that does not stop in order is reported, and makes the whole stop count as not in order', async () => {
   const { supervisor, said, last } = stage();
   supervisor.stop();
   last('web').end('exit code 1');
@@ -154,7 +154,7 @@ test('one that did not stop in order is told, and makes the whole not in order',
   assert.ok(said.includes('warn web did not stop in order: exit code 1'));
 });
 
-test('told twice, it passes the haste on to all', async () => {
+test('a second stop signals all programs at once', async () => {
   const { supervisor, last } = stage();
   supervisor.stop();
   supervisor.stop();
@@ -162,7 +162,7 @@ test('told twice, it passes the haste on to all', async () => {
   assert.deepEqual(last('hivemind').signals, ['SIGTERM']);
 });
 
-test('systemd is told what does not run, once that all do, and what is being stopped', async () => {
+test('systemd is told what is not running, once when all are, and what is being stopped', async () => {
   const { clock, told, supervisor, last } = stage();
   assert.deepEqual(told, ['Not running: hivemind, web, notify-apns']);
   for (const name of ['hivemind', 'web']) last(name).start();
@@ -183,7 +183,7 @@ test('systemd is told what does not run, once that all do, and what is being sto
   assert.equal(told.filter((text) => text === 'ready').length, 1);
 });
 
-test('one that is stuck and does not end is killed', async () => {
+test('a program that is stuck and does not end is killed', async () => {
   const { clock, supervisor, said, last } = stage();
   supervisor.stop();
   last('notify-apns').end();
@@ -199,7 +199,7 @@ test('one that is stuck and does not end is killed', async () => {
   assert.equal(clock.pending, 0);
 });
 
-test('SIGHUP goes to all that run', async () => {
+test('SIGHUP is passed on to all that run', async () => {
   const { clock, supervisor, last } = stage();
   last('web').end('exit code 1');
   await clock.advance(0);

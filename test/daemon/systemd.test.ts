@@ -38,7 +38,7 @@ test('every message reaches an abstract socket', (t) => {
   assert.deepEqual(receiver.read(), ['READY=1']);
 });
 
-test('without systemd, or with nobody at the socket, telling does nothing', () => {
+test('without systemd, or with nobody at the socket, notifying does nothing', () => {
   const none = createNotifier({});
   assert.equal(none.enabled, false);
   none.ready();
@@ -61,7 +61,7 @@ test('a socket that nobody reads does not hold up the watchdog', (t) => {
   assert(receiver.read().length < 5000);
 });
 
-test('the watchdog is fed at half of its time, and only if it is ours', () => {
+test('the watchdog is fed at half its time, and only if it is meant for us', () => {
   const path = '/nowhere';
   const interval = (env: NodeJS.ProcessEnv) => createNotifier({ NOTIFY_SOCKET: path, ...env }).watchdogInterval;
   assert.equal(interval({ WATCHDOG_USEC: '60000000' }), 30_000);

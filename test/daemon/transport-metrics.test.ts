@@ -4,7 +4,7 @@ import { Registry } from 'prom-client';
 import { transportMetrics } from '../../src/daemon/transport-metrics.ts';
 import { newCounters } from '../../src/oxenmq/counters.ts';
 
-test('what the sockets of a daemon drop is told by socket and reason, sockets of one name together', async () => {
+test("what a daemon's sockets drop is counted by socket and reason, sockets of one name together", async () => {
   const registry = new Registry();
   const [first, second, nodes] = [newCounters(), newCounters(), newCounters()];
   transportMetrics(registry, () => [

@@ -77,7 +77,7 @@ test('signatures are judged as the hivemind judges them', async () => {
   }
 });
 
-test('each fault has the code and the text of a storage server', () => {
+test('each fault has the code and the text of a real storage server', () => {
   const ada = sessionAccount(randomBytes);
   const group = groupAccount(randomBytes);
   const member = groupMember(group, randomBytes);
@@ -118,7 +118,7 @@ test('each fault has the code and the text of a storage server', () => {
   assert.ok('account' in check(monitor(ada, { s: Buffer.alloc(64) }), false), 'unless nothing is verified');
 });
 
-test('a body that is neither list nor dict, or breaks off, is refused as a whole', () => {
+test('a body that is neither list nor dict, or is truncated, is refused as a whole', () => {
   for (const body of [undefined, Buffer.alloc(0), Buffer.from('i5e'), Buffer.from('3:abc')]) {
     assert.deepEqual(readMonitorRequest(body), {
       errcode: 1,

@@ -128,7 +128,7 @@ function message(account: Account, namespace = 0, data = 'hello'): Notification 
   };
 }
 
-test('every member of the swarm tells of a message, to those who asked for its account and namespace', async (t) => {
+test('every member of the swarm announces a message to those who asked for its account and namespace', async (t) => {
   const { network, heard, until, connectTo } = await start(t, 6, 2);
   const ada = sessionAccount(randomBytes);
   const member = groupMember(groupAccount(randomBytes), randomBytes);
@@ -159,7 +159,7 @@ test('every member of the swarm tells of a message, to those who asked for its a
   assert.deepEqual(byNamespace, expected);
 });
 
-test('a renewal adds and never takes away, and a monitor ends after 65 minutes without one', async (t) => {
+test('a renewal adds and never removes, and a monitor ends after 65 minutes without one', async (t) => {
   const { network, connectTo, later } = await start(t);
   const { server } = network.servers[0]!;
   const ada = sessionAccount(randomBytes);
@@ -179,7 +179,7 @@ test('a renewal adds and never takes away, and a monitor ends after 65 minutes w
   assert.equal(network.deliver(message(ada)), 0);
 });
 
-test('a forged signature is refused, and what stands beside it in the list is taken', async (t) => {
+test('a forged signature is refused, and the rest of the list is accepted', async (t) => {
   const { network, connectTo } = await start(t);
   const { server } = network.servers[0]!;
   const connection = await connectTo(server);
@@ -227,7 +227,7 @@ async function askOxend(network: Network, peers: Peers, until: (done: () => bool
   return connection;
 }
 
-test('oxend lists the nodes with swarm ids above 2^63, in another order each time', async (t) => {
+test('oxend lists the nodes with swarm ids above 2^63, in a different order each time', async (t) => {
   const { network, peers, until } = await start(t, 8, 2);
   const connection = await askOxend(network, peers, until);
   assert.deepEqual(await connection.request('ping.ping', []), [Buffer.from('pong')]);
@@ -255,7 +255,7 @@ test('oxend lists the nodes with swarm ids above 2^63, in another order each tim
   assert.deepEqual((await connection.request('rpc.get_service_nodes', ['{}'])).map(String), ['500', 'out of order']);
 });
 
-test('oxend tells of blocks those who subscribed, and forgets them when it is restarted', async (t) => {
+test('oxend announces blocks to its subscribers, and forgets them when it is restarted', async (t) => {
   const { network, peers, blocks, until } = await start(t);
   const { oxend } = network;
   const connection = await askOxend(network, peers, until);
@@ -288,7 +288,7 @@ test('a server that moves changes the swarm, and the list', async (t) => {
   assert.deepEqual(network.oxend.nodes.map(({ swarm }) => swarm).filter((swarm) => swarm === member!.swarm).length, 1);
 });
 
-test('with the block that takes accounts from a server, it tells those who monitored them, and takes them no more', async (t) => {
+test('with the block that takes accounts from a server, it tells those who monitored them, and no longer accepts them', async (t) => {
   const { network, connectTo, ended, until, heard } = await start(t, 2, 1);
   const [mover, stayer] = network.servers;
   const accounts = Array.from({ length: 40 }, () => sessionAccount(randomBytes));

@@ -32,7 +32,7 @@ async function frontEnd(t: TestContext, code = 200, body = '{"success":true}') {
   return { url: `http://127.0.0.1:${port}`, publicKey: keys.publicKey, requests };
 }
 
-test('an iPhone subscribes its account as an object, in a way that the hivemind accepts', async (t) => {
+test('an iPhone subscribes its account as an object that the hivemind accepts', async (t) => {
   const front = await frontEnd(t);
   const account = sessionAccount(randomBytes);
   const serviceInfo = { token: randomBytes(32).toString('hex') };
@@ -101,7 +101,7 @@ test('an Android phone sends an array, of its own account and of a group that it
   }
 });
 
-test('what is no answer to an onion request is an error', async (t) => {
+test('what is not an answer to an onion request is an error', async (t) => {
   const server = http.createServer((_, response) => response.writeHead(400).end('Invalid onion request'));
   await new Promise<void>((resolve) => server.listen(0, '127.0.0.1', resolve));
   t.after(() => new Promise<void>((resolve) => server.close(() => resolve())));

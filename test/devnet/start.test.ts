@@ -81,7 +81,7 @@ async function untilNoneIsLeft(): Promise<void> {
   );
 }
 
-test('a command line that makes no sense is said in a sentence, also where npm has kept an option for itself', () => {
+test('an invalid command line is explained in a sentence, also where npm has kept an option for itself', () => {
   const run = (args: string[], env = {}) =>
     spawnSync(process.execPath, [MAIN, ...args], { encoding: 'utf8', env: { ...process.env, ...env } });
   const cases: [args: string[], env: object, said: RegExp][] = [
@@ -99,7 +99,7 @@ test('a command line that makes no sense is said in a sentence, also where npm h
   }
 });
 
-test('a folder that another user has made is said in a sentence', async (t) => {
+test('a folder that another user has made is reported in a sentence', async (t) => {
   const made = await fs.mkdtemp(path.join(os.tmpdir(), 'spns-world-'));
   t.after(() => fs.rm(made, { recursive: true }));
   await makeOwnFolder(made);
@@ -117,7 +117,7 @@ test('a folder that another user has made is said in a sentence', async (t) => {
   await assert.rejects(makeOwnFolder(path.join(file, 'below')), /cannot be made \(ENOTDIR\)/);
 });
 
-test('wakes each phone once and ends with 0, leaving no process', async () => {
+test('wakes each phone once and ends with 0, leaving no process behind', async () => {
   const run = start('--once');
   assert.equal(await run.ended, 0, run.output());
   for (const phone of [
@@ -133,7 +133,7 @@ test('wakes each phone once and ends with 0, leaving no process', async () => {
   await untilNoneIsLeft();
 });
 
-test("the daemons' logs of that run hold no token, key, account or message", async () => {
+test("the daemons' logs of that run contain no token, key, account or message", async () => {
   const server = await startPostgres({ dataDir: path.join(folder, 'postgres'), fsync: false });
   const client = new pg.Client(server.url('spns'));
   await client.connect();
@@ -165,7 +165,7 @@ test("the daemons' logs of that run hold no token, key, account or message", asy
   }
 });
 
-test('with several hiveminds each phone wakes although one is killed, and all is ended', async () => {
+test('with several hiveminds each phone wakes although one is killed, and everything is stopped', async () => {
   const run = start('--once', '--hiveminds', '2');
   assert.equal(await run.ended, 0, run.output());
   assert.match(run.output(), /hivemind-a is killed/);
@@ -183,7 +183,7 @@ test('runs a second time on the same data, with one hivemind again, and SIGTERM 
   await untilNoneIsLeft();
 });
 
-test('a daemon that dies is told, and ends the run with 1', async () => {
+test('a daemon that dies is reported, and ends the run with 1', async () => {
   const run = start();
   await run.said(/wakes after/);
   const web = (await processes()).find((one) => one.includes(' spns-web'))!;
@@ -193,7 +193,7 @@ test('a daemon that dies is told, and ends the run with 1', async () => {
   await untilNoneIsLeft();
 });
 
-test('when it is killed itself, the daemons end', async () => {
+test('when the run itself is killed, the daemons end', async () => {
   const run = start();
   await run.said(/wakes after/);
   run.child.kill('SIGKILL');
@@ -201,7 +201,7 @@ test('when it is killed itself, the daemons end', async () => {
   await untilNoneIsLeft();
 });
 
-test('a number of hiveminds that makes no sense is said in a sentence', async () => {
+test('an invalid number of hiveminds is explained in a sentence', async () => {
   const run = start('--hiveminds', 'many');
   assert.equal(await run.ended, 2);
   assert.equal(run.output(), '--hiveminds takes a number from 1 to 8, not many\n');

@@ -72,7 +72,7 @@ async function start(t: TestContext) {
   return { network, account, members, first, stranger: connect(stranger), heard, fields, ask };
 }
 
-test('a message that anybody stores at one member is told by every member of the swarm', async (t) => {
+test('a message that anybody stores at one member is announced by every member of the swarm', async (t) => {
   const { account, members, first, heard, fields, ask } = await start(t);
   const [body, ...more] = await ask(fields());
   const hash = messageHash(account.id, 0, Buffer.from('hello')).toString();
@@ -108,7 +108,7 @@ test('a message that anybody stores at one member is told by every member of the
   );
 });
 
-test('what a storage server would refuse is refused, by its status', async (t) => {
+test('what a storage server would refuse is refused with its status', async (t) => {
   const { account, first, stranger, heard, fields, ask } = await start(t);
   const status = async (what: object | Buffer, connection?: Connection) => (await ask(what, connection))[0];
   assert.equal(await status(fields({ pubkey: '05ab' })), '400');

@@ -14,7 +14,7 @@ const swarms = new Map<bigint, readonly Contact[]>([
   [2n ** 63n + 1n, [contact]],
 ]);
 
-test('an account of another swarm is refused with code 6, its nodes and its swarm, in the bytes of the real one', () => {
+test('an account of another swarm is refused with code 6, its nodes and its swarm, in the bytes of a real server', () => {
   const refusal = judgeOf({ own: 0xbeefn, swarms }).refusal(account)!;
   const text = encode({ ...refusal }).toString('latin1');
   const [, address, ed25519, legacy] =
@@ -39,12 +39,12 @@ test('an account of its own swarm is neither refused nor ended', () => {
   assert.equal(judge.ended(account), undefined);
 });
 
-test('a server that knows no swarm refuses all with code 7, and ends nothing', () => {
+test('a server that knows no swarm refuses everything with code 7, and ends nothing', () => {
   const judge = judgeOf({ own: 7n, swarms: new Map() });
   assert.equal(judge.refusal(account)!.errcode, 7);
   assert.equal(judge.informed, false);
 });
 
-test('without a view every account is taken', () => {
+test('without a view every account is accepted', () => {
   assert.equal(judgeOf(undefined).refusal(account), undefined);
 });

@@ -54,7 +54,7 @@ test('every decision that the code cites has a page', () => {
   assert.ok(found > 5, `only ${found} found`);
 });
 
-test('nothing is cited in another form, which nobody could follow', () => {
+test('nothing is cited in a form that nobody could follow', () => {
   const pages = glob('docs/spec/*.md').map((page) => page.slice('docs/spec/'.length));
   const bare = new RegExp(`(?<!docs/spec/)\\b(?:${pages.map((page) => page.replace('.', '\\.')).join('|')})\\b`);
   for (const file of SOURCES) {
@@ -96,7 +96,7 @@ test('every relative link in the documentation leads somewhere', () => {
   assert.ok(found > 30, `only ${found} found`);
 });
 
-test('every section that a page names of another exists', () => {
+test('every section that one page names of another exists', () => {
   let found = 0;
   for (const page of PAGES) {
     for (const [link, path, words] of unwrapped(read(page)).matchAll(
@@ -112,7 +112,7 @@ test('every section that a page names of another exists', () => {
   assert.ok(found > 10, `only ${found} found`);
 });
 
-test('every file and folder of the repository that the documentation names is there', () => {
+test('every file and folder of the repository that the documentation names exists', () => {
   let found = 0;
   for (const page of PAGES.filter((name) => name !== 'CHANGELOG.md')) {
     for (const [, path] of read(page).matchAll(/`((?:src|test|ops|bench|systemd|docs)\/[\w./@-]*)`/g)) {

@@ -7,7 +7,7 @@ const ROOT = join(import.meta.dirname, '../..');
 const read = (file: string) => readFileSync(join(ROOT, file), 'utf8');
 const { scripts, optionalDependencies } = JSON.parse(read('package.json')) as Record<string, Record<string, string>>;
 
-test('every script that the documentation tells to run is there', () => {
+test('every script that the documentation tells readers to run exists', () => {
   const pages = globSync(['*.md', 'docs/**/*.md', '.ci/run'], { cwd: ROOT });
   const named = pages.flatMap((page) =>
     [...read(page).matchAll(/\bnpm run (?:-s )?([\w:]+)/g)].map(([, name]) => name!),
@@ -16,7 +16,7 @@ test('every script that the documentation tells to run is there', () => {
   for (const name of named) assert.ok(scripts![name], `npm run ${name}`);
 });
 
-test('every pattern of the fast tests finds some', () => {
+test('every pattern of the fast tests matches some', () => {
   const patterns = [...scripts!['test:fast']!.matchAll(/'([^']+)'/g)].map(([, pattern]) => pattern!);
   assert.ok(patterns.length > 3);
   for (const pattern of patterns) {
@@ -29,7 +29,7 @@ test('every pattern of the fast tests finds some', () => {
   }
 });
 
-test('version managers take the Node that npm ci brings along', () => {
+test('version managers use the Node that npm ci installs', () => {
   const version = read('.node-version').trim();
   const brought = Object.entries(optionalDependencies!).filter(([name]) => name.startsWith('node-linux-'));
   assert.deepEqual(

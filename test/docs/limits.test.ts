@@ -30,12 +30,12 @@ const ROWS: readonly string[] = [
   `| pushes to one device | ${written(PUSHED.burst)} at once, then ${1000 / PUSHED.every} a second |`,
 ];
 
-test('each limit is what the code has', () => {
+test('each documented limit is the one in the code', () => {
   for (const row of ROWS) assert.ok(LIMITS.includes(row), `the limits lack ${row}`);
   assert.ok(PAGE.includes(`A subscription lasts **${SIGNATURE_LIFETIME / 86_400} days from \`sig_ts\`**`));
 });
 
-test('what clients are limited by is said once', () => {
+test('each limit on clients is documented once', () => {
   for (const [what, times] of [
     [/\b2[,.]?500\b/g, 1],
     [/\b100,000\b/g, 1],

@@ -33,7 +33,7 @@ const RULES: { what: string; line: RegExp; except: readonly string[] }[] = [
   },
 ];
 
-test('tests wait with a deadline, and assert nothing about time on the wall', () => {
+test('tests wait with a deadline, and assert nothing about wall-clock time', () => {
   const files = globSync('test/**/*.ts', { cwd: ROOT }).filter((file) => !/^test\/(mutation|install)\//.test(file));
   const found = files.flatMap((file) =>
     readFileSync(join(ROOT, file), 'utf8')

@@ -69,7 +69,7 @@ function startRogue(t: TestContext, keys: KeyPair, answer: () => Buffer[] | unde
 const lastRemotes = new WeakMap<Listener, string>();
 const victim = (listener: Listener) => listener.remote(Buffer.from(lastRemotes.get(listener) ?? '', 'latin1'));
 
-test('storage servers that greet with garbage, hang up, or hold another key cost nobody but themselves', async (t) => {
+test('storage servers that greet with garbage, hang up, or hold another key harm nobody but themselves', async (t) => {
   const clock = new SkippingClock();
   const greetings = [
     (socket: net.Socket) => socket.write(randomBytes(2_000)),

@@ -5,7 +5,7 @@ import { until } from '../support/until.ts';
 import { deliver, startProcess } from './hivemind-process.ts';
 import { checkFigures, pushedHashes, readFigures } from './support.ts';
 
-test('a burst of 50,000 notifications is pushed whole, each message once', async (t) => {
+test('a burst of 50,000 notifications is pushed completely, each message once', async (t) => {
   const world = await startProcess(t, 100);
   const messages: Notification[] = [];
   const sent = await deliver(world, 10_000, messages);
@@ -27,7 +27,7 @@ test('a burst of 50,000 notifications is pushed whole, each message once', async
   assert.equal(new Set(hashes).size, unique);
 });
 
-test('in a burst that the notifier cannot take, what is given up is counted, the rest is held, and nothing comes twice', async (t) => {
+test('in a burst too large for the notifier, what is given up is counted, the rest is held, and nothing comes twice', async (t) => {
   const world = await startProcess(t, 100, { outbox_max_bytes: 8_000_000 });
   world.notifier.acknowledge = false;
   const messages: Notification[] = [];

@@ -33,7 +33,7 @@ const cpuMs = () => {
   return (user + system) / 1000;
 };
 
-describe('one account with many devices that ask for much, beside everybody else', () => {
+describe('one account with many devices that asks for much, beside everybody else', () => {
   const cleaners: (() => Promise<void> | void)[] = [];
   let subscriptions: Subscriptions;
   let monitoring: Monitoring;

@@ -68,7 +68,7 @@ test('a half-open connection to the database is given up in bounded time, and th
   await checkAccount(world, sent, [first, second]);
 });
 
-test('a database that answers after a second holds up neither pushes nor the event loop, at any rate', async (t) => {
+test('a database that answers after a second delays neither pushes nor the event loop, at any rate', async (t) => {
   const { world, proxy } = await startProxiedWorld(t);
   const accounts = Array.from({ length: 50 }, () => sessionAccount(randomBytes));
   const signed = accounts.map((account, index) => subscribe(account, `phone ${index}`));

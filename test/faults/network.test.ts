@@ -39,7 +39,7 @@ async function checkAccount(
   assertOnceEach(notifiers, messages);
 }
 
-test('whatever oxend answers, the network stays as it was known, and the next good answer counts', async (t) => {
+test('whatever oxend answers, the known network stays, and the next good answer counts', async (t) => {
   const { world, accounts } = await startSubscribed(t, 10, {});
   for (const account of accounts) await watched(world, account);
   const { oxend } = world.network;
@@ -94,7 +94,7 @@ test('whatever oxend answers, the network stays as it was known, and the next go
   await checkAccount(world, sent, messages);
 });
 
-test('of hundreds of storage servers that are not there, no more are tried at a time than allowed, and the others are all found', async (t) => {
+test('with hundreds of storage servers that do not exist, no more are tried at a time than allowed, and all the others are found', async (t) => {
   const [dead, most] = [300, 20];
   const clock = new SkippingClock();
   let hole!: FaultyProxy;
@@ -146,7 +146,7 @@ test('of hundreds of storage servers that are not there, no more are tried at a 
   assert.equal((await readFigures(world.client)).freshness.uncovered, 0);
 });
 
-test('all storage servers break off at once, again and again: all come back, and nothing is told twice', async (t) => {
+test('all storage servers break off at once, again and again: all come back, and nothing is announced twice', async (t) => {
   const { world, accounts } = await startSubscribed(t, 50, {});
   for (const account of accounts) await watched(world, account);
   for (let round = 0; round < 3; round++) {
@@ -160,7 +160,7 @@ test('all storage servers break off at once, again and again: all come back, and
   await checkAccount(world, sent, messages);
 });
 
-test('a wall clock that jumps, and a process that stood still, lose nothing and double nothing', async (t) => {
+test('a wall clock that jumps, and a process that was suspended, lose nothing and duplicate nothing', async (t) => {
   const clock = new SkippingClock();
   const { world, accounts } = await startSubscribed(t, 20, { clock });
   for (const account of accounts) await watched(world, account);

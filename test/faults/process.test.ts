@@ -29,7 +29,7 @@ test('SIGTERM with thousands of pushes in flight: the notifier has time to ackno
   assertOnceEach([world.notifier], messages);
 });
 
-test('SIGTERM with pushes that nobody acknowledges: they are given up in time, those that the notifier has are told apart, and all are counted', async (t) => {
+test('SIGTERM with pushes that nobody acknowledges: they are given up in time, those already with the notifier are counted separately, and none is missing', async (t) => {
   const { world, messages } = await startUnacknowledged(t);
   const acknowledged = world.notifier.sealed.slice(0, 400);
   world.notifier.report({ accepted: acknowledged.map(({ id }) => id) });
@@ -46,7 +46,7 @@ test('SIGTERM with pushes that nobody acknowledges: they are given up in time, t
   assert.equal(400 + 1_600 + 1_000, messages.length);
 });
 
-test('a stdout whose reader has gone does not stop the pushes, nor an end in order', async (t) => {
+test('a stdout whose reader has gone stops neither the pushes nor an orderly stop', async (t) => {
   const world = await startProcess(t, 20);
   world.child.stdout!.destroy();
   // Something to say: a service of each name registers.
@@ -67,7 +67,7 @@ test('a stdout whose reader has gone does not stop the pushes, nor an end in ord
   assert.deepEqual(await world.ended, 0);
 });
 
-test('a hivemind that stood still for seconds takes what has come meanwhile, and forgets nobody', async (t) => {
+test('a hivemind that was frozen for seconds handles what arrived meanwhile, and forgets nobody', async (t) => {
   const world = await startProcess(t, 50);
   const messages: Notification[] = [];
   let sent = await deliver(world, 500, messages);

@@ -66,7 +66,7 @@ async function checkAccount(world: World, sent: number): Promise<void> {
   assert.equal(figures.since_start.raw, sent);
 }
 
-test('a storage server whose connection is reset is asked for everything again; the others notice nothing', async (t) => {
+test('a storage server whose connection is reset is asked for everything again, and the others notice nothing', async (t) => {
   const { world, sick, proxies, sickProxy } = await startProxiedWorld(t);
   const accounts = accountsOfFirst(world, 20);
   await subscribeAll(world, accounts);
@@ -97,7 +97,7 @@ test('a storage server whose connection is reset is asked for everything again; 
   assert.deepEqual(after.slice(1), before.slice(1), 'the other connections stayed');
 });
 
-test('a storage server that turns into a black hole is seen to answer nothing, and asked for everything when it is back', async (t) => {
+test('a storage server that turns into a black hole is noticed as silent, and asked for everything when it is back', async (t) => {
   const { world, clock, sick, sickProxy } = await startProxiedWorld(t);
   const accounts = accountsOfFirst(world, 10);
   await subscribeAll(world, accounts.slice(0, 5));
@@ -147,7 +147,7 @@ test('a storage server that turns into a black hole is seen to answer nothing, a
   await checkAccount(world, sent);
 });
 
-test('a storage server that accepts connections and says nothing holds up no other, and is tried again', async (t) => {
+test('a storage server that accepts connections and says nothing delays no other, and is tried again', async (t) => {
   const { world, clock, sickProxy } = await startProxiedWorld(t, ['hole']);
   const accounts = accountsOfFirst(world, 10);
   await subscribeAll(world, accounts);
@@ -174,7 +174,7 @@ test('a storage server that accepts connections and says nothing holds up no oth
   await checkAccount(world, sent);
 });
 
-test('storage servers behind slow and sliced connections are watched and heard like the others', async (t) => {
+test('storage servers behind slow and sliced connections are monitored and heard like the others', async (t) => {
   const { world } = await startProxiedWorld(t, ['slice', { delay: 150 }, 'slice', { delay: 30 }]);
   const accounts = Array.from({ length: 20 }, () => sessionAccount(randomBytes));
   await subscribeAll(world, accounts);
@@ -187,7 +187,7 @@ test('storage servers behind slow and sliced connections are watched and heard l
   assert.equal((await readFigures(world.client)).since_start.duplicates, sent - messages.length);
 });
 
-test('a storage server that refuses every connection is left for a while, and connected when it takes them again', async (t) => {
+test('a storage server that refuses every connection is left alone for a while, and connected when it accepts them again', async (t) => {
   const { world, clock, sickProxy } = await startProxiedWorld(t, ['refuse']);
   const accounts = accountsOfFirst(world, 5);
   await subscribeAll(world, accounts);
@@ -205,7 +205,7 @@ test('a storage server that refuses every connection is left for a while, and co
   assertOnceEach([world.notifier], messages);
 });
 
-test('a storage server that lies about messages can neither silence nor change them, and is on record', async (t) => {
+test('a storage server that lies about messages can neither suppress nor change them, and its lies are recorded', async (t) => {
   const world = await startWorld(t);
   const { server: liar } = world.network.servers[0]!;
   const accounts = accountsOfFirst(world, 4);

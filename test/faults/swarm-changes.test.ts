@@ -50,7 +50,7 @@ async function allRing(world: World, accounts: readonly ReturnType<typeof sessio
   assertOnceEach([world.notifier], messages);
 }
 
-test('a server that moves tells of the monitors it has ended, and every account is asked for where it is now', async (t) => {
+test('a server that moves announces the monitors it has ended, and every account is asked for where it is now', async (t) => {
   const { world, accounts } = await start(t);
   const { network } = world;
   const [mover] = network.servers;
@@ -62,7 +62,7 @@ test('a server that moves tells of the monitors it has ended, and every account 
   await allRing(world, accounts);
 });
 
-test('servers that are a block ahead of oxend: what they end and refuse is asked for anew, and found when oxend knows', async (t) => {
+test('servers a block ahead of oxend: what they end and refuse is asked for anew, and found once oxend knows', async (t) => {
   const { world, clock, accounts } = await start(t);
   const { network } = world;
   const { oxend } = network;
@@ -110,7 +110,7 @@ for (const [what, swarms] of [
   });
 }
 
-test('a list with nearly all addresses missing, and a small part of the list, cost no connection and no push', async (t) => {
+test('a list without nearly all addresses, and a small part of the list, cost no connection and no push', async (t) => {
   const { world, accounts } = await start(t);
   const { oxend } = world.network;
   const whole = oxend.nodes;

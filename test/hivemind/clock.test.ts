@@ -112,7 +112,7 @@ for (const [name, ms] of [
   });
 }
 
-test('a machine that was suspended for days takes up the time again by itself, and serves its clients meanwhile', async (t) => {
+test('a machine that was suspended for days recovers the time by itself, and serves its clients meanwhile', async (t) => {
   const setting = await setup(t);
   const { world, reasons, step } = setting;
   const account = sessionAccount(randomBytes);
@@ -132,7 +132,7 @@ test('a machine that was suspended for days takes up the time again by itself, a
   assert.equal((await stats(world)).subscriptions.total, 2);
 });
 
-test('started in 1970 it sends nobody away for good, and is right as soon as the clock is', async (t) => {
+test('started in 1970 it turns nobody away for good, and is right as soon as the clock is', async (t) => {
   const setting = await setup(t, undefined, -Date.now() + 1000);
   const { world, reasons, step } = setting;
   assert.match(reasons(), /says 1970.* must be later than/);
@@ -145,7 +145,7 @@ test('started in 1970 it sends nobody away for good, and is right as soon as the
   await until(() => !reasons().includes('in doubt'));
 });
 
-test('started 15 days ahead it keeps everything, pushes, and sends nobody away for good', async (t) => {
+test('started 15 days ahead it keeps everything, pushes, and turns nobody away for good', async (t) => {
   const first = await setup(t);
   const accounts = Array.from({ length: 5 }, () => sessionAccount(randomBytes));
   await send(
@@ -173,7 +173,7 @@ test('started 15 days ahead it keeps everything, pushes, and sends nobody away f
   assert.equal(await count(database, 'subscriptions'), 6);
 });
 
-test('started before its own subscriptions were signed it knows that its clock is behind', async (t) => {
+test('started before its own subscriptions were signed it recognises that its clock is behind', async (t) => {
   const first = await setup(t);
   await send(first.world, subscribe(sessionAccount(randomBytes), 'phone'));
   await first.world.hivemind.stop();
@@ -182,7 +182,7 @@ test('started before its own subscriptions were signed it knows that its clock i
   assert.equal((await send(world, subscribe(sessionAccount(randomBytes), 'other'))).error, 5);
 });
 
-test('started with the wrong time beside a database with the right one, it goes by that one', async (t) => {
+test("started with the wrong time beside a database with the right one, it uses the database's", async (t) => {
   for (const ahead of [15 * DAY, -Date.now()]) {
     const { world, reasons, database } = await setup(t, undefined, ahead, false);
     assert.match(reasons(), /in doubt/);
@@ -196,7 +196,7 @@ test('started with the wrong time beside a database with the right one, it goes 
   }
 });
 
-test('after two weeks off the operator lets go what is really out of date', async (t) => {
+test('after two weeks off the operator releases what has really expired', async (t) => {
   const first = await setup(t);
   const accounts = Array.from({ length: 3 }, () => sessionAccount(randomBytes));
   await send(

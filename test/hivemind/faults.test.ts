@@ -8,7 +8,7 @@ import { subscribe } from '../support/requests.ts';
 import { message, startWorld, stats, TestNotifier, watched } from '../support/session-world.ts';
 import { until } from '../support/until.ts';
 
-test('pushing goes on without a database; requests fail with a passing code, and work again when it is back', async (t) => {
+test('pushing goes on without a database; requests fail with a temporary error, and work again when it is back', async (t) => {
   const { dataDir, server } = await startOwnServer();
   let postgres = server;
   t.after(() => postgres.remove());
@@ -52,7 +52,7 @@ test('a storage server that restarts is asked again at once for everything of it
   await until(() => member.server.monitors === monitored);
 });
 
-test('a storage server that refuses, is silent or sends nonsense hinders no other', async (t) => {
+test('a storage server that refuses, is silent or sends nonsense delays no other', async (t) => {
   const world = await startWorld(t);
   const account = sessionAccount(randomBytes);
   const [sick, ...healthy] = world.network.membersFor(account.id);
@@ -77,7 +77,7 @@ test('an oxend that comes late, goes away and comes back is waited for, and the 
   await until(() => world.network.oxend.counters.lists > before);
 });
 
-test('an account is watched by its new swarm when the swarms change', async (t) => {
+test('an account is monitored by its new swarm when the swarms change', async (t) => {
   const world = await startWorld(t);
   const accounts = Array.from({ length: 40 }, () => sessionAccount(randomBytes));
   await world.send(

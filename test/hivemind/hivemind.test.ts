@@ -57,7 +57,7 @@ test('a new subscription reaches every storage server of its swarm without waiti
   assert.ok(world.network.membersFor(account.id).every((server) => server.watches(account.id, 0)));
 });
 
-test('a group is watched through a subaccount, in its namespaces, negative ones among them', async (t) => {
+test('a group is monitored through a subaccount, in its namespaces, negative ones among them', async (t) => {
   const world = await startWorld(t);
   const group = groupAccount(randomBytes);
   const member = groupMember(group, randomBytes);
@@ -206,7 +206,7 @@ test('get_stats has every key of the original', async (t) => {
   assert.equal(typeof all.uptime, 'number');
 });
 
-test('requests during the start-up are held and answered', async (t) => {
+test('requests during startup are held and answered', async (t) => {
   const hivemind = await startTestHivemind(t, { settings: { startup_wait: 30, notifiers_expected: 'test' } });
   const client = hivemind.connect();
   const account = sessionAccount(randomBytes);
@@ -218,7 +218,7 @@ test('requests during the start-up are held and answered', async (t) => {
   assert.equal(reply?.toString(), '{"added":true,"message":"Subscription successful","success":true}');
 });
 
-test('the front-end at listen_push may subscribe and nothing else, and nobody without an admitted key comes in at listen_curve', async (t) => {
+test('the front-end at listen_push may subscribe and nothing else, and nobody gets in at listen_curve without an admitted key', async (t) => {
   const secret = randomBytes(32);
   const { publicKey } = keyPairFromSecret(secret);
   const hivemind = await startTestHivemind(t, {
@@ -273,7 +273,7 @@ test('a second hivemind on the same database is refused', async (t) => {
   await assert.rejects(startTestHivemind(t, { database: first.database }), /another hivemind/i);
 });
 
-test('rubbish from notifiers and storage servers is survived', async (t) => {
+test('rubbish from notifiers and storage servers does no harm', async (t) => {
   const world = await startWorld(t);
   const { connection } = world.notifier;
   const rubbish = [Buffer.alloc(0), Buffer.from('x'), Buffer.from('d1:ai'), Buffer.from('le'), randomBytes(100)];

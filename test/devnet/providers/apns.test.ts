@@ -50,7 +50,7 @@ function ask(session: ClientHttp2Session, headers: OutgoingHttpHeaders, body: un
   });
 }
 
-test('the fake Apple takes what Apple takes and a phone would show', async (t) => {
+test('the fake Apple accepts what Apple accepts and a phone would show', async (t) => {
   const { fake, settings, open } = await setUp(t);
   const pem = readFileSync(settings.cert_file!);
   const session = open({ cert: pem, key: pem });
@@ -108,7 +108,7 @@ test('the fake Apple refuses everything else, and counts none of it', async (t) 
   assert.equal(fake.taken.count, 0);
 });
 
-test('the fake Apple refuses whoever has no certificate of its making', async (t) => {
+test('the fake Apple refuses clients without a certificate issued by it', async (t) => {
   const { fake, open } = await setUp(t);
   assert.equal(await ask(open(), {}), '403 BadCertificate');
   assert.equal(fake.taken.count, 0);

@@ -41,7 +41,7 @@ async function google(t: TestContext) {
   return { fake, account, post };
 }
 
-test('the fake Google gives access tokens only for a request that its service account signed just now', async (t) => {
+test('the fake Google gives out access tokens only for a request that its service account has just signed', async (t) => {
   const { fake, account, post } = await google(t);
   const token = (body: string) => post('/token', { headers: FORM, body });
   const { privateKey: another } = generateKeyPairSync('rsa', { modulusLength: 2048 });
@@ -64,7 +64,7 @@ test('the fake Google gives access tokens only for a request that its service ac
   assert.equal(fake.tokensGiven, 1);
 });
 
-test('the fake Google takes only what Google takes and a phone would understand', async (t) => {
+test('the fake Google accepts only what Google accepts and a phone would understand', async (t) => {
   const { fake, account, post } = await google(t);
   const { text } = await post('/token', { headers: FORM, body: tokenRequest(account, Date.now()) });
   const authorization = `Bearer ${JSON.parse(text).access_token}`;
@@ -128,7 +128,7 @@ test('the fake Google takes only what Google takes and a phone would understand'
   assert.equal(fake.taken.count, 1);
 });
 
-test('the fake Huawei takes only what Huawei takes and a phone would understand', async (t) => {
+test('the fake Huawei accepts only what Huawei accepts and a phone would understand', async (t) => {
   const fake = await startFakeHuawei();
   t.after(() => fake.close());
   const settings = await fake.settings(await folder(t));

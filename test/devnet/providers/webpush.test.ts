@@ -33,7 +33,7 @@ function token(key: KeyObject, claims: object, header: object = { typ: 'JWT', al
   return `vapid t=${signed}.${signature.toString('base64url')}, k=${vapidPublicKey(key)}`;
 }
 
-test('the fake push service takes only what a real one takes and an app could read', async (t) => {
+test('the fake push service accepts only what a real one accepts and an app could read', async (t) => {
   const fake = await startFakeWebPush();
   t.after(() => fake.close());
   const { ca_file } = await fake.settings(await folder(t));

@@ -131,7 +131,7 @@ function world(copies = 2) {
   return { clock, join, firsts, rows };
 }
 
-test('a member that is alone holds, connects, covers and sends everything', async () => {
+test('a member on its own holds, connects, covers and sends everything', async () => {
   const { join, firsts } = world();
   const a = await join('a');
   assert.deepEqual([a.loaded.size, a.connected.slots.size, firsts(a, 'a')], [EVERY, EVERY, EVERY]);
@@ -139,7 +139,7 @@ test('a member that is alone holds, connects, covers and sends everything', asyn
   assert.deepEqual(a.cluster.complaints(), ['no other hivemind lives: should this one stop, pushes are lost']);
 });
 
-test('one that comes sends nothing before it covers, and then half of it', async () => {
+test('a member that joins sends nothing before it covers, and then half of everything', async () => {
   const { clock, join, firsts } = world();
   const a = await join('a');
   const b = await join('b', false);
@@ -162,7 +162,7 @@ test('one that comes sends nothing before it covers, and then half of it', async
   for (let slot = 0; slot < SLOTS; slot++) assert.equal(a.cluster.duty.firstOf(slot), b.cluster.duty.firstOf(slot));
 });
 
-test('of the slots of which another is first fewer servers are asked, until that one is gone', async () => {
+test('for slots of which another is first fewer servers are asked, until that one is gone', async () => {
   const { clock, join, firsts } = world();
   const a = await join('a');
   assert.equal(a.spared.slots.size, 0);
@@ -178,7 +178,7 @@ test('of the slots of which another is first fewer servers are asked, until that
   assert.equal(a.spared.slots.size, 0);
 });
 
-test('who is about to stop is not relied on any more', async () => {
+test('a member that is about to stop is not relied on any more', async () => {
   const { clock, join } = world();
   const [a, b] = [await join('a'), await join('b')];
   await clock.advance(3 * SECOND);
@@ -232,7 +232,7 @@ test('with three members and two copies each holds two thirds, and when one dies
   assert.equal(a.cluster.report().members.find(({ name }) => name === 'c')!.state, 'dead');
 });
 
-test('one that leaves hands over at once where the others cover its slots already', async () => {
+test('a member that leaves hands over at once where the others already cover its slots', async () => {
   const { clock, join, firsts } = world();
   const [a, b] = [await join('a'), await join('b')];
   await clock.advance(8 * SECOND);
@@ -244,7 +244,7 @@ test('one that leaves hands over at once where the others cover its slots alread
   assert.ok(b.log.includes('the hivemind a is about to stop'));
 });
 
-test('one that leaves waits until the others have loaded and covered what only it held', async () => {
+test('a member that leaves waits until the others have loaded and covered what only it held', async () => {
   const { clock, join } = world(1);
   const [a, b] = [await join('a'), await join('b')];
   await clock.advance(8 * SECOND);
@@ -259,7 +259,7 @@ test('one that leaves waits until the others have loaded and covered what only i
   assert.ok(a.loaded.size > 0, 'it keeps them until it has ended');
 });
 
-test('one that leaves waits no longer than it may, nor for anybody where nobody is', async () => {
+test('a member that leaves waits no longer than it may, and not at all when there is nobody else', async () => {
   const { clock, join } = world(1);
   const [a, b] = [await join('a'), await join('b')];
   await clock.advance(8 * SECOND);
@@ -275,7 +275,7 @@ test('one that leaves waits no longer than it may, nor for anybody where nobody 
   assert.equal(await one.cluster.leave(60 * SECOND), false);
 });
 
-test('while the database is away everybody goes on as before, and nobody is called dead when it is back', async () => {
+test('while the database is away everybody goes on as before, and nobody is declared dead when it is back', async () => {
   const { clock, join, firsts } = world();
   const [a, b] = [await join('a'), await join('b')];
   await clock.advance(8 * SECOND);
@@ -294,7 +294,7 @@ test('while the database is away everybody goes on as before, and nobody is call
   );
 });
 
-test('slots that cannot be loaded are told to the operator and tried again; at the start that is the end', async () => {
+test('slots that cannot be loaded are reported to the operator and tried again; at the start they end it', async () => {
   const { clock, join } = world();
   const a = await join('a');
   const b = await join('b');
@@ -314,7 +314,7 @@ test('slots that cannot be loaded are told to the operator and tried again; at t
   await assert.rejects(d.cluster.start(), /cannot be loaded: no rows today/);
 });
 
-test('what has come in of a load that failed is taken out of memory, for nobody keeps it up to date', async () => {
+test('what a failed load has brought in is taken out of memory, for nobody keeps it up to date', async () => {
   const { clock, join } = world(1);
   const [a, b] = [await join('a'), await join('b')];
   await clock.advance(8 * SECOND);
@@ -330,7 +330,7 @@ test('what has come in of a load that failed is taken out of memory, for nobody 
   assert.equal(a.loaded.size, held);
 });
 
-test('slots that are let go and taken up again are loaded anew: changes in between were passed over', async () => {
+test('slots that are released and taken up again are loaded anew: changes in between were missed', async () => {
   const { clock, join } = world(1);
   const [a, b] = [await join('a'), await join('b')];
   await clock.advance(8 * SECOND);
@@ -354,7 +354,7 @@ test('slots that are let go and taken up again are loaded anew: changes in betwe
   assert.equal(a.loaded.size, EVERY);
 });
 
-test('others are told of changes once for all that come together', async () => {
+test('others are told once of all changes that come together', async () => {
   const { clock, join } = world();
   const [a, b] = [await join('a'), await join('b')];
   for (let n = 0; n < 100; n++) a.cluster.changed(n % 7);
@@ -364,7 +364,7 @@ test('others are told of changes once for all that come together', async () => {
   assert.equal(b.log.filter((text) => text === 'a has changes').length, 2);
 });
 
-test('the report says of each member what it covers and sends', async () => {
+test('the report says what each member covers and sends', async () => {
   const { clock, join } = world();
   const [a] = [await join('a'), await join('b')];
   await clock.advance(8 * SECOND);

@@ -38,7 +38,7 @@ test('while all cover everything, the best holder of a slot is first, and the ot
   }
 });
 
-test('who does not cover a slot yet is not first of it, whatever its row or its rank say', () => {
+test('a member that does not yet cover a slot is not first of it, whatever its row or its rank say', () => {
   const duties = new Duties('a');
   const members = [member('a'), member('b', { covers: slotBits([]) })];
   duties.update({ members, holders: new Holders(['a', 'b']), copies: 2, covered: EVERY });
@@ -48,7 +48,7 @@ test('who does not cover a slot yet is not first of it, whatever its row or its 
   assert.ok(ALL.every((slot) => duties.firstOf(slot) === best(slot, ['a', 'b'])));
 });
 
-test('who is leaving is first of nothing, and is still told what becomes of the pushes that it has as well', () => {
+test('a member that is leaving is first of nothing, and is still told what becomes of the pushes that it also has', () => {
   const duties = new Duties('b');
   const members = [member('a', { state: 'leaving' }), member('b')];
   duties.update({ members, holders: new Holders(['b']), copies: 2, covered: EVERY });
@@ -57,7 +57,7 @@ test('who is leaving is first of nothing, and is still told what becomes of the 
   assert.equal(duties.isLiving('a'), true);
 });
 
-test('with one copy each slot has one holder; who held it before is told until the new one covers it', () => {
+test('with one copy each slot has one holder; the previous holder is told until the new one covers it', () => {
   const duties = new Duties('a');
   const slot = ALL.find((one) => best(one, ['a', 'b']) === 'a')!;
   duties.update({ members: [member('a'), member('b')], holders: new Holders(['a', 'b']), copies: 1, covered: EVERY });
@@ -81,7 +81,7 @@ test('the dead are told nothing, and when nobody holds a slot nobody is first', 
   assert.equal(duties.firstOf(3), undefined);
 });
 
-test('listeners are called when something is other than before, and not else', () => {
+test('listeners are called when something has changed, and only then', () => {
   const duties = new Duties('a');
   let calls = 0;
   duties.onChange(() => calls++);
@@ -102,7 +102,7 @@ test('listeners are called when something is other than before, and not else', (
   assert.equal(calls, 3);
 });
 
-test('another run of a member lives, and the one that was meant does not', () => {
+test('a later run of a member lives, and the one that was meant does not', () => {
   const duties = new Duties('a');
   let calls = 0;
   const one = { members: [member('a'), member('b')], holders: new Holders(['a', 'b']), copies: 2, covered: EVERY };

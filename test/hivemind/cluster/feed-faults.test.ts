@@ -67,7 +67,7 @@ describe('members on a failing database', () => {
     return { store, devices, feed, taken, upsert };
   }
 
-  it('come back after a crash of the server, under their names, and know all that is stored', async (t) => {
+  it('come back after a crash of the server, under their names, and know everything that is stored', async (t) => {
     const members = await startMembers(t);
     const [a, b] = members;
     for (let n = 0; n < 20; n++) await a.upsert(makeRow());
@@ -89,7 +89,7 @@ describe('members on a failing database', () => {
     for (const { taken } of members) assert.deepEqual(taken, []);
   });
 
-  it('load anew when a backup is played back, and forget what it does not have', async (t) => {
+  it('load anew when a backup is restored, and forget what it does not have', async (t) => {
     const members = await startMembers(t);
     const [a, b] = members;
     const kept = makeRow();
@@ -117,7 +117,7 @@ describe('members on a failing database', () => {
     await until(() => b.devices.size === 2);
   });
 
-  it('are told when a backup is played back from before they were there', async (t) => {
+  it('are told when a backup from before they joined is restored', async (t) => {
     const database = `fault_${++made}`;
     await server.createDatabase(database);
     const backup = `${dataDir}-backup`;

@@ -112,7 +112,7 @@ async function differences(devices: Devices, client: pg.Client, holds = (_: numb
 }
 
 describe('the feed', () => {
-  it('brings into memory what another member has stored and taken away, of the slots that are held', async (t) => {
+  it('brings into memory what another member has stored and removed, for the slots that are held', async (t) => {
     const url = await createDatabase(t);
     const holds = (slot: number) => slot < 128;
     const [a, b] = [await startMember(t, url, 'a'), await startMember(t, url, 'b', holds)];
@@ -126,7 +126,7 @@ describe('the feed', () => {
     assert.equal(a.feed.complaint, undefined);
   });
 
-  it('loads anew what it cannot be told of, in place: what is stored all the time is in memory all the time', async (t) => {
+  it('reloads in place what it cannot be told of: what is stored throughout is in memory throughout', async (t) => {
     const url = await createDatabase(t);
     const [a, b] = [await startMember(t, url, 'a'), await startMember(t, url, 'b')];
     const other = await connectTo(t, url);
@@ -188,7 +188,7 @@ describe('the feed', () => {
     await feed.stop();
   });
 
-  it('loses nothing that it was told of when the database goes away before it has read what it is now', async () => {
+  it('loses nothing that it was told of when the database goes away before it has read the current state', async () => {
     const row = makeRow();
     const clock = new FakeClock();
     const devices = new Devices({ random: randomBytes });
@@ -217,7 +217,7 @@ describe('the feed', () => {
     await feed.stop();
   });
 
-  it('loads anew rather than read very many changes', async () => {
+  it('reloads rather than read very many changes', async () => {
     const clock = new FakeClock();
     let [pages, skipped, loads] = [0, false, 0];
     const feed = makeFeed({
@@ -282,7 +282,7 @@ describe('the feed', () => {
     assert.equal(reads, 2);
   });
 
-  it('tells the operator that it cannot read, and tries to load until it can', async () => {
+  it('reports to the operator that it cannot read, and tries to load until it can', async () => {
     const clock = new FakeClock();
     const devices = new Devices({ random: randomBytes });
     const row = makeRow();
@@ -350,7 +350,7 @@ function makeFeed(given: Partial<FeedModules>): Feed {
 }
 
 describe('the feed under load', () => {
-  it('leaves all members with what is stored, whoever writes, however long, and whatever is undone', async (t) => {
+  it('leaves all members with what is stored, whoever writes, for however long, and whatever is rolled back', async (t) => {
     const random = seededRandom();
     t.diagnostic(`SPNS_TEST_SEED=${random.seed}`);
     const url = await createDatabase(t);

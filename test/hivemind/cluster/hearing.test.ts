@@ -41,7 +41,7 @@ function world(othersOf: (slot: number) => readonly string[] = () => ['b']) {
   return { clock, asked, told, renewed, hearing, server, report };
 }
 
-test('each member that covers the slot is told of a server once in a period, however much that says', async () => {
+test('each member that covers the slot is told of a server once in a period, however much that server says', async () => {
   const account = Buffer.concat([Buffer.of(5), random.bytes(32)]);
   const { clock, told, hearing, server } = world((slot) => (slot === slotOf(account) ? ['b', 'c'] : []));
   const [one, other] = [server('1'), server('2')];
@@ -59,7 +59,7 @@ test('each member that covers the slot is told of a server once in a period, how
   assert.equal(told.length, 4);
 });
 
-test('a server that speaks to another member and not to us is connected anew at the second report', async () => {
+test('a server that speaks to another member and not to us is reconnected at the second report', async () => {
   const { clock, renewed, server, report } = world();
   const deaf = server('1');
   await clock.advance(30 * SECOND);
@@ -70,7 +70,7 @@ test('a server that speaks to another member and not to us is connected anew at 
   assert.deepEqual(renewed, [deaf]);
 });
 
-test('two members that tell of the same message count as one', async () => {
+test('two members that report the same message count as one', async () => {
   const { clock, renewed, server, report } = world();
   const deaf = server('1');
   await clock.advance(30 * SECOND);
@@ -79,7 +79,7 @@ test('two members that tell of the same message count as one', async () => {
   assert.deepEqual(renewed, []);
 });
 
-test('a server that was heard, was connected just now, or is not, is left as it is', async () => {
+test('a server that was heard, was connected just now, or is not connected, is left as it is', async () => {
   const { clock, renewed, hearing, server, report } = world();
   const [heard, down] = [server('1'), server('2')];
   await clock.advance(30 * SECOND);
@@ -101,7 +101,7 @@ test('a server that was heard, was connected just now, or is not, is left as it 
   assert.deepEqual(renewed, []);
 });
 
-test('a server that means to speak to some of us alone is connected anew every five minutes at most', async () => {
+test('a server that speaks only to some of us on purpose is reconnected every five minutes at most', async () => {
   const { clock, renewed, server, report } = world();
   const sly = server('1');
   await clock.advance(30 * SECOND);
@@ -112,7 +112,7 @@ test('a server that means to speak to some of us alone is connected anew every f
   assert.equal(renewed.length, 2);
 });
 
-test('a server that we do not ask about the slot of which another member tells is left as it is', async () => {
+test('a server that we do not ask about the slot another member reports is left as it is', async () => {
   const { clock, asked, renewed, server, report } = world();
   const spared = server('1');
   asked.set(7, undefined);

@@ -85,7 +85,7 @@ async function member(t: TestContext, own: Hello, more: Partial<HivemindSettings
   return { own, address, curve: `${curve?.replace('tcp', 'curve')}/${key}`, told, gone, greetings, close };
 }
 
-test('what is asked has arrived if it was answered, and else it is not known to have', async (t) => {
+test('a request that was answered has arrived, and any other is not known to have', async (t) => {
   const b = await member(t, hello('b'));
   const { links, connected } = open(t);
   links.update([{ name: 'b', run: 1n, address: b.address }]);
@@ -104,7 +104,7 @@ test('what is asked has arrived if it was answered, and else it is not known to 
   assert.equal(await unanswered, false);
 });
 
-test('a member is reached once it has said who it is, and only then', async (t) => {
+test('a member counts as reached once it has said who it is, and not before', async (t) => {
   const b = await member(t, hello('b'));
   const { links, connected } = open(t);
   links.update([{ name: 'b', run: 1n, address: b.address }]);
@@ -121,7 +121,7 @@ test('a member is reached once it has said who it is, and only then', async (t) 
   assert.equal(links.send('b', 'cluster.leaving', Buffer.from('gone')), false);
 });
 
-test('with the key of the cluster a member of another machine is admitted, with another one it is not', async (t) => {
+test("with the cluster's key a member on another machine is admitted, with another one it is not", async (t) => {
   const b = await member(t, hello('b'), { listenCurve: 'tcp://127.0.0.1:*' });
   const { links, connected } = open(t);
   links.update([{ name: 'b', run: 1n, address: b.curve }]);
@@ -151,7 +151,7 @@ test('another hivemind at that address is not taken for the one that is meant', 
   );
 });
 
-test('a member whose address is none is complained of once, and so is one where nobody listens, until it comes', async (t) => {
+test('a member with an invalid address is complained about once, and so is one where nobody listens, until it comes', async (t) => {
   const folder = mkdtempSync(join(tmpdir(), 'spns-links-'));
   t.after(() => rmSync(folder, { recursive: true, force: true }));
   const address = `ipc://${folder}/late.sock`;
@@ -174,7 +174,7 @@ test('a member whose address is none is complained of once, and so is one where 
   );
 });
 
-test('the next run of a member is connected to anew, and not before it is the one that is meant', async (t) => {
+test('the next run of a member is connected anew, and counts only once it is the one that is meant', async (t) => {
   const b = await member(t, hello('b', 2n));
   const { links, connected } = open(t);
   links.update([{ name: 'b', run: 1n, address: b.address }]);

@@ -49,7 +49,7 @@ function beats(count: number, each: ReturnType<typeof world>, ages: Record<strin
   }
 }
 
-test('who has given no sign for three seconds is dead, to somebody who has given his own all the while', () => {
+test('a member that has given no sign of life for three seconds is dead to one that has given its own all the while', () => {
   const each = world();
   beats(6, each, { b: 500 });
   assert.equal(each.roster.isJudge, true);
@@ -63,7 +63,7 @@ test('who has given no sign for three seconds is dead, to somebody who has given
   assert.deepEqual(each.roster.holders, ['a']);
 });
 
-test('after an outage of the database nobody who lived is called dead before we have beaten for a while ourselves', () => {
+test('after an outage of the database no living member is declared dead before we have beaten for a while ourselves', () => {
   const each = world();
   beats(6, each, { b: 500, c: 500 });
   each.pass(60_000);
@@ -79,7 +79,7 @@ test('after an outage of the database nobody who lived is called dead before we 
   assert.deepEqual(each.roster.holders.sort(), ['a', 'b']);
 });
 
-test('one pause of our own takes the right to judge away', () => {
+test('one pause of our own takes away the right to judge', () => {
   const each = world();
   beats(6, each, { b: 500 });
   each.pass(2_001);
@@ -88,7 +88,7 @@ test('one pause of our own takes the right to judge away', () => {
   assert.equal(each.roster.isLiving('b'), true);
 });
 
-test('who has stopped in order is dead at once; who is leaving lives, and holds nothing', () => {
+test('a member that has stopped in order is dead at once; one that is leaving lives, and holds nothing', () => {
   const each = world();
   beats(2, each, { b: 500, c: 500 });
   each.pass(1_000);
@@ -98,13 +98,13 @@ test('who has stopped in order is dead at once; who is leaving lives, and holds 
   assert.deepEqual(each.roster.holders, ['a']);
 });
 
-test('at the start whoever was seen lately is taken to live, but not one that is long gone', () => {
+test('at the start a member that was seen lately counts as alive, but not one that is long gone', () => {
   const each = world();
   each.beat({ b: 10_000, c: 40_000 });
   assert.deepEqual(each.roster.holders.sort(), ['a', 'b']);
 });
 
-test('another run of a name is not judged by the one before', () => {
+test('a later run of a name is not judged by the previous one', () => {
   const each = world();
   beats(6, each, { b: 4_000 });
   assert.equal(each.roster.isLiving('b'), false);
@@ -123,7 +123,7 @@ test('a sign of life alone is no change; an address, a state or a covered slot i
   assert.equal(each.beat({}), true);
 });
 
-test('first is the best of those that cover a slot, and while nobody does the best of all', () => {
+test('the first is the best of those that cover a slot, and while none does the best of all', () => {
   const names = ['a', 'b', 'c'];
   const nobody = firstOfSlots(new Holders(names), () => false);
   const all = firstOfSlots(new Holders(names), () => true);

@@ -40,7 +40,7 @@ test('what is committed is kept in memory if it is of a slot of ours, and the ot
   assert.deepEqual(told, [own, other, own, other]);
 });
 
-test('what is not in memory, or not yet, is looked for in the database', async () => {
+test('what is not in memory, or not yet, is looked up in the database', async () => {
   const { ours, theirs, stored, shared } = world();
   for (const row of [ours, theirs]) {
     assert.equal(await shared.get(row.account, row.service, row.serviceId), undefined);

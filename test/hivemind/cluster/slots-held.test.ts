@@ -18,7 +18,7 @@ function held(holders: string[], copies = 2): SlotsHeld {
   return slots;
 }
 
-test('of two with two copies each holds everything', () => {
+test('of two members with two copies each holds everything', () => {
   const slots = new SlotsHeld();
   assert.deepEqual(slots.update(others(['a', 'b']), 0), { loads: ALL, drops: [] });
   assert.equal(slots.has(3), true);
@@ -29,7 +29,7 @@ test('of two with two copies each holds everything', () => {
   assert.equal(slots.held.size, SLOTS);
 });
 
-test('a slot that is others’ now is kept until all of them cover it', () => {
+test('a slot that now belongs to others is kept until all of them cover it', () => {
   const slots = held(['a', 'b']);
   const three = ['a', 'b', 'c'];
   const theirs = ALL.filter((slot) => !holdersOf(slot, three, 2).includes('a'));
@@ -62,7 +62,7 @@ test('it is kept for ten minutes at most, counted from when it passed to others'
   assert.ok(slots.update(others(three), 655_000).drops.length > 0);
 });
 
-test('when one goes, its slots are loaded by those whose they are now, and by nobody else', () => {
+test('when one member goes, its slots are loaded by those that now own them, and by nobody else', () => {
   const slots = held(['a', 'b', 'c'], 1);
   const before = new Set(slots.held);
   const { loads } = slots.update(others(['a', 'b'], 1), 0);
@@ -72,13 +72,13 @@ test('when one goes, its slots are loaded by those whose they are now, and by no
   );
 });
 
-test('what could not be loaded is told again', () => {
+test('what could not be loaded is reported again', () => {
   const slots = new SlotsHeld();
   slots.failed(slots.update(others(['a']), 0).loads);
   assert.equal(slots.update(others(['a']), 0).loads.length, SLOTS);
 });
 
-test('only a slot that is held can be covered, and it is not any more once it is dropped', () => {
+test('only a slot that is held can be covered, and it is no longer covered once it is dropped', () => {
   const slots = held(['a', 'b', 'c'], 1);
   slots.setCovered(ALL);
   assert.deepEqual([...slots.covered], [...slots.held]);
@@ -90,7 +90,7 @@ test('only a slot that is held can be covered, and it is not any more once it is
   assert.equal(slots.covered.size, 0);
 });
 
-test('what nobody is to hold is kept as long as may be', () => {
+test('what nobody is to hold is kept as long as possible', () => {
   const slots = held(['a'], 1);
   assert.deepEqual(slots.update(others([], 1), 0).drops, []);
   assert.equal(slots.update(others([], 1), 600_000).drops.length, SLOTS);

@@ -25,7 +25,7 @@ function world(copies = 2) {
   return { slots, known, update };
 }
 
-test('a slot is spared as soon as another hivemind is first of it and covers it, and news are told once', () => {
+test('a slot is spared as soon as another hivemind is first of it and covers it, and changes are announced once', () => {
   const { slots, known, update } = world();
   known.covering.delete('b');
   assert.equal(update(0), undefined);
@@ -43,7 +43,7 @@ test('when that one is dead or about to stop, all servers are asked at once', ()
   assert.deepEqual(update(1), new Set());
 });
 
-test('when another takes its place that covers the slot, it stays as it is', () => {
+test('when another that covers the slot takes its place, it stays spared', () => {
   const { slots, known, update } = world();
   update(0);
   known.holders = ['a', 'c'];

@@ -3,7 +3,7 @@ import { test } from 'node:test';
 import { startTestHivemind } from '../../support/hivemind.ts';
 import { createDatabase } from '../../support/postgres.ts';
 
-test('one of several hiveminds stops in order also when its database is gone', async (t) => {
+test('one of several hiveminds stops in order even when its database is gone', async (t) => {
   let drop = async () => {};
   const database = await createDatabase({
     after: (work) => {

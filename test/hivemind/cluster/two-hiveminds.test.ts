@@ -90,7 +90,7 @@ test('what one writes the other knows: renewals and unsubscriptions', { timeout:
   await until(async () => (await known(a)) === 0);
 });
 
-test('a second of a name, one without a name, and one of other settings say who is in the way', {
+test('a second hivemind of the same name, one without a name, and one with other settings say who is in the way', {
   timeout: 60_000,
 }, async (t) => {
   const { start } = await world(t);

@@ -64,7 +64,7 @@ describe('an account with many devices that ask for much', () => {
     });
   }
 
-  it('chooses what to ask the storage servers for without comparing a crowd', (t) => {
+  it('chooses what to ask the storage servers for without comparing all devices', (t) => {
     const out = Buffer.alloc(1_100_000);
     for (const [size, most] of [
       [32, 32 * 32],
@@ -76,7 +76,7 @@ describe('an account with many devices that ask for much', () => {
     }
   });
 
-  it('tells whether more is asked for than before, which storage servers must hear of at once', () => {
+  it('reports whether more is asked for than before, which storage servers must hear of at once', () => {
     const index = new Devices({ random: randomBytes });
     const told: boolean[] = [];
     index.onUpstreamChanged = (_id, isMore) => told.push(isMore);

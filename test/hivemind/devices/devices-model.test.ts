@@ -71,7 +71,7 @@ class Model {
 
 const refOf = (row: DeviceRow) => row.signature.readUIntBE(0, 6);
 
-describe('the index, held against a model', () => {
+describe('the index, checked against a model', () => {
   it(`is the same as a plain map through ${STEPS} random steps, and as PostgreSQL at the end`, async (t) => {
     const random = seededRandom();
     t.diagnostic(`SPNS_TEST_SEED=${random.seed}`);

@@ -55,7 +55,7 @@ describe('the index of subscriptions', () => {
     assert.deepEqual([devices.size, devices.accounts], [3, 3]);
   });
 
-  it('takes what the database has for right, whichever was signed later, and keeps what it knows better of the time', () => {
+  it('trusts what the database has, whichever was signed later, and keeps what it knows better about the time', () => {
     const row = makeRow({ signedAt: NOW });
     const devices = makeDevices();
     devices.upsert(row, NOW + 50);
@@ -68,7 +68,7 @@ describe('the index of subscriptions', () => {
     assert.equal(devices.removeDevice(row.service, row.serviceId, NOW + 49).length, 1);
   });
 
-  it('finds the devices that want a message, and lends them nothing that changes later', () => {
+  it('finds the devices that want a message, and hands out nothing that changes later', () => {
     const first = makeRow({ account: GROUP, namespaces: [-10, 0, 11], serviceData: Buffer.of(1, 2, 3) });
     const second = makeRow({ account: GROUP, namespaces: [1, 110], wantData: false, service: 'apns' });
     const devices = makeDevices([first, second, makeRow()]);
@@ -116,7 +116,7 @@ describe('the index of subscriptions', () => {
     assert.deepEqual(monitors(devices, GROUP, all), { bytes: '', refs: [] });
   });
 
-  it('leaves out what another subscription covers, by the vectors', () => {
+  it('leaves out what another subscription covers, as the vectors have it', () => {
     for (const { a, b, intended } of covers.cases) {
       const make = (side: typeof a | typeof b): DeviceRow | undefined => {
         if (side.namespaces.length === 0) return undefined;
@@ -141,7 +141,7 @@ describe('the index of subscriptions', () => {
     }
   });
 
-  it('says when the dicts do not fit, and leaves the list of signatures alone', () => {
+  it('reports when the dicts do not fit, and leaves the list of signatures alone', () => {
     const rows = [makeRow({ account: GROUP }), makeRow({ account: GROUP, namespaces: [1] })];
     const devices = makeDevices(rows);
     const size = expected(...rows).length;
@@ -183,7 +183,7 @@ describe('the index of subscriptions', () => {
     assert.equal(devices.hasRoom(Buffer.alloc(33, 9), 'apns', 'x'.repeat(32), undefined), true);
   });
 
-  it('knows by which key an account signed, from whichever subscription came last', () => {
+  it('knows which key an account signed with, from whichever subscription came last', () => {
     const [first, second] = [makeRow(), makeRow()];
     const tagged = { tag: randomBytes(36), signature: randomBytes(64) };
     const devices = makeDevices([first, second, makeRow({ account: GROUP, sessionEd25519: null, subaccount: tagged })]);
@@ -200,7 +200,7 @@ describe('the index of subscriptions', () => {
     assert.equal(knows(second.account, second.sessionEd25519!), false);
   });
 
-  it('takes a later request for a device in the place of the earlier, and not the other way where that was signed a minute before', () => {
+  it('accepts a later request for a device in place of an earlier one, and not the reverse if it was signed a minute before', () => {
     const row = makeRow({ namespaces: [0, 1] });
     const devices = makeDevices();
     assert.equal(devices.upsert(row, NOW), 'added');
@@ -212,7 +212,7 @@ describe('the index of subscriptions', () => {
     assert.deepEqual([devices.size, devices.accounts], [1, 1]);
   });
 
-  it('removes a device from all accounts, but not where it was asked for since', () => {
+  it('removes a device from all accounts, except where it has subscribed since', () => {
     const serviceId = 'd'.repeat(64);
     const old = makeRow({ serviceId });
     const renewed = makeRow({ serviceId });
@@ -228,7 +228,7 @@ describe('the index of subscriptions', () => {
     assert.deepEqual(devices.removeDevice('unknown', serviceId, NOW + 50), []);
   });
 
-  it('tells devices and accounts apart whose hashes are the same', () => {
+  it('tells devices and accounts with the same hash apart', () => {
     const key = Buffer.alloc(8, 7);
     const hash = new SipHash(key);
     /** Two of 33 bytes under one hash: 200,000 make some four such pairs. */
@@ -279,7 +279,7 @@ describe('the index of subscriptions', () => {
     assert.deepEqual(devices.countByService(), new Map());
   });
 
-  it('tells of accounts that come and go, and of changes that concern the storage servers alone', () => {
+  it('announces accounts that come and go, and changes that concern the storage servers alone', () => {
     const devices = makeDevices();
     const events: string[] = [];
     const name = (id: number) => {
@@ -336,7 +336,7 @@ describe('the index of subscriptions', () => {
     assert.equal(devices.accountId(GROUP), -1);
   });
 
-  it('gives the numbers of accounts that are gone to new ones', () => {
+  it('gives the numbers of removed accounts to new ones', () => {
     const devices = makeDevices();
     const rows = Array.from({ length: 100 }, () => makeRow());
     for (const row of rows) devices.upsert(row, NOW);
