@@ -71,8 +71,8 @@ process.exit(0);
 /** Five servers in one swarm: five copies of each message, as the figures of the original were taken. */
 async function hivemindRows(): Promise<void> {
   await inWorld(5, async (world) => {
-    if (wanted('subscriptions')) for (const row of await subscriptions(world)) print(row);
-    if (wanted('onion')) print(await onionRequests(world));
+    if (wanted('subscriptions')) for await (const row of subscriptions(world)) print(row);
+    if (wanted('onion')) for await (const row of onionRequests(world)) print(row);
     if (!(wanted('flat-out') || wanted('burst') || wanted('steady'))) return;
     const accounts = await subscribed(world);
     if (wanted('flat-out')) print(await flatOut(world, accounts));

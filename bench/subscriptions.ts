@@ -1,50 +1,110 @@
 import { randomBytes } from 'node:crypto';
-import { type BenchWorld, makeAccounts, measureCpu, percentile, round, subscribeRequest } from './world.ts';
+import { setTimeout as sleep } from 'node:timers/promises';
+import { pino } from 'pino';
+import { systemClock } from '../src/clock.ts';
+import type { DeviceRow } from '../src/hivemind/devices/device.ts';
+import { Connection } from '../src/hivemind/store/connection.ts';
+import { migrate } from '../src/hivemind/store/migrate.ts';
+import { upsertStatement } from '../src/hivemind/store/statements.ts';
+import { parseAddress } from '../src/oxenmq/address.ts';
+import { Peers } from '../src/oxenmq/peers.ts';
+import { makeRow } from '../test/support/rows.ts';
+import { commits, msEach, runClients, startAnswerer } from './clients.ts';
+import { cpuSeconds, postgresSeconds } from './cpu.ts';
+import { type BenchWorld, makeAccounts, measureCpu, round, subscribeRequest } from './world.ts';
 
-const COUNT = 4_000;
-const IN_FLIGHT = 64;
+const COUNT = 8_000;
+/** A database of its own for what PostgreSQL does without a hivemind. */
+const ALONE = 'alone';
 
-/** New subscriptions, then renewals of the same, with 64 requests in flight. */
-export async function subscriptions(world: BenchWorld): Promise<object[]> {
+/**
+ * New subscriptions, then renewals of the same; after each what PostgreSQL alone makes of as many rows in groups of the
+ * same size, and at the end what the clients alone can send.
+ */
+export async function* subscriptions(world: BenchWorld): AsyncGenerator<object> {
   const accounts = makeAccounts(COUNT);
   const tokens = accounts.map(() => randomBytes(32).toString('hex'));
   const now = Math.floor(Date.now() / 1000);
-  const rows: object[] = [];
-  for (const [row, signedAt, word] of [
-    ['new subscriptions', now - 10, '"added":true'],
-    ['renewals', now, '"updated":true'],
-  ] as const) {
-    // Signed beforehand: that is the phones' work.
-    const requests = accounts.map((account, index) => subscribeRequest(account, tokens[index] ?? '', signedAt));
-    const latencies: number[] = [];
-    const upstream = () => world.network.servers.reduce((sum, { server }) => sum + server.counters.accepted, 0);
-    const upstreamBefore = upstream();
-    const cpu = measureCpu(world);
-    const start = performance.now();
-    let next = 0;
-    const client = async () => {
-      for (let request = requests[next++]; request !== undefined; request = requests[next++]) {
-        const sent = performance.now();
-        const [reply] = await world.client.request('push.subscribe', [request]);
-        latencies.push(performance.now() - sent);
+  const database = await openDatabase(world);
+  try {
+    for (const [row, signedAt, word] of [
+      ['new subscriptions', now - 10, '"added":true'],
+      ['renewals', now, '"updated":true'],
+    ] as const) {
+      // Signed beforehand: that is the phones' work.
+      const requests = accounts.map((account, index) => subscribeRequest(account, tokens[index] ?? '', signedAt));
+      const upstream = () => world.network.servers.reduce((sum, { server }) => sum + server.counters.accepted, 0);
+      const upstreamBefore = upstream();
+      const commitsBefore = await commits(world);
+      const cpu = measureCpu(world);
+      const rates = await runClients(COUNT, async (index) => {
+        const [reply] = await world.client.request('push.subscribe', [requests[index] ?? '']);
         if (!reply?.includes(word)) throw new Error(`unexpected reply: ${reply}`);
-      }
-    };
-    await Promise.all(Array.from({ length: IN_FLIGHT }, client));
-    const seconds = (performance.now() - start) / 1000;
-    const used = cpu();
-    // What is asked of storage servers is gathered, and may come a moment later.
-    await new Promise((resolve) => setTimeout(resolve, 2_000));
-    rows.push({
-      row,
-      per_second: Math.round(COUNT / seconds),
-      p50_ms: percentile(latencies, 0.5),
-      p99_ms: percentile(latencies, 0.99),
-      in_flight: IN_FLIGHT,
-      seconds: round(seconds),
-      monitors_asked_for: upstream() - upstreamBefore,
-      cpu_seconds: used,
-    });
+      });
+      const used = cpu();
+      const group = COUNT / ((await commits(world)) - commitsBefore);
+      // What is asked of storage servers is gathered, and may come a moment later.
+      await sleep(2_000);
+      yield {
+        row,
+        ...rates,
+        rows_a_commit: round(group),
+        monitors_asked_for: upstream() - upstreamBefore,
+        cpu_ms_each: msEach(used, COUNT),
+      };
+      yield { row: `${row}, PostgreSQL alone`, ...(await writeGroups(world, database, signedAt, Math.round(group))) };
+    }
+  } finally {
+    await database.close();
   }
-  return rows;
+  yield await clientsAlone(subscribeRequest(makeAccounts(1)[0]!, tokens[0]!, now));
+}
+
+async function openDatabase(world: BenchWorld): Promise<Connection> {
+  await world.postgres.createDatabase(ALONE);
+  const connection = new Connection({
+    url: world.postgres.url(ALONE),
+    clock: systemClock,
+    log: pino({ level: 'silent' }),
+    random: randomBytes,
+    timeout: 60_000,
+    onTaken: () => {},
+  });
+  await connection.open(async (client) => void (await migrate(client)));
+  return connection;
+}
+
+/** Rows of the first call are written anew by the next. */
+const rows: DeviceRow[] = [];
+
+/** The hivemind's own statement, one group after the other, as it writes them. */
+async function writeGroups(world: BenchWorld, database: Connection, signedAt: number, size: number): Promise<object> {
+  while (rows.length < COUNT) rows.push(makeRow());
+  const renewed = rows.map((row) => ({ ...row, signature: randomBytes(64), signedAt }));
+  const before = postgresSeconds(world.postgres.pid);
+  const own = cpuSeconds(process.pid);
+  const start = performance.now();
+  for (let at = 0; at < COUNT; at += size) await database.query(upsertStatement(renewed.slice(at, at + size)));
+  const per_second = Math.round((COUNT * 1000) / (performance.now() - start));
+  const used = { postgres: postgresSeconds(world.postgres.pid) - before, load: cpuSeconds(process.pid) - own };
+  return { per_second, rows_a_commit: size, cpu_ms_each: msEach(used, COUNT) };
+}
+
+/** The same requests to a process that answers at once. */
+async function clientsAlone(request: string): Promise<object> {
+  const answerer = await startAnswerer();
+  const peers = new Peers({ clock: systemClock, commands: {} });
+  try {
+    const client = peers.connect(parseAddress(answerer.address));
+    const before = [cpuSeconds(answerer.pid), cpuSeconds(process.pid)] as const;
+    const rates = await runClients(COUNT, async () => void (await client.request('push.subscribe', [request])));
+    const used = {
+      answerer: cpuSeconds(answerer.pid) - before[0],
+      load: cpuSeconds(process.pid) - before[1],
+    };
+    return { row: 'subscriptions, clients alone', ...rates, cpu_ms_each: msEach(used, COUNT) };
+  } finally {
+    await peers.close();
+    await answerer.stop();
+  }
 }

@@ -64,9 +64,6 @@ export interface CpuReading {
 }
 
 const SERVICE = 'bench';
-/** For the hivemind's Node, on top of what its unit gives it, e.g. `--cpu-prof --cpu-prof-dir=/tmp/profile`. */
-const FLAGS = [...unitFlags(), ...(process.env.BENCH_NODE_FLAGS?.split(' ') ?? [])];
-
 /** Storage servers in this process, in `swarms` swarms; they take every signature for good. */
 export function startBenchNetwork(servers: number, swarms: number): Promise<Network> {
   return startNetwork({ clock: systemClock, random: randomBytes, servers, swarms, verify: false });
@@ -165,10 +162,14 @@ export async function startBench<N extends BenchNetwork>(network: N): Promise<Be
     hivemind: undefined as unknown as ChildProcess,
     onPushes: () => {},
     async startHivemind() {
-      world.hivemind = spawn(process.execPath, [...FLAGS, path.join(import.meta.dirname, '../src/hivemind/main.ts')], {
-        env: { ...process.env, SPNS_CONFIG: config },
-        stdio: ['ignore', 'inherit', 'inherit'],
-      });
+      world.hivemind = spawn(
+        process.execPath,
+        [...nodeFlags('spns-hivemind'), path.join(import.meta.dirname, '../src/hivemind/main.ts')],
+        {
+          env: { ...process.env, SPNS_CONFIG: config },
+          stdio: ['ignore', 'inherit', 'inherit'],
+        },
+      );
       while (!(await answers(health, '/live'))) await sleep(10);
       // Else the notifier would be there when libzmq tries again, which may be seconds later.
       notifier.close();
@@ -260,8 +261,12 @@ function get(socketPath: string, path: string): Promise<{ status: number | undef
   });
 }
 
-/** What the hivemind's systemd unit has Node started with. */
-function unitFlags(): string[] {
-  const unit = readFileSync(path.join(import.meta.dirname, '../systemd/spns-hivemind.service'), 'utf8');
-  return /^Environment=NODE_OPTIONS=(.+)$/m.exec(unit)?.[1]?.split(' ') ?? [];
+/**
+ * What a daemon's unit gives its Node, and after that what stands in BENCH_NODE_FLAGS, e.g. `--cpu-prof
+ * --cpu-prof-dir=/tmp/profile`.
+ */
+export function nodeFlags(unit: 'spns-hivemind' | 'spns-web'): string[] {
+  const file = readFileSync(path.join(import.meta.dirname, `../systemd/${unit}.service`), 'utf8');
+  const own = /^Environment=NODE_OPTIONS=(.+)$/m.exec(file)?.[1]?.split(' ') ?? [];
+  return [...own, ...(process.env.BENCH_NODE_FLAGS?.split(' ') ?? [])];
 }
