@@ -129,17 +129,17 @@ export function possibleTimes({ offset, wall, database }: JudgedTime, monotonic:
 /** Why the time is in doubt, in a sentence for the operator; undefined while it is not. */
 export function doubtOf(time: JudgedTime, monotonic: number): string | undefined {
   const { offset, wall, database, floor } = time;
-  const [judged, clock] = [date(offset + monotonic), date(wall + monotonic)];
-  if (wall + monotonic < floor)
-    return `this machine's clock says ${clock}, and it must be later than ${date(floor)}: set it right`;
+  // Dates are written only where there is something to say: each client's request asks several times.
+  const says = () => `this machine's clock says ${date(wall + monotonic)}`;
+  if (wall + monotonic < floor) return `${says()}, and it must be later than ${date(floor)}: set it right`;
   if (!agree(offset, wall)) {
     return (
-      `this machine's clock says ${clock}, and by what it said before it should be ${judged}: ` +
+      `${says()}, and by what it said before it should be ${date(offset + monotonic)}: ` +
       'look at its time synchronisation; if it is right now, that is believed after an hour'
     );
   }
   if (database !== undefined && !agree(database, wall)) {
-    return `this machine's clock says ${clock}, and the database's ${date(database + monotonic)}: set the wrong one right`;
+    return `${says()}, and the database's ${date(database + monotonic)}: set the wrong one right`;
   }
   return undefined;
 }

@@ -25,11 +25,11 @@ const MIN_INT64 = -(2n ** 63n);
  */
 export function parseJson(data: string | Uint8Array, maxValues = Number.POSITIVE_INFINITY): unknown {
   const text = typeof data === 'string' ? data : fromUtf8(data);
-  checkShape(text, maxValues);
+  const hasLargeNumbers = checkShape(text, maxValues);
   let value: unknown;
   try {
     // A reviver makes parsing several times slower: it is there only for numbers that may be too large to be exact.
-    value = /\d{16}|\d[eE]/.test(text) ? JSON.parse(text, reviveNumber as Reviver) : JSON.parse(text);
+    value = hasLargeNumbers ? JSON.parse(text, reviveNumber as Reviver) : JSON.parse(text);
   } catch (error) {
     if (error instanceof JsonError) throw error;
     throw new JsonError(`Invalid JSON: ${error instanceof Error ? error.message : error}`, { cause: error });
@@ -82,15 +82,25 @@ function reviveNumber(_key: string, value: unknown, context: { source?: string }
   return exact <= MAX_UINT64 && exact >= MIN_INT64 ? exact : value;
 }
 
+/** Numbers of fewer digits and without an exponent are exact. */
+const MANY_DIGITS = 16;
+
 /**
  * What walks a value calls itself: the text decides how deep that may go, before anybody does. And what it costs to
  * make the values is known from the text, too.
+ *
+ * @returns whether there are numbers that may be too large to be exact
  */
-function checkShape(text: string, maxValues: number): void {
+function checkShape(text: string, maxValues: number): boolean {
   let depth = 0;
   let values = 1;
+  let digits = 0;
+  let hasLargeNumbers = false;
   for (let at = 0; at < text.length; at++) {
     const unit = text.charCodeAt(at);
+    const isDigit = unit >= 0x30 && unit <= 0x39;
+    if (isDigit ? ++digits === MANY_DIGITS : digits > 0 && (unit === 0x65 || unit === 0x45)) hasLargeNumbers = true;
+    if (!isDigit) digits = 0;
     if (unit === 0x22) {
       at = endOfString(text, at);
     } else if (unit === 0x5b || unit === 0x7b) {
@@ -103,6 +113,7 @@ function checkShape(text: string, maxValues: number): void {
     }
     if (values > maxValues) throw new JsonError('Invalid JSON: too many values');
   }
+  return hasLargeNumbers;
 }
 
 /** The index of the quote that closes the string whose opening quote is at `at`, or the end of the text. */

@@ -14,6 +14,12 @@ describe('parseJson', () => {
     assert.equal(parseJson('9007199254740993'), 9007199254740993n);
     assert.equal(parseJson('-9223372036854775808'), -9223372036854775808n);
     assert.equal(parseJson('18446744073709551615'), 18446744073709551615n);
+    assert.deepEqual(parseJson('["1e5",9007199254740993,"",{"1":-9007199254740993}]'), [
+      '1e5',
+      9007199254740993n,
+      '',
+      { '1': -9007199254740993n },
+    ]);
   });
 
   it('rounds what 64 bits cannot hold, and fractions', () => {
@@ -35,7 +41,22 @@ describe('parseJson', () => {
     assert.equal('pubkey' in value, false);
   });
 
-  for (const text of ['', ' ', 'nope', '{}x', '{a:1}', "{'a':1}", '[1,]', '01', '+1', '.5', 'NaN', '1e400', '-1e999']) {
+  for (const text of [
+    '',
+    ' ',
+    'nope',
+    '{}x',
+    '{a:1}',
+    "{'a':1}",
+    '[1,]',
+    '01',
+    '+1',
+    '.5',
+    'NaN',
+    '1e400',
+    '-1e999',
+    '["",1E+400]',
+  ]) {
     it(`refuses ${JSON.stringify(text)}`, () => assert.throws(() => parseJson(text), JsonError));
   }
 
