@@ -50,7 +50,7 @@ test('a start waits for the expected notifiers, and no longer', async () => {
   assert.equal(waited(), 3.025);
 });
 
-test('a start waits no longer than it may, all that time if nobody is expected, and not at all if it is to end', async () => {
+test('a start waits no longer than it may, for all that time if nobody is expected, and not at all if it is to end', async () => {
   for (const expected of [['apns'], []]) {
     const { clock, waited } = start({ expected });
     await clock.advance(20 * SECOND);
@@ -62,7 +62,7 @@ test('a start waits no longer than it may, all that time if nobody is expected, 
   assert.equal(waited(), 0.025);
 });
 
-test('beside other hiveminds at work a start waits until all notifiers may have come, not for the first alone', async () => {
+test('beside other hiveminds at work a start waits until all notifiers may have come, not just for the first', async () => {
   const { clock, register, waited } = start({ othersWork: () => true });
   register('apns');
   await clock.advance(20 * SECOND);
@@ -73,7 +73,7 @@ test('beside other hiveminds at work a start waits until all notifiers may have 
   assert.equal(short.waited(), 2);
 });
 
-test('a start whose fellows die waits for their notifiers no more', async () => {
+test('a start no longer waits for the notifiers of members that die', async () => {
   let others = true;
   const { clock, register, waited } = start({ othersWork: () => others });
   register('apns');

@@ -78,7 +78,7 @@ async function startProcess(t: TestContext) {
 
 const SUCCESS = '{"added":true,"message":"Subscription successful","success":true}';
 
-test('SIGTERM: what is in work is answered, nothing new is taken, and the process ends with 0', async (t) => {
+test('SIGTERM: requests in progress are answered, nothing new is accepted, and the process ends with 0', async (t) => {
   const { start, ask, answerNext, asked, count } = await startProcess(t);
   const hivemind = start();
   const inWork = ask(subscribe(sessionAccount(randomBytes), 'phone'));
@@ -96,7 +96,7 @@ test('SIGTERM: what is in work is answered, nothing new is taken, and the proces
   assert.equal(await count(), 1);
 });
 
-test('SIGTERM: a notifier that does not answer does not hold the end up, and its clients are told to come again', async (t) => {
+test('SIGTERM: a notifier that does not answer does not delay the end, and its clients are told to come again', async (t) => {
   const { start, ask, asked } = await startProcess(t);
   const hivemind = start();
   const inWork = ask(subscribe(sessionAccount(randomBytes), 'phone'));
@@ -107,7 +107,7 @@ test('SIGTERM: a notifier that does not answer does not hold the end up, and its
   assert.equal(code, 0, hivemind.output());
 });
 
-test('SIGTERM while the subscriptions are loaded ends the start with 0, even if the database does not hand them out', async (t) => {
+test('SIGTERM while the subscriptions are loaded ends the start with 0, even if the database does not deliver them', async (t) => {
   const { start, database } = await startProcess(t);
   const first = start();
   await until(() => first.output().includes('loaded 0'));
@@ -126,7 +126,7 @@ test('SIGTERM while the subscriptions are loaded ends the start with 0, even if 
   assert.ok(!second.output().includes('loaded'));
 });
 
-test('a hivemind whose database another one took over ends with 1, names that one, and answers what is in work', async (t) => {
+test('a hivemind whose database was taken over by another one ends with 1, names that one, and answers requests in progress', async (t) => {
   const { start, ask, asked, database, folder } = await startProcess(t);
   const first = start();
   const inWork = ask(subscribe(sessionAccount(randomBytes), 'phone'));
@@ -189,7 +189,7 @@ test('SIGKILL: every subscription that a client was told of is there after the r
   assert.equal(await count(), told);
 });
 
-test('a wrong configuration is told whole, and ends with 1', async (t) => {
+test('an invalid configuration is reported completely, and ends with 1', async (t) => {
   const folder = await fs.mkdtemp(path.join(os.tmpdir(), 'spns-process-'));
   t.after(() => fs.rm(folder, { recursive: true, force: true }));
   await fs.writeFile(path.join(folder, 'spns.ini'), '[db]\nurl = mysql://x\n[hivemind]\nmax_connects = many\n');

@@ -33,7 +33,7 @@ async function uncovered({ net, monitoring }: ReturnType<typeof network>): Promi
   return result.slots;
 }
 
-test('nothing is known of coverage before the network is', async () => {
+test('nothing is known of coverage before the network is known', async () => {
   assert.equal(await uncovered(network(3)), undefined);
 });
 

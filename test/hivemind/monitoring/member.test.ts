@@ -21,7 +21,7 @@ function setUp() {
   return { clock, member, link, rest };
 }
 
-test('a server that answers nothing is left alone ever longer, a minute at most, until it answers', () => {
+test('a server that does not answer is asked at ever longer intervals, of a minute at most, until it answers', () => {
   const { member, rest } = setUp();
   const rests: number[] = [];
   for (let n = 0; n < 8; n++) {
@@ -36,7 +36,7 @@ test('a server that answers nothing is left alone ever longer, a minute at most,
   assert.equal(rest(), 1);
 });
 
-test('requests that fail together are one failure; after three in a row it counts as silent', () => {
+test('requests that fail together are one failure; after three in a row the server counts as silent', () => {
   const { member, rest } = setUp();
   for (let n = 0; n < 5; n++) member.failed('no answer', 1_000, true, false);
   assert.deepEqual([member.failures, member.isSilent], [1, false]);
@@ -47,7 +47,7 @@ test('requests that fail together are one failure; after three in a row it count
   assert.deepEqual([member.failures, member.isSilent], [3, true]);
 });
 
-test('a connection that breaks again and again has its first handshakes answered at once, later ones after a while', () => {
+test('a connection that breaks again and again has its first handshakes acted on at once, later ones after a while', () => {
   const { clock, member, link, rest } = setUp();
   const rests: number[] = [];
   for (let n = 0; n < 10; n++) {

@@ -34,7 +34,7 @@ test('a new subscription reaches all servers of its swarm within 200 ms', () => 
   for (const server of servers) assert.ok(server.monitorsAccount(number, 1));
 });
 
-test('subscriptions that come within some milliseconds share a request', () => {
+test('subscriptions that come within a few milliseconds share a request', () => {
   const { accounts, servers, clock } = network({ accounts: 10, servers: 3 });
   const before = servers.map((server) => server.log.length);
   for (let i = 0; i < 50; i++) {
@@ -55,7 +55,7 @@ test('a changed subscription is asked for again within 200 ms', () => {
   for (const server of servers) assert.ok(server.monitorsAccount(1, 2));
 });
 
-test('another signature for what a server has confirmed waits for its renewal, and goes at once to one that has not', () => {
+test('a different signature for what a server has confirmed waits for its renewal, and goes at once to one that has not confirmed it', () => {
   const { accounts, servers, clock } = network({ accounts: 3, servers: 2 });
   const [first, second] = servers as [FakeServer, FakeServer];
   second.behave = (request) =>
@@ -72,7 +72,7 @@ test('another signature for what a server has confirmed waits for its renewal, a
   assert.ok(first.monitorsAccount(1, 2), 'asked by the new signature');
 });
 
-test('an account that changes all the time is asked for now and then, and no other waits for it', () => {
+test('an account that changes all the time is asked for only now and then, and no other waits for it', () => {
   const { accounts, servers, clock } = network({ accounts: 3, servers: 1 });
   const [server] = servers as [FakeServer];
   const times = () => asked(server).get(1)!.length;
@@ -106,7 +106,7 @@ test('an account with a thousand devices, whose requests are large, may change l
   assert.ok(times() - before <= 4 + 2 + 1, `asked for ${times() - before} times in half an hour`);
 });
 
-test('a change during a request is not taken for answered by it', () => {
+test('a change during a request does not count as answered by it', () => {
   const { accounts, servers, clock } = network({ accounts: 3, servers: 1 });
   accounts.change(1);
   clock.run(40); // asked, but not answered
@@ -115,7 +115,7 @@ test('a change during a request is not taken for answered by it', () => {
   assert.ok(servers[0]!.monitorsAccount(1, 3));
 });
 
-test('an account that takes the id of a removed one inherits none of its answers', () => {
+test('an account that takes over the number of a removed one inherits none of its answers', () => {
   const { accounts, servers, clock } = network({ accounts: 3, servers: 1 });
   accounts.change(1);
   clock.run(40);
@@ -126,7 +126,7 @@ test('an account that takes the id of a removed one inherits none of its answers
   assert.ok(servers[0]!.monitorsAccount(number, 1));
 });
 
-test('a new subscription goes beside a large request that is still in flight', () => {
+test('a new subscription is asked for beside a large request that is still in flight', () => {
   const { net, accounts, clock } = network({ accounts: 5000, servers: 0, padding: 20 });
   const server = net.add(SWARM);
   server.delay = 5 * SECOND;
@@ -312,7 +312,7 @@ test('an account answered with another error is asked for again soon, and then m
   assert.match(watch.nodes()[0]!.last_error, /error 3/);
 });
 
-test('one account that spoils every request is found out, and the others are confirmed within a minute', () => {
+test('one account that spoils every request is found, and the others are confirmed within a minute', () => {
   const { servers, net, clock, watch } = network({ accounts: 2000, servers: 0 });
   assert.equal(servers.length, 0);
   const server = net.add(SWARM);
@@ -328,7 +328,7 @@ test('one account that spoils every request is found out, and the others are con
   assert.ok(server.log.length - length < 10);
 });
 
-test('a timeout is repeated with back-off, smaller, and the server is counted as silent until it answers', () => {
+test('a timeout is retried with back-off, in a smaller request, and the server counts as silent until it answers', () => {
   const { net, clock, watch } = network({ accounts: 3000, servers: 0 });
   const server = net.add(SWARM);
   server.behave = () => undefined;
@@ -348,7 +348,7 @@ test('a timeout is repeated with back-off, smaller, and the server is counted as
   assert.equal(watch.summary().unconfirmed, 0);
 });
 
-test('a server that never answers does not hinder the others', () => {
+test('a server that never answers does not delay the others', () => {
   const { net, accounts, servers, clock } = network({ accounts: 1000, servers: 3 });
   const mute = net.add(SWARM);
   mute.behave = () => undefined;
@@ -359,7 +359,7 @@ test('a server that never answers does not hinder the others', () => {
   for (const server of servers) assert.ok(server.monitorsAccount(number, 1));
 });
 
-test('rubbish for an answer confirms nothing and is counted', () => {
+test('a malformed answer confirms nothing and is counted', () => {
   for (const rubbish of ['', 'rubbish', 'le', `l${SUCCESS}`, `l${SUCCESS}${SUCCESS}e`, `l${SUCCESS.repeat(4)}e`]) {
     const { net, clock, watch } = network({ accounts: 3, servers: 0 });
     net.add(SWARM).behave = () => Buffer.from(rubbish);
@@ -396,7 +396,7 @@ test('freshness: the age of the oldest confirmation is known for each server and
   assert.equal(accounts.numbers.length, 50);
 });
 
-test('the time of a confirmation is that of the question, which the server cannot have answered earlier', () => {
+test('the time of a confirmation is that of the question, before which the server cannot have answered', () => {
   const { net, clock, watch } = network({ accounts: 5, servers: 0 });
   net.add(SWARM).delay = 12 * SECOND;
   net.publish();
@@ -414,7 +414,7 @@ test('a wall clock that jumps changes nothing', () => {
   assert.equal(servers[0]!.log.length, before);
 });
 
-test('a stopped watch leaves no timer and takes no more notice of answers', () => {
+test('a stopped watch leaves no timer and ignores answers', () => {
   const { net, accounts, servers, clock, watch } = network({ accounts: 20, servers: 2 });
   accounts.add();
   servers[0]!.breakConnection(SECOND, true);
@@ -428,7 +428,7 @@ test('a stopped watch leaves no timer and takes no more notice of answers', () =
   assert.equal(net.bytesInFlight, 0);
 });
 
-test('what is asked at a restart is not all renewed at the same moment later', () => {
+test('what is asked for at a restart is not all renewed at the same moment later', () => {
   // Two watches started at once with different seeds do not renew together.
   const times = [1, 2].map((seed) => {
     const { servers, clock } = network({ accounts: 1, servers: 1, seed: seeded(seed)() * 1e6 });
@@ -445,7 +445,7 @@ const elsewhere =
     Buffer.from(`l${refusal(code).repeat(request.length)}e`);
 
 for (const code of [6, 7]) {
-  test(`a server that answers all with error ${code} is asked again within seconds, in requests as large as before`, () => {
+  test(`a server that answers everything with error ${code} is asked again within seconds, in requests as large as before`, () => {
     const { net, clock, watch } = network({ accounts: 5000, servers: 0 });
     const server = net.add(SWARM);
     server.behave = elsewhere(code);
@@ -466,7 +466,7 @@ for (const code of [6, 7]) {
   });
 }
 
-test('a server that says error 6 for ever is asked more and more rarely, at most every few minutes', () => {
+test('a server that answers with error 6 for ever is asked more and more rarely, at most every few minutes', () => {
   const { net, clock } = network({ accounts: 100, servers: 0 });
   const server = net.add(SWARM);
   server.behave = elsewhere(6);
@@ -480,7 +480,7 @@ test('a server that says error 6 for ever is asked more and more rarely, at most
   assert.equal(net.suspected, times.length);
 });
 
-test('a code 6 for some accounts leaves the others confirmed, and counts for accounts that were confirmed before', () => {
+test('a code 6 for some accounts leaves the others confirmed, and applies to accounts that were confirmed before', () => {
   const { net, clock, watch, servers } = network({ accounts: 100, servers: 1 });
   assert.equal(watch.nodes()[0]!.confirmed, 100);
   servers[0]!.behave = (request) =>
@@ -507,7 +507,7 @@ test('an error 6 of the whole request, and a list full of another error, are nar
   }
 });
 
-test('no request holds more than 2,000 dicts, so that no reply can be too large to be taken', () => {
+test('no request holds more than 2,000 dicts, so that no reply can be too large to be accepted', () => {
   const accounts = new FakeAccounts();
   const signatures = (count: number) => Array.from({ length: count }, (_, i) => [i]);
   for (let i = 0; i < 3000; i++) accounts.add(signatures(1 + (i % 3)));
@@ -546,7 +546,7 @@ test('a monitor that a server has ended is unconfirmed there, and asked for agai
   assert.ok(accounts.numbers.every((number) => servers[0]!.monitorsAccount(number, 1)));
 });
 
-test('a monitor that ended because the account moved is asked for where it is now, and no more where it was', () => {
+test('a monitor that ended because the account moved is asked for where it is now, and no longer where it was', () => {
   const { net, accounts, clock, watch, servers } = network({ accounts: 100, servers: 1 });
   const old = servers[0]!;
   const newcomer = net.add(SWARM - (1n << 62n));
@@ -569,7 +569,7 @@ test('a monitor that ended because the account moved is asked for where it is no
   assert.equal(net.suspected, suspected);
 });
 
-test('the end of a monitor is only taken from a server that confirmed it, and what is none is counted and dropped', () => {
+test('the end of a monitor is accepted only from a server that confirmed it, and anything else is counted and dropped', () => {
   const { net, watch, servers, accounts, clock } = network({ accounts: 3, servers: 1 });
   const stranger = net.add(2n);
   stranger.behave = () => undefined;
@@ -602,7 +602,7 @@ test('the end of a monitor is only taken from a server that confirmed it, and wh
   assert.deepEqual(watch.counters.ended, { taken: 1, moved: 0, unasked: 3, malformed: malformed.length });
 });
 
-test('a server that ends monitors as fast as it is asked is asked ever more rarely, and doubts cost no more', () => {
+test('a server that ends monitors as fast as it is asked is asked ever more rarely, and further ended monitors cost no more', () => {
   const { net, clock, servers } = network({ accounts: 20, servers: 2 });
   const [hostile] = servers;
   const before = hostile!.log.length;

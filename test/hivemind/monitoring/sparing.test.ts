@@ -33,14 +33,14 @@ function askedSince(servers: readonly FakeServer[], at: number): number[] {
   return servers.flatMap(({ log }, index) => (log.some((request) => request.at >= at) ? [index] : []));
 }
 
-test('half of a swarm are enough, and three at least', () => {
+test('half of a swarm is enough, and three at least', () => {
   assert.deepEqual(
     [2, 3, 4, 5, 6, 7, 8, 9, 10, 12].map((servers) => enoughOf(servers)),
     [3, 3, 3, 3, 3, 3, 4, 4, 5, 6],
   );
 });
 
-test('of what another hivemind is first of so many servers are asked, and the others nothing', async () => {
+test('where another hivemind is first, only so many servers are asked, and the rest nothing', async () => {
   for (const [servers, enough] of [
     [2, 2],
     [5, 3],
@@ -64,7 +64,7 @@ test('of what another hivemind is first of so many servers are asked, and the ot
   }
 });
 
-test('of the other slots of the same swarm all servers are asked', () => {
+test('for the other slots of the same swarm all servers are asked', () => {
   const spared = new Set([...ALL].filter((slot) => slot % 2 === 0));
   const { accounts, servers, slotOfNumber } = network({ spared });
   for (const number of accounts.numbers) {
@@ -73,7 +73,7 @@ test('of the other slots of the same swarm all servers are asked', () => {
   }
 });
 
-test('when the first is gone, all others are asked at once; and nobody twice', () => {
+test('when the first is gone, all others are asked at once, and nobody twice', () => {
   const { servers, clock, watch, telling } = network();
   const before = clock.monotonic();
   watch.spareSlots(NONE);
@@ -83,7 +83,7 @@ test('when the first is gone, all others are asked at once; and nobody twice', (
   assert.equal(watch.summary().spared, 0);
 });
 
-test('only what may have been spared is looked at when a slot is ours, and nothing of other slots is asked', () => {
+test('only what may have been spared is looked at when a slot becomes ours, and nothing of other slots is asked', () => {
   const { accounts, servers, clock, watch, slotOfNumber } = network();
   const ours = slotOfNumber(11);
   watch.spareSlots(new Set([...ALL].filter((slot) => slot !== ours)));
@@ -105,7 +105,7 @@ test('when another becomes first the best servers go on being asked, and the oth
   assert.deepEqual({ confirmed, spared, unconfirmed }, { confirmed: 0, spared: 40, unconfirmed: 0 });
 });
 
-test('who is first again within the hour asks nothing again before it has to be renewed', () => {
+test('a hivemind that is first again within the hour asks nothing again before it has to be renewed', () => {
   const { clock, servers, watch, telling } = network({ spared: NONE });
   for (let n = 0; n < 20; n++) {
     watch.spareSlots(n % 2 === 0 ? ALL : NONE);
@@ -140,7 +140,7 @@ test('a chosen server that does not answer is replaced by one that does', () => 
   assert.equal(answering.length, 3);
 });
 
-test('where too few are there, all are asked that come', () => {
+test('where too few are there, all that come are asked', () => {
   const { clock, servers, telling } = network({ servers: 5 });
   for (const server of servers.slice(0, 3)) {
     server.absent = true;
@@ -153,7 +153,7 @@ test('where too few are there, all are asked that come', () => {
   assert.equal(telling().filter((count) => count === 40).length, 3);
 });
 
-test('what subscribes or changes in a spared slot is asked of the chosen within 200 ms, and of nobody else', () => {
+test('what subscribes or changes in a spared slot is asked of the chosen servers within 200 ms, and of nobody else', () => {
   const { accounts, clock, servers, watch } = network();
   const before = clock.monotonic();
   const number = accounts.add();
@@ -169,7 +169,7 @@ test('what subscribes or changes in a spared slot is asked of the chosen within 
   assert.deepEqual([watch.summary().unconfirmed, watch.summary().spared], [0, 4 * 40]);
 });
 
-test('an account that changes after its server was left out counts as monitored there no longer', () => {
+test('an account that changes after its server was left out no longer counts as monitored there', () => {
   const { accounts, clock, watch } = network({ spared: NONE });
   watch.spareSlots(ALL);
   accounts.change(3);
@@ -180,7 +180,7 @@ test('an account that changes after its server was left out counts as monitored 
   );
 });
 
-test('a server comes into the swarm, or leaves it', () => {
+test('a server that joins the swarm or leaves it', () => {
   const { net, clock, servers, watch, telling } = network({ servers: 5 });
   servers.push(net.add(SWARM));
   net.publish();
@@ -193,7 +193,7 @@ test('a server comes into the swarm, or leaves it', () => {
   assert.equal(watch.summary().unconfirmed, 0);
 });
 
-test('a server that is not asked is none that should confirm what another one tells', () => {
+test('a server that is not asked is not expected to confirm what another one announces', () => {
   const { accounts, servers, clock, watch, telling } = network({ servers: 5, accounts: 1 });
   const asked = servers.filter((_, index) => telling()[index] === 1);
   const [one, two, three] = asked as [FakeServer, FakeServer, FakeServer];
@@ -208,7 +208,7 @@ test('a server that is not asked is none that should confirm what another one te
   assert.equal(hasOthers(), false);
 });
 
-test('since when a server is asked for a slot is known, as far as that has changed', () => {
+test('since when a server has been asked for a slot is known, as far as that has changed', () => {
   const { clock, servers, watch, telling, slotOfNumber } = network();
   const slot = slotOfNumber(0);
   const left = servers[telling().indexOf(0)]!.node!;
@@ -226,7 +226,7 @@ const seeds = process.env.SIMULATION_SEED
   ? [Number(process.env.SIMULATION_SEED)]
   : Array.from({ length: Number(process.env.SIMULATION_SEEDS ?? 150) }, (_, i) => i + 1);
 
-test('whatever changes, in the end all servers tell of what is ours, and enough of what is another’s first', () => {
+test("whatever changes, in the end all servers announce what is ours, and enough of them what is another's first", () => {
   for (const seed of seeds) {
     try {
       simulate(seed);

@@ -50,7 +50,7 @@ test('a swarm that splits: only the accounts that move are asked for, and only a
   );
 });
 
-test('a swarm that vanishes: its accounts are asked for at those that are closest now, and nothing else', () => {
+test('a swarm that vanishes: its accounts are asked for at those that are closest now, and nothing else is', () => {
   const { net, accounts, servers, clock } = network([LOW, MIDDLE, HIGH]);
   const orphans = accounts.numbers.filter((number) => servers[2]!.monitorsAccount(number, 1));
   const kept = accounts.numbers.filter((number) => !servers[2]!.monitorsAccount(number, 1));
@@ -123,7 +123,7 @@ test('a notification counts only from a server of the swarm of its account', () 
   assert.ok(!watch.accepts(nodes[0]!, 300));
 });
 
-test('another server tells of an account, too, if it is of its swarm, is connected and does not refuse it', () => {
+test('another server may announce an account too, if it is of its swarm, is connected and does not refuse it', () => {
   const { accounts, servers, clock, watch } = network([LOW, HIGH]);
   const [first, second] = servers as [FakeServer, FakeServer];
   const [refused, number] = accounts.numbers.filter((one) => watchers(servers, one)[0] === 0) as [number, number];
@@ -180,7 +180,7 @@ for (const [what, leave] of [
     },
   ],
 ] as const) {
-  test(`what a server that ${what} had confirmed counts no more for its swarm`, () => {
+  test(`what a server that ${what} had confirmed no longer counts for its swarm`, () => {
     const fake = new FakeAccounts();
     for (let i = 0; i < 300; i++) fake.add();
     const net = new FakeNetwork(fake);

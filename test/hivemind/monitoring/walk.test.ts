@@ -23,7 +23,7 @@ test('a walk finds each account that was due when it began once, however it is c
   }
 });
 
-test('the next walk goes on where one was given up, and sees all again', () => {
+test('the next walk continues where one was given up, and sees everything again', () => {
   const walk = new Walk();
   walk.begin(0);
   const all = new Uint32Array(5);
@@ -56,7 +56,7 @@ test('the next walk begins when its time has come, or sooner when one is wanted'
   assert.equal(walk.hasWork, false);
 });
 
-test('an account that is to be tried again has a walk at its second, which leaves later ones theirs', () => {
+test('an account that is to be retried has a walk at its second, and later ones keep theirs', () => {
   const walk = new Walk();
   walk.begin(0);
   walk.end(1_000);
@@ -73,7 +73,7 @@ test('an account that is to be tried again has a walk at its second, which leave
   assert.deepEqual([walk.hasWorkAt(49), walk.hasWorkAt(50)], [false, true], 'one that began before does not count');
 });
 
-test('an account that changes its place during a walk has another one follow', () => {
+test('an account that changes its place during a walk is followed by another walk', () => {
   const walk = new Walk();
   walk.reordered();
   assert.equal(walk.hasWork, false, 'none is going');

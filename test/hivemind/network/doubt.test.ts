@@ -48,7 +48,7 @@ const doubted: [string, (minute: number) => ServiceNodes, RegExp][] = [
   ],
 ];
 for (const [what, one, words] of doubted) {
-  test(`a list ${what} is doubted, and believed in the end when it is repeated for ten minutes`, () => {
+  test(`a list ${what} is doubted, and believed in the end when it has been repeated for ten minutes`, () => {
     const { doubt, believedAfter } = setUp();
     assert.match(doubt.judge(one(0)) ?? 'believed', words);
     assert.equal(believedAfter(one), 10);
@@ -63,7 +63,7 @@ test('growth counts at once, and so does ordinary change', () => {
   assert.equal(doubt.judge(list(1002, 100, 4200)), undefined, 'a fifth goes');
 });
 
-test('the first list counts, be it small; an empty one never does', () => {
+test('the first list counts, however small; an empty one never does', () => {
   const doubt = new Doubt(new FakeClock());
   assert.equal(doubt.judge(list(5, 0, 0)), 'no storage server is in the list');
   assert.equal(doubt.judge(list(5, 0, 1)), undefined);
@@ -75,7 +75,7 @@ test('the first list counts, be it small; an empty one never does', () => {
   );
 });
 
-test('in a small network one that goes is no collapse', () => {
+test('in a small network a single departure is no collapse', () => {
   const { doubt } = setUp(2);
   assert.equal(doubt.judge(list(1001, 0, 1)), undefined);
   const { doubt: other } = setUp(9);
@@ -83,7 +83,7 @@ test('in a small network one that goes is no collapse', () => {
   assert.match(other.judge(list(1002, 0, 2)) ?? 'believed', /2 of 5/);
 });
 
-test('five answers are needed, however far apart, and ten minutes, however many answers', () => {
+test('it takes five answers, however far apart, and ten minutes, however many answers', () => {
   const { doubt, clock } = setUp();
   for (let i = 0; i < 1000; i++) assert.notEqual(doubt.judge(list(1001, 0, 100)), undefined);
   clock.run(10 * MINUTE);
@@ -95,7 +95,7 @@ test('five answers are needed, however far apart, and ten minutes, however many 
   assert.equal(doubt.judge(list(1002, 0, 10)), undefined);
 });
 
-test('parts that differ from each other do not confirm each other', () => {
+test('partial lists that differ from each other do not confirm each other', () => {
   const { believedAfter } = setUp();
   assert.equal(
     believedAfter((minute) => list(1001, (minute % 4) * 500, (minute % 4) * 500 + 500)),

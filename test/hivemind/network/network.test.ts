@@ -202,7 +202,7 @@ test('a storage server that restarted is asked for everything again', { timeout:
   assert.ok(!asked.all.slice(before).some(({ server }) => server === 'high'), 'the other one is left alone');
 });
 
-test('a storage server behind a wrong key hinders nobody else', { timeout: 60_000 }, async (t) => {
+test('a storage server behind a wrong key delays nobody else', { timeout: 60_000 }, async (t) => {
   const asked = new Happenings<Asked>();
   const { network, oxend } = await openNetwork(t, someAccounts(10));
   const [low, high] = [await openServer(t, asked, 'low', LOW), await openServer(t, asked, 'high', HIGH)];
@@ -230,7 +230,7 @@ for (const [what, parts] of [
     Array.from({ length: 3 }, () => Buffer.alloc(4_000_000)),
   ],
 ] as const) {
-  test(`a storage server that sends ${what} is cut off, and hinders nobody else`, { timeout: 60_000 }, async (t) => {
+  test(`a storage server that sends ${what} is cut off, and delays nobody else`, { timeout: 60_000 }, async (t) => {
     const asked = new Happenings<Asked>();
     const warnings = new Happenings<string>();
     const { network, oxend, notifications } = await openNetwork(t, someAccounts(10), warnings);
@@ -262,7 +262,7 @@ for (const [what, parts] of [
   });
 }
 
-test('an oxend that sends a message of too many parts is cut off and told, and the storage servers stay', {
+test('an oxend that sends a message of too many parts is cut off and reported, and the storage servers stay', {
   timeout: 60_000,
 }, async (t) => {
   const asked = new Happenings<Asked>();

@@ -77,7 +77,7 @@ test('retries are jittered, so that servers that failed together do not come bac
   assert.ok(Math.max(...perSecond) < 25, `${perSecond}`);
 });
 
-test('a connection that cannot even be tried is treated like one that failed', () => {
+test('a connection that cannot even be attempted is treated like one that failed', () => {
   const { net, clock, watch } = network();
   const [bad, good] = [net.add(SWARM), net.add(SWARM)];
   bad.connect = () => {
@@ -132,7 +132,7 @@ test('a server with a new address is connected there, and asked for everything',
   assert.ok(server.monitorsAccount(0, 1));
 });
 
-test('a broken connection is told as down and takes no place of those being established', () => {
+test('a broken connection is reported as down and takes no place from those being established', () => {
   const { net, clock, watch } = network({ maxConnects: 1 });
   const [first, second] = [net.add(SWARM), net.add(SWARM)];
   net.publish([first]);
@@ -269,7 +269,7 @@ test('an address that must not be connected to is refused, also when a server mo
   assert.ok(server.monitorsAccount(0, 1) || other.monitorsAccount(0, 1));
 });
 
-test('a server that did us harm is left alone for an hour, whatever it does about its address and its place in the list', () => {
+test('a server that harmed us is left alone for an hour, whatever it does about its address and its place in the list', () => {
   const { net, clock, watch } = network({ jitter: () => 0 });
   const [bad, good] = [net.add(SWARM), net.add(SWARM)];
   net.publish();
@@ -315,7 +315,7 @@ test('a list that is doubted changes nothing, and counts when it has been repeat
   assert.equal(watch.summary().connected, 40, 'growth counts at once');
 });
 
-test('of several hiveminds each connects only to the servers that keep accounts of its slots', () => {
+test('each of several hiveminds connects only to the servers that keep accounts of its slots', () => {
   const { net, clock, watch } = network();
   const [low, high] = [net.add(0x10n << 56n), net.add(0xf0n << 56n)];
   watch.setSlots(new Set([0x11]));
@@ -358,7 +358,7 @@ test('a server that moves to a swarm of our slots is connected, and one that lea
   assert.deepEqual([stays.connects, moves.connects, last.connects], [1, 1, 0]);
 });
 
-test('a server that rests after a failure is not tried again once its accounts are those of others', () => {
+test('a server that rests after a failure is not retried once its accounts belong to others', () => {
   const { net, clock, watch } = network();
   const server = net.add(SWARM);
   net.add(0n);
@@ -373,7 +373,7 @@ test('a server that rests after a failure is not tried again once its accounts a
   assert.equal(watch.nodes().find(({ key }) => server.node!.key.startsWith(key))!.state, 'unneeded');
 });
 
-test('a server that has fallen silent is connected anew, and asked for everything', () => {
+test('a server that has fallen silent is reconnected, and asked for everything', () => {
   const { net, clock, watch } = network();
   const server = net.add(SWARM);
   net.publish();

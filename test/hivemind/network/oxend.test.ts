@@ -63,7 +63,7 @@ async function connected() {
   return all;
 }
 
-test('on connecting, sub.block goes first and then the list is asked for', async () => {
+test('on connecting, sub.block goes first and then the list is requested', async () => {
   const { calls, heights, oxend } = await connected();
   assert.deepEqual(
     calls.map(({ command, parts }) => [command, ...parts]),
@@ -108,7 +108,7 @@ test('many blocks while a request is in flight lead to one more request', async 
   assert.equal(oxend.height, 102);
 });
 
-test('OK instead of ALREADY means that blocks were missed: the list is asked for', async () => {
+test('OK instead of ALREADY means that blocks were missed: the list is requested', async () => {
   const { clock, oxend, count } = await connected();
   await clock.advance(5 * MINUTE);
   const before = count('rpc.get_service_nodes');
@@ -117,7 +117,7 @@ test('OK instead of ALREADY means that blocks were missed: the list is asked for
   assert.equal(count('rpc.get_service_nodes'), before + 1);
 });
 
-test('the list is asked for periodically without any block', async () => {
+test('the list is requested periodically without any block', async () => {
   const { clock, state, count } = await connected();
   state.subscribe = async () => [Buffer.from('ALREADY')];
   await clock.advance(60 * MINUTE);
@@ -125,7 +125,7 @@ test('the list is asked for periodically without any block', async () => {
   assert.ok(count('rpc.get_service_nodes') <= 15);
 });
 
-test('wrong answers keep the old state, are counted, and are repeated with back-off', async () => {
+test('wrong answers keep the old state, are counted, and are retried with back-off', async () => {
   const wrong: (() => Promise<Buffer[]>)[] = [
     async () => [],
     async () => [Buffer.from('200')],
@@ -157,7 +157,7 @@ test('wrong answers keep the old state, are counted, and are repeated with back-
   }
 });
 
-test('a list that its taker refuses is a wrong answer', async () => {
+test('a list that its recipient refuses is a wrong answer', async () => {
   const { clock, oxend, state } = await connected();
   state.onList = () => {
     throw new Error('no storage server in the list');
@@ -169,7 +169,7 @@ test('a list that its taker refuses is a wrong answer', async () => {
   assert.equal(oxend.problem, 'no storage server in the list');
 });
 
-test('timeouts are counted apart', async () => {
+test('timeouts are counted separately', async () => {
   const { clock, oxend, state } = await connected();
   state.nodes = async () => {
     throw new OxenmqError('TIMEOUT', 'no reply');
@@ -179,7 +179,7 @@ test('timeouts are counted apart', async () => {
   assert.equal(oxend.counters.timeouts, 1);
 });
 
-test('a failed sub.block is repeated soon, and the list is asked for nevertheless', async () => {
+test('a failed sub.block is repeated soon, and the list is requested nevertheless', async () => {
   const { clock, oxend, state, count } = setUp();
   state.subscribe = async () => [Buffer.from('what?')];
   oxend.start();
@@ -190,7 +190,7 @@ test('a failed sub.block is repeated soon, and the list is asked for nevertheles
   assert.ok(count('sub.block') >= 4);
 });
 
-test('after a loss and a new handshake it is subscribed and asked for anew', async () => {
+test('after a loss and a new handshake it subscribes and requests the list anew', async () => {
   const { clock, heights, oxend, state, count } = await connected();
   state.events!.down();
   assert.equal(oxend.up, false);
@@ -232,7 +232,7 @@ test('a handshake while sub.block is unanswered leads to another sub.block', asy
   assert.equal(oxend.up, true);
 });
 
-test('oxend may be absent as long as it likes: it is tried again and again, and said so once in a while', async () => {
+test('oxend may be absent for as long as it likes: it is retried again and again, and that is logged once in a while', async () => {
   const { clock, oxend, state, warnings } = setUp();
   oxend.start();
   for (let i = 0; i < 360; i++) {
@@ -249,7 +249,7 @@ test('oxend may be absent as long as it likes: it is tried again and again, and 
   assert.equal(oxend.up, true);
 });
 
-test('a connection that cannot even be tried is tried again', async () => {
+test('a connection that cannot even be attempted is retried', async () => {
   const clock = new FakeClock();
   let attempts = 0;
   const oxend = new Oxend({
@@ -270,7 +270,7 @@ test('a connection that cannot even be tried is tried again', async () => {
   assert.equal(clock.pending, 0);
 });
 
-test('stopped, it leaves no timer and no connection, and late answers do nothing', async () => {
+test('once stopped, it leaves no timer and no connection, and late answers do nothing', async () => {
   const { clock, heights, oxend, state } = await connected();
   let answer: (reply: Buffer[]) => void = () => {};
   state.nodes = () => new Promise((resolve) => (answer = resolve));
@@ -283,7 +283,7 @@ test('stopped, it leaves no timer and no connection, and late answers do nothing
   assert.equal(state.closed, 1);
 });
 
-test('a list that is not believed is told, leaves what was known, and is asked for again soon', async () => {
+test('a list that is not believed is reported, leaves what was known, and is requested again soon', async () => {
   const { clock, heights, oxend, state, count, warnings } = await connected();
   state.onList = () => 'the list is not believed yet: 1 of 40 swarms are left in it';
   state.height = 101;
@@ -307,7 +307,7 @@ test('a list that is not believed is told, leaves what was known, and is asked f
   assert.deepEqual([oxend.doubted, oxend.problem, oxend.height], [false, '', 101]);
 });
 
-test('whoever suspects the list makes us ask for it at once, but for all together every ten seconds at most', async () => {
+test('a suspicion about the list makes us request it at once, but at most every ten seconds for all suspicions together', async () => {
   const { clock, oxend, count } = await connected();
   await clock.advance(MINUTE);
   const before = count('rpc.get_service_nodes');

@@ -15,7 +15,7 @@ function copy(given: Partial<Notification> = {}): Notification {
   return { account, hash, namespace: 0, timestamp: NOW, expiry: NOW + 14 * DAY, data, ...given };
 }
 
-test('times are believed from 12 hours to 31 days ahead, for messages of 31 days ago to an hour ahead', () => {
+test('times are believed from 12 hours to 31 days ahead, for messages between 31 days old and an hour ahead', () => {
   const doubt = (given: Partial<Notification>) => leastDoubt(copy(given), NOW);
   assert.equal(doubt({}), Doubt.none);
   for (const expiry of [NOW + 12 * HOUR + 1, NOW + 31 * DAY]) assert.equal(doubt({ expiry }), Doubt.none);
@@ -33,7 +33,7 @@ test('a copy is proven by its body alone', () => {
   assert.equal(isProven(copy({ namespace: 1 })), false);
 });
 
-test('a message is over only if it was so when it was stored, and is by our clock', () => {
+test('a message is expired only if it was so when it was stored, and is by our clock', () => {
   const over = (timestamp: number, expiry: number) => isExpired(copy({ timestamp, expiry }), NOW);
   assert.equal(over(NOW, NOW), true);
   assert.equal(over(NOW - 1, NOW), false, 'not yet when it was stored');

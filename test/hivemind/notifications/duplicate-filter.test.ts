@@ -15,7 +15,7 @@ function makeSeen(): { seen: DuplicateFilter; clock: FakeClock } {
   return { seen: new DuplicateFilter({ clock, random: randomBytes, lifetime: LIFETIME }), clock };
 }
 
-describe('what was seen lately', () => {
+describe('what was seen recently', () => {
   it('knows a message by account, namespace and hash', () => {
     const { seen } = makeSeen();
     assert.ok(!seen.hasMessage(ACCOUNT, 0, HASH));
@@ -29,7 +29,7 @@ describe('what was seen lately', () => {
     assert.ok(!seen.hasMessage(ACCOUNT, 0, HASH.subarray(1)));
   });
 
-  it('takes two pushes to a device for the same exactly when the original does', () => {
+  it('treats two pushes to a device as the same exactly when the original does', () => {
     for (const a of vectors.filter) {
       const { seen } = makeSeen();
       seen.addDevice(a.service, a.svcid, Buffer.from(a.hash));
@@ -64,7 +64,7 @@ describe('what was seen lately', () => {
     assert.ok(!seen.hasMessage(ACCOUNT, 0, HASH));
   });
 
-  it('does not care for the wall clock', async () => {
+  it('does not depend on the wall clock', async () => {
     const { seen, clock } = makeSeen();
     seen.addMessage(ACCOUNT, 0, HASH);
     clock.jump(100 * LIFETIME);
@@ -74,7 +74,7 @@ describe('what was seen lately', () => {
     assert.ok(!seen.hasMessage(ACCOUNT, 0, HASH));
   });
 
-  it('takes a new lifetime at once', async () => {
+  it('adopts a new lifetime at once', async () => {
     const { seen, clock } = makeSeen();
     seen.addMessage(ACCOUNT, 0, HASH);
     seen.lifetime = 1_000;
@@ -82,7 +82,7 @@ describe('what was seen lately', () => {
     assert.ok(!seen.hasMessage(ACCOUNT, 0, HASH));
   });
 
-  it('holds many, and mixes up none of them', () => {
+  it('holds many, and confuses none of them', () => {
     const random = seededRandom();
     const { seen } = makeSeen();
     const hash = Buffer.from(HASH);

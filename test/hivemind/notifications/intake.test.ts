@@ -10,7 +10,7 @@ import { LIFETIME, message, NODE_1, NODE_2, NODE_3, row, STRANGER, setUp } from 
 
 const account = Buffer.concat([Buffer.from([5]), randomBytes(32)]);
 
-test("the original's pushes come out for the original's notifications", async (t) => {
+test("the original's pushes result from the original's notifications", async (t) => {
   const file = vectors<PushVectors>('notifier-push.json');
   const { clock, devices, outbox, intake, pushes } = setUp(['cap', 'cap2']);
   t.after(() => outbox.stop(0));
@@ -43,7 +43,7 @@ test("the original's pushes come out for the original's notifications", async (t
   }
 });
 
-test("of the largest message that a storage server takes, a notifier of the original's kind gets the length, which is all it looks at", async (t) => {
+test("of the largest message that a storage server accepts, a notifier of the original's kind gets the length, which is all it looks at", async (t) => {
   const { clock, devices, outbox, intake, pushes } = setUp(['cap']);
   t.after(() => outbox.stop(0));
   devices.upsert(row(account), 0);
@@ -65,7 +65,7 @@ test('the copies of a message are dropped, whichever nodes they come from', asyn
   assert.equal(intake.counters.unique, 1);
 });
 
-test('a copy is dropped after one turn of the filter, and taken for new after two', async (t) => {
+test('a copy is dropped after one turn of the filter, and treated as new after two', async (t) => {
   const { clock, devices, outbox, intake } = setUp(['cap']);
   t.after(() => outbox.stop(0));
   devices.upsert(row(account), 0);
@@ -101,7 +101,7 @@ test('only nodes that were asked count, and what others say marks nothing as see
   assert.equal(pushes.length, 1);
 });
 
-test('a message that nobody wants marks nothing: who subscribes between two copies is woken by the second', async (t) => {
+test('a message that nobody wants marks nothing: a device that subscribes between two copies is woken by the second', async (t) => {
   const { clock, devices, outbox, intake, pushes } = setUp(['cap']);
   t.after(() => outbox.stop(0));
   devices.upsert(row(account, { namespaces: [1] }), 0);
@@ -152,7 +152,7 @@ function inNamespace(namespace: number, data: Buffer): Buffer {
   return encodeNotification({ account, hash, namespace, timestamp: now, expiry: now + 86_400_000, data });
 }
 
-test('word of settings that are too long is for those alone who did not ask for the settings themselves', async (t) => {
+test('a notice of settings that are too long is only for those who did not ask for the settings themselves', async (t) => {
   const { clock, devices, outbox, intake, pushes } = setUp(['cap', 'bare']);
   t.after(() => outbox.stop(0));
   const namespaces = [-11, 0, 2, 3, 4, 5, 11, 12, 13, 14];
@@ -174,7 +174,7 @@ test('word of settings that are too long is for those alone who did not ask for 
   assert.equal(intake.counters.unique, 20);
 });
 
-test('a message that nobody could be shown anything of is counted once, and its copies are copies', async (t) => {
+test('a message of which nobody could be shown anything is counted once, and its copies are copies', async (t) => {
   const { clock, devices, outbox, intake, pushes } = setUp(['cap']);
   t.after(() => outbox.stop(0));
   devices.upsert(row(account, { namespaces: [3] }), 0);
@@ -204,7 +204,7 @@ test('where our clocks disagree a message is timely if it is by one of them, and
   assert.equal(pushes.length, 1, 'it waits');
 });
 
-test('settings that come without their body at first still go once somebody tells it', async (t) => {
+test('settings that first come without their body still go once a server sends it', async (t) => {
   const { clock, devices, outbox, intake, pushes } = setUp(['cap'], false);
   t.after(() => outbox.stop(0));
   devices.upsert(row(account, { namespaces: [3] }), 0);

@@ -110,7 +110,7 @@ for (const wantData of [true, false]) {
         }
       });
 
-      it(`it says so long before the others tell, that ${says}: the truth still rings`, async (t) => {
+      it(`one server says that ${says}, long before the others report: the truth still rings`, async (t) => {
         const { write, tell, pushed, swarm, clock, checkFigures } = world(t, { wantData });
         const [liar, ...honest] = swarm;
         const truth = write('hello');
@@ -153,7 +153,7 @@ for (const wantData of [true, false]) {
 }
 
 describe('a lie', () => {
-  it('that waits is dropped, and put on the record of who told it, as soon as the truth is there', async (t) => {
+  it('that waits is dropped, and recorded against its source, as soon as the truth is there', async (t) => {
     const { write, tell, pushed, swarm, intake, warnings } = world(t);
     const [liar, honest] = swarm;
     const truth = write('hello');
@@ -167,7 +167,7 @@ describe('a lie', () => {
     assert.equal((await pushed()).length, 1);
   });
 
-  it('is not what only lacks the body, as from a server that was not yet asked for it', async (t) => {
+  it('does not include what only lacks the body, as from a server that was not yet asked for it', async (t) => {
     const { write, tell, swarm, intake, warnings } = world(t);
     const truth = write('hello');
     tell([swarm[0]], { ...truth, data: null });
@@ -197,7 +197,7 @@ describe('what cannot be checked', () => {
     assert.deepEqual(intake.counters.vouched, { hash: 0, second: 1, alone: 0 });
   });
 
-  it('goes as it is after a second, when no other server speaks, and on the word of one is on its record', async (t) => {
+  it('goes as it is after a second, when no other server speaks, and is recorded for the server it came from', async (t) => {
     const { write, tell, pushed, swarm, clock, intake } = world(t, { wantData: false });
     const [first] = swarm;
     tell([first], write('hello'));
@@ -234,7 +234,7 @@ describe('what cannot be checked', () => {
     assert.deepEqual(more, []);
   });
 
-  it('is a copy like any other once two servers said the same, and waits no more', async (t) => {
+  it('is a copy like any other once two servers have said the same, and waits no longer', async (t) => {
     const { write, tell, pushed, swarm, intake, checkFigures } = world(t);
     const [first, second, third] = swarm;
     const message = write('hello', { data: Buffer.from('by another rule') });
@@ -296,7 +296,7 @@ describe('what cannot be checked', () => {
     }
   });
 
-  it('waits in memory that is bounded for each server: what finds no room marks nothing, and others are not hindered', async (t) => {
+  it('waits in memory that is bounded for each server: what finds no room marks nothing, and others are not affected', async (t) => {
     const { write, tell, pushed, swarm, intake, clock, devices, checkFigures, warnings } = world(t);
     const [liar, second, third] = swarm;
     const others = Array.from({ length: 20 }, () => Buffer.concat([Buffer.from([5]), randomBytes(32)]));
@@ -319,7 +319,7 @@ describe('what cannot be checked', () => {
     checkFigures();
   });
 
-  it('waits less long when many servers use up the memory, and is not lost', async (t) => {
+  it('waits for less time when many servers use up the memory, and is not lost', async (t) => {
     const { write, tell, pushed, intake, devices, clock, checkFigures } = world(t);
     const liars = Array.from({ length: 20 }, (_, index): Server => ({ name: `liar ${index}` }));
     const others = Array.from({ length: 60 }, () => Buffer.concat([Buffer.from([5]), randomBytes(32)]));
@@ -344,7 +344,7 @@ describe('when the network changes the rule of its hash', () => {
     hash: Buffer.from(randomBytes(32).toString('base64')),
   });
 
-  it('every message rings once, on the second copy, and it is said until it is over', async (t) => {
+  it('every message rings once, on the second copy, and that is logged until it is over', async (t) => {
     const { write, tell, pushed, swarm, intake, clock, warnings, checkFigures } = world(t);
     const [first, ...others] = swarm;
     tell(swarm, write('before'));
@@ -366,7 +366,7 @@ describe('when the network changes the rule of its hash', () => {
     assert.deepEqual(intake.complaints(), []);
   });
 
-  it("is not said for one server's lies, nor for a few", async (t) => {
+  it("is not reported for one server's lies, nor for a few", async (t) => {
     const { write, tell, swarm, intake, clock } = world(t);
     const [first, second] = swarm;
     for (let n = 0; n < 40; n++) tell([first], byAnotherRule(write(`lie ${n}`)));
@@ -401,7 +401,7 @@ describe('a server that invents messages', () => {
     return pushes.length - truths.length;
   }
 
-  it('with right hashes rings a phone 20,000 times no more, is told to the operator, and hinders no true message', async (t) => {
+  it('with right hashes rings a phone no more than 20,000 times, is reported to the operator, and delays no true message', async (t) => {
     const w = world(t);
     const [liar] = w.swarm;
     const rings = await flood(w, [liar], (n) => w.write(`invented ${n}`));
@@ -458,7 +458,7 @@ describe('a server that invents messages', () => {
   });
 });
 
-it('a device that may not be pushed now keeps no other from it, and is told by a later copy', async (t) => {
+it('a device that may not be pushed to now keeps no other from it, and is pushed to by a later copy', async (t) => {
   const { write, tell, pushed, swarm, clock, devices } = world(t);
   const accounts = Array.from({ length: 5 }, () => Buffer.concat([Buffer.from([5]), randomBytes(32)]));
   for (const one of accounts) {
@@ -485,7 +485,7 @@ it('a device that may not be pushed now keeps no other from it, and is told by a
   );
 });
 
-it('a message that no app would show is looked into once, whatever a liar told of it before', (t) => {
+it('a message that no app would show is looked into once, whatever a liar said about it before', (t) => {
   const { write, tell, swarm, seen, intake, checkFigures } = world(t);
   const data = randomBytes(5_000);
   const truth = write('', { namespace: 2, data, hash: messageHash(account, 2, data) });
@@ -499,7 +499,7 @@ it('a message that no app would show is looked into once, whatever a liar told o
 
 describe('honest servers meet no limit', () => {
   for (const wantData of [true, false]) {
-    it(`in a burst of 400 messages that each tells in one go, ${wantData ? 'with' : 'without'} bodies`, async (t) => {
+    it(`in a burst of 400 messages that each announces in one go, ${wantData ? 'with' : 'without'} bodies`, async (t) => {
       const { write, tell, pushed, swarm, intake } = world(t, { wantData });
       const messages = Array.from({ length: 400 }, (_, n) => write(`message ${n}`));
       for (const server of swarm) for (const message of messages) tell([server], message);
@@ -508,7 +508,7 @@ describe('honest servers meet no limit', () => {
     });
   }
 
-  it('at 30 messages a second for a minute, of which the same server always tells first', async (t) => {
+  it('at 30 messages a second for a minute, which the same server always announces first', async (t) => {
     const { write, tell, swarm, clock, intake } = world(t);
     for (let n = 0; n < 1_800; n++) {
       tell(swarm, write(`message ${n}`));

@@ -5,7 +5,7 @@ import { TokenBuckets } from '../../../src/hivemind/notifications/token-buckets.
 const taken = (buckets: TokenBuckets<string>, key: string, times: number, now: number) =>
   Array.from({ length: times }, () => buckets.take(key, now)).filter(Boolean).length;
 
-test('a bucket gives its burst at once, then a token each interval, and fills up to the burst again', () => {
+test('a bucket gives out its burst at once, then a token each interval, and fills up to the burst again', () => {
   const buckets = new TokenBuckets<string>({ burst: 10, every: 100 });
   assert.equal(taken(buckets, 'a', 30, 1_000), 10);
   assert.equal(taken(buckets, 'a', 30, 1_099), 0);
@@ -15,13 +15,13 @@ test('a bucket gives its burst at once, then a token each interval, and fills up
   assert.equal(taken(buckets, 'a', 30, 1_000_000), 10);
 });
 
-test('buckets do not touch each other', () => {
+test('buckets do not affect each other', () => {
   const buckets = new TokenBuckets<string>({ burst: 2, every: 100 });
   assert.equal(taken(buckets, 'a', 5, 0), 2);
   assert.equal(taken(buckets, 'b', 5, 0), 2);
 });
 
-test('memory is taken for those that are not full, not for all that ever were', () => {
+test('memory is used for those that are not full, not for all that ever were', () => {
   const buckets = new TokenBuckets<string>({ burst: 5, every: 100 });
   taken(buckets, 'busy', 5, 0);
   for (let n = 0; n < 100_000; n++) {

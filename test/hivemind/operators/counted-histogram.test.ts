@@ -3,7 +3,7 @@ import { test } from 'node:test';
 import { Registry } from 'prom-client';
 import { CountedHistogram } from '../../../src/hivemind/operators/counted-histogram.ts';
 
-test('Prometheus is told of each bucket with all below it, of the sum and of the count', async () => {
+test('Prometheus gets each bucket with all below it, the sum and the count', async () => {
   const registry = new Registry();
   const counted = { labels: { service: 'apns' }, counts: [3, 0, 2], count: 5, sum: 9.5 };
   new CountedHistogram(

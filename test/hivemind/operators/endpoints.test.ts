@@ -6,7 +6,7 @@ import type { Incoming, Remote } from '../../../src/oxenmq/remote.ts';
 import { decodeMembers, MAX_MEMBERS } from '../../../src/session/members.ts';
 import { encodeRegistration } from '../../../src/session/notifier-protocol.ts';
 
-test('who speaks for clients of its own names them, and is told whether to come again; without a name it is a client itself', async () => {
+test('a caller that speaks for clients of its own names them, and is told whether to come again; without a name it is a client itself', async () => {
   const senders: Sender[] = [];
   const handle = async (_kind: string, _body: unknown, sender: Sender) => {
     senders.push(sender);
@@ -75,7 +75,7 @@ describe('with several hiveminds', () => {
     assert.equal(endpoints({ cluster } as unknown as EndpointModules).push!.access, 'none');
   });
 
-  it('the list is one that can be read, however many there are', async () => {
+  it('the list can be read, however many there are', async () => {
     const many = Array.from({ length: MAX_MEMBERS + 1 }, (_, n) => ({ ...members[0]!, name: `m${n}` }));
     const [, list] = await ask(
       { cluster: { own: 'a', members: () => many, ask: nobody } },
@@ -112,7 +112,7 @@ describe('with several hiveminds', () => {
     await assert.rejects(ask({ cluster }, 'admin', 'ask_members', Buffer.from('expire')), /not one of get_stats/);
   });
 
-  it('a hivemind that is alone answers as ever', async () => {
+  it('a hivemind that is alone answers as it always did', async () => {
     assert.deepEqual((await ask({}, 'admin', 'register_notifier', registration)).map(String), ['OK']);
     assert.deepEqual(await ask({}, 'push', 'hiveminds', Buffer.alloc(0)), []);
     assert.deepEqual((await ask({}, 'admin', 'ask_members', Buffer.from('get_stats'))).map(String), ['null']);

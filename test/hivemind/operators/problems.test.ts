@@ -21,7 +21,7 @@ const CANARY: CanaryReport = {
   problem: '',
 };
 
-test('a quiet suite has no problem; each trouble is named, the worst first', () => {
+test('a healthy suite has no problem; each problem is named, the worst first', () => {
   assert.deepEqual(told({ canary: CANARY }), []);
   const trouble: Partial<StatusSample> = {
     complaints: ['the database does not answer'],
@@ -49,7 +49,7 @@ test('a quiet suite has no problem; each trouble is named, the worst first', () 
   }
 });
 
-test('what belongs to a start is waited for, and no longer than a start takes', () => {
+test('what is part of a start is waited for, and no longer than a start takes', () => {
   const young: Partial<StatusSample> = {
     complaints: ['waiting for notifiers', 'oxend: not connected yet'],
     fresh: 0,
@@ -67,7 +67,7 @@ test('what belongs to a start is waited for, and no longer than a start takes', 
   assert.match(told({ services: [report('apns', { breaker_open: true })] }, 5)[0] ?? '', /^bad /);
 });
 
-test('the tile at fault is named', () => {
+test('the tile to blame is named', () => {
   const tiles = (sample: Partial<StatusSample>) => problemsOf(sampleWith(sample), LATER, NOW).map(({ tile }) => tile);
   assert.deepEqual(tiles({ fresh: 0 }), ['fresh']);
   assert.deepEqual(tiles({ uncovered: 3 }), ['stalest']);
@@ -76,7 +76,7 @@ test('the tile at fault is named', () => {
   assert.deepEqual(tiles({ complaints: ['3 of 256 slots are covered by no hivemind'] }), ['hiveminds']);
 });
 
-test('slots that too few hiveminds cover, and one that cannot be reached, are to be looked at; slots that none covers are trouble', () => {
+test('slots that too few hiveminds cover, and one that cannot be reached, need attention; slots that none covers are critical', () => {
   const fewer = '6 of 256 slots are covered by fewer than 2 hiveminds';
   const none = '3 of 256 slots are covered by no hivemind';
   const alone = 'no other hivemind lives: should this one stop, pushes are lost';

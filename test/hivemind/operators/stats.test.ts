@@ -24,14 +24,14 @@ test("a notifier's report adds what begins with a plus and replaces the rest", (
   assert.equal(written.length, 4, 'each report and the time of it');
 });
 
-test('an increment of a text starts from nought', () => {
+test('an increment of a text starts from zero', () => {
   const { stats } = setUp();
   stats.report('apns', encode({ notifies: 'many' }));
   stats.report('apns', encode({ '+notifies': 2 }));
   assert.deepEqual(plain(stats).notifier, { apns: { notifies: 2 } });
 });
 
-test('a report with anything wrong in it is discarded whole', () => {
+test('a report with anything wrong in it is discarded as a whole', () => {
   const { stats, written } = setUp();
   const wrong = [
     encode({ '+notifies': 'two', failures: 1 }),
@@ -57,7 +57,7 @@ test('a notifier is alive for a minute after its report', async () => {
   assert.equal(stats.snapshot()['alive.apns'], false);
 });
 
-test('what the database had is where counting goes on', () => {
+test('counting continues from what the database had', () => {
   const { stats } = setUp();
   stats.load([
     { service: '', name: 'pushes', value: 100 },

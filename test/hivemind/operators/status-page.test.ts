@@ -33,7 +33,7 @@ async function ask(page: ReturnType<typeof statusPage>, query = ''): Promise<Sta
   return JSON.parse(String(reply.body)) as StatusJson;
 }
 
-test('a point each 10 s holds the rates since the one before, and the gauges of its moment', async () => {
+test('a point every 10 s holds the rates since the previous one, and the gauges of its moment', async () => {
   const clock = new FakeClock();
   let sample = sampleWith();
   const page = pageOf(() => sample, clock);
@@ -71,7 +71,7 @@ test('a point each 10 s holds the rates since the one before, and the gauges of 
   assert.equal(clock.pending, 0);
 });
 
-test('no more than an hour of points is kept, and a page that has some gets only the newer', async () => {
+test('no more than an hour of points is kept, and a page that already has some gets only the newer ones', async () => {
   const clock = new FakeClock();
   const page = pageOf(() => sampleWith(), clock);
   await clock.advance(5 * 3_600_000);
@@ -85,7 +85,7 @@ test('no more than an hour of points is kept, and a page that has some gets only
   page.stop();
 });
 
-test('a service that is named like a part of every object is a service', async () => {
+test('a service named like a property that every object has is a service', async () => {
   const clock = new FakeClock();
   const page = pageOf(() => sampleWith({ services: [report('__proto__'), report('constructor')] }), clock);
   await clock.advance(10_000);
@@ -249,7 +249,7 @@ test('in a browser', { skip: noChromium }, async (t) => {
     ['desktop', 1440, 900],
   ] as const) {
     for (const scheme of ['light', 'dark']) {
-      await t.test(`fits a ${name} in ${scheme}, and can be read`, async (t) => {
+      await t.test(`fits a ${name} in ${scheme}, and is legible`, async (t) => {
         const page = await chromium.open(await serve(t));
         await resize(page, width, height, scheme);
         await page.until(drawn);
@@ -268,7 +268,7 @@ test('in a browser', { skip: noChromium }, async (t) => {
     }
   }
 
-  await t.test('what is wrong is said in words, and each plot tells its figures to a screen reader', async (t) => {
+  await t.test('problems are described in words, and each plot gives its figures to a screen reader', async (t) => {
     const page = await chromium.open(await serve(t));
     await page.until(drawn);
     assert.equal(await page.evaluate("document.querySelector('#state').textContent"), '■ trouble');
@@ -314,7 +314,7 @@ test('in a browser', { skip: noChromium }, async (t) => {
     },
   );
 
-  await t.test('without a canary and without bad storage servers there is nothing of either', async (t) => {
+  await t.test('without a canary and without bad storage servers neither is mentioned', async (t) => {
     const page = await chromium.open(await serve(t, () => sampleWith(), 0.1, [NODE]));
     await page.until(drawn);
     assert.doesNotMatch(await page.evaluate("document.querySelector('#tiles').textContent"), /Canary/);
@@ -323,7 +323,7 @@ test('in a browser', { skip: noChromium }, async (t) => {
   });
 
   await t.test(
-    'of several hiveminds it shows who lives, and what they cover and send; of one that is alone nothing',
+    'for one of several hiveminds it shows who lives, and what they cover and send; for one that is alone nothing',
     async (t) => {
       const member = (name: string, more: object) => ({
         name,
@@ -381,7 +381,7 @@ test('in a browser', { skip: noChromium }, async (t) => {
     },
   );
 
-  await t.test("the canary's own service is no line among those of phones", async (t) => {
+  await t.test("the canary's own service has no row among those of phones", async (t) => {
     const services = [
       report('apns', { latency: { median: 1, p95: 2 } }),
       report('canary', { latency: { median: 8, p95: 9 } }),
@@ -396,20 +396,23 @@ test('in a browser', { skip: noChromium }, async (t) => {
     assert.match(await page.evaluate("document.querySelector('#services').textContent"), /^apnscanary/);
   });
 
-  await t.test('the tile at fault has the colour of its fault, and a mark for who sees none', async (t) => {
-    const page = await chromium.open(await serve(t));
-    await page.until(drawn);
-    const [at, ...others] = await page.evaluate<string[]>(
-      "[...document.querySelectorAll('#tiles .bad, #tiles .odd')].map((tile) => tile.className + ' ' + tile.textContent)",
-    );
-    assert.match(at ?? '', /^bad ■ Pushes waiting/);
-    assert.deepEqual(others, []);
-    const colour = (selector: string) =>
-      page.evaluate<string>(`getComputedStyle(document.querySelector('${selector}')).color`);
-    assert.equal(await colour('#tiles .bad dd'), await colour('#state'));
-  });
+  await t.test(
+    'the tile to blame has the colour of its problem, and a mark for those who cannot see colours',
+    async (t) => {
+      const page = await chromium.open(await serve(t));
+      await page.until(drawn);
+      const [at, ...others] = await page.evaluate<string[]>(
+        "[...document.querySelectorAll('#tiles .bad, #tiles .odd')].map((tile) => tile.className + ' ' + tile.textContent)",
+      );
+      assert.match(at ?? '', /^bad ■ Pushes waiting/);
+      assert.deepEqual(others, []);
+      const colour = (selector: string) =>
+        page.evaluate<string>(`getComputedStyle(document.querySelector('${selector}')).color`);
+      assert.equal(await colour('#tiles .bad dd'), await colour('#state'));
+    },
+  );
 
-  await t.test('each trouble says what to do', async (t) => {
+  await t.test('each problem says what to do', async (t) => {
     const page = await chromium.open(await serve(t));
     await page.until(drawn);
     assert.equal(
@@ -439,7 +442,7 @@ test('in a browser', { skip: noChromium }, async (t) => {
     assert.deepEqual(marks, ['0 s', '2.5 min', '5 min']);
   });
 
-  await t.test('a start is waited for in amber, and its troubles are named', async (t) => {
+  await t.test('during a start what is waited for is amber, and its problems are named', async (t) => {
     const page = await chromium.open(
       await serve(t, () => sampleWith({ fresh: 0, complaints: ['oxend: not connected yet'] }), 0.01),
     );
@@ -451,7 +454,7 @@ test('in a browser', { skip: noChromium }, async (t) => {
     await picture(page, 'starting');
   });
 
-  await t.test('a hivemind that has just started shows what it has, and says that the rest comes', async (t) => {
+  await t.test('a hivemind that has just started shows what it has, and says that the rest is coming', async (t) => {
     const page = await chromium.open(
       await serve(t, () => sampleWith({ services: [], nodes: 0, fresh: 0, connected: 0, blockHeight: -1 }), 0),
     );
@@ -474,7 +477,7 @@ test('in a browser', { skip: noChromium }, async (t) => {
   });
 
   await t.test(
-    'when the hivemind is gone, the page says so at the next refused question and keeps what it had',
+    'when the hivemind is gone, the page says so at the next refused request and keeps what it had',
     async (t) => {
       const page = await chromium.open(await serve(t));
       await page.until(drawn);

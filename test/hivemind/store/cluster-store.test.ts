@@ -166,7 +166,7 @@ describe('the start of one of several hiveminds', () => {
     assert.equal(await a.upsert(makeRow()), 'added');
   });
 
-  it('goes on under the former routing ids only after a stop in which these were given up', async (t) => {
+  it('continues under its previous routing ids only after a stop in which these were given up', async (t) => {
     const url = await createDatabase(t);
     const generations: bigint[] = [];
     for (const leaves of [true, false, true, true]) {
@@ -214,7 +214,7 @@ describe('the start of one of several hiveminds', () => {
     await (await start(url, memberOptions('a'))).close();
   });
 
-  it('of one without a name ends what members shared, once none of them has been there for a moment', async (t) => {
+  it('without a name ends what members shared, once none of them has been there for a while', async (t) => {
     const url = await createDatabase(t);
     const admin = await connectTo(t, url);
     const triggers = async () =>
@@ -254,7 +254,7 @@ describe('the start of one of several hiveminds', () => {
 });
 
 describe('the changes that members read', () => {
-  it('tell of everything that others write, and what it is now, once', async (t) => {
+  it('report everything that others write, in its current state, once', async (t) => {
     const url = await createDatabase(t);
     const a = await openReader(t, url, 'a');
     const b = await openReader(t, url, 'b');
@@ -271,7 +271,7 @@ describe('the changes that members read', () => {
     assert.deepEqual(await b.cluster.readCurrent([{ id: '1' }]), [], 'of what is gone another change tells');
   });
 
-  it('tell of what an original hivemind and an operator write', async (t) => {
+  it('report what an original hivemind and an operator write', async (t) => {
     const url = await createDatabase(t);
     const a = await openReader(t, url, 'a');
     const original = await connectTo(t, url);
@@ -315,7 +315,7 @@ describe('the changes that members read', () => {
     assert.deepEqual(await read(a), []);
   });
 
-  it('are not kept back by a long transaction, nor missed when it ends, nor told if it is undone', async (t) => {
+  it('are not held back by a long transaction, nor missed when it ends, nor reported if it is rolled back', async (t) => {
     const url = await createDatabase(t);
     const a = await openReader(t, url, 'a');
     const b = await openReader(t, url, 'b');
@@ -390,7 +390,7 @@ describe('the changes that members read', () => {
     assert.deepEqual(ids(await read(a)), [first.serviceId]);
   });
 
-  it('are read in pages, and a transaction with more than one of them makes us load anew', async (t) => {
+  it('are read in pages, and a transaction with more than one of them causes a reload', async (t) => {
     const url = await createDatabase(t);
     const a = await openReader(t, url, 'a');
     const other = await connectTo(t, url);
@@ -484,7 +484,7 @@ describe('the changes that are kept', () => {
     assert.deepEqual(ids(await read(b)), [rows[0]!.serviceId]);
   });
 
-  it('are taken away some at a time, by one at a time, so that nobody waits for it', async (t) => {
+  it('are removed some at a time, by one member at a time, so that nobody waits for it', async (t) => {
     const url = await createDatabase(t);
     const a = await openReader(t, url, 'a');
     const admin = await connectTo(t, url);
@@ -502,7 +502,7 @@ describe('the changes that are kept', () => {
     assert.equal(await count(admin, 'spns_changes'), 0);
   });
 
-  it('do not grow without end where all members are away, and somebody else writes', async (t) => {
+  it('do not grow without limit where all members are away and somebody else writes', async (t) => {
     const url = await createDatabase(t);
     const a = await openReader(t, url, 'a');
     await a.close();
@@ -517,7 +517,7 @@ describe('the changes that are kept', () => {
     assert.ok((await count(other, 'spns_changes')) <= 1_100);
   });
 
-  it('are bounded, and members are judged rightly, when the clock of the database goes back', async (t) => {
+  it('are bounded, and members are judged correctly, when the clock of the database goes back', async (t) => {
     const database = await createSkewedDatabase(t);
     const { url } = database;
     await database.skew(5 * 3_600_000);
@@ -541,7 +541,7 @@ describe('the changes that are kept', () => {
     assert.equal((await database.query<{ n: string }>('SELECT count(*) AS n FROM spns_changes'))[0]?.n, '0');
   });
 
-  it('are not taken for news where they come from another life of the database', async (t) => {
+  it('are not treated as new where they come from an earlier life of the database', async (t) => {
     const url = await createDatabase(t);
     const admin = await connectTo(t, url);
     await (await openMember(t, url, 'a')).close();

@@ -62,14 +62,14 @@ describe("the database's address", () => {
     assert.equal(read('postgresql:///d').passfile, '/home/me/.pgpass');
   });
 
-  it('reads ssl=true as JDBC does, and knows which modes go with the authorities of the system', () => {
+  it("reads ssl=true as JDBC does, and knows which modes use the system's authorities", () => {
     assert.equal(read('postgresql://h/d').sslmode, 'prefer');
     assert.equal(read('postgresql://h/d?ssl=true').sslmode, 'require');
     assert.equal(read('postgresql://h/d?sslrootcert=system').sslmode, 'verify-full');
     assert.throws(() => read('postgresql://h/d?sslrootcert=system&sslmode=require'), /verify-full alone/);
   });
 
-  it('is refused with the name of the part that is wrong or not supported, and no value', () => {
+  it('is refused with the name of the part that is wrong or not supported, and without its value', () => {
     for (const [url, problem] of [
       ['mysql://h/d', /must start with postgresql:/],
       ['host=h dbname=d password=hunter2', /must start with postgresql:/],
@@ -114,7 +114,7 @@ describe("the database's address", () => {
     assert.throws(() => read('postgresql://h/d', { PGGSSENCMODE: 'require' }), /the environment variable PGGSSENCMODE/);
   });
 
-  it('takes what asks for no more than what is done anyway', () => {
+  it('accepts parts that ask only for what is done anyway', () => {
     for (const query of [
       'target_session_attrs=read-write',
       'client_encoding=UTF8',
@@ -126,7 +126,7 @@ describe("the database's address", () => {
     }
   });
 
-  it('wants a server that takes changes only where the address says so', () => {
+  it('requires a server that accepts changes only where the address says so', () => {
     const mustWrite = (query: string) => read(`postgresql://h/d${query}`).mustWrite;
     assert.deepEqual(['', '?target_session_attrs=any'].map(mustWrite), [false, false]);
     assert.deepEqual(

@@ -56,7 +56,7 @@ describe('rows that PostgreSQL sends', () => {
     });
   }
 
-  test('are found under their device, whether its name comes as bytes or as a string', () => {
+  test('are found by their device, whether its name comes as bytes or as a string', () => {
     const devices = new Devices({ random: (bytes) => Buffer.alloc(bytes, 5) });
     const good = rows.slice(0, 4);
     new CopyRows((row) => assert.equal(devices.upsert(row, row.signedAt), 'added')).push(copied(good));

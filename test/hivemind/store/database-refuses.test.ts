@@ -136,7 +136,7 @@ const causes: Cause[] = [
 ];
 
 for (const { name, reason, says, begin, end } of causes) {
-  test(`${name}: requests get a passing code, and it is logged once, counted, shown, and over when it is over`, async (t) => {
+  test(`${name}: requests get a temporary error, and it is logged once, counted, shown, and over when it is over`, async (t) => {
     const setting = await setup(t);
     const { world } = setting;
     assert.equal((await ask(world)).success, true);
@@ -167,7 +167,7 @@ for (const { name, reason, says, begin, end } of causes) {
   });
 }
 
-test('a lock that somebody keeps: statements run out of time, and it is shown', async (t) => {
+test('a lock that somebody keeps: statements time out, and it is shown', async (t) => {
   const { world, owner, clock } = await setup(t);
   await owner.query('BEGIN; LOCK TABLE subscriptions IN SHARE MODE');
   assert.equal((await ask(world)).error, 5);
@@ -177,7 +177,7 @@ test('a lock that somebody keeps: statements run out of time, and it is shown', 
   await passing({ clock }, 5_000, () => !reasons(world).includes('database'));
 });
 
-test('what only unsubscribing needs is missed as well, and found out without anybody asking', async (t) => {
+test('what only unsubscribing needs is missed as well, and noticed without any request', async (t) => {
   const { world, owner, role, clock } = await setup(t);
   await owner.query(`REVOKE INSERT, UPDATE ON spns_unsubscribed FROM ${role}`);
   assert.equal(

@@ -11,7 +11,7 @@ test('a position is written as PostgreSQL writes its snapshots', () => {
   for (const text of ['', '1:1', '1:1:x', 'a:b:']) assert.throws(() => position(text), /The database sent no snapshot/);
 });
 
-test('a part of a position counts as ended what it says has ended, up to there', () => {
+test('a partial position counts as ended what it says has ended, up to there', () => {
   assert.equal(String(position('10:20:10,15').upTo(20n)), '10:20:10,15');
   assert.equal(String(position('10:20:10,15').upTo(15n)), '10:15:10');
   assert.equal(String(position('10:20:10,15').upTo(10n)), '10:10:');

@@ -122,7 +122,7 @@ describe('the migrations', () => {
     });
   }
 
-  it("take over another user's database once that user's rights are granted, and nothing is needed for the way back", async (t) => {
+  it("take over another user's database once that user's rights are granted, and the way back needs nothing", async (t) => {
     const url = await createDatabase(t, { empty: true });
     const admin = await connect(t, url);
     const [database] = (await admin.query<{ name: string }>('SELECT current_database() AS name')).rows;
@@ -157,7 +157,7 @@ describe('the migrations', () => {
     await again.end();
   });
 
-  it('make the same tables of every beginning', async (t) => {
+  it('create the same tables from every starting point', async (t) => {
     const shapes: string[][] = [];
     for (const schema of ['', ORIGINAL, BEFORE_SUBACCOUNTS]) {
       const client = await connect(t, await createDatabase(t, { empty: true }));
@@ -171,7 +171,7 @@ describe('the migrations', () => {
     assert.deepEqual(shapes[2], shapes[0]);
   });
 
-  it("give each device of Apple's one name, and leave it its newest subscription", async (t) => {
+  it('give each Apple device one name, and leave it its newest subscription', async (t) => {
     const url = await createDatabase(t, { empty: true });
     const client = await connect(t, url);
     await client.query(ORIGINAL);
@@ -214,7 +214,7 @@ describe('the migrations', () => {
     assert.deepEqual(applied.map((names) => names.length).sort(), [0, 6]);
   });
 
-  it('refuse a PostgreSQL that is too old, before they have changed anything', async (t) => {
+  it('refuse a PostgreSQL that is too old before they have changed anything', async (t) => {
     const url = await createDatabase(t, { empty: true });
     const client = await connect(t, url);
     await client.query(`CREATE FUNCTION current_setting(name TEXT) RETURNS TEXT LANGUAGE sql AS
@@ -225,7 +225,7 @@ describe('the migrations', () => {
     assert.equal((await migrate(client)).length, 6);
   });
 
-  it('refuse a database of a later version', async (t) => {
+  it('refuse the database of a later version', async (t) => {
     const url = await createDatabase(t);
     const client = await connect(t, url);
     await client.query("INSERT INTO spns_migrations (number, name) VALUES (99, '099_later.sql')");

@@ -6,7 +6,7 @@ import { test } from 'node:test';
 import type { Conninfo, Host } from '../../../src/hivemind/store/conninfo.ts';
 import { passwordFor } from '../../../src/hivemind/store/passfile.ts';
 
-test('the password is that of the first line that fits, and comments are none', (t) => {
+test('the password is that of the first line that matches, and comments do not count', (t) => {
   const folder = mkdtempSync(join(tmpdir(), 'spns-passfile-'));
   t.after(() => rmSync(folder, { recursive: true }));
   const passfile = join(folder, 'pgpass');

@@ -161,7 +161,7 @@ describe('the database is found as psql finds it', { skip }, () => {
     await compare(t, `postgresql://root@/spns`, { PGHOST: plain.socketDir });
   });
 
-  it('passing over servers that take no changes where only others are wanted', async (t) => {
+  it('skipping servers that accept no changes where only others are wanted', async (t) => {
     await sql(plain, 'ALTER DATABASE spns2 SET default_transaction_read_only = on');
     const host = encodeURIComponent([plain, encrypted].map(({ socketDir }) => socketDir).join());
     const rows: (string | undefined)[] = [];

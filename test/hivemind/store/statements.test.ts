@@ -8,7 +8,7 @@ import { makeRow } from '../../support/rows.ts';
 const NOW = 1_700_000_000;
 
 describe("the statements for clients' requests", () => {
-  it('read namespaces and unsubscriptions by index alone, before the server has counted them as after', async (t) => {
+  it('read namespaces and unsubscriptions by index alone, before the server has gathered statistics as well as after', async (t) => {
     const client = new pg.Client({ connectionString: await createDatabase(t) });
     client.on('error', () => undefined);
     await client.connect();

@@ -163,7 +163,7 @@ describe('the store on a failing database', () => {
     assert.equal(await store.upsert(row), 'updated');
   });
 
-  it('goes to the next server of its address when the first, after a failover, takes no changes any more', async (t) => {
+  it('goes to the next server of its address when the first, after a failover, no longer accepts changes', async (t) => {
     const other = await startPostgres({
       dataDir: await fs.mkdtemp(path.join(os.tmpdir(), 'spns-test-pg-')),
       fsync: false,
@@ -210,7 +210,7 @@ describe('the store on a failing database', () => {
 
   const TERMINATE = "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE application_name = 'spns hivemind'";
 
-  it('gives up when another hivemind took the database over while its connection was lost, and says so once', async (t) => {
+  it('gives up when another hivemind took over the database while its connection was lost, and says so once', async (t) => {
     const taken: Error[] = [];
     const { store, url } = await openStore(t, { onTaken: (error) => taken.push(error) });
     const other = await waitForLock(url);
@@ -229,7 +229,7 @@ describe('the store on a failing database', () => {
     assert.equal(taken.length, 1);
   });
 
-  it('goes on when the one that took the lock lets it go at once, as a start that fails does', async (t) => {
+  it('goes on when another process takes the lock and releases it at once, as a start that fails does', async (t) => {
     const taken: Error[] = [];
     const { store, url } = await openStore(t, { onTaken: (error) => taken.push(error) });
     const other = await waitForLock(url);

@@ -95,7 +95,7 @@ describe('the store', () => {
     assert.equal((await stored(store)).size, 1);
   });
 
-  it('goes by the order of arrival within a minute, for the clocks of phones go wrong', async (t) => {
+  it('follows the order of arrival within a minute, for the clocks of phones are wrong', async (t) => {
     const { store } = await openStore(t);
     const row = makeRow();
     const remove = (signedAt: number) => store.remove(row.account, row.service, row.serviceId, signedAt);
@@ -127,7 +127,7 @@ describe('the store', () => {
     assert.equal(await store.upsert({ ...never, signedAt: NOW - 61 }), 'stale');
   });
 
-  it('remembers no more than the latest 64 unsubscriptions of devices that never were, and those that were before them', async (t) => {
+  it('remembers only the latest 64 unsubscriptions of devices that never existed, and those of devices that did', async (t) => {
     const { store, url } = await openStore(t);
     const account = Buffer.alloc(33, 3);
     const remembered = () =>
@@ -177,7 +177,7 @@ describe('the store', () => {
     );
   });
 
-  it('remembers no more than 100,000 devices that never were, however many accounts there are', async (t) => {
+  it('remembers at most 100,000 devices that never existed, however many accounts there are', async (t) => {
     const { store, url } = await openStore(t);
     await sql(
       url,
@@ -234,7 +234,7 @@ describe('the store', () => {
     assert.equal(done.length, 25);
   });
 
-  it('leaves the namespaces alone that a renewal does not change', async (t) => {
+  it('leaves namespaces alone that a renewal does not change', async (t) => {
     const { store, url } = await openStore(t);
     const rows = Array.from({ length: 20 }, (_, n) => makeRow({ namespaces: [n, n + 1, n + 2] }));
     await Promise.all(rows.map((row) => store.upsert(row)));

@@ -16,7 +16,7 @@ const of = (
   return new PushFingerprints(secret).of(service, device, ACCOUNT, hash, namespace, doubt);
 };
 
-test('the same push has the same fingerprint at every hivemind with the same secret, and another one is another push', () => {
+test('the same push has the same fingerprint at every hivemind with the same secret, and a different push a different one', () => {
   assert.deepEqual(of(), of());
   const all = [
     of(),
@@ -35,11 +35,11 @@ test('the slot is that of the account', () => {
   assert.equal(of().slot, slotOf(ACCOUNT));
 });
 
-test('of a message without doubt the namespace is no part of it, as in the duplicate filter', () => {
+test('for a message without doubt the namespace is not part of it, as in the duplicate filter', () => {
   assert.deepEqual(of({ namespace: 0 }), of({ namespace: 5 }));
 });
 
-test('of a doubtful message notifiers see one fingerprint whatever the doubt, and hiveminds who has it with less', () => {
+test('for a doubtful message notifiers see one fingerprint whatever the doubt, and hiveminds which of them has it with less', () => {
   const [none, unproven, untimely] = [of(), of({ doubt: Doubt.unproven }), of({ doubt: Doubt.untimely })];
   assert.equal(unproven.fingerprint, untimely.fingerprint);
   assert.equal(none.key, none.fingerprint);
@@ -51,7 +51,7 @@ test('of a doubtful message notifiers see one fingerprint whatever the doubt, an
   assert.notEqual(of({ doubt: Doubt.unproven, namespace: 1 }).key, unproven.key);
 });
 
-test('a fingerprint is taken apart into unsigned halves', () => {
+test('a fingerprint is split into unsigned halves', () => {
   const key = Buffer.from('0102038004ff06f0', 'hex').toString('latin1');
   assert.deepEqual([lowOf(key), highOf(key)], [0x80030201, 0xf006ff04]);
 });

@@ -20,7 +20,7 @@ function setUp() {
   return { clock, told, state, reports };
 }
 
-test('news go together after a tenth of a second, and of each push the last word only', async () => {
+test('progress is sent together after a tenth of a second, and for each push only the latest state', async () => {
   const { clock, told, reports } = setUp();
   reports.note('b', 'push 001', 'handed');
   reports.note('b', 'push 002', 'none');
@@ -38,7 +38,7 @@ test('news go together after a tenth of a second, and of each push the last word
   assert.equal(clock.pending, 0);
 });
 
-test('many go at once', () => {
+test('when there is much, it goes at once', () => {
   const { told, reports } = setUp();
   for (let n = 0; n < 499; n++) reports.note('b', `${n}`, 'ended');
   assert.equal(told.length, 0);
@@ -69,7 +69,7 @@ test('a member is told nothing new before it has what it was told, and then in m
   assert.equal(clock.pending, 0);
 });
 
-test('what has not arrived is told again, unless there is something newer to tell; and nothing to the dead', async () => {
+test('what has not arrived is sent again, unless there is something newer to send; and nothing goes to the dead', async () => {
   const { clock, told, state, reports } = setUp();
   const answered = Promise.withResolvers<void>();
   state.answered = answered.promise;
@@ -88,7 +88,7 @@ test('what has not arrived is told again, unless there is something newer to tel
   assert.equal(clock.pending, 0);
 });
 
-test('what is gathered for a member out of reach is bounded', async () => {
+test('what is gathered for a member that cannot be reached is bounded', async () => {
   const { clock, told, state, reports } = setUp();
   state.reachable = false;
   for (let n = 0; n < 100_000; n++) reports.note('b', `${n}`, 'ended');
@@ -122,7 +122,7 @@ test('the rest goes at the end, and is waited for, but not for long', async () =
   assert.equal(clock.pending, 0);
 });
 
-test('who cannot be reached at the end is not waited for', async () => {
+test('a member that cannot be reached at the end is not waited for', async () => {
   const { told, state, reports } = setUp();
   state.reachable = false;
   reports.note('b', 'push 001', 'ended');

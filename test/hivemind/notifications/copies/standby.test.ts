@@ -97,7 +97,7 @@ describe('a push that another hivemind sends first', () => {
     assert.deepEqual(standby.counters.released, { ...NOTHING, none: 2 });
   });
 
-  it('waits on when a third one says that it will not send it', async () => {
+  it('goes on waiting when a third one says that it will not send it', async () => {
     const { clock, standby, sent, take, heed, key } = setUp();
     take('waiting');
     take('kept');
@@ -107,7 +107,7 @@ describe('a push that another hivemind sends first', () => {
     assert.deepEqual([sent, standby.size], [[], 2]);
   });
 
-  it('is sent at once when that one dies, or was another run of it', async () => {
+  it('is sent at once when that one dies, or was a different run of it', async () => {
     for (const end of ['death', 'restart'] as const) {
       const { clock, duty, standby, sent, take, heed, key } = setUp();
       take('kept');
@@ -121,7 +121,7 @@ describe('a push that another hivemind sends first', () => {
     }
   });
 
-  it('of which nothing was said is sent when that one dies, and when we become first; one in hand is not', async () => {
+  it('is sent when that one dies or we become first if nothing was said of it, but not if it is in hand', async () => {
     const { clock, duty, standby, sent, take, heed, key } = setUp();
     take('kept');
     heed('a', { handed: [key('kept')] });
@@ -141,7 +141,7 @@ describe('a push that another hivemind sends first', () => {
     assert.deepEqual(standby.counters.released, { ...NOTHING, duty: 1, gone: 1 });
   });
 
-  it("is not held back from somebody who is dead, nor if it is nobody else's", () => {
+  it("is not held back for a member that is dead, nor if it is nobody else's", () => {
     const { duty, take } = setUp();
     duty.living.delete('a');
     assert.equal(take('first is dead').ours, true);
@@ -151,7 +151,7 @@ describe('a push that another hivemind sends first', () => {
     assert.equal(take('ours').ours, true);
   });
 
-  it('goes by what was said before it came', async () => {
+  it('follows what was said before it came', async () => {
     const { clock, duty, standby, sent, take, heed, key } = setUp();
     heed('a', { ended: [key('ended')], handed: [key('handed')], none: [key('none')] });
     assert.deepEqual([take('ended').ours, standby.size, standby.counters.ended], [false, 0, 1]);
@@ -219,7 +219,7 @@ describe('a push that another hivemind sends first', () => {
     assert.deepEqual(standby.counters.released, { ...NOTHING, room: 2 });
   });
 
-  it('is given up when it is older than a push may get', async () => {
+  it('is given up when it is older than a push may be', async () => {
     const { clock, standby, sent, take, heed, key } = setUp();
     take('old');
     heed('a', { handed: [key('old')] });
@@ -233,7 +233,7 @@ describe('a push that another hivemind sends first', () => {
     assert.deepEqual([sent, standby.size, standby.counters.tooOld], [[], 1, 1]);
   });
 
-  it('is there once, however often it comes', () => {
+  it('is held once, however often it comes', () => {
     const { duty, standby, take } = setUp();
     take('held');
     take('held');
@@ -243,7 +243,7 @@ describe('a push that another hivemind sends first', () => {
     assert.deepEqual([standby.size, standby.counters.repeated], [1, 2]);
   });
 
-  it('made of a doubtful message ends with the same of a better one, and not the other way round', () => {
+  it('made of a doubtful message ends with the same push of a better one, and not the other way round', () => {
     const { standby, take, heed, key } = setUp();
     take('x', { doubt: Doubt.untimely });
     take('y', { doubt: Doubt.untimely });
@@ -291,7 +291,7 @@ describe('a push that another hivemind sends first', () => {
 });
 
 describe('a push that is ours to send', () => {
-  it('is told of to the others: in hand while there is a notifier, and what became of it', async () => {
+  it('is announced to the others: in hand while there is a notifier, and what became of it', async () => {
     const { clock, standby, told, served, take, key } = setUp({ first: 'b' });
     const handed = take('handed');
     const ended = take('ended');
@@ -312,7 +312,7 @@ describe('a push that is ours to send', () => {
     assert.deepEqual(told[0]?.[1], { handed: [], ended: [], none: [key('handed')] });
   });
 
-  it('is looked for in the queue when another one has ended it, and no more once it has gone', () => {
+  it('is looked for in the queue when another one has ended it, and no longer once it has gone', () => {
     const { endedElsewhere, standby, take, heed, key } = setUp({ first: 'b' });
     const { copy } = take('ours');
     standby.left(take('left').copy);

@@ -67,7 +67,7 @@ function setUp({ own = 'a', first = 'a', maxBytes = 1e9, maxAge = 600_000 } = {}
 
 const NO_NEWS = { handed: [], ended: [], none: [] };
 
-test('a push carries its fingerprint, and how doubtful its message is; one that somebody waits for has no copy', async () => {
+test('a push carries its fingerprint, and how doubtful its message is; a push that somebody waits for has no copy', async () => {
   const { clock, outbox, add } = setUp();
   const notifier = new FakeNotifier('one');
   outbox.register('apns', notifier, 100, IDS[0]);
@@ -93,7 +93,7 @@ test('a push carries its fingerprint, and how doubtful its message is; one that 
   );
 });
 
-test('all hiveminds choose the same notifier for a device, by its own id, be it full or not', async () => {
+test('all hiveminds choose the same notifier for a device, by its own id, whether it is full or not', async () => {
   const chosen = await Promise.all(
     ['a', 'b'].map(async (own) => {
       const { clock, outbox, add } = setUp({ own, first: own });
@@ -111,7 +111,7 @@ test('all hiveminds choose the same notifier for a device, by its own id, be it 
   for (const devices of a?.slice(1) ?? []) assert.ok(devices.length > 60, `${devices.length} of 300`);
 });
 
-test('a push waits aside for the notifier of its device while that is full, and holds up no other', async () => {
+test('a push waits aside for the notifier of its device while that is full, and delays no other', async () => {
   const { clock, outbox, service, add, report } = setUp();
   const [full, free] = [new FakeNotifier('full'), new FakeNotifier('free')];
   outbox.register('apns', full, 5, IDS[0]);
@@ -137,7 +137,7 @@ test('a push waits aside for the notifier of its device while that is full, and 
   assert.equal(service.queue.length, 0);
 });
 
-test('what waits aside goes to the others when its notifier is gone or takes no more, and is counted and bounded as the rest', async () => {
+test('what waits aside goes to the others when its notifier is gone or accepts no more, and is counted and bounded like the rest', async () => {
   for (const end of ['gone', 'draining'] as const) {
     const { clock, outbox, service, add } = setUp();
     const [full, other] = [new FakeNotifier('full'), new FakeNotifier('other')];
@@ -206,7 +206,7 @@ test('it is told to send what we have no room for, and not what is too old for a
   assert.equal(ended.length, service.counters.dropped.too_old);
 });
 
-test("to a notifier of the original's kind a push goes from one hivemind, which tells the others that it has ended", async () => {
+test("a notifier of the original's kind gets a push from one hivemind, which tells the others that it has ended", async () => {
   const [a, b] = [setUp({ own: 'a' }), setUp({ own: 'b' })];
   const notifiers = [a, b].map(({ outbox }) => {
     const notifier = new FakeNotifier('original');
@@ -263,7 +263,7 @@ test('a push that was held back and is sent after all is younger in the queue th
   assert.deepEqual([service.counters.queued, service.counters.accepted, outbox.outstanding], [2, 2, 0]);
 });
 
-test('stopping waits for word of what is held back, sends what nobody speaks of, and tells the rest', async () => {
+test('stopping waits for news of what is held back, sends what nobody mentions, and reports the rest', async () => {
   const { clock, outbox, add, key, heed, news } = setUp({ own: 'b' });
   const notifier = new FakeNotifier('one');
   outbox.register('apns', notifier, 100, IDS[0]);

@@ -36,7 +36,7 @@ const cases: [name: string, load: Load][] = [
 ];
 
 for (const [name, load] of cases) {
-  test(`what held pushes take is what is counted, and comes back: ${name}`, async (t) => {
+  test(`held pushes take the memory that is counted, and give it back: ${name}`, async (t) => {
     const { pushes, counted, used, wire, wireUsed, left, leftUsed } = await measure(t, load);
     assert.ok(pushes >= load.accounts * load.devices * load.messages);
     assert.ok(used < 1.5 * counted, `${counted} counted, ${used} used`);

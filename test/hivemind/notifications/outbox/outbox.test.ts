@@ -67,7 +67,7 @@ function setUp(limits = { maxBytes: 1e9, maxAge: 600_000 }) {
   return { clock, outbox, add, service, report, lines };
 }
 
-test('from a message being stored to its push being accepted, as often as that happened', async (t) => {
+test('the time from a message being stored to its push being accepted is observed each time that happens', async (t) => {
   const { clock, outbox, add, service, report } = setUp();
   t.after(() => outbox.stop(0));
   const notifier = new FakeNotifier('one');
@@ -98,7 +98,7 @@ test('a push is sealed for its device, and held until it is acknowledged', async
   assert.equal(service.counters.accepted, 1);
 });
 
-test('a push is urgent if its app will show the message: one to a person or a group, that the device gets with it', async (t) => {
+test('a push is urgent if its app will show the message: one to a person or a group whose body the device gets', async (t) => {
   const { clock, outbox, add } = setUp();
   t.after(() => outbox.stop(0));
   const notifier = new FakeNotifier('one');
@@ -128,7 +128,7 @@ test('pushes of one turn of the event loop leave in one message', async (t) => {
   assert.equal(notifier.messages, 1);
 });
 
-test('pushes wait while no notifier is there, and go to the first that comes', async (t) => {
+test('pushes wait while there is no notifier, and go to the first that comes', async (t) => {
   const { clock, outbox, add, service } = setUp();
   t.after(() => outbox.stop(0));
   for (let index = 0; index < 500; index++) add(`device ${index}`);
@@ -208,7 +208,7 @@ test('what a notifier did not acknowledge when it went is given to the next, bef
   assert.equal(service.counters.redelivered, 3);
 });
 
-test('devices are spread over the notifiers of a service, and only those of one that goes are moved', async (t) => {
+test('devices are spread over the notifiers of a service, and when one goes only its own are moved', async (t) => {
   const { clock, outbox, add, report } = setUp();
   t.after(() => outbox.stop(0));
   const notifiers = [new FakeNotifier('one'), new FakeNotifier('two'), new FakeNotifier('three')];
@@ -253,7 +253,7 @@ test('a notifier that drains is given nothing new, and what it hands back goes t
   );
 });
 
-test('a notifier that falls silent is taken for dead, one that registers again and again is not', async (t) => {
+test('a notifier that falls silent is declared dead, one that registers again and again is not', async (t) => {
   const { clock, outbox, add, service } = setUp();
   t.after(() => outbox.stop(0));
   const silent = new FakeNotifier('silent');
@@ -268,7 +268,7 @@ test('a notifier that falls silent is taken for dead, one that registers again a
   assert.equal(outbox.service('firebase').instances.size, 1);
 });
 
-test('a notifier is not taken for dead because the hivemind itself was held up', async (t) => {
+test('a notifier is not declared dead because the hivemind itself was held up', async (t) => {
   const { clock, outbox, add, service } = setUp();
   t.after(() => outbox.stop(0));
   const notifier = new FakeNotifier('one');
@@ -295,7 +295,7 @@ test("a notifier of the original's kind gets the original's dict, once, and no a
   assert.equal(service.counters.handed, 1);
 });
 
-test('a notifier whose pipe is full loses nothing and holds up no other service', async (t) => {
+test('a notifier whose pipe is full loses nothing and delays no other service', async (t) => {
   const { clock, outbox, add, service } = setUp();
   t.after(() => outbox.stop(0));
   const stuffed = new FakeNotifier('stuffed');
@@ -333,7 +333,7 @@ test('what is too old, expired or too much is dropped and counted under its reas
   assert.equal(service.counters.queued, 9);
 });
 
-test('a message that had time left when it came is no message that has expired, whatever the clock says', async (t) => {
+test('a message that had time left when it came is not an expired one, whatever the clock says', async (t) => {
   const { clock, outbox, add, service } = setUp({ maxBytes: 5_000, maxAge: 10_000 });
   t.after(() => outbox.stop(0));
   const truth = clock.now();
@@ -361,7 +361,7 @@ test('what a notifier never acknowledges is given up after twice the age', async
   assert.equal(service.instances.inFlight, 0);
 });
 
-test("the provider's answer in words reaches who asked for it", async (t) => {
+test("the provider's answer in words reaches whoever asked for it", async (t) => {
   const { clock, outbox, add } = setUp();
   t.after(() => outbox.stop(0));
   const notifier = new FakeNotifier('one');
@@ -404,7 +404,7 @@ test('stopping waits for what is with a notifier, and counts what it gives up', 
   assert.equal(clock.pending, 0);
 });
 
-test('stopping waits on while reports come, and not for a notifier that says nothing', async () => {
+test('stopping goes on waiting while reports come, but not for a notifier that says nothing', async () => {
   const { clock, outbox, add, report } = setUp();
   const notifier = new FakeNotifier('one');
   outbox.register('apns', notifier, 100);
@@ -440,7 +440,7 @@ test('stopping ends in time, whatever still comes', async () => {
   assert.deepEqual(outbox.close(), { ...NOTHING, queued: 20, accepted: 10, unreported: 10 });
 });
 
-test('at the end, what a notifier that is gone may have delivered is not said to be lost; what it handed back and what it passed on is', async () => {
+test('at the end, what a notifier that is gone may have delivered is not reported as lost; what it handed back and what it passed on is', async () => {
   const { clock, outbox, add, report } = setUp();
   const first = new FakeNotifier('one');
   const second = new FakeNotifier('two');
@@ -471,7 +471,7 @@ test('a push that is reported twice in one report is counted and handed out once
   assert.equal(service.queue.held, 1);
 });
 
-test('the devices of one message share it, those that want no body hold none, and each is told what it asked for', async (t) => {
+test('the devices of one message share it, those that want no body hold none, and each gets what it asked for', async (t) => {
   const { clock, outbox, service } = setUp();
   t.after(() => outbox.stop(0));
   const notifier = new FakeNotifier('one');

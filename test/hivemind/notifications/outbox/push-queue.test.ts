@@ -86,7 +86,7 @@ test('a message is charged once for all its devices, and until the last of them 
   assert.equal(held.bytes, 0);
 });
 
-test('a body is held where it is wanted and goes into a payload; of a longer one its length, of one not wanted nothing', () => {
+test('a body is held where it is wanted and fits into a payload; for a longer one its length, for an unwanted one nothing', () => {
   const bare = message(1).bytes;
   assert.equal(message(1, { data: Buffer.alloc(2_500) }).bytes, bare + 2_500);
   const long = message(1, { data: Buffer.alloc(2_501) });
@@ -105,7 +105,7 @@ test('nothing of the received frame is kept', () => {
   assert.deepEqual([held.account, held.hash, held.body], ['A'.repeat(33), 'H'.repeat(43), 'body']);
 });
 
-test('a full queue of as many accounts drops its oldest, and says so', () => {
+test('a full queue of as many accounts drops its oldest, and reports it', () => {
   const { queue: held, dropped } = queue(3);
   for (const id of range(5)) held.add(push(id));
   assert.deepEqual(dropped, [
@@ -115,7 +115,7 @@ test('a full queue of as many accounts drops its oldest, and says so', () => {
   assert.deepEqual(drain(held), [2, 3, 4]);
 });
 
-test('when room is short the account that holds most pays, with its oldest, and of two that hold as much the older', () => {
+test('when room is short the account that holds most pays with its oldest, and of two that hold the same the one with the older', () => {
   const { queue: held, dropped } = queue(6);
   const accounts = [1, 2, 2, 3, 2, 3];
   for (const [id, account] of accounts.entries()) held.add(push(id, message(account)));
@@ -128,7 +128,7 @@ test('when room is short the account that holds most pays, with its oldest, and 
   assert.equal(held.length, 6);
 });
 
-test('an account with many devices is told apart in the count, and takes no room from the others', () => {
+test('an account with many devices is counted separately, and takes no room from the others', () => {
   const { queue: held, dropped } = queue(1_000);
   for (const id of range(200)) held.add(push(id, message(id)));
   for (const round of range(4)) {
@@ -141,7 +141,7 @@ test('an account with many devices is told apart in the count, and takes no room
   assert.ok(dropped.every(([id]) => id >= 1_000 && id < 10_000));
 });
 
-test('a single account is not said to hold more than its share', () => {
+test('a single account is not reported to hold more than its share', () => {
   const { queue: held, dropped } = queue(3);
   for (const id of range(5)) held.add(push(id, message(1)));
   assert.deepEqual(dropped, [
@@ -150,14 +150,14 @@ test('a single account is not said to hold more than its share', () => {
   ]);
 });
 
-test('accounts take turns: one push does not wait behind the many of another, whose own keep their order', () => {
+test('accounts take turns: a single push does not wait behind the many of another account, which keep their order', () => {
   const { queue: held } = queue(1e9);
   for (const id of range(1_000)) held.add(push(id, message(1)));
   for (const id of range(3, 1_000)) held.add(push(id, message(id)));
   assert.deepEqual(drain(held), [0, 1_000, 1_001, 1_002, ...range(999, 1)]);
 });
 
-test('what has waited too long is dropped, what has not stays; what is with a notifier has twice the time', () => {
+test('what has waited too long is dropped, what has not stays, and what is with a notifier has twice the time', () => {
   const { queue: held, dropped } = queue(1e9, 1_000);
   held.add(push(1, message(1)));
   held.add(push(2, message(1)));
