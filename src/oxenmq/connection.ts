@@ -84,13 +84,20 @@ export class Connection extends Link {
     if (!this.closed) this.#end('CLOSED', 'the connection was closed');
   }
 
-  /** Says HI; the socket has just connected. @param helloTimeout milliseconds */
+  /** Says HI, which waits until libzmq has made the connection. @param helloTimeout milliseconds */
   start(helloTimeout: number): void {
+    if (this.endpoint === undefined) this.wait();
     this.transmit(['HI']);
     this.#deadline = this.#wire.clock.setTimeout(
       () => this.fail(`no HELLO within ${helloTimeout} ms: ${this.#why}`),
       helloTimeout,
     );
+  }
+
+  /** libzmq has made it. @param endpoint what libzmq calls it */
+  made(endpoint: string): void {
+    this.endpoint = endpoint;
+    this.opened();
   }
 
   /** Takes note of how the attempts to connect go. */

@@ -75,6 +75,15 @@ export abstract class Link implements Remote {
     this.#outlet.post([this.#route, ...frames]);
   }
 
+  /** libzmq does not know the peer yet: what is sent waits for {@link opened}. */
+  protected wait(): void {
+    this.#outlet.shut();
+  }
+
+  protected opened(): void {
+    this.#outlet.open();
+  }
+
   /** Ends the link for us: nothing is sent any more, and every waiting request fails. */
   protected shut(code: 'UNREACHABLE' | 'CLOSED', reason: string): void {
     this.#closed = true;

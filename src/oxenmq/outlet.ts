@@ -55,6 +55,7 @@ export class Outlet {
   #retryDelay = RETRY_FIRST;
   #retry: Timer | undefined;
   #emptying = false;
+  #shut = false;
   #closed = false;
 
   /**
@@ -85,6 +86,10 @@ export class Outlet {
    * @returns false if the message was not taken, which has been counted
    */
   send(frames: Frames): boolean {
+    if (this.#shut && this.#held.length < IN_ONE_TURN && this.#hasRoom(sizeOf(frames))) {
+      this.#hold(frames);
+      return true;
+    }
     if (!this.#closed && this.#held.length === 0 && this.#sent.length < IN_ONE_TURN && this.#hand(frames)) return true;
     this.#counters.refused++;
     return false;
@@ -101,7 +106,8 @@ export class Outlet {
       this.#counters.unanswered++;
       return false;
     }
-    if (this.#held.length === 0 && this.#sent.length < IN_ONE_TURN && this.#hand(frames)) return true;
+    const isInTurn = !this.#shut && this.#held.length === 0 && this.#sent.length < IN_ONE_TURN;
+    if (isInTurn && this.#hand(frames)) return true;
     if (this.#socket.closed || !this.#hasRoom(sizeOf(frames))) {
       this.#counters.unanswered++;
       return false;
@@ -110,10 +116,23 @@ export class Outlet {
     return true;
   }
 
+  /** ZeroMQ does not know the peer yet: what is sent waits for {@link open}. */
+  shut(): void {
+    this.#shut = true;
+  }
+
+  open(): void {
+    this.#shut = false;
+    this.#backlog.bytes -= this.#heldBytes;
+    this.#heldBytes = 0;
+    for (const frames of this.#held.splice(0)) if (!this.#hand(frames)) this.#counters.lost++;
+  }
+
   /** Gives up what is held; what ZeroMQ has taken is its own. */
   close(): void {
     if (this.#closed) return;
     this.#closed = true;
+    this.#shut = false;
     this.#retry?.cancel();
     this.#counters.lost += this.#held.length - this.#taken;
     this.#backlog.bytes -= this.#heldBytes;
@@ -162,7 +181,7 @@ export class Outlet {
     this.#held.push(frames);
     this.#heldBytes += bytes;
     this.#backlog.bytes += bytes;
-    if (!this.#emptying) this.#retryLater();
+    if (!this.#emptying && !this.#shut) this.#retryLater();
   }
 
   #retryLater(): void {

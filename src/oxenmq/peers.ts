@@ -3,6 +3,7 @@
 import type { Router } from 'zeromq';
 import type { Clock } from '../clock.ts';
 import { type Address, formatAddress, zmqAddress } from './address.ts';
+import { BetweenMessages } from './between-messages.ts';
 import { Connection, type ConnectionOwner, NO_CONNECTION } from './connection.ts';
 import { type Counters, newCounters } from './counters.ts';
 import { Dispatch, type Stray } from './dispatch.ts';
@@ -87,6 +88,7 @@ export class Peers {
   /** What libzmq knows each connection by; see {@link Peers.#claim}. */
   readonly #endpoints = new Map<string, Connection>();
   readonly #owner: ConnectionOwner;
+  readonly #between = new BetweenMessages();
   readonly #loops: Promise<unknown>;
   #numbered = 0;
   #closed: Promise<void> | undefined;
@@ -113,7 +115,7 @@ export class Peers {
       this.#watch(),
       receiveAll(
         this.#socket,
-        (frames) => this.#take(frames),
+        (frames) => this.#receive(frames),
         (error) => this.#stray(`receiving ended: ${error.message}`),
       ),
     ]);
@@ -146,15 +148,9 @@ export class Peers {
       queueMicrotask(() => connection.fail(trouble.text));
       return connection;
     }
-    try {
-      const endpoint = this.#claim(address);
-      this.#open(address, endpoint, route, ownId);
-      connection.endpoint = endpoint;
-      this.#endpoints.set(endpoint, connection);
-      connection.start(this.#helloTimeout);
-    } catch (error) {
-      queueMicrotask(() => connection.fail(`connect() failed: ${(error as Error).message}`));
-    }
+    // Behind connections that are still to be ended: a server takes none with our name for as long as it has another.
+    this.#between.afterOthers(() => this.#establish(connection, route, ownId));
+    if (!connection.closed) connection.start(this.#helloTimeout);
     return connection;
   }
 
@@ -166,10 +162,24 @@ export class Peers {
 
   async #close(): Promise<void> {
     for (const connection of [...this.#connections.values()]) connection.close();
+    await this.#between.done();
     // With some 2,000 unread events libzmq's thread would wait for us to read while close() waits for that thread.
     await new Promise((resolve) => setImmediate(resolve));
     this.#socket.close();
     await this.#loops;
+  }
+
+  #establish(connection: Connection, route: Buffer, ownId: Buffer): void {
+    if (connection.closed) return;
+    try {
+      const { address } = connection;
+      const endpoint = this.#claim(address);
+      this.#open(address, endpoint, route, ownId);
+      this.#endpoints.set(endpoint, connection);
+      connection.made(endpoint);
+    } catch (error) {
+      queueMicrotask(() => connection.fail(`connect() failed: ${(error as Error).message}`));
+    }
   }
 
   #open(address: Address, endpoint: string, route: Buffer, ownId: Buffer): void {
@@ -207,7 +217,10 @@ export class Peers {
   #release(connection: Connection, linger: number): void {
     this.#connections.delete(connection.id);
     const { endpoint } = connection;
-    if (endpoint === undefined) return;
+    if (endpoint !== undefined) this.#between.do(() => this.#disconnect(endpoint, linger));
+  }
+
+  #disconnect(endpoint: string, linger: number): void {
     this.#endpoints.delete(endpoint);
     try {
       this.#socket.linger = linger;
@@ -216,6 +229,12 @@ export class Peers {
       this.#stray(`disconnect() failed: ${(error as Error).message}`);
     }
     this.#socket.linger = LINGER;
+  }
+
+  #receive(frames: Buffer[]): void {
+    this.#between.begin();
+    this.#take(frames);
+    this.#between.end();
   }
 
   #take(frames: Buffer[]): void {

@@ -182,3 +182,36 @@ test('servers that do not read what we send, say BYE and hang up do not end the 
   child.send('still there?');
   await once(child, 'message');
 });
+
+test('servers that send more than is read and are given up meanwhile do not end the process', async (t) => {
+  let given = 0;
+  let enough = () => {};
+  const done = new Promise<void>((resolve) => (enough = resolve));
+  const server = createServer((socket) => {
+    // Never HELLO, and messages of several parts without end.
+    const message = Buffer.concat([frame('xy', true), frame('a', true), frame('b')]);
+    const messages = Buffer.concat(Array.from({ length: 1000 }, () => message));
+    let isGreeted = false;
+    const send = () => {
+      while (socket.writable && socket.write(messages));
+    };
+    socket.on('error', () => {});
+    socket.on('drain', send);
+    socket.on('data', () => {
+      if (isGreeted) return;
+      isGreeted = true;
+      socket.write(ready('ROUTER', ''));
+      send();
+    });
+    socket.on('close', () => ++given === 60 && enough());
+    socket.write(GREETING);
+  });
+  server.listen(0, '127.0.0.1');
+  await once(server, 'listening');
+  t.after(() => server.close());
+  const { port } = server.address() as AddressInfo;
+  const { child, ended } = await target(t, 'impatient', `tcp://127.0.0.1:${port}`);
+  await Promise.race([done, ended.then((how) => assert.fail(`the process ended with ${how}`))]);
+  child.send('still there?');
+  await once(child, 'message');
+});

@@ -495,6 +495,26 @@ test('connections to one address are told apart, also when one of them is closed
   }
 });
 
+test('a connection that is made in the moment in which another is closed takes what is sent at once, in order', async (t) => {
+  const server = await RawServer.open(t);
+  const { peers, events } = openPeers(t);
+  const to = addressOf(server.endpoint);
+  const before = peers.connect(to);
+  await events.first((e) => e.event === 'hello');
+  await new Promise((resolve) => setImmediate(resolve));
+  // The server knows both by the same name, and would not hear the second beside the first.
+  before.close();
+  const next = peers.connect(to);
+  assert.ok(next.send('a.b', '1'));
+  const reply = next.request('a.c', []);
+  assert.ok(next.send('a.b', '2'));
+  const { route, frames } = await server.message('a.c');
+  await server.send(route, 'REPLY', frames[0]!, 'yes');
+  assert.equal(String((await reply)[0]), 'yes');
+  for (const text of ['1', '2']) assert.equal(String((await server.message('a.b')).frames[0]), text);
+  await events.first((e) => e.event === 'hello' && e.id === next.id);
+});
+
 test('one abstract ipc address takes one connection, and the second is told so', async (t) => {
   const { peers, events } = openPeers(t);
   const address = { protocol: 'ipc', path: `@spns-test-${process.pid}` } as const;

@@ -10,7 +10,12 @@ import { Peers } from '../../src/oxenmq/peers.ts';
 
 const PART = Buffer.alloc(5_000, 'x');
 
-const [role, address] = process.argv.slice(2) as ['listener' | 'peers' | 'talkers', string];
+function busy(): void {
+  const end = performance.now() + 0.05;
+  while (performance.now() < end);
+}
+
+const [role, address] = process.argv.slice(2) as ['listener' | 'peers' | 'talkers' | 'impatient', string];
 if (role === 'listener') {
   const commands = {
     ping: {
@@ -27,7 +32,10 @@ if (role === 'listener') {
   const peers = new Peers({
     clock: systemClock,
     commands: {},
+    // The impatient gives up servers while it has more to read from them than it can.
+    ...(role === 'impatient' && { helloTimeout: 100 }),
     on: {
+      ...(role === 'impatient' && { stray: busy }),
       // More than fits between the two, so that a message is half sent while the other side does not read.
       hello: (connection) => {
         if (role !== 'talkers') return;
@@ -39,7 +47,7 @@ if (role === 'listener') {
       },
     },
   });
-  for (let i = 0; i < (role === 'peers' ? 50 : 8); i++) connect();
+  for (let i = 0; i < { peers: 50, talkers: 8, impatient: 3 }[role]; i++) connect();
   process.stdout.write('connecting\n');
   process.on('message', () => process.send?.(failures));
 }
