@@ -1,9 +1,9 @@
-import { randomBytes } from 'node:crypto';
 import type { Account } from '../src/devnet/account.ts';
 import { crypto } from './crypto.ts';
 import { feed } from './feed.ts';
 import { hiveminds } from './hiveminds.ts';
 import { intake } from './intake.ts';
+import { memory } from './memory.ts';
 import { burst, flatOut, steady } from './messages.ts';
 import { notifier } from './notifiers.ts';
 import { onionRequests } from './onion.ts';
@@ -11,7 +11,7 @@ import { receivers } from './receiver.ts';
 import { secondCopy } from './second-copy.ts';
 import { growth, idle, startUp } from './start-up.ts';
 import { subscriptions } from './subscriptions.ts';
-import { type BenchWorld, makeAccounts, startBench, startBenchNetwork, subscribeRequest } from './world.ts';
+import { type BenchWorld, makeAccounts, startBench, startBenchNetwork, subscribeRequest, tokenOf } from './world.ts';
 
 /**
  * `npm run bench [row …]`: measures the hivemind over simulated storage servers and the notifiers over fake
@@ -32,6 +32,7 @@ const ROWS = [
   'start-up',
   'idle',
   'growth',
+  'memory',
   'feed',
   'hiveminds',
   'apns',
@@ -40,7 +41,7 @@ const ROWS = [
   'webpush',
 ] as const;
 /** Rows that take minutes: measured only by name. */
-const LONG: readonly string[] = ['growth'];
+const LONG: readonly string[] = ['growth', 'memory'];
 const chosen = process.argv.slice(2);
 const unknown = chosen.filter((row) => !(ROWS as readonly string[]).includes(row));
 if (unknown.length > 0) {
@@ -55,6 +56,7 @@ if (['subscriptions', 'onion', 'flat-out', 'burst', 'steady'].some((row) => want
 if (wanted('burst-of-200000')) {
   print(await inWorld(10, async (world) => burst(world, await subscribed(world), 20_000)));
 }
+if (wanted('memory')) print(await inWorld(5, async (world) => memory(world, await subscribed(world))));
 if (wanted('receivers')) print(await receivers());
 if (wanted('intake')) print(intake());
 if (wanted('crypto')) print(crypto());
@@ -97,7 +99,7 @@ async function subscribed(world: BenchWorld): Promise<Account[]> {
   const accounts = makeAccounts(1_000);
   const now = Math.floor(Date.now() / 1000);
   const subscribe = (account: Account) =>
-    world.client.request('push.subscribe', [subscribeRequest(account, randomBytes(32).toString('hex'), now)], 60_000);
+    world.client.request('push.subscribe', [subscribeRequest(account, tokenOf(account), now)], 60_000);
   const replies = await Promise.all(accounts.map(subscribe));
   const refused = replies.find(([reply]) => !reply?.includes('"success":true'));
   if (refused) throw new Error(`a subscription was refused: ${refused[0]}`);

@@ -11,7 +11,7 @@ const DAY = 86_400_000;
  * Messages of 500 bytes to random accounts. The expiry tells which message a push is of: it is the one thing that a
  * notifier is told in clear.
  */
-class Writer {
+export class Writer {
   readonly #world: BenchWorld;
   readonly #accounts: readonly Account[];
   readonly #base = Date.now() + 10 * DAY;
@@ -64,21 +64,28 @@ class Writer {
   }
 }
 
-/** As many messages as go through with 500 in flight. */
-export async function flatOut(world: BenchWorld, accounts: readonly Account[]): Promise<object> {
-  const count = 30_000;
-  const window = 500;
-  const writer = new Writer(world, accounts);
-  const cpu = measureCpu(world);
-  const start = performance.now();
-  await new Promise<void>((resolve) => {
+/** Messages in flight at full speed. */
+const WINDOW = 500;
+
+/** Writes so many messages as fast as they go through, and waits until all are pushed. */
+export function writeAll(writer: Writer, count: number): Promise<void> {
+  return new Promise((resolve) => {
     const fill = () => {
-      while (writer.sentAt.length < count && writer.inFlight < window) writer.write();
+      while (writer.sentAt.length < count && writer.inFlight < WINDOW) writer.write();
       if (writer.pushed >= count) resolve();
     };
     writer.onPush = fill;
     fill();
   });
+}
+
+/** As many messages as go through with {@link WINDOW} in flight. */
+export async function flatOut(world: BenchWorld, accounts: readonly Account[]): Promise<object> {
+  const count = 30_000;
+  const writer = new Writer(world, accounts);
+  const cpu = measureCpu(world);
+  const start = performance.now();
+  await writeAll(writer, count);
   const seconds = (performance.now() - start) / 1000;
   const used = cpu();
   return {
@@ -90,7 +97,7 @@ export async function flatOut(world: BenchWorld, accounts: readonly Account[]): 
     p99_ms: percentile(writer.latencies, 0.99),
     copies: round(writer.raw / count),
     pushed_twice: writer.twice,
-    in_flight: window,
+    in_flight: WINDOW,
     seconds: round(seconds),
     cpu_seconds: used,
   };

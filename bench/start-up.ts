@@ -7,10 +7,10 @@ import pg from 'pg';
 import { from as copyFrom } from 'pg-copy-streams';
 import { type Account, groupAccount } from '../src/devnet/account.ts';
 import { monitorMessage } from '../src/session/subscription.ts';
-import { cpuSeconds, postgresSeconds, residentMegabytes } from './cpu.ts';
+import { cpuSeconds, postgresSeconds } from './cpu.ts';
 import { replay } from './replay.ts';
 import { digestOf, SAMPLED, type StorageServers, SWARM_SIZE, startServers } from './storage-servers.ts';
-import { type BenchWorld, round, startBench } from './world.ts';
+import { type BenchWorld, memoryOf, round, startBench } from './world.ts';
 
 const SUBSCRIPTIONS = Number(process.env.BENCH_SUBSCRIPTIONS ?? 100_000);
 const SERVERS = Number(process.env.BENCH_SERVERS ?? 10);
@@ -104,7 +104,7 @@ async function start(world: World, digest: number, subscriptions: number) {
     loaded_seconds: round(loaded / 1000),
     all_monitored_seconds: round(asked / 1000),
     longest_hold_ms: { loading: holdWhileLoading, asking: await longestHold(world) },
-    memory_mb: await memory(world),
+    memory_mb: await memoryOf(world),
     signatures_checked: tally.verified,
     cpu_seconds: {
       to_load: round(toLoad),
@@ -137,26 +137,13 @@ async function rest(world: World, seconds: number, toAsk: number) {
     main_thread_percent: percent(cpuSeconds(pid, true) - before[1]),
     with_renewals_percent: round(idlePercent + (toAsk * 100) / RENEWED_AFTER),
     longest_hold_ms: await longestHold(world),
-    memory_mb: await memory(world),
+    memory_mb: await memoryOf(world),
   };
 }
 
 /** How long the hivemind's event loop was held at most since the last time this was asked, in ms. */
 async function longestHold(world: World): Promise<number> {
   return Math.round(((await world.metrics()).get('nodejs_eventloop_lag_max_seconds') ?? Number.NaN) * 1000);
-}
-
-/** Resident memory now and at most, and what of it V8 and its buffers account for. */
-async function memory(world: World) {
-  const pid = world.hivemind.pid as number;
-  const metrics = await world.metrics();
-  const megabytes = (name: string) => Math.round((metrics.get(name) ?? Number.NaN) / 1024 ** 2);
-  return {
-    resident: residentMegabytes(pid),
-    most: residentMegabytes(pid, 'most'),
-    heap: megabytes('nodejs_heap_size_total_bytes'),
-    external: megabytes('nodejs_external_memory_bytes'),
-  };
 }
 
 /**

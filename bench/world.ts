@@ -22,7 +22,7 @@ import {
   encodeVerdicts,
 } from '../src/session/notifier-protocol.ts';
 import { subscribe } from '../test/support/requests.ts';
-import { cpuSeconds, postgresSeconds } from './cpu.ts';
+import { cpuSeconds, postgresSeconds, residentMegabytes } from './cpu.ts';
 
 /** What a hivemind needs of a network: an oxend that lists storage servers. */
 export interface BenchNetwork {
@@ -222,9 +222,27 @@ export function measureCpu(world: BenchWorld<BenchNetwork>): () => CpuReading {
   };
 }
 
+/** The hivemind's resident memory, now and at most, and what of it is V8's and its buffers', in MB. */
+export async function memoryOf(world: BenchWorld<BenchNetwork>) {
+  const pid = world.hivemind.pid as number;
+  const metrics = await world.metrics();
+  const megabytes = (name: string) => Math.round((metrics.get(name) ?? Number.NaN) / 1024 ** 2);
+  return {
+    resident: residentMegabytes(pid),
+    most: residentMegabytes(pid, 'most'),
+    heap: megabytes('nodejs_heap_size_total_bytes'),
+    external: megabytes('nodejs_external_memory_bytes'),
+  };
+}
+
 /** A signed subscribe request, as JSON. */
 export function subscribeRequest(account: Account, token: string, signedAt: number): string {
   return JSON.stringify({ ...subscribe(account, token, { at: signedAt }), service: SERVICE });
+}
+
+/** What the device of an account is called, of which there is one. */
+export function tokenOf({ id }: Account): string {
+  return id.toString('hex');
 }
 
 export function makeAccounts(count: number): Account[] {
