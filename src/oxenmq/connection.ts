@@ -55,6 +55,9 @@ export class Connection extends Link {
    */
   #seen = 'no answer at all';
   #handshakeFailed = false;
+  /** Bytes that came in, and in which counting that was. */
+  #taken = 0;
+  #counting = 0;
   #deadline: Timer | undefined;
   #greeting: Timer | undefined;
 
@@ -98,6 +101,17 @@ export class Connection extends Link {
   made(endpoint: string): void {
     this.endpoint = endpoint;
     this.opened();
+  }
+
+  /** Takes note of a message. @param counting ends the counting before, if it is another one */
+  took(bytes: number, counting: number): void {
+    this.#taken = this.taken(counting) + bytes;
+    this.#counting = counting;
+  }
+
+  /** Bytes that came in during that counting. */
+  taken(counting: number): number {
+    return counting === this.#counting ? this.#taken : 0;
   }
 
   /** Takes note of how the attempts to connect go. */

@@ -10,7 +10,7 @@ import { type KeyPair, toZ85 } from './keys.ts';
 import { Link, type Wire } from './link.ts';
 import { readMessage } from './message.ts';
 import type { Access, Commands, Remote } from './remote.ts';
-import { excess, MAX_MESSAGE_SIZE, NOTIFY_DISCONNECT, openRouter, receiveAll } from './socket.ts';
+import { excess, MAX_MESSAGE_SIZE, NOTIFY_DISCONNECT, openRouter, receiveAll, sizeOf } from './socket.ts';
 import { type Admission, type Allow, admit } from './zap.ts';
 
 export interface ListenerOptions {
@@ -179,7 +179,7 @@ export class Listener {
     const [id] = frames;
     if (!id) return;
     this.counters.received++;
-    const offence = excess(frames, this.#maxMessageSize);
+    const offence = excess(frames, sizeOf(frames), this.#maxMessageSize);
     if (offence) {
       // A bound ROUTER cannot end one client's connection; libzmq knows no call for it.
       this.counters.excessive++;

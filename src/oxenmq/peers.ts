@@ -20,6 +20,8 @@ import {
   openRouter,
   quietly,
   receiveAll,
+  sizeOf,
+  unreadSize,
 } from './socket.ts';
 
 export { Connection } from './connection.ts';
@@ -91,6 +93,7 @@ export class Peers {
   readonly #between = new BetweenMessages();
   readonly #loops: Promise<unknown>;
   #numbered = 0;
+  #counting = 0;
   #closed: Promise<void> | undefined;
 
   constructor(options: PeersOptions) {
@@ -152,6 +155,21 @@ export class Peers {
     this.#between.afterOthers(() => this.#establish(connection, route, ownId));
     if (!connection.closed) connection.start(this.#helloTimeout);
     return connection;
+  }
+
+  /** From now on {@link loudest} goes by what comes in after this. */
+  countAnew(): void {
+    this.#counting++;
+  }
+
+  /** Of all connections the one over which most came in since {@link countAnew}, and how many bytes, about. */
+  loudest(): { connection: Connection; bytes: number } | undefined {
+    let loudest: { connection: Connection; bytes: number } | undefined;
+    for (const connection of this.#connections.values()) {
+      const bytes = connection.taken(this.#counting);
+      if (bytes > (loudest?.bytes ?? 0)) loudest = { connection, bytes };
+    }
+    return loudest;
   }
 
   /** Closes every connection and the socket; what libzmq still holds has a second to leave. */
@@ -242,7 +260,9 @@ export class Peers {
     const connection = this.#connections.get(frames[0]?.toString('latin1') ?? '');
     // One that was closed a moment ago.
     if (!connection) return;
-    const offence = excess(frames, this.#maxMessageSize);
+    const size = sizeOf(frames);
+    connection.took(unreadSize(size, frames.length), this.#counting);
+    const offence = excess(frames, size, this.#maxMessageSize);
     if (offence) {
       this.counters.excessive++;
       connection.fail(`the peer sent ${offence}`, true);

@@ -8,6 +8,21 @@ export const MAX_MESSAGE_SIZE = 10 * 1024 * 1024;
 /** Parts of the longest message taken. Nobody speaks in more than six. */
 const MAX_PARTS = 100;
 
+/** What libzmq needs for a part beside its bytes. */
+const PART_OVERHEAD = 100;
+
+/** The bytes of all parts of a message; with the routing id as the first frame, which does not count. */
+export function sizeOf(frames: readonly Buffer[]): number {
+  let size = -(frames[0]?.length ?? 0);
+  for (const { length } of frames) size += length;
+  return size;
+}
+
+/** About what a message of so many bytes in so many frames takes while it lies unread. */
+export function unreadSize(size: number, frames: number): number {
+  return size + frames * PART_OVERHEAD;
+}
+
 /**
  * What is wrong with the size of a message, undefined if nothing is. libzmq limits the bytes of each part, not how many
  * parts there are, and zeromq.js gathers them all before we see the first: a message of millions of parts has cost its
@@ -15,13 +30,12 @@ const MAX_PARTS = 100;
  * where that can be done. A limit of the process's memory (MemoryMax in the unit) is what stands behind it.
  *
  * @param frames with the routing id as the first
+ * @param size {@link sizeOf} them
  * @param maxSize bytes of all parts together
  */
-export function excess(frames: readonly Buffer[], maxSize: number): string | undefined {
+export function excess(frames: readonly Buffer[], size: number, maxSize: number): string | undefined {
   const parts = frames.length - 1;
   if (parts > MAX_PARTS) return `a message of ${parts} parts`;
-  let size = 0;
-  for (const part of frames.slice(1)) size += part.length;
   return size > maxSize ? `a message of ${size} bytes` : undefined;
 }
 

@@ -1,4 +1,5 @@
-import type { Clock } from '../../clock.ts';
+import { performance } from 'node:perf_hooks';
+import type { Clock, Timer } from '../../clock.ts';
 import { mulberry32 } from '../../mulberry32.ts';
 import { formatAddress, parseAddress } from '../../oxenmq/address.ts';
 import type { Counters } from '../../oxenmq/counters.ts';
@@ -13,6 +14,7 @@ import { type MonitoredAccounts, Monitoring } from '../monitoring/monitoring.ts'
 import type { LinkEvents, Node, NodeReport } from './node.ts';
 import { Nodes } from './nodes.ts';
 import { Oxend, type OxendConnection, type OxendEvents } from './oxend.ts';
+import { Unread } from './unread.ts';
 
 export interface NetworkOptions {
   readonly clock: Clock;
@@ -31,6 +33,8 @@ export interface NetworkOptions {
   /** How long renewals that are due may wait for each other, in ms. */
   readonly interval: number;
   readonly log: { info(text: string): void; warn(text: string): void; debug(text: string): void };
+  /** Bytes that may lie unread of what storage servers sent; {@link MAX_UNREAD} if not given. */
+  readonly maxUnread?: number;
   /** A storage server sent a `notify.message`; `body` is its part. */
   readonly onNotification: (node: Node, body: Buffer) => void;
 }
@@ -41,6 +45,14 @@ export interface Identity {
   readonly generation: bigint;
 }
 
+/**
+ * 200,000 notifications that come in a few seconds are 190 MB at most (docs/spec/platform.md, section 6). Beyond this a
+ * server is heard no more: which other servers of the swarm tell as well is better missed from one than from all, when
+ * the process has used up its memory.
+ */
+const MAX_UNREAD = 512 * 1024 ** 2;
+/** How often it is looked at, in ms. */
+const UNREAD_LOOK = 250;
 const MONITOR_TIMEOUT = 15_000;
 const MAX_MESSAGE = 10 * 1024 * 1024;
 /** What a connection carries: whom to tell about it, and whose it is. */
@@ -67,6 +79,8 @@ export class Network {
   readonly #oxend: Oxend;
   readonly #toOxend: Peers;
   readonly #toNodes: Peers;
+  readonly #unread = unreadOfThisProcess();
+  #looking: Timer | undefined;
 
   constructor(options: NetworkOptions) {
     this.#options = options;
@@ -149,11 +163,14 @@ export class Network {
   start(): void {
     if (this.#options.maxConnects === 0)
       this.#options.log.warn('max_connects is 0: no storage server will be connected');
+    this.#unread.settle();
+    this.#looking = this.#options.clock.setInterval(() => this.#look(), UNREAD_LOOK);
     this.#oxend.start();
   }
 
   /** Closes every connection. Nothing of this is left then, neither timer nor socket. */
   async stop(): Promise<void> {
+    this.#looking?.cancel();
     this.#oxend.stop();
     this.#nodes.stop();
     this.monitoring.stop();
@@ -248,6 +265,23 @@ export class Network {
     return doubt;
   }
 
+  /** Cuts off the storage server that sends most, if more comes than can be read. */
+  #look(): void {
+    const { maxUnread = MAX_UNREAD } = this.#options;
+    const unread = this.#unread.look();
+    if (unread === 0) this.#toNodes.countAnew();
+    if (unread <= maxUnread) return;
+    const loudest = this.#toNodes.loudest();
+    loudest?.connection.fail(
+      `messages come faster than they are read, about ${megabytes(unread)} MB are waiting, and this server sent most ` +
+        `of those before (${megabytes(loudest.bytes)} MB)`,
+      true,
+    );
+    // What it sent is freed, but the system need not get the memory back.
+    this.#unread.settle();
+    this.#toNodes.countAnew();
+  }
+
   #connectNode(node: Node, events: LinkEvents): Link {
     const { host, port, publicKey } = node.address;
     const attached: Attached = { events, node, greeted: false };
@@ -302,4 +336,21 @@ export function routingId(peer: string, secret: Uint8Array, identity?: Identity)
  */
 function rankOf(key: string, { name }: Identity, secret: Uint8Array): number {
   return blake2b(16, Buffer.from(`spns order of ${name} ${key}`), secret).readUIntBE(0, 6);
+}
+
+function unreadOfThisProcess(): Unread {
+  let last = performance.eventLoopUtilization();
+  return new Unread({
+    memory: () => process.memoryUsage(),
+    busy: () => {
+      const now = performance.eventLoopUtilization();
+      const { utilization } = performance.eventLoopUtilization(now, last);
+      last = now;
+      return utilization;
+    },
+  });
+}
+
+function megabytes(bytes: number): number {
+  return Math.round(bytes / 1024 ** 2);
 }

@@ -1,11 +1,13 @@
 import assert from 'node:assert/strict';
+import { fork } from 'node:child_process';
 import { randomBytes } from 'node:crypto';
+import { once } from 'node:events';
 import { mkdtemp, rm } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { type TestContext, test } from 'node:test';
 import { systemClock } from '../../../src/clock.ts';
-import { Network, routingId } from '../../../src/hivemind/network/network.ts';
+import { Network, type NetworkOptions, routingId } from '../../../src/hivemind/network/network.ts';
 import type { Node } from '../../../src/hivemind/network/node.ts';
 import { type KeyPair, keyPairFromSecret, randomKeyPair } from '../../../src/oxenmq/keys.ts';
 import { Listener } from '../../../src/oxenmq/listener.ts';
@@ -103,7 +105,12 @@ async function openOxend(t: TestContext, address: string, asked: Happenings<Aske
   return { state, listener };
 }
 
-async function openNetwork(t: TestContext, accounts: FakeAccounts, warnings = new Happenings<string>()) {
+async function openNetwork(
+  t: TestContext,
+  accounts: FakeAccounts,
+  warnings = new Happenings<string>(),
+  options: Partial<NetworkOptions> = {},
+) {
   const directory = await mkdtemp(join(tmpdir(), 'spns-'));
   t.after(() => rm(directory, { recursive: true }));
   const oxend = `ipc://${directory}/oxend.sock`;
@@ -120,6 +127,7 @@ async function openNetwork(t: TestContext, accounts: FakeAccounts, warnings = ne
     interval: 30_000,
     log: { info: () => {}, warn: (text) => warnings.add(text), debug: () => {} },
     onNotification: (node, body) => notifications.add({ node, body }),
+    ...options,
   });
   t.after(() => network.stop());
   return { network, oxend, secret, notifications };
@@ -308,4 +316,45 @@ test('notify.monitor_ended over a real socket: unconfirmed, and asked for again'
   );
   assert.deepEqual(network.counters.ended, { taken: 1, moved: 0, unasked: 1, malformed: 1 });
   await asked.when(() => lists() > listsBefore || undefined);
+});
+
+test('a server that sends more than can be read is cut off before the memory is full', {
+  timeout: 60_000,
+}, async (t) => {
+  const asked = new Happenings<Asked>();
+  const warnings = new Happenings<string>();
+  const honest = new Happenings<string>();
+  const bound = 64;
+  const { network, oxend } = await openNetwork(t, someAccounts(10), warnings, {
+    maxUnread: bound * 1024 ** 2,
+    onNotification: (_, body) => {
+      if (body.length < 100) honest.add(body.toString());
+      // However fast this machine is, the flood is faster than this.
+      const end = performance.now() + 0.1;
+      while (performance.now() < end);
+    },
+  });
+  const low = await openServer(t, asked, 'low', LOW);
+  const child = fork(join(import.meta.dirname, 'flooding-server.ts'));
+  t.after(() => child.kill('SIGKILL'));
+  const [{ port, publicKey }] = (await once(child, 'message')) as [{ port: number; publicKey: string }];
+  const flooding = { ...low, keys: { ...low.keys, publicKey: Buffer.from(publicKey, 'hex') }, swarm: HIGH };
+  flooding.listener = { endpoint: `tcp://127.0.0.1:${port}` } as Listener;
+  network.start();
+  await openOxend(t, oxend, asked, [low, flooding]);
+  const { remote } = await asked.first(({ server }) => server === 'low');
+
+  const warning = await warnings.first((text) => text.includes('cut off'));
+  assert.match(
+    warning,
+    new RegExp(`^storage server ${publicKey.slice(0, 12)} at .* messages come faster than they are`),
+  );
+  const waiting = Number(/about (\d+) MB are waiting/.exec(warning)?.[1]);
+  assert.ok(waiting > bound && waiting < 4 * bound, warning);
+  assert.equal(network.find(publicKey)?.state, 'cut-off');
+
+  remote.send('notify.message', 'honest');
+  await honest.first((text) => text === 'honest');
+  assert.equal(network.find(low.keys.publicKey.toString('hex'))?.state, 'up');
+  assert.equal(network.counters.nodes.cutOff, 1);
 });

@@ -1,0 +1,48 @@
+/** What a process has, in bytes, as `process.memoryUsage` tells it. */
+export interface ProcessMemory {
+  readonly rss: number;
+  readonly heapTotal: number;
+  readonly external: number;
+}
+
+export interface UnreadOptions {
+  readonly memory: () => ProcessMemory;
+  /** The share of the time since the last call for which the event loop was busy. */
+  readonly busy: () => number;
+}
+
+/** Below this the event loop has rested, so there was a moment when nothing waited to be read. */
+const BUSY = 0.95;
+
+/**
+ * How much lies unread in libzmq. It takes in whatever peers send (a mark at which it stops would make it abort, see
+ * `openRouter`) and tells nobody how much that is, but it shows in the memory of the process: while the event loop
+ * finds no rest, what comes on top of the most that V8 and its buffers had, is unread messages.
+ */
+export class Unread {
+  readonly #options: UnreadOptions;
+  /** When all had been read, what the process had beside V8; and the most that V8 had since. */
+  #beside = 0;
+  #most = 0;
+
+  constructor(options: UnreadOptions) {
+    this.#options = options;
+    this.settle();
+  }
+
+  /** An estimate in bytes, to be asked for again and again; 0 if all has been read since the last time. */
+  look(): number {
+    if (this.#options.busy() < BUSY) this.settle();
+    const { rss, heapTotal, external } = this.#options.memory();
+    // What V8 has freed malloc may keep.
+    this.#most = Math.max(this.#most, heapTotal + external);
+    return Math.max(0, rss - this.#beside - this.#most);
+  }
+
+  /** What is there now counts no more. */
+  settle(): void {
+    const { rss, heapTotal, external } = this.#options.memory();
+    this.#most = heapTotal + external;
+    this.#beside = rss - this.#most;
+  }
+}
