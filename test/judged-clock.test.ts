@@ -7,7 +7,7 @@ import { logTo, silentLog } from './support/log.ts';
 const DAY = 86_400_000;
 const START = 1_800_000_000_000;
 
-test('without a database a step of the machine is believed after an hour, and said when it begins and when it ends', async () => {
+test("without a database a step of the machine's clock is believed after an hour, and logged when it begins and when it ends", async () => {
   const machine = new FakeClock(START);
   const log: string[] = [];
   const clock = new JudgedClock({ clock: machine, log: logTo((text, level) => log.push(`${level}: ${text}`)) });
@@ -28,7 +28,7 @@ test('without a database a step of the machine is believed after an hour, and sa
   assert.equal(machine.pending, 0);
 });
 
-test('a database that answers slowly, or with an error, is asked again and never twice at a time', async () => {
+test('a database that answers slowly, or with an error, is asked again, but never twice at a time', async () => {
   const machine = new FakeClock(START);
   const answers: ((time: number | Error) => void)[] = [];
   const database = () =>

@@ -101,7 +101,7 @@ describe('the judged time', () => {
     });
   }
 
-  it('takes over a step that lasts and that the database agrees with: the clock was wrong, or the machine suspended', () => {
+  it('adopts a step that lasts and that the database agrees with: the clock was wrong, or the machine suspended', () => {
     const machine = new Machine({ databaseOff: 0 }).run(HOUR);
     machine.step(3 * DAY, true).run(LASTING - EVERY);
     assert.equal(machine.error, 0);
@@ -110,7 +110,7 @@ describe('the judged time', () => {
     assert.equal(machine.doubt, undefined);
   });
 
-  it('never takes over a step that the database does not agree with, or that nobody could ask it about', () => {
+  it('never adopts a step that the database does not agree with, or that nobody could ask it about', () => {
     const apart = new Machine({ databaseOff: 0 }).step(15 * DAY, false).run(20 * LASTING);
     assert.equal(apart.error, 0);
     assert.match(apart.doubt ?? '', /by what it said before/);
@@ -121,14 +121,14 @@ describe('the judged time', () => {
     assert.equal(silent.error, 15 * DAY, 'it answers at last');
   });
 
-  it('takes over what has lasted where there is no database to ask', () => {
+  it('adopts what has lasted where there is no database to ask', () => {
     const machine = new Machine({ needsDatabase: false }).step(-2 * DAY, false).run(LASTING - EVERY);
     assert.equal(machine.error, 0);
     machine.run(2 * EVERY);
     assert.equal(machine.error, -2 * DAY);
   });
 
-  it('counts the time of a step anew with each other step', () => {
+  it('counts the time of a step anew with each further step', () => {
     const machine = new Machine({ databaseOff: 0 });
     for (let n = 1; n <= 20; n++) {
       machine.step(15 * DAY + n * HOUR, true).run(LASTING / 2);
@@ -156,7 +156,7 @@ describe('the judged time', () => {
     assert.ok(machine.doubt);
   });
 
-  it('knows a clock that stands before the program was written, and takes the right one as soon as it is there', () => {
+  it("recognises a clock that is earlier than the program's own date, and adopts the right one as soon as it is there", () => {
     for (const databaseOff of [-56 * YEAR, undefined]) {
       const machine = new Machine({ wallOff: -56 * YEAR, databaseOff });
       assert.match(machine.doubt ?? '', /must be later than/);
@@ -168,7 +168,7 @@ describe('the judged time', () => {
     }
   });
 
-  it('goes by the database from the start where the machine has the wrong time, and the other way round', () => {
+  it("uses the database's time from the start where the machine has the wrong one, and the other way round", () => {
     const rows: [wall: number, database: number, judged: number][] = [
       [-56 * YEAR, 0, 0],
       [15 * DAY, 0, 0],
@@ -191,7 +191,7 @@ describe('the judged time', () => {
     }
   });
 
-  it('learns that it must be later than what was signed, and goes by the clock that says so', () => {
+  it('learns that it must be later than what was signed, and uses the clock that says so', () => {
     const machine = new Machine({ wallOff: -15 * DAY, databaseOff: -15 * DAY });
     assert.equal(machine.doubt, undefined);
     machine.time = withFloor(machine.time, START - DAY);
@@ -222,7 +222,7 @@ describe('the judged time', () => {
     }
   });
 
-  it('says nonsense of a clock that no calendar has, and goes on', () => {
+  it('logs a clock beyond every calendar as such, and goes on', () => {
     const machine = new Machine({ databaseOff: 0 }).step(9e15, false).run(EVERY);
     assert.match(machine.doubt ?? '', /nonsense/);
     assert.equal(machine.error, 0);

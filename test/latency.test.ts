@@ -30,7 +30,7 @@ test("a sender's clock that is ahead counts as no time, and one from another cen
   assert.equal(latency.sum, 86_400);
 });
 
-test('the median and the 95th of 100 lie where they do within their bucket', () => {
+test('the median and the 95th percentile of 100 lie where they do within their bucket', () => {
   // Half of them between 0.2 and 0.3 s, the others between 1 and 1.5 s.
   const latency = filled([...Array<number>(50).fill(0.25), ...Array<number>(50).fill(1.2)]);
   const { median, p95 } = latency.recent(0)!;
@@ -40,7 +40,7 @@ test('the median and the 95th of 100 lie where they do within their bucket', () 
   assert.deepEqual(filled([4_000]).recent(0), { median: 1800, p95: 1800 });
 });
 
-test('what is recent is forgotten after five minutes at most, and kept for half as long', () => {
+test('recent values are forgotten after five minutes at most, and kept for half as long', () => {
   const latency = filled([0.05], 1_000_000);
   assert.equal(new Latency().recent(0), null);
   assert.ok(latency.recent(1_150_000), 'the window has turned once');

@@ -2,7 +2,7 @@ import assert from 'node:assert/strict';
 import { test } from 'node:test';
 import { specialBlock } from '../src/special-addresses.ts';
 
-test('addresses of the internet are no special ones', () => {
+test('public addresses are not special', () => {
   for (const address of [
     '8.8.8.8',
     '168.63.129.15',
@@ -24,7 +24,7 @@ test('addresses of the internet are no special ones', () => {
   }
 });
 
-test('of IPv6 only what is routed on the internet is none', () => {
+test('for IPv6 everything is special except what is routed on the internet', () => {
   for (const address of [
     '::',
     '::1',
@@ -55,13 +55,13 @@ test('of IPv6 only what is routed on the internet is none', () => {
   }
 });
 
-test('of IPv4 those that lead into a cloud are special, too', () => {
+test('for IPv4 addresses that lead into a cloud are special, too', () => {
   for (const address of ['169.254.169.254', '168.63.129.16', '100.100.100.200', '192.0.0.192', '127.0.0.1']) {
     assert.ok(specialBlock(address), address);
   }
 });
 
-test('what is no address is told apart', () => {
+test('what is not an address is reported separately', () => {
   for (const text of [
     '',
     '1.2.3',

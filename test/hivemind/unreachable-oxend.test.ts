@@ -6,7 +6,7 @@ import { test } from 'node:test';
 import { startTestHivemind } from '../support/hivemind.ts';
 import { until } from '../support/until.ts';
 
-test("why oxend's socket cannot be used is told by the log, /ready (and so the status) and admin.get_stats, at once", async (t) => {
+test("why oxend's socket cannot be used is shown at once by the log, /ready (and so the status) and admin.get_stats", async (t) => {
   const folder = mkdtempSync(join(tmpdir(), 'spns-oxend-'));
   t.after(() => rmSync(folder, { recursive: true }));
   const path = join(folder, 'oxend.sock');

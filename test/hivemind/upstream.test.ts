@@ -148,7 +148,7 @@ test("every answer to validate that a notifier of the original gives becomes the
   }
 });
 
-test('what notifiers of the original report is added up, shown under their name, and tells that they live', async (t) => {
+test('what notifiers of the original report is added up, shown under their name, and shows that they are alive', async (t) => {
   const world = await startWorld(t);
   const notifier = await Upstream.start(t, world, 'firebase');
   assert.equal((await notifier.stats())['alive.firebase'], undefined);
@@ -177,7 +177,7 @@ test('what notifiers of the original report is added up, shown under their name,
   assert.equal((await notifier.stats())['alive.unheard'], true);
 });
 
-test('devices that the newest notifiers call dead are removed; lists that make no sense are dropped whole', async (t) => {
+test('devices that the newest notifiers call dead are removed; malformed lists are dropped as a whole', async (t) => {
   const world = await startWorld(t);
   await Upstream.start(t, world, 'firebase');
   const devices = [token(), token(), token()];
@@ -223,7 +223,7 @@ test('devices that the newest notifiers call dead are removed; lists that make n
   assert.equal(await left(), 1);
 });
 
-test("the administrators' endpoints are closed to whoever is none", async (t) => {
+test("the administrators' endpoints are closed to everybody else", async (t) => {
   const push = ownAddress();
   const world = await startWorld(t, { settings: { listen_push: push } });
   const stranger = world.hivemind.connect({}, push);
@@ -240,7 +240,7 @@ test("the administrators' endpoints are closed to whoever is none", async (t) =>
   assert.deepEqual(await world.send('subscribe', []), []);
 });
 
-test('a request as the original web front-end sends it, of one part, has an answer of one part', async (t) => {
+test('a request as the original web front-end sends it, of one part, gets an answer of one part', async (t) => {
   const world = await startWorld(t);
   const [account, device] = [sessionAccount(randomBytes), token()];
   for (const body of [

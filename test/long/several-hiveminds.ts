@@ -31,7 +31,7 @@ test(
   },
 );
 
-test('one of two stands still for a while and wakes up again', limits, async (t) => {
+test('one of two is frozen for a while and wakes up again', limits, async (t) => {
   const world = await startCovered(t);
   await during(world, WRITING, async () => {
     void world.signal('a', 'SIGSTOP');
@@ -56,7 +56,7 @@ test('one of two loses half of the storage servers', limits, async (t) => {
   account(t, world, WRITING);
 });
 
-test('PostgreSQL is stopped at once and comes back: pushes go on, and both members with them', limits, async (t) => {
+test('PostgreSQL is stopped at once and comes back: pushes go on, and both members stay', limits, async (t) => {
   const world = await startCovered(t);
   await during(world, WRITING, async () => {
     await world.stopDatabase();
@@ -69,7 +69,7 @@ test('PostgreSQL is stopped at once and comes back: pushes go on, and both membe
 });
 
 test(
-  'PostgreSQL crashes and its synchronous replica takes over: nothing that was confirmed is gone',
+  'PostgreSQL crashes and its synchronous replica takes over: nothing that was confirmed is lost',
   limits,
   async (t) => {
     const world = await startCovered(t, ['a', 'b'], true);
@@ -96,7 +96,7 @@ test('a member comes back with a clock that is two hours behind', limits, async 
   account(t, world, WRITING);
 });
 
-test('of three one is stopped in order, comes back, and another is killed', limits, async (t) => {
+test('one of three is stopped in order and comes back, and another is killed', limits, async (t) => {
   const world = await startCovered(t, ['a', 'b', 'c']);
   await during(world, WRITING, async () => {
     await world.signal('a', 'SIGTERM');
@@ -109,7 +109,7 @@ test('of three one is stopped in order, comes back, and another is killed', limi
 });
 
 test(
-  'while one stands still another process takes its name, and none of its connections; the first ends when it wakes',
+  'while one is frozen another process takes its name, and none of its connections; the first ends when it wakes',
   limits,
   async (t) => {
     const world = await startCovered(t);

@@ -43,7 +43,7 @@ test('every kind of change is made, each in its place', () => {
   );
 });
 
-test('texts, templates and regular expressions are left alone, and what stands in templates is not', () => {
+test('texts, templates and regular expressions are left alone, and what is inside templates is not', () => {
   assert.equal(mask("a = 'x\\'1' + 2; // 3"), `a = ${' '.repeat(6)} + 2;${' '.repeat(5)}`);
   assert.equal(mask('`1${{ a: `2${3}` }.a}4`;'), '    { a:     3   }.a   ;');
   assert.equal(mask('a / 2 / b.match(/[/"]1/);'), `a / 2 / b.match(${' '.repeat(7)});`);

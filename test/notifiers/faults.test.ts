@@ -50,7 +50,7 @@ async function setUp(t: TestContext, service: string, fake: FakeProvider, keys: 
   return { hivemind, notifier, times };
 }
 
-test('Apple: goodbyes, cut connections and refused streams under load lose nothing, and double only what was unknown', async (t) => {
+test('Apple: goodbyes, cut connections and refused streams under load lose nothing, and duplicate only what was unknown', async (t) => {
   const fake = await startFakeApns({ delay: 3, streams: 50 });
   const { hivemind, notifier, times } = await setUp(t, 'apns', fake, { connections: '2', streams: '50' });
   const count = 2_000;
@@ -119,7 +119,7 @@ test('Huawei: expired tokens, dead devices and cut connections under load lose n
   assert.ok(twice <= 20, `${twice} were taken twice`);
 });
 
-test('Web Push: cut connections and dead devices under load lose nothing, while a service that says nothing holds up no other', async (t) => {
+test('Web Push: cut connections and dead devices under load lose nothing, while a silent service delays no other', async (t) => {
   const fake = await startFakeWebPush({ delay: 2 });
   const { hivemind, notifier, times } = await setUp(t, 'webpush', fake, { connections: '40', timeout: '1' });
   const silent = await startFakeWebPush({ key: fake.key });

@@ -15,7 +15,7 @@ import { FakeHivemind, startCluster, tellOfEachOther } from './fake-hivemind.ts'
 import { startProcess, writeConfig } from './process.ts';
 import { apnsToken, folder } from './support.ts';
 
-test('a notifier process serves, and ends in order with exit code 0', async (t) => {
+test('a notifier process serves, and stops in order with exit code 0', async (t) => {
   const path = await folder(t);
   const fake = await startFakeApns();
   t.after(() => fake.close());
@@ -67,7 +67,7 @@ test('its settings name some of several hiveminds, and it finds the others, also
   assert.deepEqual([a.drained, b.drained, c.drained], [1, 1, 1]);
 });
 
-test('with thousands of pushes on its hands it hands back what it has not begun, within its time', async (t) => {
+test('with thousands of pushes in hand it hands back in time what it has not begun', async (t) => {
   const path = await folder(t);
   const fake = await startFakeHuawei({ delay: 300 });
   t.after(() => fake.close());
@@ -86,7 +86,7 @@ test('with thousands of pushes on its hands it hands back what it has not begun,
   assert.equal(new Set(hivemind.handedBack).size, hivemind.handedBack.length);
 });
 
-test('killed under load and started again: every push arrives, and none twice but what was on its way', async (t) => {
+test('killed under load and started again: every push arrives, and none twice except what was on its way', async (t) => {
   const path = await folder(t);
   const fake = await startFakeApns({ delay: 5 });
   t.after(() => fake.close());
@@ -121,7 +121,7 @@ test('killed under load and started again: every push arrives, and none twice bu
   assert.equal(await running.end('SIGTERM'), 0);
 });
 
-test('wrong settings are all told, and the exit code is 1', async (t) => {
+test('wrong settings are all reported, and the exit code is 1', async (t) => {
   const path = await folder(t);
   const config = await writeConfig(path, 'huawei', undefined, { app_id: 'x', url: 'nowhere' });
   const notifier = startProcess(t, config, 'huawei');
@@ -135,7 +135,7 @@ test('wrong settings are all told, and the exit code is 1', async (t) => {
   }
 });
 
-test('a name that is none is told', async (t) => {
+test('an invalid name is reported', async (t) => {
   const path = await folder(t);
   const config = await writeConfig(path, 'x', undefined, {});
   const unknown = startProcess(t, config, 'nothing-like-it');
@@ -146,7 +146,7 @@ test('a name that is none is told', async (t) => {
   assert.match(none.output(), /usage: node src\/notifiers\/main.ts NAME/);
 });
 
-test('the notifier of DOCUMENTATION.md works as it is written there', async (t) => {
+test('the notifier of DOCUMENTATION.md works as written there', async (t) => {
   const text = await readFile(new URL('../../DOCUMENTATION.md', import.meta.url), 'utf8');
   const [, section] = /^### Writing a notifier\n([\s\S]*?)(?=^#{1,3} |$(?![\s\S]))/m.exec(text) ?? [];
   const [, code] = /^```(?:js|ts)\n([\s\S]*?)^```$/m.exec(section ?? '') ?? [];
@@ -197,7 +197,7 @@ test('the notifier of DOCUMENTATION.md works as it is written there', async (t) 
   assert.equal(await notifier.end('SIGTERM'), 0, notifier.output());
 });
 
-test("why the hivemind's socket cannot be used is told by the log and /ready", async (t) => {
+test("why the hivemind's socket cannot be used is shown by the log and /ready", async (t) => {
   const path = await folder(t);
   await writeFile(join(path, 'not-a-socket'), '');
   const keys = { metrics_listen: `unix:${path}/m.sock` };

@@ -68,7 +68,7 @@ test('a body that never ends is cut, and its status decides', async (t) => {
   }
 });
 
-test('an access token with an endless answer is none', async (t) => {
+test('an access token with an endless answer is refused', async (t) => {
   for (const { service, fake, backend } of await webProviders(t)) {
     for (const [answer, expected] of [
       [{ endless: 'flood', body: '{"access_token":"x","expires_in":3600,' }, 'retry: OAuth: 200'],
@@ -85,7 +85,7 @@ test('an access token with an endless answer is none', async (t) => {
   }
 });
 
-test('a body drop by drop is waited for as long as any other', async (t) => {
+test('a body that comes drop by drop is waited for as long as any other', async (t) => {
   const apns = await startFakeApns();
   t.after(() => apns.close());
   const apple = await backendOf(t, 'apns', { ...(await apns.settings(await folder(t))), timeout: '0.4' });
@@ -96,7 +96,7 @@ test('a body drop by drop is waited for as long as any other', async (t) => {
   assert.equal(brief(await push(apple)), 'accepted');
 });
 
-test('bytes that are no text, archives and parts are answers that make no sense, and nothing is unpacked', async (t) => {
+test('bytes that are not text, archives and parts are malformed answers, and nothing is unpacked', async (t) => {
   const bomb = gzipSync(Buffer.alloc(50_000_000, ' '));
   for (const { service, fake, backend } of await webProviders(t)) {
     for (const answer of [
@@ -185,7 +185,7 @@ test("a flood in Google's place ends with its push, too", async (t) => {
   }
 });
 
-test('what speaks HTTP/1.1, or nothing known, where HTTP/2 is spoken, is a connection trouble', async (t) => {
+test('a server that speaks HTTP/1.1, or nothing known, in place of HTTP/2 is a connection problem', async (t) => {
   const apns = await startFakeApns();
   t.after(() => apns.close());
   const settings = { ...(await apns.settings(await folder(t))), timeout: '1', connections: '1' };
@@ -213,7 +213,7 @@ const ENDLESS: Record<string, readonly [before: string, again: string]> = {
   noise: ['', '\xa5'.repeat(1_000)],
 };
 
-test("whatever anybody's push service sends on and on ends with its push", async (t) => {
+test('whatever an arbitrary push service sends without end, it ends with its push', async (t) => {
   const fake = await startFakeWebPush();
   t.after(() => fake.close());
   const settings = { ...(await fake.settings(await folder(t))), timeout: '1' };

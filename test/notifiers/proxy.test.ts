@@ -49,7 +49,7 @@ async function before(t: TestContext, service: Service, fake: Fake, proxy: strin
 }
 
 for (const service of SERVICES) {
-  test(`${service}: everything goes through the proxy, as the user that it wants to see`, async (t) => {
+  test(`${service}: everything goes through the proxy, as the user it expects`, async (t) => {
     const proxy = await startConnectProxy(t, { user: 'spns', password: 'p@ss:w%rd/' });
     const { fake, push, close } = await behind(t, service, proxy.url);
     assert.equal(await push(), 'accepted');
@@ -102,7 +102,7 @@ for (const service of SERVICES) {
   });
 }
 
-test("whoever a proxy connects us with must show the provider's certificate", async (t) => {
+test("whoever a proxy connects us with must present the provider's certificate", async (t) => {
   const proxy = await startConnectProxy(t);
   for (const service of SERVICES) {
     // Without the fakes' authority, these are strangers.
@@ -137,7 +137,7 @@ test('a tunnel that was made in time stays, and a long answer comes through it',
   assert.equal(clock.pending, 0);
 });
 
-test('who reads slowly gets all of it', async (t) => {
+test('a slow reader gets everything', async (t) => {
   const proxy = await startConnectProxy(t);
   const sent = randomBytes(8_000_000);
   const { ca, ...certificate } = serverCertificate();
@@ -160,7 +160,7 @@ test('who reads slowly gets all of it', async (t) => {
   assert.ok(Buffer.concat(chunks).equals(sent));
 });
 
-test('many pushes at a time, and bodies of all sizes, go through the tunnels whole', async (t) => {
+test('many pushes at a time, and bodies of all sizes, go through the tunnels intact', async (t) => {
   const proxy: ConnectProxy = await startConnectProxy(t);
   for (const service of SERVICES) {
     const { backend, fake } = await behind(t, service, proxy.url);
@@ -179,7 +179,7 @@ test('many pushes at a time, and bodies of all sizes, go through the tunnels who
   }
 });
 
-test('the environment names no proxy for a notifier', async (t) => {
+test('proxies in the environment do not apply to a notifier', async (t) => {
   const names = ['HTTPS_PROXY', 'https_proxy', 'HTTP_PROXY', 'ALL_PROXY', 'NODE_USE_ENV_PROXY'];
   const before = names.map((name) => [name, process.env[name]] as const);
   t.after(() => {
@@ -195,7 +195,7 @@ test('the environment names no proxy for a notifier', async (t) => {
   }
 });
 
-test('what names no proxy is told, without what may be a password', () => {
+test('an invalid proxy is reported, without what may be a password', () => {
   for (const [text, expected] of [
     ['proxy.example.org:3128', /must be http:\/\/\[user:password@\]host:port/],
     ['https://proxy.example.org', /must begin with http:\/\/: the proxy is asked in plain HTTP/],

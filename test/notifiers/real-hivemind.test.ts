@@ -185,7 +185,7 @@ async function apns(t: TestContext, options: FakeApnsOptions = {}): Promise<Fake
 const lost = ({ refused, dropped }: Report) => refused + Object.values(dropped).reduce((sum, count) => sum + count, 0);
 const settled = (count: number) => (report: Report) => report.accepted + lost(report) >= count;
 
-test('a message to a phone goes through hivemind and notifier to the provider, and its taking is acknowledged and counted', async (t) => {
+test('a message to a phone goes through hivemind and notifier to the provider, and its acceptance is acknowledged and counted', async (t) => {
   const fake = await apns(t);
   const times = received(fake);
   const suite = await Suite.start(t, 'apns');
@@ -212,7 +212,7 @@ test('a message to a phone goes through hivemind and notifier to the provider, a
   assert.ok(counted.apns!.notifies >= 2 && counted.apns!.notifies === fake.taken.count, stats!.toString());
 });
 
-test('killed under load and started again: every push arrives, and none twice but what was on its way', async (t) => {
+test('killed under load and started again: every push arrives, and none twice except what was on its way', async (t) => {
   const fake = await apns(t, { delay: 10 });
   const times = received(fake);
   const suite = await Suite.start(t, 'apns');
@@ -243,7 +243,7 @@ test('killed under load and started again: every push arrives, and none twice bu
   assert.ok(report.redelivered > 0);
 });
 
-test('told to end under load, it hands back what it has not begun to a second instance: nothing is lost or doubled', async (t) => {
+test('told to stop under load, it hands back what it has not begun to a second instance: nothing is lost or doubled', async (t) => {
   const fake = await startFakeHuawei({ delay: 100 });
   t.after(() => fake.close());
   const times = received(fake);
@@ -270,7 +270,7 @@ test('told to end under load, it hands back what it has not begun to a second in
   assert.equal(fake.taken.count, 1_200);
 });
 
-test('the hivemind stops with 10,000 in flight: every push is accounted for, and what is said to be delivered is what the provider took', async (t) => {
+test('the hivemind stops with 10,000 in flight: every push is accounted for, and what is reported as delivered was accepted by the provider', async (t) => {
   const fake = await apns(t, { delay: 5_000, keep: 1 });
   const suite = await Suite.start(t, 'apns');
   // A window of 10,000: half of them are answered before the hivemind has to end, half only after it.

@@ -18,7 +18,7 @@ async function reload(notifier: NotifierProcess): Promise<string> {
   return notifier.output().slice(before);
 }
 
-test('new credentials are taken over under load, and no push is lost or doubled', async (t) => {
+test('new credentials are adopted under load, and no push is lost or doubled', async (t) => {
   const path = await folder(t);
   const times = new Map<string, number>();
   const fakes = await Promise.all([startFakeFcm({ delay: 20 }), startFakeFcm()]);
@@ -44,7 +44,7 @@ test('new credentials are taken over under load, and no push is lost or doubled'
   assert.equal(await notifier.end('SIGTERM'), 0, notifier.output());
 });
 
-test('a wrong new credential is refused in a sentence, and the old one goes on', async (t) => {
+test('an invalid new credential is refused in a sentence, and the old one stays in use', async (t) => {
   const path = await folder(t);
   const fake = await startFakeFcm();
   t.after(() => fake.close());
@@ -66,7 +66,7 @@ test('a wrong new credential is refused in a sentence, and the old one goes on',
   assert.equal(fake.tokensGiven, 1);
 });
 
-test('a key that is replaced under its old name is taken over, and what the provider had refused goes out at once', async (t) => {
+test('a key that is replaced under its old name is adopted, and what the provider had refused goes out at once', async (t) => {
   const path = await folder(t);
   const [fake, other] = await Promise.all([startFakeApns({ auth: 'token' }), startFakeApns({ auth: 'token' })]);
   for (const one of [fake, other]) t.after(() => one.close());

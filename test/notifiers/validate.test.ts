@@ -38,7 +38,7 @@ const DIFFERENT: Record<string, string[]> = {
   'dummy {"foo":"TEST-1","bar":true}': ['4', 'Invalid input: bar must be an integer'],
 };
 
-test('devices are validated as the original does, but for the differences named above', async (t) => {
+test('devices are validated as the original does, except for the differences named above', async (t) => {
   const path = await folder(t);
   const fakes = { apns: await startFakeApns(), firebase: await startFakeFcm(), huawei: await startFakeHuawei() };
   const backends = new Map<string, Backend>();
@@ -68,7 +68,7 @@ test('devices are validated as the original does, but for the differences named 
   assert.deepEqual([...unused], []);
 });
 
-test("a device token of Apple's is of any even number of hexadecimal digits from 64 to 400, and named in small letters", async (t) => {
+test('an Apple device token has any even number of hexadecimal digits from 64 to 400, and is kept in lower case', async (t) => {
   const fake = await startFakeApns();
   const backend = await (await loadBackend('apns', sectionOf('', {})))(
     contextOf('apns', await fake.settings(await folder(t))),

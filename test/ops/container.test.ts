@@ -24,7 +24,7 @@ const runs = instructions.slice(instructions.findLastIndex(([word]) => word === 
 const last = (word: string) => runs.findLast(([each]) => each === word)?.[1];
 const words = (text: string | undefined): string[] => JSON.parse(text ?? '[]');
 
-test('the image is built from the lock file, of what is here, and of named versions', () => {
+test('the image is built from the lock file, from what is here, and from pinned versions', () => {
   assert.ok(instructions.some(([word, rest]) => word === 'RUN' && rest === 'npm ci --omit=dev'));
   const ignore = read('Dockerfile.dockerignore').split('\n');
   for (const [word, rest] of instructions) {
@@ -38,7 +38,7 @@ test('the image is built from the lock file, of what is here, and of named versi
   }
 });
 
-test('the image runs as nobody special, by commands without a shell', () => {
+test('the image runs as an unprivileged user, by commands without a shell', () => {
   const [user] = last('USER')!.split(':');
   assert.match(user!, /^[1-9]\d*$/, 'a number that is not 0');
   assert.deepEqual([words(last('ENTRYPOINT')), words(last('CMD'))], [['spns'], ['run']]);
@@ -51,7 +51,7 @@ function service(name: string): string {
   return new RegExp(`^ {2}${name}:\\n((?: {4}.*\\n|\\n)+)`, 'm').exec(read('compose.yml'))![1]!;
 }
 
-test('each service of the compose file is without rights and writes to named places alone', () => {
+test('each service of the compose file is without privileges and writes only to named places', () => {
   const names = [
     ...read('compose.yml')
       .split('\nvolumes:')[0]!
@@ -74,7 +74,7 @@ test('each service of the compose file is without rights and writes to named pla
   assert.ok(service('spns').includes(`/run/spns:uid=${last('USER')!.split(':')[0]}`));
 });
 
-test('its configuration and its commands run: it is healthy, and no more when it has stopped', async (t) => {
+test('its configuration and its commands work: it is healthy, and no longer when it has stopped', async (t) => {
   const url = await createDatabase(t);
   const key = () => randomBytes(32).toString('hex');
   const dir = await folder(t, { 'hivemind.key': key(), 'onionreq.key': key() });

@@ -129,7 +129,7 @@ for (const [where, expressions] of [
   });
 }
 
-test("metrics are named by Prometheus' conventions, and their labels take few values", () => {
+test("metrics are named by Prometheus' conventions, and their labels have few values", () => {
   const labels = new Set<string>();
   for (const { name, type, help, labelNames = [] } of registered) {
     assert.match(name, /^(spns|process|nodejs)_[a-z0-9_]+$/);
@@ -180,7 +180,7 @@ test('everything that an operator must see is exported', () => {
   assert.ok(exported.has('nodejs_eventloop_lag_p99_seconds'));
 });
 
-test('counters are looked at by rate, increase or changes, never as they are', () => {
+test('counters are queried by rate, increase or changes, never as they are', () => {
   for (const expression of [...alertExpressions, ...dashboardExpressions]) {
     for (const match of expression.matchAll(/\w+_total\b/g)) {
       assert.match(expression.slice(0, match.index), /(rate|increase|changes)\($/, expression);
@@ -219,7 +219,7 @@ const promtool = process.env.PROMTOOL ?? 'promtool';
 const skip =
   spawnSync(promtool, ['--version']).status !== 0 && "promtool (Debian's package prometheus) is not installed here";
 
-test('the alerts fire when they should', { skip }, () => {
+test('the alerts fire when they should, and only then', { skip }, () => {
   const { status, stdout, stderr } = spawnSync(
     promtool,
     ['test', 'rules', join(import.meta.dirname, 'alerts.test.yml')],

@@ -32,7 +32,7 @@ test("the package's configuration is the example, with what its units need", () 
   assert.throws(() => packagedConfig('[hivemind]\n[web]\nlisten = here\n'), /has no \[hivemind\] listen/);
 });
 
-test('the scripts of the package, and what is played of the pages, are shell', () => {
+test('the scripts of the package, and the commands taken from the documentation, are valid shell', () => {
   for (const name of ['postinst', 'prerm', 'postrm']) {
     const { status, stderr } = spawnSync('sh', ['-n', join(ROOT, 'ops/deb', name)], { encoding: 'utf8' });
     assert.equal(status, 0, stderr);
@@ -47,7 +47,7 @@ test('the scripts of the package, and what is played of the pages, are shell', (
   assert.equal(fence(join(ROOT, 'docs/install.md'), 'ini').length > 0, true);
 });
 
-test('whatever the units make or run as is made by the package, and gone when it is purged', () => {
+test('whatever the units create or run as is created by the package, and gone when it is purged', () => {
   const [made, purged] = [read('ops/deb/postinst'), read('ops/deb/postrm')];
   const units = readdirSync(join(ROOT, 'systemd')).filter((name) => name.endsWith('.service'));
   assert.ok(units.length >= 4);
@@ -65,7 +65,7 @@ test('whatever the units make or run as is made by the package, and gone when it
   }
 });
 
-test('users are made by the package as docs/install.md makes them', () => {
+test('users are created by the package as docs/install.md creates them', () => {
   const page = read('docs/install.md');
   for (const [, words] of read('ops/deb/postinst').matchAll(/^ {2}adduser --quiet (.*)$/gm))
     assert.ok(page.includes(`sudo adduser ${words}\n`), words);
@@ -82,7 +82,7 @@ function sizeOf(folder: string): number {
 const bundled = join(ROOT, `node_modules/node-linux-${process.arch}`);
 const skip = !existsSync(bundled) && 'npm has brought no Node here';
 
-test('an install without what no server opens takes less than 200 MB, and runs', { skip }, (t) => {
+test('an install without the files that no server opens takes less than 200 MB, and runs', { skip }, (t) => {
   const { packages } = JSON.parse(read('package-lock.json')) as { packages: Record<string, { dev?: boolean }> };
   // A package within another is counted with it.
   const names = Object.entries(packages)

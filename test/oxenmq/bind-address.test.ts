@@ -59,7 +59,7 @@ function parse(text: string): string {
   return address.protocol === 'tcp' ? (address.host.includes(':') ? `[${address.host}]` : address.host) : '';
 }
 
-describe('whatever may be listened at is connected to, over libzmq and over our own sockets', () => {
+describe('every address that can be bound can be connected to, over libzmq and over our own sockets', () => {
   for (const [bound, connected] of FORMS) {
     for (const Kind of [Listener, PublicListener]) {
       test(`${bound.replace(folder, '')} (${Kind.name})`, async (t) => {
@@ -90,7 +90,7 @@ describe('whatever may be listened at is connected to, over libzmq and over our 
   test.after(() => rmSync(folder, { recursive: true }));
 });
 
-test('what cannot be listened at, or cannot be found, is refused with a sentence', () => {
+test('what cannot be bound, or could not be reached, is refused with a sentence', () => {
   for (const [text, sentence] of [
     ['tcp://127.0.0.1:*', /must name its port/],
     ['tcp://127.0.0.1:0', /must name its port/],
@@ -124,6 +124,6 @@ test('what cannot be listened at, or cannot be found, is refused with a sentence
   }
 });
 
-test('a listener itself may take any port', () => {
+test('a listener itself may bind any port', () => {
   assert.equal(formatBindAddress(parseBindAddress('tcp://*:*')), 'tcp://0.0.0.0:0');
 });

@@ -77,7 +77,7 @@ for (const kind of ['ipc', 'tcp'] as const) {
     await greet(rawClient(t, endpoint));
   });
 
-  test(`clients that live under one routing id (${kind}) do not end the process, thousands of times`, async (t) => {
+  test(`clients that share one routing id (${kind}) do not end the process, thousands of times`, async (t) => {
     const address = kind === 'tcp' ? 'tcp://127.0.0.1:*' : `ipc://${await temporaryDirectory(t)}/s`;
     const { line: endpoint, ended } = await target(t, 'listener', address);
     let over = false;
@@ -106,7 +106,7 @@ for (const kind of ['ipc', 'tcp'] as const) {
   });
 }
 
-test('clients whose routing id others came with, and who go on sending and hang up, do not end the process', async (t) => {
+test('clients whose routing id others take over, and who go on sending and hang up, do not end the process', async (t) => {
   const attack = async (kind: 'ipc' | 'tcp') => {
     const address = kind === 'tcp' ? 'tcp://127.0.0.1:*' : `ipc://${await temporaryDirectory(t)}/s`;
     const { line: endpoint, ended } = await target(t, 'listener', address);

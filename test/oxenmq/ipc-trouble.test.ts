@@ -30,7 +30,7 @@ function abandoned(path: string): void {
   spawnSync(process.execPath, ['-e', code]);
 }
 
-test('a socket that somebody listens at is no trouble, nor is an abstract one', async (t) => {
+test('a socket with a listener is no problem, nor is an abstract one', async (t) => {
   const path = join(folder(t), 's');
   await listening(t, path);
   assert.equal(await ipcConnectTrouble(path), undefined);
@@ -40,7 +40,7 @@ test('a socket that somebody listens at is no trouble, nor is an abstract one', 
   assert.match((await ipcConnectTrouble(`${abstract}-not`))!.text, /^nobody listens at the socket @spns-trouble/);
 });
 
-test('what is not there, is something else or is abandoned is told as such', async (t) => {
+test('what does not exist, is something else or is abandoned is named as such', async (t) => {
   const dir = folder(t);
   writeFileSync(join(dir, 'file'), '');
   mkdirSync(join(dir, 'folder'));
@@ -60,7 +60,7 @@ test('what is not there, is something else or is abandoned is told as such', asy
   }
 });
 
-test('a relative path is told with the folder from which it was taken', () => {
+test('a relative path is shown with the folder that it starts from', () => {
   assert.equal(ipcTrouble('./nobody.sock')!.text, `there is no socket ${join(process.cwd(), 'nobody.sock')}`);
 });
 
@@ -70,7 +70,9 @@ const skip =
   (process.getuid?.() !== 0 || !nobody || !mayRead(MODULE, nobody)) &&
   'only root can look with the eyes of another user, who must be able to read this checkout';
 
-test('whose socket it is, which group may use it and what to do is told to a user who may not', { skip }, async (t) => {
+test('a user who may not connect is told whose socket it is, which group may use it and what to do', {
+  skip,
+}, async (t) => {
   const dir = folder(t);
   const path = join(dir, 's');
   await listening(t, path);
@@ -106,7 +108,7 @@ test('whose socket it is, which group may use it and what to do is told to a use
   );
 });
 
-test('a connection says at once what does not pass by itself, and why nobody answered in the end', async (t) => {
+test('a connection reports at once what does not pass by itself, and in the end why nobody answered', async (t) => {
   const dir = folder(t);
   writeFileSync(join(dir, 'file'), '');
   abandoned(join(dir, 'left'));

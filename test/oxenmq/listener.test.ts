@@ -105,7 +105,7 @@ test('refusals have the form and the order of the original', async (t) => {
   assert.equal(listener.counters.refusals, cases.length);
 });
 
-test('garbage is dropped and counted, and makes no remote', async (t) => {
+test('garbage is dropped and counted, and creates no remote', async (t) => {
   const strays = new Happenings<string>();
   const listener = await openListener(t, { maxMessageSize: 10_000, on: { stray: (reason) => strays.add(reason) } });
   const client = rawClient(t, listener.endpoint);
@@ -131,7 +131,7 @@ test('garbage is dropped and counted, and makes no remote', async (t) => {
   assert.equal(listener.size, 1);
 });
 
-test('a message of too many parts or bytes is dropped and counted, and hinders nobody', async (t) => {
+test('a message of too many parts or bytes is dropped and counted, and delays nobody', async (t) => {
   const strays: string[] = [];
   const listener = await openListener(t, {
     maxMessageSize: 10_000,
@@ -155,7 +155,7 @@ test('a message of too many parts or bytes is dropped and counted, and hinders n
   assert.equal(String((await good.receive())[2]), 'yes');
 });
 
-test('the owner learns that a client went, and its requests fail', async (t) => {
+test('the owner learns that a client has gone, and its requests fail', async (t) => {
   const calls = new Happenings<Incoming>();
   const gone = new Happenings<Remote>();
   const listener = await openListener(t, { commands: offers(calls), on: { disconnect: (remote) => gone.add(remote) } });
@@ -262,7 +262,7 @@ async function flood(client: Dealer, count: number, message: (number: number) =>
   }
 }
 
-test('3,000 answers given in one turn all arrive, though ZeroMQ takes a third of them at a time', async (t) => {
+test('3,000 answers given in one turn all arrive, though ZeroMQ accepts a third of them at a time', async (t) => {
   const calls = new Happenings<Incoming>();
   const listener = await openListener(t, { commands: offers(calls) });
   const client = rawClient(t, listener.endpoint);
@@ -274,7 +274,7 @@ test('3,000 answers given in one turn all arrive, though ZeroMQ takes a third of
   assert.equal(listener.counters.unanswered + listener.counters.lost + listener.counters.overrun, 0);
 });
 
-test('of a client that does not read its answers no more is taken; every request is answered or counted, nobody else waits', async (t) => {
+test('no more is accepted from a client that does not read its answers; every request is answered or counted, and nobody else waits', async (t) => {
   const handled = { count: 0 };
   const answer = Buffer.alloc(20_000);
   const listener = await openListener(t, {
@@ -318,7 +318,7 @@ test('of a client that does not read its answers no more is taken; every request
   assert.equal(counters.unanswered + counters.lost, 0);
 });
 
-test('answers for clients that went are counted', async (t) => {
+test('answers for clients that have gone are counted', async (t) => {
   const calls = new Happenings<Incoming>();
   const gone = new Happenings<Remote>();
   const listener = await openListener(t, { commands: offers(calls), on: { disconnect: (remote) => gone.add(remote) } });
@@ -331,7 +331,7 @@ test('answers for clients that went are counted', async (t) => {
   assert.equal(listener.counters.unanswered, 1);
 });
 
-test('a CURVE listener takes the keys it is told to, each listener its own', async (t) => {
+test('a CURVE listener admits the keys it is told to, each listener its own', async (t) => {
   const keys = randomKeyPair();
   const [admin, stranger] = [randomKeyPair(), randomKeyPair()];
   const asked: string[] = [];
@@ -397,7 +397,7 @@ test('an ipc socket gets its permissions, replaces a dead one, and is removed', 
   await greet(rawClient(t, third.endpoint));
 });
 
-test('an address that cannot be bound is an error which names it', async (t) => {
+test('an address that cannot be bound is an error that names it', async (t) => {
   const directory = await temporaryDirectory(t);
   writeFileSync(`${directory}/file`, 'precious');
   const taken = await openListener(t);
@@ -435,6 +435,6 @@ test('closing fails what waits and frees the address at once', async (t) => {
   assert.equal(next.endpoint, endpoint);
 });
 
-test('a listener that was never bound closes', async () => {
+test('a listener that was never bound can be closed', async () => {
   await new Listener({ clock: systemClock, address: 'tcp://127.0.0.1:*', access: 'none', commands: {} }).close();
 });

@@ -37,7 +37,7 @@ test('a refusal names a request by its tag and anything else by its name', () =>
   }
 });
 
-test('a refusal gives a name back as the bytes that came', () => {
+test('a refusal returns a name as the bytes that came', () => {
   assert.deepEqual(refusalFrames('UNKNOWNCOMMAND', '\xff.x', undefined), [
     'UNKNOWNCOMMAND',
     Buffer.from([0xff, 0x2e, 0x78]),

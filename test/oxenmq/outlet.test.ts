@@ -25,7 +25,7 @@ function setUp() {
 
 const frames = (text: string) => ['id', text];
 
-test('what a full queue turned away is tried again ever more rarely, and follows in order', async () => {
+test('what a full queue turned away is retried ever more rarely, and follows in order', async () => {
   const { clock, taken, state, counters, backlog, outlet } = setUp();
   state.code = 'EAGAIN';
   assert.equal(outlet.send(frames('1')), true);
@@ -53,7 +53,7 @@ test('what a full queue turned away is tried again ever more rarely, and follows
 });
 
 for (const when of ['at first', 'again']) {
-  test(`a peer that ZeroMQ does not know when it is tried ${when} is told as gone`, async () => {
+  test(`a peer that ZeroMQ does not know when it is tried ${when} is reported as gone`, async () => {
     const { clock, state, outlet } = setUp();
     state.code = when === 'again' ? 'EAGAIN' : 'EHOSTUNREACH';
     outlet.send(frames('1'));
@@ -66,7 +66,7 @@ for (const when of ['at first', 'again']) {
   });
 }
 
-test('closed, it gives up what it held, which is counted once, and takes nothing more', async () => {
+test('once closed, it gives up what it held, which is counted once, and accepts nothing more', async () => {
   const { clock, state, counters, backlog, outlet } = setUp();
   state.code = 'EAGAIN';
   outlet.send(frames('1'));
@@ -79,7 +79,7 @@ test('closed, it gives up what it held, which is counted once, and takes nothing
   assert.deepEqual([counters.refused, counters.unanswered, state.gone], [1, 1, 0]);
 });
 
-test('a peer is congested from a thousand answers or 4 MiB on, and 10,000 or 16 MiB are all that waits', async () => {
+test('a peer is congested from a thousand answers or 4 MiB on, and no more than 10,000 or 16 MiB wait', async () => {
   const { clock, state, counters, outlet } = setUp();
   state.code = 'EAGAIN';
   outlet.send(frames('1'));

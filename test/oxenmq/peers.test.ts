@@ -33,7 +33,7 @@ test('a connection says HI once, under L and the public key, and is up with the 
   assert.equal(server.received.all.length, 0);
 });
 
-test('plain and encrypted connections live on one socket, over tcp and ipc', async (t) => {
+test('plain and encrypted connections share one socket, over tcp and ipc', async (t) => {
   const serverKeys = randomKeyPair();
   const directory = await temporaryDirectory(t);
   const servers = await Promise.all([
@@ -90,7 +90,7 @@ test('what is sent before the HELLO follows the HI, in order', async (t) => {
   }
 });
 
-test('a request carries 15 random bytes, and takes the first reply with them', async (t) => {
+test('a request carries 15 random bytes, and the first reply with them answers it', async (t) => {
   const server = await RawServer.open(t);
   const { peers, events } = openPeers(t);
   const connection = peers.connect(addressOf(server.endpoint));
@@ -125,7 +125,7 @@ test('a reply counts only on the connection that was asked', async (t) => {
   assert.deepEqual((await reply).map(String), ['true']);
 });
 
-test('a request fails with the word of the peer, by its tag or, if the peer does not know the name, by that', async (t) => {
+test("a request fails with the peer's error, by its tag or, if the peer does not know the name, by that", async (t) => {
   const server = await RawServer.open(t);
   const { peers, events } = openPeers(t);
   const connection = peers.connect(addressOf(server.endpoint));
@@ -144,7 +144,7 @@ test('a request fails with the word of the peer, by its tag or, if the peer does
   assert.deepEqual(await Promise.all(requests), ['FORBIDDEN', 'UNKNOWNCOMMAND', 'answered', 'NOT_A_SERVICE_NODE']);
 });
 
-test('a request fails after its time', async (t) => {
+test('a request fails when its time is over', async (t) => {
   const clock = new FakeClock();
   const server = await RawServer.open(t);
   const { peers, events } = openPeers(t, { clock });
@@ -161,7 +161,7 @@ test('a request fails after its time', async (t) => {
   assert.equal(clock.pending, 0);
 });
 
-test('a peer may call what we offer, and is told what it may not', async (t) => {
+test('a peer may call what we offer, and is refused what it may not', async (t) => {
   const server = await RawServer.open(t);
   const calls = new Happenings<string[]>();
   const { peers, events } = openPeers(t, {
@@ -279,7 +279,7 @@ test('garbage is dropped and counted', async (t) => {
   assert.equal(connection.state, 'up');
 });
 
-test('a server that comes back is told as a break and a new handshake, of its connection alone', async (t) => {
+test('a server that comes back is reported as a break and a new handshake, of its connection alone', async (t) => {
   // Unlike a port, a path of our own is taken by nobody else in between.
   const server = await RawServer.open(t, { address: `ipc://${await temporaryDirectory(t)}/s` });
   const steady = await RawServer.open(t);
@@ -311,7 +311,7 @@ test('a server that comes back is told as a break and a new handshake, of its co
   assert.equal(other.state, 'up');
 });
 
-test('an empty message is no lasting harm: the connection asks whether it is up', async (t) => {
+test('an empty message does no lasting harm: the connection checks whether it is up', async (t) => {
   const server = await RawServer.open(t);
   const { peers, events } = openPeers(t);
   const connection = peers.connect(addressOf(server.endpoint));
@@ -373,7 +373,7 @@ test('a server with another key, a server without one, and no server are given u
   assert.equal(peers.size, 0);
 });
 
-test('what connect() itself refuses is told as a failure, after the caller has its connection', async (t) => {
+test('what connect() itself refuses is reported as a failure, after the caller has its connection', async (t) => {
   const { peers, events } = openPeers(t);
   const connection = peers.connect({ protocol: 'tcp', host: 'a b', port: 1 });
   assert.equal(events.all.length, 0);
@@ -454,7 +454,7 @@ for (const [what, parts, words] of [
   });
 }
 
-test('no routing id is ever given out twice, which libzmq would end the process for', async (t) => {
+test('no routing id is ever given out twice, for which libzmq would end the process', async (t) => {
   const server = await RawServer.open(t);
   const { peers } = openPeers(t);
   const ids = new Set<string>();
@@ -523,7 +523,7 @@ test('one abstract ipc address takes one connection, and the second is told so',
   assert.match((await events.first((e) => e.event === 'failure')).reason, /a connection to ipc:\/\/@.* already/);
 });
 
-test('a peer that takes nothing costs a bounded queue', async (t) => {
+test('a peer that accepts nothing costs a bounded queue', async (t) => {
   const server = await RawServer.open(t);
   const { peers, events } = openPeers(t);
   // Nobody is there: the queue in front is all there is.

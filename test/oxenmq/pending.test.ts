@@ -26,7 +26,7 @@ test('a request ends once, by whatever comes first, and leaves no timer', async 
   assert.equal(clock.pending, 0);
 });
 
-test('a refusal by name takes the oldest of that name', async () => {
+test('a refusal by name ends the oldest request of that name', async () => {
   const pending = new Pending(new FakeClock());
   pending.add('a.x', 1000).reply.catch(() => {});
   const [first, second] = [pending.add('a.b', 1000), pending.add('a.b', 1000)];

@@ -71,7 +71,7 @@ for (const security of ['plain', 'CURVE'] as const) {
     assert.deepEqual((await client.receive()).map(String), ['UNKNOWNCOMMAND', 'no.such']);
   });
 
-  test(`our own peers connect (${security}), and are told when it ends`, async (t) => {
+  test(`our own peers connect (${security}), and learn when the connection ends`, async (t) => {
     const keys = security === 'CURVE' ? randomKeyPair() : undefined;
     const gone = new Happenings<Remote>();
     const listener = await open(t, { keys, on: { disconnect: (remote) => gone.add(remote) } });
@@ -108,7 +108,7 @@ test('only keys that are admitted get in, and only clients that know ours', asyn
   await greet(rawClient(t, listener.endpoint, { serverKey: keys.publicKey, keys: friend }));
 });
 
-test('clients that call themselves the same are told apart, and each gets its own answers', async (t) => {
+test('clients with the same routing id are told apart, and each gets its own answers', async (t) => {
   const listener = await open(t);
   const clients = Array.from({ length: 5 }, () => rawClient(t, listener.endpoint, { routingId: Buffer.from('one') }));
   for (const [i, client] of clients.entries()) await client.send(['push.echo', 't', String(i)]);
@@ -154,7 +154,7 @@ for (const [name, bytes] of Object.entries(offences)) {
   });
 }
 
-test('bytes that come one by one, and PINGs among them, make the same message', async (t) => {
+test('bytes that come one by one, with PINGs among them, make the same message', async (t) => {
   const calls = new Happenings<Incoming>();
   const commands: Commands = {
     push: { access: 'none', commands: { echo: { kind: 'request', handler: (m) => calls.add(m) } } },
@@ -170,7 +170,7 @@ test('bytes that come one by one, and PINGs among them, make the same message', 
   socket.destroy();
 });
 
-test('who says nothing is let go after ten seconds', async (t) => {
+test('a client that says nothing is disconnected after ten seconds', async (t) => {
   const clock = new FakeClock();
   const listener = await open(t, { clock });
   const socket = plainSocket(listener.endpoint);
@@ -184,7 +184,7 @@ test('who says nothing is let go after ten seconds', async (t) => {
   assert.equal(listener.size, 0);
 });
 
-test('when there is no room the newcomer takes the place of the quietest of those who hold most', async (t) => {
+test('when there is no room a newcomer takes the place of the quietest connection of those who hold most', async (t) => {
   const listener = await open(t, { maxConnections: 10 });
   const others = [await enter(listener.endpoint, '127.0.0.2'), await enter(listener.endpoint, '127.0.0.3')];
   const crowd: Socket[] = [];
@@ -199,7 +199,7 @@ test('when there is no room the newcomer takes the place of the quietest of thos
   for (const socket of [...others, ...crowd, honest]) socket.destroy();
 });
 
-test('a client is not read from while so many of its requests are worked on, and then goes on', async (t) => {
+test('a client is not read from while it has so many requests in progress, and then goes on', async (t) => {
   const calls = new Happenings<Incoming>();
   const commands: Commands = {
     push: { access: 'none', commands: { wait: { kind: 'request', handler: (m) => calls.add(m) } } },
@@ -240,7 +240,7 @@ test('a client that does not read its answers costs a bounded number of them, an
   await honest.receive();
 });
 
-test('bytes that come one by one count as what they take until the message is whole', async (t) => {
+test('bytes that come one by one count as what they occupy until the message is complete', async (t) => {
   const listener = await open(t);
   const socket = await enter(listener.endpoint);
   socket.setNoDelay(true);

@@ -43,7 +43,7 @@ test('peers and listeners talk in both directions, over tcp and ipc, plain and e
   }
 });
 
-test('300 connections with five keys live on one instance', async (t) => {
+test('300 connections with five keys share one instance', async (t) => {
   const nodes = await Promise.all(
     Array.from({ length: 5 }, async () => {
       const keys = randomKeyPair();
@@ -70,7 +70,7 @@ test('300 connections with five keys live on one instance', async (t) => {
   assert.equal(peers.counters.disconnects + peers.counters.failures, 0);
 });
 
-test('a listener that restarts on its address is met again, and has forgotten everybody', async (t) => {
+test('a listener that restarts on its address is connected to again, and has forgotten everybody', async (t) => {
   const keys = randomKeyPair();
   const seen = new Happenings<Remote>();
   const commands: Commands = {

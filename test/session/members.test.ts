@@ -72,21 +72,21 @@ describe('the list of hiveminds', () => {
   });
 });
 
-describe('which hiveminds to be connected with', () => {
-  it('is all that the settings name while nobody has told of others', () => {
+describe('which hiveminds to connect to', () => {
+  it('are only those in the settings while nobody has announced others', () => {
     assert.deepEqual(planned([], [LOCAL, OTHER]), { open: [LOCAL, OTHER], close: [], missing: [] });
     const alone = [place(LOCAL, 'up', { isGiven: true })];
     assert.deepEqual(planned(alone, [LOCAL]), { open: [], close: [], missing: [] });
   });
 
-  it('is every member that one of them tells of, and the one in the settings is not connected twice', () => {
+  it('include every member that one of them announces, and the one in the settings is not connected twice', () => {
     const local = place(LOCAL, 'up', { isGiven: true, name: 'a', members: [A, B] });
     assert.deepEqual(planned([local], [LOCAL]), { open: [B.address], close: [], missing: ['b'] });
     const both = [local, place(B.address, 'up', { name: 'b', members: [A, B] })];
     assert.deepEqual(planned(both, [LOCAL]), { open: [], close: [], missing: [] });
   });
 
-  it('waits for what the settings name to say who they are, but not for one that fails', () => {
+  it('wait for those in the settings to say who they are, but not for one that fails', () => {
     const local = place(LOCAL, 'up', { isGiven: true, name: 'a', members: [A, B] });
     const other = { isGiven: true };
     assert.deepEqual(planned([local, place(OTHER, 'new', other)], [LOCAL, OTHER]).open, []);
@@ -97,7 +97,7 @@ describe('which hiveminds to be connected with', () => {
     assert.deepEqual(planned([local, { ...broken, state: 'failed' }], [LOCAL, OTHER]).open, [B.address]);
   });
 
-  it('leaves the second address of a member, and not the one in the settings', () => {
+  it('leave out the second address of a member, and not the one in the settings', () => {
     const learned = place(A.address, 'up', { name: 'a', members: [A] });
     const local = place(LOCAL, 'up', { isGiven: true, name: 'a', members: [A] });
     assert.deepEqual(planned([learned, local], [LOCAL]).close, [A.address]);
@@ -105,7 +105,7 @@ describe('which hiveminds to be connected with', () => {
     assert.deepEqual(planned([local, other], [LOCAL, OTHER]), { open: [], close: [OTHER], missing: [] });
   });
 
-  it('keeps who answers, whatever others say, and leaves who is gone for all of them', () => {
+  it('keep those that answer, whatever others say, and drop those that are gone for all of them', () => {
     const local = place(LOCAL, 'up', { isGiven: true, name: 'a', members: [A] });
     const b = { name: 'b', members: [A, B] };
     assert.deepEqual(planned([local, place(B.address, 'up', b)], [LOCAL]).close, []);
@@ -116,7 +116,7 @@ describe('which hiveminds to be connected with', () => {
     assert.deepEqual(planned([...apart, place('x', 'up', { name: 'd', members: [C] })], [LOCAL]).close, []);
   });
 
-  it('follows a member to another address', () => {
+  it('follow a member to another address', () => {
     const moved = { ...B, address: 'tcp://10.0.9.9:22029' };
     const local = place(LOCAL, 'up', { isGiven: true, name: 'a', members: [A, moved] });
     const before = place(B.address, 'down', { name: 'b', members: [A, B] });
@@ -127,13 +127,13 @@ describe('which hiveminds to be connected with', () => {
     });
   });
 
-  it('says of a member whose address is that of another one that it is missing', () => {
+  it('report a member as missing whose address is that of another one', () => {
     const local = place(LOCAL, 'up', { isGiven: true, name: 'a', members: [A, B, { ...C, address: B.address }] });
     const both = place(B.address, 'up', { name: 'c', members: [A, B] });
     assert.deepEqual(planned([local, both], [LOCAL]), { open: [], close: [], missing: ['b'] });
   });
 
-  it('knows a member whose address makes no sense, and does not try it', () => {
+  it('know a member with an invalid address, and do not try it', () => {
     const spell = (address: string) => {
       if (address === 'nowhere') throw new Error('no address');
       return address.toLowerCase();
@@ -153,7 +153,7 @@ describe('which hiveminds to be connected with', () => {
     assert.deepEqual(planned([local], [LOCAL]), { open: [], close: [], missing: ['b'] });
   });
 
-  it('goes on with the members last known and the settings when nobody answers', () => {
+  it('are the members last known and those in the settings when nobody answers', () => {
     const learned = [
       place(B.address, 'down', { name: 'b', members: [A, B, C] }),
       place(C.address, 'failed', { name: 'c', members: [A, B, C] }),
@@ -161,7 +161,7 @@ describe('which hiveminds to be connected with', () => {
     assert.deepEqual(planned(learned, [LOCAL]), { open: [A.address, LOCAL], close: [], missing: ['a', 'b', 'c'] });
   });
 
-  it('is never more than so many, whatever is told', () => {
+  it('are never more than so many, whatever is announced', () => {
     const members = Array.from({ length: MAX_MEMBERS }, (_, n) => ({ name: `m${n}`, address: `tcp://h:${n + 1}` }));
     const others = members.map(({ name, address }) => ({ name: `x${name}`, address: `${address}0` }));
     const local = place(LOCAL, 'up', { isGiven: true, name: 'a', members });
@@ -169,7 +169,7 @@ describe('which hiveminds to be connected with', () => {
     assert.equal(planned([local, second], [LOCAL, OTHER]).open.length, MAX_MEMBERS - 2);
   });
 
-  it('comes to rest: what was done is not wanted again, and nothing is opened and closed in turn', () => {
+  it('settle: what was done is not wanted again, and nothing is opened and closed in turn', () => {
     fuzz(2_000, ({ below }) => {
       const names = ['a', 'b', 'c', undefined];
       const states = ['new', 'up', 'down', 'failed'] as const;

@@ -45,7 +45,7 @@ describe("a message's hash", () => {
     });
   });
 
-  it('is checked for bodies of every size that a storage server takes, and of larger ones not even computed', () => {
+  it('is checked for bodies of every size that a storage server accepts, and for larger ones not even computed', () => {
     const account = Buffer.alloc(33, 3);
     for (const size of [76_800, 100_000]) {
       const body = Buffer.alloc(size, 7);

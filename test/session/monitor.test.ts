@@ -76,7 +76,7 @@ describe('encodeMonitor', () => {
 });
 
 describe('decodeMonitor', () => {
-  it('refuses what is no monitor request', () => {
+  it('refuses what is not a monitor request', () => {
     const good = { n: [0], p: Buffer.alloc(33, 3), s: Buffer.alloc(64), t: 1 };
     decodeMonitor(encode(good));
     const wrong = [
@@ -110,17 +110,17 @@ describe('parseMonitorReply', () => {
     assert.deepEqual(parse('le', 0), []);
   });
 
-  it('reads a success that is written otherwise, and passes over what it does not know', () => {
+  it('reads a success that is written differently, and skips what it does not know', () => {
     assert.deepEqual(parse('ld1:ali1ee7:successi1ee' + 'd7:errcodei2e4:junk0:ee', 2), [{ code: 0 }, { code: 2 }]);
   });
 
-  it('gives an error of the whole request for each subscription', () => {
+  it('gives an error of the whole request to each subscription', () => {
     const refused = { code: 5, error: 'Signature verification failed' };
     assert.deepEqual(parse(bad, 3), [refused, refused, refused]);
     assert.deepEqual(parse(ok, 1), [{ code: 0 }]);
   });
 
-  it('refuses answers that do not fit the question', () => {
+  it('refuses answers that do not fit the request', () => {
     assert.throws(() => parse(ok, 2), BencodeError);
     assert.throws(() => parse(`l${ok}e`, 2), /1 for 2/);
     assert.throws(() => parse(`l${ok.repeat(100_000)}e`, 2), /more for 2/);
@@ -189,7 +189,7 @@ describe('refusals of storage servers that know accounts elsewhere', () => {
     assert.deepEqual(codes, [6, 7]);
   });
 
-  it('cannot be made to take our time: a result of very many values or keys is none', () => {
+  it('cannot take up our time: a result of very many values or keys is not one', () => {
     for (const body of [
       `ld6:snodesl${'le'.repeat(1000)}e7:successi1eee`,
       `ld${'1:ale'.repeat(1000)}7:successi1eee`,

@@ -30,7 +30,7 @@ test('addresses of private networks and of this machine are refused, unless they
   }
 });
 
-test('what can be the address of no single host is refused in any case', () => {
+test('what cannot be the address of a single host is always refused', () => {
   for (const host of NEVER) {
     for (const allowed of [false, true])
       assert.match(addressTrouble(host, allowed) ?? 'none', /^the address is /, host);
@@ -38,7 +38,7 @@ test('what can be the address of no single host is refused in any case', () => {
   for (const host of ['1.0.0.0', '223.255.255.255']) assert.equal(addressTrouble(host, false), undefined, host);
 });
 
-test('what is not four decimal numbers is no address, and leading zeros are none', () => {
+test('what is not four decimal numbers is not an address, and leading zeros are not allowed', () => {
   const others = [
     '',
     '1.2.3',

@@ -79,13 +79,13 @@ describe('parseNotification', () => {
     data: Buffer.from('hello'),
   });
 
-  it('hands out views of the body', () => {
+  it('returns views of the body', () => {
     const result = parseNotification(intact);
     assert.ok(typeof result !== 'string');
     for (const view of [result.account, result.hash, result.data!]) assert.equal(view.buffer, intact.buffer);
   });
 
-  it('drops a message that is cut anywhere but behind its data', () => {
+  it('drops a message that is cut anywhere except behind its data', () => {
     for (let length = 0; length < intact.length - 1; length++) {
       assert.equal(parseNotification(intact.subarray(0, length)), 'malformed', `cut to ${length}`);
     }

@@ -20,7 +20,7 @@ describe('deriveNotifierKey', () => {
   }
 });
 
-it("derives the key of a cluster, which is no notifier's, from that of its hiveminds", () => {
+it("derives the key of a cluster, which is not a notifier's, from that of its hiveminds", () => {
   const [one, other] = [Buffer.alloc(32, 1), Buffer.alloc(32, 2)];
   assert.equal(deriveClusterKey(one).length, 32);
   assert.deepEqual(deriveClusterKey(one), deriveClusterKey(Buffer.from(one)));

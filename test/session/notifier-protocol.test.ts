@@ -125,7 +125,7 @@ describe('the protocol between hivemind and notifiers', () => {
     }
   });
 
-  it('refuses a fingerprint of another size, and a doubt that nobody could have', () => {
+  it('refuses a fingerprint of another size, and an impossible doubt', () => {
     for (const wrong of [
       { fingerprint: Buffer.alloc(0) },
       { fingerprint: Buffer.alloc(7) },

@@ -168,7 +168,7 @@ it('is worth waking a phone for if the app will show it: a message to a person o
   }
 });
 
-it('is a false alarm if it is word of settings without the settings, and nothing else is', () => {
+it('is a false alarm if it is a notice of settings without the settings, and nothing else is', () => {
   const settings = [2, 3, 4, 5, 12, 13, 14, -11];
   for (let namespace = -32_768; namespace <= 32_767; namespace++) {
     const alarms = Object.entries(BODIES).flatMap(([name, data]) => (isFalseAlarm({ namespace, data }) ? [name] : []));

@@ -117,7 +117,7 @@ describe('the answers of the original, up to where the notifier is asked', () =>
     });
   }
 
-  it('are all compared, but for those whose request is left out of the vectors', () => {
+  it('are all compared, except those whose request is left out of the vectors', () => {
     assert.equal(file.cases.length, 90);
     const left = file.cases.filter(({ request }) => request === null);
     assert.deepEqual(
@@ -150,7 +150,7 @@ const group = JSON.parse(file.cases.find(({ name }) => name === 'group with suba
 >;
 
 describe('parseSubscribe', () => {
-  it('gives all that the request holds', () => {
+  it('returns everything that the request holds', () => {
     const request = parseSubscribe(group, now, known);
     assert.equal(request.account.toString('hex'), group.pubkey);
     assert.equal(request.sessionEd25519, null);
@@ -188,7 +188,7 @@ describe('parseSubscribe', () => {
     });
   }
 
-  it('takes any service_info, null too', () => {
+  it('accepts any service_info, even null', () => {
     for (const service_info of [null, 0, '', [], {}]) {
       assert.deepEqual(parseSubscribe({ ...added, service_info }, now, known).serviceInfo, service_info);
     }
@@ -210,7 +210,7 @@ describe('parseSubscribe', () => {
     }
   });
 
-  it('computes nothing for a key that is known to belong to the account, and believes no other', () => {
+  it('computes nothing for a key that is known to belong to the account, and trusts no other', () => {
     const asked: string[][] = [];
     const owner = (account: Buffer, key: Buffer) => {
       asked.push([account.toString('hex'), key.toString('hex')]);
@@ -230,7 +230,7 @@ describe('parseSubscribe', () => {
     assert.deepEqual(asked, [[other.pubkey, added.session_ed25519]]);
   });
 
-  it('wraps namespaces and times of any size without choking on them', () => {
+  it('wraps namespaces and times of any size', () => {
     const namespaces = (text: string) => parseJson(text) as number[];
     // The signature covers [0]: what wraps to that passes.
     for (const text of ['[65536]', '[-65536]', '[18446744073709486080]', '[0.5]', '[-0.9]', '[false]', '[1e30]']) {
@@ -243,7 +243,7 @@ describe('parseSubscribe', () => {
     assert.equal(time('-0.5'), 'Subscription: signature timestamp is missing');
   });
 
-  it('answers damaged requests with a RequestError and never otherwise', () => {
+  it('answers damaged requests with a RequestError and nothing else', () => {
     const texts = [added, group].map((request) => Buffer.from(JSON.stringify(request)));
     fuzz(3_000, (random) => {
       const damaged = random.damage(texts[random.below(2)]!);

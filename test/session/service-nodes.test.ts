@@ -12,7 +12,7 @@ function reply(nodes: string, status = '200'): Buffer[] {
 }
 
 describe('parseServiceNodes', () => {
-  it('reads nodes with their swarms exact', () => {
+  it('reads nodes with their swarm ids exact', () => {
     const { nodes, ...rest } = parseServiceNodes(reply(`[${node},${node.replace('16212958658533785599', '7')}]`));
     const swarms = [16212958658533785599n, 7n];
     assert.deepEqual(rest, { height: 1758000, blockHash: '8f'.repeat(32), swarms, skipped: 0 });
@@ -47,7 +47,7 @@ describe('parseServiceNodes', () => {
     ['with a port in quotes', replaced('storage_lmq_port', '22020')],
   ];
   for (const [name, text] of unreachable) {
-    it(`takes a node ${name} for one without, and its swarm counts`, () => {
+    it(`treats a node ${name} as one without an address, and its swarm counts`, () => {
       const { nodes, swarms, skipped } = parseServiceNodes(reply(`[${text},${node}]`));
       assert.deepEqual(nodes[0], { publicKey: Buffer.from(key, 'hex'), host: '', port: 0, swarm: 7n });
       assert.deepEqual([nodes.length, swarms, skipped], [2, [7n, 16212958658533785599n], 0]);

@@ -46,7 +46,7 @@ test('when one goes, only its places are filled anew', () => {
   }
 });
 
-test('the swarms of some slots are just those that keep accounts of them', () => {
+test('the swarms of some slots are exactly those that keep accounts of them', () => {
   const random = seededRandom(5);
   const ids = Array.from({ length: 150 }, () => random.bytes(8).readBigUInt64BE());
   const space = new SwarmSpace(ids);

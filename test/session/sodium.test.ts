@@ -28,13 +28,13 @@ describe('Ed25519', () => {
     assert.equal(ed25519Verify(signature, message, ed25519KeyPair(Buffer.alloc(32, 8)).publicKey), false);
   });
 
-  it('says no to wrong sizes instead of throwing', () => {
+  it('returns false for wrong sizes instead of throwing', () => {
     for (const size of [0, 63, 65]) assert.equal(ed25519Verify(Buffer.alloc(size), message, pair.publicKey), false);
     for (const size of [0, 31, 33]) assert.equal(ed25519Verify(signature, message, Buffer.alloc(size)), false);
     assert.equal(edToX25519Public(Buffer.alloc(31)), undefined);
   });
 
-  it('refuses keys of small order, by which anything would verify', () => {
+  it('refuses keys of small order, with which anything would verify', () => {
     const forged = Buffer.concat([hex(`01${'00'.repeat(31)}`), Buffer.alloc(32)]);
     assert.equal(ed25519Verify(forged, message, hex(`01${'00'.repeat(31)}`)), false);
     assert.equal(edToX25519Public(hex(`01${'00'.repeat(31)}`)), undefined);
@@ -42,7 +42,7 @@ describe('Ed25519', () => {
 });
 
 describe('X25519', () => {
-  it('gives both sides the same (RFC 7748, section 6.1)', () => {
+  it('gives both sides the same secret (RFC 7748, section 6.1)', () => {
     const alice = hex('77076d0a7318a57d3c16c17251b26645c6db8d2f5c1a5c5f5a9b1d6f5d9e2f5a');
     const bob = hex('5dab087e624a8a4b79e17f8b83800ee66f3bb1292618b6fd1c2f8b27ff88e0eb');
     assert.deepEqual(x25519(alice, x25519Public(bob)), x25519(bob, x25519Public(alice)));
@@ -102,7 +102,7 @@ describe('account ids', () => {
   const { publicKey } = ed25519KeyPair(Buffer.alloc(32, 7));
   const account = accountFromEd25519(publicKey);
 
-  it('are made of an Ed25519 key and accept only that', () => {
+  it('are made from an Ed25519 key and accept only that', () => {
     assert.equal(account.length, 33);
     assert.equal(account[0], 5);
     checkSessionEd25519(account, publicKey);

@@ -86,7 +86,7 @@ describe('the verdict on a signed request', () => {
     assert.throws(() => checkWith(256), { code: 4, message: /verification failed/ });
   });
 
-  it('turns bad with any single bit of what was signed', () => {
+  it('fails with any single bit of what was signed changed', () => {
     const good = signatures.cases.filter(({ verdict, op }) => verdict === 'ok' && op === 'subscribe');
     fuzz(150, (random) => {
       const { account, sessionEd25519, subaccount, signature, ...rest } = subscription(
@@ -125,12 +125,12 @@ it('a request is stale if it was signed more than a minute before what is stored
 describe('the time of an unsubscription', () => {
   const vector = signatures.cases.find(({ op, verdict }) => op === 'unsubscribe' && verdict === 'ok')!;
 
-  it('may be off by 24 hours to either side', () => {
+  it('may be off by 24 hours in either direction', () => {
     checkOwnedUnsubscription(subscription(vector), vector.sig_ts + 86_400);
     checkOwnedUnsubscription(subscription(vector), vector.sig_ts - 86_400);
   });
 
-  it('is refused beyond, without telling the client why, but telling us', () => {
+  it('is refused beyond that, without telling the client why, but telling us', () => {
     for (const offset of [86_401, -86_401]) {
       assert.throws(
         () => checkOwnedUnsubscription(subscription(vector), vector.sig_ts + offset),

@@ -131,7 +131,7 @@ level-Hivemind = none
   assert.deepEqual(config.warnings, []);
 });
 
-test('everything that is wrong is told at once, with section, key, value and what to do', () => {
+test('everything that is wrong is reported at once, with section, key, value and what to do', () => {
   const found = problems(`[db]
 url = mysql://root:hunter2@h/d
 [hivemind]
@@ -176,7 +176,7 @@ nonsense
   for (const [index, pattern] of expected.entries()) assert.match(found[index]!, pattern);
 });
 
-test('unknown keys and sections are warned of, with the name that was probably meant', () => {
+test('unknown keys and sections are warned about, with the name that was probably meant', () => {
   const { warnings } = load(`${MINIMUM}
 outbox_max_bites = 1
 colour = red
@@ -199,7 +199,7 @@ level-mine = debug
   );
 });
 
-test("each of the original's example files is a good configuration, once its keys are there", () => {
+test("each of the original's example files is a valid configuration, once its keys are there", () => {
   const vectors: { name: string; text: string }[] = JSON.parse(
     readFileSync(new URL('../vectors/configparser.json', import.meta.url), 'utf8'),
   );
@@ -222,7 +222,7 @@ test("each of the original's example files is a good configuration, once its key
   );
 });
 
-test('what the readers of the original take is taken', () => {
+test("what the original's readers accept is accepted", () => {
   const log = (text: string) => load(`${MINIMUM}[log]\n${text}`).log;
   for (const [alias, level] of Object.entries({
     WARN: 'warning',
@@ -258,7 +258,7 @@ test('what the readers of the original take is taken', () => {
   }
 });
 
-test("a notifier's section of the operator's own is left alone, and said to be; with a module it is ours", () => {
+test("the section of an operator's own notifier is left alone, and that is logged; with a module it is ours", () => {
   const config = load(`${MINIMUM}[notify-telegram]\ntoken = x\n[notify-apns]\n[notify-mine]\nmodule = m.ts\n`);
   assert.equal(config.warnings.length, 1);
   assert.match(config.warnings[0]!, /^\[notify-telegram\] is left to a program of your own/);
@@ -266,7 +266,7 @@ test("a notifier's section of the operator's own is left alone, and said to be; 
   assert.match(load(`${MINIMUM}[notify-firebse]\n`).warnings[0]!, /did you mean \[notify-firebase\]\?$/);
 });
 
-test('a password of the database is never shown, whatever is in it', () => {
+test('a database password is never shown, whatever is in it', () => {
   for (const password of ['hunter2', 'hun@ter2', 'hun:ter2', 'h%%40unter2', 'hun/ter2@@']) {
     const [problem = ''] = problems(`[db]\nurl = mysql://root:${password}@h/d\n${MINIMUM}`);
     assert.match(problem, /^\[db\]\.url = mysql:\/\/root:\*\*\*@h\/d: must be/, password);
@@ -280,7 +280,7 @@ test('omq_push_instances is accepted and explained', () => {
   assert.deepEqual(load(`${MINIMUM}omq_push_instances = 0\n`).warnings, []);
 });
 
-test('a limit for clients who cannot be told apart, and trust in everybody, are warned of', () => {
+test('a limit for clients who cannot be told apart, and trust in everybody, are warned about', () => {
   const warnings = (text: string) => load(`${MINIMUM}[web]\n${text}`).warnings;
   for (const fine of [
     'rate_limit = 10\ntrust_proxy = yes',
@@ -307,13 +307,13 @@ test('the address of oxend is parsed, key and all', () => {
   assert.match(oxend('udp://oxend.example:22025')[0]!, /must be an OxenMQ address/);
 });
 
-test('a listener for administrators that admits nobody is warned of', () => {
+test('a listener for administrators that admits nobody is warned about', () => {
   const warned = (text: string) => load(`${MINIMUM}${text}`).warnings.filter((line) => line.includes('listen_curve'));
   assert.match(warned('listen_curve = tcp://*:1\n')[0] ?? '', /listen_curve admits nobody.*listen_curve_admin/);
   assert.deepEqual(warned(`listen_curve = tcp://*:1\nlisten_curve_admin = ${'ab'.repeat(32)}\n`), []);
 });
 
-test('who could be an administrator by listen is told where it is not meant', () => {
+test('anybody who could be an administrator by way of listen is named where that is not intended', () => {
   const warned = (listen: string) =>
     load(`${MINIMUM}listen = ${listen}\n`).warnings.filter((line) => line.startsWith('[hivemind].listen ='));
   for (const listen of ['ipc://./hivemind.sock', 'ipc:///run/spns/hivemind.sock', 'tcp://127.0.0.1:1', 'tcp://[::1]:1'])
@@ -329,7 +329,7 @@ test('who could be an administrator by listen is told where it is not meant', ()
     assert.match(warned(listen)[0]!, /over the network/, listen);
 });
 
-test('an address at which nobody could be reached is refused, for whoever listens', () => {
+test('an address at which nobody could be reached is refused, for every listener', () => {
   for (const key of ['listen', 'listen_push', 'listen_curve', 'listen_curve_public']) {
     assert.match(problems(`${MINIMUM}${key} = tcp://127.0.0.1:*\n`)[0]!, /must name its port/, key);
     assert.match(problems(`${MINIMUM}${key} = tcp://127.0.0.1:99999\n`)[0]!, /65535 at most/, key);
@@ -364,7 +364,7 @@ test('each role requires only what it needs', () => {
   assert.equal(load(`[keys]\nhivemind = ${keyFile}\n`, { role: 'notifier' }).keys.onionreq, undefined);
 });
 
-test('a missing file says where it was looked for, an empty SPNS_CONFIG means no file', () => {
+test('a missing file is reported with the places looked at, and an empty SPNS_CONFIG means no file', () => {
   assert.throws(
     () => loadConfig({ SPNS_CONFIG: join(folder, 'missing.ini') }),
     (error: ConfigError) => /missing\.ini is not there: name your configuration/.test(error.problems.join()),
@@ -446,7 +446,7 @@ test('the example explains every key of a notifier, with its true default', () =
   }
 });
 
-test('[canary]: there is none without a section, and its keys are told to be wrong or strange', () => {
+test('[canary]: there is none without a section, and its wrong or unknown keys are reported', () => {
   assert.equal(load(MINIMUM).canary, undefined);
   const section = (frontEnd: string, key: string) =>
     `${MINIMUM}[canary]\nfront_end = ${frontEnd}\nfront_end_key = ${key}\n`;
@@ -471,7 +471,7 @@ test('[canary]: there is none without a section, and its keys are told to be wro
   assert.match(problems(MINIMUM, { role: 'canary' }).join(), /\[canary\]\.front_end: is required/);
 });
 
-test('the example in the repository is the one that the tables make: npm run example', () => {
+test('the example in the repository is the one generated from the tables: npm run example', () => {
   assert.equal(readFileSync(new URL('../../spns.ini.example', import.meta.url), 'utf8'), EXAMPLE);
 });
 
@@ -505,7 +505,7 @@ test('key files: raw bytes, hex with blanks; what is wrong with others', () => {
   assert.throws(() => readKeyFile(folder), /cannot be read \(EISDIR\)/);
 });
 
-test('a key file that everybody may read is warned of', () => {
+test('a key file that everybody may read is warned about', () => {
   const open = join(folder, 'open.key');
   writeFileSync(open, secret);
   chmodSync(open, 0o644);
@@ -531,7 +531,7 @@ test("a relative key path that is in systemd's credentials directory is taken fr
   );
 });
 
-test('a new key is written for its owner alone, never over another, and its public half is told', () => {
+test('a new key is written for its owner alone, never over another, and its public half is printed', () => {
   const path = join(folder, 'new.key');
   const told = generateKeyFile(path);
   assert.equal(statSync(path).mode & 0o777, 0o600);
@@ -551,7 +551,7 @@ test('what changed between two configurations is named, without the values', () 
   assert.deepEqual(changedKeys(before, before), []);
 });
 
-test('a misspelt key is pointed at together with the problem that it makes', () => {
+test('a misspelt key is pointed out together with the problem that it causes', () => {
   assert.throws(
     () => load(`${KEYS}[hivemind]\noxend_rcp = ipc:///oxend.sock\n`),
     (error: ConfigError) => {

@@ -36,7 +36,7 @@ listen = ipc:///run/spns/b.sock
 max_connects = 7
 `;
 
-test('the section of an instance goes before the common one, which has the rest', () => {
+test('the section of an instance takes precedence over the common one, which has the rest', () => {
   const { hivemind, warnings } = load(TWO, 'b');
   assert.equal(hivemind.instance, 'b');
   assert.equal(hivemind.listen, 'ipc:///run/spns/b.sock');
@@ -55,7 +55,7 @@ test('the name comes from the environment, or else from the file', () => {
   assert.equal(load(TWO).hivemind.instance, undefined);
 });
 
-test('what is wrong in the section of any instance is told with its name', () => {
+test('what is wrong in the section of any instance is reported with its name', () => {
   const problems = (text: string, instance?: string) => {
     try {
       load(text, instance);
@@ -70,7 +70,7 @@ test('what is wrong in the section of any instance is told with its name', () =>
   assert.match(problems(`${TWO}advertise = tcp://*:22`, 'b').join(), /to that one listens, and cannot connect/);
 });
 
-test('a key of an instance that nobody knows is warned of', () => {
+test('an unknown key of an instance is warned about', () => {
   assert.match(
     load(`${TWO}max_conects = 5`, 'a').warnings.join(),
     /\[hivemind-b\]\.max_conects .* did you mean max_connects/,

@@ -52,7 +52,7 @@ test('lines that are indented deeper continue the value, over comments and empty
   });
 });
 
-test('%% and %(key)s are filled in, a lone % stays', () => {
+test('%% and %(key)s are substituted, a lone % stays', () => {
   assert.deepEqual(
     values('[DEFAULT]\nhome = /srv\n[a]\np = 100%%\nq = %(home)s/x\nr = %(P)s\ns = a%40b %(nosuch)s\nl = %(l)s').a,
     {
@@ -65,7 +65,7 @@ test('%% and %(key)s are filled in, a lone % stays', () => {
   );
 });
 
-test('what cannot be read is told with its line, all of it', () => {
+test('what cannot be read is reported with its line, all of it', () => {
   const { problems } = parseIni('x = 1\n[a]\nk = 1\nK = 2\nnonsense\n[b]\n[a]\n = 5');
   assert.equal(problems.length, 5);
   assert.match(problems[0]!, /^line 1: .*before the first \[section\]/);
@@ -101,14 +101,14 @@ function withDefaults(file: string | Buffer): Record<string, Record<string, stri
   );
 }
 
-test('each entry knows its line, also behind continued lines and in sections with dots', () => {
+test('each entry knows its line, also after continued lines and in sections with dots', () => {
   const { sections } = parseIni('# x\n[a.b]\nx = 1\n  2\n\n; y\nz = 3\n[c]\n\nw = 4');
   assert.equal(sections.get('a.b')?.get('x')?.line, 3);
   assert.equal(sections.get('a.b')?.get('z')?.line, 7);
   assert.equal(sections.get('c')?.get('w')?.line, 10);
 });
 
-test('a file in another encoding is told by the line, and nothing of it is shown', () => {
+test('a file in another encoding is reported by its line, and nothing of it is shown', () => {
   const text = '[db]\n# Schlüssel\nurl = postgresql://u:geheimß@h/d\n';
   const latin1 = parseIni(Buffer.from(text, 'latin1'));
   assert.deepEqual(latin1.problems, ['line 2 is not in UTF-8 (in Latin-1?): save the file as UTF-8']);
@@ -130,7 +130,7 @@ test('no problem shows more of a line than its key', () => {
   for (const problem of problems) assert.doesNotMatch(problem, /hunter2/);
 });
 
-test('references that grow out of bounds are a problem, and all values together stay within bounds', () => {
+test('references that grow without bounds are a problem, and all values together stay within bounds', () => {
   const bomb = ['[a]', `k0 = ${'x'.repeat(30)}`];
   for (let n = 1; n < 12; n++) bomb.push(`k${n} = ${`%(k${n - 1})s`.repeat(10)}`);
   const { sections, problems } = parseIni(bomb.join('\n'));
@@ -141,7 +141,7 @@ test('references that grow out of bounds are a problem, and all values together 
   assert.ok(total <= 1024 * 1024);
 });
 
-test('the nearest name is found for a slip or two, and none for another word', () => {
+test('the nearest name is found for a typo or two, and none for a different word', () => {
   assert.equal(editDistance('listen', 'lisetn'), 1);
   assert.equal(editDistance('', 'abc'), 3);
   assert.equal(nearest('oxen_rpc', ['oxend_rpc', 'listen']), 'oxend_rpc');

@@ -12,7 +12,7 @@ function section(body: string, credentials?: string): Section {
   return new SectionClass('notify-x', sections.get('notify-x')!, defaults, credentials);
 }
 
-test('typed accessors give the value, the default, or undefined', () => {
+test('typed accessors return the value, the default, or undefined', () => {
   const s = section('a = text\ni = 42\nn = 0.25\nyes = On\nno = FALSE\nl = x, y\n  z\nempty =');
   assert.equal(s.string('a'), 'text');
   assert.equal(s.integer('i'), 42);
@@ -61,7 +61,7 @@ test('wrong values are collected, and check throws them all; secrets are not rep
   assert.throws(() => s.check(), ConfigError);
 });
 
-test('keys that nobody asked for are warned of', () => {
+test('keys that nobody read are warned about', () => {
   const s = section('cert_fil = x\nlevel-a = 1\nlevel-b = 2');
   s.string('cert_file');
   assert.deepEqual(s.startingWith('level-'), [
@@ -73,7 +73,7 @@ test('keys that nobody asked for are warned of', () => {
   ]);
 });
 
-test("a key of the original's that has no meaning for us is told as that, without costing the way back", () => {
+test("a key of the original's that has no meaning for us is named as such, without breaking the way back", () => {
   const s = section('retries = 3\n');
   s.obsolete('retries', 'all try again by one rule');
   s.obsolete('interval', 'nobody waits');
@@ -92,7 +92,7 @@ test("a path is taken from the credentials directory if it is there, from the da
   assert.equal(s.path('c'), '/etc/apns.pem');
 });
 
-test("a notifier's section is told together with the rest when its reader is handed over", (t) => {
+test("a notifier's section is reported together with the rest when its reader is handed over", (t) => {
   const folder = mkdtempSync(join(tmpdir(), 'spns-section-'));
   t.after(() => rmSync(folder, { recursive: true }));
   const file = join(folder, 'spns.ini');
@@ -105,7 +105,7 @@ test("a notifier's section is told together with the rest when its reader is han
   );
 });
 
-test('metrics_listen of a notifier is no unknown key to the notifier', (t) => {
+test('metrics_listen of a notifier is not an unknown key to the notifier', (t) => {
   const folder = mkdtempSync(join(tmpdir(), 'spns-section-'));
   t.after(() => rmSync(folder, { recursive: true }));
   const file = join(folder, 'spns.ini');

@@ -40,7 +40,7 @@ test('a key is required of the programs that need it, or together with another k
   assert.deepEqual(read('names = a', 'hivemind').section.problems, ['[x].code: is required and not set: add it']);
 });
 
-test('a section of the example shows what must be set, defaults and examples, under what is said of them', () => {
+test('a section of the example shows what must be set, defaults and examples, under their descriptions', () => {
   assert.equal(
     renderSection({ name: 'x', tables: [TABLE], text: 'Before it.' }),
     `; Before it.
@@ -61,7 +61,7 @@ address = tcp://x
   );
 });
 
-test('one text cannot be for a key that needs a restart and for another that does not', () => {
+test('one text cannot describe both a key that needs a restart and one that does not', () => {
   const table: Table = {
     settings: {
       one: integer('one', { default: 1, text: 'Numbers.', restart: ['web'] }),

@@ -47,7 +47,7 @@ const analyzeVersion = (() => {
 // Units can be judged without a running systemd since 250.
 const skip = analyzeVersion < 250 && 'systemd-analyze of systemd 250 or newer is not installed here';
 
-test('there is a unit for each daemon, and a target that takes them together', () => {
+test('there is a unit for each daemon, and a target that groups them', () => {
   assert.deepEqual(readdirSync(UNITS).sort(), [
     'spns-canary.service',
     'spns-hivemind.service',
@@ -59,7 +59,7 @@ test('there is a unit for each daemon, and a target that takes them together', (
 });
 
 for (const file of SERVICES) {
-  test(`${file} is supervised: readiness, watchdog, restart without end, reload`, () => {
+  test(`${file} is supervised: readiness, watchdog, unlimited restarts, reload`, () => {
     const unit = read(file);
     assert.deepEqual(unit.get('Service.Type'), ['notify']);
     assert.deepEqual(unit.get('Service.NotifyAccess'), ['main']);
@@ -74,7 +74,7 @@ for (const file of SERVICES) {
     assert.deepEqual(unit.get('Service.SyslogIdentifier'), [file.replace('@', '-%i').replace('.service', '')]);
   });
 
-  test(`${file} starts what is there, as its own user, with its keys as credentials`, () => {
+  test(`${file} starts what exists, as its own user, with its keys as credentials`, () => {
     const unit = read(file);
     assert.deepEqual([unit.get('Service.User'), unit.get('Service.Group')], USERS[file]);
     // What a taken front-end writes there must not be run by another.
@@ -95,7 +95,7 @@ for (const file of SERVICES) {
     assert.equal(unit.get('Service.SystemCallFilter')?.at(-1), 'sched_setscheduler', 'libzmq aborts without it');
   });
 
-  test(`${file} is exposed by 2.0 or less, by systemd-analyze security`, { skip }, () => {
+  test(`${file} has an exposure of 2.0 or less, by systemd-analyze security`, { skip }, () => {
     const { status, stdout, stderr } = spawnSync(
       'systemd-analyze',
       ['security', '--offline=true', '--threshold=20', '--no-pager', join(UNITS, file)],
@@ -125,7 +125,7 @@ test('systemd finds nothing wrong with the units', { skip }, (t) => {
   assert.equal(status, 0, stderr);
 });
 
-test('one hivemind of several runs as a single one does, but for its name, its share of the memory, and the folder that all keep', () => {
+test('one of several hiveminds runs as a single one does, except for its name, its share of the memory, and the folder that all keep', () => {
   const [one, several] = [read('spns-hivemind.service'), read('spns-hivemind@.service')];
   const differing = [...new Set([...one.keys(), ...several.keys()])].filter(
     (key) => String(one.get(key)) !== String(several.get(key)),

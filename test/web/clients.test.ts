@@ -252,7 +252,7 @@ test('what the apps ask for is answered so that each app does the right thing ne
       text: /^nope notification service not/,
     }),
   );
-  await t.test('a signature that is none', () =>
+  await t.test('an invalid signature', () =>
     both((app) => [{ ...fresh(app).request, signature: Buffer.alloc(64).toString('base64') }], {
       next: REFUSED,
       errors: [4],
@@ -276,14 +276,14 @@ test('what the apps ask for is answered so that each app does the right thing ne
       { next: REFUSED, errors: [1], text: /enc_key/ },
     ),
   );
-  await t.test('a good and a refused one together', () =>
+  await t.test('a valid and a refused one together', () =>
     both((app) => [fresh(app).request, on('nope', fresh(app).request)], {
       next: DONE,
       errors: [undefined, 2],
       stored: 1,
     }),
   );
-  await t.test('no element at all, and what is no JSON', async () => {
+  await t.test('no element at all, and what is not JSON', async () => {
     assert.deepEqual(await world.ask('plain', '/subscribe', []), { code: 200, body: [] });
     const response = await fetch(`${world.front.url}/subscribe`, { method: 'POST', body: '{' });
     assert.deepEqual([response.status, await response.json()], [200, { error: 1, message: 'Invalid JSON' }]);
@@ -375,7 +375,7 @@ test('what the apps ask for is answered so that each app does the right thing ne
   });
 });
 
-test('a phone that subscribed by its app is woken through its provider, and can read what came', async (t) => {
+test('a phone that subscribed with its app is woken through its provider, and can read what came', async (t) => {
   const world = await World.start(t);
   await Promise.all((['apns', 'firebase', 'huawei'] as const).map((service) => world.startNotifier(service)));
   for (const [platform, service] of [

@@ -48,7 +48,7 @@ async function ask(hivemind: Hivemind, body = '{}'): Promise<string> {
   return outcome.kind === 'reply' ? String(outcome.data) : outcome.kind;
 }
 
-test('from one hivemind it learns of the others, and goes to another when that one dies', async (t) => {
+test('from one hivemind it learns of the others, and switches to another when that one dies', async (t) => {
   const { fakes, listed } = await cluster(t, { a: says('a'), b: says('b') });
   await fakes.a!.start();
   await fakes.b!.start();
@@ -79,7 +79,7 @@ test('what was with a hivemind when it died is asked of another one at once', as
   );
 });
 
-test('one that stands still gets no more than its share of what waits, and the others all else', async (t) => {
+test('a frozen hivemind gets no more than its share of what waits, and the others everything else', async (t) => {
   const { fakes, listed } = await cluster(t, { a: () => undefined, b: says('b') });
   await fakes.a!.start();
   await fakes.b!.start();
@@ -93,7 +93,7 @@ test('one that stands still gets no more than its share of what waits, and the o
   assert.equal(await stuck, 'b');
 });
 
-test('a hivemind that comes is found, one that goes for good is left, and one that cannot be reached is named', async (t) => {
+test('a hivemind that joins is found, one that goes for good is left, and one that cannot be reached is named', async (t) => {
   const clock = new FakeClock();
   const { fakes, others, said, listed } = await cluster(t, { a: says('a'), b: says('b') });
   said.of = ['a'];
@@ -119,7 +119,7 @@ test('a hivemind that comes is found, one that goes for good is left, and one th
   assert.ok(hivemind.connected);
 });
 
-test('the same hivemind at two addresses is connected once, and one that others know by another address, too', async (t) => {
+test('the same hivemind at two addresses is connected once, also one that others know by another address', async (t) => {
   const clock = new FakeClock();
   let lists = 0;
   const fake = await fakeHivemind(
@@ -141,7 +141,7 @@ test('the same hivemind at two addresses is connected once, and one that others 
   assert.equal(await ask(hivemind), 'a');
 });
 
-test('lists that nobody would send are left aside', async (t) => {
+test('lists that nobody would send are ignored', async (t) => {
   const clock = new FakeClock();
   const { fakes, said } = await cluster(t, { a: says('a') });
   const members = Array.from({ length: 65 }, (_, n) => ({ name: `m${n}`, address: `ipc:///nowhere/${n}` }));
@@ -157,7 +157,7 @@ test('lists that nobody would send are left aside', async (t) => {
   }
 });
 
-test('with none of them there a request waits, and is answered by whoever comes first', async (t) => {
+test('with none of them there a request waits, and is answered by whichever comes first', async (t) => {
   const { fakes } = await cluster(t, { a: says('a'), b: says('b') });
   const { hivemind } = connect(t, [fakes.a!.address, fakes.b!.address]);
   const waiting = ask(hivemind);

@@ -83,7 +83,7 @@ test('every v4 request of the vectors gets the answer of the original, or the on
   assert.match(metrics, /spns_web_requests_total{via="onion",route="subscribe",status="405"} 2\n/);
 });
 
-test('requests that libsession made are understood', async (t) => {
+test('requests made by libsession are understood', async (t) => {
   const { url } = await echo(t);
   for (const { name, body_hex } of vectors.requests) {
     const answer = await post(url, Buffer.from(body_hex, 'hex'));
@@ -91,7 +91,7 @@ test('requests that libsession made are understood', async (t) => {
   }
 });
 
-test('all that does not decrypt gets one and the same answer', async (t) => {
+test('everything that does not decrypt gets one and the same answer', async (t) => {
   const { url, asked, faults, registry } = await echo(t);
   const good = encryptOnion(Buffer.from('l2:{}e'), publicKey, 'xchacha20').body;
   const flipped = Buffer.from(good);
@@ -121,7 +121,7 @@ test('all that does not decrypt gets one and the same answer', async (t) => {
   assert.match(await registry.metrics(), /spns_web_onion_failures_total{reason="undecryptable"} \d\d/);
 });
 
-test('metadata inside that would keep us busy is malformed', async (t) => {
+test('metadata inside that would take up our time is malformed', async (t) => {
   const { url, asked } = await echo(t);
   const meta = `{"method":"POST","endpoint":"/subscribe","x":[${'1234567890123456789,'.repeat(1000)}1]}`;
   for (const zeros of ['', '0'.repeat(40)]) {
@@ -136,7 +136,7 @@ function x25519Of(): Buffer {
   return randomBytes(32);
 }
 
-test('an inner failure that passes is an inner 503 within an outer 200', async (t) => {
+test('a temporary inner failure is an inner 503 within an outer 200', async (t) => {
   const body = '[{"success":true},{"error":3,"message":"apns notification service timed out"}]';
   const fake = await fakeHivemind(t, (_, request) => request.reply(body));
   await fake.start();
@@ -153,7 +153,7 @@ test('an inner failure that passes is an inner 503 within an outer 200', async (
   );
 });
 
-test('an onion request too long to be of use is refused without being decrypted, one with a body too large is told so', async (t) => {
+test('an onion request too long to be of use is refused without being decrypted, and one with too large a body is told so', async (t) => {
   const { url, registry } = await echo(t);
   const meta = '{"method":"POST","endpoint":"/subscribe"}';
   const sized = (size: number) =>

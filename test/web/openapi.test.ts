@@ -128,7 +128,7 @@ test('paths, version and limits are those of the code', () => {
   }
 });
 
-test('what the document allows is taken, and each answer is one of those that it has', async (t) => {
+test('what the document allows is accepted, and each answer is one of those that it has', async (t) => {
   const { ask } = await start(t);
   const [person, group] = [sessionAccount(randomBytes), groupAccount(randomBytes)];
   const member = groupMember(group, randomBytes);
@@ -156,7 +156,7 @@ test('what the document allows is taken, and each answer is one of those that it
   assert.equal((await ask('/subscribe', base64)).replies[0]?.success, true);
 });
 
-test('what the document requires is missed, and the error names it', async (t) => {
+test('what the document requires is missed when absent, and the error names it', async (t) => {
   const { ask } = await start(t);
   const account = sessionAccount(randomBytes);
   const whole = { '/subscribe': subscribe(account, 'token'), '/unsubscribe': unsubscribe(account, 'token') } as const;
@@ -217,7 +217,7 @@ test('the statuses of the front-end itself are those that the document has', asy
   assert.ok(Object.hasOwn(known.content, String(headers['content-type']).replace(/;.*/, '')), headers['content-type']);
 });
 
-test('a hivemind that is away is answered for, as the document has it', async (t) => {
+test('while the hivemind is away, clients are answered as the document has it', async (t) => {
   const { ask, stopHivemind } = await start(t);
   await stopHivemind();
   const { status, replies } = await ask('/subscribe', [subscribe(sessionAccount(randomBytes), 'token')]);

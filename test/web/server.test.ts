@@ -63,7 +63,7 @@ test('an empty body is passed on if its sender says that it is one, and a reques
   );
 });
 
-test('a body in chunks of no told length is taken up to the limit', async (t) => {
+test('a body in chunks of undeclared length is accepted up to the limit', async (t) => {
   const { url } = await start(t);
   const chunked = (size: number) =>
     ask(`${url}/subscribe`, {}, (request) => {
@@ -76,7 +76,7 @@ test('a body in chunks of no told length is taken up to the limit', async (t) =>
   assert.deepEqual([large.status, large.body], [200, '{"error":1,"message":"Invalid request: request too large"}\n']);
 });
 
-test('a body above the limit is refused, before it is sent if its length is told', async (t) => {
+test('a body above the limit is refused, before it is sent if its length is declared', async (t) => {
   const { url, asked } = await start(t);
   const answer = await ask(`${url}/subscribe`, { headers: { 'content-length': '100001' } }, (request) => {
     request.on('error', () => undefined);
@@ -124,7 +124,7 @@ test('onion requests that are far too long take a bounded share of memory, and n
   for (const request of begun) request.destroy();
 });
 
-test('a body in pieces of one byte counts as what it takes', async (t) => {
+test('a body in pieces of one byte counts as what it occupies', async (t) => {
   const { url, registry } = await start(t);
   const { host } = new URL(url);
   const [hostname, port] = host.split(':');
@@ -143,7 +143,7 @@ test('a body in pieces of one byte counts as what it takes', async (t) => {
   assert.match(await registry.metrics(), /spns_web_crowded_out_total\{listener="http"\} 1/);
 });
 
-test('who does not read his answer gives way to others', async (t) => {
+test('a client that does not read its answer gives way to others', async (t) => {
   const fake = await fakeHivemind(t, (_, request) => request.reply(Buffer.alloc(8_000_000)));
   await fake.start();
   const { hivemind, untilConnected } = connect(t, fake.address);
@@ -186,7 +186,7 @@ test('a connection that sends requests by the thousand is cut off, and one that 
   assert.equal(await answers(1), 1);
 });
 
-test('who does not finish his headers or his body is closed when his time is over, not half a minute later', async (t) => {
+test('a client that does not finish its headers or its body is disconnected when its time is over, not half a minute later', async (t) => {
   const { url, server } = await start(t);
   assert.equal(server.server.headersTimeout, 10_000);
   assert.equal(server.server.requestTimeout, 30_000);
@@ -240,7 +240,7 @@ test('other methods and other paths are answered as the original does', async (t
   }
 });
 
-test('the limit of requests is by client address, and onion requests have none', async (t) => {
+test('the request limit is by client address, and onion requests have none', async (t) => {
   let perMinute = 2;
   const { url } = await start(t, { rateLimit: () => perMinute, trustProxy: 'loopback' });
   const from = (address: string, path = '/subscribe', body: Uint8Array | string = '{}') =>
@@ -261,7 +261,7 @@ test('the limit of requests is by client address, and onion requests have none',
   assert.equal((await from('192.0.2.1')).status, 200, 'no limit any more');
 });
 
-test('without a trusted proxy nobody is believed about his address', async (t) => {
+test('without a trusted proxy nobody is believed about their address', async (t) => {
   const { url } = await start(t, { rateLimit: () => 1 });
   const from = (address: string) =>
     ask(`${url}/subscribe`, { headers: { 'x-forwarded-for': address } }, (request) => request.end('{}'));
@@ -269,7 +269,7 @@ test('without a trusted proxy nobody is believed about his address', async (t) =
   assert.equal((await from('192.0.2.2')).status, 429);
 });
 
-test('listens on a Unix socket, where the proxy in front is known by having reached it', async (t) => {
+test('listens on a Unix socket, where whoever reaches it is the proxy in front', async (t) => {
   const fake = await fakeHivemind(t, (command, request) => request.reply(command));
   await fake.start();
   const { hivemind, untilConnected } = connect(t, fake.address);
@@ -292,7 +292,7 @@ test('listens on a Unix socket, where the proxy in front is known by having reac
   assert.equal((await from('192.0.2.2')).status, 200);
 });
 
-test('on a Unix socket without a trusted proxy there is no limit, for there is nobody to tell apart', async (t) => {
+test('on a Unix socket without a trusted proxy there is no limit, for clients cannot be told apart', async (t) => {
   const fake = await fakeHivemind(t, (command, request) => request.reply(command));
   await fake.start();
   const { hivemind, untilConnected } = connect(t, fake.address);

@@ -24,7 +24,7 @@ async function answerTo(outcome: Outcome, body = '{}') {
 
 const reply = (text: string): Outcome => ({ kind: 'reply', data: Buffer.from(text) });
 
-test('a reply of the hivemind goes back unchanged, with the status 503 if any of its errors passes', async () => {
+test('a reply of the hivemind goes back unchanged, with the status 503 if any of its errors is temporary', async () => {
   const cases: [string, number][] = [
     ['{"added":true,"message":"Subscription successful","success":true}', 200],
     ['[{"success":true},{"success":true}]', 200],
@@ -48,7 +48,7 @@ test('a reply of the hivemind goes back unchanged, with the status 503 if any of
   }
 });
 
-test('where the hivemind says whether an answer is final, the codes are not asked', async () => {
+test('where the hivemind says whether an answer is final, the codes are not consulted', async () => {
   const data = Buffer.from('{"error":2,"message":"nope notification service not currently available"}');
   for (const [passing, status] of [
     [true, 503],
@@ -83,7 +83,7 @@ test('when too many requests wait already, the client is told when to come again
   assert.equal(JSON.parse(answer.body).error, 2);
 });
 
-test('other trouble with the hivemind is error 4 in the words of the original', async () => {
+test('other problems with the hivemind are error 4 in the words of the original', async () => {
   const answer = await answerTo({ kind: 'failed', reason: 'FORBIDDEN' });
   assert.deepEqual(
     [answer.status, answer.body],
@@ -91,7 +91,7 @@ test('other trouble with the hivemind is error 4 in the words of the original', 
   );
 });
 
-test('requests are held while the hivemind restarts, those that were with it too, and given to the next', async (t) => {
+test('requests are held while the hivemind restarts, those it already had included, and given to the next', async (t) => {
   const received: Incoming[] = [];
   let gotOne = (): void => undefined;
   const fake = await fakeHivemind(t, (_, request) => {
@@ -164,7 +164,7 @@ test('a request that was held is answered before a storage server gives up, afte
   assert.deepEqual(await waiting, { kind: 'timeout' });
 });
 
-test('a front-end that stops lets nobody wait', async (t) => {
+test('a front-end that stops keeps nobody waiting', async (t) => {
   const fake = await fakeHivemind(t, () => undefined);
   const { hivemind } = connect(t, fake.address);
   const waiting = hivemind.ask('push.subscribe', Buffer.from('1'));
@@ -172,7 +172,7 @@ test('a front-end that stops lets nobody wait', async (t) => {
   assert.deepEqual(await waiting, { kind: 'away' });
 });
 
-test('a hivemind that takes requests and says nothing is given 20 s, and no more requests than the limit', async (t) => {
+test('a hivemind that accepts requests and says nothing is given 20 s, and no more requests than the limit', async (t) => {
   let count = 0;
   let gotTwo = (): void => undefined;
   const fake = await fakeHivemind(t, () => {
@@ -195,7 +195,7 @@ test('a hivemind that takes requests and says nothing is given 20 s, and no more
   assert.equal(hivemind.inFlight, 0);
 });
 
-test('a hivemind that is none is no reason to fall over', async (t) => {
+test('something that is not a hivemind does not crash the front-end', async (t) => {
   const fake = await fakeHivemind(t, (_, request) => request.reply());
   await fake.start();
   const { hivemind, untilConnected } = connect(t, fake.address);

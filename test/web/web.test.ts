@@ -67,7 +67,7 @@ async function start(
   return { fake, socket, context, lines, nextAsked };
 }
 
-test('the front-end connects to listen_push where there is one, and never to the socket of administrators', async (t) => {
+test("the front-end connects to listen_push where there is one, and never to the administrators' socket", async (t) => {
   const { fake, socket, context } = await start(
     t,
     () => '[]',
@@ -80,7 +80,7 @@ test('the front-end connects to listen_push where there is one, and never to the
   await daemon.stop(2_100);
 });
 
-test('of several hiveminds in the settings one is enough', async (t) => {
+test('one of several hiveminds in the settings is enough', async (t) => {
   const { fake, socket, context } = await start(
     t,
     () => '[]',
@@ -93,7 +93,7 @@ test('of several hiveminds in the settings one is enough', async (t) => {
   await daemon.stop(2_100);
 });
 
-test('what is in flight when the front-end stops is answered: by the hivemind, or with the advice to come again', async (t) => {
+test('requests in flight when the front-end stops are answered: by the hivemind, or with the advice to come again', async (t) => {
   const { fake, socket, context, nextAsked } = await start(t, () => undefined);
   await fake.start();
   const daemon = await startWeb(context);
@@ -125,7 +125,7 @@ test('starts before the hivemind, is ready when that is there, and logs nothing 
   }
 });
 
-test("why the hivemind's socket cannot be used is told where it is asked whether the front-end is ready", async (t) => {
+test("why the hivemind's socket cannot be used is shown where the front-end's readiness is asked for", async (t) => {
   const { fake } = await start(t, () => undefined);
   const path = `${fake.folder}/not-a-socket`;
   writeFileSync(path, '');
@@ -140,7 +140,7 @@ test("why the hivemind's socket cannot be used is told where it is asked whether
   }
 });
 
-test('a reload takes over the limits and names them', async (t) => {
+test('a reload adopts the limits and names them', async (t) => {
   const { fake, socket, context } = await start(t, () => undefined);
   await fake.start();
   const daemon = await startWeb(context);

@@ -245,7 +245,7 @@ describe('the store', () => {
     assert.equal(before.length, 60);
   });
 
-  it('answers a few of a statement in one turn of the event loop, so that what follows cannot hold it', async (t) => {
+  it('answers a few requests of a statement in one turn of the event loop, so that what follows cannot hold it', async (t) => {
     const { store } = await openStore(t);
     await store.upsert(makeRow());
     let answered = 0;
@@ -293,7 +293,7 @@ describe('the store', () => {
     assert.equal((await stored(store)).size, 96);
   });
 
-  it('passes over rows that are not as they must be', async (t) => {
+  it('skips rows that are not as they must be', async (t) => {
     const { store, url } = await openStore(t);
     const good = makeRow();
     await store.upsert(good);
@@ -323,7 +323,7 @@ describe('the store', () => {
     assert.deepEqual(rows.sort(), [good.serviceId, old].sort());
   });
 
-  it('refuses a database on which another hivemind works, with a sentence', async (t) => {
+  it('refuses a database that another hivemind uses, with a sentence', async (t) => {
     const { url } = await openStore(t);
     await assert.rejects(Store.open({ url, clock: systemClock, log }), (error: Error) => {
       assert.ok(refusal('locked')(error));
@@ -332,7 +332,7 @@ describe('the store', () => {
     });
   });
 
-  it('can be opened as soon as the one before is closed', async (t) => {
+  it('can be opened as soon as the previous one is closed', async (t) => {
     const url = await createDatabase(t);
     const first = await Store.open({ url, clock: systemClock, log });
     const second = Store.open({ url, clock: systemClock, log });
@@ -340,12 +340,12 @@ describe('the store', () => {
     await (await second).close();
   });
 
-  it('tells when there is no database', async () => {
+  it('reports that there is no database', async () => {
     const url = 'postgresql:///spns?host=%2Fnonexistent&user=nobody';
     await assert.rejects(Store.open({ url, clock: systemClock, log }), refusal('unavailable'));
   });
 
-  it('adds up statistics in memory and writes them by the original rules', async (t) => {
+  it("adds up statistics in memory and writes them by the original's rules", async (t) => {
     const { store, url } = await openStore(t);
     await sql(
       url,

@@ -79,7 +79,7 @@ test('a subscription that is newer than the verdict survives it', async (t) => {
   assert.equal(devices.size, 1);
 });
 
-test("a provider's clock that runs ahead does not reach later subscriptions", async (t) => {
+test("a provider's clock that runs ahead does not affect later subscriptions", async (t) => {
   const { clock, devices, outbox, subscribe, gone } = setUp();
   t.after(() => outbox.stop(0));
   const now = Math.floor(clock.now() / 1000);
@@ -88,7 +88,7 @@ test("a provider's clock that runs ahead does not reach later subscriptions", as
   assert.equal(devices.size, 1);
 });
 
-test('a device whose request is being carried out is left alone', async (t) => {
+test('a device with a request in progress is left alone', async (t) => {
   const { devices, outbox, inWork, subscribe, gone } = setUp();
   t.after(() => outbox.stop(0));
   subscribe(TOKEN, 1_000);
@@ -97,7 +97,7 @@ test('a device whose request is being carried out is left alone', async (t) => {
   assert.equal(devices.size, 1);
 });
 
-test('a wrong certificate, which makes every device look dead, removes few, and is said loudly once', async (t) => {
+test('a wrong certificate, which makes every device look dead, removes few, and is reported prominently once', async (t) => {
   const { devices, outbox, lines, subscribe, gone } = setUp();
   t.after(() => outbox.stop(0));
   for (let device = 0; device < 1_000; device++) subscribe(`device-${device}`.padEnd(32, '.'), 1_000);
@@ -107,7 +107,7 @@ test('a wrong certificate, which makes every device look dead, removes few, and 
   assert.equal(lines.filter((line) => line.startsWith('error')).length, 1);
 });
 
-test('what a notifier itself saw to be no token is removed, however many there are, and stops no other removal', async (t) => {
+test('what a notifier itself recognised as an invalid token is removed, however many there are, and blocks no other removal', async (t) => {
   const { devices, outbox, lines, subscribe, gone } = setUp();
   t.after(() => outbox.stop(0));
   const name = (device: number) => `device-${device}`.padEnd(32, '.');
@@ -125,7 +125,7 @@ test('what a notifier itself saw to be no token is removed, however many there a
   assert.equal(outbox.service('apns').counters.goneHeldBack, 1);
 });
 
-test("a list of an original's notifier removes devices, but none that subscribed while it was gathered, and not unlikely many", async () => {
+test("a list of an original's notifier removes devices, but none that subscribed while it was gathered, and no unlikely number", async () => {
   const { clock, devices, outbox, subscribe, dropAll, lines } = setUp();
   const now = Math.floor(clock.now() / 1000);
   const ids = Array.from({ length: 40 }, (_, n) => `token ${n}`.padEnd(32, '.'));

@@ -49,7 +49,7 @@ test('what a normal day brings expires by itself, in memory and database', async
   assert.equal(clock.pending, 0);
 });
 
-test('a mass is held, however many or few there are', async () => {
+test('a mass expiry is held back, however many or few subscriptions there are', async () => {
   for (const [old, young] of [
     [51, 949],
     [1000, 0],
@@ -71,7 +71,7 @@ test('a mass is held, however many or few there are', async () => {
   }
 });
 
-test('an operator lets a held mass go', async () => {
+test('an operator releases a mass expiry', async () => {
   const { expiry, devices, deleted } = setup(of(5_000, 10));
   await expiry.start();
   assert.match((await expiry.report(false)).held ?? '', /spns expire/);
@@ -83,7 +83,7 @@ test('an operator lets a held mass go', async () => {
   expiry.stop();
 });
 
-test('while the time is in doubt nothing expires, whoever wants it', async () => {
+test('while the time is in doubt nothing expires, whoever asks for it', async () => {
   const { expiry, devices, deleted, clock } = setup(of(3, 100));
   clock.doubt = 'it is';
   await expiry.start();
@@ -96,7 +96,7 @@ test('while the time is in doubt nothing expires, whoever wants it', async () =>
   expiry.stop();
 });
 
-test('a mass does not go in small portions either', async () => {
+test('a mass does not expire in small portions either', async () => {
   const { expiry, devices, clock } = setup(Array.from({ length: 1000 }, (_, n) => 13.9 - n / 100));
   await expiry.start();
   // The clock runs a hundred times too fast, and its witnesses with it.
@@ -109,7 +109,7 @@ test('a mass does not go in small portions either', async () => {
   expiry.stop();
 });
 
-test('what expires steadily is not held', async () => {
+test('what expires steadily is not held back', async () => {
   const { expiry, devices, clock } = setup(Array.from({ length: 1000 }, (_, n) => 13.9 - n / 30));
   await expiry.start();
   for (let hour = 0; hour < 240; hour++) await clock.advance(3_600_000);
@@ -126,7 +126,7 @@ test('the allowance is a small share, a few where there are few, and never more 
   assert.equal(allowance(1, 0), 0);
 });
 
-test('of the times of signatures the newest hundredth is not believed', () => {
+test('the newest hundredth of the times of signatures is not believed', () => {
   const times = new SigningTimes();
   assert.equal(times.newest(), 0);
   for (let n = 0; n < 500; n++) times.add(1_000_000 + n);

@@ -43,7 +43,7 @@ test('small requests go first, and large ones get a share meanwhile', async () =
   assert.ok(large >= 10 && large <= 25, `${large} of ${end}`);
 });
 
-test('clients have their turns, and each client’s requests theirs', async () => {
+test('clients take turns, and so do each client’s requests', async () => {
   const { done, ticket, add, rest } = setUp();
   const greedy = Array.from({ length: 500 }, () => add(ticket('greedy'), 'greedy')).flat();
   const many = add(ticket('greedy'), 'many', 50);
@@ -54,14 +54,14 @@ test('clients have their turns, and each client’s requests theirs', async () =
   assert.ok(done.indexOf('many') < 510);
 });
 
-test('of a client’s large requests one is finished before the next is begun', async () => {
+test('one of a client’s large requests is finished before the next is begun', async () => {
   const { done, ticket, add, rest } = setUp();
   const [first, second, third] = [ticket('a', 'large'), ticket('a', 'large'), ticket('a', 'large')];
   await rest([...add(first, '1', 100), ...add(second, '2', 100), ...add(third, '3', 100)]);
   assert.deepEqual(done, [...Array(100).fill('1'), ...Array(100).fill('2'), ...Array(100).fill('3')]);
 });
 
-test('what was begun goes on when more of it comes', async () => {
+test('what was begun continues when more of it arrives', async () => {
   const { done, ticket, add } = setUp();
   const [first, second] = [ticket('a', 'large'), ticket('b', 'large')];
   add(second, '2', 100);
@@ -118,7 +118,7 @@ test('while what follows has no room nothing is done', async () => {
   assert.deepEqual(done, ['a', 'a', 'a']);
 });
 
-test('how long a request would wait is told from the pace, for its client and its size', async () => {
+test('how long a request would wait is estimated from the pace, for its client and its size', async () => {
   const { queue, ticket, add, rest } = setUp();
   // A pace of a millisecond each is known after a while.
   for (let round = 0; round < 5; round++) await rest(add(ticket('a'), 'a', 1_000));
@@ -148,7 +148,7 @@ test('a request that is given up leaves nothing behind', async () => {
   assert.equal(queue.lane('small').clients, 0);
 });
 
-test('a request that is given up does nothing of what it brings later', async () => {
+test('a request that is given up does nothing with what arrives later', async () => {
   const { done, ticket, add, rest } = setUp();
   const given = ticket('a', 'small', 20);
   const tasks = add(given, 'given up', 10);
@@ -158,7 +158,7 @@ test('a request that is given up does nothing of what it brings later', async ()
   assert.deepEqual(done, ['b']);
 });
 
-test('a process that stood still for a minute does not take itself for slow afterwards', async () => {
+test('a process that was frozen for a minute does not consider itself slow afterwards', async () => {
   const { clock, queue, ticket, add, rest } = setUp();
   for (let round = 0; round < 3; round++) await rest(add(ticket('a'), 'a', 1_000));
   const tasks = add(ticket('a', 'small', 10, 120_000), 'a', 10);

@@ -51,7 +51,7 @@ async function phones(client: Connection, bodies: readonly string[]): Promise<nu
   return (bodies.length * 20_000) / (performance.now() - start);
 }
 
-test('phones are served as ever beside 520 clients that post arrays of bad signatures', async (t) => {
+test('phones are served as usual beside 520 clients that post arrays of bad signatures', async (t) => {
   const hivemind = await startTestHivemind(t);
   const notifier = hivemind.connect(NOTIFIER);
   const register = () => notifier.send('admin.register_service', 'apns');
@@ -122,7 +122,7 @@ function fast(): Subscriptions {
   });
 }
 
-test('in a storm of large requests as many are answered in whole as without it, and little is done in vain', async () => {
+test('in a storm of large requests as many are answered completely as without it, and little is done in vain', async () => {
   const body = array(100, true);
   const subscriptions = fast();
   const { results, shed } = subscriptions.counters;
@@ -164,7 +164,7 @@ test('in a storm of large requests as many are answered in whole as without it, 
   assert.ok(best.inWhole >= 0.8, `${best.inWhole} of what was done was done for requests that were answered in whole`);
 });
 
-test('an answer to rubbish is no longer than the rubbish, but for the few elements that are free', async () => {
+test('an answer to rubbish is no longer than the rubbish, except for the few elements that are free', async () => {
   const subscriptions = fast();
   const fill = (text: string, bytes: number) =>
     Buffer.from(

@@ -62,7 +62,7 @@ async function turns(): Promise<void> {
   for (let turn = 0; turn < 10; turn++) await new Promise((resolve) => setImmediate(resolve));
 }
 
-test('a database that is away is a passing failure, code 5, and nothing is told as stored', async () => {
+test('a database that is away is a temporary failure, code 5, and nothing is reported as stored', async () => {
   let indexed = 0;
   const { ask } = setUp({
     store: {
@@ -87,7 +87,7 @@ test('a database that is away is a passing failure, code 5, and nothing is told 
   assert.equal(indexed, 0);
 });
 
-test('a row that the database refuses is a lasting failure, code 4', async () => {
+test('a row that the database refuses is a permanent failure, code 4', async () => {
   const { ask } = setUp({
     store: {
       upsert: () => Promise.reject(new StoreError('refused', 'bad row')),
@@ -97,7 +97,7 @@ test('a row that the database refuses is a lasting failure, code 4', async () =>
   assert.deepEqual(await ask(request()), { error: 4, message: 'An error occured while processing your request' });
 });
 
-test('while a notifier does not answer clients are refused, operators are told, once each, until it has passed', async () => {
+test('while a notifier does not answer, clients are refused and operators told once each, until it is over', async () => {
   const clock = new FakeClock();
   const { ask, subscriptions, lines } = setUp({
     clock,
@@ -129,7 +129,7 @@ test('what a notifier itself refuses is between it and the client', async () => 
   }
 });
 
-test('a notifier that is not there is code 2, one that does not answer code 3, one that refuses to talk code 4', async () => {
+test('a notifier that does not exist is code 2, one that does not answer code 3, one that refuses to talk code 4', async () => {
   assert.deepEqual(await setUp().ask(request({ service: 'nope' })), {
     error: 2,
     message: 'nope notification service not currently available',
@@ -149,7 +149,7 @@ test('an empty array is answered with an empty array', async () => {
   assert.deepEqual(await setUp().ask([]), []);
 });
 
-test('each element of an array is answered for itself, in order', async () => {
+test('each element of an array is answered on its own, in order', async () => {
   const { ask, stored } = setUp();
   const replies = (await ask([request(), {}, request(), 7, request({ signature: '00'.repeat(64) })])) as {
     success?: boolean;
@@ -173,7 +173,7 @@ test('a large array does not hold the event loop', async () => {
   assert.ok(turns > 0, 'others had their turn before the whole was done');
 });
 
-test('of one request no more than 64 elements are in work, however many it has', async () => {
+test('no more than 64 elements of one request are in progress, however many it has', async () => {
   const waiting: (() => void)[] = [];
   const { ask } = setUp({
     validate: () => new Promise((resolve) => waiting.push(() => resolve([Buffer.from('0'), Buffer.from(TOKEN)]))),
@@ -195,7 +195,7 @@ test('of one request no more than 64 elements are in work, however many it has',
   assert.equal(most, 64);
 });
 
-test('a request of more elements than could be real ones is refused whole, at the cost of reading it', async () => {
+test('a request with more elements than could be real is refused as a whole, at the cost of reading it', async () => {
   const { ask, subscriptions } = setUp();
   const tooMany = { error: 1, message: 'Invalid request: more elements than its length allows' };
   assert.deepEqual(await ask(new Array(66).fill(0)), tooMany);
@@ -218,7 +218,7 @@ test('no text of a megabyte, whatever is in it, costs more to read than the most
   assert.equal((await subscriptions.handle('subscribe', deep)).text, '{"error":1,"message":"Invalid JSON"}');
 });
 
-test('a notifier that hangs keeps so many requests waiting and no more, and none for other services', async () => {
+test('a notifier that hangs keeps only so many requests waiting, and none for other services', async () => {
   const waiting: (() => void)[] = [];
   const answer = [Buffer.from('0'), Buffer.from(TOKEN)];
   const hung: Remote = {
@@ -248,7 +248,7 @@ test('a notifier that hangs keeps so many requests waiting and no more, and none
   assert.equal(replies.filter(({ error }) => error === 5).length, 40 * 64 - 2_048);
 });
 
-test('an unsubscribe that was carried out without anybody being told of it takes effect at its repetition', async () => {
+test('an unsubscribe that was carried out without anybody being told of it takes effect when it is repeated', async () => {
   const account = sessionAccount(randomBytes);
   const signedAt = Math.floor(Date.now() / 1000);
   const signature = account.sign(unsubscribeMessage(account.id, signedAt));
@@ -300,7 +300,7 @@ test('an unsubscribe that was carried out without anybody being told of it takes
   assert.equal(devices.size, 1, 'what was signed later stays, and the client is not told that it went');
 });
 
-test('an account takes so many devices and no more; those it has may renew', async () => {
+test('an account may have only so many devices; those it has may renew', async () => {
   const { ask, stored } = setUp({
     devices: {
       upsert: () => 'added',
@@ -314,7 +314,7 @@ test('an account takes so many devices and no more; those it has may renew', asy
   assert.equal(stored.length, 0);
 });
 
-test('stopping waits no longer for a notifier than it is given', async () => {
+test('stopping waits for a notifier no longer than it is given', async () => {
   const { ask, subscriptions } = setUp({ validate: () => new Promise(() => {}) });
   const inWork = ask(request());
   await turns();
@@ -322,7 +322,7 @@ test('stopping waits no longer for a notifier than it is given', async () => {
   assert.deepEqual(await inWork, { error: 3, message: 'apns notification service timed out' });
 });
 
-test('stopping answers what is in work and takes nothing new', async () => {
+test('stopping answers requests in progress and accepts nothing new', async () => {
   let release = () => {};
   const { ask, subscriptions } = setUp({
     validate: () => new Promise((resolve) => (release = () => resolve([Buffer.from('0'), Buffer.from(TOKEN)]))),
@@ -338,7 +338,7 @@ test('stopping answers what is in work and takes nothing new', async () => {
   await stop;
 });
 
-test('a device counts as in work from the notifier’s answer to the commit', async () => {
+test('a device counts as in progress from the notifier’s answer to the commit', async () => {
   let commit = () => {};
   const { ask, subscriptions } = setUp({
     store: {
@@ -353,7 +353,7 @@ test('a device counts as in work from the notifier’s answer to the commit', as
   assert.equal(subscriptions.isInWork('apns', TOKEN), false);
 });
 
-test('no reply and no log line holds a token, a key or an account id', async () => {
+test('no reply and no log line contains a token, a key or an account id', async () => {
   const { ask, lines } = setUp({ validate: () => Promise.reject(new Error(`boom`)) });
   const body = request();
   const reply = JSON.stringify(await ask(body));
@@ -374,7 +374,7 @@ test('every outcome is counted by kind and result', async () => {
   assert.ok(subscriptions.counters.work.tasks >= 4);
 });
 
-test('of a service without a notifier the answer says whether it is worth while to come again', async () => {
+test('for a service without a notifier the answer says whether retrying makes sense', async () => {
   const { subscriptions } = setUp();
   const answer = async (...services: string[]) => {
     const elements = services.map((service) => request({ service }));
@@ -390,7 +390,7 @@ test('of a service without a notifier the answer says whether it is worth while 
   assert.deepEqual(await answer('nope', 'firebase', 'apns'), [true, 2, 2, 0]);
 });
 
-test('who renews need not prove again whose key it is', async () => {
+test('a renewal need not prove again whose key it is', async () => {
   const asked: Uint8Array[][] = [];
   const { ask } = setUp({
     devices: {

@@ -68,7 +68,7 @@ test('devices that are asked about in one turn go to their notifier in one messa
   assert.equal(apns.asked.length, 2);
 });
 
-test('a notifier that does not take several is asked about each at once', async () => {
+test('a notifier that does not accept several is asked about each separately', async () => {
   const { validation, flush } = setUp();
   const { remote, asked } = notifier();
   await Promise.all(['a', 'b'].map((name) => validation.ask('apns', { remote, validatesMany: false }, name)));
@@ -95,7 +95,7 @@ test('a message holds at most 64 devices and 64 KiB', async () => {
   );
 });
 
-test('each client is told its own verdict, and one that makes no sense concerns nobody else', async () => {
+test('each client is told its own verdict, and a malformed one concerns nobody else', async () => {
   const { validation, flush } = setUp();
   const verdicts = [['4', 'no'], ['0', 'short'], ['0', id('ok'), Buffer.from('data')], [], ['0', id('x'), 'y', 'z']];
   const { remote } = notifier(() => [encodeVerdicts(verdicts)]);
@@ -114,7 +114,7 @@ test('each client is told its own verdict, and one that makes no sense concerns 
   ]);
 });
 
-test('an answer that cannot be read, or is for another number of devices, or an error, is told to all', async () => {
+test('an answer that cannot be read, or is for another number of devices, or an error, goes to all', async () => {
   const timeout = () => Promise.reject(new OxenmqError('TIMEOUT', 'gone'));
   const unknown = () => Promise.reject(new OxenmqError('UNKNOWNCOMMAND', 'what?'));
   for (const [answer, code] of [
@@ -142,7 +142,7 @@ test('an answer that cannot be read, or is for another number of devices, or an 
   }
 });
 
-test('a hivemind asks a notifier that says it takes several about the devices of one request together', async (t) => {
+test('a hivemind asks a notifier that says it accepts several about the devices of one request together', async (t) => {
   const messages: number[] = [];
   const verdict = (info: Buffer) => ['0', (JSON.parse(info.toString()) as { token: string }).token];
   const commands: Commands = {

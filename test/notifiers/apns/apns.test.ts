@@ -64,7 +64,7 @@ test('a message that never expires is kept as long as Apple keeps it', async (t)
   assert.ok(Math.abs(expiration - Date.now() / 1000 - 30 * 86_400) < 60);
 });
 
-test('a token that is none is not sent: the device is gone', async (t) => {
+test('an invalid token is not sent: the device is gone', async (t) => {
   const { fake, send } = await setUp(t);
   for (const token of ['z'.repeat(64), '../'.repeat(21), 'a b'.padEnd(64), '']) {
     const outcome = await send(token);
@@ -127,7 +127,7 @@ const ROWS: [ApnsAnswer, string][] = [
   [{ cut: true }, 'retry: connection trouble (ECONNRESET)'],
 ];
 
-test('every answer of Apple has its outcome, and the next push is taken', async (t) => {
+test('every answer of Apple has its outcome, and the next push is accepted', async (t) => {
   const { fake, send } = await setUp(t);
   for (const [answer, expected] of ROWS) {
     fake.script.next(answer);
@@ -175,7 +175,7 @@ test('if the new provider token has expired too, our clock is wrong, and no thir
   assert.ok(fake.tokens.size <= 2);
 });
 
-test('pushes before Apple allows more than one stream wait and are all taken', async (t) => {
+test('pushes sent before Apple allows more than one stream wait, and all are accepted', async (t) => {
   const { fake, backend } = await setUp(t, {}, { connections: '2' });
   const outcomes = await Promise.all(
     Array.from({ length: 400 }, (_, index) => backend.send([delivery(apnsToken(index))])),
@@ -203,7 +203,7 @@ async function inFlight(t: TestContext, count: number, options: FakeApnsOptions 
 }
 const pause = (ms: number) => new Promise((resolve) => setTimeout(resolve, ms));
 
-test('a goodbye in two steps, as Apple says it: no phone rings twice, and none is left out', async (t) => {
+test('a goodbye in two steps, as Apple sends it: no phone rings twice, and none is left out', async (t) => {
   // Long enough that no answer frees a stream before the goodbye, on a slow machine either.
   const { fake, check, once } = await inFlight(t, 1_000, { streams: 700, delay: 2_000 });
   // 700 were taken, the others wait for a stream.
@@ -215,7 +215,7 @@ test('a goodbye in two steps, as Apple says it: no phone rings twice, and none i
   assert.equal(fake.connections, 2);
 });
 
-test('what is above the last stream of a goodbye was not looked at and goes again once', async (t) => {
+test('what is above the last stream of a goodbye was not processed and goes again once', async (t) => {
   const { fake, check, once } = await inFlight(t, 300);
   // The first push was stream 1; 100 of those in flight are at or below stream 201.
   fake.lookUpTo(201);
@@ -258,7 +258,7 @@ test('a goodbye with an error does not lose the answers that still come', async 
   assert.deepEqual(await check(), once);
 });
 
-test('a connection that ends after its goodbye leaves only what it had taken in doubt', async (t) => {
+test('a connection that ends after its goodbye leaves only what it had accepted in doubt', async (t) => {
   const { fake, outcomes } = await inFlight(t, 100, { delay: 1_000 });
   await fake.taken.reached(1 + 100);
   fake.goaway();
@@ -288,7 +288,7 @@ test('a stream that is refused before a goodbye, or with it, rings once', async 
   assert.equal(fake.taken.count, 2);
 });
 
-test('two answers of 500 leave what is on the same connection alone', async (t) => {
+test('two answers of 500 do not affect the rest on the same connection', async (t) => {
   const { fake, check, once, send } = await inFlight(t, 50);
   await fake.taken.reached(1 + 50);
   fake.script.device(apnsToken(300_000), { status: 500, reason: 'InternalServerError' });
@@ -306,7 +306,7 @@ test('a connection that falls silent is given up after its time, and the next pu
   assert.equal(fake.connections, 2);
 });
 
-test('a server that cannot be reached or trusted is a passing trouble', async (t) => {
+test('a server that cannot be reached or trusted is a temporary problem', async (t) => {
   const { fake, settings } = await setUp(t);
   for (const [keys, expected] of [
     [{ ca_file: '' }, /connection trouble/],
@@ -322,7 +322,7 @@ test('a server that cannot be reached or trusted is a passing trouble', async (t
   assert.equal(fake.requests, 0);
 });
 
-test('wrong credentials are told at the start, in sentences', async (t) => {
+test('wrong credentials are reported at the start, in sentences', async (t) => {
   const { settings } = await setUp(t);
   const { settings: token } = await setUp(t, { auth: 'token' });
   const self = new URL('../../../src/clock.ts', import.meta.url).pathname;
@@ -347,7 +347,7 @@ test('wrong credentials are told at the start, in sentences', async (t) => {
   assert.doesNotThrow(() => create(contextOf('apns', { ...token, key_file: server })));
 });
 
-test('the end of a certificate is known, and one that has ended is refused', async (t) => {
+test('the expiry of a certificate is known, and an expired one is refused', async (t) => {
   const { settings, backend } = await setUp(t);
   assert.equal(backend.credentialExpiry, Date.UTC(2120, 0, 1));
   const clock = new FakeClock(Date.UTC(2120, 0, 2));

@@ -134,7 +134,7 @@ async function start(
   };
 }
 
-test('a message of its own comes back as a push, again and again, and the time it took is told', async (t) => {
+test('a message of its own comes back as a push, again and again, and the time it took is reported', async (t) => {
   const { canary, hivemind, metrics, well, lines } = await start(t);
   assert.deepEqual(canary.ready!(), { ok: false, reasons: ['no message has come back yet'] });
   await well();
@@ -179,7 +179,7 @@ test('a canary that was killed is succeeded by one with the same account and dev
   assert.equal(new Set([one.device, one.encKey.toString('hex'), one.account.toString('hex').slice(2)]).size, 3);
 });
 
-test('a front-end that is away is told of, and messages come back meanwhile', async (t) => {
+test('a front-end that is away is reported, and messages come back meanwhile', async (t) => {
   const { canary, web, well, complains, metrics } = await start(t, { pace: { renew: 0 } });
   await well();
   await web.stop(1_000);
@@ -197,7 +197,7 @@ test('a front-end that was never reached leaves nothing to measure', async (t) =
   assert.ok((await metrics()).get('spns_canary_messages_total{result="not_subscribed"}')! >= 1);
 });
 
-test('another key than the front-end has, and an answer that is none of ours, are told apart', async (t) => {
+test("a different key from the front-end's, and an answer that is not one of ours, are told apart", async (t) => {
   await (await start(t, { frontEndKey: x25519Public(randomBytes(32)) })).complains(/HTTP 400: is front_end_key its/);
   const proxy = createServer((_, response) => response.writeHead(200).end('<html>a page of the proxy</html>'));
   await new Promise<void>((resolve) => proxy.listen(0, '127.0.0.1', resolve));
@@ -214,7 +214,7 @@ test('an oxend that does not answer leaves the swarm unknown', async (t) => {
   assert.ok((await metrics()).get('spns_canary_messages_total{result="no_swarm"}')! >= 1);
 });
 
-test('an oxend that goes away leaves what it told, also where that is in doubt', async (t) => {
+test('an oxend that goes away leaves what it reported, also where that is in doubt', async (t) => {
   const { network, complains, well } = await start(t);
   await well();
   await network.oxend.stop();
@@ -246,14 +246,14 @@ for (const [result, refusal, words] of [
   });
 }
 
-test('one storage server of the swarm that is away is passed over', async (t) => {
+test('one storage server of the swarm that is away is skipped', async (t) => {
   const { network, secret, well } = await start(t, {});
   const [member] = network.membersFor(deriveIdentity(secret).account);
   await member!.stop();
   await well();
 });
 
-test('a swarm that the account does not belong to any more is asked for anew', async (t) => {
+test('a swarm that the account no longer belongs to is requested anew', async (t) => {
   const { network, secret, well, complains, metrics } = await start(t);
   await well();
   // Everybody moves: what oxend told before leads to servers of another swarm.
@@ -268,7 +268,7 @@ test('a swarm that the account does not belong to any more is asked for anew', a
   assert.ok((await metrics()).get('spns_canary_messages_total{result="wrong_swarm"}')! >= 1);
 });
 
-test('a clock that is an hour ahead is what storage servers say it is', async (t) => {
+test('a clock that is an hour ahead is reported in the words of the storage servers', async (t) => {
   const ahead: Clock = { ...systemClock, now: () => systemClock.now() + 3_600_000 };
   const { complains, metrics } = await start(t, { clock: ahead });
   await complains(/answered 406: Timestamp error: check your clock/);

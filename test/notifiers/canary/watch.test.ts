@@ -82,7 +82,7 @@ test('the first messages come every five seconds until one has come back, then o
   assert.equal(clock.pending, 0);
 });
 
-test('where none comes back, the pace is that of a minute after twelve', async () => {
+test('where none comes back, the pace is one a minute after twelve', async () => {
   const { clock, stop, times } = await setUp();
   await clock.advance(5 * MINUTE);
   const gaps = times().map((at, index, all) => at - (all[index - 1] ?? at));
@@ -113,7 +113,7 @@ test('how long a push took is counted from the attempt at which its message was 
   await stop();
 });
 
-test('a push that comes before the storage server answers is one that came, even if that one never answers', async () => {
+test('a push that comes before the storage server answers counts, even if that server never answers', async () => {
   const { clock, watch, world, deliver, stop } = await setUp();
   let fail = (_error: Error): void => undefined;
   world.store = () => new Promise((_, reject) => (fail = reject));
@@ -130,7 +130,7 @@ test('a push that comes before the storage server answers is one that came, even
   await stop();
 });
 
-test('a message is lost after a minute, and then its push is worth nothing; the canary subscribes anew', async () => {
+test('a message is lost after a minute, and its push no longer counts; the canary subscribes anew', async () => {
   const { clock, watch, deliver, subscribed, stop, took } = await setUp();
   await clock.advance(2_000);
   deliver();
@@ -201,7 +201,7 @@ test('a start waits ten seconds for the hivemind before it complains', async () 
   await stop();
 });
 
-test('a push of somebody else is none of ours, and one with another key is refused', async () => {
+test("somebody else's push is not counted, and one with another key is refused", async () => {
   const { clock, watch, pushOf, stop } = await setUp();
   await clock.advance(2_000);
   assert.equal(watch.received(pushOf(Buffer.from('hello'))), true);

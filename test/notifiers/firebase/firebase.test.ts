@@ -25,7 +25,7 @@ async function setUp(t: TestContext, keys: Record<string, string> = {}, options:
   return { fake, backend, send, settings, path };
 }
 
-test('a push is what the original sends, with priority and time to live, and without the wish not to send it', async (t) => {
+test('a push is what the original sends, with priority and time to live, and without the request not to send it', async (t) => {
   const { fake, send } = await setUp(t);
   const { pushes } = vectors<{ pushes: { name: string; requests: { body: string }[] }[] }>('notifiers.json');
   const cases = pushes.filter(({ name, requests }) => name.startsWith('firebase') && requests.length > 0);
@@ -57,7 +57,7 @@ test('only what the app will show wakes the phone at once', async (t) => {
   assert.deepEqual(priorities, ['HIGH', 'NORMAL']);
 });
 
-test('time to live is within what Google takes', async (t) => {
+test('time to live is within what Google accepts', async (t) => {
   const { fake, send } = await setUp(t);
   const ttls: unknown[] = [];
   for (const expiry of [0, Date.now() + 1e12, Date.now() - 5]) {
@@ -142,12 +142,12 @@ const ROWS: AnswerRow[] = [
   [{ cut: true }, 'retry: connection trouble', 0],
 ];
 
-test('every answer of Google has its outcome, and the next push is taken', async (t) => {
+test('every answer of Google has its outcome, and the next push is accepted', async (t) => {
   const { fake, send } = await setUp(t);
   await checkAnswers(ROWS, fake, send);
 });
 
-test('Retry-After as a date is waited for', async (t) => {
+test('Retry-After as a date is respected', async (t) => {
   const { fake, send } = await setUp(t);
   fake.script.next(retryIn(new Date(Date.now() + 100_000).toUTCString()));
   const outcome = await send();
@@ -155,7 +155,7 @@ test('Retry-After as a date is waited for', async (t) => {
   assert.ok(after > 90_000 && after <= 100_000, JSON.stringify(outcome));
 });
 
-test('an access token that is not accepted any more is renewed once for all, and only what failed is sent again', async (t) => {
+test('an access token that is no longer accepted is renewed once for all, and only what failed is sent again', async (t) => {
   const { fake, backend } = await setUp(t);
   await backend.send([delivery('first')]);
   fake.expireTokens();
@@ -170,7 +170,7 @@ test('an access token that is not accepted any more is renewed once for all, and
   assert.equal(fake.requests, requests + 51);
 });
 
-test('if the new access token is not accepted either, that is our configuration', async (t) => {
+test('if the new access token is not accepted either, our configuration is wrong', async (t) => {
   const { fake, send } = await setUp(t);
   fake.script.all = fcmError(401, 'UNAUTHENTICATED');
   assert.equal(brief(await send()), 'misconfigured: UNAUTHENTICATED with a new token');
@@ -194,7 +194,7 @@ test('without an access token nothing is sent, and what the OAuth server says de
   assert.deepEqual(await send(), { kind: 'accepted' });
 });
 
-test('a goodbye in the middle of a batch: what Google had taken is known to be taken, and the rest goes again', async (t) => {
+test('a goodbye in the middle of a batch: what Google had accepted is known to be, and the rest goes again', async (t) => {
   const { fake, backend } = await setUp(t, {}, { delay: 200 });
   const tokens = Array.from({ length: 250 }, (_, index) => `d${index}`);
   const sending = backend.send(tokens.map((token) => delivery(token)));
@@ -208,7 +208,7 @@ test('a goodbye in the middle of a batch: what Google had taken is known to be t
   for (const outcome of outcomes) assert.match(brief(outcome), /^(accepted|retry: connection trouble)$/);
 });
 
-test('a connection that is cut in the middle fails what was on it, at once', async (t) => {
+test('a connection that is cut in the middle fails what was on it at once', async (t) => {
   const { fake, backend } = await setUp(t);
   fake.script.device('hangs', { hang: true });
   const sending = backend.send([delivery('hangs'), delivery('d1')]);
@@ -220,7 +220,7 @@ test('a connection that is cut in the middle fails what was on it, at once', asy
   assert.match(brief(second!), /^(accepted|retry: connection trouble)$/);
 });
 
-test('a service-account file that cannot be used is told at the start, in sentences', async (t) => {
+test('a service-account file that cannot be used is reported at the start, in sentences', async (t) => {
   const { settings, path } = await setUp(t);
   const good = JSON.parse(await (await import('node:fs/promises')).readFile(settings.token_file!, 'utf8'));
   const file = join(path, 'account.json');

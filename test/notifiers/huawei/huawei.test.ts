@@ -56,7 +56,7 @@ test('the largest payload that a hivemind seals fits, and nothing larger is sent
   assert.equal(fake.requests, 1);
 });
 
-test('time to live is within what Huawei takes', async (t) => {
+test('time to live is within what Huawei accepts', async (t) => {
   const { fake, send } = await setUp(t);
   for (const expiry of [0, Date.now() + 1e12, Date.now() - 5]) await send('token', { expiry });
   assert.deepEqual(
@@ -93,12 +93,12 @@ const ROWS: AnswerRow[] = [
   [{ cut: true }, 'retry: connection trouble (ECONNRESET)', 0],
 ];
 
-test('every answer of Huawei has its outcome, and the next push is taken', async (t) => {
+test('every answer of Huawei has its outcome, and the next push is accepted', async (t) => {
   const { fake, send } = await setUp(t);
   await checkAnswers(ROWS, fake, send);
 });
 
-test('an access token that is not accepted any more is renewed once for all, and the push sent again', async (t) => {
+test('an access token that is no longer accepted is renewed once for all, and the push sent again', async (t) => {
   for (const code of ['80200001', '80200003', '80200005']) {
     const { fake, send } = await setUp(t);
     assert.deepEqual(await send(), { kind: 'accepted' });
@@ -110,14 +110,14 @@ test('an access token that is not accepted any more is renewed once for all, and
   }
 });
 
-test('if the new access token is not accepted either, that is our configuration', async (t) => {
+test('if the new access token is not accepted either, our configuration is wrong', async (t) => {
   const { fake, send } = await setUp(t);
   fake.script.all = huaweiCode('80200003', 'x', 401);
   assert.equal(brief(await send()), 'misconfigured: authentication failed with a new access token');
   assert.equal(fake.requests, 2);
 });
 
-test('without permission for urgency HIGH it is said, and sent with NORMAL, from then on at once', async (t) => {
+test('without permission for urgency HIGH that is logged, and pushes go with NORMAL, from then on at once', async (t) => {
   const { fake, send, lines } = await setUp(t);
   fake.highAllowed = false;
   assert.deepEqual(await send(), { kind: 'accepted' });
@@ -142,7 +142,7 @@ test('without an access token nothing is sent, and what the OAuth server says de
   assert.deepEqual(await send(), { kind: 'accepted' });
 });
 
-test('connections are kept and no more of them are made than allowed', async (t) => {
+test('connections are kept, and no more of them are made than allowed', async (t) => {
   const { fake, send } = await setUp(t, { connections: '5' });
   for (let round = 0; round < 4; round++) {
     const outcomes = await Promise.all(Array.from({ length: 50 }, (_, index) => send(`d${index}`)));
@@ -153,7 +153,7 @@ test('connections are kept and no more of them are made than allowed', async (t)
   assert.equal((await send()).kind === 'accepted' || (await send()).kind === 'accepted', true);
 });
 
-test('what is missing is told at the start, the secret never', () => {
+test('what is missing is reported at the start, the secret never', () => {
   assert.throws(
     () => create(contextOf('huawei', { app_id: 'x', url: 'ftp://x' })),
     (error: Error) => {

@@ -36,7 +36,7 @@ for (const [expiresIn, used] of [
   [1, MINUTE],
   [10_000_000, 24 * 60 * MINUTE - 5 * MINUTE],
 ] as const) {
-  test(`a token that is good for ${JSON.stringify(expiresIn)} s is used for ${used / SECOND} s`, async () => {
+  test(`a token that is valid for ${JSON.stringify(expiresIn)} s is used for ${used / SECOND} s`, async () => {
     const { clock, token } = setUp(expiresIn);
     assert.equal(await token.get(), 'token-1');
     await clock.advance(used - 1);
@@ -46,7 +46,7 @@ for (const [expiresIn, used] of [
   });
 }
 
-test('all who wait share one request, and the next who come after a failure ask anew', async () => {
+test('everybody who waits shares one request, and those who come after a failure ask anew', async () => {
   const { state, token, outcome } = setUp();
   state.reply = new Error('no answer in time');
   const failed = [outcome(), outcome()];
@@ -67,7 +67,7 @@ test('a token that is not accepted is given up, unless it has been replaced alre
   assert.equal(await token.get(), 'token-2');
 });
 
-test('what is no token is tried again if it may pass, and else told as a wrong configuration', async () => {
+test('an answer without a token is retried if the problem may pass, and otherwise reported as a wrong configuration', async () => {
   const { state, outcome } = setUp();
   const good = { access_token: 'x', expires_in: 3600 };
   const answers: [Partial<Reply>, unknown][] = [

@@ -96,7 +96,7 @@ test('ends are remembered in bounded memory, the newest ones for sure', () => {
   acknowledgements.close();
 });
 
-test('one that is closed reports nothing any more', async () => {
+test('once closed it reports nothing any more', async () => {
   const { clock, acknowledgements, reports } = setUp();
   for (const id of [1, 2]) acknowledgements.take(id);
   acknowledgements.end(1, 'accepted');

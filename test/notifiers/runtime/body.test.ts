@@ -2,7 +2,7 @@ import assert from 'node:assert/strict';
 import { test } from 'node:test';
 import { Body, LONGEST_ANSWER } from '../../../src/notifiers/runtime/body.ts';
 
-test('an answer is kept whole as long as it is not too long, and cut to the byte where it is', () => {
+test('an answer is kept whole as long as it is not too long, and otherwise cut to the byte', () => {
   const chunk = Buffer.from(Array.from({ length: 30_000 }, (_, n) => n % 251));
   const body = new Body();
   for (let n = 0; n < 3; n++) assert.equal(body.add(chunk), true);

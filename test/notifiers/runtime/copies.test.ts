@@ -30,7 +30,7 @@ function setUp() {
   return { clock, copies, come, first };
 }
 
-test('a copy joins the first while that is on its way, and gets the verdict on it afterwards', () => {
+test('a copy joins the first while that is on its way, and gets its verdict afterwards', () => {
   const ends: [End, string][] = [
     [accepted, 'accepted'],
     [refused('x'), 'refused'],
@@ -110,7 +110,7 @@ test('an end is remembered for as long as a copy may come, and not for ever', as
   assert.ok(typeof come('push   1') === 'object');
 });
 
-test('a hundred thousand ends of chance fingerprints are told apart, each with its own verdict', () => {
+test('a hundred thousand ends with random fingerprints are told apart, each with its own verdict', () => {
   const { copies, come, first } = setUp();
   const next = mulberry32(17);
   const fingerprints = Array.from({ length: 100_000 }, () => {

@@ -14,7 +14,7 @@ function of(text: string): string {
   return fingerprint({ ini, section } as unknown as Config, 'x');
 }
 
-test('settings are the same if what they say is, and what the files hold that they name', async (t) => {
+test('settings are the same if what they say is, and the contents of the files they name', async (t) => {
   const path = await folder(t);
   const [key, code] = [join(path, 'key.p8'), join(path, 'code.ts')];
   writeFileSync(key, 'one');

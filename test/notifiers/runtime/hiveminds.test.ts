@@ -37,7 +37,7 @@ const copy = (fingerprint: string, doubt = 0) => ({
   doubt,
 });
 
-test('from one hivemind it learns of all others, and registers with each once and as the same', async (t) => {
+test('from one hivemind it learns of all others, and registers with each once and as the same notifier', async (t) => {
   const { a, b, c } = await startCluster(t, SERVICE, ['a', 'b', 'c']);
   const { notifier, lines } = start(t, [a, b, c]);
   await registered(a, b, c);
@@ -84,7 +84,7 @@ test('the first copy of a push goes to the provider, and its outcome is the answ
   assert.deepEqual(notifier.statistics.total, { notifies: 1, retries: 0, failures: 1 });
 });
 
-test('a less doubtful push is no copy, a more doubtful one is', async (t) => {
+test('a less doubtful push is not a copy, a more doubtful one is', async (t) => {
   const { a, b } = await startCluster(t, SERVICE, ['a', 'b']);
   const { sent } = start(t, [a, b]);
   await registered(a, b);
@@ -98,7 +98,7 @@ test('a less doubtful push is no copy, a more doubtful one is', async (t) => {
   assert.equal(sent.length, 3);
 });
 
-test('when a hivemind dies, another one gives what it had, and nobody gets it twice', async (t) => {
+test('when a hivemind dies, another one gives out what it had, and nobody gets it twice', async (t) => {
   const { a, b } = await startCluster(t, SERVICE, ['a', 'b']);
   const address = a.endpoint;
   const provider = manual();
@@ -130,7 +130,7 @@ test('when a hivemind dies, another one gives what it had, and nobody gets it tw
   assert.equal(sent.length, 4);
 });
 
-test('a hivemind that comes is told of by the others, and one that goes for good is left', async (t) => {
+test('a hivemind that joins is announced by the others, and one that goes for good is left', async (t) => {
   const { a, b } = await startCluster(t, SERVICE, ['a', 'b']);
   const { notifier } = start(t, [a, b]);
   await registered(a, b);
@@ -147,7 +147,7 @@ test('a hivemind that comes is told of by the others, and one that goes for good
   );
 });
 
-test('one that cannot be reached is named, disturbs nobody, and is registered with once it can be', async (t) => {
+test('a hivemind that cannot be reached is named, disturbs nobody, and is registered with once it can be', async (t) => {
   const { a, b } = await startCluster(t, SERVICE, ['a', 'b']);
   const place = await FakeHivemind.start(undefined, SERVICE);
   const address = place.endpoint;
@@ -188,7 +188,7 @@ test('the same hivemind at two addresses is registered with once, at the one in 
   );
 });
 
-test('lists that nobody would send are left aside, and the registration stands', async (t) => {
+test('lists that nobody would send are ignored, and the registration stands', async (t) => {
   const { a } = await startCluster(t, SERVICE, ['a']);
   const { notifier, lines } = start(t, [a]);
   await registered(a);
@@ -229,7 +229,7 @@ test('statistics go to one hivemind, and to another when that is gone', async (t
   assert.equal(notifier.statistics.total.notifies, 3);
 });
 
-test('of a dead device those hear who gave its push, or another one when they cannot', async (t) => {
+test('a dead device is reported to those who gave out its push, or to another one when they cannot be reached', async (t) => {
   const { a, b, c } = await startCluster(t, SERVICE, ['a', 'b', 'c']);
   const provider = manual();
   const { notifier, sent } = start(t, [a, b, c], provider.send);
@@ -252,7 +252,7 @@ test('of a dead device those hear who gave its push, or another one when they ca
   );
 });
 
-test('stopping it signs off everywhere, and hands a push back to all who gave it', async (t) => {
+test('stopping signs off everywhere, and hands a push back to all who gave it out', async (t) => {
   const { a, b } = await startCluster(t, SERVICE, ['a', 'b']);
   const { notifier, sent, stop } = start(t, [a, b], () => new Promise<Outcome>(() => {}));
   await registered(a, b);

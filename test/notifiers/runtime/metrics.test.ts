@@ -70,7 +70,7 @@ test('what a notifier does can be read as metrics', async (t) => {
   assert.ok(closed);
 });
 
-test('a credential that runs out is told from 30 days on, once a day', async () => {
+test('a credential that is about to expire is reported from 30 days on, once a day', async () => {
   const clock = new FakeClock(Date.UTC(2026, 0, 1));
   const { log, lines } = keepLog();
   const timer = watchCredential(Date.UTC(2026, 1, 2), 'the credential of apns', clock, log);

@@ -51,7 +51,7 @@ test('it registers with our hivemind under a routing id of its own, takes sealed
   assert.deepEqual(notifier.statistics.total, { notifies: 1, retries: 0, failures: 2 });
 });
 
-test('of a device that it judged by the token alone it says so', async (t) => {
+test('for a device that it judged by the token alone it says so', async (t) => {
   const hivemind = await FakeHivemind.start(t, SERVICE);
   startToy(t, [hivemind], () => noToken('not a device token', 5));
   await hivemind.until(() => hivemind.instances.size === 1);
@@ -70,7 +70,7 @@ test('many pushes go in few reports', async (t) => {
   assert.ok(hivemind.reports < 300, `${hivemind.reports} reports`);
 });
 
-test('devices are validated, and what makes no sense is answered', async (t) => {
+test('devices are validated, and malformed requests are answered', async (t) => {
   const hivemind = await FakeHivemind.start(t, SERVICE);
   startToy(t, [hivemind], () => accepted);
   await hivemind.until(() => hivemind.instances.size === 1);
@@ -121,7 +121,7 @@ test('several devices are validated in one message, each as if it were alone', a
   assert.deepEqual(await hivemind.validateMany(SERVICE, []), []);
 });
 
-test('clients are told the message of a refusal, and of no other error; what it holds is logged at debug alone', async (t) => {
+test('clients are told the message of a refusal, and of no other error; what it contains is logged only at debug', async (t) => {
   const hivemind = await FakeHivemind.start(t, SERVICE);
   const { notifier, lines } = startToy(t, [hivemind], () => accepted, {
     backend: {
@@ -148,7 +148,7 @@ test('clients are told the message of a refusal, and of no other error; what it 
   assert.ok(aboveDebug.every((line) => !line.includes('secret-token')));
 });
 
-test('rubbish from the hivemind is counted and survived', async (t) => {
+test('rubbish from the hivemind is counted and does no harm', async (t) => {
   const hivemind = await FakeHivemind.start(t, SERVICE);
   const { notifier } = startToy(t, [hivemind], () => accepted);
   await hivemind.until(() => hivemind.instances.size === 1);
@@ -164,7 +164,7 @@ test('rubbish from the hivemind is counted and survived', async (t) => {
   assert.equal(notifier.counters.malformed, 13);
 });
 
-test('a push that is told twice is sent once, and its end is told again', async (t) => {
+test('a push that is sent twice by the hivemind goes out once, and its end is reported again', async (t) => {
   const hivemind = await FakeHivemind.start(t, SERVICE);
   const { notifier, sent } = startToy(t, [hivemind], () => accepted);
   await hivemind.until(() => hivemind.instances.size === 1);
@@ -189,7 +189,7 @@ test('a push that waits does not keep in memory the batch that it came in', asyn
   }
 });
 
-test('who wants the answer in words gets it, also when the push has to wait', async (t) => {
+test('whoever wants the answer in words gets it, also when the push has to wait', async (t) => {
   const hivemind = await FakeHivemind.start(t, SERVICE);
   let first = true;
   startToy(t, [hivemind], ({ id }) => {
@@ -352,7 +352,7 @@ test('what ends while the hivemind is away is reported when it is back', async (
   );
 });
 
-test('stopping: it signs off, hands back what waits, lets the provider finish, and reports both', async (t) => {
+test('on stopping it signs off, hands back what waits, lets the provider finish, and reports both', async (t) => {
   const hivemind = await FakeHivemind.start(t, SERVICE);
   const pending: ((outcome: Outcome) => void)[] = [];
   const hang = () => new Promise<Outcome>((resolve) => pending.push(resolve));
@@ -369,7 +369,7 @@ test('stopping: it signs off, hands back what waits, lets the provider finish, a
   assert.doesNotMatch(JSON.stringify(lines), /could not be reported|not answered in time/);
 });
 
-test('stopping does not wait longer than it may for a provider that says nothing', async (t) => {
+test('stopping does not wait longer than it may for a silent provider', async (t) => {
   const hivemind = await FakeHivemind.start(t, SERVICE);
   const { stop, sent } = startToy(t, [hivemind], () => new Promise<Outcome>(() => {}));
   await hivemind.until(() => hivemind.instances.size === 1);

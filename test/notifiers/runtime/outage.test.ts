@@ -31,7 +31,7 @@ test('twenty failures in a row are an outage, and any answer between them ends t
   outage.stop();
 });
 
-test('pauses double with each probe that fails, to a minute, and begin anew after an answer', async () => {
+test('pauses double with each probe that fails, up to a minute, and begin anew after an answer', async () => {
   const { clock, outage, pauses, state, fail } = setUp();
   fail(20);
   for (let n = 0; n < 9; n++) {

@@ -25,7 +25,7 @@ test('waits are random below a ceiling that doubles up to a cap', () => {
   assert.equal(ceiling(1_000), RETRY.cap);
 });
 
-test('what the provider asks for is waited in full, and the jitter comes on top', () => {
+test('what the provider asks for is respected in full, and the jitter comes on top', () => {
   assert.equal(nextAttempt(push(1), 30_000, now, least), 30_000);
   assert.equal(nextAttempt(push(2), 30_000, now, most), 33_999);
 });
@@ -92,7 +92,7 @@ test("a date in Retry-After counts from the answer's own time, whatever our cloc
   assert.equal(retryAfter({ ...headers, date: 'yesterday' }, at - 5_000), 65_000);
 });
 
-test('a wait of any size becomes one that can be waited', () => {
+test('a wait of any size becomes one that can be waited for', () => {
   for (const [ms, expected] of [
     [-1, 0],
     [Number.NaN, 0],

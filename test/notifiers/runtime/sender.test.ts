@@ -57,7 +57,7 @@ function manual() {
   return { calls, send };
 }
 
-test('every push ends once, with what the provider said of it', async () => {
+test("every push ends once, with the provider's verdict on it", async () => {
   const outcomes = [accepted, gone('dead', 5), refused('no')];
   const { clock, sender, ends } = setUp(async () => [outcomes.shift()!]);
   for (const id of ['a', 'b', 'c']) sender.add(push(id));
@@ -67,7 +67,7 @@ test('every push ends once, with what the provider said of it', async () => {
   assert.equal(clock.pending, 0);
 });
 
-test('no more calls run at a time than the backend takes', async () => {
+test('no more calls run at a time than the backend accepts', async () => {
   const provider = manual();
   const { clock, sender } = setUp(provider.send, { concurrency: 2 });
   for (const id of ['a', 'b', 'c']) sender.add(push(id));
@@ -98,7 +98,7 @@ test('a batch waits for more, but not for long, and a full one not at all', asyn
   assert.deepEqual(provider.calls[2]!.ids, ['f']);
 });
 
-test('a push that waits for another attempt holds up no other device', async () => {
+test('a push that waits for another attempt delays no other device', async () => {
   const attempts: string[] = [];
   const { clock, sender, ends } = setUp(
     async ([first]) => {
@@ -123,7 +123,7 @@ test('a push that waits for another attempt holds up no other device', async () 
   assert.equal(clock.pending, 0);
 });
 
-test('what throws, says too little or says nothing in time is tried again', async () => {
+test('a call that throws, answers for too few pushes, or does not answer in time is retried', async () => {
   let calls = 0;
   const { clock, sender, ends } = setUp(
     (pushes) => {
@@ -142,7 +142,7 @@ test('what throws, says too little or says nothing in time is tried again', asyn
   assert.equal(calls, 5);
 });
 
-test('an answer that comes after its time is ignored', async () => {
+test('an answer that comes too late is ignored', async () => {
   const provider = manual();
   const { clock, sender, ends } = setUp(provider.send, { sendTimeout: 1_000 });
   sender.add(push('a'));
@@ -158,7 +158,7 @@ test('an answer that comes after its time is ignored', async () => {
   assert.equal(clock.pending, 0);
 });
 
-test('expired pushes are not sent, neither at first nor again', async () => {
+test('expired pushes are not sent, neither at first nor on a retry', async () => {
   let calls = 0;
   const { clock, sender, ends } = setUp(async () => {
     calls++;
@@ -179,7 +179,7 @@ test('a push that seems to have expired long before it came is sent: the hivemin
   assert.deepEqual(ends, ['a accepted']);
 });
 
-test('a push is tried for as long as the policy says, counted from its first attempt', async () => {
+test('a push is retried for as long as the policy says, counted from its first attempt', async () => {
   const policy = { base: 1_000, cap: 1_000, lifetime: 60_000 };
   const { clock, sender, ends } = setUp(async () => [retry('500', 0, 'device')], { policy });
   await clock.advance(36_000_000);
@@ -208,7 +208,7 @@ test('beyond the limit of the queue the oldest push is given up', async () => {
   sender.abandon();
 });
 
-test('in an outage the provider is asked with single pushes, ever more rarely, and all follow when it is over', async () => {
+test('in an outage the provider is tried with single pushes, ever more rarely, and all follow when it is over', async () => {
   let up = false;
   let calls = 0;
   const { clock, sender, ends, pauses } = setUp(
@@ -231,7 +231,7 @@ test('in an outage the provider is asked with single pushes, ever more rarely, a
   assert.equal(clock.pending, 0);
 });
 
-test('an outage is one for whoever looks until a push is taken, also while one is being asked about', async () => {
+test('an outage lasts until a push is accepted, also while a probe is on its way', async () => {
   const provider = manual();
   const { clock, sender } = setUp(provider.send, { concurrency: 30 });
   for (let index = 0; index < 30; index++) sender.add(push(`p${index}`));
@@ -251,7 +251,7 @@ test('an outage is one for whoever looks until a push is taken, also while one i
   sender.abandon();
 });
 
-test('a wait that is meant for everyone stops everyone for that time', async () => {
+test('a wait that is meant for all pushes stops them all for that time', async () => {
   const sent: number[] = [];
   const { clock, sender, ends } = setUp(
     async () => {
@@ -269,7 +269,7 @@ test('a wait that is meant for everyone stops everyone for that time', async () 
   assert.deepEqual(ends.slice().sort(), ['a accepted', 'b accepted', 'c accepted']);
 });
 
-test('a wait of any length that a backend hands on is an hour at most, and none makes a tight loop', async () => {
+test('a wait of any length that a backend passes on is capped at an hour, and none makes a tight loop', async () => {
   for (const after of [2_592_000_000, 2 ** 31, 1e300, Number.POSITIVE_INFINITY]) {
     let asked = 0;
     const { clock, sender, pauses } = setUp(async () => {
@@ -286,7 +286,7 @@ test('a wait of any length that a backend hands on is an hour at most, and none 
   }
 });
 
-test('a wrong configuration keeps the pushes, and asks with one at a time', async () => {
+test('a wrong configuration keeps the pushes, and probes with one at a time', async () => {
   let calls = 0;
   const { clock, sender, ends } = setUp(async () => {
     calls++;
@@ -320,7 +320,7 @@ test('a batch that is told to wait as a whole waits as long as it was told, not 
 
 const LIMITS = { maxQueue: 1_000, maxRetrying: 1_000 };
 
-test('another backend takes over at once, and what the one before was asked ends there', async () => {
+test('a new backend takes over at once, and what its predecessor was asked ends there', async () => {
   const before = manual();
   const after = manual();
   const { clock, sender, ends } = setUp(before.send, { concurrency: 2 });
@@ -474,7 +474,7 @@ function setUpLanes(send: Send, more: Partial<SenderOptions> & { concurrency?: n
   return { ...setUp(send, { backend, paused, ...options }), pauses };
 }
 
-test('of many providers none takes up the calls that another needs', async () => {
+test('with many providers none takes the calls that another needs', async () => {
   const provider = manual();
   const { clock, sender } = setUpLanes(provider.send, { concurrency: 8 });
   for (let index = 0; index < 50; index++) sender.add(push(`slow/${index}`));
@@ -509,7 +509,7 @@ test('providers take turns, however much is queued up for one of them', async ()
   assert.equal(sender.held, 0);
 });
 
-test('a provider that fails is left alone by itself, asked with single pushes, and all of its pushes follow', async () => {
+test('a provider that fails is left alone by itself, tried with single pushes, and all of its pushes follow', async () => {
   let down = true;
   const asked = new Map<string, number>();
   const { clock, sender, ends, pauses } = setUpLanes(async ([first]) => {
@@ -543,7 +543,7 @@ test('a provider that fails is left alone by itself, asked with single pushes, a
   assert.equal(clock.pending, 0);
 });
 
-test('a provider that asks to wait is not asked before, and nobody else waits', async () => {
+test('a provider that asks to wait is not tried before, and nobody else waits', async () => {
   const asked: string[] = [];
   const { clock, sender, ends } = setUpLanes(async ([first]) => {
     asked.push(first!.id);
@@ -579,7 +579,7 @@ test('pushes that wait for one provider leave room for those of others', async (
   assert.equal(sender.isPaused, false);
 });
 
-test('however many providers say nothing, those that answer have half of the calls', async () => {
+test('however many providers are silent, those that answer have half of the calls', async () => {
   const waiting: (() => void)[] = [];
   const { clock, sender, ends } = setUpLanes(
     ([first]) => {

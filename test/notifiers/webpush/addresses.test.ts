@@ -32,13 +32,13 @@ function look(lookup: LookupFunction, host: string): Promise<string[]> {
   });
 }
 
-test('addresses that are not public are left out, and the rest is what is connected to', async () => {
+test('addresses that are not public are left out, and the rest are connected to', async () => {
   const { servers } = scripted({ v4: ['127.0.0.1', '8.8.8.8', '10.0.0.1'], v6: ['::1', '2a00:1450::1'] });
   const lookup = publicLookup(servers, []);
   assert.deepEqual(await look(lookup, 'mixed.example'), ['8.8.8.8', '2a00:1450::1']);
 });
 
-test('who wants one address gets one, with its family', async () => {
+test('a caller that wants one address gets one, with its family', async () => {
   const { servers } = scripted({ v4: ['10.0.0.1', '8.8.8.8'], v6: ['2a00:1450::1'] }, { v6: ['2a00:1450::1'] });
   const lookup = publicLookup(servers, []);
   const one = () =>
@@ -47,7 +47,7 @@ test('who wants one address gets one, with its family', async () => {
   assert.deepEqual(await one(), [null, '2a00:1450::1', 6]);
 });
 
-test('a name of one family only is found', async () => {
+test('a name with addresses of only one family is found', async () => {
   const { servers } = scripted({ v6: ['2a00:1450::1'] }, { v4: ['8.8.8.8'] });
   const lookup = publicLookup(servers, []);
   assert.deepEqual(await look(lookup, 'v6.example'), ['2a00:1450::1']);
@@ -55,7 +55,7 @@ test('a name of one family only is found', async () => {
   await assert.rejects(look(lookup, 'none.example'), { code: 'ENODATA' });
 });
 
-test('a name whose address changes after it was looked at is refused when it is looked up again', async () => {
+test('a name whose address changes after the check is refused when it is looked up again', async () => {
   const { servers, asked } = scripted({ v4: ['8.8.8.8'] }, { v4: ['127.0.0.1'] });
   const lookup = publicLookup(servers, []);
   assert.deepEqual(await look(lookup, 'rebind.example'), ['8.8.8.8']);
@@ -63,7 +63,7 @@ test('a name whose address changes after it was looked at is refused when it is 
   assert.equal(asked.v4, 2);
 });
 
-test('a connection goes to an address that was looked at, and asks once', async (t) => {
+test('a connection goes to an address that was checked, and looks it up once', async (t) => {
   const server = createServer((socket) => socket.end());
   server.listen(0, '127.0.0.1');
   await once(server, 'listening');

@@ -51,7 +51,7 @@ test('each origin has a token of its own, which is used for hours', async () => 
   assert.notEqual(vapid.authorization(one), second);
 });
 
-test('of origins beyond a thousand the oldest token is forgotten', () => {
+test('beyond a thousand origins the oldest token is forgotten', () => {
   const { vapid } = setUp();
   const first = vapid.authorization('https://0.example');
   const second = vapid.authorization('https://1.example');
@@ -60,7 +60,7 @@ test('of origins beyond a thousand the oldest token is forgotten', () => {
   assert.notEqual(vapid.authorization('https://0.example'), first);
 });
 
-test('what is no key for it is told in a sentence', async (t) => {
+test('an invalid key is explained in a sentence', async (t) => {
   const path = await folder(t);
   assert.throws(() => readVapidKey(join(path, 'none')), /is not there: make it with "spns keygen --vapid"/);
   const write = async (text: string | Buffer) => {

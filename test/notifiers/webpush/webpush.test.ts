@@ -91,13 +91,13 @@ const ROWS: AnswerRow[] = [
   [{ cut: true }, 'retry: connection trouble (ECONNRESET)', 0],
 ];
 
-test('every answer of a push service has its outcome, and the next push is taken', async (t) => {
+test('every answer of a push service has its outcome, and the next push is accepted', async (t) => {
   const { fake, subscribe } = await setUp(t);
   const { send } = subscribe();
   await checkAnswers(ROWS, fake, send);
 });
 
-test('a redirect leads nowhere', async (t) => {
+test('a redirect is not followed', async (t) => {
   const { fake, subscribe } = await setUp(t);
   const [one, other] = [subscribe(), subscribe()];
   fake.script.next({ status: 308, headers: { location: other.info.endpoint } });
@@ -105,7 +105,7 @@ test('a redirect leads nowhere', async (t) => {
   assert.equal(fake.requests, 1);
 });
 
-test('a service that does not answer in time is tried again', async (t) => {
+test('a service that does not answer in time is retried', async (t) => {
   const { fake, subscribe } = await setUp(t, { timeout: '0.2' });
   const { send } = subscribe();
   for (const answer of [{ hang: true }, { endless: 'drip' }] as const) {
@@ -114,7 +114,7 @@ test('a service that does not answer in time is tried again', async (t) => {
   }
 });
 
-test('one token is shown to a service for all pushes, and another once it is not accepted', async (t) => {
+test('a service is shown one token for all pushes, and another once that is no longer accepted', async (t) => {
   const { fake, subscribe } = await setUp(t);
   const [one, other] = [subscribe(), subscribe()];
   await Promise.all(Array.from({ length: 50 }, (_, index) => (index % 2 ? one : other).send()));
@@ -127,7 +127,7 @@ test('one token is shown to a service for all pushes, and another once it is not
   assert.deepEqual(await one.send(), { kind: 'accepted' });
 });
 
-test('connections are kept', async (t) => {
+test('connections are kept alive', async (t) => {
   const { fake, subscribe } = await setUp(t);
   const { send } = subscribe();
   for (let count = 0; count < 20; count++) assert.deepEqual(await send(), { kind: 'accepted' });
@@ -136,7 +136,7 @@ test('connections are kept', async (t) => {
   assert.ok((await send()).kind === 'accepted' || (await send()).kind === 'accepted');
 });
 
-test('a device is its endpoint, in whatever spelling, with keys that may change', async (t) => {
+test('a device is identified by its endpoint, however that is spelt, with keys that may change', async (t) => {
   const { fake, subscribe } = await setUp(t);
   const first = subscribe();
   const again = subscribe({ endpoint: first.info.endpoint.replace('https://localhost', 'HTTPS://LOCALHOST') });
@@ -153,7 +153,7 @@ test('a device is its endpoint, in whatever spelling, with keys that may change'
   assert.equal(fake.taken.count, 1);
 });
 
-test('what names no subscription, or one that is not pushed to, is refused in words', async (t) => {
+test('what is not a subscription, or one that is not pushed to, is refused in words', async (t) => {
   const allowed = '*.push.example.org, ntfy.example.org, *.xn--e1afmkfd.example, 1and1.example';
   const { backend, fake } = await setUp(t, { allowed_endpoints: allowed });
   const { info } = fake.subscribe(randomBytes);
@@ -218,7 +218,7 @@ test('what names no subscription, or one that is not pushed to, is refused in wo
   }
 });
 
-test('an endpoint that is not allowed any more is not pushed to, nor is what was never one', async (t) => {
+test('an endpoint that is no longer allowed is not pushed to, nor is what was never one', async (t) => {
   const { fake, backend, subscribe } = await setUp(t);
   const { id, data } = subscribe();
   const other = await setUp(t, { private_endpoints: '', allowed_endpoints: 'ntfy.example.org' });
@@ -262,7 +262,7 @@ test('a host at a private address is refused when its name is looked up, at each
   assert.match(brief(await send()), /^retry: (no answer in time|connection trouble \(ETIMEOUT\))$/);
 });
 
-test("the operator's own push service may be anywhere, by the system's way of finding it", async (t) => {
+test("the operator's own push service may be anywhere, found as the system finds it", async (t) => {
   const { asked, address } = await startNameServer(t, () => []);
   const { fake, subscribe } = await setUp(t, { name_server: address });
   assert.deepEqual(await subscribe().send(), { kind: 'accepted' });
@@ -288,7 +288,7 @@ test('a proxy is used for endpoints that are named in the settings, and only the
   );
 });
 
-test('what is missing or wrong is told at the start, and the public key for the apps', async (t) => {
+test('what is missing or wrong is reported at the start, and the public key for the apps is logged', async (t) => {
   assert.throws(
     () =>
       create(contextOf('webpush', { contact: 'me', allowed_endpoints: 'https://ntfy.sh', private_endpoints: '*.x' })),
