@@ -28,7 +28,7 @@ import { startReplicatedPostgres } from '../support/replicated-postgres.ts';
 import { until } from '../support/until.ts';
 
 const SOURCE = path.join(import.meta.dirname, '../../src');
-const SERVERS = 10;
+const SWARMS = 2;
 const BODY_SIZE = 300;
 const DAY = 86_400_000;
 const SERVICE = 'apns';
@@ -36,6 +36,8 @@ const SERVICE = 'apns';
 /** What a hivemind tells of the cluster. */
 interface ClusterFigures {
   accounts_monitored: number;
+  since_start: { raw: number };
+  services: { service: string; handed: number }[];
   cluster: {
     copies: number;
     coverage: { full: number; fewer: number; none: number };
@@ -98,16 +100,29 @@ export interface HivemindsWorld {
   former(name: string): Promise<string>;
 }
 
+export interface WorldOptions {
+  /** Of all hiveminds. */
+  readonly settings?: Record<string, string | number>;
+  /** Whether the database has a synchronous replica. */
+  readonly isReplicated?: boolean;
+  /** In each swarm. */
+  readonly servers?: number;
+}
+
 export async function startHiveminds(
   t: Cleaner,
   names: readonly string[],
-  settings: Record<string, string | number> = {},
-  isReplicated = false,
+  { settings = {}, isReplicated = false, servers = 5 }: WorldOptions = {},
 ): Promise<HivemindsWorld> {
   const folder = await fs.mkdtemp(path.join(os.tmpdir(), 'spns-several-'));
   t.after(() => fs.rm(folder, { recursive: true, force: true }));
   const database = await startDatabase(t, folder, isReplicated);
-  const network = await startNetwork({ clock: systemClock, random: randomBytes, servers: SERVERS, swarms: 2 });
+  const network = await startNetwork({
+    clock: systemClock,
+    random: randomBytes,
+    servers: SWARMS * servers,
+    swarms: SWARMS,
+  });
   t.after(() => network.stop());
 
   const ledger = new Ledger();
@@ -155,7 +170,9 @@ export async function startHiveminds(
   const peers = new Peers({ clock: systemClock, commands: {} });
   t.after(() => peers.close());
   const ask = async (name: string, command: string, ...parts: string[]) => {
-    const connection = peers.connect(parseAddress(`ipc://${socket(`omq-${name}`)}`));
+    // The hivemind may still have the last connection, and would leave one of the same name unheard.
+    const routingId = Buffer.concat([Buffer.from('L'), randomBytes(16)]);
+    const connection = peers.connect(parseAddress(`ipc://${socket(`omq-${name}`)}`), { routingId });
     try {
       const [body] = await connection.request(command, parts, 5_000);
       return JSON.parse(String(body)) as unknown;
@@ -344,7 +361,7 @@ export async function startCovered(
   names: readonly string[] = ['a', 'b'],
   isReplicated = false,
 ): Promise<HivemindsWorld> {
-  const world = await startHiveminds(t, names, {}, isReplicated);
+  const world = await startHiveminds(t, names, { isReplicated });
   await world.divided(...names);
   for (let n = 0; n < PHONES; n++) await world.join();
   await world.covered(...names);

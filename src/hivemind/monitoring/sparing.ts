@@ -14,24 +14,16 @@ export interface SparingOptions {
 
 /** How long, in ms, what has changed may hold the event loop at a time. */
 const SLICE = 8;
-/** So many storage servers of a swarm are asked at least, where it has so many. */
-const ENOUGH = 3;
-
 /**
- * How many storage servers of a swarm tell enough to a hivemind that another one is ahead of: half of them, three at
- * least. One that is honest and alive among them suffices, and of two liars the third says otherwise
- * (docs/decisions/37).
- *
- * @param servers of the swarm
+ * So many storage servers of a swarm tell enough to a hivemind that another one is ahead of: one that is honest and
+ * alive among them suffices, and of two liars the third says otherwise (docs/decisions/37).
  */
-export function enoughOf(servers: number): number {
-  return Math.max(ENOUGH, Math.floor(servers / 2));
-}
+export const ENOUGH = 3;
 
 /**
  * Of several hiveminds: which storage servers need not monitor which accounts. Where another hivemind is first, and
- * hears of an account from its whole swarm, this one asks {@link enoughOf} its servers alone, so that the second copy
- * of everything costs about half.
+ * hears of an account from its whole swarm, this one asks {@link ENOUGH} of its servers alone, for receiving is what a
+ * message costs.
  *
  * In each swarm so many that are there and answer are chosen. Who is chosen stays so as long as that holds, since what
  * a server has been asked for goes on for an hour; a place that becomes free goes at once to the best of the others by
@@ -109,10 +101,9 @@ export class Sparing {
   /** Chooses the servers of a swarm anew: one of them came, went, or can tell from now on, or no more. */
   choose({ members }: Swarm): void {
     if (this.#slots.size === 0) return;
-    const enough = enoughOf(members.length);
     const chosen = members.filter((member) => !this.#left.has(member));
-    if (chosen.length === enough && chosen.every(canTell)) return;
-    const best = this.#best(members, enough);
+    if (chosen.length === ENOUGH && chosen.every(canTell)) return;
+    const best = this.#best(members);
     for (const member of members) {
       if (!best.includes(member)) this.#left.add(member);
       else if (this.#left.delete(member)) {
@@ -127,12 +118,12 @@ export class Sparing {
   }
 
   /** Of those that can tell, who was chosen before, then by rank; all, if too few can. */
-  #best(members: readonly Member[], enough: number): readonly Member[] {
+  #best(members: readonly Member[]): readonly Member[] {
     const able = members.filter(canTell);
-    if (able.length < enough) return members;
+    if (able.length < ENOUGH) return members;
     return able
       .sort((a, b) => Number(this.#left.has(a)) - Number(this.#left.has(b)) || a.rank - b.rank)
-      .slice(0, enough);
+      .slice(0, ENOUGH);
   }
 
   #want(member: Member): void {

@@ -1,6 +1,6 @@
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
-import { enoughOf } from '../../../src/hivemind/monitoring/sparing.ts';
+import { ENOUGH } from '../../../src/hivemind/monitoring/sparing.ts';
 import { SLOTS, slotOf } from '../../../src/session/slots.ts';
 import { FakeAccounts, refusal } from './support/fake-accounts.ts';
 import { FakeNetwork, type FakeServer, seeded, willing } from './support/fake-network.ts';
@@ -33,19 +33,12 @@ function askedSince(servers: readonly FakeServer[], at: number): number[] {
   return servers.flatMap(({ log }, index) => (log.some((request) => request.at >= at) ? [index] : []));
 }
 
-test('half of a swarm is enough, and three at least', () => {
-  assert.deepEqual(
-    [2, 3, 4, 5, 6, 7, 8, 9, 10, 12].map((servers) => enoughOf(servers)),
-    [3, 3, 3, 3, 3, 3, 4, 4, 5, 6],
-  );
-});
-
-test('where another hivemind is first, only so many servers are asked, and the rest nothing', async () => {
+test('where another hivemind is first, three servers are asked, and the rest nothing', async () => {
   for (const [servers, enough] of [
     [2, 2],
     [5, 3],
     [7, 3],
-    [10, 5],
+    [10, 3],
   ] as const) {
     const each = network({ servers });
     assert.equal(each.telling().filter((count) => count === 40).length, enough);
@@ -128,6 +121,16 @@ test('a chosen server that is lost is replaced at once by the best of the others
   assert.ok(lost.isUp);
   assert.deepEqual([telling()[chosen[0]!], telling().filter((count) => count > 0).length], [0, 3]);
   assert.equal(watch.summary().unconfirmed, 0);
+});
+
+test('a chosen server that is connected anew, since it speaks to others alone, has lost its place', () => {
+  const { clock, servers, watch, telling } = network();
+  const deaf = servers[telling().indexOf(40)]!;
+  deaf.monitors.clear();
+  watch.listenAnew(deaf.node!);
+  clock.run(MINUTE);
+  assert.equal(deaf.isUp, true);
+  assert.deepEqual([telling()[servers.indexOf(deaf)], telling().filter((count) => count === 40).length], [0, 3]);
 });
 
 test('a chosen server that does not answer is replaced by one that does', () => {
@@ -283,7 +286,7 @@ function simulate(seed: number): void {
       const id = accounts.idOf(number);
       const swarm = servers.filter(({ node }) => node?.member.swarm && contains(node.member.swarm, id));
       const telling = swarm.filter((server) => server.monitorsAccount(number, accounts.version(number))).length;
-      const least = isSpared(id) ? Math.min(enoughOf(swarm.length), swarm.length) : swarm.length;
+      const least = isSpared(id) ? Math.min(ENOUGH, swarm.length) : swarm.length;
       assert.ok(telling >= least, `of account ${number} ${telling} tell, of ${swarm.length}, and ${least} should`);
     }
     const { unconfirmed, uncovered, fresh } = watch.summary();
@@ -294,7 +297,7 @@ function simulate(seed: number): void {
   for (const { members, accounts: ids, count } of new Set(servers.flatMap(({ node }) => node?.member.swarm ?? []))) {
     for (let position = 0; position < count; position++) {
       const confirmed = members.filter(({ schedule }) => schedule.isConfirmed(position)).length;
-      const wanted = isSpared(ids[position] ?? 0) ? Math.min(enoughOf(members.length), members.length) : members.length;
+      const wanted = isSpared(ids[position] ?? 0) ? Math.min(ENOUGH, members.length) : members.length;
       assert.equal(confirmed, wanted);
     }
   }

@@ -1,5 +1,5 @@
 import type { DeviceRow } from '../../../../src/hivemind/devices/device.ts';
-import { enoughOf } from '../../../../src/hivemind/monitoring/sparing.ts';
+import { ENOUGH } from '../../../../src/hivemind/monitoring/sparing.ts';
 import type { PushedDevice } from '../../../../src/hivemind/notifications/outbox/push.ts';
 import { accepted, type Delivery, type Outcome, refused, retry } from '../../../../src/notifiers/runtime/backend.ts';
 import { messageHash } from '../../../../src/session/message-hash.ts';
@@ -372,7 +372,7 @@ export class ClusterWorld {
         const servers = this.#serversOf(row.account);
         const asked = servers.filter((server) => server.isMonitoredBy(member, row.account)).length;
         const isFirst = cluster.duty.firstOf(slotOf(row.account)) === name;
-        if (asked < (isFirst || copies === 1 ? servers.length : enoughOf(servers.length)))
+        if (asked < (isFirst || copies === 1 ? servers.length : Math.min(ENOUGH, servers.length)))
           return `${name} has the account of ${row.serviceId} monitored by ${asked} of ${servers.length} servers`;
       }
     }
