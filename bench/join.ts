@@ -131,6 +131,7 @@ async function bench(accounts: number, sockets: boolean): Promise<void> {
   const nodes = new Nodes({
     clock: systemClock,
     jitter: Math.random,
+    defer: setImmediate,
     maxConnects: 10,
     allowPrivate: true,
     monitoring,

@@ -58,6 +58,7 @@ describe('one account with many devices that asks for much, beside everybody els
     const storageServers = new Nodes({
       clock: systemClock,
       jitter: Math.random,
+      defer: setImmediate,
       maxConnects: SERVERS,
       allowPrivate: true,
       monitoring,

@@ -149,10 +149,10 @@ export class Schedule {
     this.#forget();
   }
 
-  /** An account comes at the end of the list, in the second `now`. */
-  append(now: number): void {
+  /** An account comes at the end of the list, in the second `now`. `room`: how many to allow for. */
+  append(now: number, room: number): void {
     const position = this.#count++;
-    if (position === this.#due.length) this.#grow(Math.max(16, Math.ceil(position * 1.5)));
+    if (position === this.#due.length) this.#grow(room);
     this.#due[position] = AT_ONCE;
     this.#since[position] = now;
     this.#state[position] = NEVER;

@@ -222,7 +222,9 @@ export class Swarms {
 
   #put(id: number, swarm: Swarm): void {
     if (swarm.count === swarm.accounts.length) {
-      const room = Math.max(16, Math.ceil(swarm.count * 1.5));
+      const mean = this.#options.accounts.capacity / this.#current.length;
+      // Small steps, for each member of the swarm has as much room; but nearly all swarms grow to half the mean.
+      const room = Math.ceil(Math.max(16, mean / 2, swarm.count * 1.25));
       const accounts = new Uint32Array(room);
       accounts.set(swarm.accounts);
       swarm.accounts = accounts;
@@ -232,7 +234,7 @@ export class Swarms {
     swarm.accounts[position] = id;
     this.#swarmOf[id] = swarm.number;
     this.#positionOf[id] = position;
-    for (const { schedule } of swarm.members) schedule.append(now);
+    for (const { schedule } of swarm.members) schedule.append(now, swarm.accounts.length);
   }
 
   #take(id: number): void {

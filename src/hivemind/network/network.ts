@@ -88,17 +88,19 @@ export class Network {
     const keys = keyPairFromSecret(Buffer.from(options.secret));
     const next = mulberry32(options.random(4).readUInt32LE());
     const jitter = () => next() / 2 ** 32;
+    const defer = (work: () => void) => void setImmediate(work);
     const { identity } = options;
     this.monitoring = new Monitoring({
       ...options,
       jitter,
       rank: identity && ((key) => rankOf(key, identity, options.secret)),
-      defer: (work) => void setImmediate(work),
+      defer,
       suspect: () => this.#oxend.suspect(),
     });
     this.#nodes = new Nodes({
       ...options,
       jitter,
+      defer,
       monitoring: this.monitoring,
       connect: (node, events) => this.#connectNode(node, events),
       cutOff: ({ key, address: { host, port } }, reason) =>

@@ -4,6 +4,7 @@ import type { ServiceNode, ServiceNodes } from '../../session/service-nodes.ts';
 import { swarmsOfSlots } from '../../session/slots.ts';
 import type { Link } from '../monitoring/member.ts';
 import type { Monitoring } from '../monitoring/monitoring.ts';
+import type { Defer } from '../monitoring/swarms.ts';
 import { Doubt } from './doubt.ts';
 import { type Connect, Node, type NodeReport, reportNode } from './node.ts';
 
@@ -11,6 +12,7 @@ export interface NodesOptions {
   readonly clock: Clock;
   /** Uniform in [0, 1). */
   readonly jitter: () => number;
+  readonly defer: Defer;
   /** So many connections at most are being established at a time; 0 = none are made at all. */
   readonly maxConnects: number;
   /** Whether servers may have addresses of a private network, or of this machine. */
@@ -28,6 +30,8 @@ export interface NodesOptions {
  */
 const COOLDOWNS = [10_000, 30_000, 60_000];
 const LONGEST_COOLDOWN = 120_000;
+/** How long (ms) making connections may hold the event loop. */
+const SLICE = 8;
 /** How long a server that did us harm is left alone, in ms. */
 const CUT_OFF = 60 * 60_000;
 
@@ -50,6 +54,9 @@ export class Nodes {
   /** The swarms that keep accounts of those slots. */
   #needed: ReadonlySet<bigint> = new Set();
   #pending = 0;
+  /** How long (ms) connections have been made since the event loop turned for that, and whether it is to turn now. */
+  #spent = 0;
+  #isResting = false;
   #stopped = false;
   readonly counters = {
     connects: 0,
@@ -279,11 +286,22 @@ export class Nodes {
   }
 
   #connectQueued(): void {
-    if (this.#stopped) return;
+    const { clock, maxConnects, defer } = this.#options;
     for (const node of this.#queue) {
-      if (this.#pending >= this.#options.maxConnects) return;
+      if (this.#stopped || this.#isResting || this.#pending >= maxConnects) return;
+      if (this.#spent >= SLICE) {
+        this.#isResting = true;
+        defer(() => {
+          this.#isResting = false;
+          this.#spent = 0;
+          this.#connectQueued();
+        });
+        return;
+      }
       this.#queue.delete(node);
+      const before = clock.monotonic();
       this.#connect(node);
+      this.#spent += clock.monotonic() - before;
     }
   }
 

@@ -27,6 +27,27 @@ test('max_connects caps the connections that are being established at a time', (
   assert.equal(watch.summary().connected, 1000);
 });
 
+test('connections are made a few at a time, so that they do not hold the event loop', () => {
+  const { net, clock, watch } = network({ maxConnects: 500 });
+  const servers = Array.from({ length: 500 }, () => net.add(SWARM));
+  net.connectTakes = 1;
+  const begun = clock.monotonic();
+  net.publish();
+  const connects = () => servers.reduce((sum, server) => sum + server.connects, 0);
+  assert.equal(connects(), 8);
+  assert.equal(clock.monotonic() - begun, 8);
+  // And so on, whenever the event loop has turned.
+  net.connectTakes = 3;
+  let most = 0;
+  for (let before = connects(); before < 500; before = connects()) {
+    clock.run(1);
+    most = Math.max(most, connects() - before);
+  }
+  assert.equal(most, 3);
+  clock.run(SECOND);
+  assert.equal(watch.summary().connected, 500);
+});
+
 test('with max_connects 0 nothing is connected', () => {
   const { net, clock, watch } = network({ maxConnects: 0 });
   const server = net.add(SWARM);

@@ -116,6 +116,7 @@ export class SimulatedMember extends SimulatedProcess implements Linked {
     this.nodes = new Nodes({
       clock,
       jitter,
+      defer,
       maxConnects: 100,
       allowPrivate: true,
       monitoring: this.monitoring,

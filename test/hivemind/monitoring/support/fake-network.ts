@@ -181,6 +181,8 @@ export class FakeNetwork {
   readonly servers = new Map<string, FakeServer>();
   bytesInFlight = 0;
   mostBytesInFlight = 0;
+  /** How long making a connection holds the event loop, in ms. */
+  connectTakes = 0;
   /** Height of the latest list. */
   height = 1000;
   /** How often a storage server made us doubt the list. */
@@ -219,11 +221,15 @@ export class FakeNetwork {
     const nodes = new Nodes({
       clock,
       jitter,
+      defer: (work) => void clock.setTimeout(work, 0),
       maxConnects: options.maxConnects ?? 500,
       allowPrivate: options.allowPrivate ?? true,
       monitoring,
       cutOff: (_node, reason) => this.cutOff.push(reason),
-      connect: (node, events) => this.servers.get(node.key)!.connect(node, events),
+      connect: (node, events) => {
+        clock.stall(this.connectTakes);
+        return this.servers.get(node.key)!.connect(node, events);
+      },
     });
     this.watch = watchOver(monitoring, nodes);
   }
