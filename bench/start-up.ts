@@ -89,21 +89,21 @@ async function start(world: World, digest: number, subscriptions: number) {
   const begun = performance.now();
   const postgresBefore = postgresSeconds(world.postgres.pid);
   const serversBefore = network.cpuSeconds();
-  await world.startHivemind();
+  const lived = await world.startHivemind({ watched: true });
   const loaded = performance.now() - begun;
   const pid = world.hivemind.pid as number;
   const toLoad = cpuSeconds(pid);
-  const holdWhileLoading = await longestHold(world);
   await network.reached(wanted);
   const asked = performance.now() - begun;
   const all = cpuSeconds(pid);
+  const askedAt = Date.now();
   const { tally } = network;
   if (tally.monitors !== wanted || tally.digest !== (digest * SWARM_SIZE) % 2 ** 32)
     throw new Error(`asked for ${tally.monitors} monitors of ${wanted}, or not for each once`);
   return {
     loaded_seconds: round(loaded / 1000),
     all_monitored_seconds: round(asked / 1000),
-    longest_hold_ms: { loading: holdWhileLoading, asking: await longestHold(world) },
+    longest_hold_ms: await world.longestHold(lived, askedAt),
     memory_mb: await memoryOf(world),
     signatures_checked: tally.verified,
     cpu_seconds: {
@@ -122,8 +122,8 @@ async function start(world: World, digest: number, subscriptions: number) {
  * @param toAsk CPU seconds that asking for everything took, which is what renewals take in the mean of 50 minutes
  */
 async function rest(world: World, seconds: number, toAsk: number) {
+  world.hivemind.kill('SIGUSR2');
   await sleep(SETTLE * 1000);
-  await longestHold(world);
   const pid = world.hivemind.pid as number;
   const before = [cpuSeconds(pid), cpuSeconds(pid, true)] as const;
   const begun = performance.now();
@@ -136,14 +136,8 @@ async function rest(world: World, seconds: number, toAsk: number) {
     percent_of_a_core: idlePercent,
     main_thread_percent: percent(cpuSeconds(pid, true) - before[1]),
     with_renewals_percent: round(idlePercent + (toAsk * 100) / RENEWED_AFTER),
-    longest_hold_ms: await longestHold(world),
     memory_mb: await memoryOf(world),
   };
-}
-
-/** How long the hivemind's event loop was held at most since the last time this was asked, in ms. */
-async function longestHold(world: World): Promise<number> {
-  return Math.round(((await world.metrics()).get('nodejs_eventloop_lag_max_seconds') ?? Number.NaN) * 1000);
 }
 
 /**

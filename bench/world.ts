@@ -46,8 +46,18 @@ export interface BenchWorld<N extends BenchNetwork = Network> {
   hivemind: ChildProcess;
   /** Called with the number of pushes of each message to the notifier. */
   onPushes: (expiries: readonly number[]) => void;
-  /** Starts the hivemind (again), and resolves when it takes subscriptions. */
-  startHivemind(): Promise<void>;
+  /**
+   * Starts the hivemind (again), and resolves when it takes subscriptions.
+   *
+   * @param options.watched whether {@link longestHold} is to tell something
+   * @returns when its program had been compiled, unix ms
+   */
+  startHivemind(options?: { watched?: boolean }): Promise<number>;
+  /**
+   * For how many ms its main thread held the event loop at most, in CPU time, between those times (unix ms): in the
+   * seconds that began after the first, and before the second.
+   */
+  longestHold(from: number, to: number): Promise<number>;
   stopHivemind(): Promise<void>;
   stats(): Promise<Record<string, never>>;
   /** The hivemind's own figures, as it shows them to Prometheus: those without labels, by name. */
@@ -75,6 +85,7 @@ export async function startBench<N extends BenchNetwork>(network: N): Promise<Be
   const postgres = await startPostgres({ dataDir: path.join(folder, 'postgres') });
   await postgres.createDatabase('spns');
   const socket = path.join(folder, 'hivemind.sock');
+  const holds = path.join(folder, 'holds');
   const health = path.join(folder, 'health.sock');
   const config = path.join(folder, 'spns.ini');
   const webSocket = path.join(folder, 'web.sock');
@@ -161,20 +172,20 @@ export async function startBench<N extends BenchNetwork>(network: N): Promise<Be
     client: clients.connect(address),
     hivemind: undefined as unknown as ChildProcess,
     onPushes: () => {},
-    async startHivemind() {
-      world.hivemind = spawn(
-        process.execPath,
-        [...nodeFlags('spns-hivemind'), path.join(import.meta.dirname, '../src/hivemind/main.ts')],
-        {
-          env: { ...process.env, SPNS_CONFIG: config },
-          stdio: ['ignore', 'inherit', 'inherit'],
-        },
-      );
+    async startHivemind({ watched = false } = {}) {
+      const program = path.join(import.meta.dirname, '../src/hivemind/main.ts');
+      const flags = [...nodeFlags('spns-hivemind'), `--import=${import.meta.dirname}/holds.ts`];
+      world.hivemind = spawn(process.execPath, [...flags, program], {
+        env: { ...process.env, SPNS_CONFIG: config, ...(watched && { BENCH_HOLDS: holds }) },
+        stdio: ['ignore', 'inherit', 'inherit'],
+      });
       while (!(await answers(health, '/live'))) await sleep(10);
+      const lived = Date.now();
       // Else the notifier would be there when libzmq tries again, which may be seconds later.
       notifier.close();
       notifier = peers.connect(address);
       while (!(await answers(health, '/ready'))) await sleep(10);
+      return lived;
     },
     async stopHivemind() {
       world.hivemind.kill('SIGTERM');
@@ -183,6 +194,13 @@ export async function startBench<N extends BenchNetwork>(network: N): Promise<Be
     async stats() {
       const [body] = await world.client.request('admin.get_stats', []);
       return JSON.parse(body?.toString() ?? '{}') as Record<string, never>;
+    },
+    async longestHold(from, to) {
+      // The line of the last second comes after it.
+      await sleep(1100);
+      const lines = (await fs.readFile(holds, 'utf8')).trim().split('\n');
+      const seconds = lines.map((line) => line.split(' ').map(Number) as [number, number]);
+      return Math.max(...seconds.filter(([at]) => at > from + 1000 && at <= to + 1000).map(([, longest]) => longest));
     },
     async metrics() {
       const { body } = await get(health, '/metrics');

@@ -495,6 +495,33 @@ test('connections to one address are told apart, also when one of them is closed
   }
 });
 
+test('messages that take their time, however many wait, let the event loop turn between a few of them', async (t) => {
+  const server = await RawServer.open(t);
+  const happenings = new Happenings<'last'>();
+  const [count, each] = [400, 1];
+  let [taken, turns] = [0, 0];
+  const turn = () => {
+    turns++;
+    if (taken < count) setImmediate(turn);
+  };
+  const handler = () => {
+    if (taken === 0) setImmediate(turn);
+    const end = performance.now() + each;
+    while (performance.now() < end);
+    if (++taken === count) happenings.add('last');
+  };
+  const { peers, events } = openPeers(t, {
+    commands: { a: { access: 'none', commands: { b: { kind: 'command', handler } } } },
+  });
+  peers.connect(addressOf(server.endpoint));
+  await events.first((e) => e.event === 'hello');
+  const { route } = await server.message('HI');
+  // The queue between the two holds a thousand.
+  for (let n = 0; n < count; n++) void server.send(route, 'a.b');
+  await happenings.first(() => true);
+  assert.ok(turns > 15, `${turns} turns`);
+});
+
 test('a connection that is made in the moment in which another is closed takes what is sent at once, in order', async (t) => {
   const server = await RawServer.open(t);
   const { peers, events } = openPeers(t);
