@@ -6,18 +6,24 @@ import { parseArgs } from 'node:util';
 import { startTestServer } from '../support/postgres.ts';
 import { seededRandom } from '../support/random.ts';
 import { AREAS } from './areas.ts';
+import { isJudgedEqual } from './judged.ts';
 import { type Mutant, mutantsOf, mutated } from './mutants.ts';
 
 /**
  * `npm run mutate -- AREA [--count N] [--seed N] [--skip N] [--files PART]`: makes small mistakes, one at a time, in a
  * copy of the tree, and prints those that no test of their room notices. Each is a test that is missing, or a line that
- * does nothing, or one whose change makes no difference: somebody has to look.
+ * does nothing, or one whose change makes no difference: somebody has to look. What was seen to make no difference
+ * stands in `judged.ts` and is left out.
  */
 const ROOT = join(import.meta.dirname, '../..');
 const COPIED = ['src', 'test', 'bench', 'ops', 'docs', 'systemd', 'package.json', 'tsconfig.json', 'spns.ini.example'];
-/** In ms. A change may make a loop endless: that counts as noticed. Other work on the machine may not. */
+/** In ms. A change may make a loop endless, and so may much other work on the machine: such runs are told apart. */
 const deadline = (baseline: number) => 20_000 + 4 * baseline;
 const OWN_DEADLINE = 60_000;
+/** A failed test in TAP, with what is told about it, up to the line of three dots. */
+const FAILURE = /^ *not ok [\s\S]*?^ *\.\.\.$/m;
+/** The runner gave up a test, or `until` in test/support a condition. */
+const LATE = /failureType: 'testTimeoutFailure'|error: .*not (?:so after|within) \d+ s/;
 
 const { values, positionals } = parseArgs({
   allowPositionals: true,
@@ -36,7 +42,7 @@ const copy = mkdtempSync(join(tmpdir(), 'spns-mutate-'));
 // Some tests start servers under another user.
 chmodSync(copy, 0o755);
 let running: ChildProcess | undefined;
-const result = { tried: 0, noticed: 0 };
+const result = { tried: 0, noticed: 0, timedOut: 0 };
 let ending = false;
 const server = area.database ? await startTestServer() : undefined;
 for (const signal of ['SIGINT', 'SIGTERM'] as const) process.on(signal, () => void end(1));
@@ -52,50 +58,61 @@ try {
 
 async function run(): Promise<boolean> {
   const sources = area!.sources.flatMap((glob) => globSync(glob, { cwd: copy })).sort();
-  const all = sources
+  const every = sources
     .filter((file) => file.includes(values.files))
     .flatMap((file) => mutantsOf(readFileSync(join(copy, file), 'utf8')).map((mutant) => ({ file, mutant })));
   const random = seededRandom(Number(values.seed));
   // A shuffle by seed: what is skipped is what an earlier run with the same seed has tried.
-  for (let i = all.length - 1; i > 0; i--) {
+  for (let i = every.length - 1; i > 0; i--) {
     const other = random.int(i + 1);
-    [all[i], all[other]] = [all[other]!, all[i]!];
+    [every[i], every[other]] = [every[other]!, every[i]!];
   }
-  const chosen = all.slice(Number(values.skip), Number(values.skip) + Number(values.count));
+  const picked = every.slice(Number(values.skip), Number(values.skip) + Number(values.count));
+  const chosen = picked.filter(({ file, mutant }) => !isJudgedEqual(file, mutant));
 
   const tests = area!.tests.flatMap((glob) => globSync(glob, { cwd: copy })).sort();
   const startedAt = performance.now();
   const failure = await notices(tests, 600_000, area!.inOne);
-  if (failure) throw new Error(`the tests fail without any change: ${failure}`);
+  if (failure) throw new Error(`the tests fail without any change: ${failure.text}`);
   const baseline = performance.now() - startedAt;
   print(
-    `${chosen.length} of ${all.length} changes, seed ${values.seed}; all tests take ${Math.round(baseline / 1000)} s`,
+    `${chosen.length} of ${every.length} changes, seed ${values.seed}, and ${picked.length - chosen.length} that were ` +
+      `judged to make no difference; all tests take ${Math.round(baseline / 1000)} s`,
   );
   for (const { file, mutant } of chosen) {
-    const isNoticed = await tryOne(file, mutant, tests, deadline(baseline));
+    const noticed = await tryOne(file, mutant, tests, deadline(baseline));
     result.tried++;
-    if (isNoticed) result.noticed++;
-    else print(`${file}:${mutant.line}  ${mutant.change}`);
+    if (noticed && !noticed.isLate) result.noticed++;
+    else {
+      if (noticed) result.timedOut++;
+      print(`${noticed ? 'timed out: ' : ''}${file}:${mutant.line}  ${mutant.change}`);
+    }
   }
   return result.noticed === result.tried;
 }
 
-async function tryOne(file: string, mutant: Mutant, tests: string[], ms: number): Promise<boolean> {
+async function tryOne(file: string, mutant: Mutant, tests: string[], ms: number): Promise<Failure | undefined> {
   const source = readFileSync(join(copy, file), 'utf8');
   writeFileSync(join(copy, file), mutated(source, mutant));
   // The test that is named after the file is the likeliest to notice, and soonest.
   const name = basename(file, '.ts');
   const own = tests.filter((test) => basename(test, '.test.ts') === name);
   try {
-    if (own.length > 0 && (await notices(own, OWN_DEADLINE, true))) return true;
-    return (await notices(tests, ms, area!.inOne)) !== undefined;
+    const byOwn = own.length > 0 ? await notices(own, OWN_DEADLINE, true) : undefined;
+    return byOwn ?? (await notices(tests, ms, area!.inOne));
   } finally {
     writeFileSync(join(copy, file), source);
   }
 }
 
-/** The first test that fails, or that they are not done in time; undefined if all pass. */
-async function notices(tests: string[], ms: number, inOne = false): Promise<string | undefined> {
+interface Failure {
+  readonly text: string;
+  /** A test or the run was given up: by the change, or because the machine had no time for it. */
+  readonly isLate: boolean;
+}
+
+/** How the first test fails, or that they are not done in time; undefined if all pass. */
+async function notices(tests: string[], ms: number, inOne = false): Promise<Failure | undefined> {
   const options = [
     '--test',
     ...(inOne ? ['--test-isolation=none'] : []),
@@ -111,16 +128,15 @@ async function notices(tests: string[], ms: number, inOne = false): Promise<stri
     stdio: ['ignore', 'pipe', 'ignore'],
   });
   running = child;
-  const { promise, resolve } = Promise.withResolvers<string | undefined>();
-  const timer = setTimeout(() => resolve('not done in time'), ms);
-  let line = '';
+  const { promise, resolve } = Promise.withResolvers<Failure | undefined>();
+  const timer = setTimeout(() => resolve({ text: 'not done in time', isLate: true }), ms);
+  let output = '';
   child.stdout.on('data', (data) => {
-    const lines = (line + data).split('\n');
-    line = lines.pop()!;
-    const failed = lines.find((text) => /^\s*not ok /.test(text));
-    if (failed) resolve(failed.trim());
+    output += data;
+    const text = FAILURE.exec(output)?.[0].trim();
+    if (text) resolve({ text, isLate: LATE.test(text) });
   });
-  child.on('close', (code) => resolve(code === 0 ? undefined : `code ${code}`));
+  child.on('close', (code) => resolve(code === 0 ? undefined : { text: `code ${code}`, isLate: false }));
   const noticed = await promise;
   clearTimeout(timer);
   killRunning();
@@ -141,8 +157,9 @@ async function end(code: number): Promise<void> {
   // Stopped by a signal: the run that this kills is none.
   if (ending) return;
   ending = true;
-  const { tried, noticed } = result;
-  if (tried > 0) print(`${Math.round((100 * noticed) / tried)} % noticed: ${noticed} of ${tried}`);
+  const { tried, noticed, timedOut } = result;
+  if (tried > 0)
+    print(`${Math.round((100 * noticed) / tried)} % noticed: ${noticed} of ${tried}; ${timedOut} timed out`);
   killRunning();
   await server?.remove();
   rmSync(copy, { recursive: true, force: true, maxRetries: 3 });

@@ -4,6 +4,7 @@ import { globSync, readFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { test } from 'node:test';
 import { AREAS } from './areas.ts';
+import { JUDGED_EQUAL } from './judged.ts';
 import { mask, mutantsOf, mutated } from './mutants.ts';
 
 const ROOT = join(import.meta.dirname, '../..');
@@ -54,5 +55,12 @@ test('every area has its sources and tests, and every source can be changed', ()
     for (const glob of [...sources, ...tests]) assert.ok(globSync(glob, { cwd: ROOT }).length > 0, `${name}: ${glob}`);
     for (const file of sources.flatMap((glob) => globSync(glob, { cwd: ROOT })))
       mutantsOf(readFileSync(join(ROOT, file), 'utf8'));
+  }
+});
+
+test('every change that was judged is still one, and only one, of its file', () => {
+  for (const { file, change } of JUDGED_EQUAL) {
+    const changes = mutantsOf(readFileSync(join(ROOT, file), 'utf8')).map((mutant) => mutant.change);
+    assert.equal(changes.filter((other) => other === change).length, 1, `${file}: ${change}`);
   }
 });

@@ -69,8 +69,10 @@ test('a client that never said HI is served, and its remote can be called back',
 
 test('refusals have the form and the order of the original', async (t) => {
   const stop = () => assert.fail('must not be called');
+  const strays: string[] = [];
   const listener = await openListener(t, {
     access: 'basic',
+    on: { stray: (reason) => strays.push(reason) },
     commands: {
       open: { access: 'none', commands: { ask: { kind: 'request', handler: stop } } },
       admin: {
@@ -103,6 +105,10 @@ test('refusals have the form and the order of the original', async (t) => {
     assert.deepEqual((await client.receive()).map(String), answer);
   }
   assert.equal(listener.counters.refusals, cases.length);
+  assert.deepEqual(
+    strays,
+    cases.map(([, [word]]) => `a call was answered with ${word}`),
+  );
 });
 
 test('garbage is dropped and counted, and creates no remote', async (t) => {

@@ -8,12 +8,12 @@ import { FakeClock } from '../support/fake-clock.ts';
 function setUp() {
   const clock = new FakeClock();
   const taken: string[] = [];
-  const state = { code: undefined as string | undefined, gone: 0, sends: [] as number[] };
+  const state = { code: undefined as string | undefined, gone: 0, sends: [] as number[], room: 0 };
   const socket = {
     closed: false,
     async send(frames: Buffer[]): Promise<void> {
       state.sends.push(clock.monotonic());
-      if (state.code) throw Object.assign(new Error(state.code), { code: state.code });
+      if (state.code && state.room-- <= 0) throw Object.assign(new Error(state.code), { code: state.code });
       taken.push(frames.join());
     },
   };
@@ -24,6 +24,10 @@ function setUp() {
 }
 
 const frames = (text: string) => ['id', text];
+
+test('nothing is counted before anything has happened', () => {
+  assert.deepEqual(new Set(Object.values(newCounters())), new Set([0]));
+});
 
 test('what a full queue turned away is retried ever more rarely, and follows in order', async () => {
   const { clock, taken, state, counters, backlog, outlet } = setUp();
@@ -49,6 +53,21 @@ test('what a full queue turned away is retried ever more rarely, and follows in 
   await clock.advance(0);
   await clock.advance(10);
   assert.equal(state.sends.at(-1), 1_260);
+  outlet.close();
+});
+
+test('a peer that reads one message is tried again soon', async () => {
+  const { clock, state, outlet } = setUp();
+  state.code = 'EAGAIN';
+  outlet.send(frames('1'));
+  await clock.advance(0);
+  outlet.post(frames('2'));
+  await clock.advance(69);
+  assert.deepEqual(state.sends, [0, 10, 30]);
+  state.room = 1;
+  await clock.advance(1 + 10);
+  // At 70 the first was taken and the second turned away.
+  assert.deepEqual(state.sends, [0, 10, 30, 70, 70, 80]);
   outlet.close();
 });
 

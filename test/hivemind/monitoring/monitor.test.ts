@@ -133,9 +133,11 @@ test('a new subscription is asked for beside a large request that is still in fl
   net.publish();
   clock.run(SECOND);
   assert.equal(server.inFlight, 1);
+  assert.deepEqual([net.watch.counters.sent, net.watch.counters.sentUrgent], [1, 0]);
   const number = accounts.add();
   clock.run(100);
   assert.equal(server.inFlight, 2);
+  assert.deepEqual([net.watch.counters.sent, net.watch.counters.sentUrgent], [1, 1]);
   assert.deepEqual(
     server.log.at(-1)!.elements.map(({ account }) => account),
     [number],
@@ -216,7 +218,7 @@ test('a server whose connection breaks again and again is not sent everything ea
   assert.equal(watch.summary().unconfirmed, 0);
 });
 
-test('requests are built in slices, so that nobody waits for the event loop', () => {
+test('requests are built in slices, one at a time, so that nobody waits for the event loop', () => {
   const accounts = new FakeAccounts();
   for (let i = 0; i < 5000; i++) accounts.add();
   const net = new FakeNetwork(accounts);
@@ -231,19 +233,25 @@ test('requests are built in slices, so that nobody waits for the event loop', ()
     return write(...all);
   };
   let longest = 0;
+  // What was deferred runs in one turn of the event loop.
+  const deferred = { now: 0, most: 0 };
   const setTimeout = clock.setTimeout.bind(clock);
-  clock.setTimeout = (callback, ms) =>
-    setTimeout(() => {
+  clock.setTimeout = (callback, ms) => {
+    if (ms === 0) deferred.most = Math.max(deferred.most, ++deferred.now);
+    return setTimeout(() => {
       const before = spent;
+      if (ms === 0) deferred.now--;
       callback();
       longest = Math.max(longest, spent - before);
     }, ms);
-  net.add(SWARM);
+  };
+  for (let i = 0; i < 5; i++) net.add(SWARM);
   net.publish();
   clock.run(20 * SECOND);
   assert.equal(net.watch.summary().unconfirmed, 0);
   assert.ok(spent >= 500);
   assert.ok(longest < 15, `${longest} ms in one piece`);
+  assert.equal(deferred.most, 1);
 });
 
 test('a refused signature is replaced by the next best one at once, at this server only', () => {

@@ -151,7 +151,9 @@ function isAskedFor(asked: Happenings<Asked>, server: string, accounts: number[]
 test('over real sockets: from oxend to the storage servers to a notification', { timeout: 60_000 }, async (t) => {
   const asked = new Happenings<Asked>();
   const accounts = someAccounts(10);
-  const { network, oxend, secret, notifications } = await openNetwork(t, accounts);
+  const said: string[] = [];
+  const log = { info: (text: string) => void said.push(text), warn() {}, debug() {} };
+  const { network, oxend, secret, notifications } = await openNetwork(t, accounts, undefined, { log });
   const [low, high] = [await openServer(t, asked, 'low', LOW), await openServer(t, asked, 'high', HIGH)];
   network.start();
   assert.equal(network.oxendUp, false);
@@ -190,6 +192,11 @@ test('over real sockets: from oxend to the storage servers to a notification', {
   listener.remote(Buffer.from(toOxend.id, 'latin1')).send('notify.block', '1001', Buffer.alloc(32));
   await isAskedFor(asked, 'third', [1, 3, 5, 7, 9, number]);
   assert.equal(network.summary().blockHeight, 1001);
+  assert.deepEqual(
+    said.filter((text) => text.startsWith('height')),
+    ['height 1000: 2 storage servers in 2 swarms'],
+    'said again only when the swarms are others',
+  );
   assert.equal(network.summary().nodes, 3);
   assert.equal(network.oxendUp, true);
   assert.deepEqual(network.complaints(), []);

@@ -348,6 +348,7 @@ test('each of several hiveminds connects only to the servers that keep accounts 
   watch.setSlots(new Set([0x11, 0xee]));
   clock.run(SECOND);
   assert.deepEqual([low.isUp, high.isUp], [true, true]);
+  assert.equal(watch.summary().unneeded, 0);
 
   watch.setSlots(new Set([0xee]));
   assert.deepEqual([low.isUp, high.isUp], [false, true]);
@@ -402,6 +403,7 @@ test('a server that has fallen silent is reconnected, and asked for everything',
   server.monitors.clear();
   watch.listenAnew(server.node!);
   assert.equal(watch.summary().connected, 0);
+  assert.equal(server.node!.member.isUp, false, 'nothing is sent over the connection that has ended');
   clock.run(SECOND);
   assert.deepEqual([server.connects, server.node!.renewals, server.monitors.size], [2, 1, 1]);
   server.breakConnection(SECOND, true);

@@ -1,6 +1,7 @@
 import assert from 'node:assert/strict';
 import { randomBytes } from 'node:crypto';
 import { test } from 'node:test';
+import { PUSHED } from '../../../src/hivemind/notifications/message-limits.ts';
 import type { Remote } from '../../../src/oxenmq/remote.ts';
 import { messageHash } from '../../../src/session/message-hash.ts';
 import { encodeNotification } from '../../../src/session/notification.ts';
@@ -186,6 +187,22 @@ test('a message of which nobody could be shown anything is counted once, and its
     { raw, unshown, unshownPushes, duplicates, unique },
     { raw: 3, unshown: 1, unshownPushes: 1, duplicates: 2, unique: 0 },
   );
+});
+
+test('a message that the rest have had is a duplicate, once the device that could not be pushed to has left', async (t) => {
+  const { devices, outbox, intake } = setUp(['cap', 'bare']);
+  t.after(() => outbox.stop(0));
+  const other = Buffer.from(account).fill(9, 1);
+  for (const whose of [account, other]) devices.upsert(row(whose), 0);
+  devices.upsert(row(account, { service: 'bare', wantData: false }), 0);
+  // One server alone may not tell so much.
+  const servers = Array.from({ length: 8 }, (_, n) => ({ name: `server ${n}` }));
+  for (let n = 0; n < PUSHED.burst; n++) intake.handle(servers[n % 8]!, message(other, `message ${n}`));
+  intake.handle(NODE_1, message(account, 'busy'));
+  assert.deepEqual([intake.counters.unique, intake.counters.limitedPushes], [PUSHED.burst + 1, 1]);
+  devices.remove(account, 'cap', row(account).serviceId);
+  intake.handle(NODE_2, message(account, 'busy'));
+  assert.deepEqual([intake.counters.duplicates, intake.counters.unshown], [1, 0]);
 });
 
 test('where our clocks disagree a message is timely if it is by one of them, and need not wait for a second server', async (t) => {

@@ -168,7 +168,7 @@ export class Standby {
     this.#end(copy, 'none');
   }
 
-  /** One of ours is with a notifier, and we shall not hear what becomes of it. */
+  /** One of ours was ended by another member, and has left our queue. */
   left(copy: Copy): void {
     this.#forget(copy);
   }

@@ -453,7 +453,6 @@ export class Service {
   #leave(push: QueuedPush): void {
     this.#letGo(push);
     this.queue.end(push);
-    if (push.copy) this.#options.standby?.left(push.copy);
     this.counters.unreported++;
     push.onAnswer?.('not reported before the hivemind stopped');
   }

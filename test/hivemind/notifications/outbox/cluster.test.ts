@@ -40,12 +40,19 @@ function setUp({ own = 'a', first = 'a', maxBytes = 1e9, maxAge = 600_000 } = {}
   const key = (device: string, of = 5) => fingerprints.of('apns', device, account(of), HASH, 0, Doubt.none).key;
   const add = (
     device: string,
-    { of = 5, doubt = Doubt.none as Doubt, expiry = clock.now() + 1e9, namespace = 0 } = {},
+    {
+      of = 5,
+      doubt = Doubt.none as Doubt,
+      expiry = clock.now() + 1e9,
+      namespace = 0,
+      onAnswer = undefined as ((text: string) => void) | undefined,
+    } = {},
   ) =>
     outbox.add(
       { account: account(of), hash: HASH, namespace, timestamp: clock.now(), expiry, data: Buffer.from('hi') },
       [{ service: 'apns', serviceId: device, serviceData: null, encKey: KEY, wantData: true }],
       doubt,
+      onAnswer,
     );
   const report = (notifier: FakeNotifier, what: Partial<Record<'accepted' | 'refused' | 'handedBack', number[]>>) =>
     outbox.report(notifier, { service: 'apns', accepted: [], refused: [], handedBack: [], answers: [], ...what });
@@ -261,6 +268,24 @@ test('a push that was held back and is sent after all is younger in the queue th
   assert.ok(notifier.ids[0]! < notifier.ids[1]!);
   report(notifier, { accepted: notifier.ids });
   assert.deepEqual([service.counters.queued, service.counters.accepted, outbox.outstanding], [2, 2, 0]);
+});
+
+test('what a notifier that is gone may have sent is not told to be in need of another hivemind when we stop', async () => {
+  const { clock, outbox, add, news } = setUp();
+  const notifier = new FakeNotifier('one');
+  outbox.register('apns', notifier, 100, IDS[0]);
+  const answers: string[] = [];
+  add('device');
+  add('asked for', { onAnswer: (text) => answers.push(text) });
+  await clock.advance(0);
+  assert.equal(notifier.sealed.length, 2);
+  await news();
+  outbox.gone(notifier);
+  await news();
+  await outbox.stop(0);
+  assert.deepEqual(answers, ['not reported before the hivemind stopped']);
+  assert.deepEqual((await news()).none, []);
+  assert.equal(outbox.close().unreported, 2);
 });
 
 test('stopping waits for news of what is held back, sends what nobody mentions, and reports the rest', async () => {
