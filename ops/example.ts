@@ -18,7 +18,7 @@ const HEAD = [
   `Keys that are commented out show their default, or an example where they are not set unless you do. Lines that start
    with ; or # are comments; a comment after a value is part of the value.`,
   'A % sign is written %% (as in the original, where a password in db.url may contain one).',
-  `"spns check-config" (with --unit: as systemd runs it) tells everything that is wrong with the file. SIGHUP (systemctl reload) makes a daemon read it
+  `"spns check-config" (with --unit: as systemd runs it) reports everything that is wrong with the file. SIGHUP (systemctl reload) makes a daemon read it
    again; what needs a restart instead is marked so.`,
 ];
 

@@ -13,7 +13,7 @@ const BUCKET_MS = 60_000;
 
 /**
  * Guards the subscriptions of one service against mass removal: in the hivemind, and in a notifier whose hivemind has
- * no guard of its own. A provider that calls an unlikely share of the devices gone is being asked with the wrong
+ * no guard of its own. A provider that reports an unlikely share of the devices as gone is being asked with the wrong
  * certificate, topic or environment: that is no reason to forget anybody. Counts over a sliding window of ten minutes.
  */
 export class Breaker {

@@ -132,6 +132,6 @@ export class JudgedClock implements Clock {
     if (is !== undefined || was === undefined || !before) return;
     const taken = this.#time.offset - before.offset;
     const how = Math.abs(taken) > AGREE ? `: a step of ${Math.round(taken / 1000)} s was taken over` : '';
-    log.info(`the time is not in doubt any more${how}`);
+    log.info(`the time is no longer in doubt${how}`);
   }
 }

@@ -131,15 +131,15 @@ export function doubtOf(time: JudgedTime, monotonic: number): string | undefined
   const { offset, wall, database, floor } = time;
   // Dates are written only where there is something to say: each client's request asks several times.
   const says = () => `this machine's clock says ${date(wall + monotonic)}`;
-  if (wall + monotonic < floor) return `${says()}, and it must be later than ${date(floor)}: set it right`;
+  if (wall + monotonic < floor) return `${says()}, and it must be later than ${date(floor)}: correct it`;
   if (!agree(offset, wall)) {
     return (
       `${says()}, and by what it said before it should be ${date(offset + monotonic)}: ` +
-      'look at its time synchronisation; if it is right now, that is believed after an hour'
+      'check its time synchronisation; if it is right now, it will be believed after an hour'
     );
   }
   if (database !== undefined && !agree(database, wall)) {
-    return `${says()}, and the database's ${date(database + monotonic)}: set the wrong one right`;
+    return `${says()}, and the database's ${date(database + monotonic)}: correct the wrong one`;
   }
   return undefined;
 }

@@ -14,7 +14,7 @@ import { daemonUser, USER } from './user.ts';
 
 export const command: Command = {
   summary:
-    'Checks the configuration, the keys, the credentials and the database, and tells everything that is wrong at once',
+    'Checks the configuration, the keys, the credentials and the database, and reports everything that is wrong at once',
   words: [],
   help: [
     'Nothing is changed and nothing is sent to a provider. Exit code 1 if anything must be put right.',

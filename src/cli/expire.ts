@@ -12,7 +12,7 @@ interface ExpiryReport {
 const PATIENCE = 300_000;
 
 export const command: Command = {
-  summary: 'Tells of subscriptions that are out of date but held for being too many, and lets them go',
+  summary: 'Shows expired subscriptions that are held back because they are too many, and releases them',
   words: [],
   help: [
     'Subscriptions run out 14 days after they were signed. When a great part of them seems to do so at once, the',
@@ -24,8 +24,8 @@ export const command: Command = {
     const words = given.is('yes') ? ['yes'] : [];
     const answer = await withAdmin(given, (admin) => admin.ask('admin.expire', words, PATIENCE));
     const { expired, doubt, held } = answer as ExpiryReport;
-    if (doubt !== undefined) throw new CliError(`nothing is let go while the time is in doubt: ${doubt}`);
-    if (given.is('yes')) print(`${expired} subscriptions were let go`);
+    if (doubt !== undefined) throw new CliError(`nothing is released while the time is in doubt: ${doubt}`);
+    if (given.is('yes')) print(`${expired} subscriptions were released`);
     else print(held ?? 'nothing is held');
     return 0;
   },

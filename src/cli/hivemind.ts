@@ -153,7 +153,7 @@ function parsed(text: string): Address {
     return parseAddress(text);
   } catch (error) {
     if (!(error instanceof AddressError)) throw error;
-    throw new CliError(`${text} is no address: ${error.message}`);
+    throw new CliError(`${text} is not an address: ${error.message}`);
   }
 }
 

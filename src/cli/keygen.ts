@@ -4,7 +4,7 @@ import { generateVapidKeyFile, readVapidKey, vapidPublicKey } from '../settings/
 import { CliError, type Command, print } from './command.ts';
 
 export const command: Command = {
-  summary: 'Makes an X25519 key, as the hivemind and the web front-end need one each, or one for Web Push',
+  summary: 'Creates an X25519 key, which the hivemind and the web front-end each need, or a key for Web Push',
   words: ['FILE'],
   help: [
     'Writes the secret key to FILE, readable by its owner alone, and prints the public key: of the web',

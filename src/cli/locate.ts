@@ -33,7 +33,7 @@ export function locateConfig(given: Given): string {
   if (!existsSync(file)) {
     throw new CliError(
       named
-        ? `${file} is not there, or may not be seen by this user`
+        ? `${file} does not exist, or this user may not see it`
         : `there is neither spns.ini in this folder nor ${INSTALLED} that this user may see: name your configuration by --config FILE`,
     );
   }

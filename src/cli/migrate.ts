@@ -4,7 +4,7 @@ import { CONFIG, readReach } from './locate.ts';
 import { daemonUser, USER } from './user.ts';
 
 export const command: Command = {
-  summary: 'Makes or upgrades the tables in the database; the hivemind does the same at its start',
+  summary: 'Creates or upgrades the tables in the database; the hivemind does the same when it starts',
   words: [],
   help: 'Works on an empty database, on one of the original SPNS, and on one of ours. Does no harm when there is nothing to do.',
   options: { config: CONFIG, user: USER },

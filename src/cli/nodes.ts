@@ -34,7 +34,7 @@ export const command: Command = {
   summary: 'Shows the storage servers: connection, and how fresh what they confirmed is',
   words: [],
   help: [
-    'Those that need a look come first: not connected, silent, or with accounts that they have not confirmed.',
+    'Those that need attention come first: not connected, silent, or with accounts that they have not confirmed.',
     'by         of several hiveminds, the one that says it; storage servers that it does not need are left out',
     'state      cut-off: did us harm, and is left alone for an hour; unusable: has no address that we connect to',
     'confirmed  accounts, of those that the server should monitor for us; oldest: its stalest confirmation',
@@ -45,7 +45,7 @@ export const command: Command = {
   options: {
     bad: {
       type: 'boolean',
-      help: 'only those that need a look, and what is wrong with oxend; exit code 1 if there is anything',
+      help: 'only those that need attention, and what is wrong with oxend; exit code 1 if there is anything',
     },
     json: { type: 'boolean', help: 'as JSON, with all there is' },
     ...TO_HIVEMIND,
@@ -85,7 +85,7 @@ function sortNodes(nodes: readonly NodeLine[]): NodeLine[] {
 /** @param now unix seconds */
 function nodesTable(nodes: readonly NodeLine[], known: number, now: number): string {
   const looks = nodes.filter(needsLook).length;
-  const total = `${known.toLocaleString('en')} storage servers, ${looks.toLocaleString('en')} need a look`;
+  const total = `${known.toLocaleString('en')} storage servers, ${looks.toLocaleString('en')} need attention`;
   if (nodes.length === 0) return total;
   const isShared = nodes.some(({ by }) => by !== undefined);
   // A hivemind that was not restarted after an update does not tell of all.

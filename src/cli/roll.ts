@@ -33,7 +33,7 @@ export const command: Command = {
     const { copies } = await look(given);
     if (copies === 1)
       throw new CliError(
-        'copies = 1: nobody else hears what the one that restarts does not. Use systemctl, or copies = 2',
+        'with copies = 1 nobody else hears what the one that restarts misses. Use systemctl, or copies = 2',
       );
     const restart = given.text('with') ?? 'systemctl restart spns-hivemind@{}';
     for (const name of names) {

@@ -31,7 +31,8 @@ export const command: Command = {
     const problems = unwritable(config);
     if (problems.length > 0) throw new ConfigError(problems);
     const log = createLog(config.log, 'spns', { shared: true });
-    if (process.getuid?.() === 0) log.warn('all daemons run as root, and need not: "spns run --help" tells as whom');
+    if (process.getuid?.() === 0)
+      log.warn('all daemons run as root, and need not: "spns run --help" says which user to use');
     const instances = instancesIn(config.ini);
     const programs: Program[] = [
       ...(instances.length > 0 ? instances.map((name) => `hivemind-${name}`) : ['hivemind']).map((name) => ({

@@ -41,7 +41,7 @@ export function webHasTooMuch(file: string, ini: Ini, { hivemind, web }: DaemonU
   const secrets = secretsIn(ini);
   if (separate && secrets.length > 0 && mayRead(file, web)) {
     found.push(
-      `the user ${web.name} may read this file, which holds ${secrets.join(' and ')}: give the web front-end a file of its own, as docs/install.md tells`,
+      `the user ${web.name} may read this file, which holds ${secrets.join(' and ')}: give the web front-end a file of its own, as docs/install.md says`,
     );
   }
   return found;

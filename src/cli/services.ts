@@ -29,8 +29,8 @@ export const command: Command = {
     'latency     from a message being stored to the provider taking its push, in the last minutes: half of them took',
     '            no longer than the first figure, 95 of 100 no longer than the second',
     'accepted … gone  what providers answered since the hivemind started; redelivered: given to another notifier',
-    'dropped     pushes that the hivemind gave up; --json tells the reasons',
-    'removal     "stopped" while so many devices are called gone that none is believed',
+    'dropped     pushes that the hivemind gave up; --json has the reasons',
+    'removal     "stopped" while so many devices are reported gone that none is believed',
   ].join('\n'),
   options: { json: { type: 'boolean', help: 'as JSON, with all there is' }, ...TO_HIVEMIND },
   async run(given) {

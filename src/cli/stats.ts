@@ -47,7 +47,7 @@ export const command: Command = {
   words: [],
   help: '',
   options: {
-    watch: { type: 'boolean', help: 'again every two seconds, with what happens a second; Ctrl-C ends it' },
+    watch: { type: 'boolean', help: 'again every two seconds, with rates per second; Ctrl-C ends it' },
     json: { type: 'boolean', help: 'as JSON, with all there is' },
     ...TO_HIVEMIND,
   },

@@ -37,6 +37,6 @@ function serviceInfo(token: string | undefined, json: string | undefined): unkno
   try {
     return JSON.parse(json);
   } catch (error) {
-    throw new UsageError(`--info is no JSON: ${(error as Error).message}`);
+    throw new UsageError(`--info is not JSON: ${(error as Error).message}`);
   }
 }

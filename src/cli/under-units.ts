@@ -65,18 +65,18 @@ function ofUnit(unit: Unit): string[] {
   const { name, user, credentials, programs } = unit;
   if (user !== undefined && !findUser(user))
     found.push(
-      `${name} runs as the user ${user}, whom this machine does not know: adduser --system, as docs/install.md tells`,
+      `${name} runs as the user ${user}, who does not exist on this machine: adduser --system, as docs/install.md says`,
     );
   for (const program of programs)
     if (!existsSync(program))
       found.push(
-        `${name} starts ${program}, which is not there: put this program where the unit looks, or edit the unit`,
+        `${name} starts ${program}, which does not exist: put this program where the unit looks, or edit the unit`,
       );
-  if (!existsSync(unit.folder)) found.push(`${name} works in ${unit.folder}, which is not there`);
+  if (!existsSync(unit.folder)) found.push(`${name} works in ${unit.folder}, which does not exist`);
   for (const [credential, source] of credentials)
     if (isAbsolute(source) && !existsSync(source))
       found.push(
-        `${name} is handed ${credential} from ${source}, which is not there: without it systemd does not start it`,
+        `${name} is handed ${credential} from ${source}, which does not exist: without it systemd does not start it`,
       );
   return found;
 }
@@ -118,11 +118,11 @@ function socketFile(path: string, where: string, { name, writable, hidden }: Uni
   const cover = coverOf(path, hidden);
   if (cover)
     return [
-      `${where} ${name} would make its socket in ${cover[0]}, which nobody else sees then (${cover[1]}): set it to a path in ${suggestion(writable)}`,
+      `${where} ${name} would create its socket in ${cover[0]}, which nobody else sees then (${cover[1]}): set it to a path in ${suggestion(writable)}`,
     ];
   if (writable === undefined || writable.some((folder) => isIn(path, folder))) return [];
   return [
-    `${where} ${name} would make its socket at ${path}, in a folder that it may not write to: set it to a path in ${suggestion(writable)}`,
+    `${where} ${name} would create its socket at ${path}, in a folder that it may not write to: set it to a path in ${suggestion(writable)}`,
   ];
 }
 

@@ -214,7 +214,7 @@ export class BencodeReader {
 
   /** Throws unless every byte was read. */
   expectDone(): void {
-    if (!this.done) throw this.#error('the value is over, but the data goes on');
+    if (!this.done) throw this.#error('data after the end of the value');
   }
 
   #skip(depth: number): void {

@@ -49,7 +49,7 @@ export async function reloadConfig({
   } catch (error) {
     const problems = error instanceof ConfigError ? error.problems : [describeError(error).message];
     if (error instanceof ConfigError) for (const problem of problems) log.error(problem);
-    else log.error({ err: error }, 'the new configuration could not be taken over');
+    else log.error({ err: error }, 'the new configuration could not be applied');
     log.error('the new configuration is refused, the old one stays in force: correct it and reload again');
     const more = problems.length > 1 ? ` (and ${problems.length - 1} more)` : '';
     return { config, refused: `the new configuration is refused, the old one stays in force: ${problems[0]}${more}` };

@@ -9,9 +9,12 @@ export async function makeOwnFolder(folder: string): Promise<void> {
   try {
     await fs.mkdir(folder, { recursive: true });
   } catch (error) {
-    throw new Error(`${folder} cannot be made (${(error as NodeJS.ErrnoException).code}): choose another by --folder`, {
-      cause: error,
-    });
+    throw new Error(
+      `${folder} cannot be created (${(error as NodeJS.ErrnoException).code}): choose another with --folder`,
+      {
+        cause: error,
+      },
+    );
   }
   const self = process.getuid?.();
   // Root may write everywhere.
@@ -22,7 +25,7 @@ export async function makeOwnFolder(folder: string): Promise<void> {
     if (uid === self) continue;
     const whom = uid === 0 ? 'root' : `another user (${uid})`;
     throw new Error(
-      `${file} belongs to ${whom}, who has run this before: remove it (sudo rm -r ${folder}), or choose another by --folder`,
+      `${file} belongs to ${whom}, who has run this before: remove it (sudo rm -r ${folder}), or choose another with --folder`,
     );
   }
 }

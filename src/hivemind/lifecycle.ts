@@ -164,5 +164,5 @@ async function handOver({ cluster }: Joined, clock: Clock, log: Log): Promise<vo
     isCovered = whole;
   });
   if ((await within(left, LEAVE_MS, clock)) && isCovered) return;
-  log.warn('no other hivemind covers all that this one covered: what comes before one does is lost');
+  log.warn('no other hivemind covers everything that this one covered: messages that come before one does are lost');
 }

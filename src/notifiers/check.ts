@@ -46,7 +46,7 @@ async function check(service: string): Promise<{ problems: readonly string[]; wa
 
 function expiryWarning(name: string, expiry: number | undefined): string[] {
   const days = expiry === undefined ? Number.POSITIVE_INFINITY : (expiry - systemClock.now()) / 86_400_000;
-  return days < 30 ? [`[${name}]: the credential runs out in ${Math.floor(days)} days: replace it before`] : [];
+  return days < 30 ? [`[${name}]: the credential expires in ${Math.floor(days)} days: replace it before then`] : [];
 }
 
 process.stdout.write(`${JSON.stringify(await check(process.argv[2] ?? ''))}\n`);

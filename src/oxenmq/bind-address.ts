@@ -38,8 +38,8 @@ export function parseBindAddress(text: string): BindAddress {
 
 function checkedPath(path: string): string {
   if (path === '' || path === '@') throw new AddressError('must name the path of a socket after ipc://');
-  if (path === '*') throw new AddressError('must name a path: nobody could find a socket of a made-up one');
-  if (path.endsWith('/')) throw new AddressError('must name a socket, and ends as a folder does');
+  if (path === '*') throw new AddressError('must name a path: nobody could find a socket at a generated one');
+  if (path.endsWith('/')) throw new AddressError('must name a socket, not a folder');
   if (Buffer.byteLength(path) > MAX_IPC_PATH) {
     throw new AddressError(`the path of an ipc socket can have ${MAX_IPC_PATH} bytes at most: use a shorter one`);
   }

@@ -64,7 +64,7 @@ export class CurveServer {
 
   #initiate(data: Buffer, metadata: Buffer): { answer: Buffer; clientKey: Buffer } {
     if (data.length < 96 + 8 + 16 + 128) throw new ProtocolError('INITIATE is too short');
-    if (!timingSafeEqual(data.subarray(0, 96), this.#cookie)) throw new ProtocolError('another cookie');
+    if (!timingSafeEqual(data.subarray(0, 96), this.#cookie)) throw new ProtocolError('wrong cookie');
     const privateKey = this.#transient?.privateKey;
     if (!privateKey) throw new ProtocolError('HELLO was expected');
     const shared = attempt(() => sodium.crypto_box_beforenm(this.#clientTransient, privateKey));
@@ -91,7 +91,7 @@ export class CurveServer {
     const { name, data } = decodeCommand(body);
     if (name !== MESSAGE || data.length < 8 + sodium.crypto_box_MACBYTES + 1) throw new ProtocolError('no MESSAGE');
     const counter = data.readBigUInt64BE();
-    if (counter <= this.#received) throw new ProtocolError('a MESSAGE came a second time');
+    if (counter <= this.#received) throw new ProtocolError('a repeated MESSAGE');
     this.#received = counter;
     const plain = open(data.subarray(8), nonce('CurveZMQMESSAGEC', data.subarray(0, 8)), this.#key);
     const [flags = 0] = plain;
@@ -109,7 +109,7 @@ export class CurveServer {
 
   /** What both sides encrypt with once the handshake is over. */
   get #key(): Uint8Array {
-    if (!this.#shared) throw new ProtocolError('the handshake is not over');
+    if (!this.#shared) throw new ProtocolError('the handshake is not finished');
     return this.#shared;
   }
 
@@ -134,6 +134,6 @@ function attempt<T>(calculation: () => T): T {
   try {
     return calculation();
   } catch {
-    throw new ProtocolError('what it encrypted cannot be opened');
+    throw new ProtocolError('its message cannot be decrypted');
   }
 }

@@ -36,7 +36,7 @@ export function ipcTrouble(path: string): IpcTrouble | undefined {
     return lasting(`the socket ${socket} cannot be used (${found})`);
   }
   if (!found.isSocket())
-    return lasting(`${socket} is no socket but ${found.isDirectory() ? 'a folder' : 'something else'}`);
+    return lasting(`${socket} is not a socket but ${found.isDirectory() ? 'a folder' : 'something else'}`);
   if (may(socket, constants.W_OK)) return undefined;
   return lasting(`${us()} may not connect to ${socket}, ${belongs(found, 0o020, 'w')}`);
 }
@@ -72,7 +72,7 @@ function entering(folder: string, socket: string): IpcTrouble | undefined {
       return { text: `there is no socket ${socket}: the folder ${folder} is not there`, lasting: false };
     return lasting(`the folder ${folder} of the socket ${socket} cannot be used (${found})`);
   }
-  if (!found.isDirectory()) return lasting(`${folder} is no folder, so there is no socket ${socket}`);
+  if (!found.isDirectory()) return lasting(`${folder} is not a folder, so there is no socket ${socket}`);
   if (may(folder, constants.X_OK)) return undefined;
   return lasting(
     `${us()} may not enter ${folder}, where the socket ${socket} should be, ${belongs(found, 0o010, 'x')}`,

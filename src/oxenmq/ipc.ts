@@ -18,7 +18,7 @@ export function ipcPath(address: string): string | undefined {
 export async function checkIpcPath(path: string): Promise<void> {
   const found = lstatSync(path, { throwIfNoEntry: false });
   if (!found) return;
-  if (!found.isSocket()) throw new Error('there is something else at this path than a socket');
+  if (!found.isSocket()) throw new Error('there is something other than a socket at this path');
   if (await isListening(path)) throw new Error('another process is listening there');
 }
 

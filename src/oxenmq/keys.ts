@@ -38,7 +38,7 @@ export function randomKeyPair(): KeyPair {
  * @throws RangeError if the length is not a multiple of 4
  */
 export function toZ85(bytes: Uint8Array): string {
-  if (bytes.length % 4 !== 0) throw new RangeError(`Z85 wants a multiple of 4 bytes, not ${bytes.length}`);
+  if (bytes.length % 4 !== 0) throw new RangeError(`Z85 needs a multiple of 4 bytes, not ${bytes.length}`);
   const view = new DataView(bytes.buffer, bytes.byteOffset, bytes.length);
   let text = '';
   for (let offset = 0; offset < bytes.length; offset += 4) {

@@ -33,9 +33,9 @@ export function greeting(mechanism: Mechanism, asServer: boolean): Buffer {
 /** @throws ProtocolError if it is not a client's of ZMTP 3 with this mechanism */
 export function checkGreeting(bytes: Buffer, mechanism: Mechanism): void {
   const isGreeting = bytes[0] === 0xff && ((bytes[9] ?? 0) & 1) === 1 && (bytes[10] ?? 0) >= 3;
-  if (!isGreeting) throw new ProtocolError('no greeting of ZMTP 3');
+  if (!isGreeting) throw new ProtocolError('not a greeting of ZMTP 3');
   const offered = bytes.toString('latin1', 12, 32).replace(/\0+$/, '');
-  if (offered !== mechanism) throw new ProtocolError(`another security mechanism than ${mechanism}`);
+  if (offered !== mechanism) throw new ProtocolError(`a security mechanism other than ${mechanism}`);
 }
 
 export function encodeFrame(body: Uint8Array, { command = false, more = false } = {}): Buffer {
@@ -106,7 +106,7 @@ export class Inbox {
   frame(maxSize: number): Frame | undefined {
     if (this.#length < 2) return undefined;
     const [flags = 0] = this.#peek(2);
-    if (flags > 7 || (flags & (COMMAND | MORE)) === (COMMAND | MORE)) throw new ProtocolError('no frame');
+    if (flags > 7 || (flags & (COMMAND | MORE)) === (COMMAND | MORE)) throw new ProtocolError('not a frame');
     const headSize = flags & LONG ? 9 : 2;
     if (this.#length < headSize) return undefined;
     const head = this.#peek(headSize);

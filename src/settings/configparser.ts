@@ -68,7 +68,7 @@ export function toIni(text: string): Rewritten {
     if (header !== undefined) {
       section = header;
       if (seen.has(section) && section !== 'DEFAULT')
-        problems.push(`line ${number}: section [${section}] stands here a second time: join the two`);
+        problems.push(`line ${number}: section [${section}] appears a second time: merge the two`);
       keys = seen.get(section) ?? new Map();
       seen.set(section, keys);
       // `ini` makes a tree of sections at the dots that it finds after unquoting, and takes an escaped one for a dot.
@@ -76,7 +76,7 @@ export function toIni(text: string): Rewritten {
       continue;
     }
     if (!keys) {
-      problems.push(`line ${number}: stands before the first [section]: move it into one`);
+      problems.push(`line ${number}: comes before the first [section]: move it into one`);
       continue;
     }
     const option = OPTION.exec(line);

@@ -281,14 +281,14 @@ function pushAddress(text: string): string {
 
 function oxendAddress(text: string): string {
   if (oxenmqAddress(text).host === '*')
-    throw new Error('must say where oxend is: to * one listens, and cannot connect');
+    throw new Error('must say where oxend is: * can be listened on, but not connected to');
   return text;
 }
 
 function reachableAddress(text: string): string {
   const { host } = oxenmqAddress(text);
   if (host === '*' || host === '0.0.0.0' || host === '[::]')
-    throw new Error('must say where others reach this hivemind: to that one listens, and cannot connect');
+    throw new Error('must say where others reach this hivemind: that can be listened on, but not connected to');
   return text;
 }
 

@@ -33,7 +33,7 @@ export function readKeyFile(path: string): { key: Buffer; exposed: boolean } {
   if (/^[0-9a-f]{64}$/i.test(text)) return { key: Buffer.from(text, 'hex'), exposed };
   const size = content.length > LONGEST_FILE ? `more than ${LONGEST_FILE}` : content.length;
   throw new Error(
-    `${path} holds ${size} bytes that are no key: it must be 32 raw bytes or 64 hex digits; check the path, or make a key with "spns keygen"`,
+    `${path} holds ${size} bytes that are not a key: it must be 32 raw bytes or 64 hex digits; check the path, or make a key with "spns keygen"`,
   );
 }
 
@@ -63,7 +63,7 @@ export function writeNewSecret(path: string, text: string): void {
 
 function unreadable(path: string, error: unknown): string {
   const code = (error as NodeJS.ErrnoException).code;
-  if (code === 'ENOENT') return `${path} is not there: make it with "spns keygen ${path}", or correct the path`;
+  if (code === 'ENOENT') return `${path} does not exist: create it with "spns keygen ${path}", or correct the path`;
   if (code === 'EACCES')
     return `${path} may not be read by this user: give it the right owner, or use systemd's LoadCredential`;
   return `${path} cannot be read (${code ?? error}): check the path`;

@@ -54,7 +54,7 @@ export function readLog(section: Section, warnings: string[]): LogSettings {
       const [here, there] = single.has(category)
         ? [`level-${category}`, `level-${near}`]
         : [`level = ${category}=…`, near];
-      warnings.push(`[log].${here} names a category that there may not be: did you mean ${there}?`);
+      warnings.push(`[log].${here} names a category that may not exist: did you mean ${there}?`);
     }
   }
   return Object.freeze({ level, levels, format });

@@ -31,7 +31,7 @@ export function readVapidKey(path: string): KeyObject {
     pem = readFileSync(path);
   } catch (error) {
     const code = (error as NodeJS.ErrnoException).code;
-    if (code === 'ENOENT') throw new Error('is not there: make it with "spns keygen --vapid"', { cause: error });
+    if (code === 'ENOENT') throw new Error('does not exist: create it with "spns keygen --vapid"', { cause: error });
     if (code === 'EACCES') throw new Error('may not be read by this user: give it the right owner', { cause: error });
     throw new Error(`cannot be read (${code})`, { cause: error });
   }
@@ -42,7 +42,7 @@ export function readVapidKey(path: string): KeyObject {
     throw new Error('holds no private key: it must be a PEM file, as "spns keygen --vapid" makes it', { cause: error });
   }
   if (key.asymmetricKeyType !== 'ec' || key.asymmetricKeyDetails?.namedCurve !== CURVE) {
-    throw new Error('holds a key of another kind: it must be one of the curve P-256');
+    throw new Error('holds a key of another kind: it must be on the curve P-256');
   }
   return key;
 }

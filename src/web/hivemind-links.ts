@@ -90,7 +90,7 @@ export class HivemindLinks {
     const entries = [...this.#entries.values()];
     return planPlaces(entries, this.#given).missing.map(({ name, address }) => {
       const entry = entries.find((one) => one.name === name) ?? this.#entries.get(address);
-      return { name, problem: address === '' && !entry ? 'what it tells as its address is none' : entry?.problem };
+      return { name, problem: address === '' && !entry ? 'the address that it announces is invalid' : entry?.problem };
     });
   }
 

@@ -199,13 +199,13 @@ test('expire shows what is held back, releases it when told to, and refuses whil
     expire: ([word]) => (word === 'yes' ? { expired: 61_000 } : { expired: 0, held: 'more than 3,050 of 61,000' }),
   });
   assert.equal(succeeded(await spns(['expire'], dir)).trim(), 'more than 3,050 of 61,000');
-  assert.equal(succeeded(await spns(['expire', '--yes'], dir)).trim(), '61000 subscriptions were let go');
+  assert.equal(succeeded(await spns(['expire', '--yes'], dir)).trim(), '61000 subscriptions were released');
   const calm = await hivemind(t, { expire: () => ({ expired: 0 }) });
   assert.equal(succeeded(await spns(['expire'], calm)).trim(), 'nothing is held');
   const doubting = await hivemind(t, { expire: () => ({ expired: 0, doubt: 'two clocks' }) });
   const { code, err } = await spns(['expire', '--yes'], doubting);
   assert.equal(code, 1);
-  assert.match(err, /nothing is let go while the time is in doubt: two clocks/);
+  assert.match(err, /nothing is released while the time is in doubt: two clocks/);
 });
 
 test('nodes lists those that need attention first, and their text cannot control the terminal', async (t) => {
@@ -217,7 +217,7 @@ test('nodes lists those that need attention first, and their text cannot control
   );
   assert.match(lines[2]!, /100\.2:22020 +ff +up +2\.0 h +500\/500 +0 +20 min/);
   assert.match(lines[3]!, /100\.1:22020/);
-  assert.equal(lines.at(-2), '3 storage servers, 1 need a look');
+  assert.equal(lines.at(-2), '3 storage servers, 1 need attention');
 
   const bad = await spns(['nodes', '--bad', '--json'], dir);
   assert.equal(bad.code, 1);
@@ -296,7 +296,7 @@ test('remote access: --connect and --key, and a key that is not admitted', async
   const refused = await spns(['stats', '--connect', address, '--key', 'other.key'], dir);
   assert.equal(refused.code, 1);
   assert.match(refused.err, /no hivemind answers: .*listen_curve_admin/);
-  assert.match((await spns(['stats', '--connect', 'nowhere'], dir)).err, /nowhere is no address/);
+  assert.match((await spns(['stats', '--connect', 'nowhere'], dir)).err, /nowhere is not an address/);
 });
 
 describe('with several hiveminds', () => {

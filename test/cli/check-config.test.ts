@@ -50,7 +50,7 @@ test('an empty database is no problem, and migrate creates the tables', async (t
   const dir = await folder(t, { 'hive.key': KEY, 'web.key': KEY, 'spns.ini': `[db]\nurl = ${escaped(url)}\n${GOOD}` });
   assert.match(
     (await spns(['check-config', ...asMe], dir)).out,
-    /the tables will be made at the hivemind's first start/,
+    /the tables will be created at the hivemind's first start/,
   );
   const made = await spns(['migrate', ...asMe], dir);
   assert.equal(made.code, 0, made.err);
@@ -113,8 +113,8 @@ test('everything wrong is reported at once: settings, keys, notifiers, database'
   assert.match(out, /wrong {4}\[hivemind\]\.max_connects = many: must be a whole number/);
   assert.match(out, /wrong {4}\[hivemind\]\.oxend_rpc: is required/);
   assert.match(out, /careful {2}\[hivemind\]\.oxend_rcp .*did you mean oxend_rpc\?/);
-  assert.match(out, /wrong {4}\[keys\]\.hivemind .*no key/);
-  assert.match(out, /wrong {4}\[keys\]\.onionreq .*web\.key is not there: make it with "spns keygen/);
+  assert.match(out, /wrong {4}\[keys\]\.hivemind .*not a key/);
+  assert.match(out, /wrong {4}\[keys\]\.onionreq .*web\.key does not exist: create it with "spns keygen/);
   assert.match(out, /wrong {4}\[notify-apns\].*apns\.pem/);
   assert.match(out, /careful {2}\[notify-nobody\] is left to a program of your own/);
   assert.match(out, /\d things must be put right\.$/m);
@@ -229,7 +229,7 @@ test('addresses that this machine does not have are warned about, and what only 
   assert.equal(unit.code, 1);
   assert.match(
     unit.out,
-    /wrong {4}\[hivemind\]\.listen is not set, and spns-hivemind would make its socket at \/etc\/spns\//,
+    /wrong {4}\[hivemind\]\.listen is not set, and spns-hivemind would create its socket at \/etc\/spns\//,
   );
   assert.doesNotMatch(unit.out, /This was looked at/);
 });

@@ -50,7 +50,7 @@ test('an invalid command line is explained in a sentence, with exit code 2', asy
     [['stats', 'now'], /does not know what to do with "now"/],
     [['keygen'], /keygen needs FILE/],
     [['test-push', 'apns'], /needs a TOKEN or --info/],
-    [['test-push', 'apns', '--info', '{'], /--info is no JSON/],
+    [['test-push', 'apns', '--info', '{'], /--info is not JSON/],
   ];
   const results = await Promise.all(cases.map(([args]) => spns(args, dir)));
   for (const [index, { code, err }] of results.entries()) {
@@ -77,7 +77,7 @@ test('keygen writes a key that only its owner can read, prints the public one, a
   assert.deepEqual(await spns(['keygen', 'hive.key', '--show'], dir), first);
   const missing = await spns(['keygen', 'none.key', '--show'], dir);
   assert.equal(missing.code, 1);
-  assert.match(missing.err, /none\.key is not there/);
+  assert.match(missing.err, /none\.key does not exist/);
   assert.match((await spns(['keygen', 'no/such/folder.key'], dir)).err, /no such file or directory/);
 });
 
@@ -109,5 +109,5 @@ test('without a configuration it says where it looked', async (t) => {
   const dir = await folder(t);
   const { code, err } = await spns(['stats', '--config', 'mine.ini'], dir);
   assert.equal(code, 1);
-  assert.match(err, /mine\.ini is not there/);
+  assert.match(err, /mine\.ini does not exist/);
 });

@@ -189,7 +189,7 @@ test("a whole run's log holds no token, key, account or signature, and the comma
   assert.equal(JSON.parse(stats.out).subscriptions.total, 1);
   assert.equal(push.code, 0, push.err);
   assert.match(push.out, /^accepted/);
-  assert.equal((await spns(['nodes'], dir)).out.trim(), '0 storage servers, 0 need a look');
+  assert.equal((await spns(['nodes'], dir)).out.trim(), '0 storage servers, 0 need attention');
 
   child.kill('SIGTERM');
   assert.equal(await ended, 0, output());

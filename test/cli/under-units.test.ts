@@ -19,7 +19,7 @@ const DEPLOYED: readonly Deployed[] = [
 
 /** What is found about the configuration itself; this machine has neither these users nor these folders. */
 function found(text: string, deployed = DEPLOYED): string[] {
-  const own = /whom this machine does not know|which is not there/;
+  const own = /who does not exist on this machine|which does not exist/;
   return underUnits(FILE, parseIni(text), deployed).filter((problem) => !own.test(problem));
 }
 
@@ -66,7 +66,7 @@ test('a front-end with a configuration of its own is checked against that file',
     hivemind,
     { ...own, unit: { ...own.unit, user: undefined, programs: [], credentials: new Map(), folder: '/' } },
   ]);
-  assert.match(problem!, /^\[web\]\.listen = unix:web\.sock: spns-web would make its socket at \/web\.sock/);
+  assert.match(problem!, /^\[web\]\.listen = unix:web\.sock: spns-web would create its socket at \/web\.sock/);
   assert.deepEqual(more, []);
   assert.match(
     underUnits('/srv/other.ini', parseIni(GOOD), DEPLOYED)[0]!,
@@ -86,7 +86,7 @@ test('each of several hiveminds is checked against its own section, and against 
   const [problem, ...more] = found(sections('', 'listen = ipc:///tmp/b.sock'), hiveminds);
   assert.match(
     problem!,
-    /^\[hivemind-b\]\.listen = ipc:\/\/\/tmp\/b\.sock: spns-hivemind@b would make its socket in \/tmp/,
+    /^\[hivemind-b\]\.listen = ipc:\/\/\/tmp\/b\.sock: spns-hivemind@b would create its socket in \/tmp/,
   );
   assert.deepEqual(more, []);
   const common = GOOD.replace('listen_push = ipc:///run/spns/push.sock', 'listen_push = ipc:///srv/push.sock');
@@ -119,7 +119,7 @@ test('what runs when started by hand and fails under the units is reported', () 
     [
       'listen = ipc:///run/spns/hivemind.sock\n',
       '',
-      /^\[hivemind\]\.listen is not set, and spns-hivemind would make its socket at \/etc\/spns\/hivemind\.sock, in a folder that it may not write to: set it to a path in \/run\/spns$/,
+      /^\[hivemind\]\.listen is not set, and spns-hivemind would create its socket at \/etc\/spns\/hivemind\.sock, in a folder that it may not write to: set it to a path in \/run\/spns$/,
     ],
     [
       'ipc:///run/spns/push.sock',
@@ -205,10 +205,10 @@ test('a user, program or credential that does not exist is reported: systemd wou
       },
     },
   ]).join('\n');
-  assert.match(problems, /runs as the user spns-not-there, whom this machine does not know/);
-  assert.match(problems, /starts \/spns\/not-there, which is not there/);
+  assert.match(problems, /runs as the user spns-not-there, who does not exist on this machine/);
+  assert.match(problems, /starts \/spns\/not-there, which does not exist/);
   assert.match(problems, /works in \/spns-not-there/);
-  assert.match(problems, /is handed hivemind\.key from \/spns\/not-there\.key, which is not there/);
+  assert.match(problems, /is handed hivemind\.key from \/spns\/not-there\.key, which does not exist/);
 });
 
 const nobody = findUser('nobody');

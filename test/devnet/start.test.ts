@@ -114,7 +114,7 @@ test('a folder that another user has made is reported in a sentence', async (t) 
   await assert.rejects(makeOwnFolder(made), new RegExp(`belongs to ${whom}, .* remove it \\(sudo rm -r ${made}\\)`));
   const file = path.join(made, 'file');
   await fs.writeFile(file, '');
-  await assert.rejects(makeOwnFolder(path.join(file, 'below')), /cannot be made \(ENOTDIR\)/);
+  await assert.rejects(makeOwnFolder(path.join(file, 'below')), /cannot be created \(ENOTDIR\)/);
 });
 
 test('wakes each phone once and ends with 0, leaving no process behind', async () => {

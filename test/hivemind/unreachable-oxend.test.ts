@@ -12,7 +12,7 @@ test("why oxend's socket cannot be used is shown at once by the log, /ready (and
   const path = join(folder, 'oxend.sock');
   writeFileSync(path, '');
   const hivemind = await startTestHivemind(t, { settings: { oxend_rpc: `ipc://${path}` } });
-  const sentence = `oxend: ${path} is no socket but something else`;
+  const sentence = `oxend: ${path} is not a socket but something else`;
   const ready = () => hivemind.daemon.ready!();
   await until(() => ready().reasons.includes(sentence));
   // Clients are served all the same.

@@ -203,7 +203,7 @@ test("why the hivemind's socket cannot be used is shown by the log and /ready", 
   const keys = { metrics_listen: `unix:${path}/m.sock` };
   const config = await writeConfig(path, 'dummy', { endpoint: `ipc://${path}/not-a-socket` }, keys);
   const notifier = startProcess(t, config, 'dummy');
-  const sentence = `${path}/not-a-socket is no socket but something else`;
+  const sentence = `${path}/not-a-socket is not a socket but something else`;
   const ready = async () => (await health(`${path}/m.sock`, '/ready'))?.text ?? '';
   await until(async () => (await ready()).includes(`not registered with the hivemind: ${sentence}`), 20);
   assert.ok(notifier.output().includes(sentence));

@@ -202,7 +202,7 @@ test('an invalid proxy is reported, without what may be a password', () => {
     ['socks5://proxy.example.org', /must be http/],
     ['http://', /must be http/],
     ['http://proxy/path', /must be http/],
-    ['http://user:50%@proxy', /a % is none of a code/],
+    ['http://user:50%@proxy', /has a stray %/],
   ] as const) {
     assert.throws(() => parseProxy(text), expected, text);
   }

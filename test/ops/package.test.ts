@@ -26,7 +26,7 @@ test("the package's configuration is the example, with what its units need", () 
     kind,
     unit: readUnit(`spns-${kind}`, [join(ROOT, 'systemd')])!,
   }));
-  const own = /whom this machine does not know|which is not there/;
+  const own = /who does not exist on this machine|which does not exist/;
   const found = underUnits('/etc/spns/spns.ini', parseIni(text), deployed).filter((problem) => !own.test(problem));
   assert.deepEqual(found, []);
   assert.throws(() => packagedConfig('[hivemind]\n[web]\nlisten = here\n'), /has no \[hivemind\] listen/);

@@ -116,8 +116,8 @@ test('what cannot be bound, or could not be reached, is refused with a sentence'
     ['udp://127.0.0.1:22028', /such as tcp:/],
     ['ipc://', /must name the path/],
     ['ipc://@', /must name the path/],
-    ['ipc://*', /made-up/],
-    ['ipc:///run/spns/', /ends as a folder/],
+    ['ipc://*', /generated/],
+    ['ipc:///run/spns/', /not a folder/],
     [`ipc:///${'x'.repeat(107)}`, /107 bytes at most/],
   ] as const) {
     assert.throws(() => connectAddress(text), { name: 'AddressError', message: sentence }, text);

@@ -48,9 +48,9 @@ test('what does not exist, is something else or is abandoned is named as such', 
   for (const [path, text, lasting] of [
     ['absent', /^there is no socket \/\S+\/absent$/, false],
     ['no/absent', /^there is no socket \S+\/no\/absent: the folder \S+\/no is not there$/, false],
-    ['file', /\/file is no socket but something else$/, true],
-    ['folder', /\/folder is no socket but a folder$/, true],
-    ['file/s', /\/file is no folder, so there is no socket \S+\/file\/s$/, true],
+    ['file', /\/file is not a socket but something else$/, true],
+    ['folder', /\/folder is not a socket but a folder$/, true],
+    ['file/s', /\/file is not a folder, so there is no socket \S+\/file\/s$/, true],
     ['l'.repeat(107), /has more than 107 bytes/, true],
     ['left', /^nobody listens at the socket \S+\/left$/, false],
   ] as const) {
@@ -134,7 +134,7 @@ test('a connection reports at once what does not pass by itself, and in the end 
   await Promise.resolve();
   assert.deepEqual([...failures.keys()], ['file']);
   await all;
-  assert.match(failures.get('file')!, /^\S+\/file is no socket but something else$/);
+  assert.match(failures.get('file')!, /^\S+\/file is not a socket but something else$/);
   assert.match(failures.get('left')!, /^no HELLO within 1500 ms: nobody listens at the socket \S+\/left$/);
   assert.match(failures.get('absent')!, /^no HELLO within 1500 ms: there is no socket \S+\/absent$/);
 });

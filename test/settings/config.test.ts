@@ -165,7 +165,7 @@ nonsense
     /^\[hivemind\]\.startup_wait = 1,5: must be a number$/,
     /^\[hivemind\]\.gone_breaker_share = 50: must be at most 1$/,
     /^\[hivemind\]\.metrics_listen = 9180: must be host:port/,
-    /^\[keys\]\.hivemind = .*none\.key is not there: make it with "spns keygen/,
+    /^\[keys\]\.hivemind = .*none\.key does not exist: create it with "spns keygen/,
     /^\[keys\]\.onionreq: is required and not set/,
     /^\[log\]\.level = loud: must be one of trace, debug, info, warning, error, critical, none$/,
     /^\[log\]\.format = xml: must be auto, plain or json$/,
@@ -190,7 +190,7 @@ level-mine = debug
   assert.deepEqual(
     warnings.map((warning) => warning.replace(/ \(line \d+\)/, '')),
     [
-      '[log].level-snodes names a category that there may not be: did you mean level-snode?',
+      '[log].level-snodes names a category that may not exist: did you mean level-snode?',
       '[hivemind].outbox_max_bites is not a key that is known here and is ignored: did you mean outbox_max_bytes?',
       '[hivemind].colour is not a key that is known here and is ignored: remove it, or see spns.ini.example for the keys there are',
       'section [hivemnd] is not known and is ignored: did you mean [hivemind]?',
@@ -497,10 +497,10 @@ test('key files: raw bytes, hex with blanks; what is wrong with others', () => {
   assert.deepEqual(readKeyFile(file('hex', `  ${secret.toString('hex').toUpperCase()}\r\n\n`)).key, secret);
   assert.throws(
     () => readKeyFile(file('short', secret.subarray(1))),
-    /holds 31 bytes that are no key: it must be 32 raw bytes or 64 hex/,
+    /holds 31 bytes that are not a key: it must be 32 raw bytes or 64 hex/,
   );
   assert.throws(() => readKeyFile(file('empty', '')), /holds 0 bytes/);
-  assert.throws(() => readKeyFile(file('other', 'z'.repeat(64))), /holds 64 bytes that are no key/);
+  assert.throws(() => readKeyFile(file('other', 'z'.repeat(64))), /holds 64 bytes that are not a key/);
   assert.throws(() => readKeyFile(file('huge', Buffer.alloc(100000))), /holds more than 1024 bytes/);
   assert.throws(() => readKeyFile(folder), /cannot be read \(EISDIR\)/);
 });
@@ -527,7 +527,7 @@ test("a relative key path that is in systemd's credentials directory is taken fr
   assert.deepEqual(load('[keys]\nonionreq = web.key\n', { role: 'web' }, env).keys.onionreq, secret);
   assert.match(
     problems('[keys]\nonionreq = other.key\n', { role: 'web' }, env)[0]!,
-    new RegExp(`${process.cwd()}/other.key is not there`),
+    new RegExp(`${process.cwd()}/other.key does not exist`),
   );
 });
 

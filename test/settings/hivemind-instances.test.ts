@@ -67,7 +67,7 @@ test('what is wrong in the section of any instance is reported with its name', (
   };
   assert.deepEqual(problems(`${TWO}copies = none`, 'a'), ['[hivemind-b].copies = none: must be a whole number']);
   assert.match(problems(TWO, 'A B').join(), /1 to 32 of a-z, 0-9, - and _, and "A B" is not/);
-  assert.match(problems(`${TWO}advertise = tcp://*:22`, 'b').join(), /to that one listens, and cannot connect/);
+  assert.match(problems(`${TWO}advertise = tcp://*:22`, 'b').join(), /that can be listened on, but not connected to/);
 });
 
 test('an unknown key of an instance is warned about', () => {

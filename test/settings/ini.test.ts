@@ -71,7 +71,7 @@ test('what cannot be read is reported with its line, all of it', () => {
   assert.match(problems[0]!, /^line 1: .*before the first \[section\]/);
   assert.match(problems[1]!, /^line 4: \[a\]\.k was already set on line 3/);
   assert.match(problems[2]!, /^line 5: no "key = value"/);
-  assert.match(problems[3]!, /^line 7: section \[a\] stands here a second time/);
+  assert.match(problems[3]!, /^line 7: section \[a\] appears a second time/);
   assert.match(problems[4]!, /^line 8: /);
 });
 

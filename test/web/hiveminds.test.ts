@@ -106,7 +106,7 @@ test('a hivemind that joins is found, one that goes for good is left, and one th
     ['c', 'd'],
   );
   assert.match(hivemind.missing[0]!.problem!, /nowhere/);
-  assert.equal(hivemind.missing[1]!.problem, 'what it tells as its address is none');
+  assert.equal(hivemind.missing[1]!.problem, 'the address that it announces is invalid');
   assert.equal(await ask(hivemind), 'a');
   await fakes.b!.start();
   said.of = ['a', 'b'];

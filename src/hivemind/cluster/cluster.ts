@@ -197,7 +197,7 @@ export class Cluster {
     if (this.#state === 'starting') return complaints;
     const { fewer, none } = this.#coverage();
     const alone = this.living.length === 1;
-    if (copies > 1 && alone) complaints.push('no other hivemind lives: should this one stop, pushes are lost');
+    if (copies > 1 && alone) complaints.push('no other hivemind is alive: if this one stops, pushes are lost');
     else if (fewer > 0) complaints.push(`${fewer} of ${SLOTS} slots are covered by fewer than ${copies} hiveminds`);
     if (none > 0) complaints.push(`${none} of ${SLOTS} slots are covered by no hivemind`);
     for (const { name, trouble } of links.troubles)
@@ -302,7 +302,7 @@ export class Cluster {
   }
 
   #drop(slots: ReadonlySet<number>): void {
-    this.#modules.log.info(`${slots.size} slots are covered by others now, and are let go`);
+    this.#modules.log.info(`${slots.size} slots are now covered by others, and are released`);
     this.#work = this.#work.then(() => this.#remove(slots));
   }
 
@@ -360,7 +360,7 @@ export class Cluster {
       if (name === own.name) continue;
       if (living && (!was?.living || was.run !== run)) log.info(`the hivemind ${name} (${version}) is there`);
       else if (!living && was?.living)
-        log.warn(`the hivemind ${name} ${state === 'stopped' ? 'has stopped' : 'gives no sign of life any more'}`);
+        log.warn(`the hivemind ${name} ${state === 'stopped' ? 'has stopped' : 'no longer gives a sign of life'}`);
       else if (living && state === 'leaving' && was?.state !== 'leaving')
         log.info(`the hivemind ${name} is about to stop`);
     }

@@ -105,7 +105,7 @@ export class Feed {
     if (this.#timers.length === 0) return undefined;
     const seconds = Math.floor((this.#modules.clock.monotonic() - this.#readAt) / 1000);
     if (seconds * 1000 < BEHIND) return undefined;
-    return `what other hiveminds have changed in the database is unknown since ${seconds} s`;
+    return `what other hiveminds have changed in the database has been unknown for ${seconds} s`;
   }
 
   /** Ends. Resolves when nothing is being read or loaded any more. */

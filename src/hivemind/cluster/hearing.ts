@@ -93,7 +93,7 @@ export class Hearing<Server extends Speaker> {
       record.renewedAt = now;
       this.counters.renewed++;
       log.warn(
-        `storage server ${server.key.slice(0, 12)} speaks to the hivemind ${name} and not to us: it is connected anew`,
+        `storage server ${server.key.slice(0, 12)} speaks to the hivemind ${name} and not to us: reconnecting to it`,
       );
       listenAnew(server);
     }

@@ -141,7 +141,7 @@ export class Links {
     try {
       address = parseAddress(target.address);
     } catch (error) {
-      this.#complain(target, `${target.address} is no address (${(error as Error).message})`);
+      this.#complain(target, `${target.address} is not an address (${(error as Error).message})`);
       return;
     }
     target.connection = this.#peers.connect(address, { label: `hivemind ${target.name}`, data: target });
@@ -157,7 +157,7 @@ export class Links {
     } catch (error) {
       this.#complain(
         target,
-        `what answers at ${target.address} is no hivemind of a cluster (${(error as Error).message})`,
+        `what answers at ${target.address} is not a hivemind of a cluster (${(error as Error).message})`,
       );
       return;
     }

@@ -305,7 +305,7 @@ export class Network {
             (parts) => done(parts[0], parts.length === 0 ? 'a reply without content' : undefined),
             (error) => done(undefined, error.code ?? String(error)),
           )
-          .catch((error) => this.#options.log.warn(`a reply of a storage server could not be taken in: ${error}`));
+          .catch((error) => this.#options.log.warn(`a storage server's reply could not be processed: ${error}`));
       },
       close: () => connection.close(),
     };

@@ -24,21 +24,21 @@ const CONFIRMING = 600;
 /** After this long without a push of the canary's, and without a word of its own, in seconds. */
 const CANARY_SILENT = 300;
 const CANARY_GONE = 60;
-/** A credential that runs out within so many seconds is to be replaced. */
+/** A credential that expires within so many seconds is to be replaced. */
 const CREDENTIAL_WARNING = 14 * 86_400;
 
 const OF_HIVEMINDS = /hivemind|slots/;
 /** Nothing is lost: one more loss would cost pushes, or some of them are held back for a second in vain. */
-const OF_NO_HASTE = /^no other hivemind lives|covered by fewer than|^the hivemind \S+ cannot be reached/;
+const OF_NO_HASTE = /^no other hivemind is alive|covered by fewer than|^the hivemind \S+ cannot be reached/;
 /** What to do at what the parts complain of in words; docs/operate.md, "Alerts", has more. */
 const ADVICE: readonly (readonly [RegExp, string])[] = [
-  [/^waiting for notifiers/, 'systemctl status "spns-notifier@*": those in notifiers_expected are waited for.'],
-  [/database|PostgreSQL/i, 'Look at PostgreSQL and its disk; the hivemind tries again by itself, and pushes go on.'],
-  [/^the time is in doubt/, 'timedatectl, here and on the machine of PostgreSQL: set the clock that is wrong right.'],
+  [/^waiting for notifiers/, 'systemctl status "spns-notifier@*": the start waits for those in notifiers_expected.'],
+  [/database|PostgreSQL/i, 'Check PostgreSQL and its disk; the hivemind retries by itself, and pushes go on.'],
+  [/^the time is in doubt/, 'timedatectl, here and on the machine of PostgreSQL: correct the clock that is wrong.'],
   [/expire|out of date/, 'Is the time right? Then: spns expire, and spns expire --yes.'],
-  [/^oxend/, 'Look at oxend and at its socket; spns nodes --bad and the log have more.'],
+  [/^oxend/, 'Check oxend and its socket; spns nodes --bad and the log have more.'],
   [/^no storage server/, 'Is the network up, and may this machine connect out to high ports? spns nodes --bad'],
-  [/cut off/, 'spns nodes --bad tells who, and for what.'],
+  [/cut off/, 'spns nodes --bad shows which, and why.'],
   [/do not answer|no address/, 'spns nodes --bad'],
   [/do not fit their hash/, 'Is there a newer SPNS? Nothing is lost meanwhile.'],
   [OF_HIVEMINDS, 'spns members, and the log of those that are missing.'],
@@ -72,7 +72,7 @@ export function problemsOf(sample: StatusSample, up: number, now: number): Probl
     problems.push({
       level: level(CONFIRMING),
       text: `${counted(uncovered, 'account is', 'accounts are')} confirmed by no storage server of its swarm.`,
-      advice: 'spns nodes --bad; if all servers of a swarm refuse, the log with level-snode = debug tells why.',
+      advice: 'spns nodes --bad; if all servers of a swarm refuse, the log with level-snode = debug says why.',
       tile: 'stalest',
     });
   }
@@ -80,13 +80,13 @@ export function problemsOf(sample: StatusSample, up: number, now: number): Probl
     problems.push({
       level: up < CONFIRMING ? 'starting' : 'odd',
       text: `Only ${fresh} of ${needed} storage servers are fresh.`,
-      advice: 'The other members of each swarm cover for them; spns nodes --bad tells which they are.',
+      advice: 'The other members of each swarm cover for them; spns nodes --bad shows which they are.',
       tile: 'fresh',
     });
   }
   for (const service of services) problems.push(...ofService(service, level(STARTING), now));
   if (canary && !canary.isRunning) {
-    const text = `The canary is not running; its last word is ${Math.round(canary.silentSeconds / 60)} min old.`;
+    const text = `The canary is not running; it was last heard of ${Math.round(canary.silentSeconds / 60)} min ago.`;
     if (canary.silentSeconds > CANARY_GONE)
       problems.push({ level: 'odd', text, advice: 'systemctl status spns-canary', tile: 'canary' });
   } else if (canary && (canary.silentSeconds > CANARY_SILENT || canary.problem !== '')) {
@@ -115,7 +115,7 @@ function ofService(report: ServiceReport, level: 'bad' | 'starting', now: number
   } else if (oldest > LATE_SECONDS) {
     problems.push({
       level: 'odd',
-      text: `${service}: the oldest push waits for ${Math.round(oldest)} s.`,
+      text: `${service}: the oldest push has been waiting for ${Math.round(oldest)} s.`,
       advice: `Is the provider slow or paused? journalctl -u spns-notifier@${service}`,
       tile: 'waiting',
     });
@@ -123,9 +123,8 @@ function ofService(report: ServiceReport, level: 'bad' | 'starting', now: number
   if (breaker) {
     problems.push({
       level: 'bad',
-      text: `${service}: the provider calls so many devices gone that none is removed.`,
-      advice:
-        'Its certificate, project or environment is probably the wrong one: put it right and reload the notifier.',
+      text: `${service}: the provider reports so many devices as gone that none is removed.`,
+      advice: 'Its certificate, project or environment is probably wrong: correct it and reload the notifier.',
     });
   }
   const left = report.credential_expires === null ? Number.POSITIVE_INFINITY : report.credential_expires - now;
@@ -135,8 +134,8 @@ function ofService(report: ServiceReport, level: 'bad' | 'starting', now: number
       level: left < 0 ? 'bad' : 'odd',
       text:
         left < 0
-          ? `${service}: the credential for the provider has run out.`
-          : `${service}: the credential for the provider runs out in ${counted(days, 'day', 'days')}.`,
+          ? `${service}: the credential for the provider has expired.`
+          : `${service}: the credential for the provider expires in ${counted(days, 'day', 'days')}.`,
       advice: `Put the new one in place, spns check-config, systemctl reload spns-notifier@${service}`,
     });
   }

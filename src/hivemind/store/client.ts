@@ -108,7 +108,7 @@ async function refusalToWrite(client: pg.Client, timeout: number): Promise<Error
   const query = { text: 'SHOW transaction_read_only', query_timeout: timeout };
   const { rows } = await client.query<{ transaction_read_only: string }>(query);
   if (rows[0]?.transaction_read_only === 'off') return undefined;
-  return new Error('it takes no changes: it is a standby, or default_transaction_read_only is on');
+  return new Error('it accepts no changes: it is a standby, or default_transaction_read_only is on');
 }
 
 /** Whether TLS is used, in the order of the attempts. */

@@ -179,7 +179,7 @@ async function inWords(client: pg.Client, error: unknown): Promise<unknown> {
   const { user, owner } = rows[0] ?? { user: '', owner: '' };
   return new StoreError(
     'refused',
-    `Several hiveminds on one database need the rights of the tables' owner, and the user ${user} has not all of them ` +
+    `Several hiveminds on one database need the rights of the tables' owner, and the user ${user} does not have all of them ` +
       `(${(error as Error).message}): GRANT ${owner} TO ${user}`,
     { cause: error },
   );

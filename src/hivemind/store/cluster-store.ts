@@ -113,7 +113,7 @@ export class ClusterStore {
     if (!members.some((member) => member.name === name && member.run === run)) {
       const error = new StoreError(
         'locked',
-        `The database knows this hivemind (${name}) no more: while it could not be reached, one without a name or another ` +
+        `The database no longer knows this hivemind (${name}): while it could not be reached, one without a name or another ` +
           'one of this name was at work on it, or a backup was played back',
       );
       this.#onGone(error);

@@ -262,11 +262,12 @@ function hostsOf(host: string | undefined, hostaddr: string | undefined, port: s
 
 /** Percent escapes alone: a + is a +. */
 function decode(text: string, what: string): string {
-  if (/%(?![0-9a-f]{2})|%00/i.test(text)) throw new ConninfoError(`${what} has a % that is no escape: write it %25`);
+  if (/%(?![0-9a-f]{2})|%00/i.test(text))
+    throw new ConninfoError(`${what} has a % that is not an escape: write it %25`);
   try {
     return decodeURIComponent(text);
   } catch {
-    throw new ConninfoError(`${what} has escapes that are no UTF-8`);
+    throw new ConninfoError(`${what} has escapes that are not UTF-8`);
   }
 }
 

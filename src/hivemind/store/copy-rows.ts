@@ -68,7 +68,7 @@ export class CopyRows {
         this.#rest = bytes;
         return;
       }
-      if (!bytes.subarray(0, 11).equals(SIGNATURE)) throw new Error('The database sent no binary COPY');
+      if (!bytes.subarray(0, 11).equals(SIGNATURE)) throw new Error('The database did not send a binary COPY');
       this.#started = true;
       at = 19 + extension;
     }

@@ -27,11 +27,11 @@ async function check(client: pg.Client, shared: boolean): Promise<string> {
     [TABLES],
   );
   const { version, user, tables, create, standby } = only(rows);
-  if (standby) throw new Error('this PostgreSQL is a standby, which takes no changes: name the primary in [db].url');
-  const mayNotMake = `the user ${user} may not make the tables: GRANT CREATE ON SCHEMA public TO ${user}`;
+  if (standby) throw new Error('this PostgreSQL is a standby, which accepts no changes: name the primary in [db].url');
+  const mayNotMake = `the user ${user} may not create the tables: GRANT CREATE ON SCHEMA public TO ${user}`;
   if (tables.length < TABLES.length) {
     if (!create) throw new Error(mayNotMake);
-    return `PostgreSQL ${version} answers; the tables will be made at the hivemind's first start, or by "spns migrate"`;
+    return `PostgreSQL ${version} answers; the tables will be created at the hivemind's first start, or by "spns migrate"`;
   }
   const refused = await client.query<{ name: string }>(
     "SELECT name FROM unnest($1::text[]) AS name WHERE NOT has_table_privilege(name, 'SELECT, INSERT, UPDATE, DELETE')",

@@ -17,7 +17,7 @@ export class FeedPosition {
   /** @throws Error on what is no snapshot */
   static parse(text: string): FeedPosition {
     const found = /^\d+:(\d+):([\d,]*)$/.exec(text);
-    if (!found) throw new Error(`The database sent no snapshot: ${text}`);
+    if (!found) throw new Error(`The database did not send a snapshot: ${text}`);
     const xip = (found[2] ?? '').split(',').filter(Boolean).map(BigInt);
     return new FeedPosition(BigInt(found[1] ?? ''), xip);
   }

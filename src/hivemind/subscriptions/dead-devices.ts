@@ -65,8 +65,8 @@ export class DeadDevices {
       service.counters.goneHeldBack++;
       if (!wasOpen) {
         log.error(
-          `${report.service} calls an unlikely share of its devices gone (${report.reason}): no more are removed until that ` +
-            'share falls. Look at the certificate, topic and environment of that notifier',
+          `${report.service} reports an unlikely share of its devices as gone (${report.reason}): no more are removed until that ` +
+            'share falls. Check the certificate, topic and environment of that notifier',
         );
       }
       return 0;

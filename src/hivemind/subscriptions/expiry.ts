@@ -142,7 +142,7 @@ export class Expiry {
     if (this.#held)
       log.info(
         approved
-          ? 'the operator lets the subscriptions go that were held'
+          ? 'the operator has released the subscriptions that were held back'
           : 'no mass of subscriptions is out of date any more',
       );
     this.#held = undefined;

@@ -20,7 +20,7 @@ const LONGEST_SLICE_MS = 1_000;
 /** What a task is thought to take before any was done, in milliseconds. */
 const FIRST_PACE = 0.5;
 
-/** A task that was not done: nobody waits for it any more, or its request had to make room for others. */
+/** A task that was not done: nobody is waiting for it any more, or its request had to make room for others. */
 export class NotDone extends Error {
   override readonly name = 'NotDone';
 }
@@ -73,7 +73,7 @@ export class FairQueue {
    *
    * @param client who sent it, as far as clients can be told apart
    * @param tasks how many it will bring, as far as is known
-   * @param patience milliseconds after which nobody waits for it any more
+   * @param patience milliseconds after which nobody is waiting for it any more
    */
   ticket(client: string, lane: 'small' | 'large', tasks: number, patience: number): Ticket {
     const ticket = new Ticket(this, client, lane, this.#clock.monotonic() + patience);
@@ -130,7 +130,7 @@ export class FairQueue {
       const { ticket, task } = next;
       if (now >= ticket.deadline) {
         this.counters.late++;
-        task.fail(new NotDone('nobody waits for it any more'));
+        task.fail(new NotDone('nobody is waiting for it any more'));
       } else {
         const { doubtful } = ticket;
         task.work();

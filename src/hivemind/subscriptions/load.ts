@@ -33,7 +33,7 @@ export async function loadSubscriptions(modules: LoadModules, slots?: ReadonlySe
   const seconds = ((clock.monotonic() - loading) / 1000).toFixed(1);
   log.info(
     `loaded ${loaded.rows} subscriptions${slots ? ` of ${slots.size} slots` : ''}, now of ${devices.accounts} accounts, in ${seconds} s` +
-      (loaded.skipped > 0 ? `; ${loaded.skipped} rows are invalid and were passed over` : ''),
+      (loaded.skipped > 0 ? `; ${loaded.skipped} rows are invalid and were skipped` : ''),
   );
   // Devices sign by their own clocks, at most so far ahead of the true time: a clock that says less is wrong.
   clock.isAfter((signed.newest() - CLOCK_TOLERANCE) * 1000);

@@ -70,7 +70,7 @@ function read(path: string): Buffer {
 
 /**
  * Throws an Error with a sentence.
- * @returns when it runs out, in Unix milliseconds
+ * @returns when it expires, in Unix milliseconds
  */
 function checkCertificate(pem: Buffer, now: number): number {
   let certificate: X509Certificate;
@@ -82,7 +82,7 @@ function checkCertificate(pem: Buffer, now: number): number {
   const expiry = Date.parse(certificate.validTo);
   const from = Date.parse(certificate.validFrom);
   if (now >= expiry) {
-    throw new Error(`has a certificate that ran out on ${day(expiry)}: get a new one from Apple and put it there`);
+    throw new Error(`has a certificate that expired on ${day(expiry)}: get a new one from Apple and put it there`);
   }
   if (now < from) throw new Error(`has a certificate that is good only from ${day(from)} on: is the clock right?`);
   let key: KeyObject;

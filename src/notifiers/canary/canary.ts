@@ -53,7 +53,7 @@ export async function startCanary(context: Context, pace?: Pace): Promise<Daemon
     validate(info) {
       // Nobody else's device is sent anything.
       const known = typeof info === 'object' && info !== null && 'canary' in info && info.canary === identity.device;
-      if (!known) throw new Refusal(4, 'Invalid service_info: the canary has no other device than its own');
+      if (!known) throw new Refusal(4, 'Invalid service_info: the canary has no device other than its own');
       return { id: identity.device };
     },
     send: async (pushes) =>

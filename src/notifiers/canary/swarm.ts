@@ -74,7 +74,7 @@ export function swarmOf(options: {
     } catch (error) {
       // The former list is better than none.
       if (known) return known.members;
-      throw new StoreError('no_swarm', `oxend does not tell the swarm: ${(error as Error).message}`, { cause: error });
+      throw new StoreError('no_swarm', `oxend does not say which swarm: ${(error as Error).message}`, { cause: error });
     } finally {
       connection?.close();
     }

@@ -24,7 +24,9 @@ export function readServiceAccount(path: string): ServiceAccount {
     const code = (error as NodeJS.ErrnoException).code;
     if (code === 'ENOENT') throw new Error('is not there: correct the path', { cause: error });
     if (code === 'EACCES') throw new Error('may not be read by this user: give it the right owner', { cause: error });
-    throw new Error('is no JSON file: it must be the service-account file from the Firebase console', { cause: error });
+    throw new Error('is not a JSON file: it must be the service-account file from the Firebase console', {
+      cause: error,
+    });
   }
   const field = (name: string): string => {
     const value = json?.[name];
@@ -40,12 +42,12 @@ export function readServiceAccount(path: string): ServiceAccount {
       cause: error,
     });
   }
-  if (key.asymmetricKeyType !== 'rsa') throw new Error('has a private_key that is no RSA key: get a new file');
+  if (key.asymmetricKeyType !== 'rsa') throw new Error('has a private_key that is not an RSA key: get a new file');
   const tokenUri = field('token_uri');
   if (!URL.canParse(tokenUri) || !tokenUri.startsWith('https://'))
-    throw new Error('has a token_uri that is no https:// address');
+    throw new Error('has a token_uri that is not an https:// address');
   const projectId = field('project_id');
-  if (!/^[\w:.-]+$/.test(projectId)) throw new Error('has a project_id that cannot be one');
+  if (!/^[\w:.-]+$/.test(projectId)) throw new Error('has an invalid project_id');
   const keyId = typeof json.private_key_id === 'string' ? json.private_key_id : undefined;
   return { projectId, email: field('client_email'), key, keyId, tokenUri };
 }

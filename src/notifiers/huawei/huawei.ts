@@ -75,7 +75,7 @@ export function create({ section, log, clock }: BackendContext): Backend {
     if (outcome === USE_NORMAL && urgency === 'HIGH') {
       if (clock.monotonic() >= normalUntil) {
         log.error(
-          'Huawei gives this app no permission for urgency HIGH (80300011): sending with NORMAL, which may be late; ask for it in AppGallery Connect',
+          'Huawei has not given this app permission for urgency HIGH (80300011): sending with NORMAL, which may be late; request it in AppGallery Connect',
         );
       }
       normalUntil = clock.monotonic() + NORMAL_FOR;

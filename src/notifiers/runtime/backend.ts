@@ -32,7 +32,7 @@ export interface Backend {
   /** Milliseconds to wait for a batch to fill; 0 unless given. */
   readonly linger?: number;
   /**
-   * When what it shows to the provider runs out, in Unix milliseconds; undefined if never. For the metric and the
+   * When what it shows to the provider expires, in Unix milliseconds; undefined if never. For the metric and the
    * warning.
    */
   readonly credentialExpiry?: number | undefined;
@@ -150,7 +150,7 @@ export class Refusal extends Error {
   /** @throws RangeError for a code that would mean that the device was accepted, or nothing at all */
   constructor(code: number, message: string) {
     super(message);
-    if (!Number.isInteger(code) || code === 0) throw new RangeError(`${code} is no code of a refusal`);
+    if (!Number.isInteger(code) || code === 0) throw new RangeError(`${code} is not a code for a refusal`);
     this.name = 'Refusal';
     this.code = code;
   }

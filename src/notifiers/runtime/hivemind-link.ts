@@ -247,8 +247,8 @@ export class HivemindLink implements Place {
       this.#asking = false;
       if (error instanceof OxenmqError && error.code === 'UNKNOWNCOMMAND') this.#connect('original');
       else {
-        this.#options.say.warn(`${this.who} did not take the registration; trying again`, { err: error });
-        this.#problem = 'it does not take the registration';
+        this.#options.say.warn(`${this.who} did not accept the registration; trying again`, { err: error });
+        this.#problem = 'it does not accept the registration';
         this.#become('failed');
       }
     }
@@ -267,7 +267,7 @@ export class HivemindLink implements Place {
       this.#name = own;
       this.#members = inOneSpelling(members, (address) => formatAddress(parseAddress(address)));
     } catch (error) {
-      say.warn(`what ${this.who} tells of other hiveminds cannot be read`, { err: error });
+      say.warn(`the list of other hiveminds from ${this.who} cannot be read`, { err: error });
     }
   }
 

@@ -100,7 +100,7 @@ export class Hiveminds {
   get missing(): readonly { readonly name: string; readonly problem: string | undefined }[] {
     return planPlaces(this.links, this.#given).missing.map(({ name, address }) => {
       const link = this.links.find((one) => one.name === name) ?? this.#links.get(address);
-      if (address === '' && !link) return { name, problem: 'what it tells as its address is none' };
+      if (address === '' && !link) return { name, problem: 'the address that it announces is invalid' };
       if (link?.registered) return { name, problem: `the hivemind ${link.name} answers at its address` };
       return { name, problem: link?.problem };
     });
@@ -199,12 +199,12 @@ export class Hiveminds {
     if (this.#stopping) return;
     const { open, close } = planPlaces(this.links, this.#given);
     for (const link of close) {
-      this.#options.log.info(`${link.who} is not connected at ${link.address} any more`);
+      this.#options.log.info(`${link.who} is no longer connected at ${link.address}`);
       this.#links.delete(link.address);
       link.close();
     }
     for (const address of open) {
-      this.#options.log.info(`there is a hivemind at ${address}, too`);
+      this.#options.log.info(`found another hivemind at ${address}`);
       this.#add(address, this.#given.includes(address));
     }
     if (close.length > 0) this.#options.counted(this.#links.size);

@@ -92,7 +92,7 @@ export function observeNotifier(registry: Registry, notifier: Notifier, clock: C
     'Hiveminds of the cluster that live and do not have our registration',
     () => notifier.hiveminds.missing.length,
   );
-  gauge('spns_notifier_credential_seconds_left', 'Seconds until the credential for the provider runs out', () => {
+  gauge('spns_notifier_credential_seconds_left', 'Seconds until the credential for the provider expires', () => {
     const { credentialExpiry } = notifier.backend;
     return credentialExpiry === undefined ? undefined : (credentialExpiry - clock.now()) / 1000;
   });

@@ -362,7 +362,7 @@ export class Notifier {
         `the provider does not accept us: ${outcome.reason}; pushes are kept and tried again, check the configuration`,
       );
     } else if (outcome.kind === 'refused') this.#say.warn(`the provider refused a push: ${outcome.reason}`);
-    else if (outcome.kind === 'retry') this.#say.info(`a push is tried again: ${outcome.reason}`);
+    else if (outcome.kind === 'retry') this.#say.info(`a push will be retried: ${outcome.reason}`);
     answer(push, inWords(outcome));
   }
 
@@ -392,8 +392,8 @@ export class Notifier {
       if (!isLikely && giver.dialect === 'original') {
         this.counters.goneHeldBack++;
         this.#say.error(
-          'the provider calls an unlikely share of the devices gone: no more are reported until that share falls. ' +
-            'Look at the certificate, topic and environment',
+          'the provider reports an unlikely share of the devices as gone: no more are reported until that share falls. ' +
+            'Check the certificate, topic and environment',
         );
         continue;
       }

@@ -40,7 +40,7 @@ function authorizationOf({ username, password }: URL): string | undefined {
   try {
     credentials = `${decodeURIComponent(username)}:${decodeURIComponent(password)}`;
   } catch {
-    throw new Error('has a user or password in which a % is none of a code: write it %25');
+    throw new Error('has a stray % in its user or password: write it %25');
   }
   return `Basic ${Buffer.from(credentials).toString('base64')}`;
 }

@@ -45,6 +45,6 @@ export function readHosts(text: string, wildcards: boolean): readonly string[] {
     const name = wildcards ? host.replace(/^\*\./, '') : host;
     if (NAME.test(name)) return host;
     const example = wildcards ? 'ntfy.sh or *.push.services.mozilla.com' : 'ntfy.example.org';
-    throw new Error(`${given} is no name of a host, such as ${example}`);
+    throw new Error(`${given} is not a host name, such as ${example}`);
   });
 }

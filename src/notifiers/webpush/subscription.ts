@@ -31,7 +31,7 @@ export function readSubscription(info: unknown, endpoints: Endpoints): Subscript
     throw new Refusal(WRONG, `Invalid endpoint: longer than ${LONGEST_ENDPOINT} bytes`);
   }
   const p256dh = bytesOf(info, 'p256dh', PUBLIC_KEY);
-  if (!isPoint(p256dh)) throw new Refusal(WRONG, 'Invalid p256dh: no public key of the curve P-256');
+  if (!isPoint(p256dh)) throw new Refusal(WRONG, 'Invalid p256dh: not a public key on the curve P-256');
   return { endpoint, p256dh, auth: bytesOf(info, 'auth', AUTH_SECRET) };
 }
 

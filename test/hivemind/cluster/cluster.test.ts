@@ -26,7 +26,7 @@ interface TestMember {
   broken: boolean;
   away: boolean;
   drops: number;
-  /** It gives no sign of life any more. */
+  /** It no longer gives a sign of life. */
   kill(): void;
 }
 
@@ -136,7 +136,7 @@ test('a member on its own holds, connects, covers and sends everything', async (
   const a = await join('a');
   assert.deepEqual([a.loaded.size, a.connected.slots.size, firsts(a, 'a')], [EVERY, EVERY, EVERY]);
   assert.equal(a.cluster.report().coverage.fewer, EVERY);
-  assert.deepEqual(a.cluster.complaints(), ['no other hivemind lives: should this one stop, pushes are lost']);
+  assert.deepEqual(a.cluster.complaints(), ['no other hivemind is alive: if this one stops, pushes are lost']);
 });
 
 test('a member that joins sends nothing before it covers, and then half of everything', async () => {
@@ -228,7 +228,7 @@ test('with three members and two copies each holds two thirds, and when one dies
   c.kill();
   await clock.advance(8 * SECOND);
   assert.deepEqual([a.loaded.size, b.loaded.size], [EVERY, EVERY]);
-  assert.ok(a.log.includes('the hivemind c gives no sign of life any more'));
+  assert.ok(a.log.includes('the hivemind c no longer gives a sign of life'));
   assert.equal(a.cluster.report().members.find(({ name }) => name === 'c')!.state, 'dead');
 });
 

@@ -132,6 +132,6 @@ describe('members on a failing database', () => {
     await promisify(execFile)('mv', [backup, dataDir]);
     server = await startPostgres({ dataDir, fsync: false });
     await until(() => a.taken.length > 0);
-    assert.match(a.taken[0]!.message, /^The database knows this hivemind \(a\) no more: /);
+    assert.match(a.taken[0]!.message, /^The database no longer knows this hivemind \(a\): /);
   });
 });

@@ -161,7 +161,7 @@ test('a member with an invalid address is complained about once, and so is one w
     { name: 'unknown', run: 1n, address: '' },
     { name: 'late', run: 1n, address },
   ]);
-  assert.match(log.all[0]!, /^the hivemind odd cannot be reached: nowhere is no address/);
+  assert.match(log.all[0]!, /^the hivemind odd cannot be reached: nowhere is not an address/);
   assert.deepEqual(links.reached, []);
   await log.first((text) => text.startsWith('the hivemind late cannot be reached'));
   await member(t, hello('late'), { listen: address });

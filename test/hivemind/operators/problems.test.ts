@@ -38,11 +38,11 @@ test('a healthy suite has no problem; each problem is named, the worst first', (
     'bad the database does not answer',
     'bad 1 account is confirmed by no storage server of its swarm.',
     'bad apns: no notifier is connected; 1,200 pushes wait.',
-    'bad huawei: the provider calls so many devices gone that none is removed.',
-    'bad huawei: the credential for the provider has run out.',
+    'bad huawei: the provider reports so many devices as gone that none is removed.',
+    'bad huawei: the credential for the provider has expired.',
     'odd Only 1000 of 2000 storage servers are fresh.',
-    'odd firebase: the oldest push waits for 90 s.',
-    'odd firebase: the credential for the provider runs out in 3 days.',
+    'odd firebase: the oldest push has been waiting for 90 s.',
+    'odd firebase: the credential for the provider expires in 3 days.',
   ]);
   for (const { text, advice } of problemsOf(sampleWith(trouble), LATER, NOW)) {
     assert.ok(advice.length > 5, `nobody is told what to do: ${text}`);
@@ -79,7 +79,7 @@ test('the tile to blame is named', () => {
 test('slots that too few hiveminds cover, and one that cannot be reached, need attention; slots that none covers are critical', () => {
   const fewer = '6 of 256 slots are covered by fewer than 2 hiveminds';
   const none = '3 of 256 slots are covered by no hivemind';
-  const alone = 'no other hivemind lives: should this one stop, pushes are lost';
+  const alone = 'no other hivemind is alive: if this one stops, pushes are lost';
   assert.deepEqual(told({ complaints: [fewer, none] }), [`bad ${none}`, `odd ${fewer}`]);
   assert.deepEqual(told({ complaints: [alone] }), [`odd ${alone}`]);
   const unreached = 'the hivemind b cannot be reached: the connection broke (ipc:///run/spns/b.sock)';
@@ -99,7 +99,7 @@ test('the canary: what it complains of, its silence, and its absence', () => {
   assert.deepEqual(told({ canary: { ...CANARY, silentSeconds: 301 } }), ['bad The canary: no push comes.']);
   assert.match(told({ canary: { ...CANARY, problem: 'no message has come back yet' } }, 5)[0] ?? '', /^starting /);
   assert.deepEqual(told({ canary: { ...CANARY, isRunning: false, silentSeconds: 1_200 } }), [
-    'odd The canary is not running; its last word is 20 min old.',
+    'odd The canary is not running; it was last heard of 20 min ago.',
   ]);
   assert.deepEqual(told({ canary: { ...CANARY, isRunning: false } }), [], 'it is only being restarted');
   // Its own pushes wait for nobody else: no notifier of it is no trouble of phones.

@@ -195,7 +195,10 @@ describe('the start of one of several hiveminds', () => {
     const as = url.replace('user=postgres', `user=${role}`);
     await assert.rejects(
       start(as, memberOptions('a')),
-      refusal('refused', /the user member_\d+ has not all of them \(must be owner .*\): GRANT postgres TO member_\d+$/),
+      refusal(
+        'refused',
+        /the user member_\d+ does not have all of them \(must be owner .*\): GRANT postgres TO member_\d+$/,
+      ),
     );
     // Alone it needs no more than before.
     await (await start(as)).close();
@@ -247,7 +250,7 @@ describe('the start of one of several hiveminds', () => {
     await alone.close();
     await until(() => a.connected || gone.length > 0);
     if (a.connected) {
-      await assert.rejects(beat(a), refusal('locked', /^The database knows this hivemind \(a\) no more: /));
+      await assert.rejects(beat(a), refusal('locked', /^The database no longer knows this hivemind \(a\): /));
     }
     assert.equal(gone.length, 1, 'it must end: what it has in memory is not what is stored');
   });

@@ -126,7 +126,7 @@ const causes: Cause[] = [
   {
     name: 'a database that takes no changes',
     reason: 'read_only',
-    says: /takes no changes|read-only/,
+    says: /accepts no changes|read-only/,
     begin: async ({ owner, role }) => {
       await owner.query(`ALTER ROLE ${role} SET default_transaction_read_only = on`);
       await owner.query('SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE usename = $1', [role]);
@@ -203,7 +203,7 @@ test('the trial write leaves nothing behind', async (t) => {
     clock.skip(61_000);
     await new Promise((resolve) => setTimeout(resolve, 100));
   }
-  assert.equal(await metric(world, 'spns_database_up'), 1);
+  await until(async () => (await metric(world, 'spns_database_up')) === 1);
   const { rows } = await owner.query<{ n: string }>(
     'SELECT (SELECT count(*) FROM subscriptions) + (SELECT count(*) FROM spns_unsubscribed) AS n',
   );

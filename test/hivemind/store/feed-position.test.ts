@@ -8,7 +8,8 @@ test('a position is written as PostgreSQL writes its snapshots', () => {
   for (const text of ['1:1:', '750:755:750,753', '12345678901234567890:12345678901234567890:']) {
     assert.equal(String(position(text)), text);
   }
-  for (const text of ['', '1:1', '1:1:x', 'a:b:']) assert.throws(() => position(text), /The database sent no snapshot/);
+  for (const text of ['', '1:1', '1:1:x', 'a:b:'])
+    assert.throws(() => position(text), /The database did not send a snapshot/);
 });
 
 test('a partial position counts as ended what it says has ended, up to there', () => {

@@ -210,7 +210,7 @@ test("a different key from the front-end's, and an answer that is not one of our
 
 test('an oxend that does not answer leaves the swarm unknown', async (t) => {
   const { complains, metrics } = await start(t, { oxend: 'ipc:///nowhere/oxend.sock' });
-  await complains(/oxend does not tell the swarm/);
+  await complains(/oxend does not say which swarm/);
   assert.ok((await metrics()).get('spns_canary_messages_total{result="no_swarm"}')! >= 1);
 });
 
@@ -293,7 +293,7 @@ test('nobody else can have a device of the canary', async (t) => {
   const body = { ...subscribe(sessionAccount(randomBytes), 'token'), service: 'canary' };
   for (const info of [{ canary: 'x'.repeat(64) }, {}, null, 'canary']) {
     const [reply] = await client.request('push.subscribe', [JSON.stringify({ ...body, service_info: info })]);
-    assert.match(String(reply), /the canary has no other device than its own/);
+    assert.match(String(reply), /the canary has no device other than its own/);
   }
   assert.equal(deriveIdentity(secret).device.length, 64);
 });

@@ -225,13 +225,13 @@ test('a service-account file that cannot be used is reported at the start, in se
   const good = JSON.parse(await (await import('node:fs/promises')).readFile(settings.token_file!, 'utf8'));
   const file = join(path, 'account.json');
   for (const [content, expected] of [
-    ['not JSON', /token_file.*is no JSON file/],
+    ['not JSON', /token_file.*is not a JSON file/],
     ['null', /has no private_key/],
     [JSON.stringify({ ...good, project_id: undefined }), /has no project_id/],
-    [JSON.stringify({ ...good, project_id: 'a/b' }), /project_id that cannot be one/],
+    [JSON.stringify({ ...good, project_id: 'a/b' }), /has an invalid project_id/],
     [JSON.stringify({ ...good, client_email: 5 }), /has no client_email/],
     [JSON.stringify({ ...good, private_key: 'x' }), /private_key that cannot be read/],
-    [JSON.stringify({ ...good, token_uri: 'http://x' }), /token_uri that is no https/],
+    [JSON.stringify({ ...good, token_uri: 'http://x' }), /token_uri that is not an https/],
   ] as const) {
     await writeFile(file, content);
     assert.throws(() => create(contextOf('firebase', { ...settings, token_file: file })), expected);

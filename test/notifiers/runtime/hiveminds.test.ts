@@ -159,7 +159,7 @@ test('a hivemind that cannot be reached is named, disturbs nobody, and is regist
   assert.ok(notifier.registered);
   assert.deepEqual(notifier.hiveminds.troubles, [
     'not registered with the hivemind c',
-    'not registered with the hivemind d: what it tells as its address is none',
+    'not registered with the hivemind d: the address that it announces is invalid',
   ]);
   b.push([copy('m')]);
   await b.until(() => b.outstanding === 0);

@@ -77,10 +77,10 @@ test('a credential that is about to expire is reported from 30 days on, once a d
   assert.equal(lines.length, 0);
   await clock.advance(3 * DAY);
   assert.equal(lines.length, 2);
-  assert.match(lines[0]!, /"warning".*the credential of apns runs out on 2026-02-02, in 30 days/);
+  assert.match(lines[0]!, /"warning".*the credential of apns expires on 2026-02-02, in 30 days/);
   await clock.advance(30 * DAY);
   assert.equal(lines.length, 32);
-  assert.match(lines.at(-1)!, /"error".*ran out on 2026-02-02/);
+  assert.match(lines.at(-1)!, /"error".*expired on 2026-02-02/);
   timer.cancel();
   assert.equal(clock.pending, 0);
   watchCredential(undefined, 'x', clock, log).cancel();

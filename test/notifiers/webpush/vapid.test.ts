@@ -62,7 +62,7 @@ test('beyond a thousand origins the oldest token is forgotten', () => {
 
 test('an invalid key is explained in a sentence', async (t) => {
   const path = await folder(t);
-  assert.throws(() => readVapidKey(join(path, 'none')), /is not there: make it with "spns keygen --vapid"/);
+  assert.throws(() => readVapidKey(join(path, 'none')), /does not exist: create it with "spns keygen --vapid"/);
   const write = async (text: string | Buffer) => {
     await writeFile(join(path, 'key'), text);
     return () => readVapidKey(join(path, 'key'));
@@ -70,6 +70,6 @@ test('an invalid key is explained in a sentence', async (t) => {
   assert.throws(await write('a'.repeat(64)), /holds no private key: it must be a PEM file/);
   for (const other of [generateKeyPairSync('ed25519'), generateKeyPairSync('ec', { namedCurve: 'P-384' })]) {
     const pem = other.privateKey.export({ type: 'pkcs8', format: 'pem' });
-    assert.throws(await write(pem), /must be one of the curve P-256/);
+    assert.throws(await write(pem), /must be on the curve P-256/);
   }
 });

@@ -196,11 +196,11 @@ test('what is not a subscription, or one that is not pushed to, is refused in wo
     [{ ...info, auth: `${info.auth.slice(0, -1)}!` }, 4, 'Invalid auth: expected 16 bytes in base64url'],
     [{ ...info, p256dh: info.auth }, 4, 'Invalid p256dh: expected 65 bytes in base64url'],
     [{ ...info, p256dh: otherCurve.getPublicKey('base64url') }, 4, 'Invalid p256dh: expected 65 bytes in base64url'],
-    [{ ...info, p256dh: wrongPoint.toString('base64url') }, 4, 'Invalid p256dh: no public key of the curve P-256'],
+    [{ ...info, p256dh: wrongPoint.toString('base64url') }, 4, 'Invalid p256dh: not a public key on the curve P-256'],
     [
       { ...info, p256dh: Buffer.alloc(65, 4).toString('base64url') },
       4,
-      'Invalid p256dh: no public key of the curve P-256',
+      'Invalid p256dh: not a public key on the curve P-256',
     ],
   ] as const) {
     assert.throws(() => backend.validate(given), { name: 'Refusal', code, message }, JSON.stringify(given));
@@ -295,8 +295,8 @@ test('what is missing or wrong is reported at the start, and the public key for 
     (error: Error) => {
       assert.match(error.message, /vapid_key_file: is required/);
       assert.match(error.message, /contact = me: must be a mailto: or https: address/);
-      assert.match(error.message, /allowed_endpoints = .*: https:\/\/ntfy\.sh is no name of a host/);
-      assert.match(error.message, /private_endpoints = \*\.x: \*\.x is no name of a host/);
+      assert.match(error.message, /allowed_endpoints = .*: https:\/\/ntfy\.sh is not a host name/);
+      assert.match(error.message, /private_endpoints = \*\.x: \*\.x is not a host name/);
       return true;
     },
   );
