@@ -6,7 +6,7 @@ import { isIPv6 } from 'node:net';
 
 /** One connection, as its owner keeps it up to date. */
 export interface Held {
-  /** Whose it is: see {@link networkOf}; one for all where nobody can be told from another. */
+  /** Whose it is: see {@link networkOf}; one for all where clients cannot be told apart. */
   readonly network: string;
   /** When it last did something useful, monotonic milliseconds. */
   lastActive: number;

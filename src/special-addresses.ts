@@ -25,7 +25,7 @@ const IPV4: readonly (SpecialBlock & { readonly base: number; readonly bits: num
   { base: ip(240), bits: 4, what: 'reserved or broadcast', never: true },
 ];
 
-/** Within 2000::/3; all else of IPv6 is none of the internet's, but for what holds an IPv4 address. */
+/** Within 2000::/3; everything else in IPv6 is not on the internet, except what contains an IPv4 address. */
 const IPV6: readonly (SpecialBlock & { readonly base: readonly number[]; readonly bits: number })[] = [
   { base: [0x2001, 0], bits: 23, what: 'for protocol assignments (2001::/23)' },
   { base: [0x2001, 0xdb8], bits: 32, what: 'for documentation' },

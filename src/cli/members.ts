@@ -2,7 +2,7 @@ import { CliError, type Command, print } from './command.ts';
 import { type Admin, TO_HIVEMIND, withAdmin } from './hivemind.ts';
 import { duration, table } from './table.ts';
 
-/** What admin.get_stats of one of several hiveminds tells of all. */
+/** What admin.get_stats of one of several hiveminds says about all of them. */
 export interface ClusterLine {
   own: string;
   copies: number;

@@ -116,13 +116,13 @@ export interface Repeated {
   stop(): void;
 }
 
-/** Different faults that are remembered at a time; further ones are said each time. */
+/** Different faults that are remembered at a time; further ones are logged each time. */
 const MOST_FAULTS = 1000;
 /** The longest time without a word on a fault that goes on, ms. */
 const LONGEST_SILENCE = 3_600_000;
 
 /**
- * For faults that a stranger, or a lost connection, can cause a thousand times a second. The first is said at once;
+ * For faults that a stranger, or a lost connection, can cause a thousand times a second. The first is logged at once;
  * those of the next minute are counted and said in one line, with the last one's fields; while they go on, the minute
  * doubles, up to an hour.
  * @param window length of that first silence, in milliseconds

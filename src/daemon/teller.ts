@@ -3,7 +3,7 @@ import type { Daemon } from './daemon.ts';
 import type { Logger } from './log.ts';
 import type { Systemd } from './systemd.ts';
 
-/** How often the status line is looked at for systemd, ms: it is told only what is new. */
+/** How often the status line is checked for systemd, ms: only changes are sent. */
 const LOOK = 1000;
 /** The status goes to the log at debug so often, ms, and every so many times at info. */
 const LOG_INTERVAL = 15_000;

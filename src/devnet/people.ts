@@ -57,14 +57,14 @@ export function makePeople(modules: {
   ];
 }
 
-/** Subscribes, and tries again what is said to be passing. */
+/** Subscribes, and retries what is reported as temporary. */
 export async function subscribe(phone: Phone, frontEnd: FrontEnd, signal: AbortSignal): Promise<void> {
   const deadline = performance.now() + PATIENCE;
   for (;;) {
     const reply = await phone.subscribe(frontEnd);
     const elements = Array.isArray(reply.body) ? reply.body : [reply.body];
     if (reply.code === 200 && elements.every((element) => element?.success === true)) return;
-    // As the apps do: what is said to be passing is tried again.
+    // As the apps do: what is reported as temporary is retried.
     if (reply.code !== 503 || performance.now() > deadline) {
       throw new Error(`${phone.name} could not subscribe: ${reply.code} ${JSON.stringify(reply.body)}`);
     }

@@ -18,7 +18,7 @@ export interface Postgres {
   readonly socketDir: string;
   /** A connection URL for that database, understood by libpq and by node-postgres. */
   url(database: string): string;
-  /** Makes a database if there is none of that name, as a copy of `template` if given. */
+  /** Creates a database unless there is one of that name, as a copy of `template` if given. */
   createDatabase(name: string, template?: string): Promise<void>;
   /**
    * Ends the server and waits until it is gone. `immediate` ends it as a crash would, without writing out its buffers.

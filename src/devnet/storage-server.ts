@@ -46,7 +46,7 @@ export interface Behaviour {
 }
 
 /**
- * A simulated storage server: it checks and keeps monitors, and tells of each message that is stored
+ * A simulated storage server: it checks and keeps monitors, and announces each message that is stored
  * (docs/spec/network.md, sections 3 and 4).
  */
 export interface StorageServer {
@@ -62,7 +62,7 @@ export interface StorageServer {
   /** Stores a message and notifies everybody who monitors its account and namespace. Returns how many were notified. */
   store(message: Envelope): number;
   /**
-   * A block changed the shape of the network for this server: it tells of accounts that are not its own any more, and
+   * A block changed the shape of the network for this server: it announces accounts that are no longer its own, and
    * takes no others than its own from now on. Without a view, as at first, it takes every account; with an empty one,
    * none.
    */
@@ -114,7 +114,8 @@ export async function startStorageServer(modules: {
   const { clock, verify = true, host = '127.0.0.1' } = modules;
   const keys: KeyPair = keyPairFromSecret(modules.secretKey);
   /**
-   * By account, then by routing id: who comes back with the same id after a break is told again, as by the real one.
+   * By account, then by routing id: a client that comes back with the same id after a break gets messages again, as
+   * from the real one.
    */
   const watches = new Map<string, Map<string, Watch>>();
   const remotes = new Map<string, Remote>();

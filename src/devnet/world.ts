@@ -135,7 +135,7 @@ export async function startWorld(modules: {
   const metrics = (name: string) => socket(`${name}-metrics`);
   const onionKey = await keyFile(path.join(folder, 'keys', 'onionreq'));
   await keyFile(path.join(folder, 'keys', 'hivemind'));
-  // Opened before the front-end is there, for the canary is told of it at its start.
+  // Opened before the front-end is there, for the canary needs its address at its start.
   const way = await openPort(socket('web'));
   stops.push(() => way.close());
   const frontEnd: FrontEnd = { url: way.url, publicKey: x25519Public(onionKey) };

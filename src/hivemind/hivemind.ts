@@ -32,13 +32,13 @@ import { loadSubscriptions } from './subscriptions/load.ts';
 import { Subscriptions } from './subscriptions/subscribe.ts';
 
 /**
- * Builds the parts of the hivemind and joins them. What a part does is told in its own file; in what order they start
- * and stop, and when the whole is ready, in lifecycle.ts.
+ * Builds the parts of the hivemind and joins them. What a part does is described in its own file; in what order they
+ * start and stop, and when the whole is ready, in lifecycle.ts.
  */
 export async function startHivemind(context: Context): Promise<Daemon> {
   const { config, random, registry, systemd } = context;
   const log = category(context.log, 'hivemind');
-  // What clients, notifiers and strangers can cause at will is said once, and then counted.
+  // What clients, notifiers and strangers can cause at will is logged once, and then counted.
   const faults = repeated(log, context.clock);
   const sparing: Log = {
     debug: (text) => log.debug(text),

@@ -3,7 +3,7 @@ import { ConfigError } from '../settings/section.ts';
 import { buildNotifier } from './runtime/build.ts';
 
 const service = process.argv[2] ?? '';
-// No logging before the configuration is read: a wrong command line is said in one sentence.
+// No logging before the configuration is read: a wrong command line is explained in one sentence.
 if (!/^[\w.-]{1,32}$/.test(service)) {
   process.stderr.write('usage: node src/notifiers/main.ts NAME, for example apns; its settings are in [notify-NAME]\n');
   process.exit(2);

@@ -146,7 +146,7 @@ export class Peers {
     const connection = new Connection(this.#wire, route, this.#owner, address, label, options.data);
     this.#connections.set(connection.id, connection);
     const trouble = address.path === undefined ? undefined : ipcTrouble(address.path);
-    // What does not pass by itself is said at once; libzmq waits for the rest.
+    // What does not pass by itself is reported at once; libzmq waits for the rest.
     if (trouble?.lasting) {
       queueMicrotask(() => connection.fail(trouble.text));
       return connection;

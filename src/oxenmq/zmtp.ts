@@ -53,14 +53,14 @@ export function encodeCommand(name: string, data: Uint8Array): Buffer {
   return Buffer.concat([Buffer.from([name.length]), Buffer.from(name, 'latin1'), data]);
 }
 
-/** @throws ProtocolError if it is none */
+/** @throws ProtocolError if it is not one */
 export function decodeCommand(body: Buffer): { name: string; data: Buffer } {
   const length = body[0] ?? 0;
   if (length === 0 || body.length < 1 + length) throw new ProtocolError('a command without a name');
   return { name: body.toString('latin1', 1, 1 + length), data: body.subarray(1 + length) };
 }
 
-/** What a ROUTER tells of itself when the handshake is over. */
+/** What a ROUTER says about itself when the handshake is over. */
 export const ROUTER_METADATA = Buffer.concat([property('Socket-Type', 'ROUTER'), property('Identity', '')]);
 
 function property(name: string, value: string): Buffer {

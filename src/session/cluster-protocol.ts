@@ -50,11 +50,11 @@ export interface Changed extends Sender {
   readonly slots: Buffer;
 }
 
-/** A storage server that told of something. */
+/** A storage server that announced something. */
 export interface HeardServer {
   /** Its X25519 public key, 32 bytes. */
   readonly key: Buffer;
-  /** Of an account that it told of. */
+  /** Of an account that it announced a message for. */
   readonly slot: number;
 }
 

@@ -18,7 +18,7 @@ export interface Member {
   readonly address: string;
 }
 
-/** What a member tells of its cluster. */
+/** What a member reports of its cluster. */
 export interface Members {
   /** The name of who tells it: an address alone does not say who answers there. */
   readonly own: string;
@@ -80,7 +80,7 @@ export interface Place {
   readonly state: 'new' | 'up' | 'down' | 'failed';
   /** Who answers there, or last did. Undefined: nobody yet, or one without a name. */
   readonly name: string | undefined;
-  /** The members that it told of last, see {@link inOneSpelling}; none if it is alone. */
+  /** The members that it reported last, see {@link inOneSpelling}; none if it is alone. */
   readonly members: readonly Member[];
 }
 
@@ -88,7 +88,7 @@ export interface Place {
 export interface Plan<P extends Place> {
   readonly open: readonly string[];
   readonly close: readonly P[];
-  /** The members that are said to live, and do not answer us. */
+  /** The members that are reported alive, and do not answer us. */
   readonly missing: readonly Member[];
 }
 

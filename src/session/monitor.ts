@@ -16,7 +16,7 @@ const NO_SWARM_INFO = 7;
 const MAX_ENDED_SIZE = 64 * 1024;
 
 /**
- * Keys and values of an answer that are passed over: ten nodes of nine keys are 101, and skipping millions would hold
+ * Keys and values of an answer that are skipped: ten nodes of nine keys are 101, and skipping millions would hold
  * up the event loop.
  */
 const MAX_VALUES = 400;

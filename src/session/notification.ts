@@ -27,7 +27,7 @@ const MAX_HASH = 99;
 const MAX_INT64 = 2n ** 63n - 1n;
 
 /**
- * Reads a notification. Unknown keys are passed over, keys out of order count as missing, and what follows the last one
+ * Reads a notification. Unknown keys are skipped, keys out of order count as missing, and what follows the last one
  * that we know does no harm (test/vectors/bencode.json, `notify_message_parse`).
  *
  * @returns with `account`, `hash` and `data` as views of `body`; or why it is to be dropped. Never throws

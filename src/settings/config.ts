@@ -49,8 +49,8 @@ export interface LoadOptions {
   /** Default: `all`. */
   readonly role?: Role;
   /**
-   * Reads further sections, so that their problems are told together with all others. What it reads is not kept: the
-   * owner opens the section again, by {@link Config.section}, to use it.
+   * Reads further sections, so that their problems are reported together with all others. What it reads is not kept:
+   * the owner opens the section again, by {@link Config.section}, to use it.
    */
   readonly read?: (section: (name: string) => Section) => void;
 }

@@ -10,7 +10,7 @@ export interface ShownSection {
   readonly text?: string;
   /** Of which tables it shows the keys, in this order. */
   readonly tables: readonly Table[];
-  /** Shows these keys only, and without what is said of them: another section has told. */
+  /** Shows these keys only, without their texts, which another section has. */
   readonly only?: readonly string[];
   /** What to show as the value of a key that the table has no example for. */
   readonly values?: { readonly [key: string]: string };

@@ -16,7 +16,7 @@ export interface Options {
   readonly restart?: readonly Program[];
   /** The program that listens at this address. */
   readonly listens?: Program;
-  /** What it does, for spns.ini.example; without it the key belongs to what is said of the one before it. */
+  /** What it does, for spns.ini.example; without it the key belongs to the text of the one before it. */
   readonly text?: string;
   /**
    * What spns.ini.example shows where there is no default, or more than it; several lines for a value of several lines.
@@ -40,7 +40,7 @@ export interface Settings {
 }
 
 /**
- * All keys of a section, in the order in which they are read, told of if they are wrong, and shown in spns.ini.example.
+ * All keys of a section, in the order in which they are read, reported if wrong, and shown in spns.ini.example.
  */
 export interface Table<S extends Settings = Settings> {
   readonly settings: S;

@@ -196,7 +196,7 @@ export class HivemindLinks {
   }
 }
 
-/** What a hivemind tells of its cluster; undefined from one that is alone. */
+/** What a hivemind reports of its cluster; undefined from one that is alone. */
 async function answerOf(connection: Connection): Promise<Members | undefined | 'nothing' | 'nonsense'> {
   try {
     const [part] = await connection.request('push.hiveminds', [], ASK_TIMEOUT);

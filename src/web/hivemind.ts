@@ -60,7 +60,7 @@ const LONG_AWAY = 60_000;
  *
  * @param modules.addresses where it listens, or some of several
  * @param modules.inFlightLimit how many requests may wait at once; large ones count as several
- * @param modules.onChange told when there is one that can be asked, or when there is none any more and why
+ * @param modules.onChange called when there is one that can be asked, and when there no longer is and why
  * @param modules.onMember see {@link HivemindLinks}
  */
 export function connectHivemind(modules: {

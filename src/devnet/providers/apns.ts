@@ -188,7 +188,7 @@ export async function startFakeApns(options: FakeApnsOptions = {}): Promise<Fake
     goaway(last, code = constants.NGHTTP2_NO_ERROR) {
       for (const [session, connection] of connections) {
         if (last === undefined) connection.last = connection.processed;
-        // It may have ended without having been told of as closed yet.
+        // It may have ended without having been reported as closed yet.
         if (!session.destroyed) session.goaway(code, last ?? connection.processed, SHUTDOWN);
       }
     },

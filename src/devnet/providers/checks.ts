@@ -10,7 +10,7 @@ export function readObject(text: string): JsonObject | undefined {
   }
 }
 
-/** @returns undefined if it is none */
+/** @returns undefined if it is not one */
 export function asObject(value: unknown): JsonObject | undefined {
   return typeof value === 'object' && value !== null && !Array.isArray(value) ? (value as JsonObject) : undefined;
 }

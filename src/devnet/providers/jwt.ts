@@ -7,7 +7,7 @@ export interface Jwt {
 
 /**
  * Reads and verifies a JSON Web Token (RFC 7519) signed with ES256 or RS256, whichever the key is for.
- * @returns undefined if it is none or its signature is wrong
+ * @returns undefined if it is not one or its signature is wrong
  */
 export function readJwt(token: string, publicKey: KeyObject): Jwt | undefined {
   const [header, claims, signature, ...more] = token.split('.');

@@ -67,7 +67,7 @@ export function readPush(
 /** As an app decrypts (RFC 8291, section 3.4); undefined if it cannot. */
 export function decrypt(body: Buffer, { keys, auth }: Pick<AppSubscription, 'keys' | 'auth'>): Buffer | undefined {
   const recordSize = body.length < 21 ? 0 : body.readUInt32BE(16);
-  // One record, whose size is told, and the sender's key as its name.
+  // One record, whose size is given, and the sender's key as its name.
   if (recordSize < 18 || body[20] !== 65 || body.length - 86 > recordSize || body.length < 86 + 17) return undefined;
   const salt = body.subarray(0, 16);
   const sender = body.subarray(21, 86);

@@ -38,7 +38,7 @@ export interface ClusterModules {
 
 /** While everything held is covered, so many beats pass between two looks, which cost more with more accounts. */
 const LOOK_EVERY = 5;
-/** Changes of so long (ms) are told to the others together. */
+/** Changes within so long (ms) are announced to the others together. */
 const HINT_DELAY = 10;
 /** How often, in ms, a member that is about to stop looks whether the others cover what it covers. */
 const LEAVING_LOOK = 200;
@@ -244,7 +244,7 @@ export class Cluster {
     try {
       await this.#beatOnce();
     } catch {
-      // The store tells of its troubles itself. We go on with what was last known.
+      // The store reports its troubles itself. We go on with what was last known.
     }
     if (this.#stopped) return;
     this.#follow();

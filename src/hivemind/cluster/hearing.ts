@@ -85,7 +85,7 @@ export class Hearing<Server extends Speaker> {
       if (asked === undefined || now - asked < RECENT) continue;
       const record = this.#recordOf(server);
       if (now - record.heardAt < RECENT) continue;
-      // Of several members that tell of the same message one counts.
+      // Of several members that report the same message one counts.
       if (now - record.struckAt < PERIOD / 2) continue;
       record.struckAt = now;
       if (++record.strikes < STRIKES || now - record.renewedAt < AT_MOST_EVERY) continue;

@@ -43,7 +43,7 @@ interface Target extends LinkedMember {
 }
 
 /**
- * Our connections to the other members. What is said over them hastens things and spares work, and is lost if the other
+ * Our connections to the other members. What goes over them speeds things up and saves work, and is lost if the other
  * one cannot be reached: nothing waits for it.
  */
 export class Links {

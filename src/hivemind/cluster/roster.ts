@@ -23,7 +23,7 @@ export interface KnownMember extends MemberRow {
 }
 
 /**
- * Who of the cluster lives, as far as can be told from the signs of life in the database. Nothing that is wrong here
+ * Which members of the cluster are alive, as far as the signs of life in the database show. Nothing that is wrong here
  * loses a push or rings a phone twice; it only makes the second copy of a push wait in vain, or be sent in vain.
  */
 export class Roster {

@@ -22,10 +22,10 @@ export interface Others {
  * Which slots we load and monitor:
  *
  *     verb        to be held                                   state
- *     update      newly ours                                   wanted → `loads` tells of it
+ *     update      newly ours                                   wanted → `loads` reports it
  *     loaded      its subscriptions are in memory              held
  *     update      no longer ours                               kept until its holders cover it, ten minutes at most
- *     update      kept long enough                             `drops` tells of it
+ *     update      kept long enough                             `drops` reports it
  *
  * A slot that passes to others and back in between was held all the time.
  */
@@ -95,7 +95,7 @@ export class SlotsHeld {
     for (const slot of slots) if (this.#loading.delete(slot)) this.#held.add(slot);
   }
 
-  /** They could not be loaded: the next {@link update} tells of them again. */
+  /** They could not be loaded: the next {@link update} reports them again. */
   failed(slots: Iterable<number>): void {
     for (const slot of slots) this.#loading.delete(slot);
   }

@@ -121,7 +121,7 @@ export class NamespaceSets {
     let aAt = this.#arena.offset(a) + HEAD;
     let bAt = this.#arena.offset(b) + HEAD;
     const bEnd = bAt + 2 * bCount;
-    // So many of `a` may be passed over before too few are left.
+    // So many of `a` may be skipped before too few are left.
     for (let spare = aCount - bCount; bAt < bEnd; aAt += 2) {
       if (valueAt(aBytes, aAt) === valueAt(bBytes, bAt)) bAt += 2;
       else if (--spare < 0) return false;

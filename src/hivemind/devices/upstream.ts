@@ -41,7 +41,7 @@ export function chooseUpstream(records: Records, first: number, refused?: Readon
 export type Effect =
   /** What they are asked for is the same, by the same signatures. */
   | 'none'
-  /** Another signature stands for what they are asked for anyway, or something is asked for no more. */
+  /** Another signature stands for what they are asked for anyway, or something is no longer asked for. */
   | 'signatures'
   /** Something is asked for that no other subscription of the account asks for. */
   | 'more';

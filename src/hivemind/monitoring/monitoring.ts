@@ -37,7 +37,7 @@ export interface MonitoringOptions {
   readonly rank?: ((key: string) => number) | undefined;
 }
 
-/** So many ended monitors may be told of by one server in so long (ms), beside two for each account that there is. */
+/** So many ended monitors may be announced by one server in so long (ms), beside two for each account that there is. */
 const ENDED_FREE = 10_000;
 const ENDED_PERIOD = 60 * 60_000;
 
@@ -207,7 +207,7 @@ export class Monitoring {
     return false;
   }
 
-  /** Whether another storage server that is connected should tell of that account's messages as well as this one. */
+  /** Whether another connected storage server should announce that account's messages as well as this one. */
   hasOthers(member: Member, id: number): boolean {
     const swarm = this.#swarms.swarmOf(id);
     if (!swarm) return false;

@@ -25,7 +25,7 @@ const MAX_BYTES_IN_FLIGHT = 64 * 1024 * 1024;
 const GATHER = 25;
 const URGENT_BODY = 64 * 1024;
 const MAX_URGENT_IN_FLIGHT = 8;
-/** More than this for one server is no matter for small requests. */
+/** More than this for one server does not go into small requests. */
 const MAX_URGENT = 2000;
 /** How long (ms) work holds the event loop, and how much is done between two glances at the clock. */
 const SLICE = 8;
@@ -58,7 +58,7 @@ export class Sender {
   readonly #counters = {
     /** Requests by what came of them; `rejected`: of several accounts, with an error for all. */
     requests: { answered: 0, rejected: 0, unreadable: 0, timeout: 0, failed: 0, late: 0 },
-    /** Accounts passed over because no signature is left, or because they do not fit into any request. */
+    /** Accounts skipped because no signature is left, or because they do not fit into any request. */
     passedOver: { nothing_left: 0, too_large: 0 },
     sent: 0,
     sentUrgent: 0,
@@ -227,7 +227,7 @@ export class Sender {
 
   /**
    * Puts the account at `position` into a request, or spares the server that.
-   * @param isLast no larger request will be tried: an account that does not fit is passed over
+   * @param isLast no larger request will be tried: an account that does not fit is skipped
    * @returns false if it is full
    */
   #put(builder: RequestBuilder, member: Member, position: number, isLast: boolean): boolean {

@@ -147,7 +147,7 @@ export class Sparing {
   }
 }
 
-/** Whether a server would tell of what happens now, as far as we can know. */
+/** Whether a server would announce what happens now, as far as we can know. */
 function canTell(member: Member): boolean {
   return member.isUp && !member.isResting && !member.isSilent;
 }

@@ -249,7 +249,7 @@ export class Network {
     if (this.#oxend.problem) complaints.push(`oxend: ${this.#oxend.problem}`);
     if (nodes > unneeded && connected === 0 && this.#options.maxConnects > 0)
       complaints.push('no storage server is connected');
-    // Some never have one; anybody can register a node with an address that is none.
+    // Some never have one; anybody can register a node with an invalid address.
     if (unusable > nodes / 2) complaints.push(`${unusable} of ${nodes} storage servers have no address to connect to`);
     if (cutOff > 0) complaints.push(`${cutOff} storage servers are cut off for what they sent`);
     if (silent > 0) complaints.push(`${silent} storage servers are connected but do not answer`);

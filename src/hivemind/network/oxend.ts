@@ -91,7 +91,7 @@ export class Oxend {
     this.#options = options;
   }
 
-  /** Whether it is connected and its last answer was a good one, be it believed or not. */
+  /** Whether it is connected and its last answer was a valid one, whether believed or not. */
   get up(): boolean {
     return this.#isUp && (this.#problem === '' || this.#doubted);
   }

@@ -44,7 +44,7 @@ export interface IntakeCounters {
 
 /**
  * All at 0.
- * @param held what waits: two of them tell of it
+ * @param held what waits: two of them are about it
  */
 export function intakeCounters(held: { readonly size: number; readonly bytes: number }): IntakeCounters {
   return {

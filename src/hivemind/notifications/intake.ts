@@ -22,7 +22,7 @@ export interface IntakeModules<Node> {
   outbox: Pick<Outbox, 'add'>;
   /** True if that node was asked to monitor that account (docs/decisions/16). */
   accepts: (node: Node, account: number) => boolean;
-  /** True if another node should tell of that account's messages, too. */
+  /** True if another node should announce that account's messages, too. */
   hasOthers: (node: Node, account: number) => boolean;
   /** A node's name in the log. */
   nameOf: (node: Node) => string;

@@ -1,9 +1,9 @@
 import { type Allowance, TokenBuckets } from './token-buckets.ts';
 
 /**
- * What one storage server may tell of one account. Anybody can invent messages whose hash is right, so this bounds what
- * a server alone can make of a phone. A busy group has some messages a second, a server that comes back into its swarm
- * may tell hundreds at once, and each counts only where it was heard first.
+ * What one storage server may announce for one account. Anybody can invent messages whose hash is right, so this bounds
+ * what a server alone can make of a phone. A busy group has some messages a second, a server that comes back into its
+ * swarm may tell hundreds at once, and each counts only where it was heard first.
  */
 const TOLD: Allowance = { burst: 500, every: 200 };
 /**

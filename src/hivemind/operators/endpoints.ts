@@ -39,7 +39,7 @@ export interface EndpointModules {
   getNodes: () => unknown;
   /** One line a service, for operators. */
   getServices: () => unknown;
-  /** What is held back from expiring; with the operator's approval it is let go. */
+  /** What is held back from expiring; with the operator's approval it is released. */
   expire: (approved: boolean) => Promise<unknown>;
   testPush: (service: string, serviceInfo: unknown) => Promise<unknown>;
   /** Undefined for a hivemind that is alone. */
@@ -76,7 +76,7 @@ export function endpoints(modules: EndpointModules): Commands {
     if (name) message.reply(text, passing ? 'passing' : 'final');
     else message.reply(text);
   };
-  /** Runs a handler whose message comes from a notifier: what it cannot read is said and dropped. */
+  /** Runs a handler whose message comes from a notifier: what it cannot read is logged and dropped. */
   const careful = (what: string, handler: (message: Incoming) => void) => (message: Incoming) => {
     try {
       handler(message);
@@ -84,7 +84,7 @@ export function endpoints(modules: EndpointModules): Commands {
       log.warn(`${what} ignored: ${(error as Error).message}`);
     }
   };
-  /** The part that tells of the cluster: whoever asks may not know all of its members. */
+  /** The part about the cluster: the caller may not know all of its members. */
   const listOf = (place: 'address' | 'pushAddress'): Buffer[] => {
     if (!cluster) return [];
     const reachable = cluster.members().filter((member) => member[place] !== '');
@@ -98,7 +98,7 @@ export function endpoints(modules: EndpointModules): Commands {
     get_services: modules.getServices,
   };
   /**
-   * What each member answers, by name: its answer, or in words why there is none. Null from a hivemind that is alone.
+   * What each member answers, by name: its answer, or in words why it gave none. Null from a hivemind that is alone.
    */
   const askMembers = async (
     command: string,

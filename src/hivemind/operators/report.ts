@@ -51,7 +51,7 @@ export interface ServiceReport {
   credential_expires: number | null;
 }
 
-/** What the canary told of itself. */
+/** What the canary reported about itself. */
 export interface CanaryReport {
   readonly isRunning: boolean;
   /** How long its last push took, in seconds; null if none has come yet. */

@@ -29,11 +29,11 @@ export function conninfo(url: string): Conninfo {
   return parseConninfo(url, { env: process.env, user: os.userInfo().username, home: os.homedir() });
 }
 
-/** What {@link openClient} may be told. */
+/** Options of {@link openClient}. */
 export interface OpenOptions {
   /** Ends the attempts. */
   readonly stopping?: AbortSignal | undefined;
-  /** Servers that take no changes are passed over, whether the address says so (`target_session_attrs`) or not. */
+  /** Servers that accept no changes are skipped, whether the address says so (`target_session_attrs`) or not. */
   readonly mustWrite?: boolean;
 }
 

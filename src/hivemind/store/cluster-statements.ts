@@ -103,7 +103,7 @@ export function holdStatement({ name, run }: Own): QueryConfig {
 }
 
 /**
- * @param slots 32 bytes, a bit for each of those to tell of
+ * @param slots 32 bytes, a bit for each of those to report
  * @param own whether what was written over this connection is read as well
  */
 export function changesStatement(

@@ -36,7 +36,7 @@ export interface MemberRow {
   readonly covers: Buffer;
 }
 
-/** What a member tells of itself with its sign of life. */
+/** What a member reports about itself with its sign of life. */
 export type Sign = Pick<MemberRow, 'state' | 'covers'>;
 
 /** A subscription that was changed: by its number, or, if it is gone, by its key. */
@@ -91,7 +91,7 @@ export class ClusterStore {
    * Gives a sign of life.
    *
    * @returns the database's clock (unix ms), and all members that were seen within the last hour, ourselves among them
-   * @throws StoreError; `locked` if we are none any more
+   * @throws StoreError; `locked` if we no longer are one
    */
   async beat({ state, covers }: Sign): Promise<{ now: number; members: MemberRow[] }> {
     const { name, run } = this.membership;
@@ -136,9 +136,9 @@ export class ClusterStore {
    * Reads which subscriptions have changed since the last time, but for what was written over this very connection:
    * that its writers know.
    *
-   * @param slots 32 bytes, a bit for each of those to tell of
-   * @returns 'reload' when that cannot be told (we were away for long, the server is another one, all were taken away,
-   *   or nothing was loaded yet): everything is to be loaded anew, and until then there is nothing to read
+   * @param slots 32 bytes, a bit for each of those to report
+   * @returns 'reload' when that cannot be determined (we were away for long, the server is another one, all were taken
+   *   away, or nothing was loaded yet): everything is to be loaded anew, and until then there is nothing to read
    * @throws StoreError
    */
   async readChanges(slots: Uint8Array): Promise<Changes | 'reload'> {

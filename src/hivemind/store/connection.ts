@@ -272,7 +272,7 @@ export class Connection {
         (cause: Error) => {
           this.#fault = cause.message;
           if (this.#isTaken(cause)) return;
-          // The first is said aloud, the others are the same fault.
+          // The first is logged prominently, the others are the same fault.
           log[this.#failures === 1 ? 'error' : 'debug'](cause.message);
           this.#reconnect();
         },

@@ -36,7 +36,7 @@ export interface Conninfo {
   readonly sslMaxProtocol: string | undefined;
   readonly applicationName: string | undefined;
   readonly options: string | undefined;
-  /** Whether servers that take no changes are passed over (`target_session_attrs`). */
+  /** Whether servers that accept no changes are skipped (`target_session_attrs`). */
   readonly mustWrite: boolean;
   /** Seconds; undefined: as the caller likes. */
   readonly connectTimeout: number | undefined;

@@ -21,7 +21,7 @@ const BATCH_BYTES = 4_000_000;
 const ACCOUNT_NAMESPACES = 256;
 const WIDE = 32;
 const WIDE_NAMESPACES = 1_024;
-/** Requests that are looked at for one statement: what cannot go into this one is passed over for the next. */
+/** Requests that are looked at for one statement: what cannot go into this one is left for the next. */
 const LOOKED_AT = 4_096;
 /** Requests that are answered in one turn of the event loop; each answer leads to work. */
 const SETTLED_AT_ONCE = 64;

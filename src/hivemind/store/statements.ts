@@ -108,7 +108,7 @@ DELETE FROM subscriptions s USING unnest($1::int[], $2::bytea[], $3::varchar[], 
 WHERE s.account = i.account AND s.service = i.service AND s.svcid = i.svcid AND s.signature_ts <= i.signature_ts
 RETURNING i.n`;
 
-/** Rows that somebody else is just renewing are passed over, and looked at next time. */
+/** Rows that somebody else is just renewing are skipped, and looked at next time. */
 const EXPIRE = `
 DELETE FROM subscriptions WHERE id IN (
   SELECT id FROM subscriptions WHERE signature_ts <= $1 ORDER BY signature_ts LIMIT ${EXPIRE_SLICE} FOR UPDATE SKIP LOCKED

@@ -161,7 +161,7 @@ export class Store {
    * @param visit gets each good row; its buffers are valid only during the call
    * @param stopping ends the reading, whether rows come or not
    * @param slots all if not given
-   * @returns how many were visited, and how many passed over because they are not as they must be; never a reason to
+   * @returns how many were visited, and how many skipped because they are not as they must be; never a reason to
    *   fail
    * @throws StoreError `unavailable`, also if it was ended
    */

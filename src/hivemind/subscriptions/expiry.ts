@@ -21,7 +21,7 @@ export interface ExpiryModules {
 export interface ExpiryReport {
   /** How many subscriptions went. */
   readonly expired: number;
-  /** Why nothing is let go: the time is in doubt. */
+  /** Why nothing is released: the time is in doubt. */
   readonly doubt?: string;
   /** What is held. */
   readonly held?: string;
@@ -46,7 +46,7 @@ const DAY_MS = 86_400_000;
 const SHARE = 0.05;
 /** Where there are few, so many may. */
 const FEW = 20;
-/** A mass expiry that is still held is said again after this. */
+/** A mass expiry that is still held is logged again after this. */
 const TELL_AGAIN_MS = 6 * 3_600_000;
 
 /**
@@ -97,7 +97,7 @@ export class Expiry {
     return { expired, ...(doubt !== undefined && { doubt }), ...(this.#held && { held: this.complaint ?? '' }) };
   }
 
-  /** What the operator is told of it. */
+  /** What the operator is told about it. */
   get complaint(): string | undefined {
     if (!this.#held) return undefined;
     const { moreThan, of, cutoff } = this.#held;

@@ -155,7 +155,7 @@ export class HivemindLink implements Place {
     }
   }
 
-  /** Leaves it at once: what it gave and was not told of is for it to give to another. */
+  /** Leaves it at once: what it gave and got no report on is for it to give to another. */
   close(): void {
     this.#closed = true;
     this.#timer?.cancel();
@@ -254,7 +254,7 @@ export class HivemindLink implements Place {
     }
   }
 
-  /** Takes over what it tells of itself and others. What makes no sense does not cost it our registration. */
+  /** Adopts what it reports about itself and others. A malformed report does not cost it our registration. */
   #learn(part: Buffer | undefined): void {
     const { say } = this.#options;
     if (part === undefined) {

@@ -134,7 +134,7 @@ export class Hiveminds {
   }
 
   /**
-   * Tells of a dead device whoever gave its push, or if that one cannot be told now, another member of the cluster. The
+   * Reports a dead device to whoever gave its push, or if that one cannot be reached now, to another member. The
    * rest of the cluster learns of the removal by the database; and none is told who does not hear of the pushes that
    * were accepted, or it would take the share of dead devices for an unlikely one.
    *

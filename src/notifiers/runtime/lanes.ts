@@ -85,7 +85,7 @@ export class Lanes<Entry> {
 
   /**
    * The lane whose turn it is; undefined if nothing may be sent.
-   * @param most a lane with so many calls running is passed over
+   * @param most a lane with so many calls running is skipped
    * @param troubled whether it may be one whose last answer was trouble
    */
   next(most: number, troubled: boolean): Lane<Entry> | undefined {

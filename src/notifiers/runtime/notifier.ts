@@ -92,7 +92,7 @@ export class Notifier {
   readonly #breaker: Breaker;
   readonly #ping: Timer;
   #backend: Backend;
-  /** Reports of dead devices that could not be told yet, and who gave the push. */
+  /** Reports of dead devices that could not be sent yet, and who gave the push. */
   #gone: { readonly gone: Omit<DeviceGone, 'service'>; readonly giver: HivemindLink }[] = [];
   readonly #say: Repeated;
   /** What the socket to the hiveminds counts. */

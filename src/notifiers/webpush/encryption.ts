@@ -38,7 +38,7 @@ export interface Recipient {
  */
 export function encrypt(plaintext: Uint8Array, { p256dh, auth }: Recipient, random: (bytes: number) => Buffer): Buffer {
   const own = createECDH(CURVE);
-  // One in 2^32 numbers is none, and throws: the push is tried again.
+  // One in 2^32 numbers is not a valid key, and throws: the push is retried.
   own.setPrivateKey(random(PRIVATE_KEY));
   const salt = random(SALT);
   const ownPublic = own.getPublicKey();

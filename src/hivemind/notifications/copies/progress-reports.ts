@@ -31,7 +31,7 @@ interface Recipient {
 
 /**
  * Gathers what the other members are to be told of pushes, so that many go in one message. Each member has one message
- * at a time: what was lost on the way is told again, and never after what is newer.
+ * at a time: what was lost on the way is sent again, and never after what is newer.
  */
 export class ProgressReports {
   readonly #options: ProgressReportOptions;

@@ -201,7 +201,7 @@ export class Standby {
     }
   }
 
-  /** Leaves what is held back to the other members. What is ours goes on being told of until {@link close}. */
+  /** Leaves what is held back to the other members. What is ours is still reported until {@link close}. */
   stop(): void {
     this.#stopped = true;
     this.#timer?.cancel();

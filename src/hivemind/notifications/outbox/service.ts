@@ -43,7 +43,7 @@ export interface ServiceOptions {
   defer: (callback: () => void) => void;
   /** Called with a line for the operator when something happened that he would want to know. */
   log: Pick<Log, 'info' | 'warn'>;
-  /** In a cluster: is told what becomes of pushes, for the other hiveminds. */
+  /** In a cluster: learns what becomes of pushes, for the other hiveminds. */
   standby?: Standby | undefined;
 }
 
