@@ -26,7 +26,7 @@ interface Share {
 
 /**
  * When there is no room for one more, the network that holds most loses the connection that has been quiet for longest;
- * so who floods us pays for it himself, and whoever has just come is heard.
+ * so a client that floods us pays for it itself, and one that has just come is heard.
  */
 export class ConnectionLimit {
   readonly #maxConnections: number;

@@ -88,7 +88,7 @@ export class JudgedClock implements Clock {
     return possibleTimes(this.#time, this.monotonic());
   }
 
-  /** The earliest time that it may be: by it nothing is too old that another witness takes for good. */
+  /** The earliest time that it may be: by it nothing is too old that is valid for another witness. */
   earliest(): number {
     return Math.min(...this.possible());
   }

@@ -54,7 +54,7 @@ function look(given: Given): Promise<ClusterLine> {
 /**
  * Waits until all slots are covered as they should be, and that hivemind has its part in it.
  *
- * @param before it is not to be this run of it any more
+ * @param before the run that it must no longer be
  */
 async function covered(given: Given, name: string, before?: string): Promise<ClusterLine['members'][number]> {
   const end = systemClock.monotonic() + PATIENCE;

@@ -52,7 +52,7 @@ export function readMonitorRequest(
  * One element: what is to be monitored, or why not.
  *
  * @param now unix seconds
- * @param verify false takes every signature for good: for benchmarks, where checking them costs more than all the rest
+ * @param verify false accepts every signature: for benchmarks, where checking them costs more than all the rest
  */
 export function checkMonitor(value: Bencoded, now: number, verify = true): Monitor | Refusal {
   if (!(value instanceof Map)) return badArgs('expected a dict');

@@ -32,7 +32,7 @@ export interface Member {
  * Starts `servers` storage servers, dealt out evenly to `swarms` swarms whose ids are spread over the whole 64-bit
  * space.
  *
- * @param modules.verify false makes the servers take every signature for good, for benchmarks
+ * @param modules.verify false makes the servers accept every signature, for benchmarks
  */
 export async function startNetwork(modules: {
   clock: Clock;

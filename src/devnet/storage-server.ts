@@ -10,7 +10,7 @@ import { checkMonitor, type Refusal, readMonitorRequest } from './monitor-reques
 import { readStoreRequest, type StoreRefusal } from './store-request.ts';
 import { judgeOf, nodeEd25519, type SwarmView } from './swarm-view.ts';
 
-/** A message as it goes to every member of a swarm: encoded once, whoever tells it. */
+/** A message as it goes to every member of a swarm: encoded once, whichever server sends it. */
 export interface Envelope {
   /** The account's bytes as a latin1 string. */
   readonly key: string;
@@ -100,7 +100,7 @@ const SUCCESS = { success: 1 };
 /**
  * Starts a storage server on a port of the system's choice.
  *
- * @param modules.verify false takes every signature for good, for benchmarks
+ * @param modules.verify false accepts every signature, for benchmarks
  * @param modules.spread stores a message at every member of this server's swarm, and says who they are; without it, the
  *   server is alone
  */

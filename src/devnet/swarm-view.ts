@@ -25,7 +25,7 @@ export interface Judge {
   readonly informed: boolean;
   /** Why the account is not monitored here; undefined if it is. */
   refusal(account: Uint8Array): Refusal | undefined;
-  /** The body of `notify.monitor_ended`, if the account does not belong here (any more). */
+  /** The body of `notify.monitor_ended`, if the account does not belong here, or no longer. */
   ended(account: Buffer): Buffer | undefined;
 }
 

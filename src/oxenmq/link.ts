@@ -43,7 +43,7 @@ export abstract class Link implements Remote {
     return !this.#closed;
   }
 
-  /** libzmq does not know the peer any more. */
+  /** libzmq no longer knows the peer. */
   protected abstract gone(): void;
 
   send(command: string, ...parts: Part[]): boolean {

@@ -1,4 +1,4 @@
-/** One bound ROUTER; whoever connects to it has the same rights. */
+/** One bound ROUTER; all who connect to it have the same rights. */
 
 import type { Router } from 'zeromq';
 import type { Clock } from '../clock.ts';

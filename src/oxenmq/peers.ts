@@ -52,7 +52,7 @@ export interface PeersOptions {
   /** Our own CURVE pair; a random one if not given, as the original does. */
   readonly keys?: KeyPair;
   /**
-   * What peers know us by, 1 to 255 bytes, the first not zero. They send what they have for us to whoever comes with
+   * What peers know us by, 1 to 255 bytes, the first not zero. They send what they have for us to anybody with
    * this id, so where that matters it must be a secret. The original's if not given: `L` and our public key.
    */
   readonly routingId?: Buffer;

@@ -2,7 +2,7 @@ import { fromHex } from '../codec/bytes.ts';
 import { checkedListen } from './listen-address.ts';
 import { parsed, type Table, type Values } from './table.ts';
 
-/** `[canary]`: whoever has this section runs one. */
+/** `[canary]`: an installation with this section runs one. */
 export const CANARY = {
   settings: {
     frontEnd: parsed('front_end', frontEnd, {

@@ -71,7 +71,7 @@ export function toIni(text: string): Rewritten {
         problems.push(`line ${number}: section [${section}] appears a second time: merge the two`);
       keys = seen.get(section) ?? new Map();
       seen.set(section, keys);
-      // `ini` makes a tree of sections at the dots that it finds after unquoting, and takes an escaped one for a dot.
+      // `ini` makes a tree of sections at the dots that it finds after unquoting, and treats an escaped one as a dot.
       out.push(`[${quote(`${number}:${section.replaceAll('.', '\\.')}`)}]`);
       continue;
     }

@@ -5,7 +5,7 @@ import { parsed, path, type Table } from './table.ts';
 export const BUILT_IN_SERVICES = ['apns', 'apns-sandbox', 'firebase', 'huawei', 'webpush', 'dummy'] as const;
 
 /**
- * What every `[notify-…]` section may hold, whoever's notifier it is; what belongs to a provider is in the notifier's
+ * What every `[notify-…]` section may hold, whichever notifier it is; what belongs to a provider is in the notifier's
  * own folder.
  */
 export const NOTIFIER = {

@@ -6,7 +6,7 @@ const CURVE = 'prime256v1';
 
 /**
  * Makes a key of the curve P-256 for VAPID (RFC 8292) and writes it to `path` as PEM, readable by the owner alone.
- * Throws when the file is already there: push services take pushes for an app only from the key that it registered
+ * Throws when the file is already there: push services accept pushes for an app only from the key that it registered
  * with.
  * @returns the public key, as {@link vapidPublicKey} has it
  */

@@ -29,7 +29,7 @@ export interface HivemindLinksOptions {
   readonly random: (bytes: number) => Buffer;
   /** Where hiveminds listen for front-ends: one, or several of a cluster. */
   readonly addresses: readonly Address[];
-  /** Called when one of them is connected, or not any more, and after what it told. */
+  /** Called when one of them is connected or lost, and after it has reported. */
   readonly changed: () => void;
   /** Called when a member of a cluster has told its name, and when it is lost. */
   readonly onMember?: ((name: string, problem: string | undefined) => void) | undefined;

@@ -149,7 +149,8 @@ export async function buildServer(modules: ServerModules): Promise<FastifyInstan
 }
 
 /**
- * /subscribe and /unsubscribe. They share one limit by client address; whoever comes through a service node has none.
+ * /subscribe and /unsubscribe. They share one limit by client address; those that come through a service node have
+ * none.
  */
 function plainRoutes(modules: ServerModules, metrics: WebMetrics): FastifyPluginAsync {
   const { hivemind, clock } = modules;

@@ -61,7 +61,7 @@ export interface FakeApns extends FakeProvider {
    * @param code of HTTP/2, no error unless given
    */
   goaway(last?: number, code?: number): void;
-  /** Takes what comes and answers nothing any more, on every connection there is now. */
+  /** Accepts what comes and no longer answers anything, on every connection there is now. */
   freeze(): void;
   /** Cuts every connection. */
   cut(): void;
@@ -103,7 +103,7 @@ export async function startFakeApns(options: FakeApnsOptions = {}): Promise<Fake
     session.on('error', () => {});
   });
 
-  /** Why Apple would not listen to whoever asks. */
+  /** Why Apple would not listen to this client. */
   const denial = (stream: ServerHttp2Stream, authorization: string | undefined): string | undefined => {
     if (auth === 'certificate') {
       return (stream.session?.socket as TLSSocket | undefined)?.authorized ? undefined : 'BadCertificate';

@@ -23,7 +23,7 @@ export interface FakeFcm extends FakeProvider {
   readonly tokensGiven: number;
   /** Connections that were made, since the start. */
   readonly connections: number;
-  /** From now on, no access token that was given out is good any more. */
+  /** From now on, no access token that was given out is valid any more. */
   expireTokens(): void;
   /** Says goodbye on every connection: what was taken is still answered, and nothing new is looked at. */
   goaway(): void;

@@ -257,7 +257,7 @@ export class Cluster {
     if (this.#roster.take(now, members)) this.#tell(before);
   }
 
-  /** Goes by who lives: which slots are ours, whom to be connected with, who sends first. */
+  /** Follows from who is alive: which slots are ours, whom to connect to, who sends first. */
   #follow(): void {
     const { own, copies, links, setSlots, spareSlots, clock } = this.#modules;
     const { members } = this.#roster;

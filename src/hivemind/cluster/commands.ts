@@ -25,7 +25,7 @@ export interface CommandModules {
 }
 
 /**
- * What members call at each other (session/cluster-protocol.ts); whoever may register notifiers may say these things
+ * What members call at each other (session/cluster-protocol.ts); those that may register notifiers may say these things
  * too.
  */
 export function clusterCommands(modules: CommandModules): Commands {

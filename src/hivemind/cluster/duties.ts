@@ -14,7 +14,7 @@ export interface Positions {
   readonly covered: ReadonlySet<number>;
 }
 
-/** Works out who sends the pushes of which slot, each time that something is known anew. */
+/** Works out who sends the pushes of which slot, each time that something new is known. */
 export class Duties implements Duty {
   readonly own: string;
   /** Their runs, by name. */

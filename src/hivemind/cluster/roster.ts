@@ -8,13 +8,13 @@ export const BEAT = 1_000;
 /** A member that gave none for so long, in ms by the database's clock, is dead. */
 const DEAD_AFTER = 3_000;
 /**
- * Only who has itself had an unbroken run of signs for so long (ms) may judge: after an outage of the database
+ * Only a member with an unbroken run of signs of its own for so long (ms) may judge: after an outage of the database
  * everybody looks dead to the first that comes back.
  */
 const JUDGES_AFTER = DEAD_AFTER + BEAT;
 /** The longest pause (ms) between two answers of the database that does not break the run. */
 const UNBROKEN = 2 * BEAT;
-/** At the start, before we may judge, whoever gave a sign within so long (ms) is taken to live. */
+/** At the start, before we may judge, a member that gave a sign within so long (ms) counts as alive. */
 const BENEFIT = 30_000;
 
 /** A member of the cluster, as its row in the database and our judgement have it. */
@@ -49,7 +49,7 @@ export class Roster {
     return this.#members.get(name);
   }
 
-  /** Whether it lives, as far as we know; whoever is leaving still does. */
+  /** Whether it is alive, as far as we know; one that is leaving still is. */
   isLiving(name: string): boolean {
     return this.#members.get(name)?.living === true;
   }
@@ -101,8 +101,8 @@ export class Roster {
 }
 
 /**
- * For each slot the name of who sends its pushes first: the best of those that cover it, or while nobody does the best
- * of all.
+ * For each slot the name of the member that sends its pushes first: the best of those that cover it, or while nobody
+ * does the best of all.
  *
  * @param covers whether that member covers the slot
  */

@@ -135,8 +135,8 @@ export class Freshness {
 }
 
 /**
- * Looks at every account of a swarm at every member (20 ms for a million at 10): who has no member that confirmed it,
- * and whose latest confirmation by any of them is the oldest. One dead server among seven makes no phone deaf.
+ * Looks at every account of a swarm at every member (20 ms for a million at 10): one without a member that confirmed
+ * it, and whose latest confirmation by any of them is the oldest. One dead server among seven makes no phone deaf.
  */
 function measure(swarm: Swarm): { uncovered: number; oldest: number } {
   const schedules = swarm.members.map(({ schedule }) => schedule);

@@ -39,8 +39,8 @@ const SILENT_AFTER = 3;
 
 /**
  * One storage server as a member of its swarm: what it is to be asked ({@link Schedule}), what is under way to it, and
- * how much it can take. Bodies grow while good answers come and shrink when they do not, and who does not answer is
- * left alone for a while.
+ *   how much it can take. Bodies grow while good answers come and shrink when they do not, and a server that does not
+ *   answer is left alone for a while.
  */
 export class Member {
   readonly schedule: Schedule;
@@ -223,7 +223,7 @@ export class Member {
     this.schedule.failedAll(reason);
   }
 
-  /** There is nothing to ask any more: its silence is no news. */
+  /** There is nothing left to ask: its silence means nothing. */
   idle(): void {
     if (this.#urgentInFlight === 0) this.#failures = 0;
   }

@@ -45,7 +45,7 @@ const ENDED_PERIOD = 60 * 60_000;
 const MAX_INTERVAL = 60;
 
 /**
- * Has every account monitored by all storage servers of its swarm. The network tells which servers there are ({@link
+ * Has every account monitored by all storage servers of its swarm. The network reports which servers there are ({@link
  * added}, {@link moved}, {@link removed}) and which of them can be asked ({@link up}, {@link down}); of sockets nothing
  * is known here.
  */

@@ -35,7 +35,7 @@ export type NodeState = 'queued' | 'connecting' | 'up' | 'down' | 'cooldown' | '
 export class Node {
   /** Public key in hex: what makes it the same server. */
   readonly key: string;
-  /** As listed; where the list has no address (any more), the one known before. */
+  /** As listed; where the list has none, or no longer, the one known before. */
   address: ServiceNode;
   /** What monitoring knows of it. */
   readonly member: Member;

@@ -309,7 +309,7 @@ export class Nodes {
     this.counters.connects++;
     this.#pending++;
     node.state = 'connecting';
-    // Events of an earlier connection of the node may still come; they must not be taken for this one's.
+    // Events of an earlier connection of the node may still come; they must not count as this one's.
     let link: Link | undefined;
     const isCurrent = () => link !== undefined && node.link === link;
     try {

@@ -118,7 +118,7 @@ export class Oxend {
 
   start(): void {
     if (this.#stopped) return;
-    // Events of an earlier connection must not be taken for this one's.
+    // Events of an earlier connection must not count as this one's.
     let link: OxendConnection | undefined;
     const isCurrent = () => link !== undefined && link === this.#link;
     try {

@@ -19,7 +19,7 @@ const LIFETIME_MS = 60_000;
  * It is sealed with a key that nobody has, so the phone shows its generic notification.
  * @param serviceInfo what a client would send, e.g. `{token: "…"}`
  * @param wait how long to wait for the provider's answer, in milliseconds
- * @returns `ok` and what the provider, or whoever stopped it on the way, said
+ * @returns `ok` and what the provider, or whatever stopped it on the way, said
  */
 export async function testPush(
   service: string,

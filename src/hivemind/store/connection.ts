@@ -60,7 +60,9 @@ export class Connection {
    */
   readonly #mark: number;
   #fault: string | undefined;
-  /** A start goes on beside a database that takes no changes; who comes back to one looks for a better one. */
+  /**
+   * A start goes on beside a database that takes no changes; a hivemind that comes back to one looks for a better one.
+   */
   #mustWrite = false;
   #closed = false;
   #failures = 0;

@@ -137,7 +137,7 @@ export class GroupCommit {
       if (!this.#connection.connected) await this.#waitForConnection();
       for (const batch of this.#takeBatch()) await this.#write(batch);
     }
-    // In the same turn as the look at the queue: whoever comes next finds either us at work or nobody.
+    // In the same turn as the look at the queue: the next caller finds either us at work or nobody.
     this.#working = undefined;
   }
 

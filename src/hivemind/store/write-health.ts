@@ -72,7 +72,7 @@ export class WriteHealth {
   failed(error: unknown): void {
     const fault = writeFault(error);
     this.errors.set(fault, (this.errors.get(fault) ?? 0) + 1);
-    // Whoever sent a bad row learns of it, and whoever lost a connection reports that.
+    // The sender of a bad row learns of it, and a lost connection is reported by its owner.
     if (fault === 'data' || fault === 'unreachable') return;
     const text = `the database does not write: ${words(error)}`;
     this.#faults.error(text);

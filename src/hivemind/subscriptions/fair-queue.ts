@@ -13,14 +13,14 @@ const DOUBTFUL_TURN = 19;
 /** The pace is a mean over about so much time with work to do, in milliseconds. */
 const PACE_WINDOW_MS = 1_000;
 /**
- * What one slice may take for the pace, in milliseconds: a process that stood still for a minute is not slow for ever
+ * What one slice may take for the pace, in milliseconds: a process that was frozen for a minute is not slow for ever
  * after.
  */
 const LONGEST_SLICE_MS = 1_000;
 /** What a task is thought to take before any was done, in milliseconds. */
 const FIRST_PACE = 0.5;
 
-/** A task that was not done: nobody is waiting for it any more, or its request had to make room for others. */
+/** A task that was not done: nobody is waiting for it any more, or its request had to make way for others. */
 export class NotDone extends Error {
   override readonly name = 'NotDone';
 }
@@ -229,7 +229,7 @@ export class Ticket {
     });
   }
 
-  /** Gives up what has not been done, and whatever comes after it: nobody counts what that request takes any more. */
+  /** Gives up what has not been done, and whatever comes after it: nobody counts any more what that request takes. */
   cancel(): void {
     this.#cancelled = true;
     this.#queue.lane(this.#lane).remove(this);

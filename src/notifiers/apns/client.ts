@@ -172,7 +172,7 @@ function createClient(
       answer = readFailure(error instanceof Error ? { error } : (error as Failure), exchange?.status);
     }
     if (exchange?.status !== undefined || !isSilence(answer)) connection.heard = clock.monotonic();
-    // A connection on which nothing at all was heard for so long answers nobody any more.
+    // A connection on which nothing at all was heard for so long no longer answers anybody.
     else if (connection.heard < asked) connection.session.destroy();
     // Without an exchange it could not even be asked for.
     return { answer, unprocessed: exchange?.unprocessed ?? true };

@@ -29,7 +29,7 @@ export interface HivemindLinkOptions {
   readonly address: string;
   /** It stands in the settings. */
   readonly isGiven: boolean;
-  /** Where several are in question: the address, for who has not told a name. */
+  /** Where there are several: the address, for one that has not given a name. */
   readonly label: string;
   /** The routing id that an original hivemind expects of the notifier. */
   readonly originalId: Buffer;

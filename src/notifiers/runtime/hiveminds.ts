@@ -135,8 +135,8 @@ export class Hiveminds {
 
   /**
    * Reports a dead device to whoever gave its push, or if that one cannot be reached now, to another member. The
-   * rest of the cluster learns of the removal by the database; and none is told who does not hear of the pushes that
-   * were accepted, or it would take the share of dead devices for an unlikely one.
+   * rest of the cluster learns of the removal by the database; and none is told that does not hear of the pushes that
+   * were accepted, or it would find the share of dead devices unlikely.
    *
    * @returns whether somebody was told
    */

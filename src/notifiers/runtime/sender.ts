@@ -91,7 +91,7 @@ export class Sender<P extends HeldPush = HeldPush> {
   #inFlight = 0;
   /** Calls to providers, of many, whose last answer was trouble. */
   #troubledCalls = 0;
-  /** Answers in a row that were trouble, whoever's. */
+  /** Failures in a row, whichever push they were for. */
   #trouble = 0;
   #stopping = false;
   #idle: (() => void)[] = [];
@@ -152,7 +152,7 @@ export class Sender<P extends HeldPush = HeldPush> {
 
   /**
    * Sends everything from now on with another backend. What the one before is being asked about comes to its end there.
-   * @returns when the one before is not needed any more
+   * @returns when the previous one is no longer needed
    */
   use(backend: Backend, limits: SenderLimits): Promise<void> {
     const before = this.#backend;

@@ -13,7 +13,7 @@ const END_OF_HEAD = '\r\n\r\n';
 
 /**
  * A connection through an HTTP proxy (RFC 9110, section 9.3.6), which can be written to at once: what is written waits
- * until the proxy has made the connection. That way TLS and HTTP/2 take it for any other socket. If the proxy does not
+ * until the proxy has made the connection. That way TLS and HTTP/2 use it like any other socket. If the proxy does not
  * make it, it ends with an error whose `code` is `ERR_PROXY_` and the proxy's status, or the code of what went wrong on
  * the way to the proxy.
  */

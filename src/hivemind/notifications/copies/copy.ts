@@ -14,7 +14,7 @@ export interface Identity {
   readonly proven: string | undefined;
   /** What the other hiveminds are told: the fingerprint with the doubt mixed in. */
   readonly key: string;
-  /** The keys of the same push with less doubt: who has one of these has this. */
+  /** The keys of the same push with less doubt: whoever has one of these has this. */
   readonly lesser: readonly string[];
   /** Of the account. */
   readonly slot: number;

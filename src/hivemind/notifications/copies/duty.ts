@@ -16,7 +16,7 @@ export interface Duty {
   othersOf(slot: number): readonly string[];
 
   /**
-   * Whether that member lives; whoever is leaving still does.
+   * Whether that member is alive; one that is leaving still is.
    *
    * @param run whether it is this very run of it that lives: what another held in memory is gone
    */

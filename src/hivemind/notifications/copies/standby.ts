@@ -219,7 +219,7 @@ export class Standby {
     await this.#reports.flush(ms);
   }
 
-  /** Tells nothing any more. */
+  /** Reports nothing any more. */
   close(): void {
     this.#reports.stop();
   }

@@ -53,7 +53,7 @@ interface Batch {
   readonly sealed: SealedPush[];
 }
 
-/** Registrations come every 5 s; three missed ones and the notifier is taken for dead. */
+/** Registrations come every 5 s; after three missed ones the notifier is declared dead. */
 const REGISTRATION_LIFETIME = 20_000;
 /**
  * One message to a notifier carries at most so many pushes, so that the first need not wait for the last to be sealed.
@@ -235,7 +235,7 @@ export class Service {
     this.#pump();
   }
 
-  /** Hands nothing out any more, and gives up what still waits. Reports are still taken. */
+  /** Hands nothing out any more, and gives up what still waits. Reports are still accepted. */
   stop(): void {
     this.#stopped = true;
     this.#retry?.cancel();
