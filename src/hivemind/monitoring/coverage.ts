@@ -1,7 +1,7 @@
 import type { Clock } from '../../clock.ts';
 import { slotOf } from '../../session/slots.ts';
 import type { Member } from './member.ts';
-import type { Accounts, Defer, Swarms } from './swarms.ts';
+import type { Accounts, Defer, Swarm, Swarms } from './swarms.ts';
 
 export interface CoverageOptions {
   readonly clock: Clock;
@@ -13,8 +13,12 @@ export interface CoverageOptions {
 /** How long, in ms, one look may hold the event loop, and accounts between two glances at the clock. */
 const SLICE = 8;
 const STRIDE = 256;
-/** A swarm of which no server could be reached for so long (ms) waits for its servers, not for us. */
+/**
+ * A swarm of which no server could be reached for so long (ms) waits for its servers, not for us, as long as we reach
+ * at least this share of the others.
+ */
 const UNREACHABLE = 60_000;
+const REACHED_SHARE = 1 / 2;
 
 /**
  * Which slots are covered: every account of them is confirmed by a storage server that we are connected to now. Only
@@ -22,11 +26,11 @@ const UNREACHABLE = 60_000;
  */
 export class Coverage {
   readonly #options: CoverageOptions;
-  readonly #since: number;
+  /** Since when (monotonic ms) no server of a swarm is connected. */
+  readonly #awaySince = new WeakMap<Swarm, number>();
 
   constructor(options: CoverageOptions) {
     this.#options = options;
-    this.#since = options.clock.monotonic();
   }
 
   /**
@@ -40,19 +44,38 @@ export class Coverage {
     // A change of the network during the look makes a new list; this one is finished, and what it says is a moment old.
     const { current } = swarms;
     if (current.length === 0 || swarms.recalculating) return undefined;
+    const gone = this.#gone(current.filter(({ count }) => count > 0));
     let since = clock.monotonic();
     for (const swarm of current) {
+      if (gone.has(swarm)) continue;
       const { members } = swarm;
       for (let from = 0; from < swarm.count; from += STRIDE) {
         const up = members.filter(({ isUp }) => isUp);
-        if (up.length > 0 || clock.monotonic() - this.#since < UNREACHABLE)
-          this.#look(swarm, from, Math.min(from + STRIDE, swarm.count), up, uncovered);
+        this.#look(swarm, from, Math.min(from + STRIDE, swarm.count), up, uncovered);
         if (clock.monotonic() - since < SLICE) continue;
         await new Promise<void>((resolve) => defer(resolve));
         since = clock.monotonic();
       }
     }
     return uncovered;
+  }
+
+  /** Those that nobody reaches, as far as can be told: who has lost its own network reaches none. */
+  #gone(swarms: readonly Swarm[]): ReadonlySet<Swarm> {
+    const now = this.#options.clock.monotonic();
+    const gone = new Set<Swarm>();
+    let reached = 0;
+    for (const swarm of swarms) {
+      if (swarm.members.some(({ isUp }) => isUp)) {
+        reached++;
+        this.#awaySince.delete(swarm);
+        continue;
+      }
+      const since = this.#awaySince.get(swarm) ?? now;
+      this.#awaySince.set(swarm, since);
+      if (now - since >= UNREACHABLE) gone.add(swarm);
+    }
+    return reached >= swarms.length * REACHED_SHARE ? gone : new Set();
   }
 
   #look(

@@ -66,11 +66,26 @@ test('what a server confirmed before its connection broke covers nothing', async
 
 test('a swarm whose servers all stay away does not keep its slots uncovered for ever', async () => {
   const each = network(50, 1);
+  each.net.add(SWARM / 2n);
   each.net.publish();
-  each.net.clock.run(5 * SECOND);
-  each.members[0].breakConnection(300 * SECOND, true);
   each.net.clock.run(90 * SECOND);
+  each.members[0].breakConnection(300 * SECOND, true);
+  each.net.clock.run(5 * SECOND);
+  assert.ok((await uncovered(each))!.size > 0, 'however long we have been there');
+  each.net.clock.run(65 * SECOND);
   assert.deepEqual(await uncovered(each), new Set());
+});
+
+test('who reaches hardly any server covers nothing, however long that lasts: it is its own network that is lost', async () => {
+  const each = network(50, 1);
+  const other = each.net.add(SWARM / 2n);
+  each.net.publish();
+  each.net.clock.run(90 * SECOND);
+  for (const server of [...each.members, other]) server.breakConnection(3_600 * SECOND, true);
+  for (let minute = 0; minute < 10; minute++) {
+    each.net.clock.run(60 * SECOND);
+    assert.deepEqual(await uncovered(each), each.slots);
+  }
 });
 
 test('an account that all servers refuse for its signature does not keep its slot uncovered', async () => {
