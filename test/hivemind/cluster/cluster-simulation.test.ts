@@ -65,14 +65,16 @@ async function simulate(seed: number, trial: Trial): Promise<{ pushes: number; t
 }
 
 function draw({ int, pick }: Random, { copies }: Trial): WorldOptions {
+  // Where the provider takes its time, and little is given to it, pushes wait in the hiveminds.
+  const isSlow = int(2) === 0;
   const names = ['a', 'b', 'c', 'd'].slice(0, 2 + int(3));
   return {
     names,
     copies: Math.min(pick(copies), names.length),
     accounts: 10 + int(60),
-    limits: { maxBytes: 4_000_000, maxAge: 10 * MINUTE },
-    window: pick([5, 50, 1_000]),
-    latency: pick([200, 200, 3 * SECOND]),
+    limits: { maxBytes: pick([4_000_000, 4_000_000, 40_000]), maxAge: 10 * MINUTE },
+    window: pick(isSlow ? [2, 5] : [5, 50, 1_000]),
+    latency: isSlow ? 3 * SECOND : 200,
   };
 }
 
@@ -80,7 +82,7 @@ function draw({ int, pick }: Random, { copies }: Trial): WorldOptions {
  * Time goes on, and with it what clients and senders do.
  * @param pace ms between two messages, on average
  */
-async function live(world: ClusterWorld, ms: number, pace = 150): Promise<void> {
+async function live(world: ClusterWorld, ms: number, pace = 100): Promise<void> {
   const { random, clock } = world;
   const end = clock.monotonic() + ms;
   while (clock.monotonic() < end) {
@@ -93,6 +95,7 @@ async function live(world: ClusterWorld, ms: number, pace = 150): Promise<void> 
 
 async function allAtOnce(world: ClusterWorld, { faults }: Trial): Promise<void> {
   const { random } = world;
+  world.isWhole = false;
   for (let n = 0; n < 30; n++) {
     happen(world, faults);
     await live(world, random.int(4 * SECOND));
@@ -101,6 +104,7 @@ async function allAtOnce(world: ClusterWorld, { faults }: Trial): Promise<void> 
 
 async function oneAfterTheOther(world: ClusterWorld, { faults }: Trial): Promise<void> {
   for (let n = 0; n < 5; n++) {
+    await live(world, 3 * SECOND);
     happen(world, faults);
     await live(world, 5 * SECOND);
     await settle(world);
@@ -143,12 +147,12 @@ function checkPushes(world: ClusterWorld, { oneAtATime }: Trial): { pushes: numb
     const what = `the push of ${key}, stored after ${message.storedAt / SECOND} s,`;
     for (const member of heardBy) {
       const isAlive = world.members.get(member.name) === member;
-      if (isAlive || world.stopped.get(member)?.leftOver === 0)
+      if (!world.wasFull && (isAlive || world.stopped.get(member)?.leftOver === 0))
         assert.ok(isSent, `${what} is lost, although ${member.name} was told of it`);
     }
     // What is with a provider that takes its time when a hivemind stops may be tried again by no other one.
     const isLeft = heardBy.size > 0 && [...heardBy].every((member) => world.stopped.has(member));
-    if (oneAtATime && isSettled && !isLeft) assert.ok(isSent, `${what} is lost`);
+    if (oneAtATime && isSettled && !isLeft && !world.wasFull) assert.ok(isSent, `${what} is lost`);
     // What was sent of a doubtful message is sent again of a better copy.
     const copies = sent.filter((one, n) => sent.slice(0, n).some((before) => before.doubt <= one.doubt));
     if (copies.length === 0) continue;

@@ -521,8 +521,11 @@ export class SimulatedStore {
   }
 
   async #step(stopping: AbortSignal | undefined): Promise<void> {
-    const { clock } = this.#process;
-    await new Promise<void>((resolve) => clock.setTimeout(resolve, 5 + this.#random.int(400)));
+    const { promise, resolve } = Promise.withResolvers<void>();
+    const timer = this.#process.clock.setTimeout(resolve, 5 + this.#random.int(400));
+    stopping?.addEventListener('abort', () => resolve(), { once: true });
+    if (!stopping?.aborted) await promise;
+    timer.cancel();
     if (this.connection.isSplit || stopping?.aborted) throw unavailable('The subscriptions could not be read');
   }
 }

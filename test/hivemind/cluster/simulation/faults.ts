@@ -3,6 +3,12 @@ import { type ClusterWorld, SECOND } from './world.ts';
 /** What may go wrong. Each begins at once, if it can now, and ends by itself. */
 export type Fault = (world: ClusterWorld) => void;
 
+/** One that may fail, at work or not, so that another one at work is left. */
+function anyBut({ random, members, working }: ClusterWorld): string | undefined {
+  const name = random.pick([...members.keys()]);
+  return working.some((member) => member.name !== name) ? name : undefined;
+}
+
 /** What an operator does. */
 export const PLANNED: Readonly<Record<string, Fault>> = {
   'a member comes'(world) {
@@ -23,14 +29,14 @@ export const PLANNED: Readonly<Record<string, Fault>> = {
 /** What befalls members and the ways between them. */
 export const OURS: Readonly<Record<string, Fault>> = {
   'a member is killed'(world) {
-    if (world.working.length <= 1) return;
-    const { name } = world.random.pick(world.working);
+    const name = anyBut(world);
+    if (name === undefined) return;
     world.kill(name);
     world.later(SECOND / 2, 15 * SECOND, () => world.start(name));
   },
   'a member stands still'(world) {
-    if (world.working.length > 1)
-      world.pause(world.random.pick(world.working).name, 100 + world.random.int(12 * SECOND));
+    const name = anyBut(world);
+    if (name !== undefined) world.pause(name, 100 + world.random.int(12 * SECOND));
   },
   'a member is split from the database'(world) {
     const { random, working } = world;
@@ -66,6 +72,12 @@ export const SERVERS: Readonly<Record<string, Fault>> = {
     const { random, servers, working } = world;
     if (working.length > 0) random.pick(servers).loseTo(random.pick(working).name, 100 + random.int(30 * SECOND));
   },
+  'a member has no network when another one is restarted'(world) {
+    const [one, other] = world.working;
+    if (!one || !other) return;
+    for (const server of world.servers) server.loseTo(one.name, 30 * SECOND);
+    world.later(8 * SECOND, 20 * SECOND, () => world.stop(other.name, () => world.start(other.name)));
+  },
   'a storage server is restarted'(world) {
     world.random.pick(world.servers).restart(100 + world.random.int(20 * SECOND));
   },
@@ -75,6 +87,10 @@ export const SERVERS: Readonly<Record<string, Fault>> = {
     world.later(SECOND, 30 * SECOND, () => {
       server.answer = 'success';
     });
+  },
+  'a storage server keeps an old connection of a member'(world) {
+    const { random, servers, working } = world;
+    if (working.length > 0) random.pick(servers).goDeaf(random.pick(working), 60 * SECOND);
   },
   'a storage server is slow'(world) {
     const server = world.random.pick(world.servers);

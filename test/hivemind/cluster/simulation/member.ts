@@ -32,6 +32,8 @@ import { type Linked, SimulatedLinks, type Way } from './ways.ts';
 const SECRET = Buffer.alloc(32, 9);
 const VERSION = '2.0.0';
 const FILTER_LIFETIME = 600_000;
+/** How long (ms) a stop waits for others to cover what only this one covered. */
+export const HEIRS_WITHIN = 2_500;
 /** How long (s) a start waits for notifiers, if they do not come: `startup_wait`. */
 const NOTIFIERS_COME = 10;
 
@@ -225,11 +227,15 @@ export class SimulatedMember extends SimulatedProcess implements Linked {
 
   /**
    * As src/hivemind/lifecycle.ts stops it.
-   * @returns whether others cover what it covered, and how many pushes it could not hand over
+   * @returns whether others cover what it covered, how long (ms) it waited for that, and how many pushes it left to
+   *   others that may not send them either
    */
-  async leave(): Promise<{ isCovered: boolean; leftOver: number }> {
+  async leave(): Promise<{ isCovered: boolean; waited: number; leftOver: number }> {
     this.isLeaving = true;
-    const isCovered = await this.cluster.leave(2_500);
+    this.#stopping.abort();
+    const since = this.clock.monotonic();
+    const isCovered = await this.cluster.leave(HEIRS_WITHIN);
+    const waited = this.clock.monotonic() - since;
     this.nodes.stop();
     this.monitoring.stop();
     this.intake.stop();
@@ -241,7 +247,8 @@ export class SimulatedMember extends SimulatedProcess implements Linked {
     await this.store.cluster.leave().catch(() => {});
     await this.store.close();
     const { shutdown, unreported } = this.outbox.close();
-    return { isCovered, leftOver: shutdown + unreported };
+    const left = this.outbox.standby?.counters.left ?? 0;
+    return { isCovered, waited, leftOver: shutdown + unreported + left };
   }
 
   /** Asks oxend for the list. */

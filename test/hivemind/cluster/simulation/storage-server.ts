@@ -27,6 +27,8 @@ interface Connection {
   readonly events: LinkEvents;
   readonly onNotification: (frame: Buffer) => void;
   isUp: boolean;
+  /** Whether what the server tells goes elsewhere, although it answers here. */
+  isDeaf: boolean;
   /** Raised by every break: what was under way before it is lost. */
   session: number;
 }
@@ -58,7 +60,7 @@ export class StorageServer {
 
   /** @param routingId by what it knows the caller again */
   connect(caller: Caller, routingId: string, events: LinkEvents, onNotification: (frame: Buffer) => void): Link {
-    const connection: Connection = { caller, events, onNotification, isUp: false, session: 0 };
+    const connection: Connection = { caller, events, onNotification, isUp: false, isDeaf: false, session: 0 };
     // Two with one routing id would bring the server down: the world must not let that happen.
     const other = this.#connections.get(routingId);
     if (other && !other.caller.isDead && other.caller !== caller) throw new Error(`two are connected as ${routingId}`);
@@ -83,7 +85,7 @@ export class StorageServer {
   isMonitoredBy(caller: Caller, account: Buffer): boolean {
     const now = this.#clock.monotonic();
     for (const [routingId, connection] of this.#connections) {
-      if (connection.caller !== caller || !connection.isUp) continue;
+      if (connection.caller !== caller || !connection.isUp || connection.isDeaf) continue;
       const monitor = this.#monitors.get(routingId)?.get(account.toString('latin1'));
       if (monitor && monitor.until > now) return true;
     }
@@ -97,7 +99,7 @@ export class StorageServer {
     for (const [routingId, monitors] of this.#monitors) {
       const monitor = monitors.get(message.account.toString('latin1'));
       const connection = this.#connections.get(routingId);
-      if (!monitor || monitor.until <= now || !connection?.isUp) continue;
+      if (!monitor || monitor.until <= now || !connection?.isUp || connection.isDeaf) continue;
       const frame = encodeNotification({ ...message, data: monitor.wantsData ? message.data : null });
       const { session } = connection;
       this.#later(1, 60, () => {
@@ -126,6 +128,17 @@ export class StorageServer {
       this.lostTo.delete(name);
       this.#restore();
     }, ms);
+  }
+
+  /** What it tells that member goes nowhere, for so many ms or until the member connects anew. */
+  goDeaf(caller: Caller, ms: number): void {
+    for (const connection of this.#connections.values()) {
+      if (connection.caller !== caller) continue;
+      connection.isDeaf = true;
+      this.#clock.setTimeout(() => {
+        connection.isDeaf = false;
+      }, ms);
+    }
   }
 
   #restore(): void {

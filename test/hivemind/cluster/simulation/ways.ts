@@ -79,6 +79,7 @@ export class SimulatedLinks implements Pick<Links, 'update' | 'send' | 'troubles
 
   close(): void {
     this.#timer.cancel();
+    this.#targets = [];
     for (const fail of this.#asked) fail();
   }
 

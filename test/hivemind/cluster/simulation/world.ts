@@ -12,7 +12,7 @@ import { FakeClock } from '../../../support/fake-clock.ts';
 import type { Random } from '../../../support/random.ts';
 import { makeRow } from '../../../support/rows.ts';
 import { keyOf, SimulatedDatabase, type Split } from './database.ts';
-import { SimulatedMember } from './member.ts';
+import { HEIRS_WITHIN, SimulatedMember } from './member.ts';
 import { SERVICE, SimulatedNotifier } from './notifier.ts';
 import { StorageServer } from './storage-server.ts';
 import { Way } from './ways.ts';
@@ -82,6 +82,8 @@ export class ClusterWorld {
   readonly servers: StorageServer[] = [];
   /** Those that run now, by name. */
   readonly members = new Map<string, SimulatedMember>();
+  /** Every one that has ever run. */
+  readonly runs: SimulatedMember[] = [];
   /** Those that have stopped in order. */
   readonly stopped = new Map<SimulatedMember, { readonly leftOver: number }>();
   notifiers: SimulatedNotifier[] = [];
@@ -154,6 +156,14 @@ export class ClusterWorld {
     return way;
   }
 
+  /** Whether pushes were given up somewhere for want of room. */
+  get wasFull(): boolean {
+    return this.runs.some(({ outbox }) => {
+      const { overflow = 0, account_share = 0 } = outbox.services.get(SERVICE)?.counters.dropped ?? {};
+      return overflow + account_share > 0;
+    });
+  }
+
   /** The names that have no process. */
   get absent(): string[] {
     return this.options.names.filter((name) => !this.members.has(name));
@@ -183,6 +193,7 @@ export class ClusterWorld {
       log: (text) => this.note(text),
     });
     this.members.set(name, member);
+    this.runs.push(member);
     this.#watch(
       member.start().catch((error: Error) => {
         if (member.isDead) return;
@@ -212,10 +223,17 @@ export class ClusterWorld {
   async #stop(name: string): Promise<void> {
     const member = this.members.get(name);
     if (!member || member.isLeaving) return;
+    if (!member.isReady) {
+      // Who has covered nothing yet has nothing to hand over.
+      this.kill(name);
+      return;
+    }
     this.note(`${name} is about to stop`);
     const since = this.clock.monotonic();
-    const { isCovered, leftOver } = await member.leave();
+    const hasHeirs = this.isWhole && this.working.some((other) => other !== member);
+    const { isCovered, waited, leftOver } = await member.leave();
     if (member.isDead) return;
+    if (hasHeirs && !isCovered && waited < HEIRS_WITHIN) throw new Error(`${name} did not wait for its heirs`);
     this.note(`${name} has stopped${isCovered ? '' : ', and others do not cover all that it covered'}`);
     if (!isCovered) this.#mayMiss(since);
     if (member.timers > 0) throw new Error(`${name} has left ${member.timers} timers`);
@@ -389,6 +407,12 @@ export class ClusterWorld {
       }
       if (intake.counters.held > 0) return `${name} has ${intake.counters.held} copies waiting`;
     }
+    // Who is away without having said so may come back, and read them.
+    const isWaitedFor = [...this.database.members].some(
+      ([name, { position }]) => position !== null && !this.members.has(name),
+    );
+    const { changes } = this.database;
+    if (!isWaitedFor && changes.length > 0) return `${changes.length} changes that all have read are kept`;
     for (const { name, held } of this.notifiers) if (held > 0) return `${name} holds ${held} pushes`;
     return undefined;
   }
