@@ -15,6 +15,7 @@ export default {
     'test/long/{soak,several-hiveminds}.ts',
     'test/support/setup.ts',
     'test/oxenmq/target-process.ts',
+    'test/hivemind/network/flooding-server.ts',
   ],
   project: ['{src,ops,bench}/**/*.ts!', 'test/**/*.ts'],
   // A type may be exported for what a signature says, and a small function for its test, where its file uses it.

@@ -1,7 +1,7 @@
 import type { Clock } from '../../clock.ts';
 import { slotOf } from '../../session/slots.ts';
-import type { Member } from './member.ts';
-import type { Accounts, Defer, Swarm, Swarms } from './swarms.ts';
+import type { Member, Swarm } from './member.ts';
+import type { Accounts, Defer, Swarms } from './swarms.ts';
 
 export interface CoverageOptions {
   readonly clock: Clock;

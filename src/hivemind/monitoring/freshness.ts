@@ -1,6 +1,6 @@
 import type { Clock } from '../../clock.ts';
-import type { Member } from './member.ts';
-import type { Swarm, Swarms } from './swarms.ts';
+import type { Member, Swarm } from './member.ts';
+import type { Swarms } from './swarms.ts';
 
 /** What one storage server monitors for us. */
 export interface MemberReport {

@@ -1,6 +1,14 @@
 import type { Clock } from '../../clock.ts';
 import { MONITOR_LIFETIME, Schedule, type ScheduleOptions } from './schedule.ts';
-import type { Swarm } from './swarms.ts';
+
+/** A swarm: its accounts in a dense list, and those of its storage servers that we know. */
+export interface Swarm {
+  readonly id: bigint;
+  readonly number: number;
+  accounts: Uint32Array;
+  count: number;
+  readonly members: Member[];
+}
 
 /** A connection to a storage server. The sockets are behind this, so that the rules can be tested without any. */
 export interface Link {

@@ -1,16 +1,7 @@
 import type { Clock } from '../../clock.ts';
 import { SwarmSpace } from '../../session/swarm.ts';
-import type { Member } from './member.ts';
+import type { Member, Swarm } from './member.ts';
 import { MONITOR_LIFETIME } from './schedule.ts';
-
-/** A swarm: its accounts in a dense list, and those of its storage servers that we know. */
-export interface Swarm {
-  readonly id: bigint;
-  readonly number: number;
-  accounts: Uint32Array;
-  count: number;
-  readonly members: Member[];
-}
 
 /** What monitoring needs to know of the accounts. Ids are small dense integers that are used again after a removal. */
 export interface Accounts {
