@@ -60,7 +60,9 @@ export async function* hiveminds(): AsyncGenerator<object> {
   }
   for (const servers of [5, 7, 10]) {
     const turns = await inWorld(['a', 'b'], 2, servers);
-    const [own, others] = [leastOfEach(turns, 'own'), leastOfEach(turns, 'others')];
+    // On a machine that is too busy the first is a second late, and the second sends as well: such a turn says nothing.
+    const calm = turns.filter(({ sent }) => sent < 0.02);
+    const [own, others] = [leastOfEach(calm, 'own'), leastOfEach(calm, 'others')];
     yield {
       row: `hiveminds: 2, copies = 2, swarms of ${servers}`,
       first_cpu_seconds_a_million_raw: perMillion(own, servers),
@@ -68,7 +70,6 @@ export async function* hiveminds(): AsyncGenerator<object> {
       second_of_first: round(others / own),
       by_turn: turns.map((turn) => round(turn.others / turn.own)),
       second_hears: turns.map(({ heard }) => round(heard)),
-      // On a machine that is too busy the first is a second late with some, and the second sends them.
       second_sends: turns.map(({ sent }) => round(sent)),
     };
   }

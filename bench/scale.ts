@@ -1,4 +1,5 @@
 import { randomBytes } from 'node:crypto';
+import { ENOUGH } from '../src/hivemind/monitoring/sparing.ts';
 import { holdersOf, SLOTS, swarmsOfSlots } from '../src/session/slots.ts';
 
 /**
@@ -9,7 +10,7 @@ const SERVERS_A_SWARM = 7;
 const MESSAGES_A_DAY = 50;
 const PEAK = 3;
 const US_A_RAW = { mainThread: 25, process: 40 };
-const SECOND_OF_FIRST = 0.85;
+const SECOND_OF_FIRST = 0.6;
 const MS_A_RENEWAL = { mainThread: 0.18, process: 0.23 };
 const RENEWALS_A_DAY = 2;
 const BUSY = 0.5;
@@ -36,7 +37,8 @@ function row(accounts: number, servers: number): void {
   const connections = swarmsOfSlots(ids, fullest).size * SERVERS_A_SWARM;
   const held = (accounts * fullest.length) / SLOTS;
   const gigabytes = (MB_A_PROCESS + (held * MB_A_MILLION) / 1e6 + (connections * KB_A_CONNECTION) / 1e3) / 1e3;
-  const renewed = (accounts * COPIES * SERVERS_A_SWARM) / servers / RENEWED_AFTER;
+  const asked = SERVERS_A_SWARM + (COPIES - 1) * ENOUGH;
+  const renewed = (accounts * asked) / servers / RENEWED_AFTER;
   const cells = [
     `${accounts / 1e6}M`,
     servers.toLocaleString('en'),

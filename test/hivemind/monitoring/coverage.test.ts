@@ -97,3 +97,15 @@ test('an account that all servers refuse for its signature does not keep its slo
   each.net.clock.run(30 * SECOND);
   assert.deepEqual(await uncovered(each), new Set());
 });
+
+test('an account that every server refuses that is asked for it does not either, whatever the others are spared', async () => {
+  const each = network(50, 5);
+  each.monitoring.spareSlots(each.slots);
+  for (const server of each.members)
+    server.behave = (request) =>
+      Buffer.from(`l${request.map(({ account }) => (account === 7 ? refusal(5) : SUCCESS)).join('')}e`);
+  each.net.publish();
+  each.net.clock.run(30 * SECOND);
+  assert.equal(each.monitoring.summary().refused, 3);
+  assert.deepEqual(await uncovered(each), new Set());
+});

@@ -2,7 +2,7 @@ import assert from 'node:assert/strict';
 import { test } from 'node:test';
 import { ENOUGH } from '../../../src/hivemind/monitoring/sparing.ts';
 import { SLOTS, slotOf } from '../../../src/session/slots.ts';
-import { FakeAccounts, refusal } from './support/fake-accounts.ts';
+import { FakeAccounts, refusal, SUCCESS } from './support/fake-accounts.ts';
 import { FakeNetwork, type FakeServer, seeded, willing } from './support/fake-network.ts';
 
 const SECOND = 1_000;
@@ -52,8 +52,10 @@ test('where another hivemind is first, three servers are asked, and the rest not
     // Nor is a server stale of which nothing is wanted.
     each.clock.run(2 * HOUR);
     assert.equal(each.servers.filter(({ log }) => log.length > 0).length, enough);
-    assert.ok(each.watch.nodes().every(({ oldest_seconds: oldest }) => oldest < HOUR));
-    assert.equal(each.watch.summary().fresh, servers);
+    assert.ok(each.watch.nodes().every(({ oldest_seconds: oldest }) => oldest < HOUR / SECOND));
+    const later = each.watch.summary();
+    assert.deepEqual([later.fresh, later.unconfirmed, later.uncovered], [servers, 0, 0]);
+    assert.ok(later.oldestSeconds < HOUR / SECOND, `${later.oldestSeconds} s`);
   }
 });
 
@@ -194,6 +196,17 @@ test('a server that joins the swarm or leaves it', () => {
   clock.run(5 * SECOND);
   assert.equal(servers.filter((server, index) => server !== left && telling()[index] === 40).length, 3);
   assert.equal(watch.summary().unconfirmed, 0);
+});
+
+test('an account that all asked servers refuse is not stale for want of a word from those that are spared', () => {
+  const { clock, servers, watch } = network({ accounts: 8 });
+  for (const server of servers)
+    server.behave = (request) =>
+      Buffer.from(`l${request.map(({ account }) => (account === 7 ? refusal(5) : SUCCESS)).join('')}e`);
+  for (const server of servers) server.breakConnection(50, true);
+  clock.run(3 * HOUR);
+  assert.equal(watch.summary().refused, 3);
+  assert.ok(watch.summary().oldestSeconds < HOUR / SECOND, `${watch.summary().oldestSeconds} s`);
 });
 
 test('a server that is not asked is not expected to confirm what another one announces', () => {
