@@ -1,5 +1,5 @@
 import type { Account } from '../src/devnet/account.ts';
-import { crypto } from './crypto.ts';
+import { checksByWorker, crypto } from './crypto.ts';
 import { feed } from './feed.ts';
 import { hiveminds } from './hiveminds.ts';
 import { intake } from './intake.ts';
@@ -59,7 +59,10 @@ if (wanted('burst-of-200000')) {
 if (wanted('memory')) print(await inWorld(5, async (world) => memory(world, await subscribed(world))));
 if (wanted('receivers')) print(await receivers());
 if (wanted('intake')) print(intake());
-if (wanted('crypto')) print(crypto());
+if (wanted('crypto')) {
+  print(crypto());
+  print(await checksByWorker());
+}
 if (wanted('second-copy')) print(await secondCopy());
 if (wanted('start-up')) print(await startUp());
 if (wanted('idle')) print(await idle());
