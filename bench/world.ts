@@ -38,7 +38,7 @@ export interface BenchWorld<N extends BenchNetwork = Network> {
   readonly network: N;
   readonly postgres: Postgres;
   readonly database: string;
-  readonly client: Connection;
+  client: Connection;
   /** For the front-end, which a benchmark starts itself: spns.ini, where it listens, and its X25519 key, 32 bytes. */
   readonly config: string;
   readonly webSocket: string;
@@ -184,6 +184,9 @@ export async function startBench<N extends BenchNetwork>(network: N): Promise<Be
       // Else the notifier would be there when libzmq tries again, which may be seconds later.
       notifier.close();
       notifier = peers.connect(address);
+      // Where the start has taken long, the client has given up by now.
+      world.client.close();
+      world.client = clients.connect(address);
       while (!(await answers(health, '/ready'))) await sleep(10);
       return lived;
     },

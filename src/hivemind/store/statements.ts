@@ -1,7 +1,6 @@
 import type { QueryConfig } from 'pg';
 import { STALE_BEFORE } from '../../session/subscription.ts';
 import type { DeviceKey, DeviceRow } from '../devices/device.ts';
-import { boolArray, byteaArray, int4Array, int8Array, textArray, varcharArray } from './binary-arrays.ts';
 import { COLUMNS } from './subscription-rows.ts';
 
 /** Rows to delete at once when they have expired: some tens of milliseconds, after which others have their turn. */
@@ -143,23 +142,24 @@ ON CONFLICT (service, name) DO UPDATE SET val_str = NULL,
   val_int = greatest(least(coalesce(s.val_int, 0)::numeric + excluded.val_int, 9223372036854775807), -9223372036854775808)::bigint`;
 
 export function upsertStatement(rows: readonly DeviceRow[]): QueryConfig {
+  const column = <T>(read: (row: DeviceRow) => T) => rows.map(read);
   return {
     name: 'upsert',
     text: UPSERT,
     values: [
-      int4Array(rows.map((_, n) => n)),
-      byteaArray(rows.map((row) => row.account)),
-      byteaArray(rows.map((row) => row.sessionEd25519)),
-      byteaArray(rows.map((row) => row.subaccount?.tag ?? null)),
-      byteaArray(rows.map((row) => row.subaccount?.signature ?? null)),
-      byteaArray(rows.map((row) => row.signature)),
-      int8Array(rows.map((row) => row.signedAt)),
-      boolArray(rows.map((row) => row.wantData)),
-      byteaArray(rows.map((row) => row.encKey)),
-      varcharArray(rows.map((row) => row.service)),
-      varcharArray(rows.map((row) => row.serviceId)),
-      byteaArray(rows.map((row) => row.serviceData)),
-      textArray(rows.map((row) => `{${row.namespaces.join()}}`)),
+      rows.map((_, n) => n),
+      column((row) => row.account),
+      column((row) => row.sessionEd25519),
+      column((row) => row.subaccount?.tag ?? null),
+      column((row) => row.subaccount?.signature ?? null),
+      column((row) => row.signature),
+      column((row) => row.signedAt),
+      column((row) => row.wantData),
+      column((row) => row.encKey),
+      column((row) => row.service),
+      column((row) => row.serviceId),
+      column((row) => row.serviceData),
+      column((row) => `{${row.namespaces.join()}}`),
     ],
   };
 }
@@ -177,11 +177,11 @@ export function dropStatement(removals: readonly Removal[]): QueryConfig {
 
 function removalColumns(removals: readonly Removal[]): unknown[] {
   return [
-    int4Array(removals.map((_, n) => n)),
-    byteaArray(removals.map(({ account }) => account)),
-    varcharArray(removals.map(({ service }) => service)),
-    varcharArray(removals.map(({ serviceId }) => serviceId)),
-    int8Array(removals.map(({ signedAt }) => signedAt)),
+    removals.map((_, n) => n),
+    removals.map(({ account }) => account),
+    removals.map(({ service }) => service),
+    removals.map(({ serviceId }) => serviceId),
+    removals.map(({ signedAt }) => signedAt),
   ];
 }
 
