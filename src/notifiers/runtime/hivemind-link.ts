@@ -278,14 +278,10 @@ export class HivemindLink implements Place {
   }
 
   #become(state: Place['state']): void {
-    const before = this.#state;
     this.#state = state;
     if (state === 'up') this.#problem = undefined;
     this.#options.changed();
-    if (before !== 'up' && this.registered && !this.#closed) {
-      this.acknowledgements.flush();
-      this.#options.registered();
-    }
+    if (state === 'up') this.#options.registered();
   }
 
   #registration(): Buffer {

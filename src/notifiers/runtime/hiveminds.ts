@@ -28,7 +28,7 @@ export interface HivemindsOptions {
   /** `notifier.sealed` and `notifier.push`. */
   readonly sealed: (link: HivemindLink, message: Incoming) => void;
   readonly push: (link: HivemindLink, message: Incoming) => void;
-  /** One of them has our registration now. */
+  /** One of them has taken our registration, for the first time or again. */
   readonly registered: () => void;
   /** Called when there are more or fewer of them to be registered with. */
   readonly counted: (count: number) => void;

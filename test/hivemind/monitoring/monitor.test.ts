@@ -144,6 +144,26 @@ test('a new subscription is asked for beside a large request that is still in fl
   );
 });
 
+test('a new subscription that waits for a free request goes as soon as one is answered', () => {
+  const { net, accounts, clock } = network({ accounts: 5000, servers: 0, padding: 20 });
+  const server = net.add(SWARM);
+  server.delay = 12 * SECOND;
+  net.publish();
+  clock.run(SECOND);
+  server.delay = 3 * SECOND;
+  const added: number[] = [];
+  for (let i = 0; i < 9; i++) {
+    added.push(accounts.add());
+    clock.run(200);
+  }
+  assert.deepEqual([server.inFlight, net.watch.counters.sentUrgent], [1 + 8, 8]);
+  clock.run(3 * SECOND);
+  assert.equal(net.watch.counters.sentUrgent, 9);
+  clock.run(3 * SECOND);
+  assert.equal(net.watch.counters.sent, 1, 'the large request is still in flight');
+  for (const number of added) assert.ok(server.monitorsAccount(number, 1));
+});
+
 test('while a server catches up, one request is in flight, of at most 5 MB, and they grow as it keeps up', () => {
   const { net, clock, watch } = network({ accounts: 6000, servers: 0, padding: 3000 });
   const server = net.add(SWARM);

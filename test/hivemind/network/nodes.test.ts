@@ -373,6 +373,7 @@ test('a server that moves to a swarm of our slots is connected, and one that lea
   net.publish();
   clock.run(SECOND);
   assert.deepEqual([stays.isUp, moves.isUp, last.isUp], [true, true, false]);
+  assert.equal(watch.counters.nodes.moved, 1);
   moves.address = { ...moves.address, swarm: 0xf0n << 56n };
   moves.absent = true;
   net.publish();

@@ -3,6 +3,7 @@ import { type TestContext, test } from 'node:test';
 import { accepted, gone, type Outcome, refused } from '../../../src/notifiers/runtime/backend.ts';
 import { parseAddress } from '../../../src/oxenmq/address.ts';
 import { encodeMembers } from '../../../src/session/members.ts';
+import { FakeClock } from '../../support/fake-clock.ts';
 import { startProxy } from '../../support/proxy.ts';
 import { until } from '../../support/until.ts';
 import { FakeHivemind, startCluster, tellOfEachOther } from '../fake-hivemind.ts';
@@ -250,6 +251,35 @@ test('a dead device is reported to those who gave out its push, or to another on
     [a, b, c].map((hivemind) => hivemind.gone.map(({ time }) => time)),
     [[5, 6], [5], []],
   );
+});
+
+test('no hivemind is registered with any more once it stops, whatever becomes of the others', async (t) => {
+  const { a, b } = await startCluster(t, SERVICE, ['a', 'b']);
+  const clock = new FakeClock(Date.now());
+  const { notifier, sent, stop } = startToy(t, [], () => new Promise<Outcome>(() => {}), {
+    clock,
+    // While the second may still turn out to be b, b is not connected by its own address.
+    addresses: [parseAddress(a.endpoint), parseAddress('tcp://127.0.0.1:1')],
+  });
+  await registered(a);
+  await until(() => notifier.registered);
+  a.push([{}]);
+  await until(() => sent.length === 1);
+  assert.equal(notifier.hiveminds.links.length, 2);
+  let stopped = false;
+  const stopping = stop(60_000).then(() => {
+    stopped = true;
+  });
+  await a.until(() => a.drained === 1);
+  await clock.advance(30_000);
+  const states = notifier.hiveminds.links.map(({ state }) => state);
+  await until(async () => {
+    await clock.advance(1_000);
+    return stopped;
+  });
+  await stopping;
+  assert.deepEqual(states, ['up', 'failed']);
+  assert.equal(b.registrations, 0);
 });
 
 test('stopping signs off everywhere, and hands a push back to all who gave it out', async (t) => {

@@ -391,7 +391,6 @@ export class Service {
     holder.inFlight--;
     holder.wireBytes -= push.wireBytes;
     push.holder = undefined;
-    push.wireBytes = 0;
   }
 
   /** Lets pushes that a notifier had wait for another. */

@@ -213,6 +213,19 @@ test('it is told to send what we have no room for, and not what is too old for a
   assert.equal(ended.length, service.counters.dropped.too_old);
 });
 
+test('it is told to send what it believes to be in hand here, and what finds no room', async () => {
+  const { clock, outbox, service, add, news } = setUp({ maxBytes: 4_000 });
+  outbox.register('apns', new FakeNotifier('one'), 1, IDS[0]);
+  add('device 0', { of: 0 });
+  await clock.advance(0);
+  assert.equal((await news()).handed.length, 1);
+  for (let n = 1; n < 10; n++) add(`device ${n}`, { of: n });
+  const { handed, none } = await news();
+  assert.ok(none.length > 0);
+  assert.equal(none.length, service.counters.dropped.overflow);
+  assert.equal(handed.length, 9 - none.length);
+});
+
 test("a notifier of the original's kind gets a push from one hivemind, which tells the others that it has ended", async () => {
   const [a, b] = [setUp({ own: 'a' }), setUp({ own: 'b' })];
   const notifiers = [a, b].map(({ outbox }) => {
