@@ -26,6 +26,8 @@ export function copyRows(slots?: readonly number[]): string {
 const FIELDS = 12;
 const SIGNATURE = Buffer.from('PGCOPY\n\xff\r\n\0', 'latin1');
 const EMPTY = Buffer.alloc(0);
+/** Nearly every row is shorter than this. */
+const JOINED = 2048;
 
 /**
  * Reads PostgreSQL's binary COPY format, which arrives cut anywhere, into rows. There are a million of them, and making
@@ -60,14 +62,24 @@ export class CopyRows {
 
   /** @throws Error on anything that is not the format */
   push(chunk: Buffer): void {
-    const bytes = this.#rest.length === 0 ? chunk : Buffer.concat([this.#rest, chunk]);
-    let at = 0;
+    let [bytes, from] = [chunk, 0];
+    if (this.#rest.length > 0) {
+      // The row that was cut, and no copy of the whole chunk for it.
+      const joined = Buffer.concat([this.#rest, chunk.subarray(0, JOINED)]);
+      const read = this.#rows(joined, 0);
+      if (read >= this.#rest.length) from = read - this.#rest.length;
+      else [bytes, from] = [chunk.length <= JOINED ? joined : Buffer.concat([this.#rest, chunk]), read];
+    }
+    const end = this.#rows(bytes, from);
+    this.#rest = end === bytes.length ? EMPTY : bytes.subarray(end);
+  }
+
+  /** Reads the rows that are there as a whole; gives the offset behind them. */
+  #rows(bytes: Buffer, from: number): number {
+    let at = from;
     if (!this.#started) {
       const extension = bytes.length >= 19 ? bytes.readUInt32BE(15) : 0;
-      if (bytes.length < 19 + extension) {
-        this.#rest = bytes;
-        return;
-      }
+      if (bytes.length < 19 + extension) return at;
       if (!bytes.subarray(0, 11).equals(SIGNATURE)) throw new Error('The database did not send a binary COPY');
       this.#started = true;
       at = 19 + extension;
@@ -77,7 +89,7 @@ export class CopyRows {
       if (next < 0) break;
       at = next;
     }
-    this.#rest = at === bytes.length ? EMPTY : bytes.subarray(at);
+    return at;
   }
 
   /** Reads one row; gives the offset behind it, or -1 if it is not all there. */

@@ -36,13 +36,14 @@ const rows: readonly Row[] = [
   makeRow({ service: 'huawei', namespaces: [-10, 0, 3], serviceId: `Gerät ${'ü'.repeat(40)}` }),
   makeRow({ service: 'huaway', namespaces: Array.from({ length: 300 }, (_, n) => n - 150) }),
   makeRow({ service: 'apns', namespaces: [0], signedAt: 2 ** 32 - 1, serviceData: Buffer.alloc(0) }),
+  makeRow({ service: 'apns', namespaces: [2], serviceData: Buffer.alloc(10_000, 9) }),
   makeRow({ service: 'webpush', namespaces: [], serviceId: `${'x'.repeat(50)}\0` }),
   makeRow({ service: 'a'.repeat(200), namespaces: [0], encKey: Buffer.alloc(31, 7), signature: Buffer.alloc(65, 8) }),
   makeRow({ service: 'apns', namespaces: [0] }),
 ];
 
 describe('rows that PostgreSQL sends', () => {
-  for (const size of [1, 7, 100, 100_000]) {
+  for (const size of [1, 7, 100, 3000, 100_000]) {
     test(`are read wherever the stream is cut, here after each ${size} bytes`, () => {
       const stream = copied(rows);
       const found: object[] = [];
