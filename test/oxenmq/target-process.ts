@@ -7,13 +7,9 @@ import { systemClock } from '../../src/clock.ts';
 import { parseAddress } from '../../src/oxenmq/address.ts';
 import { Listener } from '../../src/oxenmq/listener.ts';
 import { Peers } from '../../src/oxenmq/peers.ts';
+import { busy } from '../support/busy.ts';
 
 const PART = Buffer.alloc(5_000, 'x');
-
-function busy(): void {
-  const end = performance.now() + 0.05;
-  while (performance.now() < end);
-}
 
 const [role, address] = process.argv.slice(2) as ['listener' | 'peers' | 'talkers' | 'impatient', string];
 if (role === 'listener') {
@@ -35,7 +31,7 @@ if (role === 'listener') {
     // The impatient gives up servers while it has more to read from them than it can.
     ...(role === 'impatient' && { helloTimeout: 100 }),
     on: {
-      ...(role === 'impatient' && { stray: busy }),
+      ...(role === 'impatient' && { stray: () => busy(0.05) }),
       // More than fits between the two, so that a message is half sent while the other side does not read.
       hello: (connection) => {
         if (role !== 'talkers') return;

@@ -32,17 +32,22 @@ export class Unread {
 
   /** An estimate in bytes, to be asked for again and again; 0 if all has been read since the last time. */
   look(): number {
-    if (this.#options.busy() < BUSY) this.settle();
-    const { rss, heapTotal, external } = this.#options.memory();
+    const memory = this.#options.memory();
+    const ofV8 = memory.heapTotal + memory.external;
+    if (this.#options.busy() < BUSY) this.#begin(memory.rss, ofV8);
     // What V8 has freed malloc may keep.
-    this.#most = Math.max(this.#most, heapTotal + external);
-    return Math.max(0, rss - this.#beside - this.#most);
+    this.#most = Math.max(this.#most, ofV8);
+    return Math.max(0, memory.rss - this.#beside - this.#most);
   }
 
   /** What is there now counts no more. */
   settle(): void {
     const { rss, heapTotal, external } = this.#options.memory();
-    this.#most = heapTotal + external;
-    this.#beside = rss - this.#most;
+    this.#begin(rss, heapTotal + external);
+  }
+
+  #begin(rss: number, ofV8: number): void {
+    this.#most = ofV8;
+    this.#beside = rss - ofV8;
   }
 }
