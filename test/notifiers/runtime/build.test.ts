@@ -9,7 +9,7 @@ import { FakeClock } from '../../support/fake-clock.ts';
 import { writeConfig } from '../process.ts';
 import { folder, keepLog } from '../support.ts';
 
-test('a step of the clock is told to operators, and is no reason to be taken for broken', async (t) => {
+test('a step of the clock is reported to operators, and does not make the notifier count as broken', async (t) => {
   const clock = new FakeClock(1_800_000_000_000);
   const file = await writeConfig(await folder(t), 'dummy', undefined, {});
   const config = loadConfig({ SPNS_CONFIG: file }, { role: 'notifier' });
