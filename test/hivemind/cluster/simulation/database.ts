@@ -110,8 +110,8 @@ export class SimulatedDatabase {
     if (name === 'beat') return this.#beat(values as [string, bigint, MemberRow['state'], Buffer, string | null]);
     if (name === 'changes') return this.#read(values as [string, bigint, string, string[], Buffer, boolean], origin);
     if (name === 'current') return this.#current(values as (Buffer | string | null)[][]);
-    if (name === 'upsert') return this.#upsert((values as Buffer[]).map(elementsOf), origin);
-    if (name === 'remove') return this.#remove((values as Buffer[]).map(elementsOf), origin);
+    if (name === 'upsert') return this.#upsert(values as unknown[][], origin);
+    if (name === 'remove') return this.#remove(values as unknown[][], origin);
     if (name === 'find') return this.#find(values as [Buffer, string, string]);
     if (text.includes(`position = '1:1:'`)) return this.#update(values, { position: '1:1:' });
     if (text.includes(`state = 'stopped'`))
@@ -269,30 +269,6 @@ export class SimulatedDatabase {
     return [{ more: false }];
   }
 }
-
-/** The elements of an array as src/hivemind/store/binary-arrays.ts writes it. */
-function elementsOf(array: Buffer): unknown[] {
-  const read = READERS[array.readInt32BE(8)];
-  if (!read) throw new Error('The simulated database does not know the type of this array');
-  let at = 20;
-  return Array.from({ length: array.readInt32BE(12) }, () => {
-    const size = array.readInt32BE(at);
-    at += 4;
-    if (size < 0) return null;
-    at += size;
-    return read(Buffer.from(array.subarray(at - size, at)));
-  });
-}
-
-/** By the number of the type. */
-const READERS: Readonly<Record<number, (bytes: Buffer) => unknown>> = {
-  16: (bytes) => bytes[0] === 1,
-  17: (bytes) => bytes,
-  20: (bytes) => Number(bytes.readBigInt64BE()),
-  23: (bytes) => bytes.readInt32BE(),
-  25: String,
-  1043: String,
-};
 
 function rowOf(column: unknown[]): DeviceRow {
   const [, account, sessionEd25519, , , signature, signedAt, wantData, encKey, service, serviceId, serviceData, names] =
