@@ -47,8 +47,7 @@ export interface Identity {
 
 /**
  * 200,000 notifications that come in a few seconds are 190 MB at most (docs/spec/platform.md, section 6). Beyond this a
- * server is heard no more: which other servers of the swarm tell as well is better missed from one than from all, when
- * the process has used up its memory.
+ * server is heard no more, for the others of its swarm tell the same (docs/decisions/38).
  */
 const MAX_UNREAD = 512 * 1024 ** 2;
 /** How often it is looked at, in ms: a look costs a third of a millisecond. */
