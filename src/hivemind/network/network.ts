@@ -333,7 +333,7 @@ export function routingId(peer: string, secret: Uint8Array, identity?: Identity)
 
 /**
  * Where a storage server stands in the order of one of several hiveminds: nobody can choose a key that comes first, and
- * a run of the same name goes on with those that it has asked before.
+ * each run of the same name prefers the same servers, which may still announce what they were asked for before.
  */
 function rankOf(key: string, { name }: Identity, secret: Uint8Array): number {
   return blake2b(16, Buffer.from(`spns order of ${name} ${key}`), secret).readUIntBE(0, 6);
