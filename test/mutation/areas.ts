@@ -43,7 +43,7 @@ export const AREAS: Record<string, Area> = {
   store: {
     sources: ['src/hivemind/store/*.ts'],
     tests: [
-      'test/hivemind/store/{cluster-store,conninfo,database-refuses,feed-position,migrate,passfile,pgbouncer,statements,store,store-faults}.test.ts',
+      'test/hivemind/store/{cluster-store,conninfo,database-refuses,feed-position,migrate,passfile,pgbouncer,statements,store,store-faults,client,copy-rows,write-health}.test.ts',
     ],
     database: true,
   },

@@ -15,6 +15,11 @@ export const JUDGED_EQUAL: readonly Judged[] = [
     why: 'it grows when it is full',
   },
   {
+    file: 'src/hivemind/monitoring/monitoring.ts',
+    change: 'if (member.formers.length === 0) return false;  →  (nothing)',
+    why: 'a shortcut: nothing is found among no former swarms',
+  },
+  {
     file: 'src/hivemind/notifications/copies/standby.ts',
     change: 'const REMEMBERED = 60_000;  →  const REMEMBERED = 60001;',
     why: 'about a minute is meant',

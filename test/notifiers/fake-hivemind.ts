@@ -54,6 +54,8 @@ export class FakeHivemind {
   readonly handedBack: number[] = [];
   /** Messages with which a notifier announced itself, of either kind. */
   registrations = 0;
+  /** So many further registrations get no answer. */
+  unanswered = 0;
   reports = 0;
   /** The second part of the answer to a registration: who else there is. */
   list: Buffer | undefined;
@@ -246,6 +248,7 @@ export class FakeHivemind {
       register_notifier: {
         kind: 'request' as const,
         handler: then((message) => {
+          if (this.unanswered-- > 0) return;
           const { window, instance, validatesMany } = decodeRegistration(message.parts[0]!);
           enter(message.remote, window, instance.toString('hex'), validatesMany);
           message.reply('OK', ...(this.list ? [this.list] : []));

@@ -11,6 +11,7 @@ import {
   retry,
 } from '../../../src/notifiers/runtime/backend.ts';
 import { openPayload } from '../../../src/session/payload.ts';
+import { FakeClock } from '../../support/fake-clock.ts';
 import { until } from '../../support/until.ts';
 import { FakeHivemind } from '../fake-hivemind.ts';
 import { keys, SERVICE, startToy } from '../toy.ts';
@@ -49,6 +50,26 @@ test('it registers with our hivemind under a routing id of its own, takes sealed
     'gone:Unregistered': 1,
   });
   assert.deepEqual(notifier.statistics.total, { notifies: 1, retries: 0, failures: 2 });
+});
+
+test('a registration that is not answered is made again', async (t) => {
+  const hivemind = await FakeHivemind.start(t, SERVICE);
+  hivemind.unanswered = 2;
+  const clock = new FakeClock(Date.now());
+  const { notifier, lines, stop } = startToy(t, [hivemind], () => accepted, { clock });
+  const passes = (condition: () => boolean) =>
+    until(async () => {
+      await clock.advance(1_000);
+      return condition();
+    });
+  await passes(() => lines.some((line) => /the registration; trying again/.test(line)));
+  assert.equal(notifier.registered, false);
+  await passes(() => notifier.registered);
+  let stopped = false;
+  void stop().then(() => {
+    stopped = true;
+  });
+  await passes(() => stopped);
 });
 
 test('for a device that it judged by the token alone it says so', async (t) => {

@@ -354,6 +354,8 @@ test('a backend that is replaced because the provider refused it ends the pause;
   for (const [outcome, waits] of [
     [misconfigured('BadCertificate'), false],
     [retry('quota', 60_000, 'everyone'), true],
+    // For how long, it did not say.
+    [retry('quota', undefined, 'everyone'), false],
   ] as const) {
     const { clock, sender, ends } = setUp(async () => [outcome]);
     for (let index = 0; index < 100; index++) sender.add(push(`p${index}`));
@@ -362,6 +364,8 @@ test('a backend that is replaced because the provider refused it ends the pause;
       return sender.isPaused;
     }, 0);
     void sender.use({ validate: () => ({ id: '' }), send: async () => [accepted] }, LIMITS);
+    await clock.advance(0);
+    assert.equal(sender.isPaused, waits, outcome.reason);
     await clock.advance(1_000);
     assert.equal(ends.length > 50, !waits, outcome.kind);
     assert.equal(sender.isPaused, waits);
