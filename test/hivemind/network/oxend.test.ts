@@ -90,6 +90,7 @@ test('a block leads to a refresh at once', async () => {
   oxend.block();
   await clock.advance(0);
   assert.deepEqual(heights, [100, 101]);
+  assert.equal(oxend.counters.lists, 2);
 });
 
 test('many blocks while a request is in flight lead to one more request', async () => {
