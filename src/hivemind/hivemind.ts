@@ -1,4 +1,4 @@
-import { availableParallelism, hostname } from 'node:os';
+import { hostname } from 'node:os';
 import { category, repeated } from '../daemon/log.ts';
 import type { Context, Daemon } from '../daemon/run.ts';
 import { transportMetrics } from '../daemon/transport-metrics.ts';
@@ -25,7 +25,6 @@ import { statusPage } from './operators/status-page.ts';
 import { testPush } from './operators/test-push.ts';
 import { filterLifetime, outboxLimits, reloader } from './reload.ts';
 import { Store } from './store/store.ts';
-import { CheckPool, workersFor } from './subscriptions/check-pool.ts';
 import { DeadDevices } from './subscriptions/dead-devices.ts';
 import { Expiry } from './subscriptions/expiry.ts';
 import { expectedServices } from './subscriptions/known-services.ts';
@@ -134,12 +133,8 @@ export async function startHivemind(context: Context): Promise<Daemon> {
     log: sparing,
   });
   const start = Promise.withResolvers<void>();
-  const workers = workersFor(availableParallelism());
-  if (workers > 0) log.info(`signatures are verified by ${workers === 1 ? 'a worker' : `${workers} workers`} as well`);
-  const pool = workers > 0 ? new CheckPool({ clock, workers, log: sparing }) : undefined;
   const subscriptions = new Subscriptions({
     clock,
-    pool,
     time: () => ({ possible: clock.possible(), inDoubt: clock.doubt !== undefined || expiry.held !== undefined }),
     ready: start.promise,
     store,

@@ -6,7 +6,6 @@
 import { BytesError, bytesParameter } from '../codec/bytes.ts';
 import { ACCOUNT_SIZE, checkSessionEd25519, SESSION_PREFIX } from './account.ts';
 import { Code, RequestError, UnavailableError } from './errors.ts';
-import type { ed25519Verify } from './sodium.ts';
 import { checkOwnedSubscription, type Subaccount, type Subscription, type Unsubscription } from './subscription.ts';
 
 export { Code, RequestError, UnavailableError, UntimelyError } from './errors.ts';
@@ -44,8 +43,6 @@ export interface Known {
    * anew. Nobody knows if it is not given.
    */
   owner?(account: Buffer, sessionEd25519: Buffer): boolean;
-  /** Verifies the signatures of a subscription; `ed25519Verify` if not given. */
-  verify?: typeof ed25519Verify;
 }
 
 /**
@@ -64,7 +61,7 @@ export function parseSubscribe(value: unknown, nowSeconds: number, known: Known)
   const wantData = fields.data;
   if (typeof wantData !== 'boolean') throw invalid('data', 'true or false');
   const request = { ...common, encKey, namespaces, wantData };
-  checkOwnedSubscription(request, nowSeconds, known.verify);
+  checkOwnedSubscription(request, nowSeconds);
   return request;
 }
 

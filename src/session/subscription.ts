@@ -87,11 +87,10 @@ export function unsubscribeMessage(account: Buffer, signedAt: number): Buffer {
  * within bounds and its signatures are good, in this order (test/vectors/signatures.json).
  *
  * @param nowSeconds unix seconds
- * @param verify what verifies the signatures
  * @throws RequestError (4) with the original's text for the first rule that is broken, UntimelyError for its time; the
  *   limit on the number of namespaces is ours
  */
-export function checkOwnedSubscription(subscription: Subscription, nowSeconds: number, verify = ed25519Verify): void {
+export function checkOwnedSubscription(subscription: Subscription, nowSeconds: number): void {
   const { namespaces, signedAt } = subscription;
   if (namespaces.length === 0) throw refused('Subscription: namespaces missing or empty');
   let previous = Number.NEGATIVE_INFINITY;
@@ -106,7 +105,7 @@ export function checkOwnedSubscription(subscription: Subscription, nowSeconds: n
   if (signedAt >= nowSeconds + CLOCK_TOLERANCE) {
     throw untimely('Subscription: sig_ts timestamp is too far in the future');
   }
-  checkSignature(subscription, monitorMessage(subscription), verify);
+  checkSignature(subscription, monitorMessage(subscription));
 }
 
 /**
@@ -124,18 +123,18 @@ export function checkOwnedUnsubscription(unsubscription: Unsubscription, nowSeco
       cause: new Error('Invalid unsubscribe: sig_ts is more than 24 hours off'),
     });
   }
-  checkSignature(unsubscription, unsubscribeMessage(account, signedAt), ed25519Verify);
+  checkSignature(unsubscription, unsubscribeMessage(account, signedAt));
 }
 
 /**
  * Without a subaccount the account signs the message; with one the account signs the tag, and the tag's key the
  * message.
  */
-function checkSignature(signed: Unsubscription, message: Buffer, verify: typeof ed25519Verify): void {
+function checkSignature(signed: Unsubscription, message: Buffer): void {
   const { account, subaccount, signature } = signed;
   const key = verificationKey(account, signed.sessionEd25519);
   if (!subaccount) {
-    if (!verify(signature, message, key)) throw refused('Signature verification failed');
+    if (!ed25519Verify(signature, message, key)) throw refused('Signature verification failed');
     return;
   }
   const [prefix, flags = 0] = subaccount.tag;
@@ -143,10 +142,10 @@ function checkSignature(signed: Unsubscription, message: Buffer, verify: typeof 
   if (!(flags & FLAG_ANY_PREFIX) && prefix !== account[0]) {
     throw refused('Invalid subaccount: subaccount and main account have mismatched network prefix');
   }
-  if (!verify(subaccount.signature, subaccount.tag, key)) {
+  if (!ed25519Verify(subaccount.signature, subaccount.tag, key)) {
     throw refused('Subaccount auth signature verification failed');
   }
-  if (!verify(signature, message, subaccount.tag.subarray(4))) {
+  if (!ed25519Verify(signature, message, subaccount.tag.subarray(4))) {
     throw refused('Subaccount main signature verification failed');
   }
 }

@@ -177,12 +177,6 @@ export function registerMetrics(registry: Registry, sources: MetricSources): voi
     [subscriptions.work.tasks],
   ]);
   counter(
-    'spns_worker_checks_total',
-    'Requests whose signatures a worker was asked to verify, and those of them whose worker ended before it answered',
-    ['result'],
-    () => Object.entries(subscriptions.workers ?? {}).map(([result, count]): Reading => [count, { result }]),
-  );
-  counter(
     'spns_requests_shed_total',
     'Requests told to come again, by why: too long a wait, no room, invalid ones that made room for others; and elements too late for anybody to wait for',
     ['reason'],

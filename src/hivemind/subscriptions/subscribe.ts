@@ -20,8 +20,6 @@ import type { Stats } from '../operators/stats.ts';
 import type { Store } from '../store/store.ts';
 import { StoreError } from '../store/store-error.ts';
 import { Admission, type ShedCounters } from './admission.ts';
-import type { CheckPool } from './check-pool.ts';
-import type { Check } from './checks.ts';
 import { NotDone, type Ticket } from './fair-queue.ts';
 import { Troubles } from './troubles.ts';
 import { GENERIC_ERROR, NotifierError, timedOut, Validation, type Validator, type ValidDevice } from './validate.ts';
@@ -65,8 +63,6 @@ export interface SubscriptionModules {
   log: Pick<Log, 'debug' | 'warn'>;
   /** Resolves when the hivemind has started; requests wait for it. They do not wait if it is not given. */
   ready?: Promise<void>;
-  /** Verifies signatures beside this thread, which does it alone if there is none. */
-  pool?: CheckPool | undefined;
 }
 
 /** Who sent a request, as far as that is known, and its size with all that came with it, in bytes. */
@@ -89,8 +85,6 @@ export interface SubscriptionCounters {
   /** Time spent on reading and verifying, in milliseconds, and how often. */
   readonly work: { readonly ms: number; readonly tasks: number; readonly late: number };
   readonly shed: ShedCounters;
-  /** Of workers that verify signatures, if there are any. */
-  readonly workers: CheckPool['counters'] | undefined;
 }
 
 /** Elements that may be with the database at once; while there are so many, no further one is begun. */
@@ -144,18 +138,12 @@ export class Subscriptions {
     this.#troubles = new Troubles(modules.clock, modules.log);
     this.#admission = new Admission({
       clock: modules.clock,
-      open: () => this.#storing < MAX_STORING && (modules.pool?.hasRoom ?? true),
+      open: () => this.#storing < MAX_STORING,
       // A phone's clock may be wrong.
       isDoubtful: (error) =>
         error instanceof RequestError && DOUBTFUL.has(error.code) && !(error instanceof UntimelyError),
     });
-    if (modules.pool) modules.pool.onRoom = () => this.#admission.queue.wake();
-    this.counters = {
-      results: new Map(),
-      work: this.#admission.queue.counters,
-      shed: this.#admission.shed,
-      workers: modules.pool?.counters,
-    };
+    this.counters = { results: new Map(), work: this.#admission.queue.counters, shed: this.#admission.shed };
   }
 
   /**
@@ -185,7 +173,7 @@ export class Subscriptions {
     const read = await ticket.run(() => {
       const request = readRequest(body);
       // Most requests are of one element: both are done in one turn.
-      return Array.isArray(request) ? request : this.#beginOnly(kind, request, ticket);
+      return Array.isArray(request) ? request : this.#begin(kind, request, ticket);
     });
     if (!Array.isArray(read)) return this.#finish(kind, read);
     ticket.expect(read.length);
@@ -231,16 +219,12 @@ export class Subscriptions {
    */
   async stop(patience: number): Promise<void> {
     this.#accepting = false;
-    if (this.#requests === 0) {
-      this.#modules.pool?.close();
-      return;
-    }
+    if (this.#requests === 0) return;
     const timer = this.#modules.clock.setTimeout(() => {
       for (const giveUp of [...this.#giveUp]) giveUp();
     }, patience);
     await new Promise<void>((resolve) => (this.#idle = resolve));
     timer.cancel();
-    this.#modules.pool?.close();
   }
 
   async #element(kind: RequestKind, element: unknown, ticket: Ticket): Promise<Reply> {
@@ -265,48 +249,6 @@ export class Subscriptions {
     }
     const request = parseUnsubscribe(element, this.#known);
     return () => this.#unsubscribe(request, ticket);
-  }
-
-  /**
-   * As {@link #begin}, for a request of one element, which workers may verify. Of one with several, bad ones must speak
-   * against the others before these are begun.
-   */
-  #beginOnly(kind: RequestKind, element: unknown, ticket: Ticket): () => Promise<object> {
-    const beside = kind === 'subscribe' ? this.#readForPool(element) : undefined;
-    if (!beside) return this.#begin(kind, element, ticket);
-    return async () => {
-      if (await beside.isGood) return this.#subscribe(beside.request);
-      // Which check fails first, if any does, is what the client is told: that is found out here.
-      const rest = await ticket.run(() => this.#begin(kind, element, ticket));
-      return rest();
-    };
-  }
-
-  /** Reads an element whose signatures workers verify; undefined without workers, or if something else is wrong. */
-  #readForPool(element: unknown): { request: SubscribeRequest; isGood: Promise<boolean> } | undefined {
-    const { pool, devices } = this.#modules;
-    if (!pool?.ready) return undefined;
-    let checks: Check[] = [];
-    const known: Known = {
-      service: this.#known.service,
-      owner: (account, key) => {
-        if (!devices.hasSessionKey(account, key)) checks.push({ account, key });
-        return true;
-      },
-      verify: (signature, message, key) => {
-        checks.push({ signature, message, key });
-        return true;
-      },
-    };
-    try {
-      const request = this.#inTime((now) => {
-        checks = [];
-        return parseSubscribe(element, now, known);
-      });
-      return { request, isGood: pool.ask(checks) };
-    } catch {
-      return undefined;
-    }
   }
 
   async #finish(kind: RequestKind, rest: () => Promise<object>): Promise<Reply> {
