@@ -13,8 +13,9 @@ import type { SealedPush } from '../src/session/notifier-protocol.ts';
 import { FakeHivemind } from '../test/notifiers/fake-hivemind.ts';
 import { writeConfig } from '../test/notifiers/process.ts';
 import { cpuSeconds, residentMegabytes } from './cpu.ts';
-import { round } from './world.ts';
+import { nodeFlags, round } from './world.ts';
 
+const MAIN = path.join(import.meta.dirname, '../src/notifiers/main.ts');
 const COUNT = Number(process.env.BENCH_PUSHES ?? 100_000);
 const BATCH = 10_000;
 /** The largest payload there is: what a message of 2500 bytes becomes. */
@@ -35,7 +36,7 @@ export async function notifier(service: keyof typeof PROVIDERS): Promise<object>
   const provider = await (PROVIDERS[service] as () => Promise<FakeProvider>)();
   const hivemind = await FakeHivemind.start(undefined, service);
   const config = await writeConfig(folder, service, hivemind, await provider.settings(folder));
-  const child = spawn(process.execPath, [path.join(import.meta.dirname, '../src/notifiers/main.ts'), service], {
+  const child = spawn(process.execPath, [...nodeFlags('spns-notifier@'), MAIN, service], {
     env: { ...process.env, SPNS_CONFIG: config },
     stdio: ['ignore', 'ignore', 'inherit'],
   });

@@ -304,7 +304,7 @@ function get(socketPath: string, path: string): Promise<{ status: number | undef
  * What a daemon's unit gives its Node, and after that what stands in BENCH_NODE_FLAGS, e.g. `--cpu-prof
  * --cpu-prof-dir=/tmp/profile`.
  */
-export function nodeFlags(unit: 'spns-hivemind' | 'spns-web'): string[] {
+export function nodeFlags(unit: 'spns-hivemind' | 'spns-web' | 'spns-notifier@'): string[] {
   const file = readFileSync(path.join(import.meta.dirname, `../systemd/${unit}.service`), 'utf8');
   const own = /^Environment=NODE_OPTIONS=(.+)$/m.exec(file)?.[1]?.split(' ') ?? [];
   return [...own, ...(process.env.BENCH_NODE_FLAGS?.split(' ') ?? [])];
