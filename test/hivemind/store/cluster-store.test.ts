@@ -144,6 +144,27 @@ describe('the start of one of several hiveminds', () => {
     await (await start(url, memberOptions('b', { copies: 1 }))).close();
   });
 
+  it('that start at the same time wait for each other, so that none overlooks what another one works with', async (t) => {
+    const url = await createDatabase(t);
+    await (await openMember(t, url, 'c')).close();
+    const other = await connectTo(t, url);
+    // As one does that is about to join.
+    await other.query('BEGIN; LOCK TABLE spns_members IN SHARE ROW EXCLUSIVE MODE');
+    const starting = start(url, memberOptions('b', { copies: 1 }));
+    const refused = assert.rejects(
+      starting,
+      refusal('refused', /^The hivemind a works on this database with copies = 2/),
+    );
+    await until(async () => {
+      const { rows } = await other.query(
+        `SELECT FROM pg_locks WHERE relation = 'spns_members'::regclass AND NOT granted`,
+      );
+      return rows.length > 0;
+    });
+    await other.query(`UPDATE spns_members SET name = 'a', state = 'ready', seen = clock_timestamp(); COMMIT`);
+    await refused;
+  });
+
   it('is refused beside one of the same name, and with a name beside one without, and the other way round', async (t) => {
     const [named, unnamed] = [await createDatabase(t), await createDatabase(t)];
     const a = await openMember(t, named, 'a');
