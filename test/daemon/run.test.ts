@@ -164,7 +164,7 @@ describe('the life of a daemon', { concurrency: 4 }, () => {
     assert.equal(await isOk(), '0');
     child.configure('[notify-fixture]\nlimit = 13\n');
     child.process.kill('SIGHUP');
-    await child.line(/error .*could not be taken over: 13 is refused/);
+    await child.line(/error .*could not be applied: 13 is refused/);
     await socket.message(/^STATUS=the new configuration is refused, .*: 13 is refused; 7 notifications$/);
     const refused = socket.read().length;
     child.configure('[notify-fixture]\nlimit = 4\n');
