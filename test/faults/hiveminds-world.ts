@@ -141,7 +141,8 @@ export async function startHiveminds(
     db: { url: database.url },
     keys: { hivemind: path.join(folder, 'key'), onionreq: path.join(folder, 'onion-key') },
     web: { listen: `unix:${socket('front-end')}`, metrics_listen: `unix:${socket('web')}` },
-    hivemind: { allow_private_nodes: 'yes', notifiers_expected: SERVICE, ...settings },
+    // There is one notifier: a member that starts beside others has no more to wait for.
+    hivemind: { allow_private_nodes: 'yes', notifiers_expected: SERVICE, startup_wait: 2, ...settings },
     [`notify-${SERVICE}`]: { ...(await apns.settings(folder)), metrics_listen: `unix:${socket(SERVICE)}` },
   };
   for (const name of names) {
