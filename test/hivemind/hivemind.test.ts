@@ -259,7 +259,7 @@ test('subscriptions and unsubscriptions survive a restart, and notifications flo
     database: world.hivemind.database,
   });
   const notifier = await new TestNotifier(next).register();
-  const [reply] = await next.connect().request('push.subscribe', [JSON.stringify(replayed)]);
+  const [reply] = await next.ask('push.subscribe', JSON.stringify(replayed));
   assert.match(reply?.toString() ?? '', /signed before the device was unsubscribed/);
   // The servers still know us by the same routing id; they tell as soon as we are connected again.
   await until(() => {

@@ -18,6 +18,6 @@ test("why oxend's socket cannot be used is shown at once by the log, /ready (and
   // Clients are served all the same.
   assert.equal(ready().ok, true);
   assert.ok(hivemind.log.some((line) => line.includes(`${sentence}; waiting for it`)));
-  const [stats] = await hivemind.connect().request('admin.get_stats', []);
+  const [stats] = await hivemind.ask('admin.get_stats');
   assert.deepEqual(JSON.parse(String(stats)).complaints, [sentence]);
 });

@@ -32,6 +32,8 @@ export interface TestHivemind {
   readonly gaveUp: readonly Error[];
   /** A client of its own at the plain listener, as a notifier or the web front-end is. */
   connect(commands?: Commands, address?: string): Connection;
+  /** The parts of its answer to a client; each question comes by the same connection. */
+  ask(command: string, ...parts: readonly string[]): Promise<Buffer[]>;
   stop(): Promise<void>;
 }
 
@@ -90,6 +92,12 @@ export async function startTestHivemind(t: Cleaner, options: TestHivemindOptions
     return stopped;
   };
   t.after(stop);
+  const connect: TestHivemind['connect'] = (commands = {}, to = address) => {
+    const one = new Peers({ clock: systemClock, commands });
+    peers.push(one);
+    return one.connect(parseAddress(to));
+  };
+  let asking: Connection | undefined;
   return {
     daemon,
     address,
@@ -97,10 +105,10 @@ export async function startTestHivemind(t: Cleaner, options: TestHivemindOptions
     registry,
     log,
     gaveUp,
-    connect(commands = {}, to = address) {
-      const one = new Peers({ clock: systemClock, commands });
-      peers.push(one);
-      return one.connect(parseAddress(to));
+    connect,
+    ask(command, ...parts) {
+      asking ??= connect();
+      return asking.request(command, parts);
     },
     stop,
   };

@@ -37,7 +37,7 @@ interface Report {
 }
 
 async function ask(hivemind: TestHivemind, command: string, ...parts: string[]): Promise<unknown> {
-  const [body] = await hivemind.connect().request(command, parts);
+  const [body] = await hivemind.ask(command, ...parts);
   return JSON.parse(String(body));
 }
 

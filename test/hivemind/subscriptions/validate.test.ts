@@ -176,7 +176,7 @@ test('a hivemind asks a notifier that says it accepts several about the devices 
     ...subscribe(sessionAccount(randomBytes), token, { key: randomBytes(32) }),
     service: 'apns',
   }));
-  const [reply] = await hivemind.connect().request('push.subscribe', [JSON.stringify(elements)]);
+  const [reply] = await hivemind.ask('push.subscribe', JSON.stringify(elements));
   const replies = JSON.parse(String(reply)) as { added?: boolean }[];
   assert.deepEqual(
     replies.map(({ added }) => added),
