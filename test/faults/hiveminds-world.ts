@@ -212,7 +212,10 @@ export async function startHiveminds(
         async () => {
           const all = await Promise.all(of.map((name) => world.figures(name)));
           const spared = all.reduce((sum, { cluster }) => sum + cluster.spared, 0);
-          return all.every(({ cluster }) => spared === 256 * (cluster.copies - 1));
+          if (!all.every(({ cluster }) => spared === 256 * (cluster.copies - 1))) return false;
+          // With too few connected all of them are asked.
+          const nodes = (await Promise.all(of.map((name) => world.nodes(name)))).flat();
+          return nodes.length === of.length * network.servers.length && nodes.every(({ state }) => state === 'up');
         },
         50,
         () => 'each asks fewer servers where another is first',
