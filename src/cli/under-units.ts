@@ -2,6 +2,7 @@ import { existsSync, readFileSync } from 'node:fs';
 import { isAbsolute, join, resolve } from 'node:path';
 import { CANARY } from '../settings/canary.ts';
 import { HIVEMIND } from '../settings/hivemind.ts';
+import { hivemindSectionNames } from '../settings/hivemind-instances.ts';
 import type { Ini } from '../settings/ini.ts';
 import { NOTIFIER } from '../settings/notifier.ts';
 import type { Program, Table } from '../settings/table.ts';
@@ -111,7 +112,7 @@ function sectionsOf(table: Table, { service, instance }: Deployed): [string, ...
   if (table === NOTIFIER) return [`notify-${service}`];
   if (table === WEB) return ['web'];
   if (table === CANARY) return ['canary'];
-  return instance === undefined ? ['hivemind'] : [`hivemind-${instance}`, 'hivemind'];
+  return hivemindSectionNames(instance);
 }
 
 function socketFile(path: string, where: string, { name, writable, hidden }: Unit): string[] {
@@ -144,9 +145,8 @@ function reading(ini: Ini, { unit, kind, service, instance }: Deployed): string[
       found.push(`[${section}].${key}: the user ${user.name} of ${unit.name} may not read ${path}: ${advice}`);
     }
   };
-  const own = instance === undefined ? [] : [`hivemind-${instance}`];
   const sections = {
-    hivemind: ['db', 'hivemind', ...own],
+    hivemind: ['db', ...hivemindSectionNames(instance)],
     web: [],
     notifier: [`notify-${service}`],
     canary: ['hivemind'],

@@ -21,6 +21,11 @@ export function instancesIn(ini: Ini): string[] {
   );
 }
 
+/** The sections that the settings of a hivemind stand in: what the first does not have is in the next. */
+export function hivemindSectionNames(instance: string | undefined): [string, ...string[]] {
+  return instance === undefined ? ['hivemind'] : [PREFIX + instance, 'hivemind'];
+}
+
 /**
  * The section of one instance: the keys of `[hivemind-NAME]`, and those of `[hivemind]` where it has none. Without an
  * instance, or a section for it, `[hivemind]` alone.

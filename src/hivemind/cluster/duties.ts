@@ -52,7 +52,7 @@ export class Duties implements Duty {
     const living = new Map(members.filter((member) => member.living).map(({ name, run }) => [name, run]));
     const first = firstOfSlots(holders, covers);
     const others = Array.from({ length: SLOTS }, (_, slot) => {
-      const meant = holders.ranked(slot).slice(0, copies);
+      const meant = holders.of(slot, copies);
       return [...living.keys()].filter((name) => name !== own && (meant.includes(name) || covers(name, slot)));
     });
     const isSame =

@@ -16,6 +16,11 @@ export class Holders {
     return this.#ranked[slot] ?? [];
   }
 
+  /** Those that are to hold that slot, if it has so many holders; the best first. */
+  of(slot: number, copies: number): readonly string[] {
+    return this.ranked(slot).slice(0, copies);
+  }
+
   /** Whether these are they. */
   are(names: readonly string[]): boolean {
     return names.length === this.names.length && names.every((name, n) => name === this.names[n]);

@@ -70,7 +70,7 @@ export class SlotsHeld {
     const loads: number[] = [];
     const drops: number[] = [];
     for (let slot = 0; slot < SLOTS; slot++) {
-      const owners = holders.ranked(slot).slice(0, copies);
+      const owners = holders.of(slot, copies);
       if (owners.includes(own)) {
         this.#passed.delete(slot);
         if (this.has(slot)) continue;

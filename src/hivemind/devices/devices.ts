@@ -69,9 +69,7 @@ export class Devices {
 
   // What the comparisons below are about: set by #seek.
   readonly #encoded = Buffer.alloc(1024);
-  #serviceId: Buffer = this.#encoded;
-  #serviceIdAt = 0;
-  #serviceIdSize = 0;
+  #serviceId: Utf8 = { bytes: this.#encoded, at: 0, size: 0 };
   #service = 0;
   #account = 0;
   readonly #isDevice = (ref: number) => this.#sameDevice(ref);
@@ -156,8 +154,7 @@ export class Devices {
     }
     const isNew = account < 0;
     if (isNew) account = this.#accounts.add(row.account, 0, accountHash);
-    const id = { bytes: this.#serviceId, at: this.#serviceIdAt, size: this.#serviceIdSize };
-    const ref = records.write(row, confirmedAt, account, service, id);
+    const ref = records.write(row, confirmedAt, account, service, this.#serviceId);
     // The same signature for the same, as when only the encryption key is another.
     const isAskedAlike = old !== 0 && this.#isAskedAlike(old, ref);
     const isMore = old === 0 || !asksForAll(records, old, ref);
@@ -525,11 +522,10 @@ export class Devices {
     return this.#seekBytes(service, { bytes: this.#encoded, at: 0, size: this.#encoded.write(serviceId, 'utf8') });
   }
 
-  #seekBytes(service: number, { bytes, at, size }: Utf8): number {
+  #seekBytes(service: number, serviceId: Utf8): number {
     this.#service = service;
-    this.#serviceId = bytes;
-    this.#serviceIdAt = at;
-    this.#serviceIdSize = size;
+    this.#serviceId = serviceId;
+    const { bytes, at, size } = serviceId;
     return this.#hashDevice(service, bytes, at, size);
   }
 
@@ -539,12 +535,10 @@ export class Devices {
 
   #sameDevice(ref: number): boolean {
     const records = this.#records;
-    const size = this.#serviceIdSize;
+    const { bytes: sought, at: soughtAt, size } = this.#serviceId;
     if (records.service(ref) !== this.#service || records.serviceIdSize(ref) !== size) return false;
     const bytes = records.bytes(ref);
     const at = records.serviceIdAt(ref);
-    const sought = this.#serviceId;
-    const soughtAt = this.#serviceIdAt;
     for (let n = 0; n < size; n++) if (bytes[at + n] !== sought[soughtAt + n]) return false;
     return true;
   }

@@ -1,4 +1,3 @@
-import { performance } from 'node:perf_hooks';
 import type { Clock, Timer } from '../../clock.ts';
 import { mulberry32 } from '../../mulberry32.ts';
 import { formatAddress, parseAddress } from '../../oxenmq/address.ts';
@@ -14,7 +13,7 @@ import { type MonitoredAccounts, Monitoring } from '../monitoring/monitoring.ts'
 import type { LinkEvents, Node, NodeReport } from './node.ts';
 import { Nodes } from './nodes.ts';
 import { Oxend, type OxendConnection, type OxendEvents } from './oxend.ts';
-import { Unread } from './unread.ts';
+import { unreadOfThisProcess } from './unread.ts';
 
 export interface NetworkOptions {
   readonly clock: Clock;
@@ -337,19 +336,6 @@ export function routingId(peer: string, secret: Uint8Array, identity?: Identity)
  */
 function rankOf(key: string, { name }: Identity, secret: Uint8Array): number {
   return blake2b(16, Buffer.from(`spns order of ${name} ${key}`), secret).readUIntBE(0, 6);
-}
-
-function unreadOfThisProcess(): Unread {
-  let last = performance.eventLoopUtilization();
-  return new Unread({
-    memory: () => process.memoryUsage(),
-    busy: () => {
-      const now = performance.eventLoopUtilization();
-      const { utilization } = performance.eventLoopUtilization(now, last);
-      last = now;
-      return utilization;
-    },
-  });
 }
 
 function megabytes(bytes: number): number {

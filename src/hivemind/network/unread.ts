@@ -1,3 +1,5 @@
+import { performance } from 'node:perf_hooks';
+
 /** What a process has, in bytes, as `process.memoryUsage` tells it. */
 export interface ProcessMemory {
   readonly rss: number;
@@ -50,4 +52,18 @@ export class Unread {
     this.#most = ofV8;
     this.#beside = rss - ofV8;
   }
+}
+
+/** By the memory and the event loop of this process, from now on. */
+export function unreadOfThisProcess(): Unread {
+  let last = performance.eventLoopUtilization();
+  return new Unread({
+    memory: () => process.memoryUsage(),
+    busy: () => {
+      const now = performance.eventLoopUtilization();
+      const { utilization } = performance.eventLoopUtilization(now, last);
+      last = now;
+      return utilization;
+    },
+  });
 }

@@ -1,5 +1,6 @@
 import type { Clock } from '../../clock.ts';
 import { RecentFingerprints } from '../../recent-fingerprints.ts';
+import type { SealedPush } from '../../session/notifier-protocol.ts';
 import { type Verdict, verdictOn } from './acknowledgements.ts';
 import type { End, HeldPush } from './sender.ts';
 
@@ -20,6 +21,11 @@ export interface Marks {
   readonly doubt: number;
   /** Of a doubtful one: the fingerprint of the same push without doubt. */
   readonly proven: string | null;
+}
+
+/** @param push as it came */
+export function marksOf({ fingerprint, doubt, proven }: SealedPush): Marks {
+  return { fingerprint: fingerprint?.toString('latin1') ?? null, doubt, proven: proven?.toString('latin1') ?? null };
 }
 
 /** A push, and all who gave it. */

@@ -18,7 +18,7 @@ import { isShown, sealPayload } from '../../session/payload.ts';
 import { decodePush } from '../../session/push.ts';
 import { inWords, verdictOn } from './acknowledgements.ts';
 import { type Backend, type Outcome, Refusal } from './backend.ts';
-import { Copies, type GivenPush, type Giver } from './copies.ts';
+import { Copies, type GivenPush, type Giver, marksOf } from './copies.ts';
 import type { HivemindLink } from './hivemind-link.ts';
 import { Hiveminds } from './hiveminds.ts';
 import type { RetryPolicy } from './retry.ts';
@@ -259,11 +259,7 @@ export class Notifier {
         continue;
       }
       const giver: Giver<HivemindLink> = { link, id, wantsAnswer };
-      const marks = {
-        fingerprint: sealed.fingerprint?.toString('latin1') ?? null,
-        doubt: sealed.doubt,
-        proven: sealed.proven?.toString('latin1') ?? null,
-      };
+      const marks = marksOf(sealed);
       const known = this.#copies.find(marks, giver);
       if (known !== undefined) {
         this.counters.copies++;

@@ -10,11 +10,12 @@ export interface Identity {
   /** What notifiers are told, beside the doubt. */
   readonly fingerprint: string;
   readonly doubt: Doubt;
-  /** Of a doubtful one: the fingerprint of the same push without doubt. */
-  readonly proven: string | undefined;
   /** What the other hiveminds are told: the fingerprint with the doubt mixed in. */
   readonly key: string;
-  /** The keys of the same push with less doubt: whoever has one of these has this. */
+  /**
+   * The keys of the same push with less doubt: whoever has one of these has this. The first is without doubt, so it is
+   * its fingerprint, too.
+   */
   readonly lesser: readonly string[];
   /** Of the account. */
   readonly slot: number;
@@ -43,7 +44,6 @@ export class Copy implements Identity {
   readonly push: QueuedPush;
   readonly fingerprint: string;
   readonly doubt: Doubt;
-  readonly proven: string | undefined;
   readonly key: string;
   readonly lesser: readonly string[];
   readonly slot: number;
@@ -53,11 +53,10 @@ export class Copy implements Identity {
   /** Since when it is waiting; monotonic ms. */
   since = 0;
 
-  constructor(push: QueuedPush, { fingerprint, doubt, proven, key, lesser, slot }: Identity) {
+  constructor(push: QueuedPush, { fingerprint, doubt, key, lesser, slot }: Identity) {
     this.push = push;
     this.fingerprint = fingerprint;
     this.doubt = doubt;
-    this.proven = proven;
     this.key = key;
     this.lesser = lesser;
     this.slot = slot;
@@ -102,14 +101,13 @@ export class PushFingerprints {
     const slot = slotOf(account);
     const low = hashPush(this.#hash, this.#scratch, service, serviceId, hash);
     const proven = this.#text(low, this.#hash.high);
-    if (doubt === Doubt.none)
-      return { fingerprint: proven, doubt, proven: undefined, key: proven, lesser: NO_KEYS, slot };
+    if (doubt === Doubt.none) return { fingerprint: proven, doubt, key: proven, lesser: NO_KEYS, slot };
     const itsLow = hashPush(this.#hash, this.#scratch, service, serviceId, hash, namespace);
     const { high } = this.#hash;
     const withDoubt = (of: number) => this.#text(itsLow, (high + of) >>> 0);
     const lesser = [proven];
     for (let less = Doubt.none + 1; less < doubt; less++) lesser.push(withDoubt(less));
-    return { fingerprint: withDoubt(0), doubt, proven, key: withDoubt(doubt), lesser, slot };
+    return { fingerprint: withDoubt(0), doubt, key: withDoubt(doubt), lesser, slot };
   }
 
   #text(low: number, high: number): string {

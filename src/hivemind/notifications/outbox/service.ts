@@ -353,6 +353,7 @@ export class Service {
   #seal(instance: Instance, push: QueuedPush): SealedPush {
     const { id, serviceId } = push;
     const message = sealable(push);
+    const proven = push.copy?.lesser[0];
     const payload = sealPayload(message, latin1(push.encKey), this.#options.nonce());
     push.holder = instance;
     push.wireBytes = NOTIFIER_COST + payload.length + serviceId.length + (push.serviceData?.length ?? 0);
@@ -368,7 +369,7 @@ export class Service {
       urgent: isShown(message),
       fingerprint: push.copy ? latin1(push.copy.fingerprint) : null,
       doubt: push.copy?.doubt ?? 0,
-      proven: push.copy?.proven === undefined ? null : latin1(push.copy.proven),
+      proven: proven === undefined ? null : latin1(proven),
     };
   }
 

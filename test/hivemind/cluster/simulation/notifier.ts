@@ -1,7 +1,7 @@
 import type { Outbox } from '../../../../src/hivemind/notifications/outbox/outbox.ts';
 import { Acknowledgements, verdictOn } from '../../../../src/notifiers/runtime/acknowledgements.ts';
 import type { Delivery, Outcome } from '../../../../src/notifiers/runtime/backend.ts';
-import { Copies, type GivenPush } from '../../../../src/notifiers/runtime/copies.ts';
+import { Copies, type GivenPush, marksOf } from '../../../../src/notifiers/runtime/copies.ts';
 import { Sender } from '../../../../src/notifiers/runtime/sender.ts';
 import type { Remote } from '../../../../src/oxenmq/remote.ts';
 import { decodeSealedPushes } from '../../../../src/session/notifier-protocol.ts';
@@ -166,14 +166,10 @@ export class SimulatedNotifier extends SimulatedProcess {
   #take(name: string, part: Uint8Array): void {
     const link = this.#linkOf(name);
     for (const sealed of decodeSealedPushes(part)) {
-      const { id, serviceId, serviceData, expiry, payload, wantsAnswer, urgent, doubt } = sealed;
+      const { id, serviceId, serviceData, expiry, payload, wantsAnswer, urgent } = sealed;
       if (!link.acknowledgements.take(id)) continue;
       const giver = { link, id, wantsAnswer };
-      const marks = {
-        fingerprint: sealed.fingerprint?.toString('latin1') ?? null,
-        doubt,
-        proven: sealed.proven?.toString('latin1') ?? null,
-      };
+      const marks = marksOf(sealed);
       const known = this.#copies.find(marks, giver);
       if (known !== undefined) {
         if (known !== 'joined') link.acknowledgements.end(id, known);
@@ -189,7 +185,7 @@ export class SimulatedNotifier extends SimulatedProcess {
         expiry: Number(expiry),
         urgent,
       };
-      this.#doubts.set(push, doubt);
+      this.#doubts.set(push, marks.doubt);
       this.#copies.add(push);
       this.#sender.add(push);
     }

@@ -44,7 +44,7 @@ test('for a doubtful message notifiers see one fingerprint whatever the doubt, a
   assert.equal(unproven.fingerprint, untimely.fingerprint);
   assert.equal(none.key, none.fingerprint);
   assert.deepEqual(none.lesser, []);
-  assert.deepEqual([none.proven, unproven.proven, untimely.proven], [undefined, none.key, none.key]);
+  assert.deepEqual([none.lesser[0], unproven.lesser[0], untimely.lesser[0]], [undefined, none.key, none.key]);
   assert.deepEqual(unproven.lesser, [none.key]);
   assert.deepEqual(untimely.lesser, [none.key, unproven.key]);
   assert.equal(new Set([none.key, unproven.key, untimely.key]).size, 3);
