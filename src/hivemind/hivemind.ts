@@ -10,7 +10,7 @@ import { VERSION } from '../version.ts';
 import { joinCluster } from './cluster/join.ts';
 import { SharedSubscriptions } from './cluster/shared-subscriptions.ts';
 import { Devices } from './devices/devices.ts';
-import { startLife } from './lifecycle.ts';
+import { startParts } from './lifecycle.ts';
 import { type OpenListener, openListeners } from './listeners.ts';
 import { Network } from './network/network.ts';
 import type { Node } from './network/node.ts';
@@ -32,15 +32,15 @@ import { loadSubscriptions } from './subscriptions/load.ts';
 import { Subscriptions } from './subscriptions/subscribe.ts';
 
 /**
- * Builds the parts of the hivemind and joins them. What a part does is described in its own file; in what order they
- * start and stop, and when the whole is ready, in lifecycle.ts.
+ * Builds the parts of the hivemind and connects them. Each part is described in its own file; in what order they start
+ * and stop, and when the whole is ready, is in lifecycle.ts.
  */
 export async function startHivemind(context: Context): Promise<Daemon> {
   const { config, random, registry, systemd } = context;
   const log = category(context.log, 'hivemind');
-  // What clients, notifiers and strangers can cause at will is logged once, and then counted.
+  // A warning that clients, notifiers or strangers can cause at will is logged once, and then counted.
   const faults = repeated(log, context.clock);
-  const sparing: Log = {
+  const quietLog: Log = {
     debug: (text) => log.debug(text),
     info: (text) => log.info(text),
     warn: (text) => faults.warn(text),
@@ -48,7 +48,7 @@ export async function startHivemind(context: Context): Promise<Daemon> {
   };
   const settings = config.hivemind;
 
-  // The database first: its lock tells whether another hivemind runs, before we take that one's sockets away.
+  // The database first: its lock shows whether another hivemind is running, before we take over that one's sockets.
   systemd.status('Connecting to the database');
   const store = await Store.open({
     url: config.db.url,
@@ -65,7 +65,7 @@ export async function startHivemind(context: Context): Promise<Daemon> {
       },
     }),
   });
-  // From here on there is one clock, and no step of the machine's costs a subscription.
+  // Everything below uses this clock: a step of the machine's clock must not expire subscriptions.
   const clock = await JudgedClock.start({
     clock: context.clock,
     database: () => store.time(),
@@ -75,7 +75,7 @@ export async function startHivemind(context: Context): Promise<Daemon> {
   const devices = new Devices({ random });
   const seen = new DuplicateFilter({ clock, random, lifetime: filterLifetime(config) });
   const stats = new Stats(clock, store);
-  // Before anybody can report: what is counted from here on comes on top.
+  // Before anything can be counted, since counts are added to what was stored.
   stats.load(await store.readStats());
   const network = new Network({
     clock,
@@ -106,7 +106,7 @@ export async function startHivemind(context: Context): Promise<Daemon> {
       network,
       inWork: (service, serviceId) => subscriptions.isInWork(service, serviceId),
       onProgress: (progress) => outbox.standby?.heed(progress),
-      log: sparing,
+      log: quietLog,
     });
   const outbox = new Outbox({
     clock,
@@ -124,13 +124,13 @@ export async function startHivemind(context: Context): Promise<Daemon> {
     accepts: (node, account) => network.monitoring.accepts(node.member, account),
     hasOthers: (node, account) => network.monitoring.hasOthers(node.member, account),
     nameOf: ({ key, address }) => `${key.slice(0, 12)} at ${address.host}:${address.port}`,
-    log: sparing,
+    log: quietLog,
   });
   const expiry = new Expiry({
     clock,
     devices,
     store,
-    log: sparing,
+    log: quietLog,
   });
   const start = Promise.withResolvers<void>();
   const subscriptions = new Subscriptions({
@@ -142,7 +142,7 @@ export async function startHivemind(context: Context): Promise<Daemon> {
     stats,
     notifierFor: (service) => outbox.validator(service),
     isExpected: expectedServices({ config, outbox, devices, stats }),
-    log: sparing,
+    log: quietLog,
   });
   const deadDevices = new DeadDevices({
     clock,
@@ -201,7 +201,7 @@ export async function startHivemind(context: Context): Promise<Daemon> {
       },
     }),
     onBlock: () => network.refresh(),
-    log: sparing,
+    log: quietLog,
   };
   listeners = await openListeners({
     clock,
@@ -219,7 +219,7 @@ export async function startHivemind(context: Context): Promise<Daemon> {
     ...listeners.map(({ counters }) => ['clients', counters] as const),
   ]);
 
-  const life = await startLife({
+  const lifecycle = await startParts({
     clock,
     log,
     systemd,
@@ -238,7 +238,7 @@ export async function startHivemind(context: Context): Promise<Daemon> {
     flush,
   });
   const page = statusPage({
-    sample: () => statusSample(sources, life.readiness().reasons),
+    sample: () => statusSample(sources, lifecycle.readiness().reasons),
     nodes: getNodes,
     host: hostname(),
     version: VERSION,
@@ -247,19 +247,19 @@ export async function startHivemind(context: Context): Promise<Daemon> {
 
   return {
     status: () => statusLine(sources),
-    ready: life.readiness,
+    ready: lifecycle.readiness,
     routes: page.routes,
     reload: reloader(config, { outbox, seen }),
     async stop(deadline) {
       page.stop();
-      await life.stop(deadline);
+      await lifecycle.stop(deadline);
       faults.stop();
       clock.stop();
     },
   };
 }
 
-/** Tells whether hiveminds of one database have the same key, without telling the key. */
+/** Shows whether hiveminds on one database have the same key, without revealing it: 16 bytes. */
 function keyFingerprint(secret: Buffer): Buffer {
   return blake2b(16, Buffer.from('spns key fingerprint'), secret);
 }

@@ -16,22 +16,23 @@ import type { Expiry } from './subscriptions/expiry.ts';
 import { loadSubscriptions } from './subscriptions/load.ts';
 import type { Subscriptions } from './subscriptions/subscribe.ts';
 
+/** How often the statistics are written. */
 const STATISTICS_MS = 15_000;
-/**
- * Of the nine seconds that a stop may take, notifiers that report nothing have this long, and those that do as long as
- * leaves {@link CLOSE_MS}.
- */
-const HAND_OVER_MS = 5_000;
-/** To close the database and the listeners, in ms. */
-const CLOSE_MS = 1_500;
-/** And so long for their word on devices that clients wait for; what they have vouched for is then still written. */
-const VALIDATE_MS = 2_000;
-/** What other hiveminds may take to cover what only we covered, in ms. */
+
+// How the nine seconds of a stop are divided:
+
+/** How long other hiveminds may take to cover what only we covered. */
 const LEAVE_MS = 2_500;
-/** The rest of the stop, in ms: for the last answers, after a database that has stopped answering was given up. */
+/** How long notifiers may take to validate devices that clients wait for. Those that they accept are still written. */
+const VALIDATE_MS = 2_000;
+/** How long we wait for notifiers that report nothing; for those that do, all the time but {@link CLOSE_MS}. */
+const SILENT_MS = 5_000;
+/** Reserved for closing the database and the listeners. */
+const CLOSE_MS = 1_500;
+/** Reserved for the last replies, after giving up on a database that does not answer. */
 const LAST_MS = 500;
 
-/** The parts that are built and joined, and can be reached by clients and notifiers already. */
+/** The parts, built and connected; clients and notifiers can reach them already. */
 export interface Parts {
   readonly clock: JudgedClock;
   readonly log: Log;
@@ -45,33 +46,34 @@ export interface Parts {
   readonly intake: Pick<Intake<object>, 'complaints' | 'stop'>;
   readonly outbox: Outbox;
   readonly network: Pick<Network, 'start' | 'stop' | 'complaints'>;
-  /** Of a hivemind that is one of several. */
+  /** What only a hivemind that is one of several has. */
   readonly joined: Joined | undefined;
   readonly listeners: readonly OpenListener[];
-  /** Lets the subscriptions in that wait for the start. */
+  /** Lets in the subscriptions that have waited for the start. */
   readonly open: () => void;
-  /** Writes the statistics that are counted here. */
+  /** Writes the statistics counted since the last call. */
   readonly flush: () => void;
 }
 
-export interface Life {
+export interface Lifecycle {
   readiness(): Readiness;
-  /** @param deadline milliseconds that it has for this */
+  /** @param deadline how long it may take, in ms */
   stop(deadline: number): Promise<void>;
 }
 
 /**
- * Starts the parts in order: subscriptions from the database, expiry, notifiers, network. It resolves once the
- * subscriptions are loaded; what follows takes as long as it takes, and the operator sees it in the status.
+ * Starts the parts in order: load subscriptions, expiry, wait for notifiers, network. Resolves once the subscriptions
+ * are loaded; the rest goes on in the background, and `readiness` tells how far it is.
+ *
+ * @throws Error if the subscriptions cannot be loaded
  */
-export async function startLife(parts: Parts): Promise<Life> {
+export async function startParts(parts: Parts): Promise<Lifecycle> {
   const { clock, log, settings, stopping, expiry, outbox, network, joined } = parts;
   parts.systemd.status('Loading existing subscriptions');
   await (joined ? joined.cluster.start() : loadSubscriptions(parts));
   joined?.feed.start();
   await expiry.start();
 
-  /** Whether the notifiers were waited for, and the network is joined. */
   let isReady = false;
   const join = async () => {
     await waitForNotifiers({
@@ -103,8 +105,8 @@ export async function startLife(parts: Parts): Promise<Life> {
 }
 
 /**
- * Without oxend or a storage server the hivemind still does its work for clients: that is a complaint, not a reason to
- * be taken out of service.
+ * Without oxend or storage servers the hivemind still serves clients: that is a complaint, but no reason to take it out
+ * of service.
  */
 function readiness(
   isReady: boolean,
@@ -129,20 +131,20 @@ function readiness(
 async function stop(parts: Parts, statistics: Timer, end: number): Promise<void> {
   const { clock, log, store, expiry, subscriptions, network, intake, outbox, joined } = parts;
   parts.open();
-  // Side by side with the rest: a notifier that answers nobody must not take the time of those that do.
+  // Not awaited yet: a notifier that does not answer must not use up the time of those that do.
   const answered = subscriptions.stop(VALIDATE_MS);
   statistics.cancel();
   expiry.stop();
-  if (joined) await handOver(joined, clock, log);
+  if (joined) await leaveCluster(joined, clock, log);
   await network.stop();
   intake.stop();
-  await outbox.stop(HAND_OVER_MS, end - CLOSE_MS - clock.monotonic());
+  await outbox.stop(SILENT_MS, end - CLOSE_MS - clock.monotonic());
   if (!(await within(answered, end - clock.monotonic(), clock)))
-    log.warn('clients wait for a database that does not answer');
+    log.warn('the database does not answer: the last clients get no reply');
   parts.flush();
   const isTold = !joined || (await within(joined.close(), end - clock.monotonic(), clock).catch(() => false));
   if (!isTold)
-    log.warn('the database does not answer: the other hiveminds find out by themselves that this one has ended');
+    log.warn('the database does not answer: the other hiveminds will notice by themselves that this one has stopped');
   const closed = await within(store.close(), end - clock.monotonic(), clock);
   if (!closed) log.warn('the database does not answer: the last statistics are lost');
   for (const listener of parts.listeners) await listener.close();
@@ -157,12 +159,12 @@ async function stop(parts: Parts, statistics: Timer, end: number): Promise<void>
   );
 }
 
-/** Lets the others have our slots, while we still hear what they may not hear yet. */
-async function handOver({ cluster }: Joined, clock: Clock, log: Log): Promise<void> {
+/** Hands our slots to the others, while we still receive messages that they may not receive yet. */
+async function leaveCluster({ cluster }: Joined, clock: Clock, log: Log): Promise<void> {
   let isCovered = false;
-  const left = cluster.leave(LEAVE_MS).then((whole) => {
-    isCovered = whole;
+  const left = cluster.leave(LEAVE_MS).then((covered) => {
+    isCovered = covered;
   });
   if ((await within(left, LEAVE_MS, clock)) && isCovered) return;
-  log.warn('no other hivemind covers everything that this one covered: messages that come before one does are lost');
+  log.warn('no other hivemind covers everything that this one covered: messages that arrive before one does are lost');
 }

@@ -8,14 +8,11 @@ import { MAX_MESSAGE_SIZE } from '../oxenmq/socket.ts';
 import { deriveClusterKey } from '../session/notifier-key.ts';
 import type { HivemindSettings } from '../settings/hivemind.ts';
 
-/** The largest message that the web front-end passes on, in bytes: the original's limit. A notifier's may be larger. */
+/** The largest message from the web front-end, in bytes: the original's limit. A notifier's may be larger. */
 const PUSH_MESSAGE = 1024 * 1024;
-/** Web front-ends are few, and so are administrators and notifiers from afar. */
+/** Of a socket. Web front-ends are few, and so are administrators and notifiers on other machines. */
 const MAX_CONNECTIONS = 256;
-/**
- * Requests of one connection that are worked on at a time: a front-end's are those of all its clients, whose admission
- * has its own limits.
- */
+/** Requests worked on at a time for one connection: a front-end's carries all its clients', which admission limits. */
 const IN_FLIGHT = Number.POSITIVE_INFINITY;
 
 export interface ListenersModules {
@@ -26,20 +23,20 @@ export interface ListenersModules {
   readonly secret: Buffer;
   readonly commands: Commands;
   readonly log: Pick<Log, 'info'>;
-  /** Called with what was dropped, and why. */
+  /** Called with the reason when a message was dropped. */
   readonly stray: (reason: string) => void;
-  /** An administrator's connection, which may be a notifier's, has ended. */
+  /** Called when an admin connection, which includes every notifier's, has ended. */
   readonly gone: (remote: Remote) => void;
 }
 
 export type OpenListener = Pick<Listener | PublicListener, 'close' | 'counters'>;
 
 /**
- * Opens the hivemind's sockets, one for each level of rights: `listen` for notifiers and administrators of this
- * machine, `listen_curve` for those from afar, and `listen_push` for the web front-end, which needs no more than
- * `push.*`. Anonymous clients do not come here: the front-end has their socket.
+ * Opens the hivemind's sockets: `listen` for notifiers and administrators on this machine, `listen_curve` for those on
+ * others, and `listen_push` for the web front-end, which needs nothing but `push.*`. Anonymous clients connect to the
+ * front-end instead.
  *
- * @throws Error with the address and the reason; none is open then
+ * @throws Error with the address and the reason; no socket is open then
  */
 export async function openListeners(modules: ListenersModules): Promise<readonly OpenListener[]> {
   const { clock, random, settings, commands, gone: disconnect, stray } = modules;
@@ -49,7 +46,7 @@ export async function openListeners(modules: ListenersModules): Promise<readonly
     admins.add(keyPairFromSecret(deriveClusterKey(modules.secret)).publicKey.toString('hex'));
   const limits = { clock, random, commands, maxConnections: MAX_CONNECTIONS, inFlight: IN_FLIGHT };
 
-  // Who can connect is settled by the file's permissions: notifiers are of our group.
+  // The socket's permissions decide who can connect: notifiers run under our group.
   const listeners: (Listener | PublicListener)[] = [
     new Listener({ clock, address: listen, access: 'admin', commands, mode: 0o660, on: { disconnect, stray } }),
   ];
@@ -66,25 +63,23 @@ export async function openListeners(modules: ListenersModules): Promise<readonly
       }),
     );
   }
-  if (listenPush !== undefined) {
-    listeners.push(
-      new PublicListener({
-        ...limits,
-        address: listenPush,
-        access: 'none',
-        maxMessageSize: PUSH_MESSAGE,
-        // The front-end is no member of our group, and whoever else is on this machine could ask the front-end for the
-        // same.
-        mode: 0o666,
-        on: { stray },
-      }),
-    );
-  }
+  const pushListener =
+    listenPush === undefined
+      ? undefined
+      : new PublicListener({
+          ...limits,
+          address: listenPush,
+          access: 'none',
+          maxMessageSize: PUSH_MESSAGE,
+          // The front-end is not in our group, and anybody else on this machine could ask it for the same.
+          mode: 0o666,
+          on: { stray },
+        });
+  if (pushListener) listeners.push(pushListener);
   try {
     for (const listener of listeners) {
       await listener.bind();
-      const level = listener instanceof PublicListener && listenPush !== undefined && listener === listeners.at(-1);
-      modules.log.info(`listening at ${listener.endpoint} (${level ? 'push.* only' : 'admin'})`);
+      modules.log.info(`listening at ${listener.endpoint} (${listener === pushListener ? 'push.* only' : 'admin'})`);
     }
   } catch (error) {
     await Promise.all(listeners.map((listener) => listener.close()));

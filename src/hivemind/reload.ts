@@ -6,12 +6,15 @@ import type { DuplicateFilter } from './notifications/duplicate-filter.ts';
 import type { Outbox } from './notifications/outbox/outbox.ts';
 
 /**
- * Of V8's heap, what the pushes of one service may take at most, whatever is configured: several full queues must not
- * end the process.
+ * The largest share of V8's heap that the pushes of one service may take, whatever is configured: several full queues
+ * must not crash the process.
  */
 const HEAP_SHARE = 1 / 8;
 
-/** What the outbox is built with, and what a reload can change. Ages in ms. */
+/**
+ * The outbox's settings that a reload can change; sizes in bytes, ages in ms.
+ * @param log is told if a limit was lowered
+ */
 export function outboxLimits({ hivemind }: Config, log?: Pick<Log, 'info'>) {
   const most = Math.floor(getHeapStatistics().heap_size_limit * HEAP_SHARE);
   if (most < hivemind.outboxMaxBytes)
@@ -22,12 +25,12 @@ export function outboxLimits({ hivemind }: Config, log?: Pick<Log, 'info'>) {
   };
 }
 
-/** Milliseconds. */
+/** How long the duplicate filter remembers a message, in ms. */
 export function filterLifetime({ hivemind }: Config): number {
   return hivemind.filterLifetime * 1000;
 }
 
-/** Takes over what can change without a restart; the function returned names each change in words. */
+/** Makes a function that applies the settings that need no restart. It returns each change in words, for the log. */
 export function reloader(
   config: Config,
   { outbox, seen }: { outbox: Outbox; seen: DuplicateFilter },

@@ -11,69 +11,72 @@ import { BEAT, coversOf, coversSlot, hasSlot, type KnownMember, Roster, slotBits
 import { SlotsHeld } from './slots-held.ts';
 import { SparedSlots } from './spared-slots.ts';
 
-/** What a member works with. */
+/** What {@link Cluster} is built from. */
 export interface ClusterModules {
   readonly clock: Clock;
   readonly own: Sender;
-  /** How many are to hold each slot. */
+  /** How many members should hold each slot. */
   readonly copies: number;
   /**
-   * Gives our sign of life.
-   * @returns what the database has of all members, by its clock (unix ms)
+   * Writes our heartbeat.
+   * @returns the rows of all members, and the database's time (unix ms)
    * @throws StoreError
    */
   readonly beat: (own: Pick<MemberRow, 'state' | 'covers'>) => Promise<{ now: number; members: readonly MemberRow[] }>;
-  /** Brings the subscriptions of these slots into memory. @throws StoreError */
+  /** Loads the subscriptions of these slots into memory. @throws StoreError */
   readonly load: (slots: ReadonlySet<number>) => Promise<void>;
-  readonly devices: Pick<Devices, 'removeElsewhere'>;
+  readonly devices: Pick<Devices, 'removeAccounts'>;
   /** See {@link Monitoring.uncoveredSlots}. */
   readonly uncovered: () => Promise<Set<number> | undefined>;
-  /** The slots whose storage servers are to be connected. */
+  /** Sets the slots whose storage servers we connect to. */
   readonly setSlots: (slots: ReadonlySet<number>) => void;
-  /** The slots of which another member is first, so that not all their storage servers need be asked. */
+  /** Sets the slots in which another member sends first, so that we need not ask all their storage servers. */
   readonly spareSlots: (slots: ReadonlySet<number>) => void;
   readonly links: Pick<Links, 'update' | 'send' | 'troubles'>;
   readonly log: Pick<Log, 'info' | 'warn'>;
 }
 
-/** While everything held is covered, so many beats pass between two looks, which cost more with more accounts. */
-const LOOK_EVERY = 5;
-/** Changes within so long (ms) are announced to the others together. */
+/**
+ * Beats between two checks of what we cover, while we cover everything that we hold: a check costs more the more
+ * accounts there are.
+ */
+const CHECK_EVERY = 5;
+/** How long, in ms, changes are collected before they are announced to the others together. */
 const HINT_DELAY = 10;
-/** How often, in ms, a member that is about to stop looks whether the others cover what it covers. */
-const LEAVING_LOOK = 200;
+/** How often, in ms, a member that is about to stop checks whether the others cover what it covers. */
+const LEAVING_POLL = 200;
 
 /** The cluster as operators see it. */
 export interface ClusterReport {
   readonly own: string;
   readonly copies: number;
-  /** How many slots as many living members cover as are to, and how many fewer: at least one, or none. */
+  /** Slots by how many living members cover them: `copies` or more, fewer but at least one, none. */
   readonly coverage: { readonly full: number; readonly fewer: number; readonly none: number };
-  /** Of the slots that we hold, those of which not all storage servers are asked, as another member is first. */
+  /** How many of our slots we ask only some storage servers about, because another member sends first. */
   readonly spared: number;
-  /** All that have been seen lately. */
+  /** All members seen within the last hour or so, dead ones among them. */
   readonly members: readonly MemberReport[];
 }
 
 /** A member as operators see it. */
 export interface MemberReport {
   readonly name: string;
-  /** Tells one run of its process from the next. */
+  /** Differs from one run of its process to the next. */
   readonly run: string;
   readonly state: MemberRow['state'] | 'dead';
   readonly address: string;
   readonly version: string;
-  /** Slots that it covers; and those of which it sends the pushes. */
+  /** How many slots it covers, and in how many it sends first. */
   readonly covers: number;
   readonly first: number;
-  /** Unix seconds. */
+  /** When its process started, and its last heartbeat; unix seconds. */
   readonly started: number;
   readonly seen: number;
 }
 
 /**
- * This hivemind as one of several: who else is there, which slots are ours, and who sends first. Others are known by
- * their signs of life in the database; while that is away everybody goes on with what was last known.
+ * This hivemind as one of several: who else is alive, which slots are ours, and who sends first. Members know each
+ * other by their heartbeats in the database; while it is unreachable they carry on with what they last knew.
  */
 export class Cluster {
   readonly duty: Duties;
@@ -85,12 +88,14 @@ export class Cluster {
   #state: 'starting' | 'ready' | 'leaving' = 'starting';
   #timer: Timer | undefined;
   #beating: Promise<void> | undefined;
+  /** Loads and removals of slots, one after the other. */
   #work: Promise<void> = Promise.resolve();
-  #looking = false;
+  #checking = false;
   #beats = 0;
+  /** Why the last load failed; undefined if it did not. */
   #trouble: string | undefined;
   #connected: ReadonlySet<number> = new Set();
-  /** Slots with changes of which the others are not told yet. */
+  /** Slots with changes that have not been announced yet. */
   #changed = new Set<number>();
   #hint: Timer | undefined;
   #stopped = false;
@@ -101,68 +106,68 @@ export class Cluster {
     this.#roster = new Roster(modules.clock, modules.own.name);
   }
 
-  /** Whether the subscriptions of that slot belong in memory here. */
+  /** Whether this slot's subscriptions are in memory here, or being loaded. */
   holdsSlot(slot: number): boolean {
     return this.#slots.has(slot);
   }
 
-  /** The same of any of these. @param slots 32 bytes, a bit for each slot */
+  /** {@link holdsSlot} for any of several. @param slots 32 bytes, a bit for each slot */
   holdsAnyOf(slots: Buffer): boolean {
     for (let slot = 0; slot < SLOTS; slot++) if (this.#slots.has(slot) && hasSlot(slots, slot)) return true;
     return false;
   }
 
-  /** The same of an account, 33 bytes. */
+  /** {@link holdsSlot} for an account's slot. @param account has the account's 33 bytes at `offset` */
   holds(account: Uint8Array, offset = 0): boolean {
     return this.#slots.has(slotOf(account, offset));
   }
 
-  /** Those that live, by name; we ourselves among them. */
+  /** The members that are alive, sorted by name, ourselves included. */
   get living(): KnownMember[] {
     return this.#roster.members.filter(({ living }) => living);
   }
 
-  /** Whether another one lives that has joined the network. */
+  /** Whether another member is alive and has joined the network. */
   get othersWork(): boolean {
     return this.living.some(({ name, state }) => name !== this.#modules.own.name && state === 'ready');
   }
 
   /**
-   * Finds out who is there, and brings the subscriptions of our slots into memory.
-   * @throws StoreError
+   * Finds out who is alive, and loads the subscriptions of our slots into memory.
+   * @throws StoreError if the database cannot be reached, Error if the subscriptions cannot be loaded
    */
   async start(): Promise<void> {
     await this.#beatOnce();
-    this.#follow();
+    this.#reassign();
     await this.#work;
     if (this.#trouble !== undefined) throw new Error(this.#trouble);
-    this.#timer = this.#modules.clock.setInterval(() => void this.#round(), BEAT);
+    this.#timer = this.#modules.clock.setInterval(() => void this.#beat(), BEAT);
   }
 
-  /** We have joined the network: what we cover counts from now on. */
+  /** Called once we have joined the network: from now on the others count what we cover. */
   ready(): void {
     if (this.#state === 'starting') this.#state = 'ready';
-    void this.#round();
+    void this.#beat();
   }
 
   /**
-   * Gives our slots to the others: from now on they send first.
+   * Hands our slots over: from now on the others send first.
    *
-   * @param patience how long to wait for it at most, ms
-   * @returns whether others cover all that we do
+   * @param patience how long to wait at most, in ms, until they cover what we cover
+   * @returns whether they do
    */
   async leave(patience: number): Promise<boolean> {
     const { clock, links, own } = this.#modules;
     const end = clock.monotonic() + patience;
     this.#state = 'leaving';
     for (;;) {
-      await this.#round();
+      await this.#beat();
       const others = this.living.filter(({ name }) => name !== own.name);
       for (const { name } of others) links.send(name, 'cluster.leaving', encodeLeaving(own));
       const heirs = others.filter(({ state }) => state === 'ready');
       const isCovered = [...this.#slots.covered].every((slot) => heirs.some((member) => coversSlot(member, slot)));
       if (isCovered || heirs.length === 0 || clock.monotonic() >= end) return isCovered;
-      await new Promise<void>((resolve) => clock.setTimeout(resolve, LEAVING_LOOK));
+      await new Promise<void>((resolve) => clock.setTimeout(resolve, LEAVING_POLL));
     }
   }
 
@@ -172,12 +177,12 @@ export class Cluster {
     this.#hint?.cancel();
   }
 
-  /** Another member is about to stop, or has news for another reason: the database has them. */
-  look(): void {
-    void this.#round();
+  /** Called when another member says that it is about to stop: reads the members' rows now. */
+  refresh(): void {
+    void this.#beat();
   }
 
-  /** A subscription of that slot was changed by us, and committed. */
+  /** Called after we have committed a change to a subscription in this slot. */
   changed(slot: number): void {
     this.#changed.add(slot);
     this.#hint ??= this.#modules.clock.setTimeout(() => {
@@ -189,7 +194,7 @@ export class Cluster {
     }, HINT_DELAY);
   }
 
-  /** What an operator should know, a sentence each. */
+  /** What an operator should know, one sentence each. */
   complaints(): string[] {
     const { copies, links } = this.#modules;
     const complaints: string[] = [];
@@ -231,8 +236,8 @@ export class Cluster {
     return { own: own.name, copies, coverage: this.#coverage(), spared, members };
   }
 
-  /** A sign of life, and whatever follows from what came back. Never throws. */
-  #round(): Promise<void> {
+  /** Writes a heartbeat, and acts on the rows that come back. Never throws. */
+  #beat(): Promise<void> {
     this.#beating ??= this.#beatSafely().finally(() => {
       this.#beating = undefined;
     });
@@ -244,29 +249,30 @@ export class Cluster {
     try {
       await this.#beatOnce();
     } catch {
-      // The store reports its troubles itself. We go on with what was last known.
+      // The store reports its own errors. We carry on with what we last knew.
     }
     if (this.#stopped) return;
-    this.#follow();
-    if (this.#beats++ % LOOK_EVERY === 0 || this.#slots.covered.size < this.#slots.held.size) void this.#look();
+    this.#reassign();
+    const isCovered = this.#slots.covered.size === this.#slots.held.size;
+    if (this.#beats++ % CHECK_EVERY === 0 || !isCovered) void this.#checkCovered();
   }
 
   async #beatOnce(): Promise<void> {
     const before = this.#roster.members;
     const { now, members } = await this.#modules.beat({ state: this.#state, covers: slotBits(this.#slots.covered) });
-    if (this.#roster.take(now, members)) this.#tell(before);
+    if (this.#roster.take(now, members)) this.#logChanges(before);
   }
 
-  /** Follows from who is alive: which slots are ours, whom to connect to, who sends first. */
-  #follow(): void {
+  /** Works out from who is alive which slots are ours, whom we connect to, and who sends first. */
+  #reassign(): void {
     const { own, copies, links, setSlots, spareSlots, clock } = this.#modules;
     const { members } = this.#roster;
     const names = this.#roster.holders.filter((name) => name !== own.name || this.#state !== 'leaving');
-    if (!this.#holders.are(names)) this.#holders = new Holders(names);
+    if (!this.#holders.hasSame(names)) this.#holders = new Holders(names);
     const holders = this.#holders;
     links.update(this.living.filter(({ name }) => name !== own.name));
     const covers = this.#coversOf();
-    // Who is about to stop keeps what it has: it is needed until others have it.
+    // While leaving we keep what we have: it is needed until the others have it.
     if (this.#state !== 'leaving') {
       const { loads, drops } = this.#slots.update({ own: own.name, holders, copies, covers }, clock.monotonic());
       if (loads.length > 0) this.#load(new Set(loads));
@@ -290,12 +296,12 @@ export class Cluster {
         await load(slots);
         this.#slots.loaded(slots);
         this.#trouble = undefined;
-        if (!this.#stopped && this.#timer) this.#follow();
+        if (!this.#stopped && this.#timer) this.#reassign();
       } catch (error) {
         this.#slots.failed(slots);
         this.#trouble = `the subscriptions of ${slots.size} slots cannot be loaded: ${(error as Error).message}`;
         log.warn(this.#trouble);
-        // Some may have come in: nobody keeps them up to date.
+        // Part of them may be in memory, and the feed does not keep those up to date.
         await this.#remove(slots);
       }
     });
@@ -307,30 +313,30 @@ export class Cluster {
   }
 
   /**
-   * Takes these slots out of memory, even if they are ours again already: changes that came in between were passed
-   * over, and they are loaded after this.
+   * Removes these slots from memory, even those that have become ours again: the feed has skipped their changes since,
+   * and they are loaded again after this.
    */
   async #remove(slots: ReadonlySet<number>): Promise<void> {
     const { devices } = this.#modules;
     let next: number | undefined = 0;
     while (next !== undefined && !this.#stopped) {
-      next = devices.removeElsewhere((bytes, offset) => slots.has(slotOf(bytes, offset)), next);
+      next = devices.removeAccounts((bytes, offset) => slots.has(slotOf(bytes, offset)), next);
       await new Promise((resolve) => setImmediate(resolve));
     }
   }
 
-  /** Sees which of our slots are covered, and lets the others know at once of any change. */
-  async #look(): Promise<void> {
-    if (this.#looking || this.#state === 'starting') return;
-    this.#looking = true;
+  /** Checks which of our slots are covered, and tells the others at once if that has changed. */
+  async #checkCovered(): Promise<void> {
+    if (this.#checking || this.#state === 'starting') return;
+    this.#checking = true;
     try {
       const uncovered = await this.#modules.uncovered();
       if (uncovered === undefined || this.#stopped) return;
       const before = slotBits(this.#slots.covered);
       this.#slots.setCovered([...this.#slots.held].filter((slot) => !uncovered.has(slot)));
-      if (!before.equals(slotBits(this.#slots.covered))) void this.#round();
+      if (!before.equals(slotBits(this.#slots.covered))) void this.#beat();
     } finally {
-      this.#looking = false;
+      this.#checking = false;
     }
   }
 
@@ -351,16 +357,16 @@ export class Cluster {
     return counts;
   }
 
-  /** Says what is other than before. */
-  #tell(before: readonly KnownMember[]): void {
+  /** Logs which members have come, gone or begun to leave. */
+  #logChanges(before: readonly KnownMember[]): void {
     const { own, log } = this.#modules;
     const were = new Map(before.map((member) => [member.name, member]));
     for (const { name, living, state, run, version } of this.#roster.members) {
       const was = were.get(name);
       if (name === own.name) continue;
-      if (living && (!was?.living || was.run !== run)) log.info(`the hivemind ${name} (${version}) is there`);
+      if (living && (!was?.living || was.run !== run)) log.info(`the hivemind ${name} (${version}) is alive`);
       else if (!living && was?.living)
-        log.warn(`the hivemind ${name} ${state === 'stopped' ? 'has stopped' : 'no longer gives a sign of life'}`);
+        log.warn(`the hivemind ${name} ${state === 'stopped' ? 'has stopped' : 'has stopped sending heartbeats'}`);
       else if (living && state === 'leaving' && was?.state !== 'leaving')
         log.info(`the hivemind ${name} is about to stop`);
     }

@@ -14,7 +14,7 @@ import {
   type Sender,
 } from '../../session/cluster-protocol.ts';
 
-/** Who takes what other members say. */
+/** Handlers for what other members say. */
 export interface CommandModules {
   readonly own: Hello;
   readonly onProgress: (progress: Progress) => void;
@@ -25,23 +25,23 @@ export interface CommandModules {
 }
 
 /**
- * What members call at each other (session/cluster-protocol.ts); those that may register notifiers may say these things
- * too.
+ * The commands that members call on each other (session/cluster-protocol.ts). They need the same rights as registering
+ * a notifier.
  */
 export function clusterCommands(modules: CommandModules): Commands {
   const { own, log } = modules;
-  const taking =
+  const receiver =
     <T>(decode: (part: Buffer) => T, take: (message: T) => void) =>
     ({ parts }: Incoming) => {
       try {
         take(decode(parts[0] ?? Buffer.alloc(0)));
       } catch (error) {
-        log.warn(`ignoring a message of another hivemind: ${(error as Error).message}`);
+        log.warn(`ignoring a message from another hivemind: ${(error as Error).message}`);
       }
     };
   const command = <T>(decode: (part: Buffer) => T, take: (message: T) => void) => ({
     kind: 'command' as const,
-    handler: taking(decode, take),
+    handler: receiver(decode, take),
   });
   return {
     cluster: {
@@ -50,13 +50,13 @@ export function clusterCommands(modules: CommandModules): Commands {
         hello: {
           kind: 'request',
           handler: (message) => {
-            taking(decodeHello, () => message.reply(encodeHello(own)))(message);
+            receiver(decodeHello, () => message.reply(encodeHello(own)))(message);
           },
         },
         progress: {
           kind: 'request',
           handler: (message) => {
-            taking(decodeProgress, modules.onProgress)(message);
+            receiver(decodeProgress, modules.onProgress)(message);
             message.reply();
           },
         },

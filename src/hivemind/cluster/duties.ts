@@ -5,19 +5,19 @@ import { coversOf, firstOfSlots, type KnownMember } from './roster.ts';
 
 /** What {@link Duties.update} goes by. */
 export interface Positions {
-  /** All members that are known, ours among them. */
+  /** All known members, ourselves included. */
   readonly members: readonly KnownMember[];
   readonly holders: Holders;
-  /** How many are to hold each slot. */
+  /** How many members should hold each slot. */
   readonly copies: number;
-  /** The slots that we cover, which is newer than what our row says. */
+  /** The slots that we cover; our own row may be out of date. */
   readonly covered: ReadonlySet<number>;
 }
 
-/** Works out who sends the pushes of which slot, each time that something new is known. */
+/** Works out who sends the pushes of which slot, each time the members or what they cover change. */
 export class Duties implements Duty {
   readonly own: string;
-  /** Their runs, by name. */
+  /** The runs of the living members, by name. */
   #living: ReadonlyMap<string, bigint> = new Map();
   #first: readonly string[] = [];
   #others: readonly (readonly string[])[] = [];
@@ -45,15 +45,15 @@ export class Duties implements Duty {
     this.#listeners.add(listener);
   }
 
-  /** Takes over what is known now, and calls the listeners if anything of the above is other than before. */
+  /** Works everything out anew, and calls the listeners if any answer has changed. */
   update({ members, holders, copies, covered }: Positions): void {
     const { own } = this;
     const covers = coversOf(members, own, covered);
     const living = new Map(members.filter((member) => member.living).map(({ name, run }) => [name, run]));
     const first = firstOfSlots(holders, covers);
     const others = Array.from({ length: SLOTS }, (_, slot) => {
-      const meant = holders.of(slot, copies);
-      return [...living.keys()].filter((name) => name !== own && (meant.includes(name) || covers(name, slot)));
+      const owners = holders.of(slot, copies);
+      return [...living.keys()].filter((name) => name !== own && (owners.includes(name) || covers(name, slot)));
     });
     const isSame =
       living.size === this.#living.size &&

@@ -6,55 +6,55 @@ import type { Changed, ClusterStore } from '../store/cluster-store.ts';
 import type { Store } from '../store/store.ts';
 import { slotBits } from './roster.ts';
 
-/** What the feed works with. */
+/** What {@link Feed} is built from. */
 export interface FeedModules {
   readonly clock: Clock;
   readonly store: Pick<Store, 'load' | 'watchWrites'>;
   readonly cluster: Pick<ClusterStore, 'readChanges' | 'readCurrent' | 'skip' | 'trim'>;
   readonly devices: Pick<Devices, 'replace' | 'remove' | 'beginComparison' | 'removeUnseen'>;
-  /** Whether the subscriptions of that slot belong in memory: they are there, or are being loaded. */
+  /** Whether this slot's subscriptions are in memory or being loaded. */
   readonly holds: (slot: number) => boolean;
-  /** Whether a client's request for that device is in work, which may end with a change of what is in memory. */
+  /** Whether a client's request for that device is being worked on, which may end in a change to memory. */
   readonly inWork: (service: string, serviceId: string) => boolean;
   readonly log: Pick<Log, 'debug' | 'info' | 'warn'>;
 }
 
-/** What it has done so far. */
+/** What the feed has done so far. */
 export interface FeedCounters {
-  /** Times that the database was asked, and what that and bringing it into memory took together, in ms. */
+  /** Rounds of reading, and how long they and applying what they read took in all, in ms. */
   reads: number;
   readMs: number;
-  /** Subscriptions that others have changed, and that were brought into memory. */
+  /** Changes of others that were applied in memory. */
   changes: number;
-  /** Times that everything was loaded anew. */
+  /** How often everything was loaded again. */
   reloads: number;
 }
 
 const ALL_SLOTS = Array.from({ length: SLOTS }, (_, slot) => slot);
-/** Subscriptions that are read at once. */
+/** Subscriptions that one query reads. */
 const AT_ONCE = 250;
-/** After so many pages, of 4,000 changes each, loading all anew costs less than reading on. */
-const FAR = 25;
-/** Unasked, the changes are read this often, in ms. */
-const EVERY = 75;
-/** However many hints come, they are read no more often than this, in ms: the more come the more are read at once. */
-const LEAST = 20;
-/** What every member has read is taken away this often, in ms. */
+/** From this many pages on, of 4,000 changes each, loading everything again costs less than reading on. */
+const RELOAD_AFTER_PAGES = 25;
+/** How often changes are read without a hint, in ms. */
+const READ_EVERY = 75;
+/** The least time between two reads, in ms: the more hints come, the more changes one read brings. */
+const LEAST_PAUSE = 20;
+/** How often changes that every member has read are deleted, in ms. */
 const TRIM_EVERY = 10_000;
-/** How long (ms) the changes of others may hold the event loop. */
+/** How long (ms) applying changes may hold the event loop. */
 const SLICE = 8;
-/** A load that failed is tried again after so many ms. */
+/** How long after a failed load it is tried again, in ms. */
 const RETRY = 1_000;
-/** Not having read for so long (ms) is a complaint. */
+/** How long (ms) without a complete read is a complaint. */
 const BEHIND = 10_000;
 
 /**
- * Brings into memory what others have changed in the database: other members, and whoever else writes there. What we
- * write ourselves is put into memory by those who write it.
+ * Applies in memory what other members, or anybody else, have changed in the database. Our own writes are applied by
+ * whoever makes them.
  *
- * It reads what a subscription is now, not what was done to it, so nothing depends on the order or the number of
- * times. A subscription that is being written here is read again a moment later: what was read of it may be older than
- * what the writer puts into memory.
+ * A change only names a subscription; its current row is then read. So neither the order nor a repetition of changes
+ * matters. A subscription that is being written here is read again a moment later: the row may be older than what the
+ * writer is about to put into memory.
  */
 export class Feed {
   readonly counters: FeedCounters = { reads: 0, readMs: 0, changes: 0, reloads: 0 };
@@ -64,12 +64,13 @@ export class Feed {
   #hinted: Timer | undefined;
   #reading: Promise<void> | undefined;
   #reloading: Promise<void> | undefined;
-  /** Whether what is being loaded is not to be had from the changes since its beginning. */
+  /** Whether changes were missed that the running reload may not include: one more follows then. */
   #isLost = false;
-  /** Subscriptions that were changed, and are to be read. */
+  /** Changed subscriptions whose rows are still to be read. */
   #pending: Changed[] = [];
-  /** The last time that everything had been read, monotonic ms. */
+  /** When everything had last been read; monotonic ms. */
   #readAt: number;
+  /** When the last query for changes began; monotonic ms. */
   #begunAt = Number.NEGATIVE_INFINITY;
 
   constructor(modules: FeedModules) {
@@ -77,17 +78,17 @@ export class Feed {
     this.#readAt = modules.clock.monotonic();
   }
 
-  /** Reads from now on. What is in memory was loaded before, and nothing else. */
+  /** Starts reading changes. Memory must hold what was loaded, and nothing newer. */
   start(): void {
     const { clock } = this.#modules;
     this.#readAt = clock.monotonic();
     this.#timers.push(
-      clock.setInterval(() => void this.#read(), EVERY),
+      clock.setInterval(() => void this.#read(), READ_EVERY),
       clock.setInterval(() => void this.#trim(), TRIM_EVERY),
     );
   }
 
-  /** Another member has changed something: reads a little earlier. */
+  /** Called when another member says that it has changed something: reads sooner than otherwise. */
   hint(): void {
     if (this.#timers.length === 0 || this.#hinted || this.#stopping.signal.aborted) return;
     const { clock } = this.#modules;
@@ -96,19 +97,19 @@ export class Feed {
         this.#hinted = undefined;
         void this.#read();
       },
-      Math.max(0, this.#begunAt + LEAST - clock.monotonic()),
+      Math.max(0, this.#begunAt + LEAST_PAUSE - clock.monotonic()),
     );
   }
 
-  /** What an operator should know, in a sentence; undefined if all is well. */
+  /** What an operator should know, in one sentence; undefined if all is well. */
   get complaint(): string | undefined {
     if (this.#timers.length === 0) return undefined;
     const seconds = Math.floor((this.#modules.clock.monotonic() - this.#readAt) / 1000);
     if (seconds * 1000 < BEHIND) return undefined;
-    return `what other hiveminds have changed in the database has been unknown for ${seconds} s`;
+    return `changes that other hiveminds made in the database have not been read for ${seconds} s`;
   }
 
-  /** Ends. Resolves when nothing is being read or loaded any more. */
+  /** Stops reading. Resolves when nothing is being read or loaded any more. */
   async stop(): Promise<void> {
     this.#stopping.abort();
     for (const timer of this.#timers) timer.cancel();
@@ -117,10 +118,10 @@ export class Feed {
     await this.#reloading;
   }
 
-  /** Reads all that there is. Never throws. */
+  /** Reads all changes there are. Never throws. */
   #read(): Promise<void> {
     this.#reading ??= this.#readAll()
-      .catch((error: Error) => this.#modules.log.debug(`the changes of others could not be read: ${error.message}`))
+      .catch((error: Error) => this.#modules.log.debug(`others' changes could not be read: ${error.message}`))
       .finally(() => {
         this.#reading = undefined;
       });
@@ -129,9 +130,9 @@ export class Feed {
 
   async #readAll(): Promise<void> {
     for (let pages = 0; !this.#stopping.signal.aborted; pages++) {
-      if (pages === FAR) this.#modules.cluster.skip();
+      if (pages === RELOAD_AFTER_PAGES) this.#modules.cluster.skip();
       if (!(await this.#readSome())) return;
-      // Others come first: what waits in the database keeps.
+      // Let other work in between: changes can wait in the database.
       await new Promise((resolve) => setImmediate(resolve));
     }
   }
@@ -140,7 +141,7 @@ export class Feed {
   async #readSome(): Promise<boolean> {
     const { clock, cluster, holds } = this.#modules;
     this.#begunAt = clock.monotonic();
-    // Where what is now cannot be read, what has changed need not be known.
+    // No point in learning of more changes while the rows of the known ones cannot be read.
     const isBehind = this.#pending.length >= AT_ONCE;
     const result = isBehind
       ? { changes: [], more: false }
@@ -151,19 +152,19 @@ export class Feed {
       return false;
     }
     this.#pending.push(...result.changes);
-    await this.#bringPending();
+    await this.#applyPending();
     this.counters.readMs += clock.monotonic() - this.#begunAt;
     if (!result.more && !isBehind && !this.#reloading) this.#readAt = clock.monotonic();
     return result.more;
   }
 
-  /** Brings what is pending into memory. */
-  async #bringPending(): Promise<void> {
+  /** Reads the rows of the pending changes into memory. */
+  async #applyPending(): Promise<void> {
     const busy: Changed[] = [];
     try {
       while (this.#pending.length > 0) {
         const some = this.#pending.slice(0, AT_ONCE);
-        busy.push(...(await this.#bring(some)));
+        busy.push(...(await this.#apply(some)));
         this.#pending.splice(0, some.length);
       }
     } finally {
@@ -171,8 +172,8 @@ export class Feed {
     }
   }
 
-  /** @returns those that are being written here */
-  async #bring(changes: readonly Changed[]): Promise<Changed[]> {
+  /** @returns the changes to subscriptions that are being written here, to be read again */
+  async #apply(changes: readonly Changed[]): Promise<Changed[]> {
     const { clock, store, cluster, devices, holds, inWork } = this.#modules;
     const busy: Changed[] = [];
     const watch = store.watchWrites();
@@ -206,7 +207,7 @@ export class Feed {
     });
   }
 
-  /** Loads what we hold, in the place of what is in memory, which pushes go on by meanwhile. */
+  /** Loads what we hold again, over what is in memory; pushes go on by that meanwhile. */
   async #reloadSafely(): Promise<void> {
     const { clock, log } = this.#modules;
     const { signal } = this.#stopping;
@@ -259,7 +260,7 @@ export class Feed {
         await new Promise((resolve) => setImmediate(resolve));
       }
     } catch (error) {
-      this.#modules.log.debug(`changes that every hivemind has read could not be deleted: ${(error as Error).message}`);
+      this.#modules.log.debug(`old entries of spns_changes could not be deleted: ${(error as Error).message}`);
     }
   }
 }

@@ -14,43 +14,46 @@ export interface Speaker {
 
 export interface HearingOptions<Server extends Speaker> {
   readonly clock: Clock;
-  /** The other members that cover a slot. */
+  /** The other members that cover this slot, or should. */
   readonly othersOf: (slot: number) => readonly string[];
   readonly serverOf: (key: string) => Server | undefined;
-  /** Since when (monotonic ms) that server is asked for the accounts of that slot; undefined if it is not. */
+  /** Since when (monotonic ms) we have asked that server for all accounts of this slot; undefined if we do not. */
   readonly askedSince: (server: Server, slot: number) => number | undefined;
-  /** Has a server connected anew, under another name of ours. */
+  /** Reconnects to a server under a new routing id. */
   readonly listenAnew: (server: Server) => void;
-  /** Tells a member from which servers we had what it should have had as well, if it asked them. */
+  /** Tells a member which servers sent us something that they should have sent it too, if it asked them. */
   readonly tell: (member: string, servers: readonly HeardServer[]) => void;
   readonly log: Pick<Log, 'warn'>;
 }
 
-/** So often the members tell each other, in ms. */
+/** How often the members tell each other, in ms. */
 const PERIOD = 10_000;
-/** A server that was heard within so long, or is connected or asked no longer than that, is not deaf to us; ms. */
+/** A server that we heard, connected to or first asked within this long (ms) is not suspected. */
 const RECENT = 2 * PERIOD;
-/** So many reports in a row that we heard nothing of are believed; so many would come of two messages at least. */
+/** Reports in a row, with nothing heard here in between, before we believe them: that takes at least two messages. */
 const STRIKES = 2;
-/** A server is connected anew at most once in so long, ms: one that speaks to some of us alone may mean to. */
-const AT_MOST_EVERY = 5 * 60_000;
+/** The least time (ms) between two reconnections to one server: one that speaks to only some of us may mean to. */
+const RENEW_EVERY = 5 * 60_000;
 
+/** What we know of one server; times are monotonic, in ms. */
 interface Record {
-  /** Monotonic ms. */
+  /** When it last sent us a notification. */
   heardAt: number;
+  /** Reports of others since then that count, and the last of them. */
   strikes: number;
   struckAt: number;
+  /** When we last reconnected to it for this. */
   renewedAt: number;
 }
 
 /**
- * Notices a storage server that speaks to other members and no longer to us, although we are connected: it may keep an
- * old connection of ours, or have lost us. What we asked it for is confirmed all the same, so nothing else shows it.
+ * Notices a storage server that speaks to other members but no longer to us, although we are connected: it may be
+ * writing to an old connection of ours, or have lost us. It goes on confirming our requests, so nothing else shows it.
  */
 export class Hearing<Server extends Speaker> {
   readonly #options: HearingOptions<Server>;
   readonly #records = new WeakMap<Server, Record>();
-  /** What was heard since the last report: servers by the slot that the first message from each was about. */
+  /** The servers heard since the last report, each with the slot of its first message. */
   #heard = new Map<Server, number>();
   readonly #timer: Timer;
   readonly counters = { renewed: 0 };
@@ -61,8 +64,8 @@ export class Hearing<Server extends Speaker> {
   }
 
   /**
-   * A notification came in; called for each copy.
-   * @param frame its part
+   * Called for each notification that comes in.
+   * @param frame the message part that holds it
    */
   heard(server: Server, frame: Buffer): void {
     if (this.#heard.has(server)) return;
@@ -74,7 +77,7 @@ export class Hearing<Server extends Speaker> {
     record.strikes = 0;
   }
 
-  /** Another member tells which servers it heard, that we should have heard as well. */
+  /** Called with another member's report of the servers that it heard and we should have heard too. */
   take({ name, servers }: Heard): void {
     const { clock, serverOf, askedSince, listenAnew, log } = this.#options;
     const now = clock.monotonic();
@@ -85,10 +88,10 @@ export class Hearing<Server extends Speaker> {
       if (asked === undefined || now - asked < RECENT) continue;
       const record = this.#recordOf(server);
       if (now - record.heardAt < RECENT) continue;
-      // Of several members that report the same message one counts.
+      // Several members may report the same message: one of them counts.
       if (now - record.struckAt < PERIOD / 2) continue;
       record.struckAt = now;
-      if (++record.strikes < STRIKES || now - record.renewedAt < AT_MOST_EVERY) continue;
+      if (++record.strikes < STRIKES || now - record.renewedAt < RENEW_EVERY) continue;
       record.strikes = 0;
       record.renewedAt = now;
       this.counters.renewed++;

@@ -1,6 +1,6 @@
 import { holdersOf, SLOTS } from '../../session/slots.ts';
 
-/** The members that are to hold slots: who lives and is not leaving. Ranked for every slot once, for many to ask. */
+/** The members that slots are divided among: alive and not leaving. Their ranking for each slot is worked out once. */
 export class Holders {
   readonly names: readonly string[];
   readonly #ranked: readonly (readonly string[])[];
@@ -11,18 +11,18 @@ export class Holders {
     this.#ranked = Array.from({ length: SLOTS }, (_, slot) => holdersOf(slot, names, names.length));
   }
 
-  /** All of them, the best for that slot first. */
+  /** All of them, best first for that slot. */
   ranked(slot: number): readonly string[] {
     return this.#ranked[slot] ?? [];
   }
 
-  /** Those that are to hold that slot, if it has so many holders; the best first. */
+  /** The members that should hold that slot, best first: `copies` of them, if there are so many. */
   of(slot: number, copies: number): readonly string[] {
     return this.ranked(slot).slice(0, copies);
   }
 
-  /** Whether these are they. */
-  are(names: readonly string[]): boolean {
+  /** Whether these are the same names in the same order. */
+  hasSame(names: readonly string[]): boolean {
     return names.length === this.names.length && names.every((name, n) => name === this.names[n]);
   }
 }

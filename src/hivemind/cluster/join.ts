@@ -15,39 +15,39 @@ import { Feed } from './feed.ts';
 import { Hearing } from './hearing.ts';
 import { Links } from './links.ts';
 
-/** What the parts of a member work with. */
+/** What {@link joinCluster} builds from. */
 export interface JoinModules {
   readonly clock: Clock;
   /** The hivemind's X25519 private key, 32 bytes. */
   readonly secret: Uint8Array;
   readonly copies: number;
   readonly store: Pick<Store, 'load' | 'watchWrites'> & { readonly cluster: ClusterStore };
-  /** Brings the subscriptions of some slots into memory. @throws StoreError */
+  /** Loads the subscriptions of these slots into memory. @throws StoreError */
   readonly load: (slots: ReadonlySet<number>) => Promise<void>;
   readonly devices: Devices;
   readonly network: Network;
-  /** Whether a client's request for that device is in work. */
+  /** Whether a client's request for that device is being worked on. */
   readonly inWork: (service: string, serviceId: string) => boolean;
-  /** Takes what other members say of pushes. */
+  /** Takes what other members report of their pushes. */
   readonly onProgress: (progress: Progress) => void;
   readonly log: Log;
 }
 
-/** The parts of a hivemind that only one of several has. */
+/** The parts that only a hivemind that is one of several has. */
 export interface Joined {
   readonly cluster: Cluster;
   readonly links: Links;
   readonly hearing: Hearing<Node>;
   readonly feed: Feed;
-  /** Tells the others of pushes. */
+  /** Tells another member what has become of our pushes. */
   readonly tell: Tell;
-  /** What the other members call here. */
+  /** The commands that other members call here. */
   readonly commands: Commands;
-  /** Says that we are gone, when nothing is connected under our routing ids any more. */
+  /** Marks us as stopped in the database, once nothing is connected under our routing ids any more. */
   close(): Promise<void>;
 }
 
-/** Builds and joins the parts of a member. */
+/** Builds the parts of a member and connects them to each other. */
 export function joinCluster(modules: JoinModules): Joined {
   const { clock, secret, copies, store, load, devices, network, inWork, onProgress, log } = modules;
   const { membership } = store.cluster;
@@ -57,7 +57,7 @@ export function joinCluster(modules: JoinModules): Joined {
     clock,
     own,
     copies,
-    beat: (sign) => store.cluster.beat(sign),
+    beat: (own) => store.cluster.beat(own),
     load,
     devices,
     uncovered: () => network.monitoring.uncoveredSlots(),
@@ -100,7 +100,7 @@ export function joinCluster(modules: JoinModules): Joined {
       onChanged: ({ slots }) => {
         if (cluster.holdsAnyOf(slots)) feed.hint();
       },
-      onLeaving: () => cluster.look(),
+      onLeaving: () => cluster.refresh(),
       onHeard: (heard) => hearing.take(heard),
       log,
     }),

@@ -12,15 +12,15 @@ import { deriveClusterKey } from '../../session/notifier-key.ts';
 export interface LinkedMember {
   readonly name: string;
   readonly run: bigint;
-  /** OxenMQ address; empty if it has not told it yet. */
+  /** OxenMQ address; empty while it has not published one. */
   readonly address: string;
 }
 
 export interface LinksOptions {
   readonly clock: Clock;
-  /** The hivemind's X25519 private key, 32 bytes, which all members have. */
+  /** The hivemind's X25519 private key, 32 bytes, which all members share. */
   readonly secret: Uint8Array;
-  /** By what the others' sockets know us, 1 to 255 bytes: no other process may ever have had it. */
+  /** What the others' sockets know us by, 1 to 255 bytes. Must never have been used by another process. */
   readonly routingId: Buffer;
   readonly own: Hello;
   readonly log: Pick<Log, 'info' | 'warn'>;
@@ -35,16 +35,16 @@ const ANSWERED_WITHIN = 2_000;
 /** One other member, and the connection to it. */
 interface Target extends LinkedMember {
   connection: Connection | undefined;
-  /** Its own word says that it is the one that we mean. */
+  /** It has answered, and is the member and the run that we meant to reach. */
   greeted: boolean;
   retry: Timer | undefined;
-  /** What was last said of it in the log. */
+  /** Why it cannot be reached, as last logged; undefined once it has greeted us. */
   trouble: string | undefined;
 }
 
 /**
- * Our connections to the other members. What goes over them speeds things up and saves work, and is lost if the other
- * one cannot be reached: nothing waits for it.
+ * Our connections to the other members. What goes over them only speeds things up and saves work, so it is simply lost
+ * when a member cannot be reached.
  */
 export class Links {
   readonly #options: LinksOptions;
@@ -71,12 +71,12 @@ export class Links {
     return this.#peers.counters;
   }
 
-  /** Whom a message would reach now. */
+  /** The members that a message would reach now. */
   get reached(): string[] {
     return [...this.#targets.values()].filter(({ greeted }) => greeted).map(({ name }) => name);
   }
 
-  /** Who cannot be reached, and why. */
+  /** The members that cannot be reached, and why. */
   get troubles(): { readonly name: string; readonly trouble: string }[] {
     return [...this.#targets.values()].flatMap(({ name, trouble }) =>
       trouble === undefined ? [] : [{ name, trouble }],
@@ -110,7 +110,7 @@ export class Links {
   }
 
   /**
-   * Tells one member something.
+   * Sends a member a command without a reply.
    * @returns false if it cannot be reached now
    */
   send(name: string, command: string, part: Buffer): boolean {
@@ -119,8 +119,8 @@ export class Links {
   }
 
   /**
-   * Asks one member something.
-   * @param timeout in ms; two seconds if not given
+   * Sends a member a request.
+   * @param timeout in ms
    * @throws OxenmqError by rejection, also if it cannot be reached now
    */
   async request(name: string, command: string, parts: readonly Part[], timeout = ANSWERED_WITHIN): Promise<Buffer[]> {
@@ -147,7 +147,7 @@ export class Links {
     target.connection = this.#peers.connect(address, { label: `hivemind ${target.name}`, data: target });
   }
 
-  /** The address may be another one's by now, so it is asked who it is. */
+  /** The address may belong to another hivemind by now, so we ask who is there. */
   async #greet(target: Target, connection: Connection): Promise<void> {
     const { own, log } = this.#options;
     let answer: Hello;
@@ -169,7 +169,7 @@ export class Links {
       );
       return;
     }
-    // Another run of it will tell us its new address by the database.
+    // A newer run of it: update() follows as soon as the database has its row.
     if (answer.run !== target.run) return;
     target.greeted = true;
     target.trouble = undefined;

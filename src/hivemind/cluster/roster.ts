@@ -3,34 +3,34 @@ import { SLOTS } from '../../session/slots.ts';
 import type { MemberRow } from '../store/cluster-store.ts';
 import type { Holders } from './holders.ts';
 
-/** How often a member gives a sign of life, in ms. */
+/** How often a member writes its heartbeat, in ms. */
 export const BEAT = 1_000;
-/** A member that gave none for so long, in ms by the database's clock, is dead. */
+/** A member without a heartbeat for this long, in ms by the database's clock, is dead. */
 const DEAD_AFTER = 3_000;
 /**
- * Only a member with an unbroken run of signs of its own for so long (ms) may judge: after an outage of the database
- * everybody looks dead to the first that comes back.
+ * Only a member whose own heartbeats have succeeded without a break for this long (ms) may call others dead: after an
+ * outage of the database everybody looks dead to the first one back.
  */
 const JUDGES_AFTER = DEAD_AFTER + BEAT;
-/** The longest pause (ms) between two answers of the database that does not break the run. */
+/** The longest pause (ms) between two of our heartbeats that does not count as a break. */
 const UNBROKEN = 2 * BEAT;
-/** At the start, before we may judge, a member that gave a sign within so long (ms) counts as alive. */
+/** Until we may judge, a run not judged before counts as alive if its last heartbeat is no older than this (ms). */
 const BENEFIT = 30_000;
 
-/** A member of the cluster, as its row in the database and our judgement have it. */
+/** A member's row in the database, and whether we hold it for alive. */
 export interface KnownMember extends MemberRow {
   readonly living: boolean;
 }
 
 /**
- * Which members of the cluster are alive, as far as the signs of life in the database show. Nothing that is wrong here
- * loses a push or rings a phone twice; it only makes the second copy of a push wait in vain, or be sent in vain.
+ * Which members of the cluster are alive, judged by their heartbeats in the database. A wrong judgement neither loses a
+ * push nor rings a phone twice: a second copy is held or sent needlessly, no more.
  */
 export class Roster {
   readonly #clock: Pick<Clock, 'monotonic'>;
   readonly #own: string;
   #members = new Map<string, KnownMember>();
-  /** Since when the run of signs is unbroken, and when the last was; monotonic ms. */
+  /** Since when our heartbeats have come without a break, and the last of them; monotonic ms. */
   #unbrokenSince: number | undefined;
   #beatAt = Number.NEGATIVE_INFINITY;
 
@@ -40,7 +40,7 @@ export class Roster {
     this.#own = own;
   }
 
-  /** All that have a row and were seen within the last hour or so, by name; we ourselves among them. */
+  /** All members seen within the last hour or so, sorted by name, ourselves included. */
   get members(): readonly KnownMember[] {
     return [...this.#members.values()];
   }
@@ -49,17 +49,17 @@ export class Roster {
     return this.#members.get(name);
   }
 
-  /** Whether it is alive, as far as we know; one that is leaving still is. */
+  /** Whether that member is alive as far as we know; one that is leaving is. */
   isLiving(name: string): boolean {
     return this.#members.get(name)?.living === true;
   }
 
-  /** The names of those that are to hold slots: who lives and is not leaving. */
+  /** The names of the members that slots are divided among: those that are alive and not leaving. */
   get holders(): string[] {
     return this.members.filter(({ living, state }) => living && state !== 'leaving').map(({ name }) => name);
   }
 
-  /** Whether we may judge others: our own signs have come without a break for long enough. */
+  /** Whether we may call others dead. See {@link JUDGES_AFTER}. */
   get isJudge(): boolean {
     const now = this.#clock.monotonic();
     return (
@@ -70,10 +70,10 @@ export class Roster {
   }
 
   /**
-   * Takes over what the database told with our sign of life.
+   * Takes over the rows that came back with our heartbeat.
    *
    * @param now the database's clock, unix ms
-   * @returns whether anything is other than before, but for the times
+   * @returns whether anything but the times has changed
    */
   take(now: number, rows: readonly MemberRow[]): boolean {
     const at = this.#clock.monotonic();
@@ -95,14 +95,14 @@ export class Roster {
     if (state === 'stopped') return false;
     if (age <= DEAD_AFTER) return true;
     if (isJudge) return false;
-    // Another run of the same name has not been judged yet.
+    // A run that has not been judged yet gets the benefit of the doubt.
     return before !== undefined && before.run === run ? before.living : age <= BENEFIT;
   }
 }
 
 /**
- * For each slot the name of the member that sends its pushes first: the best of those that cover it, or while nobody
- * does the best of all.
+ * The member that sends first, for each slot: the highest-ranked of those that cover it, or of all while none does.
+ * Empty where there is no member.
  *
  * @param covers whether that member covers the slot
  */
@@ -113,7 +113,7 @@ export function firstOfSlots(holders: Holders, covers: (name: string, slot: numb
   });
 }
 
-/** Whether the bit of a slot is set in the 32 bytes of a member's row. */
+/** Whether a member's row says that it covers the slot. */
 export function coversSlot({ covers }: Pick<MemberRow, 'covers'>, slot: number): boolean {
   return hasSlot(covers, slot);
 }
@@ -124,9 +124,9 @@ export function hasSlot(bits: Uint8Array, slot: number): boolean {
 }
 
 /**
- * Tells whether a member covers a slot.
+ * Makes a function that tells whether a member covers a slot.
  *
- * @param own our name: of ourselves we know more than our row says
+ * @param own our name; our row may be out of date, so `covered` counts for us
  * @param covered the slots that we cover
  */
 export function coversOf(
@@ -142,7 +142,7 @@ export function coversOf(
   };
 }
 
-/** The 32 bytes of a row for these slots. */
+/** 32 bytes with the bits of these slots set, as in a member's row. */
 export function slotBits(slots: Iterable<number>): Buffer {
   const bits = Buffer.alloc(SLOTS / 8);
   for (const slot of slots) bits[slot >> 3]! |= 1 << (slot & 7);

@@ -5,7 +5,7 @@ import type { Store } from '../store/store.ts';
 import type { Subscribed } from '../subscriptions/subscribe.ts';
 import type { Cluster } from './cluster.ts';
 
-/** What it works with. */
+/** What {@link SharedSubscriptions} is built from. */
 export interface SharedModules {
   readonly devices: Pick<Devices, 'hasRoom' | 'hasSessionKey' | 'get' | 'upsert' | 'remove'>;
   readonly store: Pick<Store, 'find' | 'countDevices'>;
@@ -13,8 +13,8 @@ export interface SharedModules {
 }
 
 /**
- * What is subscribed, for a member of a cluster, which answers every client: of its own slots it is in memory, though
- * what another member wrote may come a moment later; of the others it is in the database alone.
+ * Subscriptions as a member of a cluster sees them. It answers clients of every account: those of its own slots are in
+ * memory, where other members' writes arrive a moment late; the rest are in the database alone.
  */
 export class SharedSubscriptions implements Subscribed {
   readonly #modules: SharedModules;

@@ -2,8 +2,8 @@ import { SLOTS } from '../../session/slots.ts';
 import type { Holders } from './holders.ts';
 
 /**
- * How long (ms) a slot that has passed to others is kept at most, should they never cover it. Keeping it costs memory
- * and work; letting it go too early costs pushes, and a new member may be loading for long.
+ * How long (ms) we keep a slot that has passed to others if they do not come to cover it. Keeping it costs memory and
+ * work; dropping it too early costs pushes, and a new member may take long to load.
  */
 const HANDOVER = 10 * 60_000;
 
@@ -13,7 +13,7 @@ export interface Others {
   readonly own: string;
   /** We are among them unless we are leaving. */
   readonly holders: Holders;
-  /** How many are to hold each slot. */
+  /** How many members should hold each slot. */
   readonly copies: number;
   covers(name: string, slot: number): boolean;
 }
@@ -21,27 +21,27 @@ export interface Others {
 /**
  * Which slots we load and monitor:
  *
- *     verb        to be held                                   state
+ *     call        the slot                                     what follows
  *     update      newly ours                                   wanted → `loads` reports it
  *     loaded      its subscriptions are in memory              held
  *     update      no longer ours                               kept until its holders cover it, ten minutes at most
  *     update      kept long enough                             `drops` reports it
  *
- * A slot that passes to others and back in between was held all the time.
+ * A slot that passes to others and comes back before it is dropped has been held throughout.
  */
 export class SlotsHeld {
   readonly #held = new Set<number>();
   readonly #loading = new Set<number>();
-  /** Slots that are others' now, and since when; monotonic ms. */
+  /** Slots that we still hold although they have passed to others, and since when; monotonic ms. */
   readonly #passed = new Map<number, number>();
   #covered: ReadonlySet<number> = new Set();
 
-  /** Whether its subscriptions belong in memory: they are there, or are being loaded. */
+  /** Whether its subscriptions are in memory or being loaded. */
   has(slot: number): boolean {
     return this.#held.has(slot) || this.#loading.has(slot);
   }
 
-  /** Those whose subscriptions are all in memory. */
+  /** The slots whose subscriptions are all in memory. */
   get held(): ReadonlySet<number> {
     return this.#held;
   }
@@ -50,18 +50,18 @@ export class SlotsHeld {
     return this.#loading;
   }
 
-  /** Those of which every account is confirmed by a storage server that we are connected to, at the last look. */
+  /** The slots in which, at the last check, a connected storage server had confirmed every account. */
   get covered(): ReadonlySet<number> {
     return this.#covered;
   }
 
-  /** Takes over which of the held slots are covered. */
+  /** Sets which slots are covered; those that we do not hold are ignored. */
   setCovered(slots: Iterable<number>): void {
     this.#covered = new Set([...slots].filter((slot) => this.#held.has(slot)));
   }
 
   /**
-   * Goes by who is there now.
+   * Works out what to load and drop, now that the members may have changed.
    * @param now monotonic, ms
    * @returns the slots to load, which count as loading from now on, and those to drop, which count as gone
    */
@@ -90,12 +90,12 @@ export class SlotsHeld {
     return { loads, drops };
   }
 
-  /** The subscriptions of these slots are in memory. */
+  /** Called when the subscriptions of these slots are in memory. */
   loaded(slots: Iterable<number>): void {
     for (const slot of slots) if (this.#loading.delete(slot)) this.#held.add(slot);
   }
 
-  /** They could not be loaded: the next {@link update} reports them again. */
+  /** Called when these slots could not be loaded: the next {@link update} reports them again. */
   failed(slots: Iterable<number>): void {
     for (const slot of slots) this.#loading.delete(slot);
   }

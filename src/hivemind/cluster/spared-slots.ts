@@ -2,25 +2,25 @@ import { SLOTS } from '../../session/slots.ts';
 import type { Holders } from './holders.ts';
 
 /**
- * How long (ms) a hivemind that lives may not cover a slot of which it was first, before we ask all servers again: each
- * new account is uncovered for a moment, and what servers have been asked for goes on for an hour.
+ * How long (ms) a living first may leave a slot uncovered before we ask all servers again: each new account leaves its
+ * slot uncovered for a moment, and servers go on reporting for an hour after they were asked.
  */
 const DOUBT = 10_000;
 
-/** What is known of the others, for {@link SparedSlots.update}. */
+/** Who sends first and who covers what, for {@link SparedSlots.update}. */
 export interface Firsts {
   /** Our name. */
   readonly own: string;
-  /** How many are to hold each slot. */
+  /** How many members should hold each slot. */
   readonly copies: number;
   readonly holders: Holders;
-  /** Who sends the pushes of that slot first. */
+  /** The member that sends first in that slot. */
   firstOf(slot: number): string | undefined;
   covers(name: string, slot: number): boolean;
 }
 
 /**
- * Of which slots we ask fewer storage servers, as another hivemind is first of them ({@link Sparing}):
+ * In which slots we ask fewer storage servers, because another hivemind sends first ({@link Sparing}):
  *
  *     what is known                                               fewer are asked
  *     copies = 1                                                  no
@@ -30,14 +30,14 @@ export interface Firsts {
  *     we are first, or nobody was                                 no
  */
 export class SparedSlots {
-  /** By slot: on whom we rely, and since when (monotonic ms) that one does not cover the slot. */
+  /** By slot: the first that we rely on, and since when (monotonic ms) it has not covered the slot. */
   readonly #spared = new Map<number, { readonly first: string; readonly doubtedSince: number | undefined }>();
 
   /**
-   * Goes by who is there now.
+   * Works the slots out anew.
    *
    * @param now monotonic, ms
-   * @returns the slots, if they are others than before
+   * @returns all spared slots if they have changed, else undefined
    */
   update(firsts: Firsts, now: number): ReadonlySet<number> | undefined {
     let isChanged = false;

@@ -2,12 +2,12 @@ import { ACCOUNT_SIZE } from '../../session/account.ts';
 import { HashIndex } from './hash-index.ts';
 import type { SipHash } from './siphash.ts';
 
-/** Accounts in one chunk: the table grows a chunk at a time, and never copies what it has. */
+/** Accounts in one chunk: the table grows by whole chunks, and never copies what it has. */
 const CHUNK = 16_384;
 const CHUNK_BITS = 14;
 
 /**
- * Gives each account a small number, which is used again after its account is gone, and keeps one 32-bit value for it.
+ * Gives each account a small id, which is reused once the account is gone, and keeps one 32-bit value for it.
  */
 export class AccountTable {
   readonly #hash: SipHash;
@@ -38,13 +38,14 @@ export class AccountTable {
     return this.#hash.bytes(bytes, offset, offset + ACCOUNT_SIZE);
   }
 
-  /** The id of the account at that place, or -1. */
+  /** The id of the account whose 33 bytes are at `offset`, or -1. @param hash its {@link hash} */
   find(bytes: Uint8Array, offset: number, hash: number): number {
     this.#soughtBytes = bytes;
     this.#soughtOffset = offset;
     return this.#ids.find(hash, this.#isSought) - 1;
   }
 
+  /** Adds an account that is not in the table, with the value 0. @returns its id */
   add(bytes: Uint8Array, offset: number, hash: number): number {
     let id = this.#free;
     if (id < 0) {
@@ -76,7 +77,7 @@ export class AccountTable {
     return (id & (CHUNK - 1)) * ACCOUNT_SIZE;
   }
 
-  /** 0 for an id that is not in use. */
+  /** The value of an id; 0 if it is not in use. */
   value(id: number): number {
     const chunk = this.#values[id >>> CHUNK_BITS];
     return chunk === undefined ? 0 : chunk[id & (CHUNK - 1)]!;

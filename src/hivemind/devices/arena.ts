@@ -1,19 +1,17 @@
-/** What a reference counts in. */
+/** Bytes in a unit, which references and sizes count in. */
 const UNIT = 8;
 const SLAB_SIZE = 256 * 1024;
-/** A reference is 17 bits of slab and 15 of unit in it. */
+/** A reference is 17 bits of slab number and 15 bits of the cell's first unit in it. */
 const UNIT_BITS = 15;
 const UNIT_MASK = (1 << UNIT_BITS) - 1;
 const MAX_SLABS = 2 ** (32 - UNIT_BITS);
-/**
- * Cells of up to this many units have a size of their own each, larger ones come in eighths of the power of two below.
- */
+/** Up to this many units there is a cell of each size; above, the sizes are an eighth of a power of two apart. */
 const EXACT = 128;
-/** Cells larger than this get a slab to themselves. */
+/** Cells of more units than this get a slab of their own. */
 const MAX_CELL = SLAB_SIZE / 8 / UNIT;
 const LARGE = -1;
 const UNUSED = -2;
-/** Empty slabs that are kept for the next need; more are given back to the system. */
+/** Empty slabs that are kept for reuse; more than these are given back to the system. */
 const SPARE_SLABS = 64;
 
 /** The sizes of cells, in units. */
@@ -31,13 +29,12 @@ const NOTHING = Buffer.alloc(0);
 const NO_WORDS = new Uint32Array(0);
 
 /**
- * Memory for millions of small records, outside the garbage collector's sight. Records of one size share slabs; a slab
- * that has become empty serves any size again, so churn does not make it grow. A reference stays good until the record
- * is freed.
+ * Memory for millions of small records, which the garbage collector does not scan. Records of one size share slabs; a
+ * slab that has become empty can serve any size, so churn does not make the arena grow. A reference stays valid until
+ * its record is freed.
  */
 export class Arena {
-  /** slab → its bytes, and the same memory in 32-bit words */
-  // The first is never used, since reference 0 stands for none.
+  /** slab → its bytes, and the same memory as 32-bit words. Slab 0 is never used, since reference 0 stands for none. */
   readonly #slabs: Buffer[] = [NOTHING];
   readonly #words: Uint32Array[] = [NO_WORDS];
   readonly #class: number[] = [UNUSED];
@@ -53,10 +50,14 @@ export class Arena {
 
   /** Bytes taken from the system. */
   reserved = 0;
-  /** Bytes in cells that are in use. */
+  /** Bytes of the cells in use. */
   inUse = 0;
 
-  /** A new cell of at least `bytes` bytes, with whatever was there before in it. Never 0. */
+  /**
+   * Makes a cell of at least `bytes` bytes, not cleared.
+   * @returns a reference to it, never 0
+   * @throws Error if all 2^17 slabs, 32 GB and more, are in use
+   */
   alloc(bytes: number): number {
     const units = Math.ceil(bytes / UNIT) || 1;
     if (units > MAX_CELL) return this.#allocLarge(units * UNIT);
@@ -92,7 +93,7 @@ export class Arena {
     this.#freed[slab] = unit + 1;
     this.inUse -= size * UNIT;
     if (wasFull) open.push(slab);
-    // The last slab with room stays, or a single record that comes and goes would cost a slab each time.
+    // Keep the last slab with room, or a single record that comes and goes would take and release one each time.
     if (--this.#used[slab]! === 0 && open.length > 1) {
       open.splice(open.indexOf(slab), 1);
       this.#class[slab] = UNUSED;
@@ -101,12 +102,12 @@ export class Arena {
     }
   }
 
-  /** The bytes that the cell lies in, from {@link offset} on. */
+  /** The slab that holds the cell, which begins at {@link offset}. */
   bytes(ref: number): Buffer {
     return this.#slabs[ref >>> UNIT_BITS]!;
   }
 
-  /** The same memory in 32-bit words of the machine's order; the cell begins at `offset(ref) / 4`. */
+  /** The same slab as 32-bit words in the machine's byte order; the cell begins at `offset(ref) / 4`. */
   words(ref: number): Uint32Array {
     return this.#words[ref >>> UNIT_BITS]!;
   }

@@ -2,7 +2,7 @@ import { Buffer } from 'node:buffer';
 import { ACCOUNT_SIZE } from '../../session/account.ts';
 import type { Subscription } from '../../session/subscription.ts';
 
-/** A text in UTF-8, where it lies. */
+/** UTF-8 text within a buffer. */
 export interface Utf8 {
   readonly bytes: Buffer;
   readonly at: number;
@@ -13,9 +13,9 @@ export interface Utf8 {
 export interface DeviceRow extends Subscription {
   /** the notifier's name, 1 to 32 bytes of UTF-8 */
   readonly service: string;
-  /** the device at its provider, 32 to 999 bytes of UTF-8 without NUL */
+  /** identifies the device at its provider, 32 to 999 bytes of UTF-8 without NUL */
   readonly serviceId: string;
-  /** the same as bytes, where they are at hand, and plain ASCII without NUL: a million strings take their time */
+  /** the same as bytes, where loading has them at hand: ASCII without NUL. It saves encoding a million strings */
   readonly serviceIdBytes?: Utf8 | undefined;
   /** what the notifier wants back with each push, up to 99,999 bytes; null if it gave none */
   readonly serviceData: Buffer | null;
@@ -31,20 +31,20 @@ export interface DeviceKey {
   readonly serviceId: string;
 }
 
-/** Bytes of a service's name, at most. */
+/** The most bytes of a service's name. */
 export const MAX_SERVICE = 32;
-/** Bytes of a device's id at its provider. */
+/** The fewest and the most bytes of a service id. */
 export const MIN_SERVICE_ID = 32;
 export const MAX_SERVICE_ID = 999;
-/** Bytes that a notifier may keep with a device, at most. */
+/** The most bytes that a notifier may store with a device. */
 export const MAX_SERVICE_DATA = 99_999;
 /** Times are kept as unsigned 32-bit numbers: good until 2106. */
 const MAX_TIME = 2 ** 32 - 1;
 
 /**
- * What is wrong with a row, in a word or two for a counter; undefined for a good one. The limits are those of
- * docs/spec/network.md, section 7. Nobody but us writes such rows, but a database lives long and passes through many
- * hands.
+ * What is wrong with a row, in a word or two that a counter can be named after; undefined if nothing is. The limits are
+ * those of docs/spec/network.md, section 7. Only we should be writing these rows, but a database lives long and passes
+ * through many hands.
  */
 export function rowFault(row: DeviceRow): string | undefined {
   if (row.account.length !== ACCOUNT_SIZE) return 'account';
@@ -78,7 +78,7 @@ function isServiceId(row: DeviceRow): boolean {
   return size >= MIN_SERVICE_ID && size <= MAX_SERVICE_ID;
 }
 
-/** PostgreSQL takes no NUL in a text, and half a surrogate pair has no UTF-8. */
+/** PostgreSQL refuses NUL in text, and a lone surrogate cannot be encoded in UTF-8. */
 function isText(text: string, min: number, max: number): boolean {
   const size = Buffer.byteLength(text);
   return size >= min && size <= max && !text.includes('\0') && text.isWellFormed();

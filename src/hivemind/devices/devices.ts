@@ -7,7 +7,7 @@ import { Link, Records } from './records.ts';
 import { SipHash } from './siphash.ts';
 import { asksForAll, chooseUpstream, effectOf, isSame, writeUpstream } from './upstream.ts';
 
-/** One device that is to be notified of a message. Everything in it may be kept. */
+/** A device to be notified of a message. Everything in it is a copy and may be kept. */
 export interface WantingDevice {
   readonly service: string;
   readonly serviceId: string;
@@ -21,35 +21,32 @@ export interface WantingDevice {
 export interface RemovedDevice {
   /** 33 bytes */
   readonly account: Buffer;
-  /** of the subscription that was removed, unix seconds */
+  /** When the removed subscription was signed, unix seconds. */
   readonly signedAt: number;
 }
 
-/**
- * How many subscriptions one call takes away at most, so that none holds the event loop for long: of one device, and of
- * those that expire.
- */
-const SLICE = 2000;
-const EXPIRE_SLICE = 500;
-/** Accounts that one call looks at. */
-const LOOKED_AT = 10_000;
-/** Subscriptions that expire within one minute are found together. */
+/** The most subscriptions that one call removes, of one device or of all, so that it does not hold the event loop. */
+const DEVICE_SLICE = 2000;
+const SLICE = 500;
+/** The most accounts that one call looks at. */
+const SCAN_SLICE = 10_000;
+/** Subscriptions are listed by the minute of their signature, so many seconds. */
 const BUCKET = 60;
 const MAX_SERVICES = 65_536;
 /**
- * Devices of one account, and of one of its subaccounts, to which others may be added. A message is pushed to each of
- * them, and a change among them goes to the storage servers: without an end to it one stranger's account could keep us
- * busy. A group has at most 100 members, with a few devices each.
+ * The most devices of one account, and of one of its subaccounts. A message is pushed to each of them, and each change
+ * among them goes to the storage servers: without a limit one stranger's account could keep us busy. A group has at
+ * most 100 members, with a few devices each.
  */
 export const MAX_DEVICES = 1_000;
 export const MAX_SUBACCOUNT_DEVICES = 100;
 
 /**
- * All subscriptions, in packed memory outside the garbage collector's sight: what a notification is looked up in, and
- * what the storage servers are asked for. PostgreSQL has the same on disk ({@link Store}). No operation takes longer
- * for there being more subscriptions.
+ * All subscriptions, in packed memory that the garbage collector does not scan. Notifications are looked up here, and
+ * what storage servers are asked for is made from it. PostgreSQL has the same on disk ({@link Store}). No operation
+ * takes longer with more subscriptions, except those that are done in slices.
  *
- * A million subscriptions to 800,000 accounts, with tokens of 150 characters, take about 420 MB beside the process
+ * A million subscriptions to 800,000 accounts, with tokens of 150 characters, take about 420 MB on top of the process
  * itself: 340 in records, 50 in hash tables, 30 in accounts.
  */
 export class Devices {
@@ -60,14 +57,14 @@ export class Devices {
   readonly #byKey = new HashIndex();
   /** (service, service id) → the first record of that device */
   readonly #byDevice = new HashIndex();
-  /** minute of the signature → the first record of it */
+  /** minute of the signature → the first record of that minute */
   readonly #byTime = new Map<number, number>();
   readonly #services: string[] = [];
   readonly #serviceNumbers = new Map<string, number>();
   readonly #serviceCounts: number[] = [];
   #size = 0;
 
-  // What the comparisons below are about: set by #seek.
+  // What #isDevice and #isKey compare with, set by #seekBytes, so that a lookup need not allocate a closure.
   readonly #encoded = Buffer.alloc(1024);
   #serviceId: Utf8 = { bytes: this.#encoded, at: 0, size: 0 };
   #service = 0;
@@ -75,19 +72,20 @@ export class Devices {
   readonly #isDevice = (ref: number) => this.#sameDevice(ref);
   readonly #isKey = (ref: number) => this.#records.account(ref) === this.#account && this.#sameDevice(ref);
 
-  /** An account got its first device. */
+  /** Called when an account has got its first device. */
   onAccountAdded: (id: number) => void = () => undefined;
-  /** An account lost its last device; its bytes can still be read, its id will be used again. */
+  /** Called when an account has lost its last device. Its bytes can still be read; its id will be used again. */
   onAccountRemoved: (id: number) => void = () => undefined;
   /**
-   * {@link writeMonitors} gives something else for this account than before. Not called for accounts that come or go.
+   * Called when {@link writeMonitors} would now write something else for this account. Not called for accounts that
+   * come or go.
    *
-   * @param isMore whether something is asked for that was not before; else only other signatures are given for it, or
-   *   less is asked for
+   * @param isMore whether something is asked for that was not before; if not, less is asked for, or the same by other
+   *   signatures
    */
   onUpstreamChanged: (id: number, isMore: boolean) => void = () => undefined;
 
-  /** @param options.random gives the key of the hash: strangers choose what is kept here */
+  /** @param options.random makes the key of the hashes: strangers choose what is kept here */
   constructor(options: { random: (bytes: number) => Buffer }) {
     this.#hash = new SipHash(options.random(8));
     this.#records = new Records(this.#hash);
@@ -109,27 +107,28 @@ export class Devices {
     return this.#accounts.capacity;
   }
 
-  /** Bytes of records: taken from the system, and in use. */
+  /** Bytes reserved for records, and those in use. */
   get memory(): { reserved: number; inUse: number } {
     return { reserved: this.#records.reserved, inUse: this.#records.inUse };
   }
 
   /**
-   * Adds a subscription, or takes a newer one in the place of what this device had for this account.
+   * Adds this device's subscription to this account, or replaces it unless the new one was signed earlier.
    *
-   * @param row good by `rowFault`; it is copied
-   * @param confirmedAt unix seconds by our clock at which it was asked for; when loading, `row.signedAt`
-   * @returns 'stale' if the one that is there was signed later: then nothing has changed
+   * @param row valid by `rowFault`; it is copied
+   * @param confirmedAt when the device asked for it by our clock, unix seconds; when loading, `row.signedAt`
+   * @returns 'stale' if the stored one is newer ({@link isStale}): nothing has changed then
    */
   upsert(row: DeviceRow, confirmedAt: number): 'added' | 'updated' | 'stale' {
     return this.#put(row, confirmedAt, false);
   }
 
   /**
-   * Puts what the database has in the place of what is here, whichever was signed later.
+   * Replaces a subscription by the database's row, whichever was signed later.
    *
-   * @param row good by `rowFault`; it is copied
-   * @param confirmedAt unix seconds at which it was asked for at the earliest; what is known better stays
+   * @param row valid by `rowFault`; it is copied
+   * @param confirmedAt the earliest time at which the device may have asked for it, unix seconds; for the same
+   *   signature a later time that is known stays
    */
   replace(row: DeviceRow, confirmedAt: number): void {
     this.#put(row, confirmedAt, true);
@@ -155,14 +154,14 @@ export class Devices {
     const isNew = account < 0;
     if (isNew) account = this.#accounts.add(row.account, 0, accountHash);
     const ref = records.write(row, confirmedAt, account, service, this.#serviceId);
-    // The same signature for the same, as when only the encryption key is another.
-    const isAskedAlike = old !== 0 && this.#isAskedAlike(old, ref);
+    // As when only the encryption key has changed: the storage servers are asked for the same by the same signature.
+    const isSameRequest = old !== 0 && this.#isSameRequest(old, ref);
     const isMore = old === 0 || !asksForAll(records, old, ref);
-    const before = old === 0 || isAskedAlike ? 'none' : effectOf(records, this.#accounts.value(account), old);
+    const before = old === 0 || isSameRequest ? 'none' : effectOf(records, this.#accounts.value(account), old);
     if (old !== 0) this.#detach(old, keyHash, deviceHash);
     this.#attach(ref, keyHash, deviceHash);
     if (isNew) this.onAccountAdded(account);
-    else if (!isAskedAlike) {
+    else if (!isSameRequest) {
       const after = effectOf(records, this.#accounts.value(account), ref);
       if (before !== 'none' || after !== 'none') this.onUpstreamChanged(account, isMore && after === 'more');
     }
@@ -177,9 +176,9 @@ export class Devices {
   }
 
   /**
-   * Whether this device may subscribe to this account: it has done so already, or there are not too many yet.
+   * Whether this device may subscribe to this account: it already has, or the account has room for another.
    *
-   * @param tag of the subaccount, 36 bytes, if it is one
+   * @param tag of the subaccount that signs, 36 bytes; undefined if the account itself does
    */
   hasRoom(account: Uint8Array, service: string, serviceId: string, tag: Uint8Array | undefined): boolean {
     const id = this.accountId(account);
@@ -193,15 +192,16 @@ export class Devices {
   }
 
   /**
-   * Whether a subscription to this account came with that Ed25519 key (32 bytes), which then belongs to the account.
-   * Looks at one subscription alone: two keys that differ in their sign belong to the same account, but apps use one.
+   * Whether a subscription to this account was made with that Ed25519 key (32 bytes), so that it is known to belong to
+   * the account. Looks at one subscription only: two keys that differ in sign belong to the same account, but apps use
+   * one of them.
    */
   hasSessionKey(account: Uint8Array, key: Uint8Array): boolean {
     const id = this.accountId(account);
     return id >= 0 && this.#records.isSessionKey(this.#accounts.value(id), key);
   }
 
-  /** Takes away the subscription of this device to this account. */
+  /** Removes this device's subscription to this account. @returns whether there was one */
   remove(account: Uint8Array, service: string, serviceId: string): boolean {
     const found = this.#find(account, service, serviceId);
     if (found === undefined) return false;
@@ -210,10 +210,10 @@ export class Devices {
   }
 
   /**
-   * Takes away a device from all its accounts.
+   * Removes a device from all its accounts.
    *
-   * @param notAfter unix seconds: subscriptions that were signed or asked for later stay
-   * @returns what was removed; at most {@link SLICE} in one call
+   * @param notAfter unix seconds: subscriptions signed or asked for later stay
+   * @returns what was removed; at most {@link DEVICE_SLICE} in one call
    */
   removeDevice(service: string, serviceId: string, notAfter: number): RemovedDevice[] {
     const records = this.#records;
@@ -222,7 +222,7 @@ export class Devices {
     if (number === undefined) return removed;
     const deviceHash = this.#seekDevice(number, serviceId);
     let next = this.#byDevice.find(deviceHash, this.#isDevice);
-    while (next !== 0 && removed.length < SLICE) {
+    while (next !== 0 && removed.length < DEVICE_SLICE) {
       const ref = next;
       next = records.next(ref, Link.DEVICE);
       if (Math.max(records.signedAt(ref), records.confirmedAt(ref)) > notAfter) continue;
@@ -234,10 +234,10 @@ export class Devices {
   }
 
   /**
-   * Takes away subscriptions whose signature is too old.
+   * Removes subscriptions whose signature is too old.
    *
-   * @param cutoff unix seconds: those signed then or earlier go
-   * @returns how many went; at most {@link EXPIRE_SLICE} in one call, the rest in the next
+   * @param cutoff unix seconds: those signed then or earlier are removed
+   * @returns how many were removed; at most {@link SLICE} in one call, the rest in the next
    */
   expire(cutoff: number): number {
     const records = this.#records;
@@ -249,12 +249,8 @@ export class Devices {
         const ref = next;
         next = records.next(ref, Link.TIME);
         if (records.signedAt(ref) > cutoff) continue;
-        if (count === EXPIRE_SLICE) return count;
-        const account = records.account(ref);
-        const accountHash = this.#accounts.hash(this.#accounts.keyBytes(account), this.#accounts.keyOffset(account));
-        const at = records.serviceIdAt(ref);
-        const size = records.serviceIdSize(ref);
-        this.#drop(ref, accountHash, this.#hashDevice(records.service(ref), records.bytes(ref), at, size));
+        if (count === SLICE) return count;
+        this.#drop(ref, this.#accountHashOf(records.account(ref)), this.#deviceHashOf(ref));
         count++;
       }
     }
@@ -262,64 +258,60 @@ export class Devices {
   }
 
   /**
-   * Takes away all subscriptions of accounts that are looked after elsewhere.
+   * Removes accounts with all their subscriptions. One call looks at {@link SCAN_SLICE} accounts at most.
    *
-   * @param isElsewhere gets the 33 bytes of an account
-   * @param from the account's number to begin with, 0 at first
-   * @returns the number to go on with; undefined when all were looked at. One call looks at {@link LOOKED_AT} accounts
+   * @param isRemoved tells whether to remove the account whose 33 bytes are at `offset`
+   * @param from the account id to begin at, 0 at first
+   * @returns the account id to go on at; undefined when all have been looked at
    */
-  removeElsewhere(isElsewhere: (bytes: Uint8Array, offset: number) => boolean, from: number): number | undefined {
-    const end = Math.min(from + LOOKED_AT, this.capacity);
+  removeAccounts(isRemoved: (bytes: Uint8Array, offset: number) => boolean, from: number): number | undefined {
+    const end = Math.min(from + SCAN_SLICE, this.capacity);
     let removed = 0;
     for (let id = from; id < end; id++) {
-      if (!this.isLive(id) || !isElsewhere(this.#accounts.keyBytes(id), this.#accounts.keyOffset(id))) continue;
+      if (!this.isLive(id) || !isRemoved(this.#accounts.keyBytes(id), this.#accounts.keyOffset(id))) continue;
       removed += this.#dropAccount(id);
-      if (removed >= EXPIRE_SLICE) return id + 1;
+      if (removed >= SLICE) return id + 1;
     }
     return end < this.capacity ? end : undefined;
   }
 
-  /** Begins to compare with the database: what is put here from now on is there. See {@link removeUnseen}. */
+  /** Marks what is put here from now on as seen in the database. See {@link removeUnseen}. */
   beginComparison(): void {
     this.#records.nextRound();
   }
 
   /**
-   * Takes away the subscriptions that were not put here since {@link beginComparison}.
+   * Removes the subscriptions that were not put here since {@link beginComparison}. One call looks at
+   * {@link SCAN_SLICE} accounts at most.
    *
-   * @param isCompared gets the 33 bytes of an account; others stay as they are
-   * @param from the account's number to begin with, 0 at first
-   * @returns the number to go on with; undefined when all were looked at. One call looks at {@link LOOKED_AT} accounts
+   * @param isCompared tells whether the account whose 33 bytes are at `offset` was compared; others stay as they are
+   * @param from the account id to begin at, 0 at first
+   * @returns the account id to go on at; undefined when all have been looked at
    */
   removeUnseen(isCompared: (bytes: Uint8Array, offset: number) => boolean, from: number): number | undefined {
     const records = this.#records;
-    const end = Math.min(from + LOOKED_AT, this.capacity);
+    const end = Math.min(from + SCAN_SLICE, this.capacity);
     let removed = 0;
     for (let id = from; id < end; id++) {
       if (!this.isLive(id) || !isCompared(this.#accounts.keyBytes(id), this.#accounts.keyOffset(id))) continue;
-      const accountHash = this.#accounts.hash(this.#accounts.keyBytes(id), this.#accounts.keyOffset(id));
+      const accountHash = this.#accountHashOf(id);
       for (let next = this.#accounts.value(id); next !== 0; ) {
         const ref = next;
         next = records.next(ref, Link.ACCOUNT);
         if (records.isOfRound(ref)) continue;
-        const at = records.serviceIdAt(ref);
-        this.#drop(
-          ref,
-          accountHash,
-          this.#hashDevice(records.service(ref), records.bytes(ref), at, records.serviceIdSize(ref)),
-        );
+        this.#drop(ref, accountHash, this.#deviceHashOf(ref));
         removed++;
       }
-      if (removed >= EXPIRE_SLICE) return id + 1;
+      if (removed >= SLICE) return id + 1;
     }
     return end < this.capacity ? end : undefined;
   }
 
   /**
-   * How many subscriptions {@link expire} would take away in all.
+   * How many subscriptions {@link expire} would remove in all.
    *
    * @param cutoff unix seconds: those signed then or earlier
-   * @param most counts no further than one beyond this
+   * @param most counting stops at one more than this
    */
   countExpired(cutoff: number, most: number): number {
     let count = 0;
@@ -333,7 +325,7 @@ export class Devices {
     return count;
   }
 
-  /** Subscriptions of each service that has any. */
+  /** How many subscriptions each service has; services without any are left out. */
   countByService(): Map<string, number> {
     const counts = new Map<string, number>();
     for (const [number, count] of this.#serviceCounts.entries())
@@ -342,8 +334,7 @@ export class Devices {
   }
 
   /**
-   * The number of an account that has subscriptions, else -1. Numbers are small, and used again after an account is
-   * gone.
+   * The id of an account that has subscriptions, else -1. Ids are small, and used again once their account is gone.
    *
    * @param account holds 33 bytes at `offset`
    */
@@ -356,7 +347,7 @@ export class Devices {
     return this.#accounts.value(id) !== 0;
   }
 
-  /** How many devices are subscribed to an account. */
+  /** How many devices are subscribed to this account. */
   devicesOf(id: number): number {
     let count = 0;
     for (let ref = this.#accounts.value(id); ref !== 0; ref = this.#records.next(ref, Link.ACCOUNT)) count++;
@@ -369,12 +360,12 @@ export class Devices {
   }
 
   /**
-   * Calls `visit` for each device subscribed to this account's messages in this namespace. It must not change anything
-   * here.
+   * Calls `visit` for each device subscribed to this account's messages in this namespace. `visit` must not change any
+   * subscription.
    */
   forEachWanting(id: number, namespace: number, visit: (device: WantingDevice) => void): void {
     const records = this.#records;
-    // Most devices of an account ask for the same as the one before.
+    // Most devices of an account ask for the same set as the one before: it is searched once.
     let [set, isIn] = [0, false];
     for (let ref = this.#accounts.value(id); ref !== 0; ref = records.next(ref, Link.ACCOUNT)) {
       if (records.namespaces(ref) !== set) {
@@ -396,9 +387,9 @@ export class Devices {
    * Appends the monitor dicts of an account to `out` (docs/spec/network.md, section 3): one for each distinct
    * subscription, by its newest signature, and none for a subscription that another covers.
    *
-   * @param refused signatures not to be used, by the numbers below
-   * @param refs gets a number for each dict, which stands for its signature: its first 48 bits
-   * @returns the new offset; the same if there is nothing to ask for; -1 if it does not fit
+   * @param refused signatures not to use, by the numbers that `refs` gets
+   * @param refs gets a number for each dict that stands for its signature: the first 48 bits
+   * @returns the new offset: `offset` itself if there is nothing to ask for, -1 if the dicts do not fit
    */
   writeMonitors(id: number, out: Buffer, offset: number, refused?: ReadonlySet<number>, refs?: number[]): number {
     const chosen = chooseUpstream(this.#records, this.#accounts.value(id), refused);
@@ -421,7 +412,7 @@ export class Devices {
     return ref === 0 ? undefined : { ref, accountHash, deviceHash };
   }
 
-  /** Removes one subscription, and its account with the last. */
+  /** Removes one subscription, and with its last one the account. */
   #drop(ref: number, accountHash: number, deviceHash: number): void {
     const account = this.#records.account(ref);
     const isLast = this.#accounts.value(account) === ref && this.#records.next(ref, Link.ACCOUNT) === 0;
@@ -433,16 +424,14 @@ export class Devices {
     } else if (effect !== 'none') this.onUpstreamChanged(account, false);
   }
 
-  /** Removes an account with all its subscriptions. Returns how many there were. */
+  /** Removes an account with all its subscriptions. @returns how many there were */
   #dropAccount(id: number): number {
     const records = this.#records;
-    const accountHash = this.#accounts.hash(this.#accounts.keyBytes(id), this.#accounts.keyOffset(id));
+    const accountHash = this.#accountHashOf(id);
     let count = 0;
     for (let ref = this.#accounts.value(id); ref !== 0; count++) {
       const next = records.next(ref, Link.ACCOUNT);
-      const at = records.serviceIdAt(ref);
-      const size = records.serviceIdSize(ref);
-      const deviceHash = this.#hashDevice(records.service(ref), records.bytes(ref), at, size);
+      const deviceHash = this.#deviceHashOf(ref);
       this.#detach(ref, mix(accountHash, deviceHash), deviceHash);
       ref = next;
     }
@@ -491,7 +480,7 @@ export class Devices {
     records.free(ref);
   }
 
-  #isAskedAlike(a: number, b: number): boolean {
+  #isSameRequest(a: number, b: number): boolean {
     const records = this.#records;
     return (
       records.signatureRef(a) === records.signatureRef(b) &&
@@ -517,7 +506,7 @@ export class Devices {
     return number;
   }
 
-  /** Makes this device the one that {@link #isDevice} and {@link #isKey} compare with; gives its hash. */
+  /** Makes this device the one that {@link #isDevice} and {@link #isKey} look for. @returns its hash */
   #seekDevice(service: number, serviceId: string): number {
     return this.#seekBytes(service, { bytes: this.#encoded, at: 0, size: this.#encoded.write(serviceId, 'utf8') });
   }
@@ -527,6 +516,16 @@ export class Devices {
     this.#serviceId = serviceId;
     const { bytes, at, size } = serviceId;
     return this.#hashDevice(service, bytes, at, size);
+  }
+
+  #accountHashOf(id: number): number {
+    return this.#accounts.hash(this.#accounts.keyBytes(id), this.#accounts.keyOffset(id));
+  }
+
+  #deviceHashOf(ref: number): number {
+    const records = this.#records;
+    const at = records.serviceIdAt(ref);
+    return this.#hashDevice(records.service(ref), records.bytes(ref), at, records.serviceIdSize(ref));
   }
 
   #hashDevice(service: number, bytes: Uint8Array, at: number, size: number): number {
@@ -544,7 +543,7 @@ export class Devices {
   }
 }
 
-/** Makes one hash of two numbers of which at least one is a keyed hash, which nobody outside knows. */
+/** Combines two numbers into a hash. One of them must be a keyed hash, so that no stranger can predict the result. */
 function mix(a: number, b: number): number {
   let hash = Math.imul(a ^ Math.imul(b, 0x9e3779b1), 0x85ebca6b);
   hash = Math.imul(hash ^ (hash >>> 15), 0xc2b2ae35);

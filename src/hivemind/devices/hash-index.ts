@@ -1,12 +1,12 @@
-/** A power of two. Each table grows by itself, so that no single insertion pays for the whole index. */
+/** A power of two. Each table grows on its own, so that no single insertion pays for the whole index. */
 const TABLES = 256;
 const FIRST_SLOTS = 8;
 
 /**
- * A hash table from 32-bit hashes to numbers from 1 to 2^32 - 1, which stand for something kept elsewhere (0 marks an
- * empty slot). Open addressing with linear probing; a removal closes its gap, so nothing is left behind by churn.
+ * A hash table from 32-bit hashes to numbers from 1 to 2^32 - 1, which stand for something stored elsewhere (0 marks an
+ * empty slot). Open addressing with linear probing; a removal closes its gap, so churn leaves nothing behind.
  *
- * Costs 8 bytes a slot, 11 to 21 bytes an entry. The hash must be keyed: see {@link SipHash}.
+ * Takes 8 bytes a slot, 11 to 21 bytes an entry. The hash must be keyed: see {@link SipHash}.
  */
 export class HashIndex {
   /** in each table: hash, value, hash, value… */
@@ -43,13 +43,13 @@ export class HashIndex {
     this.#size++;
   }
 
-  /** Puts another value in the place of one that is there. */
+  /** Replaces a value that is in the table. */
   replace(hash: number, value: number, by: number): void {
     const table = this.#tables[hash & (TABLES - 1)]!;
     table[slotOf(table, hash, value) + 1] = by;
   }
 
-  /** Takes out a value that is there. */
+  /** Removes a value that is in the table. */
   remove(hash: number, value: number): void {
     const which = hash & (TABLES - 1);
     const table = this.#tables[which]!;

@@ -3,13 +3,13 @@ import { HashIndex } from './hash-index.ts';
 import type { SipHash } from './siphash.ts';
 
 /**
- * The words at the head of a set: subscriptions that have it, how many namespaces it has, bytes of them as they are
- * sent.
+ * The 32-bit words at the head of a set: how many records use it, how many namespaces it has, and the size of their
+ * bencoding in bytes.
  */
 const USES = 0;
 const COUNT = 1;
 const ENCODED = 2;
-/** 64 bits, of which each namespace sets one: a set that lacks a bit of another cannot hold all of it. */
+/** A 64-bit filter in which each namespace sets one bit: a set that lacks a bit of another does not include it. */
 const LOW_BITS = 3;
 const HIGH_BITS = 4;
 const HEAD = 5 * 4;
@@ -17,19 +17,19 @@ const HEAD = 5 * 4;
 const I = 0x69;
 const E = 0x65;
 const MINUS = 0x2d;
-/** Namespaces are kept as unsigned numbers in their order. */
+/** Added to namespaces, which makes them unsigned and keeps their order. */
 const BIAS = 32_768;
 
 /**
- * The sets of namespaces that subscriptions ask for. Each is kept once, however many ask for it: nearly all do for one
- * of a handful, and two subscriptions ask for the same exactly if they have the same reference. It lies in packed
- * memory: the namespaces as 16 bits each, and as they go to the storage servers (`i0ei3e`).
+ * The sets of namespaces that subscriptions ask for. Each is stored once: nearly all subscriptions ask for one of a
+ * handful, and two ask for the same exactly if they have the same reference. A set lies in packed memory, as 16 bits
+ * for each namespace and then as it is sent to storage servers (`i0ei3e`).
  */
 export class NamespaceSets {
   readonly #arena: Arena;
   readonly #hash: SipHash;
   readonly #byContent = new HashIndex();
-  /** The set that is sought, as it is kept. */
+  /** The set that {@link #isSought} compares with, in the stored form. */
   readonly #sought = Buffer.alloc(65_536 * 2);
   #soughtSize = 0;
   readonly #isSought = (set: number) => this.#equals(set);
@@ -45,9 +45,10 @@ export class NamespaceSets {
   }
 
   /**
-   * The set of these namespaces, with one use more.
+   * Finds or makes the set of these namespaces, and counts one more use of it.
    *
    * @param namespaces ascending, each within int16
+   * @returns a reference to the set, never 0
    */
   take(namespaces: readonly number[]): number {
     const count = namespaces.length;
@@ -67,7 +68,7 @@ export class NamespaceSets {
     return set;
   }
 
-  /** Ends one use; a set without any is gone. */
+  /** Ends one use of a set, and frees it with its last. */
   release(set: number): void {
     const words = this.#arena.words(set);
     if (--words[this.#arena.offset(set) / 4 + USES]! > 0) return;
@@ -80,7 +81,7 @@ export class NamespaceSets {
     return this.#word(set, COUNT);
   }
 
-  /** Where the namespaces lie as bencoded integers, without the list around them, and how long that is. */
+  /** The buffer that holds the set: its bencoded integers, without a list around them, are at {@link encodedAt}. */
   bytes(set: number): Buffer {
     return this.#arena.bytes(set);
   }
@@ -93,7 +94,7 @@ export class NamespaceSets {
     return this.#word(set, ENCODED);
   }
 
-  /** Takes 16 steps at most. */
+  /** Whether the set has this namespace; at most 16 steps. */
   has(set: number, namespace: number): boolean {
     const bytes = this.#arena.bytes(set);
     const start = this.#arena.offset(set) + HEAD;
@@ -108,7 +109,7 @@ export class NamespaceSets {
     return low < this.count(set) && valueAt(bytes, start + 2 * low) === sought;
   }
 
-  /** Whether all of `b` is in `a`. At worst each namespace of both is looked at once. */
+  /** Whether all of `b` is in `a`. Takes as many steps as `a` has namespaces at worst. */
   includes(a: number, b: number): boolean {
     if (a === b) return true;
     const aCount = this.count(a);
@@ -121,7 +122,7 @@ export class NamespaceSets {
     let aAt = this.#arena.offset(a) + HEAD;
     let bAt = this.#arena.offset(b) + HEAD;
     const bEnd = bAt + 2 * bCount;
-    // So many of `a` may be skipped before too few are left.
+    // How many of `a` may be skipped before fewer are left than `b` needs.
     for (let spare = aCount - bCount; bAt < bEnd; aAt += 2) {
       if (valueAt(aBytes, aAt) === valueAt(bBytes, bAt)) bAt += 2;
       else if (--spare < 0) return false;
@@ -129,7 +130,7 @@ export class NamespaceSets {
     return true;
   }
 
-  /** A list of its own. */
+  /** The namespaces in a new array, ascending. */
   list(set: number): number[] {
     const bytes = this.#arena.bytes(set);
     const start = this.#arena.offset(set) + HEAD;
@@ -185,10 +186,10 @@ function encode(namespaces: readonly number[], to: Buffer, at: number): void {
   }
 }
 
-/** Writes a number below 2^32 in decimal digits; gives the place behind them. */
+/** Writes a number below 2^32 in decimal digits. @returns the offset after them */
 export function writeDigits(to: Buffer, at: number, value: number): number {
   const end = at + digits(value);
-  // As unsigned integers throughout, which are divided by a multiplication.
+  // Kept an unsigned 32-bit integer, so that V8 divides by multiplying.
   let rest = value >>> 0;
   for (let n = end - 1; n >= at; n--) {
     const next = (rest / 10) >>> 0;
@@ -200,7 +201,7 @@ export function writeDigits(to: Buffer, at: number, value: number): number {
 
 /** How many decimal digits a number below 2^32 has. */
 export function digits(value: number): number {
-  // What a time has.
+  // The common case: unix seconds.
   if (value >= 1e9) return 10;
   let count = 1;
   for (let limit = 10; value >= limit; limit *= 10) count++;

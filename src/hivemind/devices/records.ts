@@ -4,21 +4,21 @@ import { NamespaceSets } from './namespace-sets.ts';
 import type { SipHash } from './siphash.ts';
 
 /**
- * The words at the head of a record. First three double links, of which each leads through the records that have
- * something in common.
+ * The 32-bit words at the head of a record. First, the next and previous record in each of three lists: those of the
+ * same account, of the same device, and signed in the same minute.
  */
 export const Link = { ACCOUNT: 0, DEVICE: 2, TIME: 4 } as const;
 export type Link = (typeof Link)[keyof typeof Link];
-/** The account's id. */
+/** The account's id in {@link AccountTable}. */
 const ACCOUNT = 6;
 /** Unix seconds. */
 const SIGNED_AT = 7;
 const CONFIRMED_AT = 8;
 /** Number of the service (16 bits), bytes of the service id (16 bits). */
 const NAMES = 9;
-/** The set of them, a reference of {@link NamespaceSets}. */
+/** A reference of {@link NamespaceSets}. */
 const NAMESPACES = 10;
-/** Bytes of the service data + 1, 0 for none; the round in which it was written; and the flags. */
+/** Flags (3 bits), the round it was written in (8 bits), and bytes of the service data + 1, or 0 for none (20 bits). */
 const SERVICE_DATA = 11;
 const HEAD = 12 * 4;
 
@@ -41,9 +41,9 @@ const SUBACCOUNT = 64 + 36;
  */
 export class Records {
   readonly #arena = new Arena();
-  /** What the records ask for. */
+  /** The namespaces that records ask for. */
   readonly sets: NamespaceSets;
-  /** Written into each record. */
+  /** The current round, which each record written gets. */
   #round = 0;
 
   constructor(hash: SipHash) {
@@ -58,17 +58,23 @@ export class Records {
     return this.#arena.inUse;
   }
 
-  /** Begins another round: what is written from now on can be told from what was there before. */
+  /** Begins a new round, so that what is written from now on can be told from what was there before. */
   nextRound(): void {
     this.#round = (this.#round + 1) % ROUNDS;
   }
 
-  /** Whether it was written in this round. */
+  /** Whether the record was written in this round. */
   isOfRound(ref: number): boolean {
     return ((this.#word(ref, SERVICE_DATA) >>> ROUND_AT) & (ROUNDS - 1)) === this.#round;
   }
 
-  /** @param serviceId its UTF-8, where it lies */
+  /**
+   * Makes a record; it is not in any list yet.
+   *
+   * @param confirmedAt unix seconds
+   * @param serviceId `row.serviceId` in UTF-8
+   * @returns a reference to it, which is good until {@link free}
+   */
   write(row: DeviceRow, confirmedAt: number, account: number, service: number, serviceId: Utf8): number {
     const { size } = serviceId;
     const dataSize = row.serviceData?.length ?? 0;
@@ -126,7 +132,7 @@ export class Records {
     if (first !== 0) this.#setWord(first, link + 1, ref);
   }
 
-  /** Takes a record out of a list; gives the list's new first record if it was the first, else -1. */
+  /** Takes a record out of a list. @returns the list's new first record (0 for none) if it was the first, else -1 */
   unlink(ref: number, link: Link): number {
     const next = this.#word(ref, link);
     const previous = this.#word(ref, link + 1);
@@ -164,7 +170,7 @@ export class Records {
     return (this.#word(ref, SERVICE_DATA) & HAS_SUBACCOUNT) !== 0;
   }
 
-  /** What the offsets below count in. */
+  /** The buffer that holds the record; the offsets below are offsets in it. */
   bytes(ref: number): Buffer {
     return this.#arena.bytes(ref);
   }
@@ -186,17 +192,17 @@ export class Records {
     return this.sessionKeyAt(ref) + (this.hasSessionKey(ref) ? SESSION_KEY : 0);
   }
 
-  /** Whether it was signed by the subaccount with that tag of 36 bytes. */
+  /** Whether it was signed by the subaccount with this tag (36 bytes). */
   hasTag(ref: number, tag: Uint8Array): boolean {
     return this.hasSubaccount(ref) && this.#holds(ref, this.subaccountAt(ref) + 64, tag, 36);
   }
 
-  /** Whether its session key is that one of 32 bytes. */
+  /** Whether its session key is this one (32 bytes). */
   isSessionKey(ref: number, key: Uint8Array): boolean {
     return this.hasSessionKey(ref) && this.#holds(ref, this.sessionKeyAt(ref), key, SESSION_KEY);
   }
 
-  /** The set of what is asked for: see {@link sets}. */
+  /** The namespaces asked for: a set in {@link sets}. */
   namespaces(ref: number): number {
     return this.#word(ref, NAMESPACES);
   }
@@ -220,7 +226,8 @@ export class Records {
     return this.#word(ref, NAMES) & 0xffff;
   }
 
-  /** Text and bytes below are copies, which may be kept. */
+  // The strings and buffers that the methods below give are copies, and may be kept.
+
   serviceId(ref: number): string {
     const at = this.serviceIdAt(ref);
     return this.bytes(ref).toString('utf8', at, at + this.serviceIdSize(ref));
@@ -236,8 +243,8 @@ export class Records {
   }
 
   /**
-   * The first 48 bits of the signature, which stand for it: two that share them would have to be searched for among
-   * 2^24.
+   * The first 48 bits of the signature, which stand for it. Two that share them do not occur by chance: somebody would
+   * have to try some 2^24 signatures.
    */
   signatureRef(ref: number): number {
     const bytes = this.bytes(ref);
@@ -246,7 +253,7 @@ export class Records {
     return high * 2 ** 24 + ((bytes[at + 3]! << 16) | (bytes[at + 4]! << 8) | bytes[at + 5]!);
   }
 
-  /** The whole row, in memory of its own. */
+  /** The whole row, copied. */
   row(ref: number, account: Buffer, service: string): DeviceRow {
     const subaccountAt = this.subaccountAt(ref);
     return {
@@ -287,7 +294,7 @@ export class Records {
   }
 }
 
-/** Copies `size` bytes; gives the place behind them. For few bytes a loop is faster than a call of `copy`. */
+/** Copies `size` bytes. A loop is faster than `copy` for few. @returns the offset after them */
 export function copyBytes(to: Buffer, at: number, from: Buffer, start: number, size: number): number {
   if (size > 100) from.copy(to, at, start, start + size);
   else for (let n = 0; n < size; n++) to[at + n] = from[start + n]!;

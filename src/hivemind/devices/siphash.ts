@@ -1,7 +1,7 @@
 /**
- * HalfSipHash-1-3 with a secret key: accounts, tokens and message hashes are chosen by strangers, who must not be able
- * to choose ones that fall together in a table. It works on 32-bit words, which is what JavaScript's integers are good
- * at: about 60 ns for an account.
+ * HalfSipHash-1-3 with a secret key: strangers choose accounts, tokens and message hashes, and must not be able to
+ * choose ones that collide in a table. It works on 32-bit words, which JavaScript handles fast: about 60 ns for an
+ * account.
  */
 export class SipHash {
   readonly #k0: number;
@@ -15,7 +15,7 @@ export class SipHash {
     this.#k1 = key.readInt32LE(4);
   }
 
-  /** Hashes `bytes` from `start` to `end`; gives the lower 32 bits, unsigned, and leaves the upper in {@link high}. */
+  /** Hashes `bytes` from `start` to `end`. @returns the lower 32 bits, unsigned; {@link high} gets the upper ones */
   bytes(bytes: Uint8Array, start: number, end: number): number {
     let v0 = this.#k0;
     let v1 = this.#k1 ^ 0xee;

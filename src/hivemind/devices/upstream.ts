@@ -3,24 +3,23 @@ import { digits, writeDigits } from './namespace-sets.ts';
 import { copyBytes, Link, type Records } from './records.ts';
 
 /**
- * Up to this many subscriptions of one account each is compared with each; more are a crowd, in which each stands for
- * itself.
+ * Up to this many subscriptions of one account are all compared with each other. With more that would take too long, so
+ * only equal ones are merged.
  */
 const FEW = 32;
 /**
- * Bytes of monitor dicts that one account gets. Far above any true need: it keeps a member of a group, who may
- * subscribe to it as often as he likes, from making its dicts too many for any storage server.
+ * The most bytes of monitor dicts for one account, far above any real need. A member of a group may subscribe to it any
+ * number of times; this keeps them from making more dicts than a storage server takes.
  */
 const MAX_ACCOUNT_BYTES = 1_000_000;
 
 /**
- * Chooses which of an account's subscriptions are sent to the storage servers: of those that ask for the same the one
- * signed last, and none that another covers (docs/spec/hivemind.md, section 4).
+ * Chooses which of an account's subscriptions are sent to the storage servers: of those that ask for the same, the one
+ * signed last; and none that another one covers (docs/spec/hivemind.md, section 4).
  *
  * @param first the first record of the account
- * @param refused signatures (by {@link Records.signatureRef}) that a storage server did not accept: the next best is
- *   chosen
- * @returns records, in an order that depends on nothing but them
+ * @param refused signatures (by {@link Records.signatureRef}) that a storage server refused: the next best is chosen
+ * @returns records, in an order that depends only on them
  */
 export function chooseUpstream(records: Records, first: number, refused?: ReadonlySet<number>): number[] {
   const all: number[] = [];
@@ -37,18 +36,18 @@ export function chooseUpstream(records: Records, first: number, refused?: Readon
   return distinct.filter((ref) => !distinct.some((other) => other !== ref && covers(records, other, ref)));
 }
 
-/** What it means for the storage servers that a subscription comes or goes. */
+/** What adding or removing a subscription changes in what the storage servers are asked for. */
 export type Effect =
-  /** What they are asked for is the same, by the same signatures. */
+  /** Nothing: they are asked for the same by the same signatures. */
   | 'none'
-  /** Another signature stands for what they are asked for anyway, or something is no longer asked for. */
+  /** The same or less is asked for, by other signatures. */
   | 'signatures'
   /** Something is asked for that no other subscription of the account asks for. */
   | 'more';
 
 /**
- * What changes for the storage servers by this subscription: with it, compared with without it. Looks at {@link FEW}
- * others at most.
+ * What this subscription changes in what the storage servers are asked for, compared with the account without it. Looks
+ * at {@link FEW} others at most.
  *
  * @param first the first record of the account; `ref` is among its records
  */
@@ -58,7 +57,7 @@ export function effectOf(records: Records, first: number, ref: number): Effect {
   let others = 0;
   for (let other = first; other !== 0; other = records.next(other, Link.ACCOUNT)) {
     if (other === ref) continue;
-    // In a crowd nothing is hidden.
+    // Of so many only equal ones are merged, so this one may be sent.
     if (++others >= FEW) return isAskedFor ? 'signatures' : 'more';
     if (isHidden || !asksForAll(records, other, ref)) continue;
     isAskedFor = true;
@@ -69,7 +68,8 @@ export function effectOf(records: Records, first: number, ref: number): Effect {
 }
 
 /**
- * Costs no more than the sorting. Everybody's first, that is each subaccount's shortest, comes before anybody's second.
+ * {@link chooseUpstream} of many, in the time that sorting takes. The shortest dict of each subaccount comes before any
+ * second one, so that no subaccount can crowd the others out of {@link MAX_ACCOUNT_BYTES}.
  */
 function chooseOfMany(records: Records, sorted: readonly number[]): number[] {
   const distinct = new Map<string, { ref: number; tag: string; size: number; rank: number }>();
@@ -93,12 +93,12 @@ function tagOf(records: Records, ref: number): string {
   return records.hasSubaccount(ref) ? records.bytes(ref).toString('latin1', at, at + 36) : '';
 }
 
-/** For sorting: the one signed last comes first. */
+/** Sorts the one signed last to the front. */
 function newestFirst(records: Records, a: number, b: number): number {
   return records.signedAt(b) - records.signedAt(a) || records.signatureRef(b) - records.signatureRef(a);
 }
 
-/** Whether both ask for the same, by whatever signature. */
+/** Whether both ask for the same on behalf of the same signer, whatever their signatures. */
 export function isSame(records: Records, a: number, b: number): boolean {
   return (
     records.namespaces(a) === records.namespaces(b) &&
@@ -112,15 +112,14 @@ function covers(records: Records, a: number, b: number): boolean {
 }
 
 /**
- * Whether `a` asks for all that `b` asks for, whoever signed them: a storage server joins what it is asked for by
- * account.
+ * Whether `a` asks for all that `b` asks for, whoever signed them: a storage server merges all requests for an account.
  */
 export function asksForAll(records: Records, a: number, b: number): boolean {
   if (records.wantsData(b) && !records.wantsData(a)) return false;
   return records.sets.includes(records.namespaces(a), records.namespaces(b));
 }
 
-/** Bytes of one monitor dict; the account's id and the session key differ by one. */
+/** The size of a record's monitor dict, in bytes. */
 function monitorSize(records: Records, ref: number): number {
   let size =
     'd1:nle1:s64:1:tiee'.length +
@@ -150,8 +149,8 @@ const TIME_END = text('ee');
  * Appends the monitor dicts of those records (docs/spec/network.md, section 3).
  *
  * @param account where the account's 33 bytes begin in `accountBytes`
- * @param refs gets the signature reference of each dict
- * @returns the new offset, or -1 if they do not fit; then what lies behind `offset` is undefined
+ * @param refs gets the {@link Records.signatureRef} of each dict
+ * @returns the new offset, or -1 if they do not fit; the bytes after `offset` are then undefined
  */
 export function writeUpstream(
   records: Records,

@@ -26,7 +26,7 @@ interface TestMember {
   broken: boolean;
   away: boolean;
   drops: number;
-  /** It no longer gives a sign of life. */
+  /** It no longer writes heartbeats. */
   kill(): void;
 }
 
@@ -86,12 +86,12 @@ function world(copies = 2) {
           await member.stuck;
         },
         devices: {
-          removeElsewhere: (isElsewhere) => {
+          removeAccounts: (isRemoved) => {
             member.drops++;
             for (const slot of member.loaded) {
               const account = Buffer.alloc(33);
               account[1] = slot;
-              if (isElsewhere(account, 0) && member.loaded.delete(slot)) member.removed.push(slot);
+              if (isRemoved(account, 0) && member.loaded.delete(slot)) member.removed.push(slot);
             }
             return undefined;
           },
@@ -110,7 +110,7 @@ function world(copies = 2) {
           send: (to, command) => {
             const other = members.get(to);
             if (!other || dead) return false;
-            if (command === 'cluster.leaving') other.cluster.look();
+            if (command === 'cluster.leaving') other.cluster.refresh();
             if (command === 'cluster.changed') other.log.push(`${name} has changes`);
             return true;
           },
@@ -228,7 +228,7 @@ test('with three members and two copies each holds two thirds, and when one dies
   c.kill();
   await clock.advance(8 * SECOND);
   assert.deepEqual([a.loaded.size, b.loaded.size], [EVERY, EVERY]);
-  assert.ok(a.log.includes('the hivemind c no longer gives a sign of life'));
+  assert.ok(a.log.includes('the hivemind c has stopped sending heartbeats'));
   assert.equal(a.cluster.report().members.find(({ name }) => name === 'c')!.state, 'dead');
 });
 
@@ -289,7 +289,7 @@ test('while the database is away everybody goes on as before, and nobody is decl
   await clock.advance(10 * SECOND);
   assert.equal(firsts(a, 'b'), before);
   assert.equal(
-    [...a.log, ...b.log].some((text) => text.includes('no sign of life')),
+    [...a.log, ...b.log].some((text) => text.includes('stopped sending heartbeats')),
     false,
   );
 });

@@ -315,7 +315,10 @@ describe('the feed', () => {
     await clock.advance(9_900);
     assert.equal(feed.complaint, undefined);
     await clock.advance(1_000);
-    assert.match(feed.complaint ?? '', /^what other hiveminds have changed in the database has been unknown for 10 s$/);
+    assert.match(
+      feed.complaint ?? '',
+      /^changes that other hiveminds made in the database have not been read for 10 s$/,
+    );
     answer = 'reload';
     for (let n = 0; n < 40; n++) await clock.advance(100);
     assert.equal(loads, 3);

@@ -14,7 +14,7 @@ test('one of several hiveminds stops in order even when its database is gone', a
   await drop();
   await hivemind.stop();
   const said = hivemind.log.map((line) => (JSON.parse(line) as { msg: string }).msg);
-  assert.ok(said.some((text) => text.startsWith('the database does not answer: the other hiveminds find out')));
+  assert.ok(said.some((text) => text.startsWith('the database does not answer: the other hiveminds will notice')));
   assert.ok(
     said.some((text) => text.startsWith('of 0 pushes')),
     'the account of all pushes is the last that it does',

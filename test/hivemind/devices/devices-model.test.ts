@@ -175,9 +175,9 @@ function run(random: ReturnType<typeof seededRandom>): { devices: Devices; model
       assert.equal(devices.expire(cutoff), expected.length);
       for (const entry of expected) model.remove(entry.row);
     } else if (what < 85 && random.int(20) === 0) {
-      const isElsewhere = (bytes: Uint8Array, offset: number) => slotOf(bytes, offset) < 16;
-      for (let from: number | undefined = 0; from !== undefined; ) from = devices.removeElsewhere(isElsewhere, from);
-      for (const entry of [...model.entries.values()]) if (isElsewhere(entry.row.account, 0)) model.remove(entry.row);
+      const isRemoved = (bytes: Uint8Array, offset: number) => slotOf(bytes, offset) < 16;
+      for (let from: number | undefined = 0; from !== undefined; ) from = devices.removeAccounts(isRemoved, from);
+      for (const entry of [...model.entries.values()]) if (isRemoved(entry.row.account, 0)) model.remove(entry.row);
     } else if (what < 86 && random.int(20) === 0) {
       const isCompared = (bytes: Uint8Array, offset: number) => slotOf(bytes, offset) < 64;
       devices.beginComparison();

@@ -192,7 +192,7 @@ export class SimulatedMember extends SimulatedProcess implements Linked {
       onChanged: ({ slots }) => {
         if (this.cluster.holdsAnyOf(slots)) this.feed.hint();
       },
-      onLeaving: () => this.cluster.look(),
+      onLeaving: () => this.cluster.refresh(),
       onHeard: (heard) => this.hearing.take(heard),
       log,
     });
