@@ -4,7 +4,7 @@ import type { Clock } from './clock.ts';
 export interface BreakerLimits {
   /** The share of "device gone" among a provider's final answers above which removals stop, 0 to 1. */
   share: number;
-  /** How many devices must be called gone within the window before the share means anything. */
+  /** How many devices must be reported gone within the window before the share means anything. */
   minimum: number;
 }
 
@@ -13,8 +13,8 @@ const BUCKET_MS = 60_000;
 
 /**
  * Guards the subscriptions of one service against mass removal: in the hivemind, and in a notifier whose hivemind has
- * no guard of its own. A provider that reports an unlikely share of the devices as gone is being asked with the wrong
- * certificate, topic or environment: that is no reason to forget anybody. Counts over a sliding window of ten minutes.
+ * no guard of its own. When a provider reports an unlikely share of the devices as gone, most likely our certificate,
+ * topic or environment is wrong, which is no reason to remove anybody. Counts over a sliding window of ten minutes.
  */
 export class Breaker {
   limits: BreakerLimits;
@@ -43,7 +43,7 @@ export class Breaker {
     this.#judge();
   }
 
-  /** Counts one device that the provider called gone, and says whether it may be removed. */
+  /** Counts one device that the provider reported gone, and returns whether it may be removed. */
   gone(): boolean {
     this.#turn();
     add(this.#gone, this.#bucket, 1);

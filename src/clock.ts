@@ -21,7 +21,7 @@ export interface Clock {
   setInterval(callback: () => void, ms: number): Timer;
 }
 
-/** The longest wait of the machine's own timers, in milliseconds: with a longer one they fire at once. */
+/** The longest delay that Node's timers take, in milliseconds: with a longer one they fire at once. */
 const LONGEST_TIMER = 2 ** 31 - 1;
 
 /** The machine's own clock. Its timers keep the process alive until they are cancelled. */
@@ -54,9 +54,9 @@ function longInterval(callback: () => void, ms: number): Timer {
 }
 
 /**
- * Whether `work` is done within `ms` milliseconds; a negative time counts as none. It goes on either way.
+ * Whether `work` is done within `ms` milliseconds; a negative `ms` counts as 0. The work goes on either way.
  *
- * @throws what `work` fails with, if that is in time
+ * @throws what `work` fails with, if it fails in time
  */
 export async function within(work: Promise<unknown>, ms: number, clock: Clock): Promise<boolean> {
   let timer: Timer | undefined;

@@ -1,5 +1,6 @@
 /**
- * How many connections strangers may hold, and how many bytes of unfinished requests: who goes when there is no room.
+ * Bounds how many connections strangers may hold and how many bytes of unfinished requests, and chooses which one is
+ * closed when there is no room.
  */
 
 import { isIPv6 } from 'node:net';
@@ -10,9 +11,9 @@ export interface Held {
   readonly network: string;
   /** When it last did something useful, monotonic milliseconds. */
   lastActive: number;
-  /** Bytes it has sent of what is not whole yet; to be changed by {@link ConnectionLimit.hold} alone. */
+  /** Bytes it has sent of requests that are not complete yet; only {@link ConnectionLimit.hold} changes this. */
   bytes: number;
-  /** Something is being done for it: it is not closed now. */
+  /** A request of this connection is being worked on, so it is not closed to make room. */
   busy: boolean;
   /** Closes it; {@link ConnectionLimit.release} is called then or later. */
   close(): void;
@@ -25,13 +26,13 @@ interface Share {
 }
 
 /**
- * When there is no room for one more, the network that holds most loses the connection that has been quiet for longest;
- * so a client that floods us pays for it itself, and one that has just come is heard.
+ * When there is no room for one more, the network that holds most loses the connection that has been quiet longest. So
+ * a client that floods us pays for that itself, and a newcomer is heard.
  */
 export class ConnectionLimit {
   readonly #maxConnections: number;
   readonly #maxBytes: number;
-  /** Each with what its network holds, so that a flood of newcomers costs one look at each connection. */
+  /** Each with what its network holds, so that making room looks at each connection once, without another look-up. */
   readonly #held = new Map<Held, Share>();
   readonly #networks = new Map<string, Share>();
   #bytes = 0;
@@ -47,12 +48,12 @@ export class ConnectionLimit {
     return this.#held.size;
   }
 
-  /** Bytes of all that is unfinished. */
+  /** Bytes of unfinished requests, over all connections. */
   get bytes(): number {
     return this.#bytes;
   }
 
-  /** Takes a connection in, if need be in the place of another. False if all are busy: then it must be closed. */
+  /** Takes a connection in, if need be by closing another. False if all are busy: the caller must close the new one. */
   admit(held: Held): boolean {
     if (this.#held.size >= this.#maxConnections && !this.#crowdOut('connections')) {
       this.crowdedOut++;
@@ -66,7 +67,11 @@ export class ConnectionLimit {
     return true;
   }
 
-  /** @param bytes what it now holds in all */
+  /**
+   * Updates how much a connection holds, and closes connections, perhaps this one, while all hold too much together.
+   *
+   * @param bytes what it holds now, in all
+   */
   hold(held: Held, bytes: number): void {
     const share = this.#held.get(held);
     if (!share) return;
@@ -86,7 +91,7 @@ export class ConnectionLimit {
     held.bytes = 0;
   }
 
-  /** Closes one of those that hold some of what is short. */
+  /** Closes one of the connections that hold some of what is short; false if all of them are busy. */
   #crowdOut(short: keyof Share): boolean {
     const holds = (held: Held) => (short === 'bytes' ? held.bytes : 1);
     let worst: Held | undefined;
@@ -109,7 +114,10 @@ export class ConnectionLimit {
   }
 }
 
-/** The network that an address is counted with: itself, or for IPv6 its /64, which is what one customer has. */
+/**
+ * The network that an address is counted under: the address itself, or for IPv6 its /64, which is what one customer
+ * gets. Empty for an unknown address.
+ */
 export function networkOf(address: string | undefined): string {
   if (address === undefined) return '';
   const mapped = /^::ffff:(\d+\.\d+\.\d+\.\d+)$/i.exec(address)?.[1];

@@ -14,21 +14,20 @@ import type { Log } from './log.ts';
 
 /** What a {@link JudgedClock} is made with. */
 export interface JudgedClockOptions {
-  /** The machine's. */
+  /** The machine's own. */
   readonly clock: Clock;
-  /** The database's clock, unix milliseconds. Without it a step is believed when it has lasted. */
+  /** Reads the database's clock, unix milliseconds. Without it a step is believed once it has lasted long enough. */
   readonly database?: () => Promise<number>;
-  /** Called when the wall clock stepped, came back, or was believed. */
+  /** Told when the wall clock has stepped, has come back, or is believed again. */
   readonly log: Pick<Log, 'info' | 'error'>;
 }
 
-/** So often, in ms, the clocks are looked at. */
+/** How often the clocks are read. */
 const LOOK_MS = 10_000;
 
 /**
- * A clock whose `now` does not step when the machine's does (judged-time.ts). Everything whose judgement costs
- * something that cannot be had back goes by it; what leaves the process for somebody who checks it goes by the
- * machine's own.
+ * A clock whose `now` does not step when the machine's does (judged-time.ts). Decisions that cannot be undone go by it;
+ * times that somebody else will check, such as those in tokens, come from the machine's own clock.
  */
 export class JudgedClock implements Clock {
   readonly #options: JudgedClockOptions;
@@ -36,13 +35,13 @@ export class JudgedClock implements Clock {
   #time: JudgedTime;
   #looking = false;
 
-  /** Looks at the clocks for the first time. */
+  /** Reads the clocks for the first time. */
   static async start(options: JudgedClockOptions): Promise<JudgedClock> {
     const database = await options.database?.().catch(() => undefined);
     return new JudgedClock(options, database);
   }
 
-  /** @param database what its clock says now, unix milliseconds, if there is one that answers */
+  /** @param database what the database's clock says now, unix milliseconds, if it answered */
   constructor(options: JudgedClockOptions, database?: number) {
     this.#options = options;
     const { clock } = options;
@@ -52,7 +51,7 @@ export class JudgedClock implements Clock {
   }
 
   now(): number {
-    // Whole, as the machine's own: what it is sent in takes no fractions.
+    // A whole number, as from Date.now: the messages that carry it take no fractions.
     return Math.floor(judgedNow(this.#time, this.monotonic()));
   }
 
@@ -74,27 +73,27 @@ export class JudgedClock implements Clock {
     return doubtOf(this.#time, this.monotonic());
   }
 
-  /** Every time that it may be, unix milliseconds, the judged one first. */
+  /** All times that it could be, unix milliseconds, the judged one first. */
   possible(): number[] {
     this.#glance();
     return possibleTimes(this.#time, this.monotonic());
   }
 
   /**
-   * As {@link possible}, by the last look at the clocks, which is seconds ago: for what comes too often to look at them
-   * each time.
+   * As {@link possible}, but by the last reading of the clocks, which is seconds ago: for callers too frequent to read
+   * them each time.
    */
   possibleLately(): number[] {
     return possibleTimes(this.#time, this.monotonic());
   }
 
-  /** The earliest time that it may be: by it nothing is too old that is valid for another witness. */
+  /** The earliest time that it could be: what is too old by this one is too old by all of them. */
   earliest(): number {
     return Math.min(...this.possible());
   }
 
-  /** It is known to be later than this (unix milliseconds). */
-  isAfter(floor: number): void {
+  /** Takes in that it is known to be later than `floor` (unix milliseconds). */
+  raiseFloor(floor: number): void {
     this.#time = withFloor(this.#time, floor);
     this.#glance();
   }
@@ -103,7 +102,7 @@ export class JudgedClock implements Clock {
     this.#timer.cancel();
   }
 
-  /** Between two looks the wall clock may have stepped: who asks for more than `now` is to know it. */
+  /** Reads the wall clock now, since it may have stepped since the timer last did. */
   #glance(database?: number): void {
     const { clock } = this.#options;
     const look = { monotonic: clock.monotonic(), wall: clock.now(), database };
@@ -117,7 +116,7 @@ export class JudgedClock implements Clock {
     this.#looking = true;
     const start = this.monotonic();
     const database = await this.#options.database?.().catch(() => undefined);
-    // It read its clock some time between our question and its answer.
+    // The database read its clock some time between our question and its answer.
     const age = (this.monotonic() - start) / 2;
     this.#glance(database === undefined ? undefined : database + age);
     this.#looking = false;

@@ -1,20 +1,20 @@
 /**
- * How long things took: counted in buckets, so that any number of them takes the same memory, and one more takes a few
- * comparisons.
+ * How long things took, counted in buckets: memory does not grow with the number of measurements, and adding one takes
+ * a few comparisons.
  */
 
-/** The upper bounds of the buckets, in seconds; beyond the last there is one more. */
+/** The upper bounds of the buckets, in seconds; one more bucket takes everything beyond the last. */
 export const LATENCY_BOUNDS = [0.025, 0.05, 0.1, 0.2, 0.3, 0.5, 0.75, 1, 1.5, 2, 3, 5, 10, 30, 60, 300, 1800] as const;
 
-/** Seconds that half of them did not exceed, and 95 of 100. */
+/** Seconds that half of the latest measurements, and 95 % of them, did not exceed. */
 export interface RecentLatency {
   readonly median: number;
   readonly p95: number;
 }
 
-/** What is recent: this long at least, and twice as long at most. */
+/** "Recent" reaches back at least this far, and at most twice as far. */
 const WINDOW_MS = 150_000;
-/** Some begin at a time that is a stranger's word: no single one may be worth more than this in the sum. */
+/** Some latencies begin at a time that a stranger claims: no single one may add more than this to the sum. */
 const MOST_SECONDS = 86_400;
 
 /** The latencies of one kind. */
@@ -29,7 +29,7 @@ export class Latency {
   #turned = 0;
 
   /**
-   * @param seconds less than none, where the sender's clock is ahead of ours, counts as none
+   * @param seconds a negative value, from a sender whose clock is ahead of ours, counts as 0
    * @param now the monotonic clock, in milliseconds
    */
   add(seconds: number, now: number): void {
@@ -43,7 +43,7 @@ export class Latency {
     this.sum += bounded;
   }
 
-  /** Of the last minutes; null if there were none. */
+  /** Of the last 2.5 to 5 minutes; null if nothing was measured. */
   recent(now: number): RecentLatency | null {
     this.#turn(now);
     const counts = this.#current.map((count, bucket) => count + (this.#before[bucket] ?? 0));
@@ -61,8 +61,8 @@ export class Latency {
 }
 
 /**
- * The value that `share` of the counted ones do not exceed, in seconds, as Prometheus' histogram_quantile reckons it:
- * they lie evenly within their bucket, and those beyond the last bound at that.
+ * The value that `share` of the measurements do not exceed, in seconds, computed as by Prometheus' histogram_quantile:
+ * values lie evenly within their bucket, and those beyond the last bound count as that bound.
  */
 function quantile(counts: Float64Array, share: number): number {
   const wanted = share * counts.reduce((sum, count) => sum + count, 0);

@@ -1,7 +1,7 @@
 /**
- * What a part has to say to the operator. It is a part's business to take the levels that it needs (`Pick<Log,
- * 'warn'>`), and its owner's to hand over a log that says everything, as pino's do, or one that says the same again
- * only once in a while (`repeated` in daemon/log.ts).
+ * Where a part of the program writes to the operator. A part asks only for the levels that it uses (`Pick<Log,
+ * 'warn'>`). Its owner decides whether it gets a log that writes every line, such as pino's, or one that writes the
+ * same line only once in a while (`repeated` in daemon/log.ts).
  */
 export interface Log {
   debug(text: string): void;

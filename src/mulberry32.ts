@@ -1,8 +1,8 @@
 /**
- * Cheap, reproducible randomness, for spreading things in time and for tests; never for what nobody may guess.
+ * Cheap, reproducible randomness, for spreading things in time and for tests; never for secrets.
  *
  * @param seed any 32-bit number
- * @returns gives whole numbers, uniform from 0 to below 2^32, the same ones for the same seed
+ * @returns a function that gives whole numbers, uniform from 0 to below 2^32, the same sequence for the same seed
  */
 export function mulberry32(seed: number): () => number {
   let state = seed | 0;

@@ -5,12 +5,13 @@ const TABLES = 256;
 const FIRST_SLOTS = 16;
 
 /**
- * 64-bit keyed fingerprints that were added lately, in two generations: what is added goes to the current one; after
- * each lifetime the current becomes the previous, whose entries are forgotten. So an entry lives for one to two
- * lifetimes. It costs 8 bytes a slot, 11 to 21 bytes in all. In a million entries a look-up errs once in 10^13.
+ * 64-bit keyed fingerprints that were added recently, in two generations. New ones go into the current generation;
+ * after each lifetime it becomes the previous one, and the one before that is forgotten. So an entry lives for one to
+ * two lifetimes. It takes 11 to 21 bytes: slots have 8 bytes, and three eighths to three quarters of them are in use.
+ * Among a million entries a look-up finds a wrong one once in 10^13.
  */
 export class RecentFingerprints {
-  /** Milliseconds after which the generations change; may be set anew at any time. */
+  /** Milliseconds after which the generations change; may be changed at any time. */
   lifetime: number;
   readonly #clock: Pick<Clock, 'monotonic'>;
   readonly #maxEntries: number;
@@ -20,7 +21,7 @@ export class RecentFingerprints {
 
   /**
    * @param lifetime milliseconds
-   * @param maxEntries of one generation; with more it ends before its time
+   * @param maxEntries of one generation, which ends early when it has so many
    */
   constructor(clock: Pick<Clock, 'monotonic'>, lifetime: number, maxEntries: number) {
     this.#clock = clock;
@@ -50,14 +51,17 @@ export class RecentFingerprints {
     const now = this.#clock.monotonic();
     const age = now - this.#rotatedAt;
     if (age < this.lifetime && this.#current.size < this.#maxEntries) return;
-    // Nobody asked for so long that the current generation is past its time as well.
+    // After two lifetimes without a call, the current generation has expired as well.
     this.#previous = age < 2 * this.lifetime ? this.#current : new FingerprintSet();
     this.#current = new FingerprintSet();
     this.#rotatedAt = now;
   }
 }
 
-/** A set of 64-bit numbers in two halves. Slots of two words; 0, 0 is an empty one, and the number 0 counts as 1. */
+/**
+ * A set of 64-bit numbers in two halves, each pair in a slot of two words. A low half of 0 marks an empty slot, so 0 is
+ * stored as 1 there.
+ */
 class FingerprintSet {
   readonly #tables: Uint32Array[] = [];
   readonly #counts = new Uint32Array(TABLES);
@@ -89,7 +93,7 @@ class FingerprintSet {
   }
 }
 
-/** The empty slot where that number belongs; -1 if it is there. */
+/** The index of the empty slot where that number belongs; -1 if the table has it. */
 function find(table: Uint32Array, low: number, high: number): number {
   const last = table.length - 1;
   for (let at = (high << 1) & last; ; at = (at + 2) & last) {

@@ -1,8 +1,9 @@
 /** Addresses that lead to no host of the internet (IANA's special-purpose registries of IPv4 and IPv6). */
 
 export interface SpecialBlock {
+  /** Completes "the address is …". */
   readonly what: string;
-  /** Never right, even in a private network: it is of no single host. */
+  /** Wrong even in a private network: no single host has such an address. */
   readonly never?: true;
 }
 
@@ -11,7 +12,7 @@ const IPV4: readonly (SpecialBlock & { readonly base: number; readonly bits: num
   { base: ip(10), bits: 8, what: 'private' },
   { base: ip(100, 64), bits: 10, what: 'shared behind a NAT (100.64.0.0/10)' },
   { base: ip(127), bits: 8, what: 'loopback' },
-  { base: ip(168, 63, 129, 16), bits: 32, what: "of Azure's inside (168.63.129.16)" },
+  { base: ip(168, 63, 129, 16), bits: 32, what: "of Azure's platform (168.63.129.16)" },
   { base: ip(169, 254), bits: 16, what: 'link-local' },
   { base: ip(172, 16), bits: 12, what: 'private' },
   { base: ip(192), bits: 24, what: 'for protocol assignments (192.0.0.0/24)' },
@@ -25,7 +26,7 @@ const IPV4: readonly (SpecialBlock & { readonly base: number; readonly bits: num
   { base: ip(240), bits: 4, what: 'reserved or broadcast', never: true },
 ];
 
-/** Within 2000::/3; everything else in IPv6 is not on the internet, except what contains an IPv4 address. */
+/** Within 2000::/3; nothing else in IPv6 is on the internet, except what contains an IPv4 address. */
 const IPV6: readonly (SpecialBlock & { readonly base: readonly number[]; readonly bits: number })[] = [
   { base: [0x2001, 0], bits: 23, what: 'for protocol assignments (2001::/23)' },
   { base: [0x2001, 0xdb8], bits: 32, what: 'for documentation' },
@@ -39,9 +40,8 @@ const AROUND_IPV4: readonly (readonly number[])[] = [
 ];
 
 /**
- * The block of special addresses that an IPv4 or IPv6 address lies in; undefined of a public one, null of what is no
- * address.
- * @param text without leading zeros in IPv4, which some read as octal numbers; without a zone in IPv6
+ * The block of special addresses that an IPv4 or IPv6 address lies in; undefined if it is public, null if `text` is no
+ * address. IPv4 with leading zeros is none, since some read those as octal, nor is IPv6 with a zone.
  */
 export function specialBlock(text: string): SpecialBlock | undefined | null {
   const ipv4 = readIpv4(text);
@@ -68,7 +68,7 @@ function readIpv4(text: string): number | undefined {
 
 /** @returns 8 numbers of 16 bits */
 function readIpv6(text: string): number[] | undefined {
-  // The last 32 bits may stand as an IPv4 address.
+  // The last 32 bits may be written as an IPv4 address.
   const dotted = /[^:]*\.[^:]*$/.exec(text)?.[0] ?? '';
   const last = dotted === '' ? undefined : readIpv4(dotted);
   if (dotted !== '' && last === undefined) return undefined;

@@ -1,6 +1,6 @@
 import { readFileSync } from 'node:fs';
 
-/** Of this program, as package.json has it: `MAJOR.MINOR.PATCH`. */
+/** The version of this program, from package.json: `MAJOR.MINOR.PATCH`. */
 export const VERSION: string = read();
 
 function read(): string {

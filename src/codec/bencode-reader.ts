@@ -24,7 +24,7 @@ const LIST = 0x6c; // l
 const DICT = 0x64; // d
 const END = 0x65; // e
 const COLON = 0x3a;
-/** More bytes than this are compared faster by a call out of JavaScript. */
+/** More bytes than this are compared faster by a native call. */
 const LONG = 64;
 const MINUS = 0x2d;
 const ZERO = 0x30;
@@ -99,7 +99,7 @@ export class BencodeReader {
     return true;
   }
 
-  /** If exactly these bytes come next, goes past them and returns true: for what is expected over and over. */
+  /** If exactly these bytes come next, goes past them and returns true: for values that come over and over. */
   accept(bytes: Buffer): boolean {
     const end = this.#at + bytes.length;
     if (bytes.length > LONG) {
@@ -122,7 +122,7 @@ export class BencodeReader {
     return this.#data.subarray(start, this.#at);
   }
 
-  /** Reads a byte string that is known to be short as latin1 text: a key, say. */
+  /** Reads a byte string that is expected to be short, such as a key, as latin1 text. */
   key(): string {
     const length = this.#length();
     const start = this.#at;
@@ -198,8 +198,8 @@ export class BencodeReader {
   /**
    * Goes past the next value, whatever it is, checking its form. Nesting is limited to {@link MAX_DEPTH}.
    *
-   * @param most values it may hold, itself included: a value is as short as two bytes, and each takes time
-   * @returns how many there were
+   * @param most how many values it may hold, itself included: a value can be as short as two bytes, and each takes time
+   * @returns how many it held
    */
   skip(most = Number.MAX_SAFE_INTEGER): number {
     this.#left = most;

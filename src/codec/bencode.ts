@@ -24,7 +24,7 @@ export type Encodable =
  * Reads one value, which must be all there is (test/vectors/bencode.json, `decode`).
  *
  * @returns byte strings are views of `data`, not copies
- * @throws BencodeError if the bytes are no bencode, nest too deeply for {@link BencodeReader}, or go on after the
+ * @throws BencodeError if the bytes are not bencode, nest too deeply for {@link BencodeReader}, or go on after the
  *   value
  */
 export function decode(data: Uint8Array): Bencoded {
@@ -37,11 +37,11 @@ export function decode(data: Uint8Array): Bencoded {
 /**
  * Writes a value in canonical form: dictionary keys in byte order (test/vectors/bencode.json, `encode`).
  *
- * @throws BencodeError for a number that is no safe integer, a bigint of more than 64 bits, or a key with characters
+ * @throws BencodeError for a number that is not a safe integer, a bigint of more than 64 bits, or a key with characters
  *   above U+00FF
  */
 export function encode(value: Encodable): Buffer {
-  // Measured first, so that there is one buffer and no copy of it.
+  // Measured first, so that one buffer is allocated and nothing is copied.
   const out = Buffer.allocUnsafe(sizeOf(value));
   write(out, 0, value);
   return out;
@@ -121,7 +121,7 @@ function writeLength(out: Buffer, at: number, length: number): number {
   return at + 1;
 }
 
-/** For texts of a few characters, which Buffer.write takes far longer to begin than to write. */
+/** For texts of a few characters: calling Buffer.write costs far more than it saves on them. */
 function writeLatin1(out: Buffer, at: number, text: string): number {
   for (let index = 0; index < text.length; index++) {
     const unit = text.charCodeAt(index);

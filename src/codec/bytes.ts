@@ -1,8 +1,8 @@
 /**
- * Byte strings of a fixed size in texts: hex, base64 and base32z, as strict or as lenient as the original's peers are.
+ * Byte strings written as text: hex, base64 and base32z, each read as strictly as the original reads it.
  */
 
-/** A text that should have held a byte string and does not. */
+/** A text that should hold a byte string and does not. */
 export class BytesError extends Error {
   override readonly name = 'BytesError';
 }
@@ -58,7 +58,7 @@ export function toBase32z(bytes: Uint8Array): string {
 /**
  * Reads z-base-32 of either case; the unused low bits of the last character are ignored, as oxen-encoding does.
  *
- * @returns undefined for other characters, and for a length that no whole number of bytes has
+ * @returns undefined for other characters, and for a length that no number of bytes encodes to
  */
 export function fromBase32z(text: string): Buffer | undefined {
   const length = Math.floor((text.length * 5) / 8);
@@ -81,7 +81,7 @@ export function fromBase32z(text: string): Buffer | undefined {
 }
 
 /**
- * Reads a byte string of a known size from a JSON string: as it is (exactly `size` bytes of UTF-8), in hex or in
+ * Reads a byte string of a known size from a JSON string: verbatim (exactly `size` bytes of UTF-8), as hex or as
  * base64, tried in this order (docs/spec/network.md, section 7; test/vectors/bytes-params.json).
  *
  * @param size in bytes

@@ -2,7 +2,7 @@
 
 import { isUtf8 } from 'node:buffer';
 
-/** A text that is not JSON, or that we do not take. */
+/** A text that is not JSON, or is JSON that we do not accept. */
 export class JsonError extends Error {
   override readonly name = 'JsonError';
 }
@@ -19,8 +19,8 @@ const MIN_INT64 = -(2n ** 63n);
  *
  * @param data the text, or its bytes in UTF-8
  * @param maxValues how many values, keys included, it may hold at most; reading a megabyte takes 10 to 400 ms,
- *   depending on that number
- * @throws JsonError for anything else than one JSON value, for half surrogate pairs, for numbers beyond the range of
+ *   depending on how many it holds
+ * @throws JsonError for anything but one JSON value, for half surrogate pairs, for numbers beyond the range of
  *   a double, for more than 256 levels of arrays and objects, and for more than `maxValues`
  */
 export function parseJson(data: string | Uint8Array, maxValues = Number.POSITIVE_INFINITY): unknown {
@@ -28,7 +28,7 @@ export function parseJson(data: string | Uint8Array, maxValues = Number.POSITIVE
   const hasLargeNumbers = checkShape(text, maxValues);
   let value: unknown;
   try {
-    // A reviver makes parsing several times slower: it is there only for numbers that may be too large to be exact.
+    // A reviver makes parsing several times slower, so it is used only if a number may be too large to be exact.
     value = hasLargeNumbers ? JSON.parse(text, reviveNumber as Reviver) : JSON.parse(text);
   } catch (error) {
     if (error instanceof JsonError) throw error;
@@ -56,9 +56,9 @@ export function stringifySorted(value: unknown): string {
   return `{${members.join(',')}}`;
 }
 
-/** Strangers send objects of ten thousand keys: each may become bytes once, and not at every comparison. */
+/** Each key becomes bytes once, not at every comparison: strangers send objects of ten thousand keys. */
 function sortedByBytes(keys: string[]): string[] {
-  // The order of UTF-16 units, which is that of UTF-8 as long as there are no surrogates, and nothing behind them.
+  // UTF-16 units sort as UTF-8 does, except for surrogates and the characters after them.
   if (!keys.some((key) => /[\ud800-\uffff]/.test(key))) return keys.sort();
   const encoded = keys.map((key) => ({ key, bytes: Buffer.from(key) }));
   return encoded.sort((a, b) => Buffer.compare(a.bytes, b.bytes)).map(({ key }) => key);
@@ -86,8 +86,8 @@ function reviveNumber(_key: string, value: unknown, context: { source?: string }
 const MANY_DIGITS = 16;
 
 /**
- * What walks a value calls itself: the text decides how deep that may go, before anybody does. And what it costs to
- * make the values is known from the text, too.
+ * Checks in the text, before anything is built, how deep it nests and how many values it holds: code that walks a
+ * value is recursive, and each value takes time to build.
  *
  * @returns whether there are numbers that may be too large to be exact
  */

@@ -5,7 +5,7 @@
 
 import { fromBase32z, fromBase64, fromHex, toBase32z } from '../codec/bytes.ts';
 
-/** A parsed address. With `publicKey` the connection is encrypted (CURVE), without it is plain. */
+/** A parsed address. With `publicKey` the connection is encrypted (CURVE), without one it is plain. */
 export interface Address {
   readonly protocol: 'tcp' | 'ipc';
   /** tcp: a name, an IPv4 address, or an IPv6 address in square brackets. */
@@ -21,14 +21,14 @@ export interface Address {
 /** How {@link formatAddress} writes the key. */
 export type KeyEncoding = 'base32z' | 'base64' | 'hex';
 
-/** A text that is no address; the message is the original's. */
+/** A text that is not an address; the message is the original's where it refuses the same. */
 export class AddressError extends Error {
   override readonly name = 'AddressError';
 }
 
 /**
  * Parses `tcp://HOST:PORT`, `curve://HOST:PORT/KEY`, `tcp+curve://…`, `ipc://PATH`, `ipc+curve://PATH/KEY`, and the
- * upper-case forms `TCP://…` and `CURVE://…` which fit into small QR codes. A key is hex, base32z or base64.
+ * upper-case forms `TCP://…` and `CURVE://…`, which make smaller QR codes. A key is hex, base32z or base64.
  *
  * @throws AddressError
  */
@@ -71,7 +71,7 @@ function parseTcp(text: string, withKey: boolean, qr: boolean): Address {
   if (digits === '') throw new AddressError('Could not find numeric port in address string');
   const port = Number(digits);
   if (port === 0) throw new AddressError('Could not parse numeric port in address string');
-  // The original's text for a number beyond 32 bits is the name of the C++ function that refused it.
+  // For a number beyond 32 bits the original's message is the name of the C++ function that refused it.
   if (port > 0x7fffffff) throw new AddressError('stoi');
   if (port > 65535) throw new AddressError('Invalid port: port must be in range 1-65535');
   rest = rest.slice(1 + digits.length);
@@ -114,7 +114,7 @@ function ended(key: Buffer, rest: string): Buffer {
   return key;
 }
 
-/** The path may hold slashes itself, and so may a base64 key: only the lengths tell where the key begins. */
+/** Paths and base64 keys may both contain slashes: only a key's length tells where it begins. */
 function parseIpcCurve(text: string): Address {
   for (const length of [64, 52, 44, 43]) {
     const start = text.length - length;
@@ -129,7 +129,7 @@ function parseIpcCurve(text: string): Address {
   throw new AddressError(`icp+curve:// requires a trailing /PUBKEY value, got: ${text}`);
 }
 
-/** Writes an address so that {@link parseAddress} reads the same from it; a base64 key is written without padding. */
+/** Writes an address that {@link parseAddress} reads back as the same; a base64 key is written without padding. */
 export function formatAddress(address: Address, encoding: KeyEncoding = 'base32z'): string {
   const { protocol, host, port, path, publicKey } = address;
   const place = protocol === 'tcp' ? `${host}:${port}` : path;

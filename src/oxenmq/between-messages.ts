@@ -1,19 +1,19 @@
-/** Turns of the event loop after which a `receive()` that has not resolved waits for something to come in. */
+/** After this many turns of the event loop, a `receive()` that has not resolved has not begun to read a message. */
 const TURNS = 3;
 
 /**
- * When a connection of a socket that is read may be ended: libzmq 4.3.5 aborts the process (`!_more`, fq.cpp:80) if it
- * has begun to read a message of several parts and the connection that it comes from is ended before the next part.
- * zeromq.js reads a message as a whole, but to ask whether there is one begins it; and having read 512 in a row it lets
- * the event loop turn between asking and reading. So while messages come, a connection is ended right after one was
- * read; and while none come, when the loop has turned often enough to know that none has been begun.
+ * Chooses when a connection of a socket that is being read may be ended. libzmq 4.3.5 aborts the process (`!_more`,
+ * fq.cpp:80) if it has begun to read a message of several parts and the connection that it came from is ended before
+ * the next part. zeromq.js reads messages whole, but asking whether there is one begins it, and after 512 in a row it
+ * lets the event loop turn between asking and reading. So while messages come in, a connection is ended right after one
+ * was read; while none come, it is ended once the loop has turned often enough to be sure that none was begun.
  */
 export class BetweenMessages {
   readonly #waiting: (() => void)[] = [];
   #isTaking = false;
   #taken = 0;
 
-  /** A message has been read as a whole, and the next one will not be asked for before {@link end}. */
+  /** A message has been read whole, and the next one will not be asked for before {@link end}. */
   begin(): void {
     this.#taken++;
     this.#isTaking = true;
@@ -24,7 +24,7 @@ export class BetweenMessages {
     this.#isTaking = false;
   }
 
-  /** Does it now or soon. @param work must not throw */
+  /** Does `work` now or soon. @param work must not throw */
   do(work: () => void): void {
     if (this.#isTaking) {
       work();
@@ -34,7 +34,7 @@ export class BetweenMessages {
     if (this.#waiting.length === 1) this.#afterTurns(TURNS, this.#taken);
   }
 
-  /** Does it behind what waits, at once if that is nothing. @param work must not throw */
+  /** Does `work` after everything that is waiting, at once if nothing is. @param work must not throw */
   afterOthers(work: () => void): void {
     if (this.#waiting.length > 0) this.#waiting.push(work);
     else work();
@@ -46,7 +46,7 @@ export class BetweenMessages {
   }
 
   #afterTurns(turns: number, taken: number): void {
-    // If a message came, it was done behind that.
+    // A message came in, and the waiting work was done right after it.
     if (this.#taken !== taken) return;
     if (turns === 0) this.#doAll();
     else setImmediate(() => this.#afterTurns(turns - 1, taken));

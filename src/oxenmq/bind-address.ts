@@ -1,6 +1,6 @@
 /**
- * Where a listener binds, and where to connect to it: read in one place for libzmq's sockets, Node's, and those who
- * connect.
+ * Where a listener binds, and where to connect to it. Read in one place, so that libzmq's sockets, Node's sockets and
+ * those who connect agree.
  */
 
 import { isIPv4, isIPv6 } from 'node:net';
@@ -14,14 +14,14 @@ export type BindAddress =
   | { readonly protocol: 'ipc'; readonly path: string }
   | { readonly protocol: 'tcp'; readonly host: string; readonly port: number };
 
-/** What the kernel takes: `sun_path` without the NUL that ends it. */
+/** The longest path of a socket, in bytes: the kernel's `sun_path` without the final NUL. */
 export const MAX_IPC_PATH = 107;
 
 /**
  * Reads `tcp://HOST:PORT` or `ipc://PATH` as libzmq's bind takes them. HOST is `*` (any IPv4 address), an IPv4 address,
  * an IPv6 address in brackets, the name of a network interface, which stands for its first address, or a host name.
- * PATH may be relative, or `@NAME`, an abstract socket. The spellings of an IPv4 address that are not four decimal
- * numbers are refused, and so are ports that libzmq would cut to 16 bits.
+ * PATH may be relative, or `@NAME` for an abstract socket. IPv4 addresses must be written as four decimal numbers, and
+ * ports that libzmq would silently cut to 16 bits are refused.
  *
  * @throws AddressError with a sentence that can follow the name of a setting
  */
@@ -52,7 +52,7 @@ function bindHost(host: string): string {
   if (bracketed !== undefined) {
     if (!isIPv6(bracketed) || bracketed.includes('%'))
       throw new AddressError('must have an IPv6 address, and no zone, in its brackets');
-    // One spelling of each address: [0::0] is [::].
+    // The canonical spelling: [0::0] becomes [::].
     const plain = new URL(`http://[${bracketed}]`).hostname.slice(1, -1);
     if (plain.startsWith('ff')) throw new AddressError('names a multicast address: nobody can connect to that');
     return plain;
@@ -66,7 +66,7 @@ function bindHost(host: string): string {
   const ofInterface = networkInterfaces()[host] ?? [];
   const found = ofInterface.find(({ family }) => family === 'IPv4') ?? ofInterface[0];
   if (found) return found.address;
-  // Two resolvers need not agree about it.
+  // Not left to the resolvers: libzmq's and Node's may choose different addresses.
   if (host === 'localhost') return '127.0.0.1';
   if (/^[\d.]+$/.test(host) || !/^[a-z\d]([a-z\d._-]*[a-z\d])?$/i.test(host)) {
     throw new AddressError('must name *, an IP address, a network interface or a host between tcp:// and the port');
@@ -81,11 +81,10 @@ export function formatBindAddress(address: BindAddress): string {
 }
 
 /**
- * Where to connect to what listens at `bound` on this machine: what listens at any address is reached by the loopback
- * one.
+ * Where to connect to a listener at `bound` on this machine: if it listens on every address, by loopback.
  *
  * @param bound as {@link parseBindAddress} reads it
- * @throws AddressError also for port 0, which only the listener itself can tell
+ * @throws AddressError as {@link parseBindAddress}, and for port 0, since only the listener knows its real port
  */
 export function connectAddress(bound: string): Address {
   const address = parseBindAddress(bound);

@@ -7,35 +7,35 @@ import { ipcTrouble } from './ipc-trouble.ts';
 import { Link, type Wire } from './link.ts';
 import { FAILED_LINGER, LINGER } from './socket.ts';
 
-/** How long a broken connection may stay broken before it is given up, in milliseconds. */
+/** How long a connection may stay broken before it is given up, in milliseconds. */
 const LOST_TIMEOUT = 60_000;
-/** When to ask a broken connection again whether it is back, in milliseconds. */
+/** When to say HI again over a broken connection, in milliseconds: the second time, and every further time. */
 const GREET_SOON = 1000;
 const GREET_AGAIN = 10_000;
 
-/** For {@link Connection.saw}: an attempt was refused, or met nobody. */
+/** For {@link Connection.saw}: an attempt to connect was refused, or nothing answered it. */
 export const NO_CONNECTION = 'no connection could be made';
 
-/** The callbacks for what becomes of a connection. */
+/** What the owner of a connection is told. */
 export interface ConnectionOwner {
   handshake(connection: Connection): void;
   hello(connection: Connection): void;
   disconnect(connection: Connection): void;
   failure(connection: Connection, reason: string, offence: boolean): void;
   /**
-   * The connection is closed, by whomever: its socket has to forget it.
+   * The connection is closed, by either side: its socket has to forget it.
    *
-   * @param linger how long what is queued for it may wait to leave, in milliseconds
+   * @param linger how long queued messages may still take to leave, in milliseconds
    */
   released(connection: Connection, linger: number): void;
 }
 
 /**
- * A connection is up when the peer has been heard over it: a TCP connection proves nothing. libzmq tells by an empty
- * message that something became of a connection, not what: it came up, broke, or one more attempt failed in its CURVE
- * handshake; and a peer can send an empty message too. So an empty message only ever takes a connection down; whether
- * it is up again is asked with a further HI, which waits in libzmq's queue until the peer is there, and is proven by
- * whatever comes in.
+ * A connection is up when the peer has been heard over it: a TCP connection proves nothing. libzmq reports by an empty
+ * message that something happened to a connection, but not what: it came up, broke, or another attempt failed in its
+ * CURVE handshake; and a peer can send an empty message, too. So an empty message only ever takes a connection down. To
+ * find out whether it is up again we send another HI, which waits in libzmq's queue until the peer is there; whatever
+ * comes in then is the proof.
  */
 export class Connection extends Link {
   readonly address: Address;
@@ -46,16 +46,14 @@ export class Connection extends Link {
   endpoint: string | undefined;
   readonly #wire: Wire;
   readonly #owner: ConnectionOwner;
-  /** The peer was heard since the connection last broke. */
+  /** Whether the peer was heard since the connection last broke. */
   #heard = false;
-  /** HELLO came, at least once. */
+  /** Whether HELLO ever came. */
   #greeted = false;
-  /**
-   * What was seen at the peer's address, for the words of a failure; a failed handshake says more than what follows it.
-   */
+  /** What the attempts to connect met, for the message of a failure; a failed handshake says more than what follows. */
   #seen = 'no answer at all';
   #handshakeFailed = false;
-  /** Bytes that came in, and in which counting that was. */
+  /** Bytes that came in during the period `#counting`. */
   #taken = 0;
   #counting = 0;
   #deadline: Timer | undefined;
@@ -70,19 +68,19 @@ export class Connection extends Link {
     this.data = data;
   }
 
-  /** `connecting` until the first HELLO, `down` while broken; then libzmq tries to restore it, for a minute at most. */
+  /** `connecting` until the first HELLO; `down` while broken, when libzmq tries to restore it for a minute at most. */
   get state(): 'connecting' | 'up' | 'down' | 'closed' {
     if (this.closed) return 'closed';
     if (!this.#greeted) return 'connecting';
     return this.#heard ? 'up' : 'down';
   }
 
-  /** Before the first HELLO messages may be queued, as the original does; after a break they would be stale. */
+  /** Messages may be queued before the first HELLO, as by the original; after a break they would be stale. */
   protected override get sendable(): boolean {
     return !this.closed && (this.#heard || !this.#greeted);
   }
 
-  /** Closes the connection; no further event of it is reported. Requests that wait fail with CLOSED. */
+  /** Closes the connection without telling the owner `failure`. Requests that wait fail with CLOSED. */
   close(): void {
     if (!this.closed) this.#end('CLOSED', 'the connection was closed');
   }
@@ -97,19 +95,19 @@ export class Connection extends Link {
     );
   }
 
-  /** libzmq has made it. @param endpoint what libzmq calls it */
+  /** libzmq has made the connection. @param endpoint what libzmq calls it */
   made(endpoint: string): void {
     this.endpoint = endpoint;
     this.opened();
   }
 
-  /** Takes note of a message. @param counting ends the counting before, if it is another one */
+  /** Counts a message's bytes. @param counting number of the current period; a new one starts from 0 */
   took(bytes: number, counting: number): void {
     this.#taken = this.taken(counting) + bytes;
     this.#counting = counting;
   }
 
-  /** Bytes that came in during that counting. */
+  /** Bytes that came in during that period. */
   taken(counting: number): number {
     return counting === this.#counting ? this.#taken : 0;
   }
@@ -121,7 +119,7 @@ export class Connection extends Link {
     this.#seen = what;
   }
 
-  /** Something came in that only the peer can have sent. */
+  /** Something came in that only the peer can have sent, so the connection is up. */
   hear(): void {
     if (this.#heard || this.closed) return;
     this.#heard = true;
@@ -139,7 +137,7 @@ export class Connection extends Link {
     this.#owner.hello(this);
   }
 
-  /** An empty message: from libzmq, or from a peer that harms only itself. */
+  /** An empty message came in: from libzmq, or from a peer, which harms only itself by it. */
   notice(): void {
     if (!this.#heard || this.closed) return;
     this.#heard = false;
@@ -156,7 +154,7 @@ export class Connection extends Link {
     this.#greet(GREET_SOON);
   }
 
-  /** @param offence the peer did what no honest one does, at our cost */
+  /** Gives the connection up. @param offence whether the peer did something at our cost that no honest peer does */
   fail(reason: string, offence = false): void {
     if (this.closed) return;
     this.#wire.counters.failures++;
@@ -164,7 +162,7 @@ export class Connection extends Link {
     this.#owner.failure(this, reason, offence);
   }
 
-  /** What a file on this machine tells is more than libzmq knows. */
+  /** For an ipc address the socket's file says more than libzmq does. */
   get #why(): string {
     const { path } = this.address;
     if (path === undefined) return this.#seen;
@@ -178,8 +176,8 @@ export class Connection extends Link {
   }
 
   /**
-   * The second HI, soon after the first, finds out whether libzmq has ended the connection for good: then it cannot be
-   * sent.
+   * Says HI until the peer is heard. The second one comes soon after the first, to find out whether libzmq has ended
+   * the connection for good: then it cannot be sent.
    */
   #greet(next: number): void {
     this.transmit(['HI']);
@@ -189,7 +187,8 @@ export class Connection extends Link {
   #end(code: 'UNREACHABLE' | 'CLOSED', reason: string): void {
     this.#deadline?.cancel();
     this.#greeting?.cancel();
-    // Who never greeted us was sent no more than HI, which cannot be half sent; and many of them may fail at a time.
+    // A peer that never greeted us was only sent HI, which cannot be half sent; and many such may fail at the same
+    // time.
     const failed = this.#greeted ? randomInt(...FAILED_LINGER) : 0;
     const linger = code === 'CLOSED' && this.sendable ? LINGER : failed;
     this.shut(code, reason);

@@ -1,28 +1,28 @@
-/** What a socket counts, for the metrics. Plain numbers: they are raised on the hot path. */
+/** What a socket counts, for the metrics. Plain numbers, since they are incremented on the hot path. */
 export interface Counters {
   /** Messages received, whatever they were. */
   received: number;
   /** Messages that libzmq took. */
   sent: number;
-  /** Commands and requests not taken: the peer gone or unconnected, or its queues full. Their senders were told. */
+  /** Commands and requests not taken: the peer is gone or unconnected, or its queues are full. Their senders know. */
   refused: number;
-  /** Answers dropped: the peer gone, or too many wait for it to read them. */
+  /** Answers dropped: the peer is gone, or too many answers already wait for it. */
   unanswered: number;
-  /** Requests dropped unread, as the peer does not read the answers that wait for it. */
+  /** Requests dropped unread, since the peer does not read the answers that wait for it. */
   overrun: number;
-  /** Messages taken and then lost, because the peer turned out to be gone or went with its queue full. */
+  /** Messages taken and then lost: the peer turned out to be gone, or went while its queue was full. */
   lost: number;
-  /** Messages dropped because they were none: no name, no category, a name too long, a reply without tag. */
+  /** Messages dropped as malformed: no name, no category, a name too long, a reply without a tag. */
   garbage: number;
   /** Messages dropped because they had too many parts, or too many bytes in all. */
   excessive: number;
-  /** Calls turned down: no such command, not allowed, a request without tag. */
+  /** Calls refused: no such command, not allowed, a request without a tag. */
   refusals: number;
   /** Replies and refusals for which no request waits on that connection. */
   strayReplies: number;
   /** Handlers, and callbacks of the owner, that threw or rejected. */
   handlerErrors: number;
-  /** Connections that came up, by the first word heard over each. */
+  /** Connections that came up: something was heard over them. */
   handshakes: number;
   /** Connections that broke. */
   disconnects: number;

@@ -1,4 +1,4 @@
-/** The server's side of CURVE (ZeroMQ RFC 26), apart from any socket. */
+/** The server's side of CURVE (ZeroMQ RFC 26), without any socket. */
 
 import { timingSafeEqual } from 'node:crypto';
 import sodium from 'libsodium-wrappers';
@@ -8,17 +8,15 @@ import { decodeCommand, encodeCommand, type Frame, ProtocolError } from './zmtp.
 await sodium.ready;
 
 const MESSAGE = 'MESSAGE';
-const MESSAGE_OVERHEAD = 1 + MESSAGE.length + 8 + sodium.crypto_box_MACBYTES + 1;
-/** The longest INITIATE taken, in bytes: its metadata is two short properties. */
+/** How many bytes the body of an encrypted frame has on top of the part in it: name, counter, tag and flags. */
+export const CURVE_OVERHEAD = 1 + MESSAGE.length + 8 + sodium.crypto_box_MACBYTES + 1;
+/** The longest INITIATE accepted, in bytes: its metadata is two short properties. */
 export const MAX_HANDSHAKE = 1024;
 const [MORE, COMMAND] = [1, 2];
 
-/** What a frame's body may have on top of the part that is in it, in bytes. */
-export const CURVE_OVERHEAD = MESSAGE_OVERHEAD;
-
 type Next = 'HELLO' | 'INITIATE' | 'MESSAGE';
 
-/** One connection's handshake, and then its encryption. All that a peer can do wrong is a ProtocolError. */
+/** One connection's handshake, and then its encryption. Whatever a peer does wrong is thrown as a ProtocolError. */
 export class CurveServer {
   readonly #keys: KeyPair;
   readonly #random: (bytes: number) => Buffer;
@@ -39,8 +37,8 @@ export class CurveServer {
   /**
    * Takes the next command of the handshake.
    *
-   * @param metadata what READY is to tell
-   * @returns the command to answer with, and, when the handshake is over, the client's key, which it has proven
+   * @param metadata to send in READY
+   * @returns the command to answer with and, once the handshake is over, the client's key, which it has proven to hold
    */
   handshake(body: Buffer, metadata: Buffer): { answer: Buffer; clientKey?: Buffer } {
     const { name, data } = decodeCommand(body);
@@ -98,7 +96,7 @@ export class CurveServer {
     return { command: (flags & COMMAND) !== 0, more: (flags & MORE) !== 0, body: plain.subarray(1) };
   }
 
-  /** The body of the frame in which one of ours is sent. */
+  /** The body of the encrypted frame that carries a frame of ours. */
   encrypt({ command, more, body }: Omit<Frame, 'body'> & { readonly body: Uint8Array }): Buffer {
     const flags = (command ? COMMAND : 0) | (more ? MORE : 0);
     const counter = this.#count();
@@ -107,7 +105,7 @@ export class CurveServer {
     return encodeCommand(MESSAGE, Buffer.concat([counter, box]));
   }
 
-  /** What both sides encrypt with once the handshake is over. */
+  /** The key that both sides encrypt with once the handshake is over. */
   get #key(): Uint8Array {
     if (!this.#shared) throw new ProtocolError('the handshake is not finished');
     return this.#shared;
@@ -129,7 +127,7 @@ function open(box: Uint8Array, nonceBytes: Buffer, shared: Uint8Array): Buffer {
   return Buffer.from(plain.buffer, plain.byteOffset, plain.length);
 }
 
-/** The wrapper says no by an exception: a false box, or a key of small order. */
+/** libsodium-wrappers throws for a forged box and for a key of small order: that is the peer's fault. */
 function attempt<T>(calculation: () => T): T {
   try {
     return calculation();

@@ -1,4 +1,4 @@
-/** From a message to its handler: the commands that a socket offers, and who may call them. */
+/** Takes messages to their handlers: the commands that a socket offers, and who may call them. */
 
 import type { Counters } from './counters.ts';
 import type { Link } from './link.ts';
@@ -13,7 +13,7 @@ interface Entry {
   readonly handler: Handler;
 }
 
-/** Tells the owner of something odd, in words; what is in it came from outside only as far as it is harmless to log. */
+/** Tells the owner of something odd, in words that are harmless to log. */
 export type Stray = (reason: string) => void;
 
 export class Dispatch {
@@ -34,14 +34,14 @@ export class Dispatch {
     }
   }
 
-  /** Whether a call by this name is answered: a request, or one that is turned down. */
+  /** Whether a call by this name is answered: as a request, or with a refusal. */
   answers(name: string): boolean {
     const entry = this.#entries.get(name);
     return !entry?.allowed || entry.isRequest;
   }
 
   /**
-   * Does what a message asks for; never throws. The greetings are not its business.
+   * Does what a message asks for, except for greetings, which are the caller's. Never throws.
    *
    * @param frames as the ROUTER received them
    */
@@ -71,7 +71,7 @@ export class Dispatch {
     const entry = this.#entries.get(name);
     const tag = entry?.isRequest ? frames[2] : undefined;
     const refusal = refusalOf(entry, tag);
-    // Whatever this would be answered with could not be sent: so nothing is done for it.
+    // Its answer could not be sent, so nothing is done for it.
     if ((tag || refusal) && link.congested) {
       this.#counters.overrun++;
       this.#stray('a peer does not read the answers to its requests');

@@ -1,4 +1,4 @@
-/** Why an ipc address cannot be connected to. libzmq does not report it: it keeps trying. */
+/** Why an ipc address cannot be connected to. libzmq does not report that: it keeps trying. */
 
 import { accessSync, constants, readFileSync, type Stats, statSync } from 'node:fs';
 import { connect } from 'node:net';
@@ -6,18 +6,18 @@ import { userInfo } from 'node:os';
 import { dirname, resolve } from 'node:path';
 import { MAX_IPC_PATH } from './bind-address.ts';
 
-/** What is in the way. */
+/** What prevents a connection. */
 export interface IpcTrouble {
-  /** What it is, whose it is, and what to do: a sentence without its full stop. */
+  /** What is wrong, who owns the file, and what to do: a sentence without its full stop. */
   readonly text: string;
-  /** Somebody has to do something about it; otherwise it may be that a process has not started yet. */
+  /** Somebody has to mend it; otherwise a process may just not have started yet. */
   readonly lasting: boolean;
 }
 
 /**
- * Looks at the files alone, with this process's own rights.
+ * Looks only at files, with this process's own rights.
  *
- * @param path of an ipc address; abstract sockets have no file, and no trouble
+ * @param path of an ipc address; an abstract socket has no file, so it never has trouble
  * @returns undefined if the socket is there and may be connected to, whether or not somebody listens
  */
 export function ipcTrouble(path: string): IpcTrouble | undefined {
@@ -41,7 +41,7 @@ export function ipcTrouble(path: string): IpcTrouble | undefined {
   return lasting(`${us()} may not connect to ${socket}, ${belongs(found, 0o020, 'w')}`);
 }
 
-/** As {@link ipcTrouble}, and tries whether somebody listens. */
+/** As {@link ipcTrouble}, and also connects, to see whether somebody listens. */
 export async function ipcConnectTrouble(path: string): Promise<IpcTrouble | undefined> {
   const trouble = ipcTrouble(path);
   if (trouble) return trouble;
@@ -100,7 +100,7 @@ function may(path: string, what: number): boolean {
   }
 }
 
-/** @param bit what the group needs, @param letter and its name for chmod */
+/** Whose a file is, and how to let this user in. @param bit what the group needs @param letter chmod's name for it */
 function belongs({ uid, gid, mode }: Stats, bit: number, letter: string): string {
   const [owner, group] = [nameOf('/etc/passwd', uid), nameOf('/etc/group', gid)];
   const open = (mode & bit) !== 0 ? '' : `chmod g+${letter} it, and `;
@@ -123,7 +123,7 @@ function userName(): string {
   }
 }
 
-/** What only a name service knows stays a number. */
+/** The name of an id in /etc/passwd or /etc/group; one that only a name service knows stays a number. */
 function nameOf(file: string, id: number): string {
   try {
     const line = readFileSync(file, 'utf8')

@@ -10,10 +10,10 @@ export function ipcPath(address: string): string | undefined {
 }
 
 /**
- * Makes sure that nothing of value stands at a path: libzmq removes whatever is there before it binds, also the socket
- * of a process that is listening.
+ * Makes sure that nothing of value is at a path: libzmq removes whatever it finds there before it binds, even the
+ * socket of a process that is listening.
  *
- * @throws Error that says what stands there
+ * @throws Error that says what is there
  */
 export async function checkIpcPath(path: string): Promise<void> {
   const found = lstatSync(path, { throwIfNoEntry: false });
@@ -37,7 +37,7 @@ function isListening(path: string): Promise<boolean> {
  * Takes charge of the file of a socket that was just bound.
  *
  * @param mode the permissions to give it, if any
- * @returns what removes the file again, unless it is another one by then; libzmq leaves it where it is
+ * @returns a function that removes the file, unless another one has taken its place; libzmq does not remove it
  */
 export function ownIpcFile(path: string, mode: number | undefined): () => void {
   if (mode !== undefined) chmodSync(path, mode);
@@ -46,7 +46,7 @@ export function ownIpcFile(path: string, mode: number | undefined): () => void {
     try {
       if (lstatSync(path).ino === ino) unlinkSync(path);
     } catch {
-      // Gone, or not ours to remove any more.
+      // Gone, or no longer ours to remove.
     }
   };
 }

@@ -2,13 +2,13 @@
 
 import { createPrivateKey, createPublicKey, randomBytes } from 'node:crypto';
 
-/** An X25519 pair: two byte strings of 32 bytes. */
+/** An X25519 pair, 32 bytes each. */
 export interface KeyPair {
   readonly publicKey: Buffer;
   readonly secretKey: Buffer;
 }
 
-/** What stands before the 32 secret bytes in a PKCS #8 document of an X25519 key (RFC 8410). */
+/** What precedes the 32 secret bytes in a PKCS #8 document of an X25519 key (RFC 8410). */
 const PKCS8_X25519 = Buffer.from('302e020100300506032b656e04220420', 'hex');
 
 const Z85 = '0123456789abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ.-:+=^!/*?&<>()[]{}@%$#';

@@ -1,4 +1,4 @@
-/** One remote on a ROUTER: what connections made by us and to us have in common. */
+/** One remote on a ROUTER: what connections made by us and those made to us have in common. */
 
 import type { Clock } from '../clock.ts';
 import type { Counters } from './counters.ts';
@@ -6,10 +6,10 @@ import { type Backlog, Outlet, type Sender } from './outlet.ts';
 import { Pending } from './pending.ts';
 import type { Part, Remote } from './remote.ts';
 
-/** How long a request waits for its reply if it does not say, in milliseconds (the original's default). */
+/** How long a request waits for its reply unless told otherwise, in milliseconds (the original's default). */
 const REQUEST_TIMEOUT = 15_000;
 
-/** The parts which all links of one socket share. */
+/** What all links of one socket share. */
 export interface Wire {
   readonly socket: Sender;
   readonly clock: Clock;
@@ -62,14 +62,14 @@ export abstract class Link implements Remote {
     return reply;
   }
 
-  /** True while the peer does not read what it is answered: a request of its own could not be answered now. */
+  /** True while the peer does not read our answers, so that its requests could not be answered now. */
   get congested(): boolean {
     return this.#outlet.congested;
   }
 
   /**
-   * Sends frames that need no connection to be up, and that nobody would send again: replies, refusals and the
-   * greetings. They wait while the peer's queue is full; for what finds no room even then, there is a counter.
+   * Sends frames that nobody would send again, whether or not the connection is up: replies, refusals and greetings.
+   * They wait while the peer's queue is full; if there is no room to wait either, they are dropped and counted.
    */
   transmit(frames: readonly Part[]): void {
     this.#outlet.post([this.#route, ...frames]);
@@ -77,14 +77,14 @@ export abstract class Link implements Remote {
 
   /** libzmq does not know the peer yet: what is sent waits for {@link opened}. */
   protected wait(): void {
-    this.#outlet.shut();
+    this.#outlet.pause();
   }
 
   protected opened(): void {
-    this.#outlet.open();
+    this.#outlet.resume();
   }
 
-  /** Ends the link for us: nothing is sent any more, and every waiting request fails. */
+  /** Ends the link: nothing is sent any more, and every waiting request fails. */
   protected shut(code: 'UNREACHABLE' | 'CLOSED', reason: string): void {
     this.#closed = true;
     this.#outlet.close();

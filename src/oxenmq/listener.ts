@@ -1,4 +1,4 @@
-/** One bound ROUTER; all who connect to it have the same rights. */
+/** One bound ROUTER, on which every client has the same rights. */
 
 import type { Router } from 'zeromq';
 import type { Clock } from '../clock.ts';
@@ -18,8 +18,8 @@ export interface ListenerOptions {
   /** Where to listen, as {@link parseBindAddress} reads it. */
   readonly address: string;
   /**
-   * What everybody on this socket is granted. A message does not show which key its connection proved, and routing ids
-   * are the client's own choice, so rights cannot be told apart within a socket.
+   * What every client of this socket is granted. A message does not show which key its connection has proven, and
+   * clients choose their own routing ids, so rights cannot differ within a socket.
    */
   readonly access: Access;
   /** Makes the socket a CURVE server with this pair. */
@@ -27,7 +27,7 @@ export interface ListenerOptions {
   /** With `keys`: which client keys may connect; all if not given. */
   readonly allow?: Allow;
   readonly commands: Commands;
-  /** In bytes, of all parts together; 10 MiB if not given. A client that sends one larger part loses its connection. */
+  /** In bytes, of all parts together; 10 MiB if not given. A client that sends a single larger part is cut off. */
   readonly maxMessageSize?: number;
   /**
    * The permissions of an ipc socket, such as 0o660. libzmq leaves them to the umask, and with the usual one only the
@@ -36,7 +36,7 @@ export interface ListenerOptions {
   readonly mode?: number;
   readonly on?: {
     /**
-     * The client went. What is sent to this remote from now on is dropped; should it come back, that is another remote.
+     * The client went. Whatever is sent to this remote now is dropped; if the client comes back, it is another remote.
      */
     disconnect?(remote: Remote): void;
     /** Something odd came in, or a handler failed; it has been counted. */
@@ -51,7 +51,7 @@ export class Listener {
   readonly #maxMessageSize: number;
   readonly #wire: Wire;
   readonly #dispatch: Dispatch;
-  /** Those that were heard, or asked for by {@link Listener.remote}, and have not gone. */
+  /** Clients that were heard, or asked for by {@link Listener.remote}, and have not gone. */
   readonly #clients = new Map<string, Client>();
   #admission: Admission | undefined;
   #endpoint: string | undefined;
@@ -63,9 +63,9 @@ export class Listener {
     this.#options = options;
     this.#maxMessageSize = options.maxMessageSize ?? MAX_MESSAGE_SIZE;
     this.#socket = openRouter(this.#maxMessageSize, NOTIFY_DISCONNECT);
-    // With `handover` a second client takes a routing id over, and the first, if it goes on sending and then hangs up,
-    // makes libzmq 4.3.5 abort the process (`!_io_error`). So a routing id belongs to whom it belonged first; a client
-    // that comes back must be seen to have gone, at once on ipc, on TCP by its FIN or by heartbeats within 45 s.
+    // With `handover` a second client can take over a routing id, and if the first then sends more and hangs up, libzmq
+    // 4.3.5 aborts the process (`!_io_error`). So a routing id stays with its first client until that is seen to have
+    // gone: at once on ipc; on TCP by its FIN, or by missing heartbeats within 45 s. Only then can it come back.
     this.#socket.handover = false;
     this.#wire = { socket: this.#socket, clock: options.clock, counters: this.counters, backlog: { bytes: 0 } };
     this.#dispatch = new Dispatch(options.commands, options.access, this.counters, (reason) => this.#stray(reason));
@@ -121,7 +121,7 @@ export class Listener {
     );
   }
 
-  /** The client with this routing id, heard of or not; if there is none, the first message to it is dropped. */
+  /** The client with this routing id, whether or not it was heard; if there is none, messages to it are dropped. */
   remote(routingId: Buffer): Remote {
     return this.#client(routingId);
   }
@@ -138,12 +138,12 @@ export class Listener {
     const socket = this.#socket;
     if (this.#endpoint !== undefined) {
       const { events } = socket;
-      // Unlike zeromq.js's unbind, which lets another thread at a socket that is in use, this is done at once.
+      // zeromq.js's unbind would let another thread at a socket that is in use; this is done at once.
       socket.disconnect(this.#endpoint);
       for (let type = ''; type !== 'close' && type !== 'close:error' && type !== 'end'; ) {
         type = (await events.receive()).type;
       }
-      // The events that came meanwhile: see Peers.
+      // Reads the events that came meanwhile, for the reason given in Peers.
       socket.close();
       while (!events.closed) await events.receive();
     } else {
@@ -189,7 +189,7 @@ export class Listener {
     const message = readMessage(frames);
     switch (message.kind) {
       case 'notice':
-        // From libzmq, or from a client that harms only itself.
+        // From libzmq, or from a client, which harms only itself by it.
         this.#clients.get(id.toString('latin1'))?.leave();
         break;
       case 'hi':
@@ -201,7 +201,7 @@ export class Listener {
         this.counters.garbage++;
         break;
       case 'garbage':
-        // No remote is made for it.
+        // Not delivered, since that would create a remote for it.
         this.counters.garbage++;
         this.#stray(message.reason);
         break;

@@ -1,22 +1,22 @@
-/** OxenMQ's messages as values, apart from any socket (docs/spec/oxenmq.md, sections 4 to 6). */
+/** OxenMQ's messages as values, without any socket (docs/spec/oxenmq.md, sections 4 to 6). */
 
 import type { ErrorWord, Part } from './remote.ts';
 
 /** The longest name of a command in bytes: 50 for the category, the dot, 200 for the command. */
 const MAX_NAME = 251;
 
-/** The bytes of a request's tag. */
+/** Bytes of a request's tag. */
 export const TAG_SIZE = 15;
 
 /** What one message from a ROUTER says. */
 export type Message =
-  /** A command or a request: which of the two only the receiver's table of commands tells. */
+  /** A command or a request: only the receiver's table of commands tells which. */
   | { readonly kind: 'call'; readonly name: string }
   | { readonly kind: 'reply'; readonly tag: Buffer; readonly parts: Buffer[] }
-  /** A peer turned something of ours down: a request that it knows (`tag`), or anything else (`name`). */
+  /** A peer refused something of ours: a request that it knows (`tag`), or anything else (`name`). */
   | { readonly kind: 'refusal'; readonly word: ErrorWord; readonly tag?: Buffer; readonly name?: string }
   | { readonly kind: 'hi' | 'hello' | 'bye' }
-  /** libzmq's own word that the connection came up or broke (ROUTER_NOTIFY); a peer can send the same. */
+  /** libzmq's own notice that the connection came up or broke (ROUTER_NOTIFY); a peer can send the same. */
   | { readonly kind: 'notice' }
   | { readonly kind: 'garbage'; readonly reason: string };
 
@@ -26,7 +26,7 @@ const BYE: Message = { kind: 'bye' };
 const NOTICE: Message = { kind: 'notice' };
 
 /**
- * Tells what a message is, without looking at what belongs to its receiver.
+ * Tells what kind of message this is, without reading the parts that are meant for its handler.
  *
  * @param frames as a ROUTER receives them: the routing id, the name, and the rest
  */
@@ -35,7 +35,7 @@ export function readMessage(frames: readonly Buffer[]): Message {
   if (!head || head.length === 0) return frames.length <= 2 ? NOTICE : garbage('no name');
   if (head.length > MAX_NAME) return garbage('name too long');
   const name = head.toString('latin1');
-  // A command has a dot in its name, and the words of the protocol itself have none.
+  // A command's name has a dot in it; the words of the protocol itself have none.
   if (name.indexOf('.') > 0) return { kind: 'call', name };
   switch (name) {
     case 'REPLY':
@@ -70,8 +70,8 @@ function garbage(reason: string): Message {
   return { kind: 'garbage', reason };
 }
 
-/** The frames that turn a call down: with its tag if it is a request that we know, else with its name. */
+/** The frames that refuse a call: with its tag if it is a request that we know, else with its name. */
 export function refusalFrames(word: ErrorWord, name: string, tag: Uint8Array | undefined): Part[] {
-  // The name came as bytes and goes back as the same bytes.
+  // latin1, as it was read: the same bytes go back.
   return tag ? [word, 'REPLY', tag] : [word, Buffer.from(name, 'latin1')];
 }

@@ -1,22 +1,22 @@
-/** The way out to one peer through a ROUTER: what is done when ZeroMQ turns a message away. */
+/** Sends to one peer through a ROUTER, and keeps what ZeroMQ turns away for a full queue. */
 
 import type { Clock, Timer } from '../clock.ts';
 import type { Counters } from './counters.ts';
 import type { Part } from './remote.ts';
 
-/** How many messages may be handed to ZeroMQ in one turn of the event loop, before its word on the first is heard. */
+/** How many messages may be handed to ZeroMQ in one turn of the event loop, before it has confirmed the first. */
 const IN_ONE_TURN = 1000;
-/** What may wait for one peer in our hands, on top of ZeroMQ's queue for it: messages, and bytes. */
+/** What we may keep for one peer, on top of ZeroMQ's queue for it: messages, and bytes. */
 const WAITING_MESSAGES = 10_000;
 const WAITING_BYTES = 16 * 1024 * 1024;
-/** What may wait for all peers of a socket together, in bytes. */
+/** What we may keep for all peers of a socket together, in bytes. */
 const WAITING_BYTES_OF_ALL = 128 * 1024 * 1024;
-/** A peer for which so much waits is asked to read before it asks for more: see {@link Outlet.congested}. */
+/** A peer for which this much waits must read before it may ask for more: see {@link Outlet.congested}. */
 const CONGESTED_MESSAGES = 1000;
 const CONGESTED_BYTES = 4 * 1024 * 1024;
-/** What a message takes beside its parts, in bytes. */
+/** Memory that a message takes besides its parts, in bytes. */
 const OVERHEAD = 200;
-/** How long to wait, in milliseconds, before a full queue is tried again: at first, and at most. */
+/** How long to wait before a full queue is tried again, in milliseconds: at first, and at most. */
 const RETRY_FIRST = 10;
 const RETRY_MAX = 250;
 
@@ -28,7 +28,7 @@ export interface Sender {
   readonly closed: boolean;
 }
 
-/** What waits for the peers of one socket, in bytes. */
+/** How much waits for all peers of one socket, in bytes. */
 export interface Backlog {
   bytes: number;
 }
@@ -36,9 +36,9 @@ export interface Backlog {
 /**
  * With `sendTimeout: 0` zeromq.js hands a message to libzmq, or fails, before `send()` returns, so sends need not wait
  * for each other; but only the promise says what came of it, after the caller has had its answer. Hence the queue here:
- * a message that was taken and then turned away because the peer's queue was full (EAGAIN) is held, and while any is
- * held no further command is taken: its sender knows what else to do with it. Nobody else would keep an answer, so it
- * waits here, as long as there is room.
+ * a message that was taken and then turned away because the peer's queue was full (EAGAIN) is held. While any is held
+ * no further commands are taken: their senders know what else to do with them. Nobody else would keep an answer, so
+ * answers wait here as long as there is room.
  */
 export class Outlet {
   readonly #socket: Sender;
@@ -46,16 +46,16 @@ export class Outlet {
   readonly #counters: Counters;
   readonly #backlog: Backlog;
   readonly #gone: () => void;
-  /** Handed to ZeroMQ, in order, its word on them not yet heard: that comes before the event loop turns. */
+  /** Handed to ZeroMQ and not confirmed yet, in order; the confirmations come before the event loop turns. */
   readonly #sent: Frames[] = [];
   readonly #held: Frames[] = [];
-  /** How many of them ZeroMQ has taken since the queue began to be emptied. */
+  /** How many of the held ones ZeroMQ has taken since `#empty` began. */
   #taken = 0;
   #heldBytes = 0;
   #retryDelay = RETRY_FIRST;
   #retry: Timer | undefined;
   #emptying = false;
-  #shut = false;
+  #paused = false;
   #closed = false;
 
   /**
@@ -71,7 +71,7 @@ export class Outlet {
   }
 
   /**
-   * True while so many answers wait for the peer to read them that a further request of its own could not be answered.
+   * True while so many answers wait for the peer to read them that further requests of its could not be answered.
    */
   get congested(): boolean {
     return (
@@ -82,11 +82,13 @@ export class Outlet {
   }
 
   /**
+   * Sends a command or request, at once or not at all.
+   *
    * @param frames with the peer's routing id as the first
    * @returns false if the message was not taken, which has been counted
    */
   send(frames: Frames): boolean {
-    if (this.#shut && this.#held.length < IN_ONE_TURN && this.#hasRoom(sizeOf(frames))) {
+    if (this.#paused && this.#held.length < IN_ONE_TURN && this.#hasRoom(sizeOf(frames))) {
       this.#hold(frames);
       return true;
     }
@@ -96,17 +98,17 @@ export class Outlet {
   }
 
   /**
-   * Sends what nobody else would keep; it waits if it must.
+   * Sends a message that nobody else would keep; it waits if it must.
    *
    * @param frames with the peer's routing id as the first
-   * @returns false if there was no room left for it, or the peer is gone; it has been counted
+   * @returns false if there was no room left for it, or the peer is gone, which has been counted
    */
   post(frames: Frames): boolean {
     if (this.#closed) {
       this.#counters.unanswered++;
       return false;
     }
-    const isInTurn = !this.#shut && this.#held.length === 0 && this.#sent.length < IN_ONE_TURN;
+    const isInTurn = !this.#paused && this.#held.length === 0 && this.#sent.length < IN_ONE_TURN;
     if (isInTurn && this.#hand(frames)) return true;
     if (this.#socket.closed || !this.#hasRoom(sizeOf(frames))) {
       this.#counters.unanswered++;
@@ -116,23 +118,23 @@ export class Outlet {
     return true;
   }
 
-  /** ZeroMQ does not know the peer yet: what is sent waits for {@link open}. */
-  shut(): void {
-    this.#shut = true;
+  /** ZeroMQ does not know the peer yet: what is sent waits for {@link resume}. */
+  pause(): void {
+    this.#paused = true;
   }
 
-  open(): void {
-    this.#shut = false;
+  resume(): void {
+    this.#paused = false;
     this.#backlog.bytes -= this.#heldBytes;
     this.#heldBytes = 0;
     for (const frames of this.#held.splice(0)) if (!this.#hand(frames)) this.#counters.lost++;
   }
 
-  /** Gives up what is held; what ZeroMQ has taken is its own. */
+  /** Gives up what is held; what ZeroMQ has taken is out of our hands. */
   close(): void {
     if (this.#closed) return;
     this.#closed = true;
-    this.#shut = false;
+    this.#paused = false;
     this.#retry?.cancel();
     this.#counters.lost += this.#held.length - this.#taken;
     this.#backlog.bytes -= this.#heldBytes;
@@ -181,7 +183,7 @@ export class Outlet {
     this.#held.push(frames);
     this.#heldBytes += bytes;
     this.#backlog.bytes += bytes;
-    if (!this.#emptying && !this.#shut) this.#retryLater();
+    if (!this.#emptying && !this.#paused) this.#retryLater();
   }
 
   #retryLater(): void {
@@ -217,7 +219,7 @@ export class Outlet {
     this.#retryDelay = RETRY_FIRST;
   }
 
-  /** Lets go of what ZeroMQ has taken, all at once; returns whether that was anything. */
+  /** Drops all held messages that ZeroMQ has taken; returns whether there were any. */
   #letGo(): boolean {
     this.#emptying = false;
     let bytes = 0;
@@ -230,7 +232,7 @@ export class Outlet {
   }
 }
 
-/** The bytes that a message holds until ZeroMQ takes it. */
+/** The memory that a message takes while it is held, in bytes. */
 function sizeOf(frames: Frames): number {
   let bytes = OVERHEAD;
   for (const part of frames) bytes += part.length;

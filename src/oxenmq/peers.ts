@@ -29,18 +29,19 @@ export { Connection } from './connection.ts';
 /** The owner's callbacks. They may close connections and make new ones. */
 export interface PeersEvents {
   /**
-   * The peer was heard over a fresh connection: the first one, or one that libzmq made anew after a break. A peer that
-   * restarted has forgotten us: ask it again for whatever it should remember. Comes just before `hello` on the first.
+   * The peer was heard over a fresh connection: the first one, or one that libzmq restored after a break. A peer that
+   * restarted has forgotten us: ask it again for whatever it should remember. On the first, comes just before `hello`.
    */
   handshake?(connection: Connection): void;
-  /** The first HELLO: the peer speaks OxenMQ. Once a connection. */
+  /** The first HELLO: the peer speaks OxenMQ. Once per connection. */
   hello?(connection: Connection): void;
   /** The connection broke. Requests that waited have failed with UNREACHABLE; libzmq tries to restore it. */
   disconnect?(connection: Connection): void;
   /**
    * The connection is given up and closed: no HELLO in time, connect() failed, broken for too long, the peer said BYE,
    * or it was cut off.
-   * @param offence it was cut off, for what would cost us as much again when it is connected again
+   *
+   * @param offence it was cut off for something that would cost us as much again if we connected again
    */
   failure?(connection: Connection, reason: string, offence: boolean): void;
   /** Something odd came in, or a handler failed; it has been counted. */
@@ -49,11 +50,11 @@ export interface PeersEvents {
 
 export interface PeersOptions {
   readonly clock: Clock;
-  /** Our own CURVE pair; a random one if not given, as the original does. */
+  /** Our own CURVE pair; a random one if not given, as with the original. */
   readonly keys?: KeyPair;
   /**
-   * What peers know us by, 1 to 255 bytes, the first not zero. They send what they have for us to anybody with
-   * this id, so where that matters it must be a secret. The original's if not given: `L` and our public key.
+   * The id by which peers know us, 1 to 255 bytes, the first not zero. They send what is meant for us to anybody with
+   * this id, so where that matters it must be secret. The original's if not given: `L` and our public key.
    */
   readonly routingId?: Buffer;
   /** In bytes, of all parts together; 10 MiB if not given. A peer that sends more loses its connection. */
@@ -66,16 +67,17 @@ export interface PeersOptions {
 }
 
 export interface ConnectOptions {
-  /** Names the connection in its id; the address if not given. */
+  /** The beginning of the connection's id; the address if not given. */
   readonly label?: string;
+  /** For the owner's own use, see {@link Connection.data}. */
   readonly data?: unknown;
-  /** What this peer alone knows us by. */
+  /** The id by which this peer alone knows us. */
   readonly routingId?: Buffer;
 }
 
 /**
- * libzmq takes the key, the routing ids and all other options of a connection when it is made, so one ROUTER can hold
- * thousands, each with a server key of its own: one file descriptor a connection, one loop that receives.
+ * libzmq fixes the key, the routing ids and all other options of a connection when it is made, so one ROUTER can hold
+ * thousands of connections, each with its own server key: one file descriptor each, and one loop that receives.
  */
 export class Peers {
   readonly counters: Counters = newCounters();
@@ -87,7 +89,7 @@ export class Peers {
   readonly #helloTimeout: number;
   readonly #maxMessageSize: number;
   readonly #connections = new Map<string, Connection>();
-  /** What libzmq knows each connection by; see {@link Peers.#claim}. */
+  /** By libzmq's name for them; see {@link Peers.#claim}. */
   readonly #endpoints = new Map<string, Connection>();
   readonly #owner: ConnectionOwner;
   readonly #between = new BetweenMessages();
@@ -132,37 +134,37 @@ export class Peers {
   /**
    * Connects and says HI. Commands and requests may be sent at once: they follow the HI.
    *
-   * @returns the connection; if connect() itself failed, it is closed and `failure` called right after the caller's
-   *   turn
-   * @throws Error if this Peers is closed, RangeError for a routing id that cannot be one
+   * @returns the connection; if connect() itself fails, it is closed and `failure` called as a microtask
+   * @throws Error if this Peers is closed, RangeError for a routing id that is not 1 to 255 bytes or begins with zero
    */
   connect(address: Address, options: ConnectOptions = {}): Connection {
     if (this.#closed !== undefined) throw new Error('these peers are closed');
     const ownId = options.routingId ? checkRoutingId(options.routingId) : this.#routingId;
     const { publicKey: _, ...place } = address;
     const label = options.label ?? formatAddress(place);
-    // libzmq aborts the process when the id of a connection that still exists is given out again: the number never is.
+    // libzmq aborts the process if an id is given out again while its connection still exists: the number never
+    // repeats.
     const route = Buffer.from(`${label.slice(0, 60)}#${++this.#numbered}`);
     const connection = new Connection(this.#wire, route, this.#owner, address, label, options.data);
     this.#connections.set(connection.id, connection);
     const trouble = address.path === undefined ? undefined : ipcTrouble(address.path);
-    // What does not pass by itself is reported at once; libzmq waits for the rest.
+    // Trouble that lasts is reported at once; for the rest libzmq keeps trying.
     if (trouble?.lasting) {
       queueMicrotask(() => connection.fail(trouble.text));
       return connection;
     }
-    // Behind connections that are still to be ended: a server takes none with our name for as long as it has another.
+    // After connections that are still to be ended: a server refuses one with our id while it has another.
     this.#between.afterOthers(() => this.#establish(connection, route, ownId));
     if (!connection.closed) connection.start(this.#helloTimeout);
     return connection;
   }
 
-  /** From now on {@link loudest} goes by what comes in after this. */
+  /** Starts the count of {@link loudest} from zero. */
   countAnew(): void {
     this.#counting++;
   }
 
-  /** Of all connections the one over which most came in since {@link countAnew}, and how many bytes, about. */
+  /** The connection over which most came in since {@link countAnew}, and about how many bytes. */
   loudest(): { connection: Connection; bytes: number } | undefined {
     let loudest: { connection: Connection; bytes: number } | undefined;
     for (const connection of this.#connections.values()) {
@@ -172,7 +174,7 @@ export class Peers {
     return loudest;
   }
 
-  /** Closes every connection and the socket; what libzmq still holds has a second to leave. */
+  /** Closes every connection and the socket; what libzmq still holds has a second to be sent. */
   close(): Promise<void> {
     this.#closed ??= this.#close();
     return this.#closed;
@@ -181,7 +183,7 @@ export class Peers {
   async #close(): Promise<void> {
     for (const connection of [...this.#connections.values()]) connection.close();
     await this.#between.done();
-    // With some 2,000 unread events libzmq's thread would wait for us to read while close() waits for that thread.
+    // Gives #watch a turn: with some 2,000 unread events, libzmq's thread waits for us to read and close() for it.
     await new Promise((resolve) => setImmediate(resolve));
     this.#socket.close();
     await this.#loops;
@@ -203,19 +205,20 @@ export class Peers {
   #open(address: Address, endpoint: string, route: Buffer, ownId: Buffer): void {
     const socket = this.#socket;
     quietly(() => {
-      // An unset user name is libzmq's way back from CURVE to no security at all.
+      // Unsetting the user name is how libzmq goes back from CURVE to no security.
       if (address.publicKey) socket.curveServerKey = toZ85(address.publicKey);
       else socket.plainUsername = null;
       socket.ipv6 = address.host?.startsWith('[') ?? false;
-      // The types know strings alone, which would be sent as UTF-8 and spoil the bytes from 0x80.
+      // The types only allow strings, which would be sent as UTF-8 and spoil bytes from 0x80.
       socket.routingId = ownId as unknown as string;
       socket.connect(endpoint, { routingId: route as unknown as string });
     });
   }
 
   /**
-   * libzmq disconnects by address, all connections to it at once. To keep two to one address apart, each further
-   * one gets a spelling of its own, which means the same: one more zero before the port, `/` or `./` before the path.
+   * libzmq disconnects by address, all connections to it at once. To tell several connections to one address apart,
+   * each further one spells it differently with the same meaning: another zero before the port, `/` or `./` before the
+   * path.
    */
   #claim(address: Address): string {
     if (address.protocol === 'tcp') {
@@ -258,7 +261,7 @@ export class Peers {
   #take(frames: Buffer[]): void {
     this.counters.received++;
     const connection = this.#connections.get(frames[0]?.toString('latin1') ?? '');
-    // One that was closed a moment ago.
+    // It was closed a moment ago.
     if (!connection) return;
     const size = sizeOf(frames);
     connection.took(unreadSize(size, frames.length), this.#counting);
@@ -290,8 +293,8 @@ export class Peers {
   }
 
   /**
-   * Follows libzmq's events for the words of a failure. They carry no more than the address, and that in a spelling of
-   * libzmq's after the first attempt, so nothing else is built on them.
+   * Follows libzmq's events, for the message of a failure. They carry only the address, after the first attempt in
+   * libzmq's own spelling, so nothing else depends on them.
    */
   async #watch(): Promise<void> {
     const { events } = this.#socket;
@@ -332,8 +335,8 @@ const PROGRESS: { readonly [event: string]: string } = {
 
 function handshakeTrouble(event: object): string {
   const error = 'error' in event ? (event.error as NodeJS.ErrnoException & { status?: number }) : undefined;
-  // A server that cannot read our first CURVE message hangs up without a word.
-  if (error?.code === 'EPIPE') return 'the peer hung up during the handshake (has it another key?)';
+  // A server that cannot read our first CURVE message hangs up without an answer.
+  if (error?.code === 'EPIPE') return 'the peer hung up during the handshake (is its key another one?)';
   return `the handshake failed: ${error?.status ?? error?.code ?? error?.message ?? 'unknown error'}`;
 }
 

@@ -12,7 +12,7 @@ interface Request {
   readonly reject: (error: OxenmqError) => void;
 }
 
-/** Tags for which random bytes are drawn at once: a draw costs some 2 µs, whatever its size, and a slice nothing. */
+/** For how many tags random bytes are drawn at once: a draw costs about 2 µs, whatever its size. */
 const DRAWN = 256;
 let drawn = Buffer.alloc(0);
 
@@ -24,8 +24,8 @@ function newTag(): Buffer {
 }
 
 /**
- * Each connection has its own: a reply counts only on the connection that was asked. The original looks replies up by
- * their tag alone, so that there any peer may answer for any other that guesses it.
+ * Each connection has its own, so a reply counts only on the connection that was asked. The original looks up replies
+ * by their tag alone: there, any peer that guesses a tag may answer for another.
  */
 export class Pending {
   readonly #clock: Clock;
@@ -56,7 +56,7 @@ export class Pending {
     return { tag, reply: promise };
   }
 
-  /** @returns false if no request waits under this tag: it was answered before, or too late, or never asked */
+  /** @returns false if no request waits under this tag: it was answered before, or timed out, or was never sent */
   settle(tag: Buffer, parts: Buffer[]): boolean {
     const request = this.#take(tag.toString('latin1'));
     request?.resolve(parts);
@@ -69,8 +69,8 @@ export class Pending {
   }
 
   /**
-   * Fails the oldest request of this name. A peer that does not know a command cannot know that it was a request and
-   * answers without the tag; the original then waits until its time is over.
+   * Fails the oldest request of this name. A peer that does not know a command cannot know that it was a request, and
+   * answers without the tag; the original then waits for its timeout.
    *
    * @returns false if no request of this name waits
    */

@@ -1,5 +1,5 @@
 /**
- * Where strangers connect: ZMTP over Node's own sockets, so that what they do meets limits of ours and never libzmq.
+ * Where strangers connect: ZMTP over Node's own sockets, so that they meet our limits and never reach libzmq.
  */
 
 import { chmodSync, rmSync } from 'node:fs';
@@ -18,12 +18,12 @@ import type { Allow } from './zap.ts';
 export interface PublicListenerOptions extends StrangerOptions {
   /** Where to listen, as {@link parseBindAddress} reads it. */
   readonly address: string;
-  /** What everybody here is granted. */
+  /** What every client is granted. */
   readonly access: Access;
   /** With `keys`: which client keys may connect; all if not given. */
   readonly allow?: Allow | undefined;
   readonly commands: Commands;
-  /** When there are so many, a newcomer takes the place of the quietest of those who hold most. */
+  /** When there are this many, a newcomer takes the place of another, see {@link ConnectionLimit}. */
   readonly maxConnections: number;
   /** The permissions of an ipc socket, such as 0o660. */
   readonly mode?: number;
@@ -35,18 +35,18 @@ export interface PublicListenerOptions extends StrangerOptions {
   };
 }
 
-/** What all clients' unfinished messages may hold, in bytes. */
+/** How many bytes the unfinished messages of all clients may hold. */
 const MAX_UNFINISHED = 64 * 1024 * 1024;
-/** A client that vanished without a word is noticed ten seconds after so many milliseconds of silence. */
+/** After this many milliseconds of silence TCP probes begin: a client that vanished is noticed ten seconds later. */
 const KEEP_ALIVE = 30_000;
-/** Handshakes of CURVE a second, of one network and of all: each is a millisecond of our time. */
+/** CURVE handshakes per second, of one network and of all: each takes a millisecond. */
 const HANDSHAKES = { network: 50, all: 200 };
 
 /**
- * The place of a {@link Listener} where not everybody can be trusted. libzmq has no limit of connections, gathers a
- * message's parts without end, and ends the process when it runs out of file descriptors, and some of what a client can
- * do has made it abort. Every client has a routing id that we give, whatever it calls itself, so nobody can stand in
- * another's place.
+ * Takes the place of a {@link Listener} where clients cannot be trusted. libzmq does not limit connections, gathers a
+ * message's parts without end, aborts the process when it runs out of file descriptors, and can be made to abort by
+ * some of what a client may do. Here every client gets its routing id from us, whatever it calls itself, so nobody can
+ * take another's place.
  */
 export class PublicListener {
   readonly counters: Counters = newCounters();
@@ -89,7 +89,7 @@ export class PublicListener {
     this.#server = createServer({ noDelay: true, keepAlive: true, keepAliveInitialDelay: KEEP_ALIVE }, (connection) =>
       this.#welcome(connection),
     );
-    // Out of file descriptors: libuv refuses the newcomer, and those that are here stay.
+    // When out of file descriptors, libuv refuses the newcomer and keeps the others.
     this.#server.on('error', (error) => this.#stray(`accepting failed: ${error.message}`));
   }
 
@@ -99,8 +99,7 @@ export class PublicListener {
   }
 
   /**
-   * The network that a client is of: see {@link networkOf}. Undefined once it has gone, and for those over a Unix
-   * socket.
+   * The network of a client, see {@link networkOf}. Undefined once it has gone, and for clients of a Unix socket.
    */
   networkOf(remote: Remote): string | undefined {
     return this.#strangers.get(remote.id)?.held.network || undefined;
@@ -114,7 +113,11 @@ export class PublicListener {
     return `tcp://${bound.family === 'IPv6' ? `[${bound.address}]` : bound.address}:${bound.port}`;
   }
 
-  /** @throws Error with the address and the reason */
+  /**
+   * Starts to listen. A socket file that a dead process left is replaced.
+   *
+   * @throws Error with the address and the reason
+   */
   async bind(): Promise<void> {
     const { address, mode } = this.#options;
     try {
@@ -161,7 +164,7 @@ export class PublicListener {
         stranger.transmit(['HELLO']);
         break;
       case 'call':
-        // An honest client reads what it asked for.
+        // An honest client reads its answers.
         if (stranger.congested) {
           stranger.close('it does not read its answers');
           break;
@@ -208,6 +211,6 @@ export class PublicListener {
 
 function whereToListen(address: string): { path: string } | { host: string; port: number } {
   const bound = parseBindAddress(address);
-  // Node and the kernel mark an abstract socket by a NUL where libzmq has an @.
+  // Node and the kernel mark an abstract socket with a NUL where libzmq has an @.
   return bound.protocol === 'ipc' ? { path: bound.path.replace(/^@/, '\0') } : bound;
 }

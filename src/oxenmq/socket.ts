@@ -2,35 +2,35 @@
 
 import { context, Router } from 'zeromq';
 
-/** Bytes of the largest message taken, if not said otherwise; a larger one costs its sender the connection. */
+/** The largest message accepted by default, in bytes; a sender of larger ones is cut off where that can be done. */
 export const MAX_MESSAGE_SIZE = 10 * 1024 * 1024;
 
-/** Parts of the longest message taken. Nobody speaks in more than six. */
+/** The most parts of a message accepted; no peer of ours sends more than six. */
 const MAX_PARTS = 100;
 
-/** What libzmq needs for a part beside its bytes. */
+/** Memory that libzmq needs for a part besides its bytes. */
 const PART_OVERHEAD = 100;
 
-/** The bytes of all parts of a message; with the routing id as the first frame, which does not count. */
+/** The bytes of all parts of a message. @param frames with the routing id as the first, which does not count */
 export function sizeOf(frames: readonly Buffer[]): number {
   let size = -(frames[0]?.length ?? 0);
   for (const { length } of frames) size += length;
   return size;
 }
 
-/** About what a message of so many bytes in so many frames takes while it lies unread. */
+/** About how many bytes of memory an unread message takes. @param size of its parts, in bytes @param frames how many */
 export function unreadSize(size: number, frames: number): number {
   return size + frames * PART_OVERHEAD;
 }
 
 /**
- * What is wrong with the size of a message, undefined if nothing is. libzmq limits the bytes of each part, not how many
- * parts there are, and zeromq.js gathers them all before we see the first: a message of millions of parts has cost its
- * memory and its time by then. That cannot be prevented from here, only that it happens again: who sent one is cut off
- * where that can be done. A limit of the process's memory (MemoryMax in the unit) is what stands behind it.
+ * What is wrong with the size of a message, undefined if nothing is. libzmq limits the bytes of each part but not how
+ * many parts there are, and zeromq.js gathers them all before we see the first: by then a message of millions of parts
+ * has cost its memory and time. We cannot prevent that here, only its repetition, by cutting off the sender where that
+ * can be done. The last resort is the limit of the process's memory (MemoryMax in the unit).
  *
  * @param frames with the routing id as the first
- * @param size {@link sizeOf} them
+ * @param size their {@link sizeOf}
  * @param maxSize bytes of all parts together
  */
 export function excess(frames: readonly Buffer[], size: number, maxSize: number): string | undefined {
@@ -39,27 +39,27 @@ export function excess(frames: readonly Buffer[], size: number, maxSize: number)
   return size > maxSize ? `a message of ${size} bytes` : undefined;
 }
 
-/** How long what lies in libzmq's queues when we close is given to leave, in milliseconds. */
+/** How long messages in libzmq's queues may take to leave when we close, in milliseconds. */
 export const LINGER = 1000;
 
 /**
- * The same for a connection that has failed, at least and at most. libzmq 4.3.5 aborts the whole process
- * (session_base.cpp:233) if a peer resets just when its linger is over and a message of several parts has half left:
- * none at all would let a server that says BYE and resets choose that moment. More than the reconnect interval would
- * let libzmq connect once more.
+ * The same for a connection that has failed, as a range to choose from at random. libzmq 4.3.5 aborts the whole process
+ * (session_base.cpp:233) if a peer resets just when the linger is over and a message of several parts is half sent;
+ * without a linger, a server that says BYE and resets could choose that moment. With more than the reconnect interval,
+ * libzmq would connect once more.
  */
 export const FAILED_LINGER = [50, 200] as const;
 
-/** libzmq's ROUTER_NOTIFY, which zeromq.js has no name for: a ROUTER is told of peers by `[routing id, ""]`. */
+/** libzmq's ROUTER_NOTIFY, for which zeromq.js has no name: a ROUTER is told of peers by `[routing id, ""]`. */
 const ROUTER_NOTIFY = 97;
 export const NOTIFY_DISCONNECT = 2;
 export const NOTIFY_CONNECT_AND_DISCONNECT = 3;
 
-/** libzmq's ZMQ_ZERO_COPY_RECV, which zeromq.js has no name for. */
+/** libzmq's ZMQ_ZERO_COPY_RECV, for which zeromq.js has no name. */
 const ZERO_COPY_RECV = 10;
 /**
- * Else libzmq hands out views into slabs of some 20 kB which it received into, and whoever keeps one small message
- * keeps the slab: ten times the memory that anybody can count. Read when a socket is made, hence set before any.
+ * With it, libzmq hands out views into receive buffers of about 20 kB, and whoever keeps one small message keeps all of
+ * the buffer: ten times the memory that we count. libzmq reads the option when a socket is made, so it is set first.
  */
 (context as unknown as OptionSetter).setInt32Option(ZERO_COPY_RECV, 0);
 
@@ -69,12 +69,13 @@ interface OptionSetter {
 }
 
 /**
- * A ROUTER with the original's options (docs/spec/oxenmq.md, section 1). 1,000 messages for a peer may lie in libzmq,
- * which is its own default; those from a peer have no such limit: when one is reached libzmq 4.3.5 stops reading, and a
- * peer that then hangs up has made it abort the whole process (`!_io_error`) by the next heartbeat, ours or its own.
- * `sendTimeout: 0` is the original's way of sending: at once or not at all. An unknown peer is an error (`mandatory`).
+ * A ROUTER with the original's options (docs/spec/oxenmq.md, section 1). Up to 1,000 messages to a peer may wait in
+ * libzmq, its default. Messages from a peer have no such limit: when one is reached, libzmq 4.3.5 stops reading, and if
+ * the peer then hangs up, the next heartbeat of either side makes libzmq abort the whole process (`!_io_error`).
+ * `sendTimeout: 0` sends at once or not at all, as the original does. An unknown peer is an error (`mandatory`).
  *
- * @param notify of what libzmq is to tell
+ * @param maxMessageSize bytes of the largest part that libzmq accepts
+ * @param notify which of libzmq's notices to get: {@link NOTIFY_DISCONNECT} or {@link NOTIFY_CONNECT_AND_DISCONNECT}
  */
 export function openRouter(maxMessageSize: number, notify: number): Router {
   const socket = new Router({
@@ -88,23 +89,23 @@ export function openRouter(maxMessageSize: number, notify: number): Router {
     heartbeatTimeout: 30_000,
     reconnectInterval: 250,
     reconnectMaxInterval: 5000,
-    // Else a black hole holds a connect for as long as the kernel repeats its SYN: two minutes.
+    // Without it, connecting to an address that drops everything takes the kernel's two minutes of repeated SYNs.
     connectTimeout: 10_000,
   });
   (socket as unknown as OptionSetter).setInt32Option(ROUTER_NOTIFY, notify);
   return socket;
 }
 
-/** Messages between two glances at the clock, and how long (ms) they may hold the event loop. */
+/** How many messages are taken between looks at the clock, and how long they may hold the event loop, in ms. */
 const BATCH = 16;
 const SLICE = 8;
 
 /**
- * Receives until the socket is closed. The plain loop was the fastest of the patterns tried. zeromq.js lets the event
- * loop turn every 512 messages, which may be many milliseconds' work: after a few it turns in any case.
+ * Receives until the socket is closed. A plain loop was the fastest pattern we tried. zeromq.js only lets the event
+ * loop turn every 512 messages, which may be many milliseconds of work, so this lets it turn after {@link SLICE} ms.
  *
  * @param take must not throw
- * @param failed called with an error that is not the closing; the loop then ends
+ * @param failed called with any error but that of closing; the loop then ends
  */
 export async function receiveAll(
   socket: Router,
@@ -117,7 +118,7 @@ export async function receiveAll(
       take(await socket.receive());
     } catch (error) {
       if (socket.closed) return;
-      // A wake-up without a message.
+      // Woken without a message.
       if ((error as NodeJS.ErrnoException).code === 'EAGAIN') continue;
       failed(error as Error);
       return;
@@ -129,8 +130,8 @@ export async function receiveAll(
 }
 
 /**
- * Changes options of a socket that is in use. zeromq.js warns that such a change will not take effect before the next
- * connect, which is what is wanted here: each connection has its own.
+ * Changes options of a socket that is in use. zeromq.js warns that they take effect only with the next connect, which
+ * is exactly what is wanted here, so the warning is suppressed.
  */
 export function quietly(change: () => void): void {
   const { emitWarning } = process;

@@ -21,30 +21,31 @@ import {
   ROUTER_METADATA,
 } from './zmtp.ts';
 
-/** From the first byte to the end of the handshake, in milliseconds, and without a byte after it. */
+/** How long the handshake may take, in milliseconds. */
 const HANDSHAKE_TIMEOUT = 10_000;
+/** How long a client may be silent, in milliseconds. */
 const IDLE_TIMEOUT = 300_000;
-/** Parts of the longest message taken; nobody speaks in more than four. */
+/** The most parts of a message accepted; no client sends more than four. */
 const MAX_PARTS = 100;
-/** What each part takes beside its bytes. */
+/** Memory that a part takes besides its bytes. */
 const PART = 256;
-/** Bytes that may wait for a client to read them; what comes on top waits in its outlet, which is bounded. */
+/** Bytes that may wait in the socket for a client to read them; more waits in its outlet, which is bounded. */
 const MAX_UNREAD = 256 * 1024;
-/** Frames that are looked at in one turn of the event loop; then others have theirs. */
+/** How many frames of one client are read in one turn of the event loop, so that others get theirs. */
 const FRAMES_A_TURN = 100;
 
 export interface StrangerOptions {
   readonly clock: Clock;
   readonly random: (bytes: number) => Buffer;
-  /** Makes us a server of CURVE with this pair; without, it is plain. */
+  /** Makes us a CURVE server with this pair; without it, connections are plain. */
   readonly keys?: KeyPair | undefined;
   /** In bytes, of all parts together. A client that sends more loses its connection. */
   readonly maxMessageSize: number;
-  /** How many requests of one client are worked on at a time; it is not read from while there are as many. */
+  /** How many requests of one client are worked on at a time; while there are as many, we do not read from it. */
   readonly inFlight: number;
 }
 
-/** The listener, as its clients see it. */
+/** What a client needs of its listener. */
 export interface Owner {
   mayShakeHands(network: string): boolean;
   allows(key: Buffer): boolean;
@@ -68,7 +69,7 @@ export class Stranger extends Link {
   #parts: Buffer[] = [];
   #partsSize = 0;
   #inFlight = 0;
-  /** Whole frames wait for their turn. */
+  /** Reading goes on in the next turn of the event loop. */
   #waiting = false;
 
   constructor(
@@ -106,17 +107,17 @@ export class Stranger extends Link {
     socket.write(greeting(options.keys ? 'CURVE' : 'NULL', options.keys !== undefined));
   }
 
-  /** A request of its own is being worked on; {@link Stranger.write} sees the answer. */
+  /** Work on a request of this client begins; it ends when {@link Stranger.write} sends the answer. */
   begin(): void {
     this.#inFlight++;
     this.held.busy = true;
   }
 
-  /** Sends a message. Returns the reason, in libzmq's words, if it was not taken. */
+  /** Sends a message. Returns libzmq's code for the reason if it was not taken. */
   write(parts: readonly Part[]): 'EAGAIN' | 'EHOSTUNREACH' | undefined {
     if (this.closed) return 'EHOSTUNREACH';
     if (this.#socket.writableLength > MAX_UNREAD) {
-      // We wait for the client now, not the client for us.
+      // Now we wait for the client, so it may be closed to make room.
       this.held.busy = false;
       return 'EAGAIN';
     }
@@ -124,13 +125,13 @@ export class Stranger extends Link {
       const body = typeof part === 'string' ? Buffer.from(part) : part;
       this.#send({ command: false, more: index < parts.length - 1, body });
     }
-    // Everything that is neither a greeting nor a call of ours answers a request.
+    // We send a stranger nothing but greetings and answers.
     if (parts[0] !== 'HELLO' && this.#inFlight > 0) this.#answered();
     this.#count();
     return undefined;
   }
 
-  /** @param reason for being cut off; none if the client went by itself, or the listener closes */
+  /** @param reason why the client is cut off; none if it went by itself, or the listener closes */
   close(reason?: string): void {
     if (this.closed) return;
     this.#deadline.cancel();
@@ -145,7 +146,7 @@ export class Stranger extends Link {
     this.close();
   }
 
-  /** What was written goes out, but a client that does not read is not waited for. */
+  /** Lets what was written go out, but does not wait for a client that does not read. */
   #flush(): void {
     const late = this.#options.clock.setTimeout(() => this.#socket.destroy(), LINGER);
     this.#socket.once('close', () => late.cancel());
@@ -175,7 +176,7 @@ export class Stranger extends Link {
     }
   }
 
-  /** Tells what it holds: what is not whole yet, and answers that it has not read. */
+  /** Tells the limit what this client holds: unfinished messages, and answers that it has not read. */
   readonly #count = (): void => {
     const parts = this.#partsSize + PART * this.#parts.length;
     if (!this.closed) this.#limit.hold(this.held, this.#inbox.size + parts + this.#socket.writableLength);
@@ -192,7 +193,7 @@ export class Stranger extends Link {
     });
   }
 
-  /** Takes one step; false if more bytes are needed for it. */
+  /** Handles the next greeting or frame; false if it is not complete yet. */
   #next(): boolean {
     if (this.#stage === 'greeting') {
       const bytes = this.#inbox.take(GREETING_SIZE);
@@ -234,7 +235,7 @@ export class Stranger extends Link {
     }
     this.#partsSize += body.length;
     if (this.#partsSize > this.#options.maxMessageSize) throw new ProtocolError('a message that is too long');
-    // A copy: a view would keep all that came with it.
+    // A copy, since a view would keep everything that came with it in memory.
     this.#parts.push(this.#curve ? body : Buffer.from(body));
     if (this.#parts.length > MAX_PARTS) throw new ProtocolError('a message of too many parts');
     if (more) return;

@@ -1,5 +1,5 @@
 /**
- * Who may connect to a CURVE socket: libzmq asks by ZAP (ZeroMQ RFC 27), over one socket a process
+ * Who may connect to a CURVE socket: libzmq asks by ZAP (ZeroMQ RFC 27), over one socket for the whole process
  * (docs/spec/oxenmq.md, section 2).
  */
 
@@ -17,14 +17,14 @@ const domains = new Map<string, Allow>();
 
 /** One socket's admission. */
 export interface Admission {
-  /** What the socket has to be given as `zapDomain`. */
+  /** The `zapDomain` to set on the socket. */
   readonly domain: string;
   /** Ends it; the socket must be closed by then. */
   release(): void;
 }
 
 /**
- * Makes an admission of its own. The handler is there as long as any is.
+ * Makes an admission for one socket. The ZAP handler exists for as long as there are admissions.
  *
  * @param allow if it throws, the client is turned away
  */
@@ -36,7 +36,7 @@ export function admit(allow: Allow): Admission {
     domain,
     release() {
       if (!domains.delete(domain) || domains.size > 0) return;
-      // Closing alone would leave the name taken for a moment.
+      // Closing alone would leave the endpoint taken for a moment.
       handler?.disconnect(ENDPOINT);
       handler?.close();
       handler = undefined;
@@ -50,9 +50,9 @@ function openHandler(): Router {
   void receiveAll(
     socket,
     (frames) => {
-      // The envelope goes back as it came.
+      // The envelope goes back unchanged.
       const answer = [...frames.slice(0, 2), ...decide(frames.slice(2))];
-      // The asker may be gone by now.
+      // The socket that asked may be gone by now.
       socket.send(answer).catch(() => {});
     },
     () => {},

@@ -1,14 +1,14 @@
-/** ZMTP 3.1 from the server's side, as bytes: what strangers are spoken to in, without libzmq (ZeroMQ RFC 37). */
+/** The server's side of ZMTP 3.1 (ZeroMQ RFC 37) as bytes, for talking to strangers without libzmq. */
 
 export type Mechanism = 'NULL' | 'CURVE';
 
-/** A peer broke the protocol; the connection is of no more use. */
+/** A peer broke the protocol; the connection has to be closed. */
 export class ProtocolError extends Error {
   override readonly name = 'ProtocolError';
 }
 
 export interface Frame {
-  /** A word of ZMTP itself, none of the application's. */
+  /** It belongs to ZMTP itself, not to the application. */
   readonly command: boolean;
   /** Another frame of the same message follows. */
   readonly more: boolean;
@@ -30,7 +30,7 @@ export function greeting(mechanism: Mechanism, asServer: boolean): Buffer {
   return bytes;
 }
 
-/** @throws ProtocolError if it is not a client's of ZMTP 3 with this mechanism */
+/** @throws ProtocolError if it is not the greeting of a ZMTP 3 client with this mechanism */
 export function checkGreeting(bytes: Buffer, mechanism: Mechanism): void {
   const isGreeting = bytes[0] === 0xff && ((bytes[9] ?? 0) & 1) === 1 && (bytes[10] ?? 0) >= 3;
   if (!isGreeting) throw new ProtocolError('not a greeting of ZMTP 3');
@@ -48,7 +48,7 @@ export function encodeFrame(body: Uint8Array, { command = false, more = false } 
   return Buffer.concat([head, body]);
 }
 
-/** A command: its name, and what follows it. */
+/** The body of a command frame: its name, and its data. */
 export function encodeCommand(name: string, data: Uint8Array): Buffer {
   return Buffer.concat([Buffer.from([name.length]), Buffer.from(name, 'latin1'), data]);
 }
@@ -69,15 +69,15 @@ function property(name: string, value: string): Buffer {
   return Buffer.concat([Buffer.from([name.length]), Buffer.from(name), length, Buffer.from(value)]);
 }
 
-/** What each chunk takes beside its bytes; a client may send them one by one. */
+/** Memory that each chunk takes besides its bytes; a client may send single bytes. */
 const CHUNK = 512;
 
-/** Cuts what arrives into pieces of the size asked for, and holds what is not yet a whole one. */
+/** Cuts incoming bytes into pieces of the size asked for, and keeps those that are not complete yet. */
 export class Inbox {
   #chunks: Buffer[] = [];
   #length = 0;
 
-  /** How many bytes of memory wait for the rest of theirs. */
+  /** How much memory the incomplete pieces take, in bytes. */
   get size(): number {
     return this.#length + CHUNK * this.#chunks.length;
   }
@@ -87,7 +87,7 @@ export class Inbox {
     this.#length += chunk.length;
   }
 
-  /** The next so many bytes, undefined while they are not all there. */
+  /** The next `size` bytes, undefined until all of them are there. */
   take(size: number): Buffer | undefined {
     if (this.#length < size) return undefined;
     const chunk = this.#peek(size);
@@ -98,7 +98,7 @@ export class Inbox {
   }
 
   /**
-   * The next frame, undefined while it is not whole.
+   * The next frame, undefined until it is complete.
    *
    * @param maxSize of its body, in bytes
    * @throws ProtocolError
@@ -117,11 +117,11 @@ export class Inbox {
     return body && { command: (flags & COMMAND) !== 0, more: (flags & MORE) !== 0, body };
   }
 
-  /** The first chunk, made at least so long. */
+  /** The first chunk, joined with those after it if it is shorter than `size`. */
   #peek(size: number): Buffer {
     const [first = Buffer.alloc(0)] = this.#chunks;
     if (first.length >= size) return first;
-    // Once a frame, and once more for a head that was split: the whole of it is there.
+    // Copies once a frame, and once more if its head was split: callers know that enough bytes are there.
     const joined = Buffer.concat(this.#chunks);
     this.#chunks = [joined];
     return joined;

@@ -43,8 +43,8 @@ export function checkSessionEd25519(account: Uint8Array, ed25519: Uint8Array): v
 }
 
 /**
- * The Ed25519 key (32 bytes) that an account signs with: the one given with a 05 account, or else what the id itself
- * holds.
+ * The Ed25519 key (32 bytes) that an account signs with: the one given with a 05 account, or else the one in the id
+ * itself.
  */
 export function verificationKey(account: Uint8Array, sessionEd25519: Uint8Array | null): Uint8Array {
   return sessionEd25519 ?? account.subarray(1);

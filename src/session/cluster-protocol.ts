@@ -1,12 +1,12 @@
 /**
- * What the hiveminds of a cluster say to each other over OxenMQ, category `cluster`, one bencoded part each. Nothing
- * here is needed for a push to arrive: what is lost on the way makes a member wait, look or send in vain.
+ * What the hiveminds of a cluster say to each other over OxenMQ, category `cluster`, one bencoded part each. No push
+ * depends on these messages: if one is lost, a member waits, reads the feed or sends needlessly.
  *
- * - `cluster.hello` (request, answered by one): a {@link Hello}; tells who is at the other end.
- * - `cluster.progress` (request, answered by nothing): a {@link Progress} of pushes.
- * - `cluster.changed` (command): {@link Changed}; subscriptions have changed, do read the feed.
- * - `cluster.leaving` (command): {@link Sender} alone; it is about to stop.
- * - `cluster.heard` (command): {@link Heard}; which storage servers speak to it.
+ * - `cluster.hello` (request, answered with another): a {@link Hello}; tells who is at the other end.
+ * - `cluster.progress` (request, answered without data): a {@link Progress} of pushes.
+ * - `cluster.changed` (command): a {@link Changed}; subscriptions have changed, so the receiver reads the feed.
+ * - `cluster.leaving` (command): a {@link Sender} alone; it is about to stop.
+ * - `cluster.heard` (command): a {@link Heard}; which storage servers send it notifications.
  */
 
 import { BencodeError, type Encodable, encode } from '../codec/bencode.ts';
@@ -14,7 +14,7 @@ import { Fields } from './fields.ts';
 import { FINGERPRINT_SIZE } from './notifier-protocol.ts';
 import { SLOTS } from './slots.ts';
 
-/** Who says it. Each message names it, so that none depends on one that may have been lost before. */
+/** Who sends a message. Each message says so, so that none depends on an earlier one that may have been lost. */
 export interface Sender {
   /** The member's name, 1 to {@link MAX_NAME} bytes. */
   readonly name: string;
@@ -24,27 +24,27 @@ export interface Sender {
 
 /** The greeting of a connection, and the answer to it. */
 export interface Hello extends Sender {
-  /** Of its program, 1 to {@link MAX_VERSION} bytes. */
+  /** The version of its program, 1 to {@link MAX_VERSION} bytes. */
   readonly version: string;
 }
 
 /**
- * What has become of pushes, by their fingerprints: {@link FINGERPRINT_SIZE} bytes each, held as latin1 texts. At most
+ * What became of pushes, by their fingerprints: {@link FINGERPRINT_SIZE} bytes each, held as latin1 text. At most
  * {@link MAX_FINGERPRINTS} in each list.
  */
 export interface News {
-  /** They are in hand: a notifier has them, or will have them when it has room. */
+  /** A notifier has them, or will get them when it has room. */
   readonly handed: readonly string[];
-  /** Nothing more is to be done: the provider has spoken, or their time is over. */
+  /** They are over: the provider has answered, or they have expired. */
   readonly ended: readonly string[];
-  /** It will not send them, or not now: it has no notifier for them, or had to give them up. */
+  /** The sender will not send them, or not now: it has no notifier for them, or had to give them up. */
   readonly none: readonly string[];
 }
 
-/** What has become of pushes at the sender. */
+/** What became of pushes at the sender. */
 export interface Progress extends Sender, News {}
 
-/** In which slots it has committed changes of subscriptions. */
+/** In which slots the sender has committed changes of subscriptions. */
 export interface Changed extends Sender {
   /** {@link SLOT_BYTES} bytes, a bit for each slot. */
   readonly slots: Buffer;
@@ -54,11 +54,11 @@ export interface Changed extends Sender {
 export interface HeardServer {
   /** Its X25519 public key, 32 bytes. */
   readonly key: Buffer;
-  /** Of an account that it announced a message for. */
+  /** The slot of an account that it announced a message for. */
   readonly slot: number;
 }
 
-/** From which storage servers it had notifications lately that the receiver should have had as well. */
+/** From which storage servers the sender recently had notifications that the receiver should have had as well. */
 export interface Heard extends Sender {
   /** At most {@link MAX_SERVERS}. */
   readonly servers: readonly HeardServer[];
@@ -83,7 +83,7 @@ export function encodeHello(hello: Hello): Buffer {
  */
 export function decodeHello(data: Uint8Array): Hello {
   const { fields, sender } = read('greeting', data);
-  return { ...sender, version: sized('greeting', fields, 'v', MAX_VERSION) };
+  return { ...sender, version: fields.boundedText('v', MAX_VERSION) };
 }
 
 /** Writes the part of `cluster.progress`. */
@@ -168,21 +168,14 @@ function write({ name, run }: Sender, fields: { readonly [key: string]: Encodabl
 
 function read(what: string, data: Uint8Array): { fields: Fields; sender: Sender } {
   const fields = Fields.decode(what, data);
-  return { fields, sender: { name: sized(what, fields, 'm', MAX_NAME), run: BigInt(fields.wideInteger('r')) } };
-}
-
-/** A text of 1 to `most` bytes. */
-function sized(what: string, fields: Fields, key: string, most: number): string {
-  const { length } = fields.bytes(key);
-  if (length < 1 || length > most) throw new BencodeError(`Invalid ${what}: ${length} bytes as ${JSON.stringify(key)}`);
-  return fields.text(key);
+  return { fields, sender: { name: fields.boundedText('m', MAX_NAME), run: BigInt(fields.wideInteger('r')) } };
 }
 
 function joined(fingerprints: readonly string[]): Buffer | undefined {
   return fingerprints.length > 0 ? Buffer.from(fingerprints.join(''), 'latin1') : undefined;
 }
 
-/** How many elements of `size` bytes there are in so many bytes. */
+/** How many elements of `size` bytes `bytes` bytes hold; throws if that is no whole number, or more than `most`. */
 function countOf(what: string, key: string, bytes: number, size: number, most: number): number {
   const count = bytes / size;
   if (!Number.isInteger(count) || count > most) {

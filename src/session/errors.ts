@@ -17,7 +17,7 @@ export class RequestError extends Error {
   /**
    * @param code one of {@link Code}, or whatever else a notifier answered with
    * @param message for the client
-   * @param options `cause`: what the client is not told, for our log
+   * @param options `cause`: what goes into our log but not to the client
    */
   constructor(code: number, message: string, options?: ErrorOptions) {
     super(message, options);
@@ -35,5 +35,5 @@ export class UnavailableError extends RequestError {
   }
 }
 
-/** A request that is refused for its time alone: by another clock than ours it might be good. */
+/** A request that is refused only for its time: by a clock other than ours it might be valid. */
 export class UntimelyError extends RequestError {}

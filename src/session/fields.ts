@@ -8,7 +8,7 @@ export class Fields {
   readonly #dict: ReadonlyMap<string, Bencoded>;
 
   /**
-   * @param what the message is called, for the errors
+   * @param what what the message is called in errors
    * @param value must be a dictionary
    */
   constructor(what: string, value: Bencoded) {
@@ -37,6 +37,13 @@ export class Fields {
   /** UTF-8. */
   text(key: string): string {
     return this.bytes(key).toString();
+  }
+
+  /** UTF-8 of 1 to `most` bytes. */
+  boundedText(key: string, most: number): string {
+    const bytes = this.bytes(key);
+    if (bytes.length < 1 || bytes.length > most) throw this.#error(key, `1 to ${most} bytes`);
+    return bytes.toString();
   }
 
   /** A safe integer. */

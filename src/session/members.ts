@@ -1,10 +1,10 @@
 /**
- * Several hiveminds of one cluster, its members, as seen by who works with all of them: notifiers and web front-ends
+ * The hiveminds of one cluster, its members, as seen by those who work with all of them: notifiers and web front-ends
  * are given the address of one or more, and learn of the others from any that answers.
  *
- * Members answer `admin.register_notifier` with `OK` and a second part, a {@link Members} of where notifiers reach
- * them, and `push.hiveminds` (request) with one of where web front-ends do. A hivemind that is alone answers without
- * that part.
+ * A member answers `admin.register_notifier` with `OK` and a second part, a {@link Members} with the addresses for
+ * notifiers, and `push.hiveminds` (request) with one that has the addresses for web front-ends. A hivemind that is
+ * alone answers without that part.
  */
 
 import { BencodeError, encode } from '../codec/bencode.ts';
@@ -20,9 +20,9 @@ export interface Member {
 
 /** What a member reports of its cluster. */
 export interface Members {
-  /** The name of who tells it: an address alone does not say who answers there. */
+  /** The reporting member's own name: an address alone does not say who answers there. */
   readonly own: string;
-  /** All that live, as far as it knows, itself among them; at most {@link MAX_MEMBERS}. */
+  /** All members that it believes alive, itself included; at most {@link MAX_MEMBERS}. */
   readonly members: readonly Member[];
 }
 
@@ -31,12 +31,13 @@ const MAX_NAME = 64;
 const MAX_ADDRESS = 512;
 const NAME = /^[a-z0-9_-]+$/;
 
+/** Writes a list of members, as one part. */
 export function encodeMembers({ own, members }: Members): Buffer {
   return encode({ m: members.map(({ name, address }) => ({ a: address, n: name })), n: own });
 }
 
 /**
- * Reads what {@link encodeMembers} wrote. What stands there as addresses has not been looked at.
+ * Reads what {@link encodeMembers} wrote. The addresses are not checked.
  *
  * @throws BencodeError if it is no such message
  */
@@ -46,16 +47,16 @@ export function decodeMembers(data: Uint8Array): Members {
   if (list.length > MAX_MEMBERS) throw new BencodeError(`Invalid list of hiveminds: ${list.length} of them`);
   const members = list.map((element) => {
     const member = new Fields('hivemind', element);
-    return { name: nameIn(member), address: sized(member, 'a', MAX_ADDRESS) };
+    return { name: nameIn(member), address: member.boundedText('a', MAX_ADDRESS) };
   });
   return { own: nameIn(fields), members };
 }
 
 /**
- * The members with their addresses in one spelling each, so that they can be compared. One whose address makes no sense
- * has an empty one: it lives, and cannot be reached.
+ * The members with each address in its canonical spelling, so that addresses can be compared. An address that cannot be
+ * parsed becomes empty: the member lives, but cannot be reached.
  *
- * @param spell throws for what is no address
+ * @param spell gives the canonical spelling of an address; throws if it is not one
  */
 export function inOneSpelling(members: readonly Member[], spell: (address: string) => string): Member[] {
   return members.map(({ name, address }) => {
@@ -69,37 +70,38 @@ export function inOneSpelling(members: readonly Member[], spell: (address: strin
 
 /** A connection to a hivemind, or an attempt at one. */
 export interface Place {
-  /** Where it leads, always in one spelling. */
+  /** Where it leads, in its canonical spelling. */
   readonly address: string;
-  /** It is one of those in the settings. */
+  /** Whether it is one of the addresses in the settings. */
   readonly isGiven: boolean;
   /**
-   * `new` until the first answer or failure; `up` while it answers; `down` when that broke; `failed` when it was given
-   * up. In each of them it is tried again, for as long as the place is there.
+   * `new` until the first answer or failure; `up` while it answers; `down` when it has stopped answering; `failed` when
+   * it was given up. In every state attempts go on for as long as the place exists.
    */
   readonly state: 'new' | 'up' | 'down' | 'failed';
-  /** Who answers there, or last did. Undefined: nobody yet, or one without a name. */
+  /** Who answers there, or last did. Undefined: nobody yet, or a hivemind without a name. */
   readonly name: string | undefined;
-  /** The members that it reported last, see {@link inOneSpelling}; none if it is alone. */
+  /** The members that it last reported, see {@link inOneSpelling}; none if it is alone. */
   readonly members: readonly Member[];
 }
 
-/** What is to be done to be connected with every hivemind once. */
+/** What to do so that there is one connection to every hivemind. */
 export interface Plan<P extends Place> {
+  /** Addresses to connect to. */
   readonly open: readonly string[];
   readonly close: readonly P[];
-  /** The members that are reported alive, and do not answer us. */
+  /** The members that are reported alive but do not answer us. */
   readonly missing: readonly Member[];
 }
 
 /**
- * Works out which connections there should be. Whoever answers is kept, whether others believe it to live or not: the
- * worst that comes of a wrong list is a connection that nobody needs.
+ * Works out which connections there should be. Whoever answers is kept, whether or not others believe it alive: the
+ * worst result of a wrong list is a connection that nobody needs.
  *
  * @param given the addresses in the settings
  */
 export function planPlaces<P extends Place>(places: readonly P[], given: readonly string[]): Plan<P> {
-  // Two addresses may lead to the same hivemind: the one in the settings stays, such as a socket of this machine.
+  // Two addresses may lead to the same hivemind: the one in the settings is kept, such as a socket on this machine.
   const ranked = [...places.filter(({ isGiven }) => isGiven), ...places.filter(({ isGiven }) => !isGiven)];
   const reached = new Set<string>();
   const isSecond = new Set<P>();
@@ -111,7 +113,7 @@ export function planPlaces<P extends Place>(places: readonly P[], given: readonl
   }
   const up = ranked.filter((place) => place.state === 'up' && !isSecond.has(place));
   const known = new Map<string, string>();
-  // While nobody answers, what was told last is all that we have.
+  // While nobody answers, the last reports are all that we have.
   for (const { members } of up.length > 0 ? up : places) {
     for (const { name, address } of members) if (!known.has(name)) known.set(name, address);
   }
@@ -130,7 +132,7 @@ export function planPlaces<P extends Place>(places: readonly P[], given: readonl
     addresses.add(address);
     open.push(address);
   };
-  // A place that has not told yet who is there may be the very member that we would connect to a second time.
+  // A given place that has not answered yet may be the very member that we would connect to a second time.
   if (!kept.some(({ isGiven, state }) => isGiven && state === 'new')) {
     for (const [name, address] of known) {
       if (!kept.some((place) => place.name === name && place.state !== 'failed')) openOnce(address);
@@ -145,15 +147,7 @@ export function planPlaces<P extends Place>(places: readonly P[], given: readonl
 }
 
 function nameIn(fields: Fields): string {
-  const name = sized(fields, 'n', MAX_NAME);
+  const name = fields.boundedText('n', MAX_NAME);
   if (!NAME.test(name)) throw new BencodeError('Invalid name of a hivemind');
   return name;
-}
-
-/** A text of 1 to `most` bytes. */
-function sized(fields: Fields, key: string, most: number): string {
-  const { length } = fields.bytes(key);
-  if (length < 1 || length > most)
-    throw new BencodeError(`Invalid hivemind: ${length} bytes as ${JSON.stringify(key)}`);
-  return fields.text(key);
 }

@@ -1,8 +1,8 @@
 /**
  * The hash by which storage servers know a message: unpadded base64 of BLAKE2b-256 over the account, the namespace in
- * decimal unless it is 0, and the body (docs/spec/network.md, section 4; test/vectors/message-hash.json). It tells
- * whether account, namespace and body belong together; of the times it says nothing, and anybody can compute it, so it
- * is no proof that the message was ever stored.
+ * decimal unless it is 0, and the body (docs/spec/network.md, section 4; test/vectors/message-hash.json). It shows
+ * whether account, namespace and body belong together. It does not cover the times, and anybody can compute it, so it
+ * does not prove that the message was ever stored.
  */
 
 import { ACCOUNT_SIZE } from './account.ts';
@@ -12,14 +12,12 @@ import { blake2b } from './sodium.ts';
 const HASH_SIZE = 43;
 /** Longest namespace: `-32768`. */
 const NAMESPACE_SIZE = 6;
-/**
- * No storage server takes a larger body than 76,800 bytes: one over this, in bytes, fits no hash, and costs no time.
- */
+/** A body of more bytes than this fits no hash and is not hashed: no storage server takes more than 76,800. */
 const MAX_HASHED = 100_000;
 
 const BASE64 = Buffer.from('ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/');
 
-// What is hashed, in one piece: used within one call only.
+// What is hashed, in one piece; in use only within one call.
 const scratch = Buffer.alloc(ACCOUNT_SIZE + NAMESPACE_SIZE + MAX_HASHED);
 
 /**
@@ -40,7 +38,7 @@ export function messageHash(account: Uint8Array, namespace: number, body: Uint8A
 export function fitsMessageHash(account: Uint8Array, namespace: number, body: Uint8Array, hash: Uint8Array): boolean {
   if (hash.length !== HASH_SIZE || account.length !== ACCOUNT_SIZE || body.length > MAX_HASHED) return false;
   const bytes = digest(account, namespace, body);
-  // Six bits a character; the last has only four, and two zeros.
+  // Six bits a character; the last one has only four, followed by two zeros.
   for (let at = 0, bit = 0; at < HASH_SIZE; at++, bit += 6) {
     const index = bit >> 3;
     const pair = (bytes[index]! << 8) | (bytes[index + 1] ?? 0);

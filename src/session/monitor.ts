@@ -12,21 +12,21 @@ import { ACCOUNT_SIZE } from './account.ts';
 const WRONG_SWARM = 6;
 const NO_SWARM_INFO = 7;
 
-/** Bytes of the largest `notify.monitor_ended` that is read; with a swarm of ten nodes it has about 4,200. */
+/** The largest `notify.monitor_ended` that is read, in bytes; one that lists a swarm of ten nodes has about 4,200. */
 const MAX_ENDED_SIZE = 64 * 1024;
 
 /**
- * Keys and values of an answer that are skipped: ten nodes of nine keys are 101, and skipping millions would hold
- * up the event loop.
+ * How many keys and values of an answer may be skipped: ten nodes of nine keys are 101, and skipping millions would
+ * hold up the event loop.
  */
 const MAX_VALUES = 400;
 /**
- * Refusals that are known again by their bytes: of 2,000 that name the nodes of another swarm, nearly all name the same
- * few.
+ * How many different refusals are kept to recognise repetitions by their bytes, without parsing them: of 2,000 that
+ * name the nodes of another swarm, nearly all name the same few.
  */
 const KNOWN_REFUSALS = 4;
 
-/** What a storage server answers to one subscription: code 0 when it took it, else an error of its own and its text. */
+/** A storage server's answer to one subscription: code 0 if it took it, else the server's own error code and text. */
 export interface MonitorResult {
   readonly code: number;
   readonly error?: string;
@@ -36,11 +36,11 @@ const SUCCESS: MonitorResult = Object.freeze({ code: 0 });
 const SUCCESS_BYTES = Buffer.from('d7:successi1ee');
 
 /**
- * Reads a storage server's answer, whose elements stand in the order of the request's.
+ * Reads a storage server's answer, whose elements are in the order of the request's.
  *
  * @param data the one part of the reply
  * @param expected how many subscriptions the request held
- * @returns as many results; an error of the whole request is given for each of them
+ * @returns as many results; an error of the whole request is repeated for each of them
  * @throws BencodeError if it is no such answer, or holds more or fewer results than were asked for
  */
 export function parseMonitorReply(data: Buffer, expected: number): readonly MonitorResult[] {

@@ -1,11 +1,11 @@
 import { specialBlock } from '../special-addresses.ts';
 
 /**
- * Why a node's address is not one to connect to; undefined if it is. Anybody can register a node with any address, and
- * must not make us knock at our own doors. Every port is taken: on a public address it is its owner's.
+ * Why we should not connect to a node's address; undefined if we may. Anybody can register a node with any address, and
+ * must not make us connect to our own machines. Ports are not restricted: a public address is its owner's business.
  *
- * @param host as oxend tells it; nothing but IPv4 can be a node's public_ip
- * @param allowPrivate takes all that can be a host of a private network, loopback included
+ * @param host as oxend gives it; a node's public_ip can only be IPv4
+ * @param allowPrivate allows any address that a host in a private network can have, loopback included
  */
 export function addressTrouble(host: string, allowPrivate: boolean): string | undefined {
   const block = host.includes(':') ? null : specialBlock(host);

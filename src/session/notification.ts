@@ -1,13 +1,13 @@
-/** notify.message: what a storage server sends us of each message it has stored (docs/spec/network.md, section 4). */
+/** notify.message: what a storage server sends us for each message it has stored (docs/spec/network.md, section 4). */
 
 import { BencodeError, BencodeReader, encode } from '../codec/bencode.ts';
 import { ACCOUNT_SIZE } from './account.ts';
 
-/** The news of a stored message. */
+/** A storage server's word that it has stored a message. */
 export interface Notification {
   /** 33 bytes. */
   readonly account: Buffer;
-  /** 32 to 99 bytes; of today's servers 43 characters of base64. */
+  /** 32 to 99 bytes; today's servers send 43 characters of base64. */
   readonly hash: Buffer;
   /** int16. */
   readonly namespace: number;
@@ -15,7 +15,7 @@ export interface Notification {
   readonly timestamp: number | bigint;
   /** When it will be deleted: unix milliseconds, int64. */
   readonly expiry: number | bigint;
-  /** The message, or null where only the news of it was asked for. */
+  /** The message, or null if it was not asked for. */
   readonly data: Buffer | null;
 }
 
@@ -27,10 +27,10 @@ const MAX_HASH = 99;
 const MAX_INT64 = 2n ** 63n - 1n;
 
 /**
- * Reads a notification. Unknown keys are skipped, keys out of order count as missing, and what follows the last one
- * that we know does no harm (test/vectors/bencode.json, `notify_message_parse`).
+ * Reads a notification. Unknown keys are skipped, keys out of order count as missing, and anything after the last key
+ * that we know is ignored (test/vectors/bencode.json, `notify_message_parse`). Never throws.
  *
- * @returns with `account`, `hash` and `data` as views of `body`; or why it is to be dropped. Never throws
+ * @returns the notification, with `account`, `hash` and `data` as views of `body`; or why it is to be dropped
  */
 export function parseNotification(body: Buffer): Notification | Malformation {
   try {

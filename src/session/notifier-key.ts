@@ -1,8 +1,8 @@
 import { blake2b } from './sodium.ts';
 
 /**
- * The X25519 secret key (32 bytes) of a notifier: it needs none of its own, only the hivemind's and its name
- * (docs/spec/notifiers.md, section 1; test/vectors/notifier-key.json).
+ * The X25519 secret key (32 bytes) of a notifier, derived from the hivemind's key and the notifier's name, so that
+ * nobody has to configure one (docs/spec/notifiers.md, section 1; test/vectors/notifier-key.json).
  *
  * @param hivemindSecret 32 bytes
  * @param name of the notifier
@@ -12,8 +12,8 @@ export function deriveNotifierKey(hivemindSecret: Uint8Array, name: string): Buf
 }
 
 /**
- * The X25519 secret key (32 bytes) with which hiveminds and notifiers of one cluster connect to a `listen_curve` of it:
- * whoever has the hivemind's key may. Ours alone: the original knows no clusters.
+ * The X25519 secret key (32 bytes) with which the hiveminds and notifiers of one cluster connect to its `listen_curve`
+ * addresses: whoever has the hivemind's key may. The original has no such key, since it has no clusters.
  *
  * @param hivemindSecret 32 bytes
  */

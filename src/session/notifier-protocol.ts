@@ -1,16 +1,16 @@
 /**
  * What our hivemind and our notifiers say to each other beyond the original's messages, each one bencoded part:
  *
- * - `admin.register_notifier` (request, answered `OK`, and by one of several hiveminds with a further part, see
- *   members.ts; repeated every few seconds as a sign of life): a {@link Registration}. An original hivemind answers
+ * - `admin.register_notifier` (request, answered `OK`, by a member of a cluster with a second part, see members.ts;
+ *   repeated every few seconds as a sign of life): a {@link Registration}. An original hivemind answers
  *   UNKNOWNCOMMAND; its notifiers register with `admin.register_service`.
  * - `notifier.validate_many` (request to a notifier whose registration says so): the service, and a list of
  *   service_infos as JSON; answered by a list of {@link Verdict}, in the same order.
  * - `notifier.sealed` (command to the notifier): a list of {@link SealedPush}.
  * - `admin.push_report` (command to the hivemind): a {@link PushReport} on pushes that were handed out.
  * - `admin.device_gone` (command to the hivemind): a {@link DeviceGone}.
- * - `admin.unregister_notifier` (request, answered `OK`): a {@link Registration} without its window; no new pushes,
- *   please.
+ * - `admin.unregister_notifier` (request, answered `OK`): a {@link Registration} without its window; the notifier wants
+ *   no new pushes.
  */
 
 import { type Bencoded, BencodeError, decode, encode } from '../codec/bencode.ts';
@@ -26,54 +26,53 @@ export interface Registration {
   /** Name of the service it serves, 1 to 32 bytes. */
   readonly service: string;
   /**
-   * 1 to 64 bytes that tell this process from all others of the service. The same towards every hivemind of a cluster:
-   * by these they all choose the same notifier for a device.
+   * 1 to 64 bytes that tell this process from all others of the service. The same for every hivemind of a cluster, so
+   * that they all choose the same notifier for a device.
    */
   readonly instance: Buffer;
-  /** How many pushes it wants to have at a time. */
+  /** How many unreported pushes it takes at a time. */
   readonly window: number;
-  /** Whether it takes `notifier.validate_many`; as if it did not, if not given. */
+  /** Whether it takes `notifier.validate_many`; false if not given. */
   readonly validatesMany?: boolean;
 }
 
 /**
- * What a notifier makes of a service_info, in the parts of an answer to `notifier.validate`: `0`, the device's id and
- * perhaps its data, or a code and a text.
+ * A notifier's verdict on a service_info, as the parts of an answer to `notifier.validate`: `0`, the device's id and
+ * perhaps its data; or an error code and a text.
  */
 export type Verdict = readonly (string | Uint8Array)[];
 
 /** A push that only its device can read. */
 export interface SealedPush {
-  /** The hivemind's number for it, to report on. */
+  /** The hivemind's number for it, used in reports. */
   readonly id: number;
   /** What the provider knows the device by. */
   readonly serviceId: string;
-  /** What the notifier wanted to be remembered of the device. */
+  /** What the notifier wanted remembered about the device. */
   readonly serviceData: Buffer | null;
   /** When the message will be deleted: unix milliseconds. */
   readonly expiry: number | bigint;
   /** Nonce and ciphertext, as the device decrypts them. */
   readonly payload: Buffer;
-  /** Whether the provider's answer is wanted in words: someone is waiting to read it. */
+  /** Whether the provider's answer is wanted as text, since someone is waiting to read it. */
   readonly wantsAnswer: boolean;
   /**
    * Whether to wake the phone at once; if not, its app will show nothing. Always true of an older hivemind's pushes.
    */
   readonly urgent: boolean;
   /**
-   * From a hivemind of a cluster, {@link FINGERPRINT_SIZE} bytes by which the same push of its other hiveminds is
-   * known: equal for the same message and device, whoever sends it. Null from one that is alone, and then nothing is a
-   * copy.
+   * From a hivemind of a cluster: {@link FINGERPRINT_SIZE} bytes that are equal for the same message and device,
+   * whichever hivemind sends it. Null from a hivemind that is alone, whose pushes are never copies.
    */
   readonly fingerprint: Buffer | null;
   /**
-   * With a fingerprint: how doubtful the message is that it was made of, 0 if not at all. The same fingerprint with
-   * less doubt is no copy, and goes to the provider as well.
+   * With a fingerprint: how doubtful the message is, 0 if not at all. A push with the same fingerprint and less doubt
+   * is not a copy, and goes to the provider as well.
    */
   readonly doubt: number;
   /**
-   * Of a doubtful one the fingerprint that the same push has without doubt, which says nothing of the namespace: what
-   * has been sent under that one need not be sent under this one. Null without doubt, or without a fingerprint.
+   * Of a doubtful push: the fingerprint that the same push has without doubt, which leaves out the namespace. If a push
+   * was sent under that one, this one need not be sent. Null without doubt, or without a fingerprint.
    */
   readonly proven: Buffer | null;
 }
@@ -85,19 +84,19 @@ export interface PushReport {
   readonly accepted: readonly number[];
   /** Finally refused by the provider, or given up. */
   readonly refused: readonly number[];
-  /** Not tried: the notifier is about to end. */
+  /** Not tried: the notifier is about to stop. */
   readonly handedBack: readonly number[];
-  /** The provider's answers, in words, to the pushes for which they were wanted. */
+  /** The provider's answers as text, for the pushes that wanted them. */
   readonly answers: readonly (readonly [id: number, text: string])[];
 }
 
-/** A device that its provider does not know any more. */
+/** A device that its provider no longer knows. */
 export interface DeviceGone {
   readonly service: string;
   readonly serviceId: string;
   /** Since when, by the provider's clock if it says so, else by ours: unix milliseconds. */
   readonly time: number;
-  /** The provider's word for it. */
+  /** The provider's own word for it, such as an error code. */
   readonly reason: string;
   /** The notifier rejected the token by its form alone, so this says nothing about the provider or our credentials. */
   readonly local: boolean;
@@ -134,7 +133,7 @@ export function encodeServiceInfos(infos: readonly string[]): Buffer {
 }
 
 /**
- * Reads what {@link encodeServiceInfos} wrote. The JSON is as it came, and views of `data`.
+ * Reads what {@link encodeServiceInfos} wrote. The JSON is not parsed; the elements are views of `data`.
  *
  * @throws BencodeError if it is no list of strings
  */
@@ -148,7 +147,7 @@ export function encodeVerdicts(verdicts: readonly Verdict[]): Buffer {
 }
 
 /**
- * Reads what {@link encodeVerdicts} wrote. The parts are views of `data`, and of no meaning yet.
+ * Reads what {@link encodeVerdicts} wrote. The parts are views of `data`, and not checked.
  *
  * @throws BencodeError if it is no list of lists of strings
  */

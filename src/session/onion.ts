@@ -10,41 +10,41 @@ import { JsonError, parseJson } from '../codec/json.ts';
 import { pythonString } from './python-json.ts';
 import { blake2b, x25519, x25519Public, xchachaDecrypt, xchachaEncrypt } from './sodium.ts';
 
-/** An onion request, or what was inside, that cannot be read. The message is for our log; clients need not know. */
+/** An onion request, or its content, that cannot be read. The message is for our log, not for clients. */
 export class OnionError extends Error {
   override readonly name = 'OnionError';
 }
 
-/** How the layer for us is encrypted. */
+/** How the layer for our key is encrypted. */
 export type OnionEncryption = 'aes-gcm' | 'xchacha20';
 
 /** Largest onion request, in bytes. */
 export const MAX_ONION_SIZE = 10_485_760;
 
-/** The server's X25519 pair, each 32 bytes: the public one is part of what both sides encrypt with. */
+/** The server's X25519 pair, 32 bytes each: the shared key is derived from the public one as well. */
 export interface OnionKeys {
   readonly secretKey: Uint8Array;
   readonly publicKey: Uint8Array;
 }
 
-/** The pair of a secret key of 32 bytes. */
+/** The key pair of a secret key of 32 bytes. */
 export function onionKeys(secretKey: Uint8Array): OnionKeys {
   return { secretKey, publicKey: x25519Public(secretKey) };
 }
 
-/** A request that has been decrypted, and the way back to who sent it. */
+/** A request that has been decrypted, and the means to answer it. */
 export interface OnionRequest {
   readonly plaintext: Buffer;
-  /** Encrypts the answer: raw bytes that only the sender of the request can read. */
+  /** Encrypts the answer into raw bytes that only the sender of the request can read. */
   reply(plaintext: Uint8Array): Buffer;
 }
 
 /**
- * Decrypts an onion request: 4 bytes of length, little-endian; as many of ciphertext; JSON that tells the sender's key
- * and the encryption.
+ * Decrypts an onion request: 4 bytes of length, little-endian; as many bytes of ciphertext; JSON with the sender's
+ * ephemeral key and the encryption.
  *
  * @param body as it was posted
- * @param keys ours
+ * @param keys the server's
  * @param random makes the nonce of the reply
  * @throws OnionError if it is no such request, or not for our key
  */
@@ -68,11 +68,11 @@ export function decryptOnion(
 }
 
 /**
- * Makes an onion request as a client does, or rather what the last node of its path passes on to the server.
+ * Makes an onion request as the last node of its path passes it on to the server.
  *
  * @param serverPublic the server's X25519 key, 32 bytes
  * @param random makes the ephemeral secret key (32 bytes), then the nonce
- * @returns what is to be posted, and what opens the answer (and throws OnionError if that is no answer to it)
+ * @returns the body to post, and a function that decrypts the answer (it throws OnionError for anything else)
  */
 export function encryptOnion(
   plaintext: Uint8Array,
@@ -88,7 +88,7 @@ export function encryptOnion(
   const ciphertext = layer.seal(plaintext, random);
   const length = Buffer.alloc(4);
   length.writeUInt32LE(ciphertext.length);
-  // Android never says aes-gcm: it is what the absence of the key means.
+  // Android never writes aes-gcm: without enc_type, that is what is meant.
   const enc_type = encryption === 'aes-gcm' ? undefined : encryption;
   const meta = JSON.stringify({ ephemeral_key: clientPublic.toString('hex'), enc_type });
   return {
@@ -100,7 +100,7 @@ export function encryptOnion(
 /**
  * The key (32 bytes) that both sides encrypt with.
  *
- * @param shared what X25519 gives them, 32 bytes
+ * @param shared the secret that X25519 gives both sides, 32 bytes
  * @param clientPublic the client's ephemeral key, 32 bytes
  * @param serverPublic 32 bytes
  */
@@ -116,9 +116,9 @@ export function deriveOnionKey(
 
 /** A request in v4 form. */
 export interface V4Request {
-  /** In whatever case it came. */
+  /** In the case that the client used. */
   readonly method: string;
-  /** Begins with a slash; may hold a query, and percent escapes that are known to be UTF-8. */
+  /** Begins with a slash; may have a query; its percent escapes outside of that are valid UTF-8. */
   readonly endpoint: string;
   /** Names in lower case when read. */
   readonly headers: Readonly<Record<string, string>>;
@@ -214,7 +214,7 @@ function parseEncryption(type: unknown): OnionEncryption {
   }
 }
 
-/** The encodings are told apart by their lengths. */
+/** Verbatim, hex, base64 or base32z, told apart by length. */
 function parseKey(text: unknown): Buffer {
   if (typeof text !== 'string') throw new OnionError('no ephemeral_key');
   let key: Buffer | undefined;
@@ -230,7 +230,7 @@ const GCM_IV = 12;
 const XCHACHA_NONCE = 24;
 const TAG = 16;
 
-/** What both sides encrypt with: nonce, ciphertext and tag, one after the other. */
+/** The encryption that both sides use: the result is nonce, ciphertext and tag, one after the other. */
 interface Layer {
   seal(plaintext: Uint8Array, random: (bytes: number) => Buffer): Buffer;
   /** Undefined if the bytes were not made with this key. */
@@ -262,8 +262,7 @@ function xchachaLayer(key: Buffer): Layer {
 }
 
 function gcmLayer(bytes: Buffer): Layer {
-  // Given as bytes, a key costs each cipher 10 to 20 us: Node asks first whether it is a key object, and has to catch
-  // the answer.
+  // A key in bytes costs each cipher 10 to 20 µs more: Node first tries to take it for a key object, which throws.
   const key = createSecretKey(bytes);
   return {
     seal(plaintext, random) {
@@ -280,7 +279,7 @@ function gcmLayer(bytes: Buffer): Layer {
       try {
         decipher.final();
       } catch {
-        return undefined; // the tag does not fit
+        return undefined; // the tag does not match
       }
       return plaintext;
     },

@@ -7,41 +7,41 @@ import { pythonString } from './python-json.ts';
 import { xchachaDecrypt, xchachaEncrypt } from './sodium.ts';
 
 /**
- * The largest message, in bytes, that goes into a payload; of larger ones the device only learns that they are there.
+ * The largest message, in bytes, that goes into a payload; of a larger one the device only learns that it exists.
  */
 export const MAX_BODY = 2500;
 
-/** The plaintext is padded to a multiple of this, so that its length tells little. */
+/** The plaintext is padded to a multiple of this many bytes, so that its length tells little. */
 const PADDING = 256;
 
 /**
- * Namespaces of an account's and a group's settings, keys and members, and of what removes somebody from a group: no
- * messages to read.
+ * Namespaces of an account's and a group's settings, keys and members, and of removals from a group: nothing for a
+ * person to read.
  */
 const CONFIGURATION: ReadonlySet<number> = new Set([2, 3, 4, 5, 12, 13, 14, -11]);
 /** Messages to a person and to a group. */
 const MESSAGES: ReadonlySet<number> = new Set([0, 11]);
 
-/** What an app makes of a push depends on this much of a message; `data` is null if it is not there, or not wanted. */
+/** The parts of a message that decide what an app does with a push; `data` is null if absent or not wanted. */
 export type Showable = Pick<Sealable, 'namespace' | 'data'>;
 
-/** Whether the message itself goes into the payload, and not only word of it. */
+/** Whether the message itself goes into the payload, not only its metadata. */
 function carriesBody({ data }: Pick<Showable, 'data'>): boolean {
   return data !== null && data.length > 0 && data.length <= MAX_BODY;
 }
 
 /**
- * Whether apps show something new for this push: only that is worth waking a phone at once (docs/spec/upstream.md,
- * section 3.4). Google comes to delay the urgent pushes of an app that shows nothing for them.
+ * Whether apps show something for this push: only then is it worth waking a phone at once (docs/spec/upstream.md,
+ * section 3.4). If an app shows nothing for its urgent pushes, Google begins to delay them.
  */
 export function isShown(message: Showable): boolean {
   return MESSAGES.has(message.namespace) && carriesBody(message);
 }
 
 /**
- * Whether a push of this message would only do harm at a device that asked for its content: word of settings that do
- * not fit into it is shown as "new message" on Android, where there is none, and thrown away on iOS
- * (docs/spec/notifiers.md, section 2). Apps fetch settings when they are opened.
+ * Whether a push of this message would only do harm at a device that asked for content: settings without their content
+ * are announced as a new message on Android, though there is none, and discarded on iOS (docs/spec/notifiers.md,
+ * section 2). Apps fetch settings when they are opened.
  */
 export function isFalseAlarm(message: Showable): boolean {
   return CONFIGURATION.has(message.namespace) && !carriesBody(message);
@@ -57,23 +57,21 @@ export interface PayloadMetadata {
   readonly timestamp: number | bigint;
   /** When it will be deleted: unix milliseconds. */
   readonly expiry: number | bigint;
-  /** Bytes of the message, unless it came without. */
+  /** The message's size in bytes; undefined if there was no message. */
   readonly length: number | undefined;
   /** Whether the message was larger than {@link MAX_BODY}. */
   readonly tooBig: boolean;
 }
 
-/**
- * A notification as far as it goes into a payload: of a message over {@link MAX_BODY} bytes the length alone will do.
- */
+/** What a payload needs of a notification: for a message over {@link MAX_BODY} bytes, its length is enough. */
 export type Sealable = Omit<Notification, 'data'> & { readonly data: Buffer | { readonly length: number } | null };
 
 /**
  * Encrypts a notification for one device.
  *
  * With a message of 1 to {@link MAX_BODY} bytes the metadata is JSON, byte for byte as the original's Python writes it.
- * Without, it is the original's bencoded dictionary: its documentation means JSON there too, but today's apps treat the
- * dictionary best. Negative namespaces stay what they are; the original loses them (test/vectors/payload.json).
+ * Without one it is a bencoded dictionary, as the original's: its documentation promises JSON there too, but today's
+ * apps handle the dictionary best. Negative namespaces are kept; the original loses them (test/vectors/payload.json).
  *
  * @param notification whose `data` is null if the device did not ask for it
  * @param encKey the device's key, 32 bytes
@@ -109,7 +107,7 @@ export function openPayload(
   return { metadata: readMetadata(first), data };
 }
 
-/** This runs once for each device and message, so it is one buffer, filled once. */
+/** Runs once for each device and message, so it fills one buffer, once. */
 function payloadPlaintext(notification: Sealable): Buffer {
   const { data } = notification;
   if (!Buffer.isBuffer(data) || data.length === 0 || data.length > MAX_BODY) return bodyless(notification);
@@ -132,7 +130,7 @@ function jsonMetadata(notification: Sealable, length: number): string {
   );
 }
 
-/** Nearly every hash is base64, which needs no escapes. One that is no UTF-8 gets replacement characters. */
+/** The hash as a JSON string. Nearly every one is base64, which needs no escapes; invalid UTF-8 is replaced. */
 function hashText(hash: Buffer): string {
   for (const byte of hash) {
     if (byte < 0x20 || byte > 0x7e || byte === 0x22 || byte === 0x5c) return pythonString(hash.toString());
@@ -157,7 +155,7 @@ function bodyless({ account, hash, namespace, timestamp, expiry, data }: Sealabl
   return plaintext;
 }
 
-/** From JSON, or from the dictionary of a payload without message. */
+/** Reads metadata from JSON, or from the dictionary of a payload without a message. */
 function readMetadata(value: Bencoded | undefined): PayloadMetadata {
   const fields = value instanceof Map ? value : new Map(Object.entries(metadataJson(value)));
   const text = (key: string): string => {

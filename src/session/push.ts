@@ -1,4 +1,4 @@
-/** notifier.push: what an original notifier is handed for each device (docs/spec/hivemind.md, section 2). */
+/** notifier.push: what an original notifier gets for each device and message (docs/spec/hivemind.md, section 2). */
 
 import { encode } from '../codec/bencode.ts';
 import { Fields } from './fields.ts';
@@ -8,11 +8,11 @@ import type { Notification } from './notification.ts';
 export interface Push extends Notification {
   /** Name of the notifier. */
   readonly service: string;
-  /** What its provider knows the device by. */
+  /** What the provider knows the device by. */
   readonly serviceId: string;
-  /** What else the notifier wanted to be remembered of the device. */
+  /** What else the notifier wanted remembered about the device. */
   readonly serviceData: Buffer | null;
-  /** 32 bytes: the key that the device can decrypt with. */
+  /** 32 bytes: the key that the device decrypts with. */
   readonly encKey: Buffer;
 }
 

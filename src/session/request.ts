@@ -9,7 +9,7 @@ import { Code, RequestError, UnavailableError } from './errors.ts';
 import { checkOwnedSubscription, type Subaccount, type Subscription, type Unsubscription } from './subscription.ts';
 
 export { Code, RequestError, UnavailableError, UntimelyError } from './errors.ts';
-export { checkOwnedUnsubscription as verifyUnsubscribe } from './subscription.ts';
+export { checkOwnedUnsubscription } from './subscription.ts';
 
 /**
  * A device's request for pushes, checked on its own; only the notifier can say whether its service takes the device.
@@ -24,8 +24,8 @@ export interface SubscribeRequest extends Subscription {
 }
 
 /**
- * A device's request for no more pushes. Its key belongs to its account, its signature is **not verified yet**:
- * `verifyUnsubscribe` does that after the notifier's answer.
+ * A device's request for no more pushes. Its key belongs to its account, but its signature is **not verified yet**:
+ * {@link checkOwnedUnsubscription} does that, after the notifier's answer.
  */
 export interface UnsubscribeRequest extends Unsubscription {
   /** Name of the notifier. */
@@ -34,13 +34,13 @@ export interface UnsubscribeRequest extends Unsubscription {
   readonly serviceInfo: unknown;
 }
 
-/** What the reader of a request knows. */
+/** What reading a request depends on, besides the request. */
 export interface Known {
   /** Whether a notifier of that name is registered. */
   service(name: string): boolean;
   /**
-   * Whether that Ed25519 key (32 bytes) is known to belong to that account (33 bytes), so that nobody need compute it
-   * anew. Nobody knows if it is not given.
+   * Whether that Ed25519 key (32 bytes) is already known to belong to that account (33 bytes), so that it need not be
+   * converted again. Without this function each key is converted.
    */
   owner?(account: Buffer, sessionEd25519: Buffer): boolean;
 }
@@ -49,7 +49,7 @@ export interface Known {
  * Reads and verifies one element of a push.subscribe request. The order of the checks is the original's: clients see
  * which one fails first (test/vectors/hivemind-replies.json).
  *
- * @param value what JSON it is
+ * @param value the parsed JSON
  * @param nowSeconds unix seconds
  * @throws RequestError: 1 for what is missing or of the wrong type, 2 for an unknown service, 4 for the rest
  */
@@ -68,7 +68,7 @@ export function parseSubscribe(value: unknown, nowSeconds: number, known: Known)
 /**
  * Reads one element of a push.unsubscribe request, without verifying its signature.
  *
- * @param value what JSON it is
+ * @param value the parsed JSON
  * @throws RequestError: 1 for what is missing or of the wrong type, 2 for an unknown service, 4 for the rest
  */
 export function parseUnsubscribe(value: unknown, known: Known): UnsubscribeRequest {
@@ -115,14 +115,14 @@ function parseSubaccount(fields: Fields): Subaccount | null {
   return { tag: bytes(fields, 'subaccount', 36), signature: bytes(fields, 'subaccount_sig', 64) };
 }
 
-/** Fractions are cut, and what is no int64 becomes one as the original's library makes it. */
+/** Fractions are cut, and integers wrapped to int64, as by the original's library. */
 function parseTime(value: unknown): number {
   if (typeof value === 'bigint') return Number(BigInt.asIntN(64, value));
   if (typeof value !== 'number') throw invalid('sig_ts', 'a number');
   return Math.trunc(value);
 }
 
-/** Wrapped to int16, with fractions cut and booleans as 1 and 0, which is how the original's library takes them. */
+/** Fractions are cut, booleans become 1 and 0, and integers are wrapped to int16, as by the original's library. */
 function parseNamespaces(value: unknown): number[] {
   if (!Array.isArray(value)) throw invalid('namespaces', 'an array of numbers');
   return value.map((namespace: unknown) => {

@@ -4,7 +4,7 @@ import { fromHex } from '../codec/bytes.ts';
 import { parseJson } from '../codec/json.ts';
 import { INVALID_SWARM } from './swarm.ts';
 
-/** The request's one data part: active nodes, and of each only what is needed. */
+/** The request's one data part: active nodes, and only the fields that are needed. */
 export const SERVICE_NODES_REQUEST: string = JSON.stringify({
   active_only: true,
   fields: {
@@ -22,8 +22,8 @@ export interface ServiceNode {
   /** X25519, 32 bytes. */
   readonly publicKey: Buffer;
   /**
-   * As oxend tells it, in visible ASCII: not yet looked at. Empty if oxend knows no address, as just after it has
-   * synchronised.
+   * As oxend gives it, 1 to 45 characters of visible ASCII, not checked to be an address. Empty if oxend knows none, as
+   * just after it has synchronised.
    */
   readonly host: string;
   /** 1 to 65535; 0 if oxend knows no address. */
@@ -37,18 +37,18 @@ export interface ServiceNodes {
   /** 64 hex digits. */
   readonly blockHash: string;
   readonly nodes: readonly ServiceNode[];
-  /** The swarms of all listed nodes, those that are left out below included; in any order, with repetitions. */
+  /** The swarms of all listed nodes, including nodes that `nodes` leaves out; in any order, with repetitions. */
   readonly swarms: readonly bigint[];
-  /** How many listed nodes are left out: without a key, or in no swarm. */
+  /** How many listed nodes `nodes` leaves out: those without a key, or in no swarm. */
   readonly skipped: number;
 }
 
 /**
- * Reads oxend's reply. What a node lacks is not fatal: a list always has some without. Where all accounts belong
- * depends on every swarm there is, so each listed one counts, whether its nodes can be reached or not.
+ * Reads oxend's reply. A node that lacks something is no error: every list has some. Which swarm an account belongs to
+ * depends on all swarms, so every listed one counts, whether or not its nodes can be reached.
  *
  * @param reply all its parts
- * @throws Error with a sentence for the log, if the reply is no list of nodes
+ * @throws Error with a sentence for the log, or JsonError, if the reply is not a list of nodes
  */
 export function parseServiceNodes(reply: readonly Buffer[]): ServiceNodes {
   const [status, body] = reply;

@@ -1,7 +1,6 @@
 /**
- * Parts of the work that several hiveminds divide among them (docs/decisions/18): each slot is one of 256 contiguous
- * ranges of swarm space. Who holds it is not stored anywhere: everybody computes the same from the names of those who
- * live.
+ * How several hiveminds divide the work among them (docs/decisions/18): each slot is one of 256 contiguous ranges of
+ * swarm space. Who holds a slot is not stored anywhere: every member computes it from the names of those alive.
  */
 
 import { ACCOUNT_SIZE } from './account.ts';
@@ -10,7 +9,7 @@ import { SwarmSpace } from './swarm.ts';
 export const SLOTS = 256;
 
 /**
- * The slot of an account: the upper eight bits of its place in swarm space (session/swarm.ts).
+ * The slot of an account, 0 to 255: the upper eight bits of its place in swarm space (session/swarm.ts).
  *
  * @param account holds the 33 bytes of an account id
  * @param offset where in `account` they begin
@@ -21,10 +20,10 @@ export function slotOf(account: Uint8Array, offset = 0): number {
 }
 
 /**
- * Who is to hold a slot, best first: the `copies` names that rank highest for it (rendezvous hashing), so that when one
- * goes only its slots move.
+ * Who is to hold a slot, best first: the `copies` names that rank highest for it (rendezvous hashing), so that when a
+ * member goes only its slots move.
  *
- * @param names of the hiveminds that live, each once, in any order
+ * @param names of the hiveminds alive, each once, in any order
  */
 export function holdersOf(slot: number, names: readonly string[], copies: number): string[] {
   return names
@@ -35,8 +34,8 @@ export function holdersOf(slot: number, names: readonly string[], copies: number
 }
 
 /**
- * The swarms that keep accounts of these slots: a swarm keeps what is closest to its id, so it may reach into slots on
- * both sides.
+ * The swarms that keep accounts of these slots: a swarm keeps the accounts closest to its id, so it may reach into the
+ * slots on both sides.
  *
  * @param ids of all swarms of the network
  */
@@ -56,7 +55,7 @@ export function swarmsOfSlots(ids: readonly bigint[], slots: Iterable<number>): 
   return swarms;
 }
 
-/** FNV-1a over the name and the slot, finished as MurmurHash3 does, for FNV alone ranks similar names alike. */
+/** FNV-1a over the name and the slot, finished as in MurmurHash3: FNV alone gives similar names similar ranks. */
 function rankOf(slot: number, name: string): number {
   let hash = 0x811c9dc5;
   for (const byte of Buffer.from(name)) hash = Math.imul(hash ^ byte, 0x01000193);

@@ -1,9 +1,9 @@
-/** libsodium as machine code, from the optional package sodium-native: half of wasm's time, where it loads. */
+/** libsodium as machine code, from the optional package sodium-native: where it loads, twice as fast as WebAssembly. */
 
 import { createRequire } from 'node:module';
 import { type Libsodium, wasm } from './sodium-wasm.ts';
 
-/** What of the package is used. It is CommonJS, has no types of its own, and writes into buffers that it is given. */
+/** The part of the package that is used. It is CommonJS, has no types, and writes its results into given buffers. */
 interface SodiumNative {
   crypto_sign_verify_detached(signature: Uint8Array, message: Uint8Array, publicKey: Uint8Array): boolean;
   crypto_sign_seed_keypair(publicKey: Uint8Array, secretKey: Uint8Array, seed: Uint8Array): void;
@@ -30,7 +30,7 @@ interface SodiumNative {
   ): void;
 }
 
-/** The package insists on what libsodium only recommends for keys of BLAKE2b; the names of uses are shorter. */
+/** The package demands the key size that libsodium only recommends for BLAKE2b; some of our keys are shorter. */
 const MIN_BLAKE2B_KEY = 16;
 const TAG = 16;
 
@@ -71,14 +71,14 @@ function load(): Libsodium | undefined {
   };
 }
 
-/** Not from Node's pool: a small result that is kept would keep all of its neighbours. */
+/** Not from Node's pool, where a small result that is kept would keep its neighbours in memory. */
 function filled(size: number, fill: (result: Buffer) => void): Buffer {
   const result = Buffer.alloc(size);
   fill(result);
   return result;
 }
 
-/** Throwing is the only way in which the package says no. */
+/** Undefined where the package throws, which is the only way it reports a refusal. */
 function unlessRefused(size: number, fill: (result: Buffer) => void): Buffer | undefined {
   try {
     return filled(size, fill);

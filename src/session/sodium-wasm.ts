@@ -6,21 +6,21 @@ import sodium from 'libsodium-wrappers';
 await sodium.ready;
 
 /**
- * What of libsodium is used, whichever build of it runs. The sizes of keys, nonces and signatures have been checked by
- * the caller (session/sodium.ts).
+ * The part of libsodium that is used, whichever build of it runs. The caller (session/sodium.ts) has checked the sizes
+ * of keys, nonces and signatures.
  */
 export interface Libsodium {
   verify(signature: Uint8Array, message: Uint8Array, publicKey: Uint8Array): boolean;
   keyPair(seed: Uint8Array): { readonly publicKey: Buffer; readonly secretKey: Buffer };
   sign(message: Uint8Array, secretKey: Uint8Array): Buffer;
-  /** Undefined if the key is no point of the curve, or one of small order. */
+  /** Undefined if the key is not a point of the curve, or one of small order. */
   toX25519(ed25519: Uint8Array): Buffer | undefined;
   x25519Public(secretKey: Uint8Array): Buffer;
   /** Undefined if the public key is of low order, so that the result would be all zeros. */
   x25519(secretKey: Uint8Array, publicKey: Uint8Array): Buffer | undefined;
   blake2b(size: number, data: Uint8Array, key: Uint8Array | undefined): Buffer;
   encrypt(plaintext: Uint8Array, nonce: Uint8Array, key: Uint8Array): Buffer;
-  /** Undefined if the tag does not fit. */
+  /** Undefined if the tag does not match. */
   decrypt(ciphertext: Uint8Array, nonce: Uint8Array, key: Uint8Array): Buffer | undefined;
 }
 
@@ -45,7 +45,7 @@ export const wasm: Libsodium = {
     unlessRefused(() => sodium.crypto_aead_xchacha20poly1305_ietf_decrypt(null, ciphertext, null, nonce, key)),
 };
 
-/** Throwing is the only way in which the libraries say no. */
+/** Undefined where a library throws, which is the only way it reports a refusal. */
 function unlessRefused(compute: () => Uint8Array): Buffer | undefined {
   try {
     return asBuffer(compute());
@@ -54,12 +54,12 @@ function unlessRefused(compute: () => Uint8Array): Buffer | undefined {
   }
 }
 
-// What stands in front of the 32 bytes of a raw key in DER: the structure and the algorithm, X25519.
+// The DER that precedes the 32 bytes of a raw key: the structure, and X25519 as the algorithm.
 const PKCS8_X25519 = Buffer.from('302e020100300506032b656e04220420', 'hex');
 const SPKI_X25519 = Buffer.from('302a300506032b656e032100', 'hex');
 
-// Making a key object of a secret key costs a multiplication, as much as using it: the server's is used again and
-// again.
+// Making a key object from a secret key costs a multiplication, as much as using it, so the objects are kept: the
+// server's key is used for every request.
 const privateKeys = new WeakMap<Uint8Array, { bytes: Buffer; object: KeyObject }>();
 
 function privateKeyObject(secretKey: Uint8Array): KeyObject {

@@ -1,9 +1,9 @@
 /**
- * The cryptographic functions that Session's protocols are made of, with their sizes checked.
+ * The cryptographic functions that Session's protocols are made of, with the sizes of their arguments checked.
  *
- * They are libsodium's, because everyone else in the network verifies with its strictness (no small-order or
- * non-canonical keys): its machine code where that loads, or else its WebAssembly (docs/decisions/23). Nothing else
- * chooses between them.
+ * They are libsodium's, because everyone else in the network verifies as strictly as it does (no small-order or
+ * non-canonical keys): its machine code where that loads, or else its WebAssembly (docs/decisions/23). The choice is
+ * made here and nowhere else.
  */
 
 import { native } from './sodium-native.ts';
@@ -21,8 +21,8 @@ export interface Ed25519KeyPair {
 }
 
 /**
- * Whether `signature` (64 bytes) is the holder of `publicKey`'s (32 bytes) over `message`. False too for other sizes,
- * for S >= L, and for keys of small order.
+ * Whether `signature` (64 bytes) over `message` was made by the holder of `publicKey` (32 bytes). False for other
+ * sizes, for S >= L, and for keys of small order.
  */
 export function ed25519Verify(signature: Uint8Array, message: Uint8Array, publicKey: Uint8Array): boolean {
   if (signature.length !== 64 || publicKey.length !== 32) return false;
@@ -57,7 +57,7 @@ export function x25519Public(secretKey: Uint8Array): Buffer {
 }
 
 /**
- * What the holders of two X25519 pairs share (32 bytes), from the secret key of one and the public key of the other.
+ * The secret (32 bytes) that two X25519 key pairs share, from the secret key of one and the public key of the other.
  *
  * @returns undefined if the public key is not 32 bytes or of low order, so that the result would be all zeros
  */
@@ -70,8 +70,7 @@ export function x25519(secretKey: Uint8Array, publicKey: Uint8Array): Buffer | u
  * BLAKE2b.
  *
  * @param size of the result, 16 to 64 bytes
- * @param data what to hash
- * @param key of up to 64 bytes, if it is to be keyed
+ * @param key up to 64 bytes, for a keyed hash
  */
 export function blake2b(size: number, data: Uint8Array, key?: Uint8Array): Buffer {
   return sodium.blake2b(size, data, key);

@@ -7,7 +7,7 @@ import { verificationKey } from './account.ts';
 import { Code, RequestError, UntimelyError } from './errors.ts';
 import { ed25519Verify } from './sodium.ts';
 
-/** The right to an account's messages, given by its owner to another key. */
+/** The right to an account's messages, which its owner has given to another key. */
 export interface Subaccount {
   /** 36 bytes: network prefix, flags, two reserved, Ed25519 key. */
   readonly tag: Buffer;
@@ -24,7 +24,7 @@ export interface Subscription {
   readonly subaccount: Subaccount | null;
   /** Ascending, each within int16. */
   readonly namespaces: readonly number[];
-  /** Whether the messages themselves are wanted, or only word that there are some. */
+  /** Whether the messages themselves are wanted, or only notice of them. */
   readonly wantData: boolean;
   /** Unix seconds. */
   readonly signedAt: number;
@@ -36,41 +36,40 @@ export interface Subscription {
 export type Unsubscription = Omit<Subscription, 'namespaces' | 'wantData'>;
 
 /**
- * Namespaces of one subscription. There are 65,536, apps use about ten (docs/spec/network.md, section 4), and each
- * message of the account is held against all of them, for each device: a stranger's account could keep us busy.
+ * The most namespaces of one subscription. There are 65,536, and apps use about ten (docs/spec/network.md, section 4).
+ * Each message of an account is compared with all of them, for each device, so a stranger could keep us busy.
  */
 export const MAX_NAMESPACES = 256;
 
-/** Seconds for which a subscription's signature is good. */
+/** Seconds for which a subscription's signature is valid. */
 export const SIGNATURE_LIFETIME = 1_209_600;
 
 /**
- * A request that was signed more than so many seconds before what is stored for the same device is a late copy of an
- * old one, or a replay. Within them the order of arrival counts, since phones' clocks go wrong and packets overtake
- * each other, and who turns notifications off must get silence (docs/decisions/21).
+ * A request that was signed more than this many seconds before the stored one of the same device is a late copy of an
+ * old one, or a replay. Within these seconds the order of arrival counts, since phones' clocks go wrong and packets
+ * overtake each other, and whoever turns notifications off must get silence (docs/decisions/21).
  */
 export const STALE_BEFORE = 60;
 
-/** Seconds by which the clock of a device may be wrong. */
+/** How many seconds the clock of a device may be wrong. */
 export const CLOCK_TOLERANCE = 86_400;
 
 const FLAG_READ = 1;
 const FLAG_ANY_PREFIX = 8;
 
 /**
- * Whether a request changes nothing, because of what is stored for the same device (docs/decisions/15,
- * docs/decisions/21).
+ * Whether a request is too old to change what is stored for the same device (docs/decisions/15, docs/decisions/21).
  *
- * @param signedAt when it was signed, unix seconds
- * @param storedAt when that was signed which is stored, unix seconds
+ * @param signedAt when the request was signed, unix seconds
+ * @param storedAt when the stored subscription was signed, unix seconds
  */
 export function isStale(signedAt: number, storedAt: number): boolean {
   return signedAt < storedAt - STALE_BEFORE;
 }
 
 /**
- * What is signed to subscribe: MONITOR, account in hex, unix seconds, data as 1 or 0, namespaces (docs/spec/network.md,
- * section 6).
+ * What is signed to subscribe: MONITOR, account in hex, unix seconds, data as 1 or 0, namespaces separated by commas
+ * (docs/spec/network.md, section 6).
  */
 export function monitorMessage(subscription: Subscription): Buffer {
   const { account, signedAt, wantData, namespaces } = subscription;
@@ -83,12 +82,12 @@ export function unsubscribeMessage(account: Buffer, signedAt: number): Buffer {
 }
 
 /**
- * Checks a subscription whose key is known to belong to its account: its namespaces ascend, its time is
- * within bounds and its signatures are good, in this order (test/vectors/signatures.json).
+ * Checks a subscription whose key is known to belong to its account: namespaces ascend, the time is within bounds and
+ * the signatures are valid, checked in this order (test/vectors/signatures.json).
  *
  * @param nowSeconds unix seconds
- * @throws RequestError (4) with the original's text for the first rule that is broken, UntimelyError for its time; the
- *   limit on the number of namespaces is ours
+ * @throws RequestError (4) with the original's text for the first rule that is broken, as an UntimelyError if that is
+ *   its time; the limit on the number of namespaces is ours
  */
 export function checkOwnedSubscription(subscription: Subscription, nowSeconds: number): void {
   const { namespaces, signedAt } = subscription;
@@ -109,12 +108,12 @@ export function checkOwnedSubscription(subscription: Subscription, nowSeconds: n
 }
 
 /**
- * Checks an unsubscription whose key is known to belong to its account: its time is within 24 hours and its signatures
- * are good, in this order (docs/spec/hivemind.md, section 1.2).
+ * Checks an unsubscription whose key is known to belong to its account: the time is within 24 hours and the signatures
+ * are valid, checked in this order (docs/spec/hivemind.md, section 1.2).
  *
  * @param nowSeconds unix seconds
- * @throws RequestError (4) with the original's text, UntimelyError for its time; of the time, which the original does
- *   not tell its clients, only the error's `cause` speaks
+ * @throws RequestError (4) with the original's text, as an UntimelyError for its time. As with the original, clients
+ *   are not told that it was the time; the error's `cause` says so
  */
 export function checkOwnedUnsubscription(unsubscription: Unsubscription, nowSeconds: number): void {
   const { account, signedAt } = unsubscription;
@@ -127,8 +126,8 @@ export function checkOwnedUnsubscription(unsubscription: Unsubscription, nowSeco
 }
 
 /**
- * Without a subaccount the account signs the message; with one the account signs the tag, and the tag's key the
- * message.
+ * Without a subaccount the account signs the message. With one the account signs the subaccount's tag, and the key in
+ * the tag signs the message.
  */
 function checkSignature(signed: Unsubscription, message: Buffer): void {
   const { account, subaccount, signature } = signed;

@@ -1,13 +1,12 @@
 /** Which swarm keeps an account (docs/spec/network.md, section 2; test/vectors/swarm-space.json). */
 
 /**
- * The id of no swarm: oxend lists nodes without a swarm under it, and it is the result where there is no swarm to
- * choose.
+ * The id that stands for "no swarm": oxend lists nodes without a swarm under it.
  */
 export const INVALID_SWARM: bigint = 2n ** 64n - 1n;
 
 /**
- * The swarms of the network, ready to say which is closest to an account, for millions of accounts in a row.
+ * The swarms of the network, laid out to find the closest one for millions of accounts in a row.
  *
  * The place of an account in the swarm space is an unsigned 64-bit number: the XOR of the four big-endian quarters of
  * its key. The prefix byte does not count.
@@ -27,7 +26,7 @@ export class SwarmSpace {
   }
 
   /**
-   * The swarm closest to an account: by cyclic distance, and of two at the same distance the one further down.
+   * The swarm closest to an account by cyclic distance; of two at the same distance, the one below it.
    *
    * @param account holds the 33 bytes of an account id
    * @param offset where in `account` they begin

@@ -7,7 +7,7 @@ import { groupAccount, groupMember, sessionAccount } from '../../src/devnet/acco
 import { createPhone, onionRequest } from '../../src/devnet/phone.ts';
 import { decryptOnion, encodeV4Response, onionKeys, parseV4Request, type V4Request } from '../../src/session/onion.ts';
 import { sealPayload } from '../../src/session/payload.ts';
-import { parseSubscribe, parseUnsubscribe, verifyUnsubscribe } from '../../src/session/request.ts';
+import { checkOwnedUnsubscription, parseSubscribe, parseUnsubscribe } from '../../src/session/request.ts';
 import { x25519Public } from '../../src/session/sodium.ts';
 
 const now = () => Date.now();
@@ -97,7 +97,7 @@ test('an Android phone sends an array, of its own account and of a group that it
   assert.deepEqual(parsed[1].subaccount, member.subaccount);
   assert.equal(front.requests[1]!.endpoint, '/unsubscribe');
   for (const element of unsubscribe) {
-    verifyUnsubscribe(parseUnsubscribe(element, { service: () => true }), nowSeconds());
+    checkOwnedUnsubscription(parseUnsubscribe(element, { service: () => true }), nowSeconds());
   }
 });
 

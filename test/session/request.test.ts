@@ -1,7 +1,13 @@
 import assert from 'node:assert/strict';
 import { describe, it } from 'node:test';
 import { JsonError, parseJson } from '../../src/codec/json.ts';
-import { Code, parseSubscribe, parseUnsubscribe, RequestError, verifyUnsubscribe } from '../../src/session/request.ts';
+import {
+  Code,
+  checkOwnedUnsubscription,
+  parseSubscribe,
+  parseUnsubscribe,
+  RequestError,
+} from '../../src/session/request.ts';
 import { fuzz } from '../support/fuzz.ts';
 import { vectors } from '../support/vectors.ts';
 
@@ -134,10 +140,10 @@ describe('the answers of the original, up to where the notifier is asked', () =>
 function verifyAfterwards(element: unknown, expected: Reply): void {
   const request = parseUnsubscribe(element, known);
   if (JSON.stringify(request.serviceInfo).includes('reply')) return; // the notifier refused it
-  if (expected.success) verifyUnsubscribe(request, now);
+  if (expected.success) checkOwnedUnsubscription(request, now);
   else {
     assert.throws(
-      () => verifyUnsubscribe(request, now),
+      () => checkOwnedUnsubscription(request, now),
       (error) => error instanceof RequestError && error.code === expected.error && error.message === expected.message,
     );
   }

@@ -7,7 +7,7 @@ import { SigningTimes } from './signing-times.ts';
 
 /** What the loading works with. */
 export interface LoadModules {
-  readonly clock: Pick<JudgedClock, 'monotonic' | 'isAfter'>;
+  readonly clock: Pick<JudgedClock, 'monotonic' | 'raiseFloor'>;
   readonly store: Pick<Store, 'load'>;
   readonly devices: Pick<Devices, 'upsert' | 'accounts'>;
   /** Ends it. */
@@ -36,5 +36,5 @@ export async function loadSubscriptions(modules: LoadModules, slots?: ReadonlySe
       (loaded.skipped > 0 ? `; ${loaded.skipped} rows are invalid and were skipped` : ''),
   );
   // Devices sign by their own clocks, at most so far ahead of the true time: a clock that says less is wrong.
-  clock.isAfter((signed.newest() - CLOCK_TOLERANCE) * 1000);
+  clock.raiseFloor((signed.newest() - CLOCK_TOLERANCE) * 1000);
 }

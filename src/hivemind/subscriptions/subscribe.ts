@@ -3,6 +3,7 @@ import { parseJson, stringifySorted } from '../../codec/json.ts';
 import type { Log } from '../../log.ts';
 import {
   Code,
+  checkOwnedUnsubscription,
   type Known,
   parseSubscribe,
   parseUnsubscribe,
@@ -11,7 +12,6 @@ import {
   UnavailableError,
   type UnsubscribeRequest,
   UntimelyError,
-  verifyUnsubscribe,
 } from '../../session/request.ts';
 import { isStale } from '../../session/subscription.ts';
 import type { DeviceRow } from '../devices/device.ts';
@@ -307,7 +307,7 @@ export class Subscriptions {
     const { account, service } = request;
     const device = await this.#validate(service, request.serviceInfo);
     // After the notifier's answer, as the original has it: a notifier's own refusal comes before a bad signature.
-    await ticket.run(() => this.#inTime((now) => verifyUnsubscribe(request, now)));
+    await ticket.run(() => this.#inTime((now) => checkOwnedUnsubscription(request, now)));
     return this.#during(service, device, async () => {
       const deleted = await store.remove(account, service, device.serviceId, request.signedAt);
       // After that commit the database has nothing that was signed by then. Memory may have: when the connection broke

@@ -287,7 +287,7 @@ export class SimulatedMember extends SimulatedProcess implements Linked {
   }
 
   #load(slots: ReadonlySet<number>): Promise<void> {
-    const clock = { monotonic: () => this.clock.monotonic(), isAfter: () => {} };
+    const clock = { monotonic: () => this.clock.monotonic(), raiseFloor: () => {} };
     const { store, devices } = this;
     return loadSubscriptions({ clock, store, devices, stopping: this.#stopping.signal, log: this.#log }, slots);
   }
