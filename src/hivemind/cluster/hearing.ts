@@ -20,7 +20,7 @@ export interface HearingOptions<Server extends Speaker> {
   /** Since when (monotonic ms) we have asked that server for all accounts of this slot; undefined if we do not. */
   readonly askedSince: (server: Server, slot: number) => number | undefined;
   /** Reconnects to a server under a new routing id. */
-  readonly listenAnew: (server: Server) => void;
+  readonly reconnect: (server: Server) => void;
   /** Tells a member which servers sent us something that they should have sent it too, if it asked them. */
   readonly tell: (member: string, servers: readonly HeardServer[]) => void;
   readonly log: Pick<Log, 'warn'>;
@@ -33,7 +33,7 @@ const RECENT = 2 * PERIOD;
 /** Reports in a row, with nothing heard here in between, before we believe them: that takes at least two messages. */
 const STRIKES = 2;
 /** The least time (ms) between two reconnections to one server: one that speaks to only some of us may mean to. */
-const RENEW_EVERY = 5 * 60_000;
+const RECONNECT_EVERY = 5 * 60_000;
 
 /** What we know of one server; times are monotonic, in ms. */
 interface Record {
@@ -43,7 +43,7 @@ interface Record {
   strikes: number;
   struckAt: number;
   /** When we last reconnected to it for this. */
-  renewedAt: number;
+  reconnectedAt: number;
 }
 
 /**
@@ -56,7 +56,7 @@ export class Hearing<Server extends Speaker> {
   /** The servers heard since the last report, each with the slot of its first message. */
   #heard = new Map<Server, number>();
   readonly #timer: Timer;
-  readonly counters = { renewed: 0 };
+  readonly counters = { reconnects: 0 };
 
   constructor(options: HearingOptions<Server>) {
     this.#options = options;
@@ -79,7 +79,7 @@ export class Hearing<Server extends Speaker> {
 
   /** Called with another member's report of the servers that it heard and we should have heard too. */
   take({ name, servers }: Heard): void {
-    const { clock, serverOf, askedSince, listenAnew, log } = this.#options;
+    const { clock, serverOf, askedSince, reconnect, log } = this.#options;
     const now = clock.monotonic();
     for (const { key, slot } of servers) {
       const server = serverOf(key.toString('hex'));
@@ -91,14 +91,14 @@ export class Hearing<Server extends Speaker> {
       // Several members may report the same message: one of them counts.
       if (now - record.struckAt < PERIOD / 2) continue;
       record.struckAt = now;
-      if (++record.strikes < STRIKES || now - record.renewedAt < RENEW_EVERY) continue;
+      if (++record.strikes < STRIKES || now - record.reconnectedAt < RECONNECT_EVERY) continue;
       record.strikes = 0;
-      record.renewedAt = now;
-      this.counters.renewed++;
+      record.reconnectedAt = now;
+      this.counters.reconnects++;
       log.warn(
         `storage server ${server.key.slice(0, 12)} speaks to the hivemind ${name} and not to us: reconnecting to it`,
       );
-      listenAnew(server);
+      reconnect(server);
     }
   }
 
@@ -125,7 +125,7 @@ export class Hearing<Server extends Speaker> {
     let record = this.#records.get(server);
     if (!record) {
       const never = Number.NEGATIVE_INFINITY;
-      record = { heardAt: never, strikes: 0, struckAt: never, renewedAt: never };
+      record = { heardAt: never, strikes: 0, struckAt: never, reconnectedAt: never };
       this.#records.set(server, record);
     }
     return record;

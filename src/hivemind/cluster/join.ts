@@ -80,7 +80,7 @@ export function joinCluster(modules: JoinModules): Joined {
     othersOf: (slot) => cluster.duty.othersOf(slot),
     serverOf: (key) => network.find(key),
     askedSince: ({ member }, slot) => network.monitoring.askedSince(member, slot),
-    listenAnew: (node) => network.listenAnew(node),
+    reconnect: (node) => network.reconnect(node),
     tell: (member, servers) => links.send(member, 'cluster.heard', encodeHeard({ ...own, servers })),
     log,
   });

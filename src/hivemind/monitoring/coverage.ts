@@ -10,23 +10,23 @@ export interface CoverageOptions {
   readonly defer: Defer;
 }
 
-/** How long, in ms, one look may hold the event loop, and accounts between two glances at the clock. */
+/** How long (ms) a check may hold the event loop, and after how many accounts it looks at the time. */
 const SLICE = 8;
 const STRIDE = 256;
 /**
- * A swarm of which no server could be reached for so long (ms) waits for its servers, not for us, as long as we reach
- * at least this share of the others.
+ * If no server of a swarm has been connected for this long (ms), while at least this share of the swarms has one, the
+ * fault is the swarm's and not ours: its accounts are left out.
  */
 const UNREACHABLE = 60_000;
 const REACHED_SHARE = 1 / 2;
 
 /**
- * Which slots are covered: every account of them is confirmed by a storage server that we are connected to now. Only
- * then nothing is missed when another hivemind that covers the slot goes.
+ * Which slots are covered: a storage server that is connected now has confirmed every account in them. Only then is
+ * nothing missed when another hivemind that covers the slot stops.
  */
 export class Coverage {
   readonly #options: CoverageOptions;
-  /** Since when (monotonic ms) no server of a swarm is connected. */
+  /** Since when (monotonic ms) no server of a swarm has been connected. */
   readonly #awaySince = new WeakMap<Swarm, number>();
 
   constructor(options: CoverageOptions) {
@@ -34,14 +34,14 @@ export class Coverage {
   }
 
   /**
-   * Looks at all accounts, a slice at a time.
+   * Checks all accounts, in slices.
    *
-   * @returns the slots with an account that is not covered; undefined while it is not known which account is whose
+   * @returns the slots that are not covered; undefined while it is not known which swarm each account belongs to
    */
   async uncovered(): Promise<Set<number> | undefined> {
     const { clock, swarms, defer } = this.#options;
     const uncovered = new Set<number>();
-    // A change of the network during the look makes a new list; this one is finished, and what it says is a moment old.
+    // A change of the network meanwhile makes a new list; we finish with this one, and are a moment out of date.
     const { current } = swarms;
     if (current.length === 0 || swarms.recalculating) return undefined;
     const gone = this.#gone(current.filter(({ count }) => count > 0));
@@ -51,7 +51,7 @@ export class Coverage {
       const { members } = swarm;
       for (let from = 0; from < swarm.count; from += STRIDE) {
         const up = members.filter(({ isUp }) => isUp);
-        this.#look(swarm, from, Math.min(from + STRIDE, swarm.count), up, uncovered);
+        this.#check(swarm, from, Math.min(from + STRIDE, swarm.count), up, uncovered);
         if (clock.monotonic() - since < SLICE) continue;
         await new Promise<void>((resolve) => defer(resolve));
         since = clock.monotonic();
@@ -60,7 +60,7 @@ export class Coverage {
     return uncovered;
   }
 
-  /** Those that nobody reaches, as far as can be told: who has lost its own network reaches none. */
+  /** The swarms that nobody can reach, as far as we can tell: if we reach too few, our own network may be down. */
   #gone(swarms: readonly Swarm[]): ReadonlySet<Swarm> {
     const now = this.#options.clock.monotonic();
     const gone = new Set<Swarm>();
@@ -78,7 +78,7 @@ export class Coverage {
     return reached >= swarms.length * REACHED_SHARE ? gone : new Set();
   }
 
-  #look(
+  #check(
     { accounts }: { accounts: Uint32Array },
     from: number,
     to: number,
@@ -87,7 +87,7 @@ export class Coverage {
   ): void {
     for (let position = from; position < to; position++) {
       if (up.some(({ schedule }) => schedule.isConfirmed(position))) continue;
-      // What every server refuses, no other hivemind hears of either.
+      // If every server refuses the account, no other hivemind receives its messages either.
       const asked = up.filter(({ schedule }) => !schedule.isSpared(position));
       if (asked.length > 0 && asked.every(({ schedule }) => schedule.isRefused(position))) continue;
       const { bytes, offset } = this.#options.accounts.account(accounts[position]!);

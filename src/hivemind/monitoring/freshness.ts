@@ -5,40 +5,37 @@ import type { Swarms } from './swarms.ts';
 /** What one storage server monitors for us. */
 export interface MemberReport {
   /**
-   * Accounts of its swarm, those that it has confirmed since the last handshake, should have and has not, refuses, and
-   * need not monitor for us, as another hivemind is first of them.
+   * Accounts of its swarm; of these, confirmed since the last handshake, not confirmed, refused, and spared because
+   * another hivemind sends first.
    */
   accounts: number;
   confirmed: number;
   unconfirmed: number;
   refused: number;
   spared: number;
-  /** Age of the oldest confirmation; what was never confirmed counts from when it was first wanted. */
+  /** Age of the oldest confirmation; an account never confirmed counts from when it was first wanted. */
   oldest_seconds: number;
-  /** Requests that wait for an answer. */
+  /** Requests in flight. */
   in_flight: number;
-  /** Requests that failed in a row. */
+  /** Failed requests in a row. */
   failures: number;
   last_error: string;
 }
 
-/** What all of them monitor, in a few figures. */
+/** What all servers monitor for us, in a few figures. */
 export interface MonitoringSummary {
   swarms: number;
-  /** Servers that confirmed, since their last handshake and within the lifetime of a monitor, all they were asked. */
+  /** Servers that have confirmed all they should monitor, since the last handshake and within a monitor's lifetime. */
   fresh: number;
-  /** Servers that are connected and answer nothing. */
+  /** Servers that are connected but do not answer. */
   silent: number;
-  /**
-   * Pairs of server and account that are not confirmed; those that the server refuses; and those that it is not asked
-   * for.
-   */
+  /** Pairs of server and account that are not confirmed, refused, and spared. */
   unconfirmed: number;
   refused: number;
   spared: number;
   /** Accounts that no server of their swarm has confirmed. */
   uncovered: number;
-  /** How long ago the stalest account was last confirmed by any server of its swarm. */
+  /** How long ago the account that has waited longest was last confirmed by any server of its swarm. */
   oldestSeconds: number;
 }
 
@@ -48,21 +45,18 @@ export interface FreshnessOptions {
   readonly members: ReadonlySet<Member>;
   /** Seconds on the monitoring clock. */
   readonly now: () => number;
-  /** Every figure is at most about so old, in seconds. */
+  /** About how old a figure may become, in seconds. */
   readonly interval: number;
 }
 
 /** How long, in ms, measuring may hold the event loop. */
 const SLICE = 8;
 
-/**
- * How fresh what we know is, measured a few servers and swarms at a time: looking at all accounts of all takes too
- * long.
- */
+/** How up to date the servers' monitors are. Measured in slices of a few servers and swarms. */
 export class Freshness {
   readonly #options: FreshnessOptions;
   #members: Member[] = [];
-  /** The next swarm to measure; undefined = the round is over. */
+  /** The next swarm to measure; undefined between rounds. */
   #swarm: number | undefined;
   #nextRound = 0;
   readonly #ofSwarm = new WeakMap<Swarm, { uncovered: number; oldest: number }>();
@@ -71,7 +65,7 @@ export class Freshness {
     this.#options = options;
   }
 
-  /** Goes on with the round, or begins the next one when it is time. */
+  /** Goes on with the round, or begins the next one when it is due; to be called regularly. */
   measureSome(): void {
     const { clock, swarms, members, now, interval } = this.#options;
     if (this.#swarm === undefined) {
@@ -96,7 +90,7 @@ export class Freshness {
     } while (clock.monotonic() < deadline);
   }
 
-  /** One server. Ages may be one interval old. */
+  /** A report on one server. Ages may be one interval old. */
   report({ schedule, urgentInFlight, bulkInFlight, failures }: Member): MemberReport {
     const { confirmed, unconfirmed, refused, spared, oldest, lastError } = schedule.figures;
     return {
@@ -112,7 +106,7 @@ export class Freshness {
     };
   }
 
-  /** The whole. Costs a look at each server and swarm, not at accounts: ages may be one interval old. */
+  /** Sums up servers and swarms, without looking at accounts: ages may be one interval old. */
   summary(): MonitoringSummary {
     const { swarms, members, now } = this.#options;
     let [fresh, silent, unconfirmed, refused, spared, uncovered, oldestSeconds] = [0, 0, 0, 0, 0, 0, 0];
@@ -135,8 +129,8 @@ export class Freshness {
 }
 
 /**
- * Looks at every account of a swarm at every member (20 ms for a million at 10): one without a member that confirmed
- * it, and whose latest confirmation by any of them is the oldest. One dead server among seven makes no phone deaf.
+ * Looks at every account of a swarm at every member (20 ms for a million at 10). Gives how many accounts no member has
+ * confirmed, and the oldest of the accounts' latest confirmations: one dead server among seven costs nobody messages.
  */
 function measure(swarm: Swarm): { uncovered: number; oldest: number } {
   const schedules = swarm.members.map(({ schedule }) => schedule);

@@ -1,7 +1,7 @@
 import type { Clock } from '../../clock.ts';
 import { MONITOR_LIFETIME, Schedule, type ScheduleOptions } from './schedule.ts';
 
-/** A swarm: its accounts in a dense list, and those of its storage servers that we know. */
+/** A swarm: its accounts in a dense list, and its storage servers. */
 export interface Swarm {
   readonly id: bigint;
   readonly number: number;
@@ -10,11 +10,11 @@ export interface Swarm {
   readonly members: Member[];
 }
 
-/** A connection to a storage server. The sockets are behind this, so that the rules can be tested without any. */
+/** A connection to a storage server. Hides the sockets, so that the rules can be tested without any. */
 export interface Link {
   /**
    * Sends one `monitor.messages` request.
-   * @param done called exactly once, later: with the reply's part, or with a word that says what failed
+   * @param done called exactly once, later: with the reply's first part, or with what failed, in a word
    */
   request(body: Buffer, done: (reply: Buffer | undefined, failure: string | undefined) => void): void;
   close(): void;
@@ -24,7 +24,7 @@ export interface MemberOptions extends ScheduleOptions {
   readonly clock: Clock;
   /** See {@link Member.rank}. */
   readonly rank: number;
-  /** The storage server disagrees with us about where accounts are: the list should be asked for anew. */
+  /** Called when the storage server disagrees with us about where accounts are. */
   readonly suspect: () => void;
 }
 
@@ -32,46 +32,46 @@ export interface MemberOptions extends ScheduleOptions {
 export const MAX_BODY = 5_000_000;
 const FIRST_BODY = 256 * 1024;
 const MIN_BODY = 1024;
-/** Handshakes that follow each other within this time (ms); so many of them are answered with everything at once. */
+/** A handshake within this time (ms) of the last is a flap; this many in a row have us ask for everything at once. */
 const FLAPPING = 60_000;
 const FREE_FLAPS = 3;
 /**
- * How long (seconds) a server may say otherwise before it is asked again: at first, and at most; and after how long it
- * begins anew.
+ * How long (seconds) we wait before asking again about accounts that a server says are elsewhere: at first, and at
+ * most. After the last of these times without a dispute the wait is back to the first.
  */
 const DISPUTE_FROM = 4;
 const DISPUTE_TO = 300;
 const DISPUTE_OVER = 600;
-/** Requests in a row without a good answer, after which a server counts as silent. */
+/** A server counts as silent after this many requests in a row without a good answer. */
 const SILENT_AFTER = 3;
 
 /**
- * One storage server as a member of its swarm: what it is to be asked ({@link Schedule}), what is under way to it, and
- *   how much it can take. Bodies grow while good answers come and shrink when they do not, and a server that does not
- *   answer is left alone for a while.
+ * One storage server as a member of its swarm: what to ask it when ({@link Schedule}), what is in flight, and how much
+ * it can take. Request bodies grow while good answers come and shrink when they do not, and a server that does not
+ * answer is left alone for a while.
  */
 export class Member {
   readonly schedule: Schedule;
-  /** Where not all of a swarm are asked, the lowest come first. */
+  /** If only some servers of a swarm are asked, low ranks are preferred. */
   readonly rank: number;
   readonly #options: MemberOptions;
   #swarm: Swarm | undefined;
   #swarmId = -1n;
   #formers: { id: bigint; until: number }[] = [];
   #link: Link | undefined;
-  /** Raised by every handshake and move: replies to what was asked in an earlier epoch no longer count. */
+  /** Raised by every handshake and change of swarm: replies to requests of an earlier epoch do not count. */
   #epoch = 0;
   #bulkInFlight = false;
   #urgentInFlight = 0;
-  /** Requests in a row without a good answer, and until when (monotonic ms) it is left alone for that. */
+  /** Requests in a row without a good answer, and until when (monotonic ms) it is left alone because of them. */
   #failures = 0;
   #restsUntil = 0;
-  /** When (monotonic ms) the latest handshake was, and how many in a row came shortly after another. */
+  /** When the latest handshake was (monotonic ms), and how many flaps in a row there have been. */
   #upAt = Number.NEGATIVE_INFINITY;
   #flaps = 0;
-  /** How large the next bulk body may be. */
+  /** The largest size of the next bulk body, in bytes. */
   #limit = 0;
-  /** Disputes in a row about where accounts are, and until when (seconds) the latest is. */
+  /** Disputes in a row about where accounts are, and when the latest ends (seconds). */
   #disputes = 0;
   #disputeUntil = Number.NEGATIVE_INFINITY;
 
@@ -81,7 +81,7 @@ export class Member {
     this.schedule = new Schedule(options);
   }
 
-  /** The swarm whose accounts it is to monitor. */
+  /** The swarm whose accounts it should monitor. */
   get swarm(): Swarm | undefined {
     return this.#swarm;
   }
@@ -91,7 +91,7 @@ export class Member {
     return this.#swarmId;
   }
 
-  /** The swarms that it was in before, and until when (ms, monotonic) it may still speak for them. */
+  /** The swarms that it was in before, and until when (monotonic ms) its notifications about them still count. */
   get formers(): readonly { readonly id: bigint; readonly until: number }[] {
     return this.#formers;
   }
@@ -124,7 +124,7 @@ export class Member {
     return this.isUp && this.#failures >= SILENT_AFTER;
   }
 
-  /** Whether it has confirmed everything that it is to be asked. */
+  /** Whether it is connected and has confirmed everything that it should monitor. */
   get isFresh(): boolean {
     return this.isUp && this.schedule.figures.unconfirmed === 0;
   }
@@ -134,15 +134,12 @@ export class Member {
     return this.#restsUntil > this.#options.clock.monotonic();
   }
 
-  /** By the list it is in this swarm from now on. */
+  /** Sets the swarm that it is listed in. */
   listedIn(swarmId: bigint): void {
     this.#swarmId = swarmId;
   }
 
-  /**
-   * By the list it is in another swarm from now on. It may speak for the one before as long as that may have had
-   * monitors with it.
-   */
+  /** Sets another swarm that it is listed in. Its notifications about the one before count as long as monitors last. */
   movedTo(swarmId: bigint): void {
     const now = this.#options.clock.monotonic();
     const formers = this.#formers.filter(({ id, until }) => until >= now && id !== this.#swarmId);
@@ -150,27 +147,27 @@ export class Member {
     this.#swarmId = swarmId;
   }
 
-  /** Takes its place in a swarm: nothing of it has been asked yet. */
+  /** Begins to serve a swarm, of which nothing has been asked yet. */
   enter(swarm: Swarm): void {
     this.#swarm = swarm;
     this.#beginEpoch();
     this.schedule.begin(swarm.count, swarm.accounts.length);
   }
 
-  /** Leaves its swarm. */
+  /** Ends serving its swarm. */
   leave(): void {
     this.#swarm = undefined;
     this.#beginEpoch();
     this.schedule.begin(0, 0);
   }
 
-  /** A handshake is complete: it knows nothing of us, so everything is asked at once. */
+  /** A handshake is complete: it may know nothing of us, so everything is asked at once. */
   up(link: Link): void {
     const { clock, jitter } = this.#options;
     const now = clock.monotonic();
     this.#link = link;
     this.#failures = 0;
-    // A connection that breaks again and again must not make us send everything again and again.
+    // A connection that keeps breaking must not have us send everything each time.
     this.#flaps = now - this.#upAt < FLAPPING ? this.#flaps + 1 : 0;
     this.#upAt = now;
     const wait = this.#flaps > FREE_FLAPS ? Math.min(60, 2 ** (this.#flaps - FREE_FLAPS)) * (0.5 + jitter()) : 0;
@@ -187,7 +184,7 @@ export class Member {
 
   /**
    * Sends a request.
-   * @param done called exactly once, later. `isLate`: the server has been connected anew or moved in the meantime
+   * @param done called exactly once, later. `isLate`: there has been a handshake or a change of swarm since
    */
   request(
     body: Buffer,
@@ -215,15 +212,16 @@ export class Member {
   }
 
   /**
-   * A whole request, of so many bytes, came to nothing: what follows is smaller and comes after a while.
-   * @param isRejected the server read it, and would have none of it: one account may have spoilt it, which is narrowed
-   * down
+   * A whole request failed: the next ones are smaller and come after a pause.
+   * @param bytes the size of its body
+   * @param isRejected the server read it and refused all of it. One account may have spoilt it, which is narrowed down
+   *   by halves
    */
   failed(reason: string, bytes: number, isUrgent: boolean, isRejected: boolean): void {
     const { clock, jitter } = this.#options;
     if (isRejected) this.#limit = Math.ceil(bytes / 2);
     else this.#limit = Math.max(MIN_BODY, Math.ceil((isUrgent ? this.#limit : bytes) / 4));
-    // Requests that were under way together fail together: that is one failure.
+    // Requests in flight together fail together: that counts as one failure.
     if (!this.isResting) {
       this.#failures++;
       this.#restsUntil = clock.monotonic() + Math.min(60, 2 ** (this.#failures - 1)) * 1000 * (0.5 + jitter());
@@ -231,16 +229,16 @@ export class Member {
     this.schedule.failedAll(reason);
   }
 
-  /** There is nothing left to ask: its silence means nothing. */
+  /** There is nothing left to ask it, so its silence means nothing. */
   idle(): void {
     if (this.#urgentInFlight === 0) this.#failures = 0;
   }
 
   /**
-   * The server says that the account is not in its swarm; by our list it is. One of the two is a block behind, so the
-   * list is asked for, and, if it stays as it is, the server, within seconds. All accounts of one dispute are asked for
-   * together, and disputes come ever more rarely: what one server says costs no more than that, however often it says
-   * it.
+   * The server says that the account is not in its swarm, but our list says that it is. One of us is a block behind, so
+   * we ask oxend for the list, and then the server again within seconds. Accounts that come up during a dispute are
+   * asked for together at its end, and the waits double, so that one server's claims cost us little however often it
+   * makes them.
    */
   elsewhere(position: number, reason: string): void {
     const { now, jitter, suspect } = this.#options;
@@ -254,12 +252,12 @@ export class Member {
   }
 
   /**
-   * The server says that it monitors the account no longer.
-   * @returns false if it had not confirmed it
+   * The server says that it no longer monitors the account.
+   * @returns false if it had not confirmed the account
    */
   ended(position: number): boolean {
     if (!this.schedule.isConfirmed(position)) return false;
-    // The answer to what is under way comes later, and says more.
+    // The answer to the request in flight will tell more.
     if (this.schedule.isInFlight(position)) this.schedule.ended(position);
     else this.elsewhere(position, 'ended the monitor of an account of its swarm');
     return true;

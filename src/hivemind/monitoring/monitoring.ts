@@ -8,13 +8,13 @@ import { Sender } from './sender.ts';
 import { Sparing } from './sparing.ts';
 import { type Accounts, type Defer, Swarms } from './swarms.ts';
 
-/** The accounts to monitor, and how they tell that something changed. `Devices` is one. */
+/** The accounts to monitor, and their events. {@link Devices} implements it. */
 export interface MonitoredAccounts extends Accounts {
   /** The id of an account, 33 bytes; -1 if there is none. */
   accountId(account: Uint8Array): number;
   onAccountAdded: (id: number) => void;
   onAccountRemoved: (id: number) => void;
-  /** `isMore`: something is asked for that was not before; else only by other signatures, or less. */
+  /** `isMore`: something is asked for that was not before; if not, less, or the same by other signatures. */
   onUpstreamChanged: (id: number, isMore: boolean) => void;
   /** How many devices are subscribed to a live account. */
   devicesOf(id: number): number;
@@ -26,18 +26,18 @@ export interface MonitoringOptions {
   readonly jitter: () => number;
   readonly defer: Defer;
   readonly accounts: MonitoredAccounts;
-  /** How long renewals that are due may wait for each other, in ms. */
+  /** How long due renewals may be gathered into one request, in ms. */
   readonly interval: number;
-  /** A storage server disagrees with us about where accounts are: the list should be asked for anew. */
+  /** Called when a storage server disagrees with us about where accounts are: the list should be asked for again. */
   readonly suspect: () => void;
   /**
-   * In which order this one of several hiveminds prefers the storage servers of a swarm, lowest first, by their public
-   * keys in hex. Not needed by one that is alone.
+   * Ranks a storage server by its public key in hex: a hivemind that asks only some servers of a swarm prefers low
+   * ranks. Not needed by a single hivemind.
    */
   readonly rank?: ((key: string) => number) | undefined;
 }
 
-/** So many ended monitors may be announced by one server in so long (ms), beside two for each account that there is. */
+/** How many ended monitors one server may announce per period (ms), on top of two for each account there is. */
 const ENDED_FREE = 10_000;
 const ENDED_PERIOD = 60 * 60_000;
 
@@ -45,9 +45,9 @@ const ENDED_PERIOD = 60 * 60_000;
 const MAX_INTERVAL = 60;
 
 /**
- * Has every account monitored by all storage servers of its swarm. The network reports which servers there are ({@link
- * added}, {@link moved}, {@link removed}) and which of them can be asked ({@link up}, {@link down}); of sockets nothing
- * is known here.
+ * Has every account monitored by the storage servers of its swarm. The network tells it which servers there are ({@link
+ * added}, {@link moved}, {@link removed}) and which of them are connected ({@link up}, {@link down}); it knows nothing
+ * of sockets.
  */
 export class Monitoring {
   readonly #clock: Clock;
@@ -57,7 +57,7 @@ export class Monitoring {
   readonly #rank: (key: string) => number;
   readonly #interval: number;
   readonly #origin: number;
-  /** Those that are to be asked, connected or not. */
+  /** The servers to ask, connected or not. */
   readonly #members = new Set<Member>();
   readonly #swarms: Swarms;
   readonly #sender: Sender;
@@ -66,9 +66,7 @@ export class Monitoring {
   readonly #coverage: Coverage;
   readonly #pace: Pace;
   readonly #ticker: Timer;
-  /**
-   * Notices that a monitor has ended, by what came of them; and how many came from each server lately (ms, monotonic).
-   */
+  /** Notices of ended monitors: how many came to what, and how many each server has sent since when (monotonic ms). */
   readonly #ended = { taken: 0, moved: 0, unasked: 0, malformed: 0 };
   readonly #notices = new WeakMap<Member, { since: number; count: number }>();
 
@@ -121,7 +119,7 @@ export class Monitoring {
     return this.#swarms.current.length;
   }
 
-  /** A storage server of which nothing is asked yet. @param key its public key in hex */
+  /** Makes the state of a storage server that is not asked anything yet. @param key its public key in hex */
   newMember(key: string): Member {
     const now = () => this.#now();
     return new Member({
@@ -139,7 +137,7 @@ export class Monitoring {
     this.#swarms.setIds(ids);
   }
 
-  /** A storage server of this swarm is to be asked from now on, as soon as it is up. */
+  /** From now on a storage server of this swarm is to be asked, as soon as it is up. */
   added(member: Member, swarmId: bigint): void {
     this.#members.add(member);
     member.listedIn(swarmId);
@@ -147,8 +145,8 @@ export class Monitoring {
   }
 
   /**
-   * Another hivemind is first of these slots and covers them, so that of each swarm only some storage servers are asked
-   * for their accounts from now on ({@link Sparing}). None, unless told.
+   * Sets the slots in which another hivemind sends first, so that only some storage servers of each swarm are asked for
+   * their accounts ({@link Sparing}). At first there are none.
    */
   spareSlots(slots: ReadonlySet<number>): void {
     this.#sparing.setSlots(slots);
@@ -159,7 +157,7 @@ export class Monitoring {
     return this.#sparing.askedSince(member, slot);
   }
 
-  /** A storage server is in another swarm now. */
+  /** A storage server is now in another swarm. */
   moved(member: Member, swarmId: bigint): void {
     member.movedTo(swarmId);
     this.#leave(member);
@@ -168,7 +166,7 @@ export class Monitoring {
     this.#sender.wake(member);
   }
 
-  /** A storage server is not to be asked any more. */
+  /** A storage server is no longer to be asked. */
   removed(member: Member): void {
     this.#members.delete(member);
     this.down(member);
@@ -176,8 +174,8 @@ export class Monitoring {
   }
 
   /**
-   * A handshake is complete, the first or one after a loss: the server knows nothing of us, so everything is asked at
-   * once.
+   * A handshake is complete, the first or one after a loss. The server may know nothing of us, so it is asked for
+   * everything at once.
    */
   up(member: Member, link: Link): void {
     this.#sender.drop(member);
@@ -194,8 +192,8 @@ export class Monitoring {
   }
 
   /**
-   * Whether a notification about an account counts if it comes from this storage server: only if we asked that one to
-   * monitor it, which means it is, or was within the lifetime of a monitor, of the account's swarm (docs/decisions/16).
+   * Whether a notification about an account counts if this storage server sent it: only if we may have asked it for the
+   * account, that is if it is in the account's swarm or was within the lifetime of a monitor (docs/decisions/16).
    */
   accepts(member: Member, id: number): boolean {
     if (this.#swarms.belongs(id, member.swarmId)) return true;
@@ -207,7 +205,7 @@ export class Monitoring {
     return false;
   }
 
-  /** Whether another connected storage server should announce that account's messages as well as this one. */
+  /** Whether some other connected storage server should report this account's messages as well. */
   hasOthers(member: Member, id: number): boolean {
     const swarm = this.#swarms.swarmOf(id);
     if (!swarm) return false;
@@ -219,9 +217,8 @@ export class Monitoring {
   }
 
   /**
-   * A storage server says that it has ended a monitor: `notify.monitor_ended`. It says so of each account that leaves
-   * its swarm, and of no account twice without having been asked again.
-   * @returns why the server should be cut off, in words, if it says much more than that
+   * Handles `notify.monitor_ended`. A storage server sends it once for each account that leaves its swarm.
+   * @returns why the server should be cut off, in words, if it has sent many more than that
    */
   ended(member: Member, parts: readonly Buffer[]): string | undefined {
     const now = this.#clock.monotonic();
@@ -237,12 +234,12 @@ export class Monitoring {
     return undefined;
   }
 
-  /** What one server monitors for us; ages may be one interval old. */
+  /** A report on one server; ages may be one interval old. */
   report(member: Member): MemberReport {
     return this.#freshness.report(member);
   }
 
-  /** What all of them do; cheap. */
+  /** Figures of all servers; cheap. */
   summary(): MonitoringSummary {
     return this.#freshness.summary();
   }
@@ -279,7 +276,7 @@ export class Monitoring {
     if (swarm) this.#sparing.choose(swarm);
   }
 
-  /** An account is new or has changed: all members of its swarm hear of it almost at once. */
+  /** Asks all members of a new or changed account's swarm almost at once. */
   #hurry(id: number): void {
     for (const member of this.#swarms.swarmOf(id)?.members ?? []) this.#sender.hurry(member, id);
   }

@@ -3,7 +3,7 @@ import type { Clock, Timer } from '../../clock.ts';
 export interface PaceOptions {
   readonly clock: Clock;
   /**
-   * Has the storage servers asked for an account.
+   * Asks the storage servers for an account.
    * @param isMore whether for more than before, or only by other signatures
    * @returns false if there is nobody to ask
    */
@@ -13,32 +13,33 @@ export interface PaceOptions {
 }
 
 /**
- * One account may change so often at once, and then once in so many milliseconds for each 16 devices that it has; what
- * comes between is gathered. So an account with a thousand devices, whose requests may have a megabyte, is asked for
- * once in a quarter of an hour at most.
+ * An account may change four times at once, and then every 15 s for each 16 devices that it has; changes in between are
+ * gathered. So an account with a thousand devices, whose requests may have a megabyte, is asked for once in a quarter
+ * of an hour at most.
  */
 const AT_ONCE = 4;
 const EVERY = 15_000;
 const DEVICES = 16;
-const LOOK = 1_000;
+/** How often it is checked whose turn has come, in ms. */
+const CHECK = 1_000;
 
 interface Account {
   /** What one change costs, in ms. */
   readonly cost: number;
   /** When (monotonic ms) it may change {@link AT_ONCE} times at once again. */
   restedAt: number;
-  /** What waits: more than before, other signatures, or nothing. */
+  /** Whether a change waits, and asks for more than before; undefined if none waits. */
   waiting: boolean | undefined;
 }
 
 /**
- * Each change of what is asked for an account goes to all storage servers of its swarm with all that the account asks
- * for, which may be a thousand times the size of the client's request. Who changes the same account all the time is
- * therefore made to wait; nobody else is.
+ * Limits how often storage servers are asked for an account that keeps changing. Each change goes to all servers of its
+ * swarm with everything that the account asks for, which may be a thousand times the size of the client's request.
+ * Other accounts do not wait.
  */
 export class Pace {
   readonly #options: PaceOptions;
-  /** Accounts that changed lately. */
+  /** Accounts that have changed lately, by id. */
   readonly #lately = new Map<number, Account>();
   #timer: Timer | undefined;
   #stopped = false;
@@ -47,7 +48,7 @@ export class Pace {
     this.#options = options;
   }
 
-  /** The account is asked for at once, or together with what else changes until its turn comes. */
+  /** Asks for the account at once, or when its turn comes, together with its other changes until then. */
   changed(id: number, isMore: boolean): void {
     if (this.#stopped) return;
     const { clock, ask, devicesOf } = this.#options;
@@ -61,21 +62,21 @@ export class Pace {
     const cost = EVERY * Math.ceil(devicesOf(id) / DEVICES);
     const restedAt = Math.max(account?.restedAt ?? 0, now) + cost;
     this.#lately.set(id, { cost, restedAt, waiting: undefined });
-    this.#timer ??= clock.setInterval(() => this.#look(), LOOK);
+    this.#timer ??= clock.setInterval(() => this.#askWaiting(), CHECK);
   }
 
-  /** There is no such account any more. */
+  /** The account has been removed. */
   forget(id: number): void {
     this.#lately.delete(id);
   }
 
-  /** Nothing is asked for any more, whatever changes. */
+  /** From now on changes are ignored. */
   stop(): void {
     this.#stopped = true;
-    this.#rest();
+    this.#stopTimer();
   }
 
-  #look(): void {
+  #askWaiting(): void {
     const now = this.#options.clock.monotonic();
     for (const [id, account] of this.#lately) {
       if (account.waiting !== undefined && isRested(account, now)) {
@@ -84,10 +85,10 @@ export class Pace {
       }
       if (account.restedAt <= now) this.#lately.delete(id);
     }
-    if (this.#lately.size === 0) this.#rest();
+    if (this.#lately.size === 0) this.#stopTimer();
   }
 
-  #rest(): void {
+  #stopTimer(): void {
     this.#timer?.cancel();
     this.#timer = undefined;
   }

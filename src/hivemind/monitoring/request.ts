@@ -2,22 +2,22 @@ import { isElsewhere, type MonitorResult, parseMonitorReply } from '../../sessio
 import type { Member } from './member.ts';
 import type { Accounts, Swarms } from './swarms.ts';
 
-/** One `monitor.messages` request and what must be remembered to understand its answer. */
+/** One `monitor.messages` request, and what is needed to understand its reply. */
 export interface Request {
-  /** A bencoded list. Its own memory: zeromq reads it on another thread until it has been sent. */
+  /** A bencoded list, in memory of its own: zeromq reads it on another thread until it is sent. */
   readonly body: Buffer;
-  /** The accounts asked for, and the version of each at that time. */
+  /** The accounts asked for, and the version of each at that time ({@link Swarms.versionOf}). */
   readonly ids: Uint32Array;
   readonly versions: Uint32Array;
-  /** Where the dicts of each account end in the list, and the signature of each dict. */
+  /** For each account the index of the dict after its last; for each dict the number that stands for its signature. */
   readonly ends: Uint32Array;
   readonly refs: readonly number[];
 }
 
 /**
- * Dicts in a request, unless it is for one account alone. The answer to each may be of 4.2 kB (error 6, with the ten
- * nodes of the swarm that the account is in, docs/spec/upstream.md, section 1.1), and a reply of more than 10 MiB costs
- * the connection: this leaves room for swarms of twelve.
+ * The most dicts in a request for more than one account. The answer to each may take 4.2 kB (error 6, with the ten
+ * nodes of the account's swarm, docs/spec/upstream.md, section 1.1), and a reply of more than 10 MiB costs the
+ * connection: this leaves room for swarms of twelve.
  */
 const MAX_DICTS = 2000;
 
@@ -25,8 +25,8 @@ const MAX_DICTS = 2000;
 export type Added = 'added' | 'nothing' | 'full' | 'too-large';
 
 /**
- * Builds requests in a buffer that is used again and again. Only the finished body is copied (1 ms for 5 MB), because
- * the size of an account's dicts is not known before they are written and zeromq keeps what it was given.
+ * Builds requests in a buffer that is reused. The finished body is copied (1 ms for 5 MB), since its size is not known
+ * before it is written, and zeromq keeps the buffer it is given.
  */
 export class RequestBuilder {
   readonly #accounts: Accounts;
@@ -54,7 +54,7 @@ export class RequestBuilder {
     return this.#offset;
   }
 
-  /** @param limit how large the body should be; one account fits in any case if it fits the buffer */
+  /** @param limit the largest body, in bytes; a single account may exceed it, up to the size of the buffer */
   begin(limit: number): void {
     this.#limit = Math.min(limit, this.#out.length) - 1;
     this.#out[0] = 0x6c; // l
@@ -65,7 +65,8 @@ export class RequestBuilder {
 
   /**
    * Adds all dicts of an account, or none.
-   * @param refused signatures not to be used
+   * @param version see {@link Swarms.versionOf}
+   * @param refused signatures not to use, by their numbers
    */
   add(id: number, version: number, refused: ReadonlySet<number> | undefined): Added {
     if (this.#count > 0 && (this.#offset >= this.#limit || this.#refs.length >= MAX_DICTS)) return 'full';
@@ -110,18 +111,18 @@ export class RequestBuilder {
   }
 }
 
-/** Error codes of storage servers that condemn a signature: too old or in the future, and wrong. */
+/** Error codes of storage servers about a signature: too old or from the future, and invalid. */
 const BAD_TS = 4;
 const BAD_SIG = 5;
-/** A reply that begins with this is of the whole request, even if that was a list. */
+/** A reply that begins with this is one answer to the whole request. */
 const DICT = 0x64; // d
 
-/** What is said of each account goes to the schedule of the storage server that says it. */
+/** Enters the answers to requests in the storage servers' schedules. */
 export class Answers {
   readonly #swarms: Swarms;
-  /** Told of an account that is to be asked for at once, with another signature. */
+  /** Called with an account to ask for at once by another signature. */
   readonly #hurry: (member: Member, id: number) => void;
-  /** For single accounts or, where a signature was refused, for single signatures. */
+  /** Accounts by what was answered; where a signature was refused, signatures. */
   readonly counters = { confirmed: 0, refused_timestamp: 0, refused_signature: 0, elsewhere: 0, error: 0 };
 
   constructor(swarms: Swarms, hurry: (member: Member, id: number) => void) {
@@ -129,7 +130,7 @@ export class Answers {
     this.#hurry = hurry;
   }
 
-  /** Takes over what was said of each account of a request that was sent in the second `sentAt`. */
+  /** Enters the answer for each account of a request. @param sentAt the second in which it was sent */
   apply(member: Member, request: Request, sentAt: number, results: readonly MonitorResult[]): void {
     const swarms = this.#swarms;
     const { schedule } = member;
@@ -137,7 +138,7 @@ export class Answers {
     for (let i = 0; i < request.ids.length; i++) {
       const id = request.ids[i]!;
       const end = request.ends[i]!;
-      // The worst answer of its dicts: a refused signature can be replaced, another error is waited for.
+      // The worst answer to its dicts counts: a refused signature can be replaced, other errors have to be waited out.
       let error: MonitorResult | undefined;
       let isRefused = false;
       for (; dict < end; dict++) {
@@ -151,7 +152,7 @@ export class Answers {
           if (swarms.swarmOf(id) === member.swarm) schedule.bar(id, request.refs[dict]!, result.code);
         }
       }
-      // It moved, changed or is somebody else by now: there is or was a newer question.
+      // The account has moved or changed since, or its id belongs to another: a later request settles it.
       if (swarms.swarmOf(id) !== member.swarm || swarms.versionOf(id) !== request.versions[i]) continue;
       const position = swarms.positionOf(id);
       if (isRefused) {
@@ -172,8 +173,8 @@ export class Answers {
 }
 
 /**
- * What a reply says of each dict of a request; or why it counts as none. One account that the server cannot read spoils
- * the answer for all: then it is `rejected`. That all are elsewhere is an answer, if it is given for each of them.
+ * The answer to each dict of a request, or why the reply counts as a failure. One account that the server cannot read
+ * spoils the reply for all, which is then `rejected`. If each is said to be elsewhere, that is a proper answer.
  */
 export function readReply(
   { ids, refs }: Request,
@@ -190,7 +191,7 @@ export function readReply(
   return ids.length > 1 && isRejection ? { outcome: 'rejected', reason: describe(results[0]!) } : results;
 }
 
-/** An error that condemns no signature. */
+/** Whether it is an error that is not about the signature. */
 function isOtherError(result: MonitorResult): boolean {
   return result.code !== 0 && result.code !== BAD_TS && result.code !== BAD_SIG;
 }

@@ -3,20 +3,20 @@ import { Walk } from './walk.ts';
 /** How long a storage server keeps a monitor that is not renewed, in seconds (docs/spec/network.md, section 3). */
 export const MONITOR_LIFETIME = 65 * 60;
 
-/** When to ask: a second, or one of these. */
+/** When an account is due: a second, or one of these. */
 const AT_ONCE = 0;
 const NOT_AT_ALL = 0xffff_fffe;
 const IN_FLIGHT = 0xffff_ffff;
-/** What the server last said of an account. */
+/** What the server last said about an account. */
 const NEVER = 0;
 const ASKED = 1;
 const CONFIRMED = 2;
 const REFUSED = 3;
 const SPARED = 4;
-/** Renewals come between these ages of a confirmation, in seconds, as the original's do. */
+/** The ages of a confirmation, in seconds, between which it is renewed, as in the original. */
 const RENEW_FROM = 45 * 60;
 const RENEW_TO = 55 * 60;
-/** How long (seconds) an account whose own fault it is waits for the next attempt: at first, and at most. */
+/** How long (seconds) to wait after an error that is about one account alone, at first and at most. */
 const RETRY_FROM = 4;
 const RETRY_TO = 600;
 
@@ -42,14 +42,14 @@ export interface ScheduleOptions {
  *         not at all ◄─────────────────────────────────────────────────────────────────────┘
  *               └── reconsider: at once, or at the renewal
  *
- * What the server last said of it is another matter: an account stays confirmed while its renewal is under way.
+ * What the server last said is kept separately: an account stays confirmed while its renewal is in flight.
  *
- *     verb                    to be asked                                     last said
+ *     call                    due                                             last said
  *     append, reset           at once                                         never
  *     changed                 at once                                         as it was
  *     resigned                at once, unless confirmed or in flight          as it was
  *     asked                   in flight                                       never becomes asked
- *     confirmed               45 to 55 minutes after the question             confirmed
+ *     confirmed               45 to 55 minutes after it was asked             confirmed
  *     refused                 at once, without that signature                 refused
  *     exhausted               as if confirmed now; all signatures count then  refused
  *     erred                   in 4, 8, … 600 seconds                          as it was
@@ -62,8 +62,8 @@ export interface ScheduleOptions {
  *     measure                 as it was                                       confirmed becomes never after 65 minutes,
  *                                                                             or spared
  *
- * Spared is what another hivemind hears of first, and is asked of enough other servers ({@link Sparing}). There is no
- * way to end a monitor: what was confirmed before goes on until its time is over.
+ * An account is spared if another hivemind sends first and enough other servers are asked for it ({@link Sparing}). A
+ * monitor cannot be ended: what was confirmed before goes on until its time is over.
  *
  * The typed arrays run parallel to the account list of the swarm: 10 bytes for each account, whatever it subscribed to.
  */
@@ -73,10 +73,10 @@ export class Schedule {
   readonly walk = new Walk();
   #count = 0;
   #due = new Uint32Array(0);
-  /** The last confirmation or, before the first, since when one is wanted. */
+  /** When the account was last confirmed or, before the first time, since when it should be; seconds. */
   #since = new Uint32Array(0);
   #state = new Uint8Array(0);
-  /** Failed attempts in a row that are this account's own fault. */
+  /** Errors in a row about this account alone. */
   #tries = new Uint8Array(0);
   /** Signatures that this server refused, by account id. */
   readonly #barred = new Map<number, Set<number>>();
@@ -90,15 +90,14 @@ export class Schedule {
     this.#options = options;
   }
 
-  /** How many accounts the server is to monitor. */
+  /** How many accounts there are in its swarm. */
   get count(): number {
     return this.#count;
   }
 
   /**
-   * How many of them it has confirmed, refuses, need not monitor, and none of these; the oldest confirmation (seconds,
-   * 0 = none) of those that it is to monitor and does not refuse, at the last {@link measure}; and what it last had
-   * against us, in words.
+   * How many accounts the server has confirmed, refused, been spared, and none of these; the oldest confirmation of
+   * those neither refused nor spared, at the last {@link measure} (seconds, 0 if there is none); and its last error.
    */
   get figures() {
     const [confirmed, refused, spared] = [this.#confirmed, this.#refused, this.#spared];
@@ -114,7 +113,7 @@ export class Schedule {
     return this.#state[position] === REFUSED;
   }
 
-  /** Whether it is not asked for it, and as far as we know does not monitor it. */
+  /** Whether the server is not asked for the account, and as far as we know does not monitor it. */
   isSpared(position: number): boolean {
     return this.#state[position] === SPARED;
   }
@@ -127,11 +126,12 @@ export class Schedule {
     return this.#due[position] === AT_ONCE;
   }
 
+  /** The second of the last confirmation or, before the first, since when one has been wanted. */
   sinceOf(position: number): number {
     return this.#since[position]!;
   }
 
-  /** Begins with a list of so many accounts, of which nothing has been asked yet. `room`: how many to allow for. */
+  /** Begins with a list of `count` accounts, none of them asked for yet. @param room how many to allocate for */
   begin(count: number, room: number): void {
     this.#count = count;
     this.#due = new Uint32Array(room);
@@ -141,7 +141,7 @@ export class Schedule {
     this.#forget();
   }
 
-  /** After a handshake: the server may have restarted and forgotten us. */
+  /** Makes everything due, after a handshake: the server may have restarted and forgotten us. */
   reset(): void {
     this.#due.fill(AT_ONCE, 0, this.#count);
     this.#state.fill(NEVER, 0, this.#count);
@@ -149,7 +149,7 @@ export class Schedule {
     this.#forget();
   }
 
-  /** An account comes at the end of the list, in the second `now`. `room`: how many to allow for. */
+  /** Appends an account to the list, in the second `now`. @param room how many to allocate for, if it is full */
   append(now: number, room: number): void {
     const position = this.#count++;
     if (position === this.#due.length) this.#grow(room);
@@ -159,7 +159,7 @@ export class Schedule {
     this.#tries[position] = 0;
   }
 
-  /** The account at `position` goes, the last one takes its place. */
+  /** Removes the account at `position`; the last one takes its place. */
   remove(position: number, id: number): void {
     const last = --this.#count;
     this.#set(position, NEVER);
@@ -171,17 +171,17 @@ export class Schedule {
     this.walk.reordered();
   }
 
-  /** There is something new to ask about an account. */
+  /** There is something new to ask for. */
   changed(position: number): void {
     this.#due[position] = AT_ONCE;
     this.#tries[position] = 0;
   }
 
   /**
-   * Other signatures stand for what is asked. A storage server keeps none: if it has confirmed the account it need not
-   * hear of it before the next renewal; and the answer to a request that is under way tells by itself whether another
-   * signature is needed.
-   * @returns whether there is something to ask
+   * The same or less is asked for by other signatures. A storage server does not store signatures: if it has confirmed
+   * the account it need not be asked before the next renewal, and if a request is in flight, its answer will tell
+   * whether another signature is needed.
+   * @returns whether the account is due now
    */
   resigned(position: number): boolean {
     if (this.isConfirmed(position) || this.isInFlight(position) || this.isSpared(position)) return false;
@@ -190,20 +190,21 @@ export class Schedule {
   }
 
   /**
-   * Signatures of an account that are not to be used if it is asked for now. A regular renewal is the time to give them
-   * another chance: the fault may have been the server's.
+   * The signatures of an account not to use if it is asked for now. A regular renewal gives them another chance, since
+   * the fault may have been the server's.
    */
   barredNow(position: number, id: number): ReadonlySet<number> | undefined {
     if (!this.isAtOnce(position)) this.#barred.delete(id);
     return this.#barred.get(id);
   }
 
+  /** The account is part of a request that is sent. */
   asked(position: number): void {
     this.#due[position] = IN_FLIGHT;
     if (this.#state[position] === NEVER || this.isSpared(position)) this.#set(position, ASKED);
   }
 
-  /** `at`: the second in which it was asked; the server cannot have begun to monitor earlier. */
+  /** @param at the second in which it was asked for: the server cannot have begun to monitor earlier */
   confirmed(position: number, at: number): void {
     this.#set(position, CONFIRMED);
     this.#since[position] = at;
@@ -211,7 +212,7 @@ export class Schedule {
     this.#due[position] = this.#renewal(at);
   }
 
-  /** Not to be used for this account again before the next renewal. `signature`: its number in the request. */
+  /** Bars a signature until the account's next renewal. @param signature its number in the request */
   bar(id: number, signature: number, code: number): void {
     this.#lastError = `signature refused with code ${code}`;
     const barred = this.#barred.get(id);
@@ -219,18 +220,19 @@ export class Schedule {
     else this.#barred.set(id, new Set([signature]));
   }
 
+  /** A signature was refused: asks at once by the next one. See {@link bar}. */
   refused(position: number): void {
     this.#set(position, REFUSED);
     this.#due[position] = AT_ONCE;
   }
 
-  /** No signature is left, or what is asked fits into no request. */
+  /** No signature is left, or what is asked for does not fit into any request. */
   exhausted(position: number): void {
     this.#set(position, REFUSED);
     this.#due[position] = this.#renewal(this.#options.now());
   }
 
-  /** An error of this account alone that may pass. */
+  /** An error about this account alone, which may pass. */
   erred(position: number, reason: string): void {
     this.#lastError = reason;
     const tries = this.#tries[position]!;
@@ -240,7 +242,7 @@ export class Schedule {
     this.walk.wantAt(this.#due[position]);
   }
 
-  /** By the server's word the account is not in its swarm: asked for again in the second `due`, if it stays here. */
+  /** The server says that the account is not in its swarm. @param due the second in which to ask again */
   elsewhere(position: number, due: number, reason: string): void {
     this.#lastError = reason;
     this.#set(position, ASKED);
@@ -248,19 +250,19 @@ export class Schedule {
     this.walk.wantAt(due);
   }
 
-  /** By the server's word it monitors an account no longer that it has confirmed. */
+  /** The server says that it no longer monitors an account that it had confirmed. */
   ended(position: number): void {
     this.#set(position, ASKED);
   }
 
-  /** It is due, and need not be asked for: another hivemind is first, and other servers tell us enough of it. */
+  /** The account is due but need not be asked for. See {@link Sparing}. */
   spared(position: number): void {
-    // What has changed since it was confirmed is not what the server monitors.
+    // If it is due at once it has changed since it was confirmed, so the server does not monitor what we want.
     if (!this.isConfirmed(position) || this.isAtOnce(position)) this.#set(position, SPARED);
     this.#due[position] = NOT_AT_ALL;
   }
 
-  /** Some of what is spared may have to be asked for: all of it becomes due again. About 2 ms for a million. */
+  /** Spared accounts may have to be asked for after all: makes all of them due again. About 2 ms for a million. */
   reconsider(): void {
     const now = this.#options.now();
     for (let position = 0; position < this.#count; position++) {
@@ -275,28 +277,25 @@ export class Schedule {
     }
   }
 
-  /** The request that it was part of came to nothing. */
+  /** The request that the account was part of has failed. */
   failed(position: number): void {
     if (this.isInFlight(position)) this.#due[position] = AT_ONCE;
   }
 
-  /** A whole request came to nothing, and the walk that it came from begins anew. */
+  /** A whole request has failed: the walk that it came from starts again. */
   failedAll(reason: string): void {
     this.#lastError = reason;
     this.walk.beginAnew();
   }
 
-  /**
-   * The next position with something due, where the walk stays; undefined if there is none within `steps`, or none
-   * left.
-   */
+  /** See {@link Walk.next}. */
   next(steps: number): number | undefined {
     return this.walk.next(this.#due, this.#count, steps);
   }
 
   /**
-   * Looks at every account (about 2 ms for a million): finds the oldest confirmation, and takes the word "confirmed"
-   * from those whose time at the server is over.
+   * Looks at every account (about 2 ms for a million): finds the oldest confirmation, and ends confirmations that are
+   * older than a monitor lasts.
    */
   measure(): void {
     const [due, since, state, count] = [this.#due, this.#since, this.#state, this.#count];
@@ -313,7 +312,7 @@ export class Schedule {
     this.#oldest = oldest === IN_FLIGHT ? 0 : oldest;
   }
 
-  /** When a confirmation of this second is to be renewed: early enough to be gathered with others for one interval. */
+  /** When to renew a confirmation of that second: early enough to be gathered with others for one interval. */
   #renewal(confirmed: number): number {
     const { jitter, interval } = this.#options;
     return confirmed + RENEW_FROM + Math.floor(jitter() * (RENEW_TO - RENEW_FROM - interval));

@@ -9,54 +9,55 @@ export interface SenderOptions extends ScheduleOptions {
   readonly accounts: Accounts;
   readonly swarms: Swarms;
   readonly defer: Defer;
-  /** Whether that storage server need not be asked for that account: see {@link Sparing.spares}. */
+  /** See {@link Sparing.spares}. */
   readonly spares: (member: Member, id: number) => boolean;
 }
 
 /**
- * Bytes of requests that wait for answers, over all servers, beyond which no bulk request is sent. A body stays in
- * memory until it is sent, and 2,000 servers times 5 MB would be more than any machine has.
+ * The most bytes of requests in flight to all servers together before no more bulk requests are sent. A body stays in
+ * memory until it is sent, and 2,000 servers times 5 MB would be more than most machines have.
  */
 const MAX_BYTES_IN_FLIGHT = 64 * 1024 * 1024;
 /**
- * What is urgent is gathered for so long (ms) and then sent in small requests, several of which may be under way to a
- * server.
+ * Urgent accounts are gathered for this long (ms), and then sent in small requests (bytes), a few of which may be in
+ * flight to a server.
  */
 const GATHER = 25;
 const URGENT_BODY = 64 * 1024;
 const MAX_URGENT_IN_FLIGHT = 8;
-/** More than this for one server does not go into small requests. */
+/** The most urgent accounts that wait for one server; further ones go into its bulk requests. */
 const MAX_URGENT = 2000;
-/** How long (ms) work holds the event loop, and how much is done between two glances at the clock. */
+/** How long (ms) work may hold the event loop, and after how much it checks the time. */
 const SLICE = 8;
 const ADDS = 32;
 const ADDED_BYTES = 256 * 1024;
 const STEPS = 32_768;
 
 /**
- * Sends the storage servers what is due. One bulk request is in flight for each, after a handshake and for renewals:
- * the servers take turns, and a walk over the accounts of the swarm takes along what is due, in slices. What is urgent
- * (a new or changed subscription, the next signature after a refused one) goes beside it in small requests: a server
- * may take seconds to verify 5 MB, and a phone that has just subscribed should not wait for that.
+ * Asks storage servers for the accounts that are due. Each has one bulk request in flight, for everything after a
+ * handshake and for renewals: the servers take turns, and a walk over the accounts of the swarm collects what is due,
+ * in slices. Urgent accounts (a new or changed subscription, the next signature after a refused one) go in small
+ * requests of their own: a server may take seconds to verify 5 MB, and a phone that has just subscribed should not wait
+ * for that.
  */
 export class Sender {
   readonly #options: SenderOptions;
   readonly #answers: Answers;
   readonly #bulk: RequestBuilder;
   readonly #small: RequestBuilder;
-  /** Whose turn it is to be sent a bulk request, first come first served. */
+  /** The members waiting for their turn to be sent a bulk request, in order. */
   readonly #ready = new Set<Member>();
   /** The member whose bulk request is being built, and its epoch when that began. */
   #job: { member: Member; epoch: number } | undefined;
   #working = false;
-  /** Account ids that should go out beside the bulk requests. */
+  /** Ids of urgent accounts, by member. */
   readonly #urgent = new Map<Member, number[]>();
   #timer: Timer | undefined;
   /** Bytes of all requests that wait for an answer. */
   #bytesInFlight = 0;
   #stopped = false;
   readonly #counters = {
-    /** Requests by what came of them; `rejected`: of several accounts, with an error for all. */
+    /** Requests by outcome; `rejected`: an error for each of several accounts. */
     requests: { answered: 0, rejected: 0, unreadable: 0, timeout: 0, failed: 0, late: 0 },
     /** Accounts skipped because no signature is left, or because they do not fit into any request. */
     passedOver: { nothing_left: 0, too_large: 0 },
@@ -76,13 +77,13 @@ export class Sender {
     return { ...this.#counters, answers: this.#answers.counters };
   }
 
-  /** There is something due: it is sent as soon as the order of work allows. */
+  /** Something is due at this member: it is sent when its turn comes. */
   wake(member: Member): void {
     member.schedule.walk.want();
     this.enqueue(member);
   }
 
-  /** There is or may be something due: the member gets its turn, if nothing speaks against it. */
+  /** Something may be due at this member: gives it its turn, unless it cannot be sent anything now. */
   enqueue(member: Member): void {
     if (!member.isUp || member.bulkInFlight || this.#stopped) return;
     if (member.isResting) return; // the tick will come back to it
@@ -90,7 +91,7 @@ export class Sender {
     this.#work();
   }
 
-  /** This account should be asked for at once. */
+  /** Asks a member for an account at once. */
   hurry(member: Member, id: number): void {
     if (!member.isUp || this.#stopped) return;
     const waiting = this.#urgent.get(member);
@@ -103,7 +104,7 @@ export class Sender {
     this.#timer ??= this.#options.clock.setTimeout(() => this.#flushAll(), GATHER);
   }
 
-  /** Its connection or its swarm is another one, or none: what was to be sent to this one is not. */
+  /** The member's connection or swarm has changed or gone: drops what it was to be sent. */
   drop(member: Member): void {
     this.#urgent.delete(member);
     this.#ready.delete(member);
@@ -122,7 +123,7 @@ export class Sender {
     for (const member of this.#urgent.keys()) this.#flush(member, deadline);
   }
 
-  /** Sends what is urgent, as far as requests are free and it does not take too long; the rest goes soon after. */
+  /** Sends a member's urgent accounts, as many as may be in flight, until `deadline` (monotonic ms); the rest later. */
   #flush(member: Member, deadline: number): void {
     const { clock, swarms } = this.#options;
     let waiting = this.#urgent.get(member);
@@ -136,13 +137,13 @@ export class Sender {
       for (const id of waiting) {
         if (swarms.swarmOf(id) === member.swarm) {
           const position = swarms.positionOf(id);
-          // Anything else means that a bulk request took it along in the meantime.
+          // If it is no longer due at once, a bulk request has taken it in the meantime.
           if (member.schedule.isAtOnce(position) && !this.#put(this.#small, member, position, false)) break;
         }
         taken++;
       }
       if (this.#small.count > 0) this.#send(member, this.#small, true);
-      // Too large for a small body: the bulk request can hold it.
+      // Too large for a small request: a bulk request can hold it.
       if (taken === 0) this.wake(member);
       waiting = waiting.slice(Math.max(taken, 1));
       this.#urgent.set(member, waiting);
@@ -150,7 +151,7 @@ export class Sender {
     if (waiting?.length === 0) this.#urgent.delete(member);
   }
 
-  /** Goes on with the bulk requests, in slices. */
+  /** Starts building bulk requests in slices, unless that is going on. */
   #work(): void {
     if (this.#working || this.#ready.size === 0) return;
     this.#working = true;
@@ -184,11 +185,11 @@ export class Sender {
     return undefined;
   }
 
-  /** Goes on looking for what is due. True if the request is sent, or there is none to send. */
+  /** Goes on building a member's bulk request. @returns whether that is over: it was sent, or there is none to send */
   #build(member: Member, epoch: number, deadline: number): boolean {
     const { schedule } = member;
     if (member.epoch !== epoch || !member.isUp) {
-      // Lost, moved or connected anew in the meantime: what was written so far is not sent.
+      // There has been a disconnect, handshake or move since: what was built so far is not sent.
       schedule.walk.abandon();
       if (member.isUp) this.wake(member);
       return true;
@@ -212,7 +213,7 @@ export class Sender {
     }
   }
 
-  /** Every account was looked at. */
+  /** The walk has visited every account. */
   #endWalk(member: Member): void {
     const { now, interval, jitter } = this.#options;
     const { schedule } = member;
@@ -226,9 +227,9 @@ export class Sender {
   }
 
   /**
-   * Puts the account at `position` into a request, or spares the server that.
-   * @param isLast no larger request will be tried: an account that does not fit is skipped
-   * @returns false if it is full
+   * Adds the account at `position` to a request, unless it is spared.
+   * @param isLast whether an account too large for a request of its own is given up, rather than left to a larger one
+   * @returns false if the account has to go into another request
    */
   #put(builder: RequestBuilder, member: Member, position: number, isLast: boolean): boolean {
     const { swarms, spares } = this.#options;
@@ -266,12 +267,12 @@ export class Sender {
       this.#counters.requests[outcome]++;
       this.#flush(member, clock.monotonic() + SLICE);
       if (member.schedule.walk.hasWork) this.enqueue(member);
-      // Others may have waited for the bytes that are free now.
+      // Other members may have waited for MAX_BYTES_IN_FLIGHT.
       this.#work();
     });
   }
 
-  /** What came of a request as a whole. */
+  /** Handles the reply or the failure of a request. @returns its outcome */
   #settle(
     member: Member,
     request: Request,
@@ -284,7 +285,7 @@ export class Sender {
       ? readReply(request, reply)
       : { outcome: failure === 'TIMEOUT' ? ('timeout' as const) : ('failed' as const), reason: failure ?? 'no reply' };
     if ('outcome' in read) {
-      this.#repeat(member, request);
+      this.#requeue(member, request);
       member.failed(read.reason, request.body.length, isUrgent, read.outcome === 'rejected');
       return read.outcome;
     }
@@ -294,11 +295,8 @@ export class Sender {
     return 'answered';
   }
 
-  /**
-   * The accounts of a request that came to nothing are due again, in a bulk request, and so is what was urgent beside
-   * it.
-   */
-  #repeat(member: Member, { ids }: Request): void {
+  /** Makes the accounts of a failed request due again. They and whatever is urgent go into the next bulk request. */
+  #requeue(member: Member, { ids }: Request): void {
     const { swarms } = this.#options;
     for (const id of ids) if (swarms.swarmOf(id) === member.swarm) member.schedule.failed(swarms.positionOf(id));
     this.#urgent.delete(member);

@@ -8,40 +8,41 @@ export interface SparingOptions {
   readonly accounts: Pick<Accounts, 'account'>;
   readonly swarms: Pick<Swarms, 'current'>;
   readonly defer: Defer;
-  /** Told of a storage server that has accounts to be asked for which it was spared. */
+  /** Called with a storage server that has to be asked for accounts that it was spared. */
   readonly onWork: (member: Member) => void;
 }
 
-/** How long, in ms, what has changed may hold the event loop at a time. */
+/** How long (ms) reconsidering servers may hold the event loop at a time. */
 const SLICE = 8;
 /**
- * So many storage servers of a swarm tell enough to a hivemind that another one is ahead of: one that is honest and
- * alive among them suffices, and of two liars the third says otherwise (docs/decisions/37).
+ * How many storage servers of a swarm are enough where another hivemind sends first: one that is honest and alive
+ * suffices, and the third contradicts two liars (docs/decisions/37).
  */
 export const ENOUGH = 3;
 
 /**
- * Of several hiveminds: which storage servers need not monitor which accounts. Where another hivemind is first, and
- * hears of an account from its whole swarm, this one asks {@link ENOUGH} of its servers alone, for receiving is what a
- * message costs.
+ * Which storage servers need not monitor which accounts for one of several hiveminds. Where another hivemind sends
+ * first, and hears of an account from its whole swarm, this one asks only {@link ENOUGH} of its servers, because
+ * receiving is most of what a message costs.
  *
- * In each swarm so many that are there and answer are chosen. Who is chosen stays so as long as that holds, since what
- * a server has been asked for goes on for an hour; a place that becomes free goes at once to the best of the others by
- * rank, which is other for each hivemind. With fewer than enough all are asked, as they are without any of this.
+ * In each swarm that many servers are chosen that are connected and answer. They stay chosen as long as they do, since
+ * a server goes on reporting for an hour; a free place goes at once to the one with the lowest rank, and each hivemind
+ * ranks them differently. If too few can be chosen, all servers of the swarm are asked.
  *
- * An account is judged when it is due at a server ({@link spares}), so nothing has to be gone through when another
- * hivemind becomes first; and when that one is gone, what was spared becomes due ({@link Schedule.reconsider}).
+ * Whether an account is spared is decided when it is due at a server ({@link spares}), so another hivemind can become
+ * first without our going through all accounts. When it is gone, what was spared becomes due
+ * ({@link Schedule.reconsider}).
  */
 export class Sparing {
   readonly #options: SparingOptions;
-  /** The slots of which another hivemind is first. */
+  /** The slots in which another hivemind sends first. */
   #slots: ReadonlySet<number> = new Set();
   /** The servers that are not chosen. */
-  readonly #left = new Set<Member>();
-  /** Since when (monotonic ms) a slot is not among those, and a server is chosen, if that has ever been otherwise. */
+  readonly #unchosen = new Set<Member>();
+  /** Since when (monotonic ms) a slot is not among those, and a server is chosen, if it was ever otherwise. */
   readonly #slotSince = new Array<number>(SLOTS).fill(Number.NEGATIVE_INFINITY);
   readonly #chosenSince = new WeakMap<Member, number>();
-  /** Servers of which something that was spared may be wanted now. */
+  /** Servers that may have to be asked for what they were spared. */
   readonly #changed = new Set<Member>();
   #stopped = false;
 
@@ -49,7 +50,7 @@ export class Sparing {
     this.#options = options;
   }
 
-  /** Another hivemind is first of these slots, and covers them. */
+  /** Sets the slots in which another hivemind sends first, and which it covers. */
   setSlots(slots: ReadonlySet<number>): void {
     const { clock, swarms } = this.#options;
     const wanted = [...this.#slots].filter((slot) => !slots.has(slot));
@@ -60,55 +61,55 @@ export class Sparing {
         swarms.current.map(({ id }) => id),
         wanted,
       );
-      for (const { id, members } of swarms.current) if (affected.has(id)) for (const one of members) this.#want(one);
+      for (const { id, members } of swarms.current) if (affected.has(id)) for (const one of members) this.#queue(one);
     }
     this.review();
   }
 
-  /** Whether that server need not be asked for that account. */
+  /** Whether this server need not be asked for this account. */
   spares(member: Member, id: number): boolean {
-    if (this.#slots.size === 0 || !this.#left.has(member)) return false;
+    if (this.#slots.size === 0 || !this.#unchosen.has(member)) return false;
     const { bytes, offset } = this.#options.accounts.account(id);
     return this.#slots.has(slotOf(bytes, offset));
   }
 
   /**
-   * Since when (monotonic ms, -Infinity: ever since it is there) that server is asked for the accounts of that slot;
+   * Since when (monotonic ms) this server has been asked for the accounts of this slot, -Infinity if it always has;
    * undefined if it is not.
    */
   askedSince(member: Member, slot: number): number | undefined {
     if (!this.#slots.has(slot)) return this.#slotSince[slot];
-    return this.#left.has(member) ? undefined : (this.#chosenSince.get(member) ?? Number.NEGATIVE_INFINITY);
+    return this.#unchosen.has(member) ? undefined : (this.#chosenSince.get(member) ?? Number.NEGATIVE_INFINITY);
   }
 
-  /** Looks at all swarms: some servers may not answer any more. To be called every second. */
+  /** Reviews all swarms, since servers may have stopped answering. To be called every second. */
   review(): void {
     if (this.#slots.size > 0) for (const swarm of this.#options.swarms.current) this.choose(swarm);
   }
 
-  /** A server has come into a swarm. Until its turn comes it is left out, so that none who is there loses its place. */
+  /** A server has entered a swarm. It is unchosen at first, so that it takes nobody's place. */
   entered(member: Member, swarm: Swarm): void {
-    this.#left.add(member);
+    this.#unchosen.add(member);
     this.choose(swarm);
   }
 
-  /** The server is in no swarm any more. */
+  /** A server has left its swarm. */
   forget(member: Member): void {
-    this.#left.delete(member);
+    this.#unchosen.delete(member);
     this.#changed.delete(member);
   }
 
-  /** Chooses the servers of a swarm anew: one of them came, went, or can tell from now on, or no more. */
+  /** Chooses among the servers of a swarm, after one of them has come, gone, or begun or stopped to answer. */
   choose({ members }: Swarm): void {
     if (this.#slots.size === 0) return;
-    const chosen = members.filter((member) => !this.#left.has(member));
-    if (chosen.length === ENOUGH && chosen.every(canTell)) return;
+    const chosen = members.filter((member) => !this.#unchosen.has(member));
+    if (chosen.length === ENOUGH && chosen.every(isAnswering)) return;
     const best = this.#best(members);
     for (const member of members) {
-      if (!best.includes(member)) this.#left.add(member);
-      else if (this.#left.delete(member)) {
+      if (!best.includes(member)) this.#unchosen.add(member);
+      else if (this.#unchosen.delete(member)) {
         this.#chosenSince.set(member, this.#options.clock.monotonic());
-        this.#want(member);
+        this.#queue(member);
       }
     }
   }
@@ -117,16 +118,16 @@ export class Sparing {
     this.#stopped = true;
   }
 
-  /** Of those that can tell, who was chosen before, then by rank; all, if too few can. */
+  /** Of those that answer, the ones already chosen, then by rank; all members if too few answer. */
   #best(members: readonly Member[]): readonly Member[] {
-    const able = members.filter(canTell);
+    const able = members.filter(isAnswering);
     if (able.length < ENOUGH) return members;
     return able
-      .sort((a, b) => Number(this.#left.has(a)) - Number(this.#left.has(b)) || a.rank - b.rank)
+      .sort((a, b) => Number(this.#unchosen.has(a)) - Number(this.#unchosen.has(b)) || a.rank - b.rank)
       .slice(0, ENOUGH);
   }
 
-  #want(member: Member): void {
+  #queue(member: Member): void {
     if (this.#changed.size === 0) this.#options.defer(() => this.#reconsider());
     this.#changed.add(member);
   }
@@ -147,7 +148,7 @@ export class Sparing {
   }
 }
 
-/** Whether a server would announce what happens now, as far as we can know. */
-function canTell(member: Member): boolean {
+/** Whether a server would report messages now, as far as we can tell. */
+function isAnswering(member: Member): boolean {
   return member.isUp && !member.isResting && !member.isSilent;
 }

@@ -3,22 +3,22 @@ import { SwarmSpace } from '../../session/swarm.ts';
 import type { Member, Swarm } from './member.ts';
 import { MONITOR_LIFETIME } from './schedule.ts';
 
-/** What monitoring needs to know of the accounts. Ids are small dense integers that are used again after a removal. */
+/** What monitoring needs to know about accounts. Ids are small dense integers that are reused after a removal. */
 export interface Accounts {
   /** All ids are below this. */
   readonly capacity: number;
   isLive(id: number): boolean;
-  /** The 33 bytes of an account; to be read at once. */
+  /** Where the 33 bytes of an account are; valid until the next change. */
   account(id: number): { bytes: Uint8Array; offset: number };
   /**
    * Appends the monitor dicts of an account to `out`, and for each a number to `refs` that stands for its signature.
-   * @param refused signatures that are not to be used, by those numbers
-   * @returns the new offset; the same if there is nothing to ask; -1 if it does not fit
+   * @param refused signatures not to use, by those numbers
+   * @returns the new offset: `offset` itself if there is nothing to ask for, -1 if the dicts do not fit
    */
   writeMonitors(id: number, out: Buffer, offset: number, refused?: ReadonlySet<number>, refs?: number[]): number;
 }
 
-/** Calls `work` once, as soon as the event loop has looked after everybody else. */
+/** Calls `work` once, after the event loop has handled what is waiting. */
 export type Defer = (work: () => void) => void;
 
 export interface SwarmsOptions {
@@ -27,20 +27,20 @@ export interface SwarmsOptions {
   /** Seconds on the monitoring clock. */
   readonly now: () => number;
   readonly defer: Defer;
-  /** Told of a member that has accounts to ask for which came with a change of the swarms. */
+  /** Called with a member that has new accounts to ask for, after a change of the swarms. */
   readonly onWork: (member: Member) => void;
 }
 
-/** More earlier shapes of the network than this within {@link MONITOR_LIFETIME} are not remembered. */
+/** How many earlier sets of swarms are remembered at most. */
 const MAX_FORMER_SPACES = 32;
-/** How long (ms) a recalculation holds the event loop, and accounts between two glances at the clock. */
+/** How long (ms) a recalculation may hold the event loop, and after how many accounts it checks the time. */
 const SLICE = 8;
 const STRIDE = 256;
 const NOWHERE = -1;
 
 /**
- * Which account is whose (docs/spec/network.md, section 2). A change of the list of swarms is followed in slices, so
- * that a million accounts never block the event loop, and only accounts whose swarm is another one now are touched.
+ * Which account belongs to which swarm (docs/spec/network.md, section 2). A change of the list of swarms is worked
+ * through in slices, so that a million accounts do not block the event loop, and only accounts that move are touched.
  */
 export class Swarms {
   readonly #options: SwarmsOptions;
@@ -50,11 +50,11 @@ export class Swarms {
   #formers: { space: SwarmSpace; until: number }[] = [];
   readonly #byId = new Map<bigint, Swarm>();
   readonly #byNumber: (Swarm | undefined)[] = [];
-  /** By account id: number of its swarm, place in its list, and how often what we ask for it has changed. */
+  /** By account id: the number of its swarm, its position there, and its {@link versionOf}. */
   #swarmOf = new Int32Array(0);
   #positionOf = new Uint32Array(0);
   #versionOf = new Uint32Array(0);
-  /** Where the recalculation is; undefined = none is going on. */
+  /** The next account of the running recalculation; undefined if none is running. */
   #cursor: number | undefined;
   #stopped = false;
   readonly counters = { recalculations: 0, moved: 0 };
@@ -68,7 +68,7 @@ export class Swarms {
     return this.#current;
   }
 
-  /** Whether accounts are still being moved to where they belong now. */
+  /** Whether accounts are still being moved to the swarms they now belong to. */
   get recalculating(): boolean {
     return this.#cursor !== undefined;
   }
@@ -88,38 +88,39 @@ export class Swarms {
     this.#cursor = 0;
   }
 
-  /** The swarm with this id, if it is one of the network's. */
+  /** The swarm with this id, if there is one. */
   get(id: bigint): Swarm | undefined {
     return this.#byId.get(id);
   }
 
-  /** A storage server becomes a member: everything of the swarm is to be asked there. */
+  /** Makes a storage server a member of a swarm, to be asked for all its accounts. */
   enter(member: Member, swarm: Swarm): void {
     swarm.members.push(member);
     member.enter(swarm);
   }
 
+  /** Takes a storage server out of its swarm, if it is in one. */
   leave(member: Member): void {
     const members = member.swarm?.members;
     members?.splice(members.indexOf(member), 1);
     member.leave();
   }
 
-  /** An account came into being. Returns its swarm; undefined as long as the network is not known. */
+  /** An account has been added. @returns its swarm; undefined as long as the network is not known */
   add(id: number): Swarm | undefined {
     this.#makeRoom(id);
     this.#assign(id);
     return this.swarmOf(id);
   }
 
-  /** An account is no more. */
+  /** An account has been removed. */
   remove(id: number): void {
     if (id >= this.#swarmOf.length) return;
     this.#take(id);
     this.#versionOf[id]!++;
   }
 
-  /** What we ask for an account has changed: all of its swarm are to be asked again. Returns the swarm. */
+  /** More is asked for an account: all members of its swarm are to be asked again. @returns the swarm */
   touch(id: number): Swarm | undefined {
     const swarm = this.swarmOf(id);
     if (!swarm) return undefined;
@@ -129,7 +130,11 @@ export class Swarms {
     return swarm;
   }
 
-  /** Other signatures stand for what is asked for an account. Returns its swarm if there is one to be asked. */
+  /**
+   * No more than before is asked for an account, but by other signatures: members that have not confirmed it are to be
+   * asked again.
+   * @returns its swarm if there are any
+   */
   touchUnconfirmed(id: number): Swarm | undefined {
     const swarm = this.swarmOf(id);
     if (!swarm) return undefined;
@@ -143,19 +148,19 @@ export class Swarms {
     return number === NOWHERE ? undefined : this.#byNumber[number];
   }
 
-  /** Place of an account in the list of its swarm; only meaningful if it has one. */
+  /** The position of an account in the list of its swarm; meaningless if it has none. */
   positionOf(id: number): number {
     return this.#positionOf[id]!;
   }
 
-  /** Changes whenever an answer to an earlier question is no longer an answer for this account. */
+  /** A number that changes whenever answers to earlier requests no longer hold for this account id. */
   versionOf(id: number): number {
     return this.#versionOf[id]!;
   }
 
   /**
-   * Whether an account belongs to a swarm, or did within the lifetime of a monitor. Allocates nothing; the usual case,
-   * that it does belong there, is two array reads.
+   * Whether an account belongs to a swarm, or did within the lifetime of a monitor. Allocates nothing, and in the usual
+   * case, that it does belong there, reads two array elements.
    */
   belongs(id: number, swarmId: bigint): boolean {
     if (!this.#space || !this.#options.accounts.isLive(id)) return false;
@@ -198,7 +203,7 @@ export class Swarms {
     this.#dissolve();
   }
 
-  /** Puts an account where it belongs. Returns its new swarm, undefined if it was there already or belongs nowhere. */
+  /** Puts an account where it belongs. @returns its new swarm; undefined if it has not moved or belongs nowhere */
   #assign(id: number): Swarm | undefined {
     if (!this.#space) return undefined;
     const { bytes, offset } = this.#options.accounts.account(id);
@@ -214,7 +219,7 @@ export class Swarms {
   #put(id: number, swarm: Swarm): void {
     if (swarm.count === swarm.accounts.length) {
       const mean = this.#options.accounts.capacity / this.#current.length;
-      // Small steps, for each member of the swarm has as much room; but nearly all swarms grow to half the mean.
+      // Grow in small steps, since each member's schedule has as much room; but nearly all swarms reach half the mean.
       const room = Math.ceil(Math.max(16, mean / 2, swarm.count * 1.25));
       const accounts = new Uint32Array(room);
       accounts.set(swarm.accounts);
@@ -250,7 +255,7 @@ export class Swarms {
     return swarm;
   }
 
-  /** Forgets the swarms that are no longer of the network; all their accounts have moved. */
+  /** Forgets swarms that the network no longer has, now that their accounts have moved. */
   #dissolve(): void {
     const current = new Set(this.#current);
     for (const swarm of this.#byId.values()) {

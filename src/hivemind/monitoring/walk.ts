@@ -1,15 +1,15 @@
 /**
- * The search through the accounts of one storage server for what is due. A walk sees every account once, and may be
- * interrupted at any place: a request is built in slices, and the next one goes on where the last one ended, so that
- * none is asked for twice before all were.
+ * The search for what is due among the accounts of one storage server. A walk visits every account once and can pause
+ * anywhere: a request is built in slices, and the next request goes on where the last one ended, so that no account is
+ * asked for twice before all have been.
  */
 export class Walk {
   #isGoing = false;
-  /** Another walk is wanted; when (seconds) one is in any case; and when an account is to be tried again. */
+  /** Whether another walk is wanted; when one begins in any case, and when an account is to be retried (seconds). */
   #isWanted = false;
   #nextAt = 0;
   #retryAt = Number.POSITIVE_INFINITY;
-  /** The place in the list, how many were seen, and up to which second what is due counts. */
+  /** The position in the list, how many accounts have been visited, and up to which second accounts count as due. */
   #cursor = 0;
   #seen = 0;
   #isOver = false;
@@ -19,32 +19,33 @@ export class Walk {
     return this.#isGoing;
   }
 
-  /** Whether there is something to look for, or the present walk has not come to its end. */
+  /** Whether a walk is going on or another is wanted. */
   get hasWork(): boolean {
     return this.#isGoing || this.#isWanted;
   }
 
-  /** The same in this second. */
+  /** {@link hasWork} as of this second, which may be one that a walk was to begin in. */
   hasWorkAt(now: number): boolean {
     if (this.#nextAt <= now || this.#retryAt <= now) this.#isWanted = true;
     return this.hasWork;
   }
 
-  /** Something may be due that was not when the present walk passed by. */
+  /** Another walk is wanted: something may be due that was not when this one passed it. */
   want(): void {
     this.#isWanted = true;
   }
 
+  /** A walk is wanted in that second. */
   wantAt(second: number): void {
     this.#retryAt = Math.min(this.#retryAt, second);
   }
 
-  /** An account changed its place: the present walk may have been beyond it. */
+  /** An account has changed its position: this walk may have passed the new one already. */
   reordered(): void {
     if (this.#isGoing) this.#isWanted = true;
   }
 
-  /** Begins a walk at this second, or goes on with the present one. */
+  /** Begins a walk in this second, or goes on with the current one. */
   begin(now: number): void {
     if (this.#isGoing) return;
     this.#isGoing = true;
@@ -55,8 +56,9 @@ export class Walk {
   }
 
   /**
-   * The next place of the first `count` in `due` whose second has come, where the walk stays; undefined if none is
-   * within `steps`.
+   * Goes on to the next of the first `count` positions in `due` whose second has come, and stays there; {@link pass} it
+   * before the next call.
+   * @returns the position; undefined if there is none within `steps`
    */
   next(due: Uint32Array, count: number, steps: number): number | undefined {
     const horizon = this.#horizon;
@@ -77,35 +79,35 @@ export class Walk {
     return found;
   }
 
-  /** Goes past the place where it stays. */
+  /** Leaves the position that {@link next} found behind. */
   pass(): void {
     this.#seen++;
     this.#cursor++;
   }
 
-  /** Whether it had seen every account when it last looked for the {@link next}. */
+  /** Whether the last {@link next} found that every account has been visited. */
   get isOver(): boolean {
     return this.#isOver;
   }
 
-  /** It has seen every account; the next one begins at that second, if nothing wants one before. */
+  /** Ends a walk that has visited every account. The next begins in that second, or when one is wanted. */
   end(nextAt: number): void {
     this.#isGoing = false;
     this.#nextAt = nextAt;
   }
 
-  /** Is given up where it is. */
+  /** Gives the walk up where it is. */
   abandon(): void {
     this.#isGoing = false;
   }
 
-  /** Is given up, because nothing came of what it found: another one has to find that again. */
+  /** Gives the walk up because the request it found accounts for has failed: another has to find them again. */
   beginAnew(): void {
     this.#isGoing = false;
     this.#isWanted = true;
   }
 
-  /** The list is another one: nothing of an earlier walk holds. */
+  /** Starts over, with another list. */
   restart(): void {
     this.#isGoing = false;
     this.#cursor = 0;

@@ -21,46 +21,48 @@ export interface NetworkOptions {
   readonly accounts: MonitoredAccounts;
   /** The hivemind's X25519 private key, 32 bytes. */
   readonly secret: Uint8Array;
-  /** Who we are among several with that key; not given for one that is alone. */
+  /** Identifies us among several hiveminds with that key; undefined if we are the only one. */
   readonly identity?: Identity | undefined;
   /** OxenMQ address of oxend. */
   readonly oxend: string;
-  /** So many connections to storage servers are established at a time; 0 = none at all, a dry run. */
+  /** How many connections to storage servers may be in the making at a time; 0 = none are made, a dry run. */
   readonly maxConnects: number;
-  /** Whether storage servers may have addresses of a private network, or of this machine. */
+  /** Whether storage servers may have private or loopback addresses. */
   readonly allowPrivate: boolean;
-  /** How long renewals that are due may wait for each other, in ms. */
+  /** How long due renewals may be gathered into one request, in ms. */
   readonly interval: number;
   readonly log: { info(text: string): void; warn(text: string): void; debug(text: string): void };
-  /** Bytes that may lie unread of what storage servers sent; {@link MAX_UNREAD} if not given. */
+  /** How many bytes from storage servers may lie unread; {@link MAX_UNREAD} if not given. */
   readonly maxUnread?: number;
-  /** A storage server sent a `notify.message`; `body` is its part. */
+  /** Called when a storage server has sent a `notify.message`; `body` is its one part. */
   readonly onNotification: (node: Node, body: Buffer) => void;
 }
 
-/** A hivemind among several, which all have the same key: no two processes ever have the same name and generation. */
+/** A hivemind among several with the same key. No two processes ever have the same name and generation. */
 export interface Identity {
   readonly name: string;
   readonly generation: bigint;
 }
 
 /**
- * 200,000 notifications that come in a few seconds are 190 MB at most (docs/spec/platform.md, section 6). Beyond this a
- * server is heard no more, for the others of its swarm tell the same (docs/decisions/38).
+ * How many bytes may lie unread before the server that sends most is cut off; the others of its swarm report the same
+ * messages (docs/decisions/38). A burst of 200,000 notifications is 190 MB at most (docs/spec/platform.md, section 6).
  */
 const MAX_UNREAD = 512 * 1024 ** 2;
-/** How often it is looked at, in ms: a look costs a third of a millisecond. */
-const UNREAD_LOOK = 1000;
+/** How often that is checked, in ms: a check takes a third of a millisecond. */
+const UNREAD_CHECK = 1000;
 const MONITOR_TIMEOUT = 15_000;
 const MAX_MESSAGE = 10 * 1024 * 1024;
-/** What a connection carries: whom to tell about it, and whose it is. */
+
+/** What we attach to each connection. */
 interface Attached {
   readonly events: LinkEvents | OxendEvents;
+  /** Not of oxend's. */
   readonly node?: Node;
   greeted: boolean;
 }
 
-/** The whole network in a few figures. */
+/** The network in a few figures. */
 export type Summary = MonitoringSummary &
   ReturnType<Nodes['summary']> & {
     /** -1 and empty before oxend's first answer. */
@@ -78,7 +80,7 @@ export class Network {
   readonly #toOxend: Peers;
   readonly #toNodes: Peers;
   readonly #unread = unreadOfThisProcess();
-  #looking: Timer | undefined;
+  #unreadTimer: Timer | undefined;
 
   constructor(options: NetworkOptions) {
     this.#options = options;
@@ -140,7 +142,8 @@ export class Network {
     const onBlock: Handler = () => this.#oxend.block();
     const command = (handler: Handler) => ({ kind: 'command' as const, handler });
     const notify = (commands: Commands['']['commands']) => ({ notify: { access: 'basic' as const, commands } });
-    // oxend knows us by the usual id, the storage servers by a secret one; and neither can pose as the other.
+    // oxend knows us by the usual id, storage servers by a secret one. On sockets of their own, neither can pose as the
+    // other.
     this.#toOxend = new Peers({
       clock,
       keys,
@@ -159,18 +162,18 @@ export class Network {
     });
   }
 
-  /** Begins to look for oxend; everything else follows from what it tells. */
+  /** Connects to oxend; everything else follows from what it says. */
   start(): void {
     if (this.#options.maxConnects === 0)
       this.#options.log.warn('max_connects is 0: no storage server will be connected');
     this.#unread.settle();
-    this.#looking = this.#options.clock.setInterval(() => this.#look(), UNREAD_LOOK);
+    this.#unreadTimer = this.#options.clock.setInterval(() => this.#checkUnread(), UNREAD_CHECK);
     this.#oxend.start();
   }
 
-  /** Closes every connection. Nothing of this is left then, neither timer nor socket. */
+  /** Closes every connection. Leaves neither timers nor sockets behind. */
   async stop(): Promise<void> {
-    this.#looking?.cancel();
+    this.#unreadTimer?.cancel();
     this.#oxend.stop();
     this.#nodes.stop();
     this.monitoring.stop();
@@ -197,22 +200,22 @@ export class Network {
     return this.#nodes.find(key);
   }
 
-  /** See {@link Nodes.listenAnew}. */
-  listenAnew(node: Node): void {
-    this.#nodes.listenAnew(node);
+  /** See {@link Nodes.reconnect}. */
+  reconnect(node: Node): void {
+    this.#nodes.reconnect(node);
   }
 
-  /** Whether oxend is connected and its last answer made sense. */
+  /** Whether oxend is connected and its last answer was valid. */
   get oxendUp(): boolean {
     return this.#oxend.up;
   }
 
-  /** Whether oxend's last list is not believed yet, because much of what was known is missing in it. */
+  /** Whether oxend's last list is not believed yet. See {@link ListDoubt}. */
   get listDoubted(): boolean {
     return this.#oxend.doubted;
   }
 
-  /** What each of its sockets counts, by name. */
+  /** The counters of each socket, by name. */
   get sockets(): readonly (readonly [string, Counters])[] {
     return [
       ['oxend', this.#toOxend.counters],
@@ -220,34 +223,34 @@ export class Network {
     ];
   }
 
-  /** All figures that only grow. */
+  /** All figures that only ever grow. */
   get counters() {
     const [oxend, peers, toOxend] = [this.#oxend.counters, this.#toNodes.counters, this.#toOxend.counters];
     return { ...this.monitoring.counters, nodes: this.#nodes.counters, oxend, peers, toOxend };
   }
 
   /**
-   * Every storage server, with what it monitors for us.
-   * @param recordOf what is known of it elsewhere
+   * A report on every storage server.
+   * @param recordOf further fields for its report
    */
   nodes<T extends object>(recordOf: (node: Node) => T): (NodeReport & T)[] {
     return this.#nodes.reports(recordOf);
   }
 
-  /** Figures of the whole; cheap. Ages may be one interval old. */
+  /** Figures of the whole network; cheap. Ages may be one interval old. */
   summary(): Summary {
     const { height: blockHeight, blockHash } = this.#oxend;
     return { ...this.#nodes.summary(), ...this.monitoring.summary(), blockHeight, blockHash };
   }
 
-  /** What is wrong with the network side, in words; nothing of it hinders subscriptions or pushes already under way. */
+  /** What is wrong with the network side, in words. None of it stops subscriptions, or pushes already under way. */
   complaints(): string[] {
     const complaints: string[] = [];
     const { nodes, connected, silent, unusable, cutOff, unneeded } = this.summary();
     if (this.#oxend.problem) complaints.push(`oxend: ${this.#oxend.problem}`);
     if (nodes > unneeded && connected === 0 && this.#options.maxConnects > 0)
       complaints.push('no storage server is connected');
-    // Some never have one; anybody can register a node with an invalid address.
+    // A few never have one: anybody can register a node with an invalid address.
     if (unusable > nodes / 2) complaints.push(`${unusable} of ${nodes} storage servers have no address to connect to`);
     if (cutOff > 0) complaints.push(`${cutOff} storage servers are cut off for what they sent`);
     if (silent > 0) complaints.push(`${silent} storage servers are connected but do not answer`);
@@ -265,10 +268,10 @@ export class Network {
     return doubt;
   }
 
-  /** Cuts off the storage server that sends most, if more comes than can be read. */
-  #look(): void {
+  /** If messages come faster than we read them, cuts off the storage server that sends most. */
+  #checkUnread(): void {
     const { maxUnread = MAX_UNREAD } = this.#options;
-    const unread = this.#unread.look();
+    const unread = this.#unread.estimate();
     if (unread === 0) this.#toNodes.countAnew();
     if (unread <= maxUnread) return;
     const loudest = this.#toNodes.loudest();
@@ -277,7 +280,7 @@ export class Network {
         `of those before (${megabytes(loudest.bytes)} MB)`,
       true,
     );
-    // What it sent is freed, but the system need not get the memory back.
+    // What it sent is freed, but malloc may keep the memory.
     this.#unread.settle();
     this.#toNodes.countAnew();
   }
@@ -290,9 +293,9 @@ export class Network {
     const connection = this.#toNodes.connect(address, {
       label: `node ${node.key.slice(0, 12)}`,
       data: attached,
-      // Never one that it has had of us: a server may still keep the old connection.
-      ...(node.renewals > 0 && {
-        routingId: routingId(`storage server, ${node.renewals} times renewed`, secret, identity),
+      // Never one that we have used before: the server may still hold the old connection.
+      ...(node.reconnects > 0 && {
+        routingId: routingId(`storage server, ${node.reconnects} times renewed`, secret, identity),
       }),
     });
     return {
@@ -321,9 +324,12 @@ export class Network {
 }
 
 /**
- * The name by which peers know us. Whoever holds the one for storage servers gets our notifications, so nobody may
- * guess it; and after a restart it must be the same, so that they go on at once (docs/decisions/12). Of several
- * hiveminds each has its own, and never another's: libzmq aborts a peer that has two with one name.
+ * The routing id by which a kind of peer knows us, 33 bytes. Storage servers send our notifications to whoever has
+ * theirs, so nobody may be able to guess it; and it must stay the same over a restart, so that they carry on at once
+ * (docs/decisions/12). Each of several hiveminds has ids of its own: libzmq aborts a peer that has two clients with the
+ * same one.
+ *
+ * @param secret the hivemind's X25519 private key, 32 bytes
  */
 export function routingId(peer: string, secret: Uint8Array, identity?: Identity): Buffer {
   const who = identity ? ` ${identity.name} ${identity.generation}` : '';
@@ -331,8 +337,10 @@ export function routingId(peer: string, secret: Uint8Array, identity?: Identity)
 }
 
 /**
- * Where a storage server stands in the order of one of several hiveminds: nobody can choose a key that comes first, and
- * each run of the same name prefers the same servers, which may still announce what they were asked for before.
+ * A storage server's rank for one of several hiveminds ({@link Sparing}). Nobody can choose a key that ranks first; and
+ * each run of a hivemind prefers the same servers, which may still report what the run before asked them for.
+ *
+ * @param key the server's X25519 public key, in hex
  */
 function rankOf(key: string, { name }: Identity, secret: Uint8Array): number {
   return blake2b(16, Buffer.from(`spns order of ${name} ${key}`), secret).readUIntBE(0, 6);

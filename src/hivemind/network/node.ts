@@ -5,13 +5,13 @@ import type { Link, Member } from '../monitoring/member.ts';
 
 /** What a connection tells about itself. */
 export interface LinkEvents {
-  /** The server greeted us, or a lost connection has been restored: from now on requests make sense. */
+  /** The server has greeted us, or a lost connection has been restored: requests can be sent from now on. */
   up(): void;
-  /** The connection broke; it is being restored without our doing. */
+  /** The connection broke. ZeroMQ is restoring it. */
   down(): void;
   /**
-   * It never came about, or was given up, and is closed.
-   * @param offence the server did what no honest one does, at our cost
+   * The connection could not be made, or was given up; it is closed.
+   * @param offence whether the server did something harmful that no honest one does
    */
   failed(reason: string, offence: boolean): void;
 }
@@ -21,31 +21,31 @@ export type Connect = (node: Node, events: LinkEvents) => Link;
 
 /**
  * - `queued`: waits for its turn to be connected
- * - `connecting`: not greeted yet
- * - `up`
- * - `down`: was up; ZeroMQ is restoring it
- * - `cooldown`: could not be connected, is tried again later
- * - `cut-off`: did us harm, and is left alone for an hour
- * - `unneeded`: keeps accounts of other hiveminds alone
- * - `unusable`: has no address, or none that we connect to; its swarm counts, but nothing is asked of it
+ * - `connecting`: has not greeted us yet
+ * - `up`: connected
+ * - `down`: was up; ZeroMQ is restoring the connection
+ * - `cooldown`: could not be connected; will be tried again
+ * - `cut-off`: did us harm; left alone for an hour
+ * - `unneeded`: only keeps accounts that other hiveminds look after
+ * - `unusable`: has no address, or none that we may connect to; its swarm still counts
  */
 export type NodeState = 'queued' | 'connecting' | 'up' | 'down' | 'cooldown' | 'cut-off' | 'unneeded' | 'unusable';
 
 /** A storage server of the network, and our connection to it. */
 export class Node {
-  /** Public key in hex: what makes it the same server. */
+  /** Public key in hex, which identifies the server. */
   readonly key: string;
-  /** As listed; where the list has none, or no longer, the one known before. */
+  /** As listed; the last known one if the list has none. */
   address: ServiceNode;
   /** What monitoring knows of it. */
   readonly member: Member;
   state: NodeState = 'unusable';
   link: Link | undefined;
-  /** Since when (unix ms) it is up. */
+  /** Since when (unix ms) it has been up. */
   upSince: number | undefined;
-  /** How often it was connected under a new name of ours, having fallen silent. */
-  renewals = 0;
-  /** Connections in a row that failed. */
+  /** How often we have reconnected to it under a new routing id, because it had fallen silent. */
+  reconnects = 0;
+  /** Failed connections in a row. */
   failedConnects = 0;
   lastError = '';
   retry: Timer | undefined;
@@ -57,21 +57,21 @@ export class Node {
   }
 }
 
-/** A storage server, as `admin.get_nodes` tells it. */
+/** A storage server as `admin.get_nodes` reports it. */
 export interface NodeReport extends MemberReport {
-  /** Empty if oxend knows none. */
+  /** `tcp://HOST:PORT`; empty if oxend knows none. */
   address: string;
   /** The first 12 hex digits of its public key. */
   key: string;
   /** In lower-case hex, as oxend's `swarm`. */
   swarm: string;
-  /** `silent`: connected, but nothing was answered lately. */
+  /** `silent`: connected, but has stopped answering. */
   state: NodeState | 'silent';
   /** Unix seconds; null if it is not connected. */
   connected_since: number | null;
 }
 
-/** @param monitored what it monitors for us */
+/** @param monitored monitoring's report of it */
 export function reportNode(node: Node, monitored: MemberReport): NodeReport {
   const { address, key, member, state, upSince, lastError } = node;
   return {

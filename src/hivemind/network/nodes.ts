@@ -5,7 +5,7 @@ import { swarmsOfSlots } from '../../session/slots.ts';
 import type { Link } from '../monitoring/member.ts';
 import type { Monitoring } from '../monitoring/monitoring.ts';
 import type { Defer } from '../monitoring/swarms.ts';
-import { Doubt } from './doubt.ts';
+import { ListDoubt } from './list-doubt.ts';
 import { type Connect, Node, type NodeReport, reportNode } from './node.ts';
 
 export interface NodesOptions {
@@ -13,14 +13,14 @@ export interface NodesOptions {
   /** Uniform in [0, 1). */
   readonly jitter: () => number;
   readonly defer: Defer;
-  /** So many connections at most are being established at a time; 0 = none are made at all. */
+  /** How many connections may be in the making at a time; 0 = none are made at all. */
   readonly maxConnects: number;
-  /** Whether servers may have addresses of a private network, or of this machine. */
+  /** Whether servers may have private or loopback addresses. */
   readonly allowPrivate: boolean;
   readonly connect: Connect;
-  /** Told which servers there are, and which of them can be asked. */
+  /** Told which servers there are, and which of them are up. */
   readonly monitoring: Monitoring;
-  /** Told of a server that did us harm and is left alone for an hour. */
+  /** Called with a server that did us harm and is left alone for an hour. */
   readonly cutOff: (node: Node, reason: string) => void;
 }
 
@@ -36,27 +36,27 @@ const SLICE = 8;
 const CUT_OFF = 60 * 60_000;
 
 /**
- * The storage servers of the network and our connections to them. What goes wrong with one does not touch the others.
+ * The storage servers of the network and our connections to them. Trouble with one does not affect the others.
  */
 export class Nodes {
   readonly #options: NodesOptions;
-  readonly #doubt: Doubt;
+  readonly #doubt: ListDoubt;
   readonly #nodes = new Map<string, Node>();
   readonly #queue = new Set<Node>();
   /**
-   * Until when (ms, monotonic) servers are left alone, by key: leaving the list, or another address, changes nothing
-   * about it.
+   * Until when (monotonic ms) servers are cut off, by key. Not kept in {@link Node}, so that leaving the list does not
+   * shorten it.
    */
   readonly #cutOff = new Map<string, number>();
-  /** Of several hiveminds, the slots that this one looks after; undefined: all accounts are ours. */
+  /** The slots that we look after, if we are one of several hiveminds; undefined: all accounts are ours. */
   #slots: ReadonlySet<number> | undefined;
   #swarms: readonly bigint[] = [];
   /** The swarms that keep accounts of those slots. */
   #needed: ReadonlySet<bigint> = new Set();
   #pending = 0;
-  /** How long (ms) connections have been made since the event loop turned for that, and whether it is to turn now. */
+  /** Time (ms) spent on making connections since they last yielded, and whether they are yielding now. */
   #spent = 0;
-  #isResting = false;
+  #isYielding = false;
   #stopped = false;
   readonly counters = {
     connects: 0,
@@ -72,12 +72,12 @@ export class Nodes {
 
   constructor(options: NodesOptions) {
     this.#options = options;
-    this.#doubt = new Doubt(options.clock);
+    this.#doubt = new ListDoubt(options.clock);
   }
 
   /**
-   * Every storage server, with what it monitors for us.
-   * @param recordOf what is known of it elsewhere
+   * A report on every storage server.
+   * @param recordOf further fields for its report
    */
   reports<T extends object>(recordOf: (node: Node) => T): (NodeReport & T)[] {
     const { monitoring } = this.#options;
@@ -87,10 +87,7 @@ export class Nodes {
     }));
   }
 
-  /**
-   * How many there are, connections that are up and that are being established, servers that are left alone, and those
-   * that keep accounts of other hiveminds alone.
-   */
+  /** How many servers there are, and how many are in which {@link NodeState}; `pending` are connecting. */
   summary() {
     let [connected, unusable, cutOff, unneeded] = [0, 0, 0, 0];
     for (const { state } of this.#nodes.values()) {
@@ -102,7 +99,7 @@ export class Nodes {
     return { nodes: this.#nodes.size, connected, pending: this.#pending, unusable, cutOff, unneeded };
   }
 
-  /** Only storage servers that keep accounts of these slots are to be connected from now on; undefined: all of them. */
+  /** From now on connects only to storage servers that keep accounts of these slots; undefined: to all. */
   setSlots(slots: ReadonlySet<number> | undefined): void {
     this.#slots = slots && new Set(slots);
     this.#findNeeded();
@@ -110,15 +107,15 @@ export class Nodes {
     this.#connectQueued();
   }
 
-  /** The server with that key. */
+  /** The server with that public key, in hex. */
   find(key: string): Node | undefined {
     return this.#nodes.get(key);
   }
 
-  /** Has a server connected anew, under another name of ours. */
-  listenAnew(node: Node): void {
+  /** Reconnects to a server under a new routing id; one that is not up will be reconnected anyway. */
+  reconnect(node: Node): void {
     if (node.state !== 'up') return;
-    node.renewals++;
+    node.reconnects++;
     this.#disconnect(node);
     this.#options.monitoring.down(node.member);
     this.#enqueue(node);
@@ -126,8 +123,8 @@ export class Nodes {
   }
 
   /**
-   * Takes over the list of the network's storage servers; only what is different is touched.
-   * @returns why not, in words, if the list is doubted; then everything stays as it was
+   * Takes over the list of the network's storage servers; what has not changed is left alone.
+   * @returns why the list is doubted, in words; nothing has changed then
    */
   update(list: ServiceNodes): string | undefined {
     const doubt = this.#doubt.judge(list);
@@ -156,7 +153,7 @@ export class Nodes {
     return undefined;
   }
 
-  /** Ends the connection to a server that does us harm, and leaves it alone for an hour. */
+  /** Disconnects from a server that did us harm, and leaves it alone for an hour. */
   cutOff(node: Node, reason: string): void {
     if (node.link) this.#failed(node, reason, true);
   }
@@ -172,7 +169,7 @@ export class Nodes {
     this.#admit(node);
   }
 
-  /** Begins with a server that nothing is done with yet, if its address can be used. */
+  /** Starts monitoring and connecting to a server, if its address can be used. */
   #admit(node: Node): void {
     const trouble = this.#troubleOf(node.address);
     node.lastError = trouble ?? '';
@@ -182,8 +179,8 @@ export class Nodes {
   }
 
   /**
-   * Of one server that is listed twice, which is to count: any that can be used, but the same each time, for the order
-   * of the list is another each time.
+   * Whether `b` counts rather than `a`, if a server is listed twice. Any usable entry will do, but it must be the same
+   * one each time, and the list comes in random order.
    */
   #isBefore(a: ServiceNode, b: ServiceNode): boolean {
     const [canA, canB] = [this.#troubleOf(a) === undefined, this.#troubleOf(b) === undefined];
@@ -207,7 +204,7 @@ export class Nodes {
     return this.#slots === undefined || this.#needed.has(address.swarm);
   }
 
-  /** Another swarm, or other slots, may make it needed, or spare it. */
+  /** Called when its swarm or our slots may have changed: it may be needed now, or no longer. */
   #review(node: Node): void {
     const { state } = node;
     if (state === 'unusable' || this.#isNeeded(node) === (state !== 'unneeded')) return;
@@ -218,7 +215,7 @@ export class Nodes {
     this.#enqueue(node);
   }
 
-  /** It is connected when its turn comes, or when it has been left alone for long enough. */
+  /** Has a server connected when its turn comes; one that is cut off, when its time is over. */
   #enqueue(node: Node): void {
     if (!this.#isNeeded(node)) {
       node.state = 'unneeded';
@@ -240,7 +237,7 @@ export class Nodes {
     this.#discharge(node);
   }
 
-  /** Ends everything with a server, which may stay in the list. */
+  /** Stops monitoring and disconnects a server, which may stay in the list. */
   #discharge(node: Node): void {
     const wasAdmitted = node.state !== 'unusable';
     this.#disconnect(node);
@@ -288,11 +285,11 @@ export class Nodes {
   #connectQueued(): void {
     const { clock, maxConnects, defer } = this.#options;
     for (const node of this.#queue) {
-      if (this.#stopped || this.#isResting || this.#pending >= maxConnects) return;
+      if (this.#stopped || this.#isYielding || this.#pending >= maxConnects) return;
       if (this.#spent >= SLICE) {
-        this.#isResting = true;
+        this.#isYielding = true;
         defer(() => {
-          this.#isResting = false;
+          this.#isYielding = false;
           this.#spent = 0;
           this.#connectQueued();
         });
@@ -309,7 +306,7 @@ export class Nodes {
     this.counters.connects++;
     this.#pending++;
     node.state = 'connecting';
-    // Events of an earlier connection of the node may still come; they must not count as this one's.
+    // Late events of an earlier connection must not count as this one's.
     let link: Link | undefined;
     const isCurrent = () => link !== undefined && node.link === link;
     try {

@@ -1,20 +1,20 @@
 import type { Clock, Timer } from '../../clock.ts';
 import { parseServiceNodes, SERVICE_NODES_REQUEST, type ServiceNodes } from '../../session/service-nodes.ts';
 
-/** How oxend is reached. */
+/** A connection to oxend. */
 export interface OxendConnection {
-  /** Rejects if there was no answer. */
+  /** Rejects if there is no answer. */
   request(command: string, parts: readonly string[]): Promise<Buffer[]>;
   close(): void;
 }
 
 export interface OxendEvents {
-  /** A handshake is complete: the first one, or one after a loss. */
+  /** A handshake is complete, the first or one after a loss. */
   up(): void;
   down(): void;
   /**
-   * It never came about, or was given up, and is closed.
-   * @param offence oxend did what would cost us as much again
+   * The connection could not be made, or was given up; it is closed.
+   * @param offence whether oxend did something harmful, which it would do again
    */
   failed(reason: string, offence: boolean): void;
 }
@@ -23,42 +23,42 @@ export interface OxendOptions {
   readonly clock: Clock;
   /** Uniform in [0, 1). */
   readonly jitter: () => number;
-  /** Makes the connection. May throw. */
+  /** Connects. May throw. */
   readonly connect: (events: OxendEvents) => OxendConnection;
   /**
-   * Takes a new list. What it throws makes the answer a wrong one.
-   * @returns why it does not believe it, in words; it is then asked for again soon
+   * Takes a new list. If it throws, the answer counts as wrong.
+   * @returns why the list is doubted, in words: it is then asked for again soon
    */
   readonly onList: (list: ServiceNodes) => string | undefined;
   readonly log: { info(text: string): void; warn(text: string): void };
 }
 
-/** oxend forgets a `sub.block` after 30 minutes (docs/spec/network.md, section 1). */
+/** How often `sub.block` is renewed, in ms: oxend forgets it after 30 minutes (docs/spec/network.md, section 1). */
 const SUBSCRIBE_EVERY = 9 * 60_000;
-/** The list is asked for this often without any block, in case that one was missed. */
+/** How often the list is asked for without a new block, in ms, in case one was missed. */
 const REFRESH_EVERY = 5 * 60_000;
-/** Whoever says that our list is out of date makes us ask for it this often at most. */
+/** The least time (ms) between two requests for the list because somebody says that ours is out of date. */
 const SUSPECT_EVERY = 10_000;
-/** After it sent something that no oxend sends: shorter than for a storage server, for there is but one. */
+/** How long (ms) oxend is left alone after an offence: shorter than a storage server, since there is only one oxend. */
 const CUT_OFF = 60_000;
-/** After a failure: at first, and at most. */
+/** How long to wait after a failure, at first and at most, in ms. */
 const RETRY_FROM = 1000;
 const RETRY_TO = 60_000;
-/** The same complaint is repeated in the log this often. */
+/** The least time (ms) between two complaints in the log. */
 const COMPLAIN_EVERY = 5 * 60_000;
 
 /**
- * Our connection to oxend, which says what the network looks like. It may be absent for as long as it likes: we wait,
- * say so once in a while, and go on with what we knew.
+ * Our connection to oxend, which tells us the state of the network. It may be away for any length of time: we log that
+ * now and then, and carry on with what we last knew.
  */
 export class Oxend {
   readonly #options: OxendOptions;
   #link: OxendConnection | undefined;
   #isUp = false;
-  /** Number of handshakes so far. */
+  /** How many handshakes there have been. */
   #session = 0;
   #stopped = false;
-  /** The latest good answer. */
+  /** Of the latest list that was believed. */
   #height = -1;
   #blockHash = '';
   #refreshing = false;
@@ -91,7 +91,7 @@ export class Oxend {
     this.#options = options;
   }
 
-  /** Whether it is connected and its last answer was a valid one, whether believed or not. */
+  /** Whether it is connected and its last answer was valid, believed or not. */
   get up(): boolean {
     return this.#isUp && (this.#problem === '' || this.#doubted);
   }
@@ -118,7 +118,7 @@ export class Oxend {
 
   start(): void {
     if (this.#stopped) return;
-    // Events of an earlier connection must not count as this one's.
+    // Late events of an earlier connection must not count as this one's.
     let link: OxendConnection | undefined;
     const isCurrent = () => link !== undefined && link === this.#link;
     try {
@@ -133,12 +133,12 @@ export class Oxend {
     }
   }
 
-  /** oxend announced a block, or somebody else has a reason to look: the list is asked for, once for many calls. */
+  /** Asks for the list. Calls while it is being asked for are answered by one more request. */
   refresh(): void {
     void this.#refresh();
   }
 
-  /** A storage server says that accounts are elsewhere than in our list: it may be a block ahead, or behind, or lie. */
+  /** Called when a storage server disagrees with our list. It may be a block ahead or behind, or lying. */
   suspect(): void {
     if (this.#suspectTimer || !this.#isUp || this.#stopped) return;
     this.counters.suspected++;
@@ -173,7 +173,7 @@ export class Oxend {
     this.#failedSubscribes = 0;
     this.#failedRefreshes = 0;
     this.#options.log.info('oxend is connected');
-    // First the subscription, then the list: a block in between is then announced to us.
+    // Subscribe before asking for the list, so that a block in between is announced to us.
     void this.#subscribe(true);
   }
 
@@ -196,7 +196,7 @@ export class Oxend {
   }
 
   /**
-   * @param first the first time after a handshake: oxend or the connection may be new, so the list is asked for anyway
+   * @param first whether it is the first time after a handshake: oxend may be a new one, so we ask for the list anyway
    */
   async #subscribe(first: boolean): Promise<void> {
     const link = this.#link;
@@ -212,7 +212,7 @@ export class Oxend {
         throw new Error(`sub.block answered ${JSON.stringify(word?.slice(0, 50))}`);
       this.counters.subscribes++;
       this.#failedSubscribes = 0;
-      // OK instead of ALREADY: oxend had forgotten us, and blocks went by unseen.
+      // OK instead of ALREADY: oxend had forgotten us, so blocks may have gone by unseen.
       const lost = !first && word === 'OK';
       if (lost) this.counters.lostSubscriptions++;
       if (first || lost) this.refresh();
@@ -223,7 +223,7 @@ export class Oxend {
     }
     this.#subscribing = false;
     if (this.#stopped || !this.#isUp) return;
-    // Another handshake came in the meantime: what was answered does not count for it.
+    // There has been another handshake since: this answer does not count for it.
     if (session !== this.#session) void this.#subscribe(true);
     else this.#subscribeTimer = this.#options.clock.setTimeout(() => void this.#subscribe(false), wait);
   }

@@ -1,6 +1,6 @@
 import { performance } from 'node:perf_hooks';
 
-/** What a process has, in bytes, as `process.memoryUsage` tells it. */
+/** A process's memory in bytes, as of `process.memoryUsage`. */
 export interface ProcessMemory {
   readonly rss: number;
   readonly heapTotal: number;
@@ -13,17 +13,17 @@ export interface UnreadOptions {
   readonly busy: () => number;
 }
 
-/** Below this the event loop has rested, so there was a moment when nothing waited to be read. */
+/** Below this the event loop has been idle at times, so at some moment nothing was left to read. */
 const BUSY = 0.95;
 
 /**
- * How much lies unread in libzmq. It takes in whatever peers send (a mark at which it stops would make it abort, see
- * `openRouter`) and tells nobody how much that is, but it shows in the memory of the process: while the event loop
- * finds no rest, what comes on top of the most that V8 and its buffers had, is unread messages.
+ * Estimates how much lies unread in libzmq. It takes in whatever peers send (a high-water mark would make it abort, see
+ * `openRouter`) and does not tell how much that is. But the process's memory shows it: while the event loop is never
+ * idle, growth beyond the most that V8 and its buffers have taken is unread messages.
  */
 export class Unread {
   readonly #options: UnreadOptions;
-  /** When all had been read, what the process had beside V8; and the most that V8 had since. */
+  /** The memory outside V8 when everything had last been read, and the most that V8 has had since. */
   #beside = 0;
   #most = 0;
 
@@ -32,17 +32,17 @@ export class Unread {
     this.settle();
   }
 
-  /** An estimate in bytes, to be asked for again and again; 0 if all has been read since the last time. */
-  look(): number {
+  /** Bytes unread, to be called regularly; 0 if everything has been read since the last call. */
+  estimate(): number {
     const memory = this.#options.memory();
     const ofV8 = memory.heapTotal + memory.external;
     if (this.#options.busy() < BUSY) this.#begin(memory.rss, ofV8);
-    // What V8 has freed malloc may keep.
+    // The most, because malloc may keep what V8 has freed.
     this.#most = Math.max(this.#most, ofV8);
     return Math.max(0, memory.rss - this.#beside - this.#most);
   }
 
-  /** What is there now counts no more. */
+  /** Takes the present memory as that of a process that has read everything. */
   settle(): void {
     const { rss, heapTotal, external } = this.#options.memory();
     this.#begin(rss, heapTotal + external);
@@ -54,7 +54,7 @@ export class Unread {
   }
 }
 
-/** By the memory and the event loop of this process, from now on. */
+/** Judges by the memory and the event loop of this process, from now on. */
 export function unreadOfThisProcess(): Unread {
   let last = performance.eventLoopUtilization();
   return new Unread({

@@ -322,7 +322,7 @@ export function registerMetrics(registry: Registry, sources: MetricSources): voi
       'spns_cluster_nodes_renewed_total',
       'Storage servers that spoke to other hiveminds alone, and were connected anew',
       [],
-      () => [[hearing.counters.renewed]],
+      () => [[hearing.counters.reconnects]],
     );
     counter('spns_cluster_changes_total', 'Subscriptions that others changed in the database', [], () => [
       [feed.counters.changes],

@@ -27,7 +27,7 @@ function world(othersOf: (slot: number) => readonly string[] = () => ['b']) {
     othersOf,
     serverOf: (key) => servers.get(key),
     askedSince: (_server, slot) => (asked.has(slot) ? asked.get(slot) : Number.NEGATIVE_INFINITY),
-    listenAnew: (server) => renewed.push(server),
+    reconnect: (server) => renewed.push(server),
     tell: (member, heard) => told.push([member, heard.map(({ key }) => key.toString('hex'))]),
     log: { warn: () => {} },
   });

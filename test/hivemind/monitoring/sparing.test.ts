@@ -129,7 +129,7 @@ test('a chosen server that is connected anew, since it speaks to others alone, h
   const { clock, servers, watch, telling } = network();
   const deaf = servers[telling().indexOf(40)]!;
   deaf.monitors.clear();
-  watch.listenAnew(deaf.node!);
+  watch.reconnect(deaf.node!);
   clock.run(MINUTE);
   assert.equal(deaf.isUp, true);
   assert.deepEqual([telling()[servers.indexOf(deaf)], telling().filter((count) => count === 40).length], [0, 3]);

@@ -402,12 +402,12 @@ test('a server that has fallen silent is reconnected, and asked for everything',
   net.publish();
   clock.run(MINUTE);
   server.monitors.clear();
-  watch.listenAnew(server.node!);
+  watch.reconnect(server.node!);
   assert.equal(watch.summary().connected, 0);
   assert.equal(server.node!.member.isUp, false, 'nothing is sent over the connection that has ended');
   clock.run(SECOND);
-  assert.deepEqual([server.connects, server.node!.renewals, server.monitors.size], [2, 1, 1]);
+  assert.deepEqual([server.connects, server.node!.reconnects, server.monitors.size], [2, 1, 1]);
   server.breakConnection(SECOND, true);
-  watch.listenAnew(server.node!);
-  assert.equal(server.node!.renewals, 1, 'one that is not connected will come back anyway');
+  watch.reconnect(server.node!);
+  assert.equal(server.node!.reconnects, 1, 'one that is not connected will come back anyway');
 });

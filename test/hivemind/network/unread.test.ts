@@ -18,37 +18,37 @@ function aProcess() {
 describe('what lies unread', () => {
   test('is what comes on top while the event loop finds no rest', () => {
     const { state, unread } = aProcess();
-    assert.equal(unread.look(), 0);
+    assert.equal(unread.estimate(), 0);
     state.native += 100;
-    assert.equal(unread.look(), 100 * MB);
+    assert.equal(unread.estimate(), 100 * MB);
     state.native += 50;
-    assert.equal(unread.look(), 150 * MB);
+    assert.equal(unread.estimate(), 150 * MB);
     state.native -= 120;
-    assert.equal(unread.look(), 30 * MB);
+    assert.equal(unread.estimate(), 30 * MB);
   });
 
   test('is nothing once the event loop has rested, whatever malloc has kept', () => {
     const { state, unread } = aProcess();
     state.native += 100;
     state.busy = 0.9;
-    assert.equal(unread.look(), 0);
+    assert.equal(unread.estimate(), 0);
     state.busy = 1;
     state.native += 10;
-    assert.equal(unread.look(), 10 * MB);
+    assert.equal(unread.estimate(), 10 * MB);
   });
 
   test('is not what V8 and its buffers hold, nor what they held before', () => {
     const { state, unread } = aProcess();
     state.buffers += 300;
     state.heap += 100;
-    assert.equal(unread.look(), 0);
+    assert.equal(unread.estimate(), 0);
     // Freed, and kept by malloc.
     state.buffers -= 300;
     state.native += 300;
-    assert.equal(unread.look(), 0);
+    assert.equal(unread.estimate(), 0);
     state.native += 20;
-    assert.equal(unread.look(), 20 * MB);
+    assert.equal(unread.estimate(), 20 * MB);
     unread.settle();
-    assert.equal(unread.look(), 0);
+    assert.equal(unread.estimate(), 0);
   });
 });

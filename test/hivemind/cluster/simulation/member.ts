@@ -153,7 +153,7 @@ export class SimulatedMember extends SimulatedProcess implements Linked {
       othersOf: (slot) => this.cluster.duty.othersOf(slot),
       serverOf: (key) => this.nodes.find(key),
       askedSince: (node, slot) => this.monitoring.askedSince(node.member, slot),
-      listenAnew: (node) => this.nodes.listenAnew(node),
+      reconnect: (node) => this.nodes.reconnect(node),
       tell: (member, servers) => this.links.send(member, 'cluster.heard', encodeHeard({ ...own, servers })),
       log,
     });
@@ -294,7 +294,7 @@ export class SimulatedMember extends SimulatedProcess implements Linked {
 
   #connect(node: Node, events: LinkEvents) {
     const { name, generation } = this.#membership;
-    const routingId = `${name} ${generation} ${node.renewals}`;
+    const routingId = `${name} ${generation} ${node.reconnects}`;
     return this.#options.server(node.key).connect(this, routingId, events, (frame) => {
       this.hearing.heard(node, frame);
       this.intake.handle(node, frame);

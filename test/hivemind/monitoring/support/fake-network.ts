@@ -157,7 +157,7 @@ function watchOver(monitoring: Monitoring, nodes: Nodes) {
     spareSlots: monitoring.spareSlots.bind(monitoring),
     askedSince: ({ member }: Node, slot: number) => monitoring.askedSince(member, slot),
     setSlots: nodes.setSlots.bind(nodes),
-    listenAnew: nodes.listenAnew.bind(nodes),
+    reconnect: nodes.reconnect.bind(nodes),
     update: nodes.update.bind(nodes),
     nodes: () => nodes.reports(() => ({})),
     summary: () => ({ ...nodes.summary(), ...monitoring.summary() }),

@@ -1,6 +1,6 @@
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
-import { Doubt } from '../../../src/hivemind/network/doubt.ts';
+import { ListDoubt } from '../../../src/hivemind/network/list-doubt.ts';
 import type { ServiceNodes } from '../../../src/session/service-nodes.ts';
 import { FakeClock } from '../../support/fake-clock.ts';
 
@@ -19,7 +19,7 @@ function list(height: number, from: number, to: number): ServiceNodes {
 /** A doubt that knows 2,000 nodes in 400 swarms at height 1000. */
 function setUp(nodes = 2000) {
   const clock = new FakeClock();
-  const doubt = new Doubt(clock);
+  const doubt = new ListDoubt(clock);
   assert.equal(doubt.judge(list(1000, 0, nodes)), undefined);
   /** How many minutes it takes until such lists, one a minute, are believed; undefined if that never happens. */
   const believedAfter = (one: (minute: number) => ServiceNodes): number | undefined => {
@@ -64,7 +64,7 @@ test('growth counts at once, and so does ordinary change', () => {
 });
 
 test('the first list counts, however small; an empty one never does', () => {
-  const doubt = new Doubt(new FakeClock());
+  const doubt = new ListDoubt(new FakeClock());
   assert.equal(doubt.judge(list(5, 0, 0)), 'no storage server is in the list');
   assert.equal(doubt.judge(list(5, 0, 1)), undefined);
   assert.equal(doubt.judge(list(6, 0, 2000)), undefined);

@@ -1,7 +1,7 @@
 import type { Clock } from '../../clock.ts';
 import type { ServiceNodes } from '../../session/service-nodes.ts';
 
-/** What of a list is compared with another. */
+/** The parts of a list that are compared with those of another. */
 interface Outline {
   readonly height: number;
   /** Public keys in hex. */
@@ -9,31 +9,34 @@ interface Outline {
   readonly swarms: ReadonlySet<bigint>;
 }
 
-/** A doubted list is believed when it has been repeated so often, for so long (ms). */
+/** A doubted list is believed once it has been repeated this often and for this long (ms). */
 const BELIEVED_AFTER_ANSWERS = 5;
 const BELIEVED_AFTER = 10 * 60_000;
-/** Fewer left than this share is a collapse, if the network is small; and if so many are missing, fewer than that. */
+/**
+ * The least share of what was known that must be left in a list: half, or three quarters if ten or more are missing. In
+ * a small network a few that go are a large share.
+ */
 const SHARE = 1 / 2;
 const MANY = 10;
 const SHARE_OF_MANY = 3 / 4;
 /**
- * A chain grows by a block in two minutes. One that grows faster than this is being synchronised: what it says is of
- * the past.
+ * A chain grows by a block every two minutes. An oxend whose height rises faster than this is still synchronising, and
+ * what it says is out of date.
  */
 const BLOCKS_AT_ONCE = 10;
 const BLOCKS_A_MINUTE = 1;
 
 /**
- * Whether a list of the network is the whole of it. An oxend that restarts, synchronises, or was put in another's place
- * answers in good form and knows a part, or something else; and to take that over costs every connection, and the
- * phones their messages. So a list in which much of what was known is missing, or that is older, has to be repeated;
- * one that only grows counts at once.
+ * Decides whether a list of the network is complete. An oxend that has just restarted, is synchronising, or replaces
+ * another one gives well-formed answers that are incomplete or out of date. Taking such a list over would cost us
+ * connections, and phones their messages. So a list that lacks much of what was known, or is older, has to be repeated
+ * for a while; one that only grows is believed at once.
  */
-export class Doubt {
+export class ListDoubt {
   readonly #clock: Clock;
   /** The latest list that was believed. */
   #known: Outline | undefined;
-  /** The first of those that are doubted, one like the other. */
+  /** The first of the doubted lists that agree with each other. */
   #first: Outline | undefined;
   #since = 0;
   #answers = 0;
@@ -42,11 +45,9 @@ export class Doubt {
     this.#clock = clock;
   }
 
-  /**
-   * @returns why the list does not count for now, in words; undefined if it counts: the next is then compared with it
-   */
+  /** @returns why the list is not believed for now, in words; undefined if it is: the next is then compared with it */
   judge({ height, nodes, swarms }: ServiceNodes): string | undefined {
-    // Nothing can be done with it, however often it is repeated.
+    // Useless, however often it is repeated.
     if (nodes.length === 0) return 'no storage server is in the list';
     const list = { height, nodes: new Set(nodes.map(keyOf)), swarms: new Set(swarms) };
     const loss = this.#known && lossOf(this.#known, list);
@@ -68,7 +69,7 @@ export class Doubt {
   }
 }
 
-/** What a list has lost against an earlier one that ordinary change does not explain; undefined = nothing. */
+/** In words, what a list has lost since an earlier one that ordinary change does not explain; undefined if nothing. */
 function lossOf(before: Outline, list: Outline): string | undefined {
   if (list.height < before.height) return `it is of height ${list.height}, after ${before.height}`;
   return (
