@@ -340,3 +340,59 @@ test('an oxend that was cut off is left alone for a minute', async () => {
   await clock.advance(3 * SECOND);
   assert.equal(state.connects, 2);
 });
+
+test('it asks earlier by a part of its jitter, so that not all hiveminds ask oxend at once', async () => {
+  for (const [jitter, share] of [
+    [0, 0.9],
+    [0.5, 0.95],
+  ] as const) {
+    const { clock, calls, oxend, state } = setUp(jitter);
+    state.subscribe = async () => [Buffer.from('ALREADY')];
+    oxend.start();
+    state.events!.up();
+    await clock.advance(0);
+    await clock.advance(20 * MINUTE);
+    const times = (of: string) => calls.filter(({ command }) => command === of).map(({ at }) => Math.round(at));
+    const every = (minutes: number) => [0, 1, 2].map((n) => Math.round(n * share * minutes * MINUTE));
+    assert.deepEqual(times('sub.block'), every(9));
+    assert.deepEqual(times('rpc.get_service_nodes').slice(0, 3), every(5));
+  }
+});
+
+test('after a failure it waits a second, then twice as long each time up to a minute, and by its jitter down to half of that', async () => {
+  for (const jitter of [0, 0.5]) {
+    const share = 0.5 + jitter / 2;
+    const { clock, calls, oxend, state } = setUp(jitter);
+    state.nodes = async () => [Buffer.from('500')];
+    oxend.start();
+    state.events!.up();
+    await clock.advance(0);
+    await clock.advance(4 * MINUTE);
+    const times = calls.filter(({ command }) => command === 'rpc.get_service_nodes').map(({ at }) => at);
+    const waits = times.slice(1).map((at, n) => at - times[n]!);
+    assert.deepEqual(
+      waits.slice(0, 8),
+      [1, 2, 4, 8, 16, 32, 60, 60].map((seconds) => seconds * SECOND * share),
+    );
+  }
+});
+
+test('it connects again within ten seconds, and a suspicion waits up to a second more', async () => {
+  const { clock, calls, oxend, state } = setUp(0.5);
+  oxend.start();
+  const waits: number[] = [];
+  for (let n = 0; n < 6; n++) {
+    const [failedAt, connects] = [clock.monotonic(), state.connects];
+    state.events!.failed('no HELLO', false);
+    while (state.connects === connects) await clock.advance(250);
+    waits.push(clock.monotonic() - failedAt);
+  }
+  assert.deepEqual(waits, [750, 1_500, 3_000, 6_000, 7_500, 7_500]);
+  state.events!.up();
+  await clock.advance(0);
+  await clock.advance(20 * SECOND);
+  const suspectedAt = clock.monotonic();
+  oxend.suspect();
+  await clock.advance(SECOND);
+  assert.equal(calls.at(-1)!.at - suspectedAt, 500);
+});

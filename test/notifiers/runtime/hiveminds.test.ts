@@ -1,13 +1,18 @@
 import assert from 'node:assert/strict';
+import { randomBytes } from 'node:crypto';
 import { type TestContext, test } from 'node:test';
+import { systemClock } from '../../../src/clock.ts';
+import { repeated } from '../../../src/daemon/log.ts';
 import { accepted, gone, type Outcome, refused } from '../../../src/notifiers/runtime/backend.ts';
+import { Hiveminds } from '../../../src/notifiers/runtime/hiveminds.ts';
 import { parseAddress } from '../../../src/oxenmq/address.ts';
 import { encodeMembers } from '../../../src/session/members.ts';
 import { FakeClock } from '../../support/fake-clock.ts';
 import { startProxy } from '../../support/proxy.ts';
 import { until } from '../../support/until.ts';
 import { FakeHivemind, startCluster, tellOfEachOther } from '../fake-hivemind.ts';
-import { SERVICE, type Send, startToy } from '../toy.ts';
+import { keepLog } from '../support.ts';
+import { keys, SERVICE, type Send, startToy } from '../toy.ts';
 
 /** A notifier that knows the first of them alone; it stops before any of them does. */
 function start(t: TestContext, [first, ...others]: readonly FakeHivemind[], send: Send = () => accepted) {
@@ -146,6 +151,39 @@ test('a hivemind that joins is announced by the others, and one that goes for go
     notifier.hiveminds.links.map(({ name }) => name),
     ['a', 'c'],
   );
+});
+
+test('whenever one joins or is left, it says how many give pushes now', async (t) => {
+  const { a, b } = await startCluster(t, SERVICE, ['a', 'b']);
+  const counts: number[] = [];
+  const { log } = keepLog();
+  const hiveminds = new Hiveminds({
+    clock: systemClock,
+    random: randomBytes,
+    service: SERVICE,
+    addresses: [parseAddress(a.endpoint)],
+    keys,
+    clusterKeys: keys,
+    window: () => 1_000,
+    validate: () => {},
+    validateMany: () => {},
+    sealed: () => {},
+    push: () => {},
+    registered: () => {},
+    counted: (count) => counts.push(count),
+    log,
+    say: repeated(log, systemClock),
+  });
+  for (const hivemind of [a, b]) hivemind.beforeEnd.push(() => hiveminds.close());
+  hiveminds.ping();
+  await registered(a, b);
+  await b.close();
+  tellOfEachOther({ a });
+  await until(() => {
+    hiveminds.ping();
+    return hiveminds.links.length === 1;
+  }, 50);
+  assert.deepEqual(counts, [1, 2, 1]);
 });
 
 test('a hivemind that cannot be reached is named, disturbs nobody, and is registered with once it can be', async (t) => {
