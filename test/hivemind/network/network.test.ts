@@ -34,6 +34,8 @@ interface Server {
   listener: Listener;
   swarm: bigint;
   answers: boolean;
+  /** As oxend lists it, which knows not every server's. */
+  ip?: string;
 }
 
 /** A storage server with a real CURVE socket, which says yes to everything. */
@@ -85,10 +87,10 @@ async function openOxend(t: TestContext, address: string, asked: Happenings<Aske
             kind: 'request',
             handler: (message) => {
               asked.add({ server: 'get_service_nodes', remote: message.remote, accounts: [] });
-              const nodes = listed.map(({ keys, listener, swarm }) => {
+              const nodes = listed.map(({ keys, listener, swarm, ip = '127.0.0.1' }) => {
                 const port = new URL(listener.endpoint).port;
                 const key = keys.publicKey.toString('hex');
-                return `{"pubkey_x25519":"${key}","public_ip":"127.0.0.1","storage_lmq_port":${port},"swarm_id":${swarm}}`;
+                return `{"pubkey_x25519":"${key}","public_ip":"${ip}","storage_lmq_port":${port},"swarm_id":${swarm}}`;
               });
               const hash = 'ab'.repeat(32);
               message.reply(
@@ -365,4 +367,41 @@ test('a server that sends more than can be read is cut off before the memory is 
   await honest.first((text) => text === 'honest');
   assert.equal(network.find(low.keys.publicKey.toString('hex'))?.state, 'up');
   assert.equal(network.counters.nodes.cutOff, 1);
+});
+
+test('servers without an address are a complaint when they are more than half of all', {
+  timeout: 60_000,
+}, async (t) => {
+  const asked = new Happenings<Asked>();
+  const { network, oxend } = await openNetwork(t, someAccounts(2));
+  const [low, high] = [await openServer(t, asked, 'low', LOW), await openServer(t, asked, 'high', HIGH)];
+  const unknown = (): Server => ({ ...low, keys: randomKeyPair(), ip: '0.0.0.0' });
+  const listed = [low, high, unknown(), unknown()];
+  await openOxend(t, oxend, asked, listed);
+  network.start();
+  await until(() => network.summary().connected === 2);
+  assert.deepEqual(network.complaints(), []);
+  listed.push(unknown());
+  network.refresh();
+  await until(() => network.summary().nodes === 5);
+  assert.deepEqual(network.complaints(), ['3 of 5 storage servers have no address to connect to']);
+});
+
+test('that no storage server is connected is a complaint, but not where none should be', {
+  timeout: 60_000,
+}, async (t) => {
+  for (const [maxConnects, complaints] of [
+    [10, ['no storage server is connected']],
+    [0, []],
+  ] as const) {
+    const asked = new Happenings<Asked>();
+    const warnings = new Happenings<string>();
+    const { network, oxend } = await openNetwork(t, someAccounts(2), warnings, { maxConnects });
+    const low = await openServer(t, asked, 'low', LOW);
+    await openOxend(t, oxend, asked, [{ ...low, keys: randomKeyPair() }]);
+    network.start();
+    await until(() => network.oxendUp);
+    assert.deepEqual(network.complaints(), complaints);
+    assert.equal(warnings.all.includes('max_connects is 0: no storage server will be connected'), maxConnects === 0);
+  }
 });

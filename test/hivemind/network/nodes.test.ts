@@ -1,7 +1,7 @@
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
 import { FakeAccounts } from '../monitoring/support/fake-accounts.ts';
-import { FakeNetwork } from '../monitoring/support/fake-network.ts';
+import { FakeNetwork, type FakeServer } from '../monitoring/support/fake-network.ts';
 
 const SECOND = 1000;
 const MINUTE = 60 * SECOND;
@@ -410,4 +410,36 @@ test('a server that has fallen silent is reconnected, and asked for everything',
   server.breakConnection(SECOND, true);
   watch.reconnect(server.node!);
   assert.equal(server.node!.reconnects, 1, 'one that is not connected will come back anyway');
+});
+
+test('what becomes of servers and connections is counted', () => {
+  const { net, clock, watch } = network({ jitter: () => 0 });
+  const counts = () => ({ ...watch.counters.nodes });
+  const none = {
+    connects: 0,
+    failures: 0,
+    handshakes: 0,
+    losses: 0,
+    joined: 0,
+    left: 0,
+    moved: 0,
+    readdressed: 0,
+    cutOff: 0,
+  };
+  assert.deepEqual(counts(), none);
+  const [first, second, ...others] = Array.from({ length: 10 }, () => net.add(SWARM)) as [FakeServer, ...FakeServer[]];
+  second!.absent = true;
+  net.publish();
+  clock.run(11 * SECOND);
+  assert.deepEqual(counts(), { ...none, joined: 10, connects: 10, handshakes: 9, failures: 1 });
+  first.breakConnection(SECOND, false);
+  clock.run(2 * SECOND);
+  assert.deepEqual(counts(), { ...none, joined: 10, connects: 10, handshakes: 10, failures: 1, losses: 1 });
+  first.address = { ...first.address, port: 22021, swarm: SWARM + 1n };
+  net.publish([first, ...others]);
+  clock.run(SECOND);
+  const since = { ...none, joined: 10, connects: 11, handshakes: 11, failures: 1, losses: 1 };
+  assert.deepEqual(counts(), { ...since, left: 1, moved: 1, readdressed: 1 });
+  first.events!.failed('a flood', true);
+  assert.deepEqual(counts(), { ...since, left: 1, moved: 1, readdressed: 1, failures: 2, cutOff: 1 });
 });
