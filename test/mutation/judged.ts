@@ -20,6 +20,11 @@ export const JUDGED_EQUAL: readonly Judged[] = [
     why: 'a shortcut: nothing is found among no former swarms',
   },
   {
+    file: 'src/hivemind/monitoring/sender.ts',
+    change: 'schedule.walk.pass();  →  ;',
+    why: 'a shortcut: what was asked, spared or given up a moment ago is not due, and is passed at the next look',
+  },
+  {
     file: 'src/hivemind/notifications/copies/standby.ts',
     change: 'const REMEMBERED = 60_000;  →  const REMEMBERED = 60001;',
     why: 'about a minute is meant',

@@ -9,6 +9,13 @@ interface Entry {
 }
 
 /**
+ * So often it is looked at, and timers fire, while it stands still; then somebody waits in vain for it to move, and
+ * fails instead of waiting for ever.
+ */
+const MOST_LOOKS = 10_000_000;
+const MOST_TIMERS = 1_000_000;
+
+/**
  * A clock that moves only when a test moves it. Timers fire in the order of their times, then of their making; they are
  * kept in a binary heap, so that hours of many timers pass in milliseconds.
  */
@@ -16,6 +23,9 @@ export class FakeClock implements Clock {
   #elapsed = 0;
   #wall: number;
   #order = 0;
+  /** Looks at it, and timers that fired, since it moved. */
+  #looks = 0;
+  #fired = 0;
   readonly #heap: Entry[] = [];
 
   /** @param wall the wall clock at the start, in milliseconds since the Unix epoch */
@@ -27,7 +37,9 @@ export class FakeClock implements Clock {
     return this.#wall + this.#elapsed;
   }
 
+  /** @throws Error if a loop looks at it until it moves, which it cannot */
   monotonic(): number {
+    if (++this.#looks > MOST_LOOKS) throw new Error(`the clock was looked at ${MOST_LOOKS} times while it stood still`);
     return this.#elapsed;
   }
 
@@ -38,7 +50,7 @@ export class FakeClock implements Clock {
 
   /** Lets time pass without firing anything, as when the process is stopped or its event loop is blocked. */
   stall(ms: number): void {
-    this.#elapsed += ms;
+    this.#moveTo(this.#elapsed + ms);
   }
 
   setTimeout(callback: () => void, ms: number): Timer {
@@ -80,7 +92,8 @@ export class FakeClock implements Clock {
       this.#pop();
       const { callback } = first;
       if (!callback) continue;
-      this.#elapsed = Math.max(this.#elapsed, first.at);
+      this.#moveTo(first.at);
+      if (++this.#fired > MOST_TIMERS) throw new Error(`${MOST_TIMERS} timers have fired while the clock stood still`);
       if (first.every === undefined) first.callback = undefined;
       else {
         // An interval that was held up fires once, not as often as it was missed.
@@ -89,7 +102,14 @@ export class FakeClock implements Clock {
       }
       yield callback;
     }
-    this.#elapsed = Math.max(this.#elapsed, end);
+    this.#moveTo(end);
+  }
+
+  #moveTo(elapsed: number): void {
+    if (elapsed <= this.#elapsed) return;
+    this.#elapsed = elapsed;
+    this.#looks = 0;
+    this.#fired = 0;
   }
 
   #set(callback: () => void, ms: number, every: number | undefined): Timer {

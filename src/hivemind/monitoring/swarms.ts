@@ -259,7 +259,7 @@ export class Swarms {
   #dissolve(): void {
     const current = new Set(this.#current);
     for (const swarm of this.#byId.values()) {
-      if (current.has(swarm) || swarm.count > 0) continue;
+      if (current.has(swarm)) continue;
       this.#byId.delete(swarm.id);
       this.#byNumber[swarm.number] = undefined;
     }

@@ -232,3 +232,25 @@ test('many accounts are moved in slices, so that nobody waits for the event loop
   assert.ok(!swarms.recalculating);
   assert.ok(member.schedule.count > 8000 && member.schedule.count < 12_000);
 });
+
+test('a swarm that has left the network is forgotten when its accounts have moved, and its number is taken again', () => {
+  const accounts = new FakeAccounts();
+  for (let i = 0; i < 1_000; i++) accounts.add();
+  const clock = new FakeClock();
+  const work: (() => void)[] = [];
+  const swarms = new Swarms({ clock, accounts, now: () => 1, defer: (slice) => work.push(slice), onWork: () => {} });
+  const finish = () => {
+    while (work.length > 0) work.shift()!();
+  };
+  swarms.setIds([LOW, HIGH]);
+  finish();
+  const high = swarms.get(HIGH)!;
+  assert.ok(high.count > 400);
+  swarms.setIds([LOW]);
+  assert.equal(swarms.get(HIGH), high, 'it has accounts');
+  finish();
+  assert.deepEqual([swarms.get(HIGH), high.count, swarms.get(LOW)!.count], [undefined, 0, 1_000]);
+  swarms.setIds([LOW, MIDDLE]);
+  finish();
+  assert.equal(swarms.get(MIDDLE)!.number, high.number);
+});

@@ -111,6 +111,7 @@ export class FakeServer {
     this.log.push({ at: this.#clock.monotonic(), size: body.length, elements });
     this.inFlight++;
     this.mostInFlight = Math.max(this.mostInFlight, this.inFlight);
+    this.#network.mostBytesBefore = Math.max(this.#network.mostBytesBefore, this.#network.bytesInFlight);
     this.#network.bytesInFlight += body.length;
     this.#network.mostBytesInFlight = Math.max(this.#network.mostBytesInFlight, this.#network.bytesInFlight);
     const finish = (reply: Buffer | undefined, failure: string | undefined) => {
@@ -181,6 +182,8 @@ export class FakeNetwork {
   readonly servers = new Map<string, FakeServer>();
   bytesInFlight = 0;
   mostBytesInFlight = 0;
+  /** In flight when another request was sent. */
+  mostBytesBefore = 0;
   /** How long making a connection holds the event loop, in ms. */
   connectTakes = 0;
   /** Height of the latest list. */
