@@ -5,8 +5,12 @@ import { pino } from 'pino';
 import { systemClock } from '../../../src/clock.ts';
 import type { DeviceRow } from '../../../src/hivemind/devices/device.ts';
 import { Store, StoreError } from '../../../src/hivemind/store/store.ts';
+import { slotOf } from '../../../src/session/slots.ts';
+import { keepLog } from '../../notifiers/support.ts';
+import { FakeClock } from '../../support/fake-clock.ts';
 import { createDatabase } from '../../support/postgres.ts';
 import { makeRow } from '../../support/rows.ts';
+import { until } from '../../support/until.ts';
 
 const NOW = 1_700_000_000;
 const log = pino({ level: process.env.SPNS_TEST_LOG ?? 'silent' });
@@ -376,5 +380,120 @@ describe('the store', () => {
     await store.close();
     assert.deepEqual(await sql(url, 'SELECT name, val_int FROM service_stats'), [{ name: 'pushes', val_int: '5' }]);
     await assert.rejects(store.upsert(makeRow()), refusal('unavailable'));
+  });
+
+  it('writes statistics every five seconds, and at once when they are read', async (t) => {
+    const url = await createDatabase(t);
+    const clock = new FakeClock();
+    const store = await Store.open({ url, clock, log });
+    t.after(() => store.close());
+    const written = async () => (await sql<{ n: string }>(url, 'SELECT val_int AS n FROM service_stats'))[0]?.n;
+    store.addStats('', { pushes: 5 });
+    clock.run(4_999);
+    assert.equal(await written(), undefined);
+    clock.run(1);
+    await until(async () => (await written()) === '5');
+    store.addStats('', { pushes: 2 });
+    assert.deepEqual(await store.readStats(), [{ service: '', name: 'pushes', value: 7 }]);
+    assert.equal(await written(), '7');
+  });
+
+  it('keeps statistics that cannot be written for later, and says so once', async (t) => {
+    const url = await createDatabase(t);
+    const { log, lines } = keepLog();
+    const store = await Store.open({ url, clock: systemClock, log });
+    t.after(() => store.close());
+    await sql(url, 'ALTER TABLE service_stats RENAME TO elsewhere');
+    // Of more than go into one statement, what is behind the first is kept as well.
+    const names = Array.from({ length: 2_500 }, (_, n) => `n${n}`);
+    store.addStats('', Object.fromEntries(names.map((name) => [name, 1])));
+    for (let n = 0; n < 3; n++) await assert.rejects(store.readStats(), refusal('refused'));
+    store.addStats('', { n7: 1 });
+    await sql(url, 'ALTER TABLE elsewhere RENAME TO service_stats');
+    const rows = await store.readStats();
+    assert.equal(rows.length, 2_500);
+    assert.deepEqual(
+      rows.filter(({ value }) => value !== 1),
+      [{ service: '', name: 'n7', value: 2 }],
+    );
+    const said = lines.filter((line) => line.includes('statistics could not be written yet: relation'));
+    assert.equal(said.length, 1, lines.join(''));
+  });
+
+  it('gives up 2,000 statistics of which the database can store one never, and writes the others', async (t) => {
+    const url = await createDatabase(t);
+    const { log, lines } = keepLog();
+    const store = await Store.open({ url, clock: systemClock, log });
+    t.after(() => store.close());
+    await sql(url, "ALTER TABLE service_stats ADD CHECK (name <> 'n0')");
+    store.addStats('', Object.fromEntries(Array.from({ length: 2_003 }, (_, n) => [`n${n}`, 1])));
+    assert.deepEqual(
+      (await store.readStats()).map(({ name }) => name),
+      ['n2000', 'n2001', 'n2002'],
+    );
+    assert.match(lines.join(''), /"level":"error".*2000 statistics could not be written: /);
+    assert.equal((await store.readStats()).length, 3);
+  });
+
+  it('finds what is stored of a device, and refuses names that no device can have without asking', async (t) => {
+    const { store, url } = await openStore(t);
+    const longest = makeRow({ serviceId: 'x'.repeat(999) });
+    await store.upsert(longest);
+    const find = (change: Partial<DeviceRow>) => {
+      const { account, service, serviceId } = { ...longest, ...change };
+      return store.find(account, service, serviceId);
+    };
+    assert.deepEqual(await find({}), longest);
+    const impossible: Partial<DeviceRow>[] = [
+      { account: Buffer.alloc(0) },
+      { service: 'fire\0base' },
+      { serviceId: 'x\0' },
+      { serviceId: 'x'.repeat(1_000) },
+    ];
+    for (const change of impossible) {
+      assert.equal(await find(change), undefined);
+      const { account, service, serviceId } = { ...longest, ...change };
+      await assert.rejects(store.remove(account, service, serviceId, NOW), refusal('refused'));
+      assert.equal(await store.removeDevices([{ account, service, serviceId }]), 0);
+    }
+    assert.equal(await find({ service: 'apns' }), undefined);
+    await sql(url, 'UPDATE subscriptions SET enc_key = $1', [Buffer.alloc(31)]);
+    assert.equal(await find({}), undefined, 'one that is not as it must be is none');
+    assert.equal(await store.removeDevices([longest]), 1);
+  });
+
+  it('counts the devices of an account, and those of a subaccount among them', async (t) => {
+    const { store } = await openStore(t);
+    const account = Buffer.alloc(33, 3);
+    const tag = Buffer.alloc(36, 1);
+    const subaccount = { tag, signature: Buffer.alloc(64, 2) };
+    const rows = [{}, {}, { subaccount }, { account: Buffer.alloc(33, 4), subaccount }];
+    await Promise.all(rows.map((row) => store.upsert(makeRow({ account, ...row }))));
+    assert.deepEqual(await store.countDevices(account, tag), { all: 3, alike: 1 });
+    assert.deepEqual(await store.countDevices(account), { all: 3, alike: 0 });
+    assert.deepEqual(await store.countDevices(Buffer.alloc(33, 5), tag), { all: 0, alike: 0 });
+  });
+
+  it('deletes what is out of date once at a time', async (t) => {
+    const { store } = await openStore(t);
+    await Promise.all(Array.from({ length: 300 }, () => store.upsert(makeRow({ signedAt: NOW }))));
+    assert.deepEqual(await Promise.all([store.deleteExpired(NOW, 1_000), store.deleteExpired(NOW, 1_000)]), [300, 0]);
+    await store.upsert(makeRow({ signedAt: NOW }));
+    assert.equal(await store.deleteExpired(NOW, 1_000), 1);
+  });
+
+  it('reads the rows of some slots alone, and ends when it is told to', async (t) => {
+    const { store } = await openStore(t);
+    const rows = Array.from({ length: 40 }, () => makeRow());
+    await Promise.all(rows.map((row) => store.upsert(row)));
+    const slot = slotOf(rows[0]!.account);
+    const read: string[] = [];
+    const { rows: count } = await store.load((row) => read.push(row.serviceId), undefined, [slot]);
+    const expected = rows.filter(({ account }) => slotOf(account) === slot).map(({ serviceId }) => serviceId);
+    assert.deepEqual([read.sort(), count], [expected.sort(), expected.length]);
+    await assert.rejects(
+      store.load(() => {}, AbortSignal.abort()),
+      refusal('unavailable'),
+    );
   });
 });
