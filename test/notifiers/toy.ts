@@ -29,12 +29,13 @@ export function startToy(
 ) {
   const sent: Delivery[] = [];
   const { log, lines } = keepLog();
-  const { concurrency, ...options } = more;
+  const { concurrency, close, ...options } = more;
   const notifier = new Notifier({
     breaker: { share: 0.5, minimum: 10 },
     service: SERVICE,
     backend: {
       concurrency: concurrency ?? 16,
+      ...(close && { close }),
       validate: (info) => ({
         id: tokenOf(
           info,

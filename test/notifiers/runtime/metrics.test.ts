@@ -3,7 +3,7 @@ import { randomBytes } from 'node:crypto';
 import { test } from 'node:test';
 import { Registry } from 'prom-client';
 import { systemClock } from '../../../src/clock.ts';
-import { accepted, type Backend, gone } from '../../../src/notifiers/runtime/backend.ts';
+import { accepted, type Backend, gone, Refusal } from '../../../src/notifiers/runtime/backend.ts';
 import { watchCredential } from '../../../src/notifiers/runtime/credential.ts';
 import { observeNotifier, providerLatency } from '../../../src/notifiers/runtime/metrics.ts';
 import { Notifier } from '../../../src/notifiers/runtime/notifier.ts';
@@ -17,7 +17,10 @@ test('what a notifier does can be read as metrics', async (t) => {
   const hivemind = await FakeHivemind.start(t, 'toy');
   const registry = new Registry();
   const backend: Backend = {
-    validate: () => ({ id: 'x' }),
+    validate: (info) => {
+      if (!(info as Record<string, unknown>).token) throw new Refusal(4, 'no token');
+      return { id: 'x' };
+    },
     send: async ([push]) => [push!.id === 'dead' ? gone('Unregistered', 1) : accepted],
     credentialExpiry: Date.now() + 10 * DAY,
   };
@@ -39,22 +42,33 @@ test('what a notifier does can be read as metrics', async (t) => {
   await hivemind.until(() => hivemind.instances.size === 1);
   hivemind.push([{ serviceId: 'dead' }, {}, {}]);
   await hivemind.until(() => hivemind.outstanding === 0);
+  for (const info of ['{"token":1}', '{"token":2}', '{}']) await hivemind.validate('toy', info);
   // Read twice: nothing is counted twice.
   await registry.metrics();
   const text = await registry.metrics();
-  for (const line of [
+  const lines = text
+    .split('\n')
+    .filter((line) => /^spns_notifier_(?!credential|provider_seconds_(bucket|sum))/.test(line));
+  assert.deepEqual(lines.sort(), [
+    'spns_notifier_attempts_total 3',
+    'spns_notifier_copies_total 0',
+    'spns_notifier_duplicates_total 0',
+    'spns_notifier_gone_held_back_total 0',
+    'spns_notifier_hiveminds_missing 0',
+    'spns_notifier_in_flight 0',
+    'spns_notifier_malformed_total 0',
+    'spns_notifier_paused 0',
+    'spns_notifier_provider_seconds_count 3',
     'spns_notifier_pushes_total{outcome="accepted",reason=""} 2',
     'spns_notifier_pushes_total{outcome="gone",reason="Unregistered"} 1',
-    'spns_notifier_received_total 3',
-    'spns_notifier_attempts_total 3',
-    'spns_notifier_retries_total 0',
     'spns_notifier_queued 0',
-    'spns_notifier_paused 0',
+    'spns_notifier_received_total 3',
     'spns_notifier_registered 1',
-    'spns_notifier_provider_seconds_count 3',
-  ]) {
-    assert.ok(text.includes(`\n${line}\n`), `${line}\n${text}`);
-  }
+    'spns_notifier_retries_total 0',
+    'spns_notifier_retrying 0',
+    'spns_notifier_validations_refused_total 1',
+    'spns_notifier_validations_total 3',
+  ]);
   const left = Number(/^spns_notifier_credential_seconds_left (\S+)$/m.exec(text)![1]);
   assert.ok(left > 9.9 * 86_400 && left <= 10 * 86_400);
   // Of a new credential the new end is told, and one that does not run out has none.

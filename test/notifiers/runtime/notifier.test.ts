@@ -1,6 +1,7 @@
 import assert from 'node:assert/strict';
 import { randomBytes } from 'node:crypto';
 import { test } from 'node:test';
+import { setTimeout as sleep } from 'node:timers/promises';
 import {
   accepted,
   gone,
@@ -242,6 +243,21 @@ test('a retried push counts once, as accepted after more than one attempt', asyn
   assert.equal(notifier.counters.retries, 3);
 });
 
+test('a hundred different ends are counted apart, and further ones together', async (t) => {
+  const hivemind = await FakeHivemind.start(t, SERVICE);
+  const { notifier } = startToy(t, [hivemind], ({ id }) => refused(`reason ${id}`), { concurrency: 1 });
+  await hivemind.until(() => hivemind.instances.size === 1);
+  hivemind.push([...Array.from({ length: 102 }, (_, n) => n), 7].map((n) => ({ serviceId: `${n}` })));
+  await hivemind.until(() => hivemind.outstanding === 0);
+  const { ends } = notifier;
+  assert.equal(ends.size, 101);
+  assert.deepEqual(
+    ['7', '99', '100'].map((n) => ends.get(`refused:reason ${n}`)),
+    [2, 1, undefined],
+  );
+  assert.equal(ends.get('refused:other'), 2);
+});
+
 test('an expired push is refused without asking the provider', async (t) => {
   const hivemind = await FakeHivemind.start(t, SERVICE);
   const { sent, notifier } = startToy(t, [hivemind], () => accepted);
@@ -399,6 +415,42 @@ test('stopping does not wait longer than it may for a silent provider', async (t
   // It never says anything: without its own limit this would not end.
   await stop(1_300);
   await hivemind.until(() => hivemind.handedBack.length === 2);
+});
+
+test('stopping waits until the backend is closed, whatever comes of that', async (t) => {
+  const hivemind = await FakeHivemind.start(t, SERVICE);
+  let closed = false;
+  const close = async () => {
+    await sleep(100);
+    closed = true;
+    throw new Error('its socket is gone');
+  };
+  const clock = new FakeClock(Date.now());
+  const { stop, lines } = startToy(t, [hivemind], () => accepted, { clock, close });
+  await hivemind.until(() => hivemind.instances.size === 1);
+  await stop();
+  assert.ok(closed);
+  assert.match(lines.join(), /the backend could not be closed: its socket is gone/);
+});
+
+test('stopping waits no longer than half a second for a backend that cannot be closed', async (t) => {
+  const hivemind = await FakeHivemind.start(t, SERVICE);
+  const clock = new FakeClock(Date.now());
+  const closing = Promise.withResolvers<void>();
+  const close = () => {
+    closing.resolve();
+    return new Promise<void>(() => {});
+  };
+  const { stop, lines } = startToy(t, [hivemind], () => accepted, { clock, close });
+  await hivemind.until(() => hivemind.instances.size === 1);
+  const stopping = stop();
+  await closing.promise;
+  const isStopped = () => lines.some((line) => line.includes('0 notifications'));
+  await clock.advance(499);
+  assert.equal(isStopped(), false);
+  await clock.advance(1);
+  await stopping;
+  assert.ok(isStopped());
 });
 
 test('two instances of a service run side by side, and one takes over what the other leaves', async (t) => {

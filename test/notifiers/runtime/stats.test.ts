@@ -54,6 +54,36 @@ test('windows without a report say nothing, and old reports are forgotten', () =
   ]);
 });
 
+test('a report counts for a window until it is exactly as old as that is long', () => {
+  for (const [window, length] of [
+    ['1m', 60_000],
+    ['10m', 600_000],
+    ['60m', 3_600_000],
+  ] as const) {
+    for (const [age, counts] of [
+      [length - 1, true],
+      [length, false],
+    ] as const) {
+      const statistics = new Statistics();
+      statistics.report(0);
+      assert.equal(`notifies_per_day.${window}` in statistics.report(age), counts, `${window} after ${age} ms`);
+    }
+  }
+});
+
+test('a rate is what was counted, over the time since the report before', () => {
+  const statistics = new Statistics();
+  const after = (minutes: number, notifies: number) => {
+    statistics.total.notifies += notifies;
+    return statistics.report(minutes * 60_000);
+  };
+  after(0, 100);
+  after(55, 30);
+  assert.equal(after(64, 12)['notifies_per_day.10m'], (30 / 64) * 1_440);
+  // The first is out of the last hour, and the time still counted from it.
+  assert.equal(after(65, 0)['notifies_per_day.60m'], Math.round((42 / 65) * 1_440));
+});
+
 test('the status line counts from the start', () => {
   const statistics = new Statistics();
   Object.assign(statistics.total, { notifies: 7, retries: 2, failures: 1 });
