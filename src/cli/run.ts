@@ -1,8 +1,8 @@
 import { systemClock } from '../clock.ts';
 import { startDaemon } from '../daemon/daemon-process.ts';
 import { createLog, flushLog } from '../daemon/log.ts';
-import { type Program, supervise } from '../daemon/supervisor.ts';
-import { createNotifier } from '../daemon/systemd.ts';
+import { type Supervised, supervise } from '../daemon/supervisor.ts';
+import { openSystemd } from '../daemon/systemd.ts';
 import { loadConfig, runnableServices } from '../settings/config.ts';
 import { instancesIn } from '../settings/hivemind-instances.ts';
 import { ConfigError } from '../settings/section.ts';
@@ -34,7 +34,7 @@ export const command: Command = {
     if (process.getuid?.() === 0)
       log.warn('all daemons run as root, and need not: "spns run --help" says which user to use');
     const instances = instancesIn(config.ini);
-    const programs: Program[] = [
+    const programs: Supervised[] = [
       ...(instances.length > 0 ? instances.map((name) => `hivemind-${name}`) : ['hivemind']).map((name) => ({
         name,
         last: true,
@@ -43,7 +43,7 @@ export const command: Command = {
       ...runnableServices(config.ini).map((service) => ({ name: `notify-${service}` })),
       ...(config.canary ? [{ name: 'canary' }] : []),
     ];
-    const systemd = createNotifier(process.env);
+    const systemd = openSystemd(process.env);
     const watchdog =
       systemd.watchdogInterval && systemClock.setInterval(() => systemd.watchdog(), systemd.watchdogInterval);
     const supervisor = supervise(programs, {

@@ -7,7 +7,7 @@ export interface DaemonProcess {
   /** 0 if it could not be started. */
   readonly pid: number;
   kill(signal: NodeJS.Signals): void;
-  /** Resolves when it has started; never, if it does not get that far. */
+  /** Resolves when it has started; never if it fails to. */
   readonly ready: Promise<void>;
   /** How it ended, in words; exit code 0 is `undefined`. Never rejects. */
   readonly ended: Promise<string | undefined>;
@@ -21,15 +21,15 @@ export function programPath(file: string): string {
 /** systemd sets these for this process alone, not for its children. */
 const NOT_FOR_CHILDREN = { NOTIFY_SOCKET: undefined, WATCHDOG_USEC: undefined, WATCHDOG_PID: undefined };
 
-/** Where a daemon's program is that does not lie in a room of its own. */
+/** Programs of daemons that do not have a folder of their own in src/. */
 const PROGRAMS: { readonly [name: string]: string } = { canary: 'notifiers/canary/main.ts' };
 
 /**
- * Starts a daemon by the same Node. It ends by itself, in order, when this process is gone for whatever reason.
+ * Starts a daemon with the same Node. It stops by itself, in order, when this process ends for whatever reason.
  *
  * @param name `hivemind`, `hivemind-INSTANCE`, `web`, `notify-SERVICE` or `canary`
- * @param options.env beside our own
- * @param options.log the file for its output, begun anew; without one it writes where this process does
+ * @param options.env in addition to our own
+ * @param options.log the file for its output, which is emptied first; without one it writes where this process does
  */
 export function startDaemon(
   name: string,
@@ -44,10 +44,10 @@ export function startDaemon(
   const output = log === undefined ? 'inherit' : openSync(log, 'w');
   const child = spawn(process.execPath, [programPath(file), ...(service === undefined ? [] : [service])], {
     env: { ...process.env, ...NOT_FOR_CHILDREN, ...(instance !== undefined && { SPNS_INSTANCE: instance }), ...env },
-    // The channel tells us when it has started, and tells it when we are gone, even by SIGKILL.
+    // The channel tells us when the daemon has started, and tells the daemon when we are gone, even by SIGKILL.
     stdio: ['ignore', output, output, 'ipc'],
-    // A group of its own: Ctrl-C in a terminal goes to the whole group, and a daemon that gets a second signal ends at
-    // once.
+    // A process group of its own: Ctrl-C in a terminal goes to the whole group, and a daemon that gets the signal twice
+    // ends at once.
     detached: true,
   });
   if (typeof output === 'number') closeSync(output);

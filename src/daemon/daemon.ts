@@ -15,31 +15,31 @@ export interface Context {
   readonly registry: Registry;
   readonly random: (bytes: number) => Buffer;
   /**
-   * Aborted when the process is asked to stop: a start that waits for something must then give up, by a rejection or by
-   * resolving.
+   * Aborted when the process is asked to stop: a start that waits for something must then reject or resolve.
    */
   readonly stopping: AbortSignal;
-  /** Ends the process in order, with 1: for what cannot be survived, but leaves what there is to hand over sound. */
+  /**
+   * Stops the daemon in order and exits with 1: when it cannot go on, but its state is sound and can be handed over.
+   */
   readonly giveUp: (error: Error) => void;
 }
 
 /** A running daemon. */
 export interface Daemon {
   /**
-   * Ends in order: takes nothing new, finishes or hands over what it has, gives back all sockets and timers.
-   * @param deadline milliseconds that it has for this; after them the process ends anyway
+   * Stops in order: takes nothing new, finishes or hands over what it has, closes all sockets and timers.
+   *
+   * @param deadline milliseconds that it has for this, after which the process ends anyway
    */
   stop(deadline: number): Promise<void>;
-  /**
-   * Live figures in one line, for `systemctl status` and the log, where they stand behind the reasons of
-   * {@link Daemon.ready}.
-   */
+  /** Live figures in one line, for `systemctl status` and the log, where they follow the reasons of `ready`. */
   status?(): string;
-  /** Whether it can do its work; without this it can from the moment it was built. */
+  /** Whether it can do its work; a daemon without this can as soon as it is built. */
   ready?(): Readiness;
   /**
-   * Takes over what can change without a restart, and names each change it made in words. Throws to refuse; nothing may
-   * have changed then.
+   * Applies what can change without a restart, and returns what it changed, in words.
+   *
+   * @throws Error to refuse; nothing may have changed then
    */
   reload?(config: Config): string[] | Promise<string[]>;
   /** More paths at the metrics address. */

@@ -3,8 +3,8 @@ import { createConnection, type Server } from 'node:net';
 import { formatListen, type ListenAddress } from '../settings/listen-address.ts';
 
 /**
- * Takes away the Unix socket that a killed process left behind, on which nobody could listen again; one that is still
- * answered stays. Call it before listening on a Unix socket.
+ * Removes a Unix socket that a killed process left behind, so that one can listen there again; a socket that still
+ * answers is left alone. To be called before listening on a Unix socket.
  */
 export async function removeStaleSocket(path: string): Promise<void> {
   try {
@@ -24,8 +24,10 @@ export async function removeStaleSocket(path: string): Promise<void> {
 }
 
 /**
- * Lets `server` listen; the error of one that cannot says where and why. Returns the address it has, with the port that
- * was found for 0.
+ * Lets `server` listen.
+ *
+ * @returns the address that it has, with the real port instead of 0
+ * @throws Error that says where it could not listen and why
  */
 export async function listenOn(server: Server, address: ListenAddress): Promise<ListenAddress> {
   if ('path' in address) await removeStaleSocket(address.path);
@@ -47,9 +49,9 @@ function reason(error: NodeJS.ErrnoException, unix: boolean): string {
     case 'EADDRINUSE':
       return 'another process already listens there; stop it or choose another address';
     case 'EACCES':
-      // For a Unix socket in a folder that is not there libuv says EACCES, too.
+      // libuv also says EACCES for a Unix socket in a folder that does not exist.
       return unix
-        ? 'the folder is not there, or this user may not write to it'
+        ? 'the folder does not exist, or this user may not write to it'
         : 'this user may not; choose a port above 1023';
     case 'EADDRNOTAVAIL':
       return 'this machine has no such address';

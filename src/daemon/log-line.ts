@@ -1,9 +1,9 @@
 import type { Style } from './output.ts';
 
-/** An error as it stands in a log record. */
+/** An error as a log record holds it. */
 export interface LoggedError {
   readonly type: string;
-  /** The message and those of its causes, outermost first. */
+  /** Its message and those of its causes, outermost first. */
   readonly message: string;
   readonly code?: string;
   readonly stack?: string;
@@ -14,12 +14,12 @@ export interface LogRecord {
   readonly level: number;
   /** Unix milliseconds. */
   readonly time: number;
-  /** The daemon's. */
+  /** The daemon's name. */
   readonly name: string;
   readonly category?: string;
   readonly msg?: string;
   readonly fields?: { readonly err?: LoggedError; readonly [field: string]: unknown };
-  /** What a part has bound to a logger of its own. */
+  /** What a part has bound to its own child logger. */
   readonly [bound: string]: unknown;
 }
 
@@ -51,7 +51,9 @@ const COLOURS = new Map([
 const DEEPEST_CAUSE = 8;
 
 /**
- * One line for a record; never more than one, whatever strangers put into its texts.
+ * Renders a record as one line, whatever strangers put into its texts.
+ *
+ * @param withStack whether to add an error's stack
  * @param shared whether other daemons write to the same place, where journald cannot tell them apart
  */
 export function renderLine(record: LogRecord, style: Style, withStack: boolean, shared = false): string {
@@ -87,8 +89,8 @@ export function renderLine(record: LogRecord, style: Style, withStack: boolean, 
 }
 
 /**
- * An error for the log: what it says and what its causes say, in one text. Anything else that was thrown is shown as it
- * is.
+ * An error for the log: its message and those of its causes in one text. Anything else that was thrown becomes a
+ * string.
  */
 export function describeError(error: unknown): LoggedError {
   if (!(error instanceof Error)) return { type: typeof error, message: String(error) };
@@ -104,7 +106,7 @@ export function describeError(error: unknown): LoggedError {
 function chain(error: unknown, depth: number): string {
   if (!(error instanceof Error)) return String(error);
   let text = error.message;
-  // A failed connection to a name with several addresses has an empty message and the reasons inside.
+  // The error of a failed connection to a name with several addresses has an empty message, and the reasons inside.
   if (text === '' && error instanceof AggregateError && depth < DEEPEST_CAUSE) {
     text = error.errors.map((part) => chain(part, depth + 1)).join('; ');
   }
@@ -133,12 +135,12 @@ function fieldValue(value: unknown): string {
   return typeof value === 'string' && (text === '' || /[\s"=]/.test(text)) ? JSON.stringify(text) : text;
 }
 
-/** JSON, with the integers that JSON readers would round as strings. */
+/** JSON, with bigints as strings, since readers of JSON would round them. */
 function stringify(value: unknown): string {
   return JSON.stringify(value, (_, part) => (typeof part === 'bigint' ? String(part) : part));
 }
 
-/** Control characters would break the line in two or repaint the terminal. */
+/** Escapes control characters, which would break the line in two or control the terminal. */
 function oneLine(text: string): string {
   // biome-ignore lint/suspicious/noControlCharactersInRegex: they are what is looked for
   return text.replace(/[\x00-\x1f\x7f-\x9f\u2028\u2029]/g, (character) => {

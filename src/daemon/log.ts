@@ -12,7 +12,7 @@ export interface LogOptions {
   readonly clock?: Clock;
   /** Default: the process's stdout. */
   readonly output?: Output;
-  /** Default: what stdout is connected to. `format = json` comes first. */
+  /** Default: by what stdout is connected to. `format = json` overrides it. */
   readonly style?: Style;
   /** Whether other daemons write to the same output. Default: whether "spns run" has started us. */
   readonly shared?: boolean;
@@ -25,7 +25,7 @@ interface State {
   readonly output: Output;
 }
 
-/** Where a logger and its children find what they share; pino's children inherit the properties of their parent. */
+/** The property by which a logger finds its state; children inherit it, since pino makes their parent the prototype. */
 const STATE = Symbol('spns log');
 
 const PINO_LEVELS: Record<LogLevel, string> = {
@@ -41,9 +41,9 @@ const PINO_LEVELS: Record<LogLevel, string> = {
 let stdout: Output | undefined;
 
 /**
- * The log of a daemon: one line an event, to stdout. Texts first, then what belongs to them as fields: `log.warn({
- * node, err }, 'cannot connect')` comes out as `cannot connect: connection refused node=…`, an error as its message and
- * those of its causes, with the stack only where debug is switched on.
+ * The log of a daemon: one line per event, to stdout, with the text first and its fields after it. `log.warn({ node,
+ * err }, 'cannot connect')` comes out as `cannot connect: connection refused node=…`: an error as its message and those
+ * of its causes, with the stack only at level debug or trace.
  */
 export function createLog(settings: LogSettings, name: string, options: LogOptions = {}): Logger {
   const clock = options.clock ?? systemClock;
@@ -54,7 +54,7 @@ export function createLog(settings: LogSettings, name: string, options: LogOptio
     {
       level: PINO_LEVELS[settings.level],
       base: {},
-      // What is logged as `level` or `time` must not pass for the event's own.
+      // So that fields named `level` or `time` cannot pass for the event's own.
       nestedKey: 'fields',
       timestamp: () => `,"time":${clock.now()}`,
       serializers: { err: describeError },
@@ -73,10 +73,7 @@ export function createLog(settings: LogSettings, name: string, options: LogOptio
   return root;
 }
 
-/**
- * The logger of a part of the daemon, whose level can be set by `level-<name>` in `[log]`. Asked for twice, it is the
- * same.
- */
+/** The logger of a part of the daemon, whose level `level-<name>` in `[log]` sets; always the same one for a name. */
 export function category(log: Logger, name: string): Logger {
   const state = stateOf(log);
   if (!state) return log.child({ category: name });
@@ -89,8 +86,8 @@ export function category(log: Logger, name: string): Logger {
 }
 
 /**
- * Takes over changed levels and format without a restart; returns whether anything changed. Children that a part made
- * of its category's logger keep the level they were born with.
+ * Applies changed levels and format without a restart; returns whether anything changed. Children of a category's
+ * logger keep the level with which they were made.
  */
 export function applyLogSettings(log: Logger, settings: LogSettings): boolean {
   const state = stateOf(log);
@@ -101,31 +98,32 @@ export function applyLogSettings(log: Logger, settings: LogSettings): boolean {
   return true;
 }
 
-/** Resolves when all that was logged is written, after `ms` milliseconds at the latest. */
+/** Resolves when everything logged so far is written, after `ms` milliseconds at the latest. */
 export async function flushLog(log: Logger, ms: number): Promise<void> {
   await stateOf(log)?.output.flush(ms);
 }
 
-/** Says the same fault once, and later how often it came again. */
+/** Logs the same fault once, and later how often it has come again. */
 export interface Repeated {
-  /** @param message a fixed text, by which the fault is recognised; what varies belongs in `fields` */
+  /** @param message a fixed text by which the fault is recognised; what varies belongs in `fields` */
   info(message: string, fields?: object): void;
   warn(message: string, fields?: object): void;
   error(message: string, fields?: object): void;
-  /** Says what has been counted so far, and stops the timers. */
+  /** Logs what has been counted so far, and stops the timers. */
   stop(): void;
 }
 
-/** Different faults that are remembered at a time; further ones are logged each time. */
+/** How many different faults are remembered; any further ones are logged every time. */
 const MOST_FAULTS = 1000;
-/** The longest time without a word on a fault that goes on, ms. */
+/** The longest time between two lines about a fault that goes on, ms. */
 const LONGEST_SILENCE = 3_600_000;
 
 /**
  * For faults that a stranger, or a lost connection, can cause a thousand times a second. The first is logged at once;
- * those of the next minute are counted and said in one line, with the last one's fields; while they go on, the minute
+ * those of the next minute are counted and logged in one line with the fields of the last; while they go on, the minute
  * doubles, up to an hour.
- * @param window length of that first silence, in milliseconds
+ *
+ * @param window length of the first minute, in milliseconds
  */
 export function repeated(log: Logger, clock: Clock, window = 60_000): Repeated {
   type Level = 'info' | 'warn' | 'error';
@@ -198,7 +196,7 @@ function stackWanted(settings: LogSettings, name: string | undefined): boolean {
   return level === 'debug' || level === 'trace';
 }
 
-/** One for the process: a stream wants its error listener once. */
+/** One for the whole process, since a stream needs its error listener only once. */
 function standardOutput(): Output {
   stdout ??= streamOutput(process.stdout);
   return stdout;

@@ -6,7 +6,7 @@ import { type ListenAddress, parseListen } from '../settings/listen-address.ts';
 import { VERSION } from '../version.ts';
 import { listenOn } from './listen.ts';
 
-/** Whether a daemon can do its work, and if not, why: each reason a sentence for the operator. */
+/** Whether a daemon can do its work, and what is wrong: each reason a sentence for the operator. */
 export interface Readiness {
   readonly ok: boolean;
   readonly reasons: readonly string[];
@@ -19,7 +19,7 @@ export interface RouteReply {
   readonly body: string | Uint8Array;
 }
 
-/** Answers a GET of one path. */
+/** Answers GET requests for one path. */
 export type Route = (url: URL) => RouteReply | Promise<RouteReply>;
 export type Routes = { readonly [path: string]: Route };
 
@@ -28,36 +28,38 @@ export interface MetricsOptions {
   readonly listen: string;
   readonly registry: Registry;
   readonly ready: () => Readiness;
-  /** More paths, asked for at each request, so that a daemon may have them only once it runs. */
+  /** More paths, looked up at each request, since a daemon has them only once it runs. */
   readonly routes?: () => Routes | undefined;
 }
 
 export interface MetricsServer {
-  /** Where it listens, with the port that was found for port 0. */
+  /** Where it listens, with the real port instead of 0. */
   readonly address: ListenAddress;
   close(): Promise<void>;
 }
 
-/** Longest time for a request to arrive, and for an idle connection to stay, ms. */
+/** How long a request may take to arrive, and how long an idle connection may stay, ms. */
 const REQUEST_TIMEOUT = 10_000;
-/** Connections at a time, ever: Prometheus, a load balancer and an operator's browser need few. */
+/** How many connections are accepted: Prometheus, a load balancer and an operator's browser need few. */
 const MAX_CONNECTIONS = 200;
 const JSON_TYPE = 'application/json; charset=utf-8';
 
 /**
- * A registry for a daemon's figures.
- * @param observed whether anybody will read them: only then it also holds those of the process itself (CPU, memory,
- *   file descriptors, garbage collection, event-loop lag), which cost a timer
+ * A registry for a daemon's metrics.
+ *
+ * @param observed whether anybody will read them: only then it includes those of the process itself (CPU, memory, file
+ *   descriptors, garbage collection, event-loop lag), which need a timer
  */
 export function createRegistry(observed: boolean): Registry {
   const registry = new Registry();
   if (observed) collectDefaultMetrics({ register: registry });
-  // Gauges with the name of a counter, which Prometheus' own tools complain of; those of each type say the same.
+  // These gauges have the name of a counter, about which Prometheus' own tools complain; the ones by type add up to
+  // them.
   for (const what of ['handles', 'requests', 'resources']) registry.removeSingleMetric(`nodejs_active_${what}_total`);
   return registry;
 }
 
-/** Which program runs: so that a change of a figure can be laid beside an upgrade. */
+/** Which version runs, so that changes in other metrics can be seen beside an upgrade. */
 export function buildInfo(registry: Registry): void {
   new Gauge({
     name: 'spns_build_info',
@@ -67,7 +69,7 @@ export function buildInfo(registry: Registry): void {
   }).set({ version: VERSION, node: process.versions.node }, 1);
 }
 
-/** @param ok whether the configuration that was read last is the one in force */
+/** Whether the last reload succeeded. @param ok whether the configuration that was read last is the one in force */
 export function reloadMetric(registry: Registry, ok: () => boolean): void {
   new Gauge({
     name: 'spns_config_reload_ok',
@@ -81,12 +83,13 @@ export function reloadMetric(registry: Registry, ok: () => boolean): void {
 
 /**
  * Serves `/metrics` for Prometheus, `/live` (200 while the event loop turns) and `/ready` (200, or 503 with the reasons
- * in its JSON body). A request by a host name that is not ours gets 421: see {@link isOurs}. Throws an Error that says
- * why when it cannot listen.
+ * in its JSON body). A request for a host name that is not ours gets 421: see {@link isOurs}.
+ *
+ * @throws Error that says where it could not listen and why
  */
 export async function serveMetrics(options: MetricsOptions): Promise<MetricsServer> {
   const listen = parseListen(options.listen);
-  const strangers = new Counter({
+  const foreign = new Counter({
     name: 'spns_metrics_foreign_host_total',
     help: 'Requests at metrics_listen that were refused because of the host name they asked for',
     registers: [options.registry],
@@ -95,9 +98,9 @@ export async function serveMetrics(options: MetricsOptions): Promise<MetricsServ
     { requestTimeout: REQUEST_TIMEOUT, keepAliveTimeout: REQUEST_TIMEOUT },
     (request, response) => {
       const known = isOurs(request.headers.host, listen);
-      if (!known) strangers.inc();
+      if (!known) foreign.inc();
       (known ? answer(options, request) : Promise.resolve(MISDIRECTED))
-        // What exactly went wrong is the log's affair, and of no interest to a stranger.
+        // Details are for the log, not for whoever asks.
         .catch((): RouteReply => ({ status: 500, type: JSON_TYPE, body: '{"error":"internal error"}' }))
         .then((reply) => send(request, response, reply))
         .catch(() => response.destroy());
@@ -115,11 +118,10 @@ const MISDIRECTED: RouteReply = {
 };
 
 /**
- * Whether somebody who asks for this host means us. A page from anywhere, in the browser of somebody who can reach us,
- * may have its own name resolve to our address and then read what we answer (DNS rebinding); what it cannot have is a
- * name that is not its own. So these are answered: IP addresses, localhost, the name of this machine, and the name that
- * stands in metrics_listen, which is the one to write there for a Prometheus that asks by a name. No page can reach a
- * Unix socket.
+ * Whether a request for this host is meant for us. Any web page, in a browser that can reach us, may make its own host
+ * name resolve to our address and then read our answers (DNS rebinding), but it cannot ask by a name that is not its
+ * own. So only these are answered: IP addresses, localhost, the name of this machine, and the name in metrics_listen
+ * (write it there if Prometheus asks by name). No page can reach a Unix socket.
  */
 function isOurs(host: string | undefined, listen: ListenAddress): boolean {
   if (host === undefined || 'path' in listen) return true;

@@ -3,24 +3,24 @@ import type { Writable } from 'node:stream';
 
 /** Where log lines go. */
 export interface Output {
-  /** Writes one line; its end is added. Never throws and never waits. */
+  /** Writes one line, adding the line end. Never throws and never waits. */
   write(line: string): void;
   /** Resolves when everything is written, after `ms` milliseconds at the latest. */
   flush(ms: number): Promise<void>;
-  /** Lines that were given up because nobody took them. */
+  /** How many lines were dropped because nobody read them. */
   readonly dropped: number;
 }
 
 /** How the reader at the other end wants its lines. */
 export type Style = 'journal' | 'terminal' | 'plain' | 'json';
 
-/** What may wait for a reader that does not read, in characters. */
+/** How much may wait for a slow reader, in characters. */
 const LONGEST_QUEUE = 1_000_000;
 
 /**
- * Lines to a stream such as process.stdout, whose reader may be slow, stuck or gone. Node queues what a full pipe does
- * not take; beyond {@link LONGEST_QUEUE} we give lines up, count them, and say how many once the reader reads again. A
- * reader that has gone (EPIPE) is no reason to stop waking phones.
+ * Writes lines to a stream such as process.stdout, whose reader may be slow, stuck or gone. Node queues what a full
+ * pipe does not take; beyond {@link LONGEST_QUEUE} lines are dropped and counted, and a line says how many once the
+ * reader reads again. A reader that has gone (EPIPE) is no reason to stop waking phones.
  */
 export function streamOutput(stream: Writable): Output {
   let dropped = 0;
@@ -67,8 +67,8 @@ export function streamOutput(stream: Writable): Output {
 /**
  * Whether the lines go to journald, to a terminal, or anywhere else. systemd names the journal's socket in
  * JOURNAL_STREAM (device:inode), which child processes inherit, so it counts only if our own stdout is that socket.
- * Without it, INVOCATION_ID alone says that we are a service that logs elsewhere (syslog, kmsg), where the priorities
- * in front are understood too.
+ * INVOCATION_ID without it means a service that logs elsewhere (syslog, kmsg), where priorities in front of the lines
+ * are understood, too.
  */
 export function detectStyle(env: NodeJS.ProcessEnv, isTerminal: boolean, fd = 1): Style {
   if (env.JOURNAL_STREAM !== undefined) {

@@ -6,10 +6,10 @@ import { applyLogSettings, type Logger } from './log.ts';
 import { describeError } from './log-line.ts';
 
 /**
- * Reads the configuration again and lets the daemon take it over. A file that is wrong, or that the daemon refuses,
- * changes nothing, and is told. What can be read from the log afterwards: which keys differ in the file, and what was
- * done about them.
- * @returns the configuration that holds from now on, and if the new one was refused, that in a sentence
+ * Reads the configuration again and lets the daemon apply it. A file that is wrong, or that the daemon refuses, changes
+ * nothing. Logs which keys have changed in the file, what was done about them, and why a file was refused.
+ *
+ * @returns the configuration now in force and, if the new one was refused, a sentence about that
  */
 export async function reloadConfig({
   name,
@@ -20,9 +20,9 @@ export async function reloadConfig({
   log,
 }: {
   name: DaemonName;
-  /** What the daemon was started with. */
+  /** The one with which the daemon was started. */
   first: Config;
-  /** What holds now. */
+  /** The one now in force. */
   config: Config;
   options: LoadOptions;
   daemon: Pick<Daemon, 'reload'>;

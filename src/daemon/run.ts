@@ -16,16 +16,18 @@ import {
   serveMetrics,
 } from './metrics.ts';
 import { reloadConfig } from './reload.ts';
-import { createNotifier } from './systemd.ts';
-import { teller } from './teller.ts';
+import { reportStatus } from './status.ts';
+import { openSystemd } from './systemd.ts';
 
 export type { Context, Daemon } from './daemon.ts';
 
-/** From the first signal to the end, ms: what a daemon has for its stop, and what the whole has. */
+/** How long a daemon may take to stop after the first signal, ms. */
 const STOP_DEADLINE = 9_000;
+/** How long the process may take to exit after the first signal, ms. */
 const EXIT_DEADLINE = 10_000;
-/** What the log's last lines have to be written, ms. */
+/** How long the last lines of the log may take to be written, ms. */
 const FLUSH_DEADLINE = 500;
+
 /**
  * The life of a daemon's process, from the configuration to the exit code:
  * - 0 when it was asked to stop (SIGTERM, SIGINT, or the death of the "spns run" that started it) and shut down
@@ -33,8 +35,9 @@ const FLUSH_DEADLINE = 500;
  * - 1 when the configuration is wrong, the start or the stop failed, the stop took longer than 10 s, a second signal
  *   came, the daemon gave up, or the program has a fault.
  *
- * SIGHUP reads the configuration again. The process always ends by an exit: a forgotten timer must not keep a stopped
- * daemon running.
+ * SIGHUP reads the configuration again. The process always ends by process.exit: a forgotten timer must not keep a
+ * stopped daemon running.
+ *
  * @param build makes and starts the daemon; READY goes to systemd when it resolves
  * @param read reads the daemon's own sections, so that their problems are reported together with all others
  */
@@ -45,9 +48,9 @@ export async function runDaemon(
 ): Promise<void> {
   process.title = processTitle(name, process.env.SPNS_INSTANCE);
   const options: LoadOptions = { role: programOf(name), ...(read && { read }) };
-  const systemd = createNotifier(process.env);
+  const systemd = openSystemd(process.env);
   const stopping = new AbortController();
-  // Until the configuration is read there is nothing to go by but the defaults.
+  // With the defaults, until the configuration is read.
   let log = createLog({ level: 'info', levels: new Map(), format: 'auto' }, name);
   const exit = async (code: number): Promise<never> => {
     await flushLog(log, FLUSH_DEADLINE);
@@ -62,10 +65,10 @@ export async function runDaemon(
   };
 
   // An uncaught exception leaves the process in an unknown state. Going on could give wrong answers for days; stopping
-  // in order would write from that state, and may hang. So the process ends at once and systemd starts a new one: what
-  // a client was told has succeeded is committed in PostgreSQL, what a notifier has not acknowledged is given to the
-  // next, and a start after a kill is covered by tests. The same holds for a rejection that nobody awaited: it is the
-  // same fault in an async function. Faults from outside never get here; they are caught where they arise.
+  // in order would write from that state, and may hang. So the process ends at once and systemd starts a new one. That
+  // loses no subscription: whatever a client was told has succeeded is committed in PostgreSQL, and tests cover a start
+  // after a kill. A rejection that nobody awaited is the same fault in an async function. Faults from outside never get
+  // here; they are caught where they arise.
   const fault = (error: unknown) => {
     const { message, stack } = describeError(error);
     log.fatal({ stack }, `internal error, exiting so that a fresh process can take over: ${message}`);
@@ -99,7 +102,7 @@ export async function runDaemon(
       stop(signal);
     });
   }
-  // Under "spns run" there is a channel to it. When that breaks the parent is dead, and nobody else would end us.
+  // Under "spns run" there is a channel to the parent. If it breaks, the parent is dead, and nobody else would stop us.
   process.once('disconnect', () => {
     if (stopping.signal.aborted) return;
     log.error('the process that started this one is gone, stopping');
@@ -117,8 +120,8 @@ export async function runDaemon(
     else reloadAfterStart = true;
   });
   if (systemd.watchdogInterval !== undefined) {
-    // From the event loop itself and nowhere else: if it is stuck, systemd must see that. From the beginning, for a
-    // start may take its time.
+    // From the event loop itself and nowhere else, so that systemd sees when it is stuck; from the beginning, since a
+    // start may take long.
     systemClock.setInterval(() => systemd.watchdog(), systemd.watchdogInterval);
   }
 
@@ -141,7 +144,7 @@ export async function runDaemon(
   if (reloadAfterStart) life.reload();
 }
 
-/** A daemon that runs. */
+/** A running daemon, with its metrics and status. */
 interface Life {
   stop(): Promise<void>;
   reload(): void;
@@ -164,8 +167,8 @@ async function startLife(
 
   systemd.status('Starting');
   if (listen !== undefined) {
-    // Before the daemon: a start that takes its time can then be watched, and a port that is taken is found before
-    // anything else is touched.
+    // Before the daemon, so that a long start can be watched, and a port that is taken is found before anything else is
+    // touched.
     const ready = (): Readiness => {
       if (stopping.aborted) return { ok: false, reasons: ['stopping'] };
       return daemon ? (daemon.ready?.() ?? { ok: true, reasons: [] }) : { ok: false, reasons: ['starting'] };
@@ -175,8 +178,8 @@ async function startLife(
   }
   const running = await build({ ...base, registry });
   daemon = running;
-  // Before READY, so that nobody who has waited for it reads of a start.
-  const status = teller({ clock, log, systemd, stopping, daemon: running, refused: () => refused });
+  // Before READY, so that whoever has waited for that no longer sees "Starting".
+  const status = reportStatus({ clock, log, systemd, stopping, daemon: running, refused: () => refused });
   if (!stopping.aborted) {
     systemd.ready();
     process.send?.('ready', undefined, undefined, () => {});
@@ -193,13 +196,13 @@ async function startLife(
       log.info({ seconds: seconds(clock.monotonic() - started) }, 'stopped');
     },
     reload() {
-      // One after the other: the last file that was written is the one that holds in the end.
+      // One after the other, so that the file that was written last is in force in the end.
       reloading = reloading.then(async () => {
         if (stopping.aborted) return;
         systemd.reloading();
         const outcome = await reloadConfig({ name, first: base.config, config, options, daemon: running, log });
         ({ config, refused } = outcome);
-        status.tell();
+        status.update();
         systemd.ready();
       });
     },

@@ -3,63 +3,61 @@ import type { DaemonProcess } from './daemon-process.ts';
 import type { Systemd } from './systemd.ts';
 
 /** A program to keep running. */
-export interface Program {
+export interface Supervised {
   readonly name: string;
-  /** Stopped only when all that are not last have ended. */
+  /** Stopped only after all programs without this have ended. */
   readonly last?: boolean;
 }
 
 export interface SupervisorModules {
   readonly clock: Clock;
-  readonly start: (program: Program) => Run;
+  readonly start: (program: Supervised) => Run;
   readonly log: (level: 'info' | 'warn' | 'error', text: string) => void;
-  /** Gets the state of the whole: ready when every program has started. */
+  /** Told the state of the whole: ready when every program has started. */
   readonly systemd?: Pick<Systemd, 'ready' | 'status' | 'stopping'>;
-  /** Told of a program that ended by itself, in place of its restart. */
+  /** Called when a program has ended by itself, which is then not restarted. */
   readonly onDeath?: (name: string, how: string) => void;
 }
 
-/** What there is to know of one run of a program. */
+/** One run of a program. */
 export type Run = Pick<DaemonProcess, 'kill' | 'ready' | 'ended'>;
 
 export interface Supervisor {
-  /** Passes a signal on to all that run. */
+  /** Passes a signal on to all running programs. */
   signal(signal: NodeJS.Signals): void;
-  /** Kills one on purpose, and starts it again `away` ms after it has ended. */
+  /** Kills one program on purpose, and starts it again `away` ms after it has ended. */
   kill(name: string, away: number): void;
-  /** Ends all in order: first those that are not last. Called again: at once. */
+  /** Stops all programs in order, those that are `last` at the end; if called again, at once. */
   stop(): void;
-  /** When all have ended after {@link Supervisor.stop}: whether each did so in order. */
+  /** Resolves when all have ended after {@link Supervisor.stop}, with whether each did so in order. */
   readonly done: Promise<boolean>;
 }
 
-/**
- * The wait before a restart: doubled each time, up to the second figure, and forgotten after a run as long as the
- * third; ms.
- */
+/** The wait before the first restart, ms; it doubles with each further one. */
 const FIRST_WAIT = 500;
 const LONGEST_WAIT = 30_000;
+/** After a run as long as this, ms, the wait begins at the first again. */
 const GOOD_RUN = 60_000;
-/** A daemon ends within ten seconds by itself; one that has not after these, ms, is stuck and is killed. */
+/** A daemon stops within ten seconds; one that has not stopped after this many milliseconds is stuck and is killed. */
 const STUCK = 15_000;
 
 interface Kept {
-  readonly program: Program;
+  readonly program: Supervised;
   run: Run | undefined;
   started: boolean;
-  /** How long it is to stay away after it was killed on purpose, ms. */
+  /** If it was killed on purpose: how long it stays away, ms. */
   away: number | undefined;
-  /** Of its restart, or of killing it because it did not stop in time. */
+  /** To restart it, or to kill it if it does not stop in time. */
   timer: Timer | undefined;
   wait: number;
 }
 
 /**
- * Keeps programs running: what dies is started again, after a wait that grows while it keeps dying, unless there is
- * somebody to be told of it.
+ * Keeps programs running: one that dies is restarted after a wait, which grows while it keeps dying, unless `onDeath`
+ * is given.
  */
 export function supervise(
-  programs: readonly Program[],
+  programs: readonly Supervised[],
   { clock, start, log, systemd, onDeath }: SupervisorModules,
 ): Supervisor {
   const kept = programs.map(
@@ -126,7 +124,7 @@ export function supervise(
       if (clock.monotonic() - startedAt >= GOOD_RUN) each.wait = FIRST_WAIT;
       log(
         'error',
-        `${each.program.name} ended by itself (${how ?? 'exit code 0'}), is started again in ${each.wait / 1000} s`,
+        `${each.program.name} ended by itself (${how ?? 'exit code 0'}) and is restarted in ${each.wait / 1000} s`,
       );
       each.timer = clock.setTimeout(() => launch(each), each.wait);
       each.wait = Math.min(each.wait * 2, LONGEST_WAIT);
@@ -138,7 +136,7 @@ export function supervise(
     each.run?.kill('SIGTERM');
     each.timer = clock.setTimeout(() => each.run?.kill('SIGKILL'), STUCK);
   };
-  /** Goes on with stopping as far as it can. */
+  /** Takes the next steps of stopping that are due. */
   const advance = () => {
     if (stopping === 'first' && running(false).length === 0) {
       stopping = 'last';
@@ -164,7 +162,7 @@ export function supervise(
     },
     stop() {
       if (stopping !== 'no') {
-        // A second SIGTERM ends a daemon at once; one for which this is the first shuts down cleanly, which is quick
+        // A second SIGTERM ends a daemon at once; those for which it is the first shut down cleanly, which is quick
         // when nothing is left to do.
         for (const { run } of kept) run?.kill('SIGTERM');
         return;

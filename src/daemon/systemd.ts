@@ -1,15 +1,14 @@
 import { createRequire } from 'node:module';
 
-/** What a daemon tells systemd (sd_notify(3)). Without systemd all of it does nothing. */
+/** What a daemon tells systemd (sd_notify(3)). Without systemd none of it does anything. */
 export interface Systemd {
   /** Whether systemd listens. */
   readonly enabled: boolean;
   /**
-   * Milliseconds between two calls of {@link Systemd.watchdog}: half of what systemd allows; undefined when it does not
-   * watch.
+   * Milliseconds between calls of {@link Systemd.watchdog}, half of what systemd allows; undefined without watchdog.
    */
   readonly watchdogInterval: number | undefined;
-  /** Start-up, or a reload, is over. */
+  /** The start, or a reload, is over. */
   ready(): void;
   /** One line for `systemctl status`. */
   status(text: string): void;
@@ -29,20 +28,21 @@ const MSG_NOSIGNAL = 0x4000;
 const MAX_PATH = 108;
 
 /**
- * The notifier for the socket that systemd names in NOTIFY_SOCKET. Node has no Unix datagram socket, so libc's is
- * called through koffi, from our own process: `NotifyAccess=main` is enough.
- * @param env as systemd gives it: NOTIFY_SOCKET, WATCHDOG_USEC, WATCHDOG_PID
+ * Opens the socket that systemd names in NOTIFY_SOCKET. Node has no Unix datagram sockets, so libc's are called through
+ * koffi: that sends from our own process, so `NotifyAccess=main` is enough.
+ *
+ * @param env as systemd sets it: NOTIFY_SOCKET, WATCHDOG_USEC, WATCHDOG_PID
  */
-export function createNotifier(env: NodeJS.ProcessEnv): Systemd {
+export function openSystemd(env: NodeJS.ProcessEnv): Systemd {
   const send = env.NOTIFY_SOCKET ? openSocket(env.NOTIFY_SOCKET) : undefined;
   const tell = (message: string, wait: boolean) => send?.(message, wait);
   return {
     enabled: send !== undefined,
     watchdogInterval: send && watchdogInterval(env),
-    // Start, stop and reload must arrive; what is repeated anyway must never hold up the event loop.
+    // Start, stop and reload must arrive, so they wait; what is repeated anyway must never hold up the event loop.
     ready: () => tell('READY=1', true),
     status: (text) => tell(`STATUS=${text.replaceAll(/\s+/g, ' ')}`, false),
-    // Type=notify-reload wants the time of the monotonic clock in microseconds, which is what hrtime reads on Linux.
+    // Type=notify-reload needs the monotonic clock in microseconds; on Linux hrtime reads that clock.
     reloading: () => tell(`RELOADING=1\nMONOTONIC_USEC=${process.hrtime.bigint() / 1000n}`, true),
     stopping: () => tell('STOPPING=1', true),
     watchdog: () => tell('WATCHDOG=1', false),
@@ -57,8 +57,8 @@ function watchdogInterval(env: NodeJS.ProcessEnv): number | undefined {
 }
 
 /**
- * Opens a datagram socket to `path`, or undefined for an address of a kind that we do not know, or when libc cannot be
- * called.
+ * A function that sends datagrams to the socket at `path`; undefined for a kind of address that we do not know, or if
+ * there is no socket to be had.
  */
 function openSocket(path: string): (((message: string, wait: boolean) => void) & { close(): void }) | undefined {
   if (!path.startsWith('/') && !path.startsWith('@')) return undefined;
@@ -68,7 +68,7 @@ function openSocket(path: string): (((message: string, wait: boolean) => void) &
   if (path.startsWith('@')) name[0] = 0;
   const address = Buffer.concat([Buffer.from([AF_UNIX, 0]), name]);
 
-  // koffi is a native addon of CommonJS, loaded only where there is something to tell.
+  // koffi is a native CommonJS addon, loaded only if systemd listens.
   const koffi = createRequire(import.meta.url)('koffi') as typeof import('koffi');
   const libc = koffi.load(null);
   const socket = libc.func('int socket(int domain, int type, int protocol)');

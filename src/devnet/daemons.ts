@@ -3,7 +3,7 @@ import path from 'node:path';
 import { setTimeout as sleep } from 'node:timers/promises';
 import type { Clock } from '../clock.ts';
 import { type DaemonProcess, startDaemon } from '../daemon/daemon-process.ts';
-import { type Program, supervise } from '../daemon/supervisor.ts';
+import { type Supervised, supervise } from '../daemon/supervisor.ts';
 import { health } from './reach.ts';
 
 /** The suite's daemons as processes. */
@@ -41,7 +41,7 @@ const PATIENCE = 45_000;
  */
 export async function startDaemons(modules: {
   clock: Clock;
-  programs: readonly Program[];
+  programs: readonly Supervised[];
   logs: string;
   env: Readonly<Record<string, string>>;
   socket: (name: string) => string;

@@ -2,16 +2,16 @@ import { fromHex } from '../codec/bytes.ts';
 import { checkedListen } from './listen-address.ts';
 import { parsed, type Table, type Values } from './table.ts';
 
-/** `[canary]`: an installation with this section runs one. */
+/** `[canary]`: an installation that has this section runs a canary. */
 export const CANARY = {
   settings: {
     frontEnd: parsed('front_end', frontEnd, {
       required: true,
       restart: ['canary'],
       example: 'https://push.example.org',
-      text: `Where clients reach the web front-end: the address that the public sees, with the web server, the certificate
-        and the firewall that are in between. And the public key that belongs to [keys] onionreq, 64 hex digits, as
-        "spns keygen" told it.`,
+      text: `The public address at which clients reach the web front-end, so that the web server, the certificate and the
+        firewall in between are tested as well; and the public key that belongs to [keys] onionreq, 64 hex digits, as
+        "spns keygen" printed it.`,
     }),
     frontEndKey: parsed('front_end_key', frontEndKey, {
       required: true,
@@ -30,7 +30,7 @@ export const CANARY = {
 
 export type CanarySettings = Values<typeof CANARY.settings>;
 
-/** The front-end's address without a slash at its end. */
+/** The front-end's address without a trailing slash. */
 function frontEnd(text: string): string {
   const url = URL.canParse(text) ? new URL(text) : undefined;
   if (!url || !/^https?:$/.test(url.protocol) || url.username || url.search || url.hash) {

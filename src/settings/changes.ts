@@ -39,17 +39,17 @@ function keysOf(section: string, table: Table, program: Program): string[] {
   );
 }
 
-/** Of the keys that changed, those that the daemon does not take over before it is started again. */
+/** The keys among `changed` that the daemon only reads when it starts. */
 export function needRestart(name: DaemonName, changed: readonly string[]): string[] {
   const program = programOf(name);
   const own = program === 'notifier' ? keysOf(name, NOTIFIER, program) : [];
-  // Any instance's: which of them concern this process does not matter to who reads the line.
+  // Keys of any instance count: whoever reads the line need not know which of them this process reads.
   const common = (key: string) => key.replace(/^\[hivemind-[^\]]+\]/, '[hivemind]');
   return changed.filter((key) => RESTART_KEYS[program].includes(common(key)) || own.includes(key));
 }
 
 /**
- * The keys that differ between two configurations, as `[section].key`; never their values, some of which are secret.
+ * The keys that differ between two configurations, as `[section].key`; never their values, since some are secret.
  */
 export function changedKeys(before: Config, after: Config): string[] {
   const changed: string[] = [];

@@ -14,7 +14,7 @@ import { ConfigError, Section } from './section.ts';
 import { type Program, type Role, readTable } from './table.ts';
 import { readWeb, type WebSettings } from './web.ts';
 
-/** The name of a daemon: its section in spns.ini, too. */
+/** The name of a daemon, which is also that of its section in spns.ini. */
 export type DaemonName = 'hivemind' | 'web' | 'canary' | `notify-${string}`;
 
 export function programOf(name: DaemonName): Program {
@@ -23,25 +23,27 @@ export function programOf(name: DaemonName): Program {
 
 /** The whole of spns.ini, checked and frozen. */
 export interface Config {
-  /** Absolute path of the file; empty when none was read. */
+  /** Absolute path of the file; empty if none was read. */
   readonly file: string;
   readonly db: DatabaseSettings;
   readonly hivemind: HivemindSettings;
   readonly keys: Keys;
   readonly web: WebSettings;
-  /** undefined where there is no section for it: then there is no canary. */
+  /** undefined if the file has no section for it: then there is no canary. */
   readonly canary: CanarySettings | undefined;
   readonly log: LogSettings;
-  /** What is odd but does no harm: unknown keys, keys of no more use, key files open to all. To be logged once. */
+  /**
+   * What is odd but does not stop a daemon: unknown keys, obsolete keys, key files that anybody may read. To be logged.
+   */
   readonly warnings: readonly string[];
   /**
-   * Opens a `[notify-…]` section, empty if the file has none. Whoever reads it calls its `check()` and logs its
-   * `warnings()`.
+   * Opens a `[notify-…]` section, empty if the file has none. After reading its keys the caller must call its `check()`
+   * and log its `warnings()`.
    */
   section(name: string): Section;
   /** Where a daemon serves metrics and health: its section's `metrics_listen`. */
   metricsListen(name: DaemonName): string | undefined;
-  /** All sections as written, for what tells two configurations apart (changes.ts). */
+  /** All sections as written, to tell what differs between two configurations (changes.ts). */
   readonly ini: Ini;
 }
 
@@ -49,8 +51,8 @@ export interface LoadOptions {
   /** Default: `all`. */
   readonly role?: Role;
   /**
-   * Reads further sections, so that their problems are reported together with all others. What it reads is not kept:
-   * the owner opens the section again, by {@link Config.section}, to use it.
+   * Reads further sections, so that their problems are reported together with all others. The values are not kept: to
+   * use them, the owner opens the section again by {@link Config.section}.
    */
   readonly read?: (section: (name: string) => Section) => void;
 }
@@ -59,8 +61,9 @@ const SECTIONS = ['canary', 'db', 'hivemind', 'keys', 'log', 'web'];
 
 /**
  * Reads the configuration from the file that `SPNS_CONFIG` names, or else from `spns.ini` in the current folder; an
- * empty `SPNS_CONFIG` means no file, only defaults (docs/spec/hivemind.md, section 5). Throws {@link ConfigError} with
- * everything that is wrong.
+ * empty `SPNS_CONFIG` means no file, only defaults (docs/spec/hivemind.md, section 5).
+ *
+ * @throws ConfigError with everything that is wrong
  */
 export function loadConfig(env: NodeJS.ProcessEnv, { role = 'all', read }: LoadOptions = {}): Config {
   const file = env.SPNS_CONFIG === '' ? '' : resolve(env.SPNS_CONFIG ?? 'spns.ini');
@@ -71,8 +74,7 @@ export function loadConfig(env: NodeJS.ProcessEnv, { role = 'all', read }: LoadO
 
   const open = (name: string): Section => {
     const section = new Section(name, ini.sections.get(name) ?? new Map(), ini.defaults, env.CREDENTIALS_DIRECTORY);
-    // Whatever the notifier, the place of its metrics is run.ts's affair, so it is no unknown key to the one that reads
-    // the rest.
+    // A notifier does not read its own metrics_listen, run.ts does: read here, so that it does not count as unknown.
     if (name.startsWith('notify-')) NOTIFIER.settings.metricsListen.read(section, role);
     return section;
   };
@@ -87,11 +89,11 @@ export function loadConfig(env: NodeJS.ProcessEnv, { role = 'all', read }: LoadO
   const own = hivemindSection(ini, instance, env.CREDENTIALS_DIRECTORY);
   opened.push(own);
   const hivemind = readHivemind(own, role, warnings, instance);
-  // What is not this instance's is checked as well: its neighbours read the same file.
-  for (const other of ['hivemind', ...instancesIn(ini).map((name) => `hivemind-${name}`)]) {
-    if (other === own.name) continue;
-    const section = hivemindSection(ini, other === 'hivemind' ? undefined : other.slice('hivemind-'.length));
-    readHivemind(section, 'web', [], other === 'hivemind' ? undefined : other.slice('hivemind-'.length));
+  // The sections of other instances are checked as well: those processes read the same file.
+  for (const other of [undefined, ...instancesIn(ini)]) {
+    const section = hivemindSection(ini, other);
+    if (section.name === own.name) continue;
+    readHivemind(section, 'web', [], other);
     opened.push(section);
   }
   const keys = collect('keys', (section) => readKeys(section, role, warnings));
@@ -108,11 +110,11 @@ export function loadConfig(env: NodeJS.ProcessEnv, { role = 'all', read }: LoadO
     warnings.push(...section.warnings());
   }
   warnings.push(...unknownSections(ini), ...foreignNotifiers(ini));
-  if (problems.length === 0) warnings.push(...strangeCanary(canary, keys));
   if (problems.length > 0) {
-    const told = problems.map((problem) => (file === '' ? problem : `${file}: ${problem}`));
-    throw new ConfigError(told, warnings);
+    const located = problems.map((problem) => (file === '' ? problem : `${file}: ${problem}`));
+    throw new ConfigError(located, warnings);
   }
+  warnings.push(...canaryWarnings(canary, keys));
 
   return Object.freeze({
     file,
@@ -137,8 +139,8 @@ export function loadConfig(env: NodeJS.ProcessEnv, { role = 'all', read }: LoadO
 }
 
 /**
- * The services whose notifier we can run: of the `[notify-NAME]` sections those of ours, and those that name a
- * `module`. Others belong to a program of the operator's own, as they may in the original's file.
+ * The services whose notifier we can run: those with a `[notify-NAME]` section that is built in or names a `module`.
+ * Other such sections belong to programs of the operator's own, as they may in the original's file.
  */
 export function runnableServices(ini: Ini): string[] {
   return notifySections(ini)
@@ -159,7 +161,7 @@ function foreignNotifiers(ini: Ini): string[] {
     .map(([name]) => {
       const near = nearest(name, BUILT_IN_SERVICES);
       const help = near ? `did you mean [notify-${near}]?` : 'for a notifier written for this server, set module in it';
-      return `[notify-${name}] is left to a program of your own, for no notifier of that name comes with SPNS: ${help}`;
+      return `[notify-${name}] is left to a program of your own, since SPNS has no notifier of that name: ${help}`;
     });
 }
 
@@ -177,8 +179,8 @@ function readBytes(file: string): Buffer {
   }
 }
 
-/** Who has the front-end's secret key can tell whether the canary encrypts for it. */
-function strangeCanary(canary: CanarySettings | undefined, { onionreq }: Keys): string[] {
+/** Only a process that has the front-end's secret key can tell whether the canary encrypts for it. */
+function canaryWarnings(canary: CanarySettings | undefined, { onionreq }: Keys): string[] {
   if (!canary || !onionreq || x25519Public(onionreq).equals(canary.frontEndKey)) return [];
   return [
     '[canary].front_end_key is not the public key of [keys].onionreq: the front-end will not understand the canary',

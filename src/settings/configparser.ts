@@ -1,6 +1,5 @@
 /**
- * What an entry or a section was called, and where: `LINE:NAME`, as {@link toIni} writes it and {@link readTag} reads
- * it.
+ * The name of a key or a section, and its line: `LINE:NAME`, as {@link toIni} writes it and {@link readTag} reads it.
  */
 export interface Tag {
   /** Line of the file, counted from 1. */
@@ -8,7 +7,7 @@ export interface Tag {
   readonly name: string;
 }
 
-/** A file in the words of the package `ini`, and what could not be put into them. */
+/** A file in the dialect of the package `ini`. */
 export interface Rewritten {
   readonly text: string;
   /** What could not be read, each with its line. Never the line itself: it may hold a password. */
@@ -21,16 +20,15 @@ const HEADER = /^\[(.+)\]/s;
 const OPTION = /^(.*?)\s*[=:]\s*(.*)$/s;
 
 /**
- * Rewrites a file in the dialect of Python's configparser, which operators bring along from the original
- * (docs/spec/hivemind.md, section 5), so that the package `ini` reads just the same from it. Where the two differ:
+ * Rewrites a file that is in the dialect of Python's configparser, which operators bring along from the original
+ * (docs/spec/hivemind.md, section 5), so that the package `ini` reads the same from it. Where the two differ:
  * - `#` and `;` start a comment only at the start of a line; within a value they are text, and so are quotes and `\`;
  * - a key ends at the first `=` or `:`; keys are case-insensitive, section names are not;
  * - a line that is indented deeper than its key continues the value;
- * - dots, `[]` and `__proto__` mean nothing in names;
+ * - dots, `[]` and `__proto__` have no special meaning in names;
  * - a repeated section or key is a problem, not a silent choice between the two.
  *
- * So each name goes out quoted, with its line in front of it: two are never the same, and errors can tell where they
- * are.
+ * So each name is written quoted, with its line in front: no two are the same, and errors can tell the line.
  */
 export function toIni(text: string): Rewritten {
   const problems: string[] = [];
@@ -71,7 +69,7 @@ export function toIni(text: string): Rewritten {
         problems.push(`line ${number}: section [${section}] appears a second time: merge the two`);
       keys = seen.get(section) ?? new Map();
       seen.set(section, keys);
-      // `ini` makes a tree of sections at the dots that it finds after unquoting, and treats an escaped one as a dot.
+      // `ini` splits section names into a tree at dots, even in quotes, unless they are escaped.
       out.push(`[${quote(`${number}:${section.replaceAll('.', '\\.')}`)}]`);
       continue;
     }
@@ -95,15 +93,15 @@ export function toIni(text: string): Rewritten {
   return { text: out.join('\n'), problems };
 }
 
-/** @param text as `ini` gives back what {@link toIni} wrote */
+/** @param text a name that {@link toIni} wrote, as `ini` returns it */
 export function readTag(text: string): Tag {
   const colon = text.indexOf(':');
   return { line: Number(text.slice(0, colon)), name: text.slice(colon + 1) };
 }
 
 /**
- * A string as `ini` unquotes it, as JSON. Escaped is also what its patterns for a line stop at: `=`, `]`, and Unicode's
- * line separators.
+ * A string in quotes as `ini` reads them: JSON. `=`, `]` and non-ASCII characters such as Unicode's line separators are
+ * escaped, too, since its patterns for a line stop at them.
  */
 function quote(text: string): string {
   return JSON.stringify(text).replace(

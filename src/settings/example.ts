@@ -6,32 +6,31 @@ const WIDTH = 118;
 /** A section as spns.ini.example shows it. */
 export interface ShownSection {
   readonly name: string;
-  /** Said in front of the section. */
+  /** A comment in front of the section. */
   readonly text?: string;
-  /** Of which tables it shows the keys, in this order. */
+  /** The tables whose keys it shows, in this order. */
   readonly tables: readonly Table[];
-  /** Shows these keys only, without their texts, which another section has. */
+  /** Shows only these keys, without their texts, which another section has. */
   readonly only?: readonly string[];
-  /** What to show as the value of a key that the table has no example for. */
+  /** Values to show for keys that have no example in their table. */
   readonly values?: { readonly [key: string]: string };
-  /** Whether the section itself is commented out, with all that is in it, for there may be none. */
+  /** Whether the whole section is commented out, since an installation may do without it. */
   readonly optional?: boolean;
-  /** Whether it says of its keys that they need a restart; not of a notifier's, of which all but one need none. */
+  /** Whether it marks keys that need a restart. Off for notifiers, where only metrics_listen does. */
   readonly marked?: boolean;
 }
 
 /**
- * The text of a section: each key with its default or example, commented out unless it must be set, under what its
- * table says of it. Whether it needs a restart is added by its mark.
+ * The text of a section: each key with its default or example, commented out unless it must be set, below its text from
+ * the table, which ends with a mark if the key needs a restart.
  *
- * @throws Error if one text is for keys that need a restart and others that do not: the reader could not tell them
- * apart
+ * @throws Error if keys that share a text differ in whether they need a restart: readers could not tell them apart
  */
 export function renderSection(section: ShownSection): string {
   const { name, text, tables, only, values = {}, optional = false, marked = !optional } = section;
   const shown = tables
     .flatMap(({ settings }) => Object.values(settings))
-    .filter(({ key, untold }) => !untold && (only?.includes(key) ?? true))
+    .filter(({ key, hidden }) => !hidden && (only?.includes(key) ?? true))
     .map(({ text: said, ...setting }): Setting => {
       const example = values[setting.key] ?? setting.example;
       return {
@@ -58,7 +57,7 @@ export function renderSection(section: ShownSection): string {
 /**
  * `text` as comment lines.
  *
- * @param mark a sentence behind it that stays on one line, so that one can search for it
+ * @param mark a final sentence that is kept on one line, so that one can search for it
  */
 export function comment(text: string | undefined, mark?: string): string[] {
   if (text === undefined) return [];
@@ -77,7 +76,8 @@ export function comment(text: string | undefined, mark?: string): string[] {
 function restartMark(settings: readonly Setting[]): string | undefined {
   const restart = settings.filter((setting) => setting.restart !== undefined).length;
   if (restart === 0) return undefined;
-  if (restart < settings.length) throw new Error(`${settings[0]?.key}: only some of the keys told of need a restart`);
+  if (restart < settings.length)
+    throw new Error(`${settings[0]?.key}: only some of the keys that share its text need a restart`);
   return `${restart === 1 ? 'Needs' : restart === 2 ? 'Both need' : 'All need'} a restart.`;
 }
 

@@ -6,11 +6,11 @@ const PREFIX = 'hivemind-';
 
 /** Where the hiveminds of this file listen. */
 export interface HivemindListen {
-  /** Undefined: the one of `[hivemind]` itself. */
+  /** Undefined for the hivemind of `[hivemind]` itself. */
   readonly instance: string | undefined;
-  /** ZeroMQ address that it binds, for notifiers and commands. */
+  /** The ZeroMQ address that it binds for notifiers and commands. */
   readonly listen: string;
-  /** The same for web front-ends. */
+  /** The one for web front-ends. */
   readonly listenPush: string | undefined;
 }
 
@@ -40,10 +40,9 @@ export function hivemindSection(ini: Ini, instance: string | undefined, credenti
 }
 
 /**
- * Every hivemind of the file: those of the sections `[hivemind-NAME]`, or where there are none that of `[hivemind]`.
- * Whoever reaches one of them learns of the others, also of those on other machines.
- *
- * @returns without those whose address cannot be read: that is their own process's complaint
+ * Every hivemind of the file: those of the sections `[hivemind-NAME]` or, if there are none, that of `[hivemind]`.
+ * Whoever reaches one of them learns of the others, even on other machines. One whose address is wrong is left out:
+ * its own process complains.
  */
 export function hivemindListens(ini: Ini): HivemindListen[] {
   const instances = instancesIn(ini);

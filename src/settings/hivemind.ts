@@ -20,8 +20,8 @@ const INSTANCE = /^[a-z0-9_-]{1,32}$/;
 const INSTANCE_IN_WORDS = '1 to 32 of a-z, 0-9, - and _';
 
 /**
- * `[hivemind]`. It lies here and not beside the hivemind, since the web front-end, the notifiers and the commands read
- * where it listens, and the notifiers the limits of the breaker.
+ * `[hivemind]`. The table is here and not beside the hivemind since the web front-end, the notifiers and the commands
+ * need to know where it listens, and the notifiers the limits of the breaker.
  */
 export const HIVEMIND = {
   settings: {
@@ -34,30 +34,29 @@ export const HIVEMIND = {
         key: curve://HOST:PORT/KEY.`,
     }),
     /** ZeroMQ address to bind. */
-    listen: parsed('listen', pushAddress, {
+    listen: parsed('listen', listenAddress, {
       default: 'ipc://./hivemind.sock',
       restart: ['hivemind', 'web', 'notifier', 'canary'],
       listens: 'hivemind',
-      text: `Where notifiers and the commands of "spns" connect to: ipc://PATH, or tcp://HOST:PORT, where HOST is an address
-        (IPv6 in brackets), *, a network interface or a host name. Everybody who can connect here may do everything, so
-        keep it to a local socket or an address that is not reachable from outside.`,
+      text: `Where notifiers and the "spns" commands connect: ipc://PATH, or tcp://HOST:PORT, where HOST is an address
+        (IPv6 in brackets), *, a network interface or a host name. Whoever can connect here may do everything, so keep
+        it to a local socket or an address that is not reachable from outside.`,
     }),
     /** ZeroMQ address to bind, of `push.*` alone. */
-    listenPush: parsed('listen_push', pushAddress, {
+    listenPush: parsed('listen_push', listenAddress, {
       restart: ['hivemind', 'web'],
       listens: 'hivemind',
       example: 'ipc:///run/spns/push.sock',
-      text: `Where the web front-end connects to, and may only subscribe and unsubscribe: so it can run as another user,
-        and whoever breaks into it has no hold on the rest. Without it the front-end connects to listen.`,
+      text: `Where the web front-end connects, with no right but to subscribe and unsubscribe: so it can run as another
+        user, and whoever breaks into it gains nothing else. Without this key the front-end connects to listen.`,
     }),
     /** ZeroMQ address to bind. */
     listenCurve: parsed('listen_curve', curveAddress, {
       restart: ['hivemind'],
       listens: 'hivemind',
       example: 'tcp://0.0.0.0:22030',
-      text: `An encrypted listener for administration from afar, and the X25519 public keys that it admits (64 hex
-        digits each, separated by blanks, commas or indented lines). Let your firewall open its port to those machines
-        alone.`,
+      text: `An encrypted listener for remote administration, and the X25519 public keys that it admits (64 hex digits
+        each, separated by blanks, commas or indented lines). Open its port in your firewall to those machines only.`,
     }),
     /** X25519 public keys of 32 bytes. */
     listenCurveAdmin: parsed('listen_curve_admin', publicKeys, {
@@ -78,13 +77,14 @@ export const HIVEMIND = {
       default: 30,
       min: 1,
       restart: ['hivemind'],
-      text: 'Seconds between two looks at which subscriptions are to be renewed at the storage servers.',
+      text: 'How often, in seconds, to look which subscriptions are due for renewal at the storage servers.',
     }),
     maxConnects: integer('max_connects', {
       default: 500,
       min: 0,
       restart: ['hivemind'],
-      text: 'Connections to storage servers that may be in the making at a time. 0: none at all, a dry run.',
+      text: `How many connections to storage servers may be in the making at the same time. 0: connect to none, for a dry
+        run.`,
     }),
     allowPrivateNodes: boolean('allow_private_nodes', {
       default: false,
@@ -96,7 +96,7 @@ export const HIVEMIND = {
     filterLifetime: integer('filter_lifetime', {
       default: 600,
       min: 1,
-      text: 'Seconds for which copies of a message are recognised (at least; twice that at most).',
+      text: 'How long copies of a message are recognised, in seconds: at least this long, at most twice as long.',
     }),
     /** Seconds. */
     startupWait: number('startup_wait', {
@@ -110,12 +110,12 @@ export const HIVEMIND = {
     outboxMaxBytes: integer('outbox_max_bytes', {
       default: 268_435_456,
       min: 65_536,
-      text: `While a service has no notifier, or its notifiers cannot keep up, its pushes are held: up to so many bytes of
-        memory, and so many seconds each. The bytes are those that the pushes of a service really take, about 1,000 and
-        the body for a push, whether they wait or a notifier has them; what is on the way to notifiers and with them may
-        take a quarter more. When there is no room, the account with the most that wait loses its oldest; of accounts
-        with as many, the oldest of all goes. All are counted. At most an eighth of Node's heap
-        (node --max-old-space-size) is used for a service.`,
+      text: `While a service has no notifier, or its notifiers cannot keep up, its pushes are held in memory: up to this
+        many bytes, and each for this many seconds. A push takes about 1,000 bytes and its body, whether it waits or a
+        notifier has it; those that notifiers have, or that are on their way there, may take a quarter more. When there
+        is no room, the account with the most waiting pushes loses its oldest; among accounts with equally many, the
+        oldest push of all goes. Every lost push is counted. A service never takes more than an eighth of Node's heap
+        (node --max-old-space-size).`,
     }),
     /** Seconds that a push is held before it is dropped. */
     outboxMaxAge: integer('outbox_max_age', { default: 3600, min: 1, max: 1_209_600 }),
@@ -124,19 +124,19 @@ export const HIVEMIND = {
       default: 0.5,
       min: 0,
       max: 1,
-      text: `When more than this share of a service's answers says "device gone", counted over at least so many answers,
-        nothing is removed any more: that is a wrong certificate rather than a thousand dead phones.`,
+      text: `When more than this share of a service's answers say "device gone", and at least this many do, no device is
+        removed any more: that is a wrong certificate rather than a thousand dead phones.`,
     }),
     goneBreakerMinimum: integer('gone_breaker_minimum', { default: 100, min: 1 }),
-    /** The name of this hivemind among several on one database; undefined for one that is alone. */
+    /** The name of this hivemind among several on one database; undefined if it is alone. */
     instance: string('instance', {
       pattern: INSTANCE,
       what: INSTANCE_IN_WORDS,
       restart: ['hivemind'],
       example: 'a',
       text: `Several hiveminds can share a database, so that no push is lost when one of them goes (docs/several.md). Each
-        has a name, given here, or by the unit spns-hivemind@NAME.service; what differs between those of one machine
-        stands in sections [hivemind-NAME], whose keys go before the ones here.`,
+        has a name, given here or by the unit spns-hivemind@NAME.service. What differs between those of one machine goes
+        into sections [hivemind-NAME], whose keys override the ones here.`,
     }),
     /** Hiveminds that hold each slot. */
     copies: integer('copies', {
@@ -144,16 +144,16 @@ export const HIVEMIND = {
       min: 1,
       max: 8,
       restart: ['hivemind'],
-      text: `With several: how many of them look after each account. 2 lets any one go without a loss, 1 only divides the
-        work. The same in all of them.`,
+      text: `With several hiveminds: how many of them look after each account. With 2 any one of them may fail without a
+        loss; 1 only divides the work. Must be the same in all of them.`,
     }),
     /** OxenMQ address. */
     advertise: parsed('advertise', reachableAddress, {
       restart: ['hivemind'],
       example: `curve://hivemind-a.example.org:22030/${'0123456789abcdef'.repeat(4)}`,
-      text: `With several on different machines: where the other hiveminds and the notifiers reach this one, which is its
-        listen_curve with the public key of [keys] hivemind; and where the web front-ends do. Without them the addresses
-        of listen and listen_push count, which only this machine reaches.`,
+      text: `With several hiveminds on different machines: where the other hiveminds and the notifiers reach this one (its
+        listen_curve, with the public key of [keys] hivemind), and where the web front-ends do. Without these keys
+        listen and listen_push are used, which only this machine can reach.`,
     }),
     /** OxenMQ address. */
     advertisePush: parsed('advertise_push', reachableAddress, {
@@ -169,7 +169,7 @@ export const HIVEMIND = {
         private.`,
     }),
   },
-  obsolete: { quic_listen: 'it takes requests as onion requests, HTTPS and OxenMQ, not by QUIC' },
+  obsolete: { quic_listen: 'it takes requests as onion requests, HTTPS and OxenMQ, not over QUIC' },
 } satisfies Table;
 
 /** `oxendRpc` is empty only for roles that do not need it. */
@@ -177,7 +177,7 @@ export type HivemindSettings = Values<typeof HIVEMIND.settings> & { readonly oxe
 
 /**
  * @param section as hivemind-instances.ts opens it
- * @param instance the name under which this hivemind was started, which goes before the one in the file
+ * @param instance the name under which this hivemind was started, which overrides the one in the file
  */
 export function readHivemind(section: Section, role: Role, warnings: string[], instance?: string): HivemindSettings {
   const read = readTable(section, HIVEMIND, role);
@@ -232,19 +232,19 @@ export function readHivemind(section: Section, role: Role, warnings: string[], i
 }
 
 /**
- * Where the other hiveminds and the notifiers, and where web front-ends reach this one: OxenMQ addresses. Those that
- * come from a listener's hold on this machine alone.
+ * OxenMQ addresses at which this hivemind is reached: `address` by the other hiveminds and the notifiers, `pushAddress`
+ * by web front-ends. Unless advertised they come from the listeners, and are only good on this machine.
  */
 export function reachableAt(settings: HivemindSettings): { readonly address: string; readonly pushAddress: string } {
   const { listen, listenPush, advertise, advertisePush } = settings;
   return {
     address: advertise ?? onThisMachine(listen),
-    // Who may connect to the administrators' socket may subscribe there as well.
+    // Front-ends may also subscribe at the administrators' socket.
     pushAddress: advertisePush ?? onThisMachine(listenPush ?? listen),
   };
 }
 
-/** Others may have been started in another folder. */
+/** The address for other processes of this machine, with an absolute path: they may have been started elsewhere. */
 function onThisMachine(listen: string): string {
   const address = connectAddress(listen);
   const { path } = address;
@@ -257,12 +257,12 @@ function bindAddress(text: string, pattern: RegExp, protocols: string): string {
   return text;
 }
 
-/** The same for all spellings of what is reached in the same place. */
+/** What tells two listeners apart, however their addresses are spelled. */
 function placeOf(listen: string): string {
   return zmqAddress(connectAddress(listen));
 }
 
-/** Who could connect beside those who are meant; undefined where that is usual. */
+/** Who else could connect, in words; undefined if only those who are meant to. */
 function openTo(listen: string): string | undefined {
   const address = parseBindAddress(listen);
   if (address.protocol === 'ipc') {
@@ -275,7 +275,7 @@ function curveAddress(text: string): string {
   return bindAddress(text, /^tcp:\/\/./, 'tcp://');
 }
 
-function pushAddress(text: string): string {
+function listenAddress(text: string): string {
   return bindAddress(text, /^(tcp|ipc):\/\/./, 'tcp:// or ipc://');
 }
 

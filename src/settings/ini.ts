@@ -5,7 +5,7 @@ import { LINE_END, readTag, toIni } from './configparser.ts';
 /** One `key = value` of an INI file. */
 export interface IniEntry {
   readonly value: string;
-  /** Line of the file on which the key stands, counted from 1. */
+  /** The line of the key, counted from 1. */
   readonly line: number;
 }
 
@@ -13,10 +13,11 @@ export interface IniEntry {
 export type IniSection = ReadonlyMap<string, IniEntry>;
 
 export interface Ini {
-  /** Sections by their exact name; `DEFAULT` is not among them, its entries stand in every section that lacks them. */
+  /** Sections by their exact name, without `DEFAULT`. */
   readonly sections: ReadonlyMap<string, IniSection>;
+  /** The entries of `DEFAULT`, which apply to every section that lacks them. */
   readonly defaults: IniSection;
-  /** What could not be read, each with its line, and never more of its content than a key. */
+  /** What could not be read, each with its line, and nothing of the content but keys. */
   readonly problems: readonly string[];
 }
 
@@ -24,15 +25,15 @@ type Entries = Map<string, IniEntry>;
 
 const REFERENCE = /%%|%\(([^)]*)\)s/g;
 const MAX_REFERENCE_DEPTH = 10;
-/** Characters that all values of a file may have together once their references are filled in. */
+/** How many characters all values of a file may have together once their references are filled in. */
 const MAX_EXPANDED = 1024 * 1024;
 
 /**
- * Reads an INI file as Python's configparser does, by the package `ini` behind {@link toIni}. `%%` is a percent sign,
- * `%(key)s` the value of another key of the section; a lone `%`, which configparser refuses, is itself.
+ * Reads an INI file as Python's configparser does, by the package `ini` after {@link toIni}. `%%` is a percent sign,
+ * `%(key)s` the value of another key of the section; a lone `%`, which configparser refuses, stands for itself. Never
+ * throws: whatever is wrong is among the problems.
  *
  * @param file its bytes, which must be UTF-8, or its text
- * @returns never throws: what is wrong is among the problems
  */
 export function parseIni(file: string | Uint8Array): Ini {
   const { text, problem } = typeof file === 'string' ? { text: file } : decodeText(file);
@@ -40,7 +41,7 @@ export function parseIni(file: string | Uint8Array): Ini {
   const problems = [...(problem === undefined ? [] : [problem]), ...rewritten.problems];
 
   const sections = new Map<string, Entries>();
-  // `ini` moves sections with dots in their names to the end; each entry knows its line, so only they need their order.
+  // `ini` moves sections with dots in their names to the end, so they are put back into the order of their lines.
   const found = Object.entries<Record<string, unknown>>(parse(rewritten.text, { bracketedArray: false }))
     .map(([tag, values]) => ({ ...readTag(tag), values }))
     .sort((a, b) => a.line - b.line);
@@ -49,7 +50,7 @@ export function parseIni(file: string | Uint8Array): Ini {
     sections.set(name, entries);
     for (const [tag, value] of Object.entries(values)) {
       const { name: key, line } = readTag(tag);
-      // `ini` makes a boolean of true and false and a null of null: here everything is text.
+      // `ini` turns true, false and null into values of those types: here everything is text.
       entries.set(key, { value: String(value), line });
     }
   }
@@ -75,7 +76,7 @@ export function parseIni(file: string | Uint8Array): Ini {
   };
 }
 
-/** Fills in what a value refers to; undefined if the budget of characters does not allow it. */
+/** Fills in the references in a value; undefined if that takes more characters than the budget has left. */
 function expand(value: string, entries: Entries, defaults: Entries, budget: { left: number }): string | undefined {
   let text = '';
   const append = (part: string) => {
@@ -106,7 +107,7 @@ function decodeText(bytes: Uint8Array): { text: string; problem?: string } {
   if (utf16 !== undefined)
     return { text: new TextDecoder(utf16).decode(bytes), problem: 'the file is in UTF-16: save it as UTF-8' };
   if (bytes.includes(0))
-    return { text: '', problem: 'the file is no text in UTF-8, it has zero bytes: save it as UTF-8' };
+    return { text: '', problem: 'the file is not UTF-8 text, it contains zero bytes: save it as UTF-8' };
   const text = new TextDecoder('utf-8').decode(bytes);
   if (isUtf8(bytes)) return { text };
   const lines = Buffer.from(bytes).toString('latin1').split(LINE_END);

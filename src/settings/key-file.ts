@@ -9,8 +9,10 @@ const LONGEST_FILE = 1024;
 
 /**
  * Reads an X25519 secret key: a file of 32 raw bytes, or of 64 hex digits with blanks or line ends around them
- * (docs/spec/hivemind.md, section 5). Throws an Error whose message says what is wrong with the file and what to do.
+ * (docs/spec/hivemind.md, section 5).
+ *
  * @returns the 32 bytes, and whether any user of the machine may read or change the file
+ * @throws Error that says what is wrong with the file and what to do
  */
 export function readKeyFile(path: string): { key: Buffer; exposed: boolean } {
   let content: Buffer;
@@ -38,10 +40,10 @@ export function readKeyFile(path: string): { key: Buffer; exposed: boolean } {
 }
 
 /**
- * Makes a new X25519 key and writes its secret half to `path` as 64 hex digits, readable by the owner alone. Throws
- * when the file is already there: a key that is overwritten is lost, and with it the onion address or the notifiers'
- * identities.
+ * Makes a new X25519 key and writes its secret half to `path` as 64 hex digits, readable only by its owner.
+ *
  * @returns the public key as 64 hex digits
+ * @throws Error if the file exists: overwriting a key would lose the onion address or the notifiers' identities
  */
 export function generateKeyFile(path: string, random: (bytes: number) => Buffer = randomBytes): string {
   const secret = random(KEY_SIZE);
@@ -49,7 +51,7 @@ export function generateKeyFile(path: string, random: (bytes: number) => Buffer 
   return keyPairFromSecret(secret).publicKey.toString('hex');
 }
 
-/** Writes a file for its owner's eyes alone. Throws an Error with a sentence when it is already there. */
+/** Writes a file that only its owner may read. @throws Error with a sentence if it exists */
 export function writeNewSecret(path: string, text: string): void {
   try {
     writeFileSync(path, text, { flag: 'wx', mode: 0o600 });

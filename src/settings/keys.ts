@@ -2,7 +2,7 @@ import { readKeyFile } from './key-file.ts';
 import type { Section } from './section.ts';
 import { isRequired, path, type Role, type Table } from './table.ts';
 
-/** `[keys]`: a notifier derives its own key from the hivemind's (docs/spec/notifiers.md, section 1). */
+/** `[keys]`. A notifier has none of its own, but derives it from the hivemind's (docs/spec/notifiers.md, section 1). */
 export const KEYS = {
   settings: {
     hivemind: path('hivemind', {
@@ -19,7 +19,7 @@ export const KEYS = {
 
 /** X25519 secret keys of 32 bytes. */
 export interface Keys {
-  /** Throws an Error in a daemon whose role does not load it: the web front-end has no business with it. */
+  /** @throws Error in a daemon that does not load it, such as the web front-end, which must not have it */
   readonly hivemind: Buffer;
   /** Loaded by the web front-end only. */
   readonly onionreq?: Buffer;

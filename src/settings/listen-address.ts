@@ -1,12 +1,13 @@
 /** Where an HTTP server listens: a TCP port or a Unix socket. */
 export type ListenAddress = { readonly host: string; readonly port: number } | { readonly path: string };
 
-/** What an address must look like, in words. */
+/** What an address must look like, as part of an error. */
 const FORM = 'must be host:port, [IPv6]:port or unix:/path';
 
 /**
- * Reads `host:port`, `[IPv6 address]:port` (port 0: any that is free) or `unix:/path`. Throws an Error that says what
- * is expected.
+ * Reads `host:port`, `[IPv6 address]:port` (port 0: any that is free) or `unix:/path`.
+ *
+ * @throws Error that says what is expected
  */
 export function parseListen(text: string): ListenAddress {
   if (text.startsWith('unix:')) {
@@ -23,13 +24,13 @@ export function parseListen(text: string): ListenAddress {
   return { host: match[1] ?? match[2] ?? '', port };
 }
 
-/** Checks an address for {@link parseListen}, and keeps the text. */
+/** Checks an address by {@link parseListen}, and returns the text itself. */
 export function checkedListen(text: string): string {
   parseListen(text);
   return text;
 }
 
-/** The address as {@link parseListen} reads it. */
+/** Writes an address as {@link parseListen} reads it. */
 export function formatListen(address: ListenAddress): string {
   if ('path' in address) return `unix:${address.path}`;
   return address.host.includes(':') ? `[${address.host}]:${address.port}` : `${address.host}:${address.port}`;

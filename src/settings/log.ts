@@ -16,17 +16,17 @@ export interface LogSettings {
 }
 
 const LEVELS: readonly LogLevel[] = ['trace', 'debug', 'info', 'warning', 'error', 'critical', 'none'];
-/** The original's reader takes these, too. */
+/** Other names that the original accepts. */
 const LEVEL_ALIASES: ReadonlyMap<string, LogLevel> = new Map([
   ['warn', 'warning'],
   ['err', 'error'],
   ['crit', 'critical'],
   ['off', 'none'],
 ]);
-/** Categories whose near misses are called misspelt; others are taken as they come, for every part may have its own. */
+/** Known categories: names that are nearly one of these get a warning. Any others are accepted. */
 const CATEGORIES = ['hivemind', 'snode', 'oxenmq', 'stats', 'pg', 'utils', 'web', 'notifier'];
 
-/** `[log]`, of every program. */
+/** `[log]`, which every program reads. */
 export const LOG = {
   settings: {
     level: parsed('level', compoundLevel, {
@@ -38,8 +38,8 @@ export const LOG = {
     single: { key: 'level-snode', default: undefined, example: 'warning', read: singleLevels },
     format: parsed('format', logFormat, {
       default: 'auto',
-      text: `auto: one plain line an event; with journald's priorities under systemd, coloured on a terminal. plain:
-        never coloured. json: one JSON object a line.`,
+      text: `auto: one plain line per event, with journald's priorities under systemd, coloured on a terminal. plain:
+        never coloured. json: one JSON object per line.`,
     }),
   },
 } satisfies Table;
@@ -77,8 +77,8 @@ function logLevel(text: string): LogLevel {
 }
 
 /**
- * `info`, or the original's `info, snode=debug, *=warning` (docs/spec/upstream.md, section 2.4); of several, the last
- * counts.
+ * Reads `info`, or the original's `info, snode=debug, *=warning` (docs/spec/upstream.md, section 2.4). If a category is
+ * named more than once, the last one counts.
  */
 function compoundLevel(text: string): { level: LogLevel; levels: ReadonlyMap<string, LogLevel> } {
   const levels = new Map<string, LogLevel>();

@@ -1,6 +1,6 @@
 /**
- * The candidate that `word` was probably meant to be, or undefined when none is near: at most one slip in three
- * letters, three in all, where a slip is a letter too many, too few, wrong, or two neighbours swapped.
+ * The candidate that `word` was probably meant to be; undefined if none is within one mistake for every three letters
+ * and three in all, where a mistake is a letter too many, missing or wrong, or two neighbours swapped.
  */
 export function nearest(word: string, candidates: Iterable<string>): string | undefined {
   let best: string | undefined;
@@ -16,8 +16,8 @@ export function nearest(word: string, candidates: Iterable<string>): string | un
 }
 
 /**
- * Optimal string alignment distance: insertions, deletions, replacements and swaps of neighbours that lead from `a` to
- * `b`.
+ * The optimal string alignment distance: how many insertions, deletions, replacements and swaps of neighbours lead from
+ * `a` to `b`.
  */
 export function editDistance(a: string, b: string): number {
   const cell = (row: readonly number[], column: number) => row[column] ?? Number.POSITIVE_INFINITY;

@@ -5,8 +5,7 @@ import { parsed, path, type Table } from './table.ts';
 export const BUILT_IN_SERVICES = ['apns', 'apns-sandbox', 'firebase', 'huawei', 'webpush', 'dummy'] as const;
 
 /**
- * What every `[notify-…]` section may hold, whichever notifier it is; what belongs to a provider is in the notifier's
- * own folder.
+ * The keys that every `[notify-…]` section may have; a provider's own are in its notifier's folder.
  */
 export const NOTIFIER = {
   settings: {

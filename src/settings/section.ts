@@ -4,8 +4,8 @@ import type { IniSection } from './ini.ts';
 import { nearest } from './nearest.ts';
 
 /**
- * The configuration cannot be used; `problems` holds everything that is wrong with it, each a sentence that says where
- * and what to do. `warnings` holds what is odd besides: the key that is required and missing is often there, misspelt.
+ * The configuration cannot be used. `problems` holds everything that is wrong with it, each a sentence that says where
+ * and what to do. `warnings` matter as well: a required key that is missing is often there, but misspelt.
  */
 export class ConfigError extends Error {
   readonly problems: readonly string[];
@@ -21,11 +21,11 @@ export class ConfigError extends Error {
 
 /** How a key of a section is read. */
 export interface Reading<T> {
-  /** The value when the key is not there or empty. */
+  /** The value if the key is missing or empty. */
   readonly default?: T;
-  /** A missing key is a problem; what is returned then is a placeholder that must not be used. */
+  /** A missing key is a problem, and the returned value a placeholder that must not be used. */
   readonly required?: boolean;
-  /** Never repeat the value in a message. Keys whose name says so (secret, password) are kept back in any case. */
+  /** Never repeat the value in a message. Values of keys with "secret" or "password" in their name never are. */
   readonly secret?: boolean;
 }
 
@@ -43,16 +43,16 @@ export interface StringReading extends Reading<string> {
 
 type Given<T> = { readonly default: T } | { readonly required: true };
 
-/** As Python takes them: an underscore may stand between two digits. */
+/** As Python reads numbers: an underscore may stand between two digits. */
 const FLOAT = /^[+-]?(\d+(_\d+)*\.?(\d+(_\d+)*)?|\.\d+(_\d+)*)(e[+-]?\d+(_\d+)*)?$/i;
 const YES = new Set(['1', 'yes', 'true', 'on']);
 const NO = new Set(['0', 'no', 'false', 'off']);
-/** To the last @: a password may hold one, where it should be %40. */
+/** Up to the last @: a password may contain one, though it should be written %40. */
 const URL_PASSWORD = /(:\/\/[^:/@\s]*:)\S*@/g;
 
 /**
- * One section of the configuration, read key by key by whoever owns it, so that a new notifier names its keys in its
- * own file. A wrong value is noted and a placeholder returned; read everything first, then call {@link Section.check},
+ * One section of the configuration, whose owner reads it key by key, so that a new notifier declares its keys in its
+ * own files. A wrong value is noted and a placeholder returned: read everything first, then call {@link Section.check},
  * so that the operator sees every problem at once.
  */
 export class Section {
@@ -120,7 +120,7 @@ export class Section {
     });
   }
 
-  /** Words separated by commas, blanks or line ends; empty without the key. */
+  /** Words separated by commas, blanks or line ends; empty if the key is missing. */
   list(key: string, reading: Reading<readonly string[]> = {}): readonly string[] {
     return (
       this.#read(key, { default: [], ...reading }, [], (text) => text.split(/[\s,]+/).filter((word) => word !== '')) ??
@@ -129,9 +129,9 @@ export class Section {
   }
 
   /**
-   * The absolute path of a file or folder, which need not exist. A relative one is taken from systemd's
-   * `$CREDENTIALS_DIRECTORY` if something of that name is there (LoadCredential), otherwise from the folder in which
-   * the daemon was started, as the original does.
+   * The absolute path of a file or folder, which need not exist. A relative one is resolved in systemd's
+   * `$CREDENTIALS_DIRECTORY` if there is such a file (LoadCredential), otherwise, as in the original, in the folder in
+   * which the daemon was started.
    */
   path(key: string, reading: Reading<string> & Given<string>): string;
   path(key: string, reading?: Reading<string>): string | undefined;
@@ -139,14 +139,14 @@ export class Section {
     return this.#read(key, reading, '', (text) => resolvePath(text, this.#credentials));
   }
 
-  /** The value as `parse` makes it; the message of an Error that `parse` throws becomes the problem. */
+  /** The value that `parse` returns; the message of an Error that it throws becomes the problem. */
   parsed<T>(key: string, parse: (text: string) => T, reading: Reading<T> & Given<T>): T;
   parsed<T>(key: string, parse: (text: string) => T, reading?: Reading<T>): T | undefined;
   parsed<T>(key: string, parse: (text: string) => T, reading: Reading<T> = {}): T | undefined {
     return this.#read(key, reading, undefined as T, parse);
   }
 
-  /** All keys that start with `prefix`, as [rest of the key, value]. */
+  /** All keys that start with `prefix` and have a value, as [rest of the key, value]. */
   startingWith(prefix: string): readonly (readonly [string, string])[] {
     this.#prefixes.push(prefix);
     return [...this.#entries.keys()]
@@ -155,7 +155,7 @@ export class Section {
       .filter(([, value]) => value !== '');
   }
 
-  /** Notes that a key of the original's has no meaning any more; if it is there, a warning says `why`. */
+  /** Declares that a key of the original no longer has a meaning; if it is set, a warning says `why`. */
   obsolete(key: string, why: string): void {
     this.#obsolete.set(key, why);
   }
@@ -170,7 +170,7 @@ export class Section {
     if (this.problems.length > 0) throw new ConfigError(this.problems);
   }
 
-  /** A sentence for each key of the section that nobody has asked for: call it after the owner has read its keys. */
+  /** A sentence for each key of the section that was not read; call it after the owner has read its keys. */
   warnings(): string[] {
     return [...this.#entries]
       .filter(([key]) => !this.#asked.has(key) && !this.#prefixes.some((prefix) => key.startsWith(prefix)))
@@ -179,8 +179,8 @@ export class Section {
         if (why !== undefined)
           return `[${this.name}].${key} (line ${entry.line}) has no meaning for this server: ${why}. The original may need it, should you go back`;
         const near = nearest(key, this.#asked);
-        const help = near ? `did you mean ${near}?` : 'remove it, or see spns.ini.example for the keys there are';
-        return `[${this.name}].${key} (line ${entry.line}) is not a key that is known here and is ignored: ${help}`;
+        const help = near ? `did you mean ${near}?` : 'remove it, or see spns.ini.example for all keys';
+        return `[${this.name}].${key} (line ${entry.line}) is not a known key and is ignored: ${help}`;
       });
   }
 

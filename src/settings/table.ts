@@ -3,35 +3,33 @@ import type { NumberReading, Reading, Section, StringReading } from './section.t
 /** The programs that read spns.ini; all notifiers count as one. */
 export type Program = 'hivemind' | 'web' | 'notifier' | 'canary';
 
-/** Whose configuration is asked for: each role requires only what it needs, but what is there is checked for all. */
+/** For whom the configuration is read: each role requires only the keys it needs, but checks all that are set. */
 export type Role = Program | 'all';
 
-/** What there is to say of a key, however it is read. */
+/** Everything about a key but how its value is read. */
 export interface Options {
-  /** A key that these programs, or all that read the section, cannot do without. The example sets it. */
+  /** These programs, or all that read the section, cannot do without it. The example sets it. */
   readonly required?: true | readonly Program[];
   /** Required if this other key of the section is set. */
   readonly requiredWith?: string;
-  /** The programs that read it only when they start: they have to be restarted to take over a change. */
+  /** The programs that read it only when they start, and so need a restart to apply a change. */
   readonly restart?: readonly Program[];
   /** The program that listens at this address. */
   readonly listens?: Program;
-  /** What it does, for spns.ini.example; without it the key belongs to the text of the one before it. */
+  /** What it does, for spns.ini.example; a key without a text shares that of the key before it. */
   readonly text?: string;
-  /**
-   * What spns.ini.example shows where there is no default, or more than it; several lines for a value of several lines.
-   */
+  /** The value that spns.ini.example shows, if not the default; an array for a value of several lines. */
   readonly example?: string | readonly string[];
-  /** Only tests set it: spns.ini.example does not name it. */
-  readonly untold?: true;
+  /** Not shown in spns.ini.example, since only tests set it. */
+  readonly hidden?: true;
 }
 
 /** One key of a section. */
 export interface Setting<T = unknown> extends Options {
   readonly key: string;
-  /** The default as one would write it; undefined if there is none. */
+  /** The default as written in the file; undefined if there is none. */
   readonly default: string | undefined;
-  /** What is wrong is noted in the section, as {@link Section} does. */
+  /** A problem is noted in the section, see {@link Section}. */
   read(section: Section, role: Role): T;
 }
 
@@ -39,19 +37,17 @@ export interface Settings {
   readonly [name: string]: Setting;
 }
 
-/**
- * All keys of a section, in the order in which they are read, reported if wrong, and shown in spns.ini.example.
- */
+/** All keys of a section, in the order in which they are read, reported, and shown in spns.ini.example. */
 export interface Table<S extends Settings = Settings> {
   readonly settings: S;
-  /** Keys of the original's that have no meaning any more, and why. */
+  /** Keys of the original that no longer have a meaning, and why. */
   readonly obsolete?: { readonly [key: string]: string };
 }
 
-/** What a table's keys hold, by the names that the code has for them. */
+/** The values of a table's keys, by their names in the code. */
 export type Values<S extends Settings> = { readonly [K in keyof S]: S[K] extends Setting<infer T> ? T : never };
 
-/** Reads all keys of a section. What is wrong is noted there; call its `check()` before using the values. */
+/** Reads all keys of a section. Problems are noted there: call its `check()` before using the values. */
 export function readTable<S extends Settings>(section: Section, table: Table<S>, role: Role = 'all'): Values<S> {
   const values = Object.entries(table.settings).map(([name, setting]) => [name, setting.read(section, role)]);
   for (const [key, why] of Object.entries(table.obsolete ?? {})) section.obsolete(key, why);
@@ -65,7 +61,7 @@ export function isRequired({ required, requiredWith }: Options, section: Section
 }
 
 type Value<T, O> = O extends { default: unknown } | { required: true } ? T : T | undefined;
-/** How it is read and what there is to say of it; whether it is required depends on the role. */
+/** How a key is read, and everything else about it; whether it is required depends on the role. */
 type Described<R> = Options & Omit<R, 'required'>;
 
 export function string<const O extends Described<StringReading>>(key: string, options: O) {
@@ -84,7 +80,7 @@ export function boolean<const O extends Described<Reading<boolean>>>(key: string
   return setting<boolean, Reading<boolean>, O>(key, options, (section, reading) => section.boolean(key, reading));
 }
 
-/** Words; none unless set. */
+/** Words; none if the key is not set. */
 export function list(key: string, options: Options): Setting<readonly string[]> {
   return { ...options, key, default: undefined, read: (section) => Object.freeze(section.list(key)) };
 }
@@ -95,9 +91,10 @@ export function path<const O extends Described<Reading<string>>>(key: string, op
 }
 
 /**
- * A value of another type; its default is written as in the file.
+ * A value of any other type.
  *
- * @param parse throws an Error with a sentence for what is wrong
+ * @param parse throws an Error with a sentence for a wrong value
+ * @param options `default` is written as in the file
  */
 export function parsed<T, const O extends Described<Reading<string>>>(
   key: string,

@@ -5,10 +5,10 @@ import { writeNewSecret } from './key-file.ts';
 const CURVE = 'prime256v1';
 
 /**
- * Makes a key of the curve P-256 for VAPID (RFC 8292) and writes it to `path` as PEM, readable by the owner alone.
- * Throws when the file is already there: push services accept pushes for an app only from the key that it registered
- * with.
- * @returns the public key, as {@link vapidPublicKey} has it
+ * Makes a key on the curve P-256 for VAPID (RFC 8292) and writes it to `path` as PEM, readable only by its owner.
+ *
+ * @returns the public key, as {@link vapidPublicKey} writes it
+ * @throws Error if the file exists: push services accept pushes for an app only from the key that it registered with
  */
 export function generateVapidKeyFile(path: string): string {
   const { privateKey } = generateKeyPairSync('ec', { namedCurve: CURVE });
@@ -24,7 +24,7 @@ export function vapidPublicKey(key: KeyObject): string {
   );
 }
 
-/** Reads a VAPID key: PEM, as "spns keygen --vapid" writes it. Throws an Error with a sentence. */
+/** Reads a VAPID key: PEM, as "spns keygen --vapid" writes it. @throws Error with a sentence that follows the path */
 export function readVapidKey(path: string): KeyObject {
   let pem: Buffer;
   try {

@@ -4,8 +4,8 @@ import type { Section } from './section.ts';
 import { integer, parsed, readTable, type Table, type Values } from './table.ts';
 
 /**
- * `[web]`. It lies here and not beside the front-end, since every program checks it, and the commands look at where it
- * listens.
+ * `[web]`. The table is here and not beside the front-end since every program checks the whole file, and the commands
+ * need to know where the front-end listens.
  */
 export const WEB = {
   settings: {
@@ -23,7 +23,7 @@ export const WEB = {
       restart: ['web'],
       text: 'Longest request body, in bytes.',
     }),
-    /** Nobody's, everybody's, or that of these addresses and networks, separated by commas. */
+    /** Whether to believe nobody, everybody, or these addresses and networks, separated by commas. */
     trustProxy: parsed('trust_proxy', trustProxy, {
       default: 'no',
       restart: ['web'],
@@ -40,9 +40,9 @@ export const WEB = {
     inFlightLimit: integer('in_flight_limit', {
       default: 500,
       min: 1,
-      text: `Requests that may wait for the hivemind at a time; further ones are answered 503 with Retry-After. A request
-        of more than 8,000 bytes counts as several, such requests get half of the places at most, and one client address
-        gets four fifths at most.`,
+      text: `How many requests may wait for the hivemind at the same time; further ones are answered 503 with Retry-After.
+        A request of more than 8,000 bytes counts as several; such requests get at most half of the places, and one
+        client address at most four fifths.`,
     }),
     /** `host:port` or `unix:/path`. */
     metricsListen: parsed('metrics_listen', checkedListen, {
@@ -62,7 +62,7 @@ export function readWeb(section: Section, warnings: string[]): WebSettings {
   return settings;
 }
 
-/** What does not go together with where the front-end listens. */
+/** Settings that do not go together with where the front-end listens. */
 function proxyWarnings({ listen, trustProxy, rateLimit }: WebSettings): string[] {
   const address = parseListen(listen);
   const local = 'path' in address || /^(127\.|::1$|localhost$)/.test(address.host);

@@ -117,7 +117,7 @@ test('one command runs the whole suite, restarts what dies, and stops everything
   const killed = children(child.pid!, 'spns-web');
   assert.equal(killed.length, 1);
   process.kill(killed[0]!, 'SIGKILL');
-  await said(/web ended by itself \(by SIGKILL\), is started again in 0\.5 s/);
+  await said(/web ended by itself \(by SIGKILL\) and is restarted in 0\.5 s/);
   await said(/web: listening/, 2);
   await said(/: connected to the hivemind/, 2);
   const answer = await post({ socketPath: `${dir}/web.sock`, path: '/subscribe' }, subscription().body);

@@ -109,7 +109,7 @@ test('a port that is taken, or that we may not use, is explained in words', asyn
     new RegExp(`^Error: cannot listen on 127\\.0\\.0\\.1:${port}: another process already listens there`),
   );
   await assert.rejects(serve(t, { listen: '192.0.2.1:0' }), /this machine has no such address/);
-  await assert.rejects(serve(t, { listen: 'unix:/nowhere/at/all' }), /the folder is not there, or this user may not/);
+  await assert.rejects(serve(t, { listen: 'unix:/nowhere/at/all' }), /the folder does not exist, or this user may not/);
 });
 
 test('addresses: host and port, IPv6 in brackets, Unix sockets', () => {

@@ -1,6 +1,6 @@
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
-import { type Program, type Run, type Supervisor, supervise } from '../../src/daemon/supervisor.ts';
+import { type Run, type Supervised, type Supervisor, supervise } from '../../src/daemon/supervisor.ts';
 import { FakeClock } from '../support/fake-clock.ts';
 
 interface FakeRun {
@@ -10,14 +10,14 @@ interface FakeRun {
   end(how?: string): void;
 }
 
-const PROGRAMS: readonly Program[] = [{ name: 'hivemind', last: true }, { name: 'web' }, { name: 'notify-apns' }];
+const PROGRAMS: readonly Supervised[] = [{ name: 'hivemind', last: true }, { name: 'web' }, { name: 'notify-apns' }];
 
 function stage(onDeath?: (name: string, how: string) => void) {
   const clock = new FakeClock();
   const runs: FakeRun[] = [];
   const said: string[] = [];
   const told: string[] = [];
-  const start = ({ name }: Program): Run => {
+  const start = ({ name }: Supervised): Run => {
     const signals: string[] = [];
     let end = (_how?: string) => {};
     let begin = () => {};
@@ -60,7 +60,7 @@ test('what dies is restarted, after a wait that grows while it keeps dying', asy
     waits.push(waited);
   }
   assert.deepEqual(waits, [500, 1000, 2000, 4000, 8000, 16_000, 30_000, 30_000, 30_000]);
-  assert.equal(said[1], 'error web ended by itself (exit code 1), is started again in 0.5 s');
+  assert.equal(said[1], 'error web ended by itself (exit code 1) and is restarted in 0.5 s');
   assert.equal(runs.filter(({ name }) => name !== 'web').length, 2);
 });
 

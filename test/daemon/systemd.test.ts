@@ -4,7 +4,7 @@ import { mkdtempSync, rmSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { test } from 'node:test';
-import { createNotifier } from '../../src/daemon/systemd.ts';
+import { openSystemd } from '../../src/daemon/systemd.ts';
 import { NotifySocket } from './notify-socket.ts';
 
 test('every message reaches a socket with a path', (t) => {
@@ -13,7 +13,7 @@ test('every message reaches a socket with a path', (t) => {
   const path = join(folder, 'notify');
   const receiver = new NotifySocket(path);
   t.after(() => receiver.close());
-  const systemd = createNotifier({ NOTIFY_SOCKET: path });
+  const systemd = openSystemd({ NOTIFY_SOCKET: path });
   assert.equal(systemd.enabled, true);
   systemd.status('two\nlines  of\tüéß');
   systemd.ready();
@@ -32,30 +32,30 @@ test('every message reaches an abstract socket', (t) => {
   const path = `@spns-test-${randomUUID()}`;
   const receiver = new NotifySocket(path);
   t.after(() => receiver.close());
-  const systemd = createNotifier({ NOTIFY_SOCKET: path });
+  const systemd = openSystemd({ NOTIFY_SOCKET: path });
   systemd.ready();
   systemd.close();
   assert.deepEqual(receiver.read(), ['READY=1']);
 });
 
 test('without systemd, or with nobody at the socket, notifying does nothing', () => {
-  const none = createNotifier({});
+  const none = openSystemd({});
   assert.equal(none.enabled, false);
   none.ready();
   none.close();
-  const gone = createNotifier({ NOTIFY_SOCKET: '/nowhere/at/all' });
+  const gone = openSystemd({ NOTIFY_SOCKET: '/nowhere/at/all' });
   gone.ready();
   gone.watchdog();
   gone.close();
-  assert.equal(createNotifier({ NOTIFY_SOCKET: 'vsock:2:1' }).enabled, false);
-  assert.equal(createNotifier({ NOTIFY_SOCKET: `/${'x'.repeat(200)}` }).enabled, false);
+  assert.equal(openSystemd({ NOTIFY_SOCKET: 'vsock:2:1' }).enabled, false);
+  assert.equal(openSystemd({ NOTIFY_SOCKET: `/${'x'.repeat(200)}` }).enabled, false);
 });
 
 test('a socket that nobody reads does not hold up the watchdog', (t) => {
   const path = `@spns-test-${randomUUID()}`;
   const receiver = new NotifySocket(path);
   t.after(() => receiver.close());
-  const systemd = createNotifier({ NOTIFY_SOCKET: path });
+  const systemd = openSystemd({ NOTIFY_SOCKET: path });
   for (let i = 0; i < 5000; i++) systemd.watchdog();
   systemd.close();
   assert(receiver.read().length < 5000);
@@ -63,12 +63,12 @@ test('a socket that nobody reads does not hold up the watchdog', (t) => {
 
 test('the watchdog is fed at half its time, and only if it is meant for us', () => {
   const path = '/nowhere';
-  const interval = (env: NodeJS.ProcessEnv) => createNotifier({ NOTIFY_SOCKET: path, ...env }).watchdogInterval;
+  const interval = (env: NodeJS.ProcessEnv) => openSystemd({ NOTIFY_SOCKET: path, ...env }).watchdogInterval;
   assert.equal(interval({ WATCHDOG_USEC: '60000000' }), 30_000);
   assert.equal(interval({ WATCHDOG_USEC: '60000000', WATCHDOG_PID: String(process.pid) }), 30_000);
   assert.equal(interval({ WATCHDOG_USEC: '60000000', WATCHDOG_PID: String(process.pid + 1) }), undefined);
   assert.equal(interval({}), undefined);
   assert.equal(interval({ WATCHDOG_USEC: 'soon' }), undefined);
   assert.equal(interval({ WATCHDOG_USEC: '0' }), undefined);
-  assert.equal(createNotifier({ WATCHDOG_USEC: '60000000' }).watchdogInterval, undefined);
+  assert.equal(openSystemd({ WATCHDOG_USEC: '60000000' }).watchdogInterval, undefined);
 });

@@ -191,8 +191,8 @@ level-mine = debug
     warnings.map((warning) => warning.replace(/ \(line \d+\)/, '')),
     [
       '[log].level-snodes names a category that may not exist: did you mean level-snode?',
-      '[hivemind].outbox_max_bites is not a key that is known here and is ignored: did you mean outbox_max_bytes?',
-      '[hivemind].colour is not a key that is known here and is ignored: remove it, or see spns.ini.example for the keys there are',
+      '[hivemind].outbox_max_bites is not a known key and is ignored: did you mean outbox_max_bytes?',
+      '[hivemind].colour is not a known key and is ignored: remove it, or see spns.ini.example for all keys',
       'section [hivemnd] is not known and is ignored: did you mean [hivemind]?',
       'section [uwsgi] is not known and is ignored: remove it',
     ],
@@ -216,7 +216,7 @@ test("each of the original's example files is a valid configuration, once its ke
   assert.deepEqual(
     told('2026').filter((warning) => !admin.test(warning)),
     [
-      '[hivemind].quic_listen has no meaning for this server: it takes requests as onion requests, HTTPS and OxenMQ, not by QUIC. The original may need it, should you go back',
+      '[hivemind].quic_listen has no meaning for this server: it takes requests as onion requests, HTTPS and OxenMQ, not over QUIC. The original may need it, should you go back',
       '[keys].quic has no meaning for this server: it does not speak QUIC. The original may need it, should you go back',
     ],
   );

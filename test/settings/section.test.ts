@@ -69,7 +69,7 @@ test('keys that nobody read are warned about', () => {
     ['b', '2'],
   ]);
   assert.deepEqual(s.warnings(), [
-    '[notify-x].cert_fil (line 4) is not a key that is known here and is ignored: did you mean cert_file?',
+    '[notify-x].cert_fil (line 4) is not a known key and is ignored: did you mean cert_file?',
   ]);
 });
 

@@ -12,7 +12,7 @@ const TABLE = {
     loud: boolean('loud', { default: false }),
     names: list('names', { example: ['a', 'b'] }),
     code: string('code', { requiredWith: 'names' }),
-    big: parsed('big', (text) => BigInt(text), { default: '10', untold: true }),
+    big: parsed('big', (text) => BigInt(text), { default: '10', hidden: true }),
   },
   obsolete: { speed: 'it is always fast' },
 } satisfies Table;

@@ -6,7 +6,7 @@ import { pino } from 'pino';
 import { Registry } from 'prom-client';
 import { type Clock, systemClock } from '../../src/clock.ts';
 import type { Daemon } from '../../src/daemon/run.ts';
-import { createNotifier } from '../../src/daemon/systemd.ts';
+import { openSystemd } from '../../src/daemon/systemd.ts';
 import { startHivemind } from '../../src/hivemind/hivemind.ts';
 import { parseAddress } from '../../src/oxenmq/address.ts';
 import { type Connection, Peers } from '../../src/oxenmq/peers.ts';
@@ -76,7 +76,7 @@ export async function startTestHivemind(t: Cleaner, options: TestHivemindOptions
     registry,
     log: pino({ level: 'debug' }, { write: (line: string) => log.push(line) }),
     random: randomBytes,
-    systemd: createNotifier({}),
+    systemd: openSystemd({}),
     stopping: stopping.signal,
     giveUp: (error) => void gaveUp.push(error),
   });

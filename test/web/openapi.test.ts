@@ -6,7 +6,7 @@ import { type TestContext, test } from 'node:test';
 import { Ajv2020, type ValidateFunction } from 'ajv/dist/2020.js';
 import { Registry } from 'prom-client';
 import { systemClock } from '../../src/clock.ts';
-import { createNotifier } from '../../src/daemon/systemd.ts';
+import { openSystemd } from '../../src/daemon/systemd.ts';
 import { groupAccount, groupMember, sessionAccount } from '../../src/devnet/account.ts';
 import { MAX_SERVICE } from '../../src/hivemind/devices/device.ts';
 import { FREE_ELEMENTS, MIN_ELEMENT_BYTES } from '../../src/hivemind/subscriptions/subscribe.ts';
@@ -86,7 +86,7 @@ async function start(t: TestContext, rateLimit = 0) {
     registry: new Registry(),
     log: keepLog().log,
     random: randomBytes,
-    systemd: createNotifier({}),
+    systemd: openSystemd({}),
     stopping: new AbortController().signal,
     giveUp: (error) => assert.fail(error),
   });

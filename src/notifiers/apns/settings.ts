@@ -31,9 +31,9 @@ export const APNS = {
     timeout: number('timeout', { default: 10, min: 0.1, max: 60 }),
     proxy: PROXY,
     // Another server than Apple's.
-    host: string('host', { untold: true }),
-    port: integer('port', { default: 443, min: 1, max: 65_535, untold: true }),
-    ca: parsed('ca_file', (file) => readFileSync(file), { untold: true }),
+    host: string('host', { hidden: true }),
+    port: integer('port', { default: 443, min: 1, max: 65_535, hidden: true }),
+    ca: parsed('ca_file', (file) => readFileSync(file), { hidden: true }),
   },
   obsolete: {
     retries: 'all notifiers try again by one rule, for up to an hour',

@@ -22,8 +22,8 @@ export const FIREBASE = {
     notifyInterval: number('notify_interval', { default: 0.05, min: 0, max: 10 }),
     proxy: PROXY,
     // Another server than Google's; that for access tokens is named in the service account's file.
-    url: string('url', { pattern: /^https:\/\//, what: 'an https:// address', untold: true }),
-    ca: parsed('ca_file', (file) => readFileSync(file), { untold: true }),
+    url: string('url', { pattern: /^https:\/\//, what: 'an https:// address', hidden: true }),
+    ca: parsed('ca_file', (file) => readFileSync(file), { hidden: true }),
   },
   obsolete: {
     retries: 'all notifiers try again by one rule, for up to an hour',

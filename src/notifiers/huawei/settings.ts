@@ -2,7 +2,7 @@ import { readFileSync } from 'node:fs';
 import { integer, parsed, string, type Table } from '../../settings/table.ts';
 import { PROXY } from '../runtime/proxy.ts';
 
-const HTTPS = { pattern: /^https:\/\//, what: 'an https:// address', untold: true } as const;
+const HTTPS = { pattern: /^https:\/\//, what: 'an https:// address', hidden: true } as const;
 
 /** `[notify-huawei]` */
 export const HUAWEI = {
@@ -19,7 +19,7 @@ export const HUAWEI = {
     // Other servers than Huawei's.
     url: string('url', { default: 'https://push-api.cloud.huawei.com', ...HTTPS }),
     oauthUrl: string('oauth_url', { default: 'https://oauth-login.cloud.huawei.com/oauth2/v3/token', ...HTTPS }),
-    ca: parsed('ca_file', (file) => readFileSync(file), { untold: true }),
+    ca: parsed('ca_file', (file) => readFileSync(file), { hidden: true }),
   },
   obsolete: { notify_interval: 'pushes are sent as they come' },
 } satisfies Table;

@@ -39,8 +39,8 @@ export const WEBPUSH = {
     /** Seconds. */
     timeout: number('timeout', { default: 10, min: 0.1, max: 30 }),
     proxy: PROXY,
-    ca: parsed('ca_file', (file) => readFileSync(file), { untold: true }),
+    ca: parsed('ca_file', (file) => readFileSync(file), { hidden: true }),
     // A name server to ask instead of the system's, as address:port.
-    nameServer: string('name_server', { untold: true }),
+    nameServer: string('name_server', { hidden: true }),
   },
 } satisfies Table;

@@ -8,7 +8,7 @@ import { type TestContext, test } from 'node:test';
 import { Registry } from 'prom-client';
 import { type Clock, systemClock } from '../../../src/clock.ts';
 import type { Context, Daemon } from '../../../src/daemon/daemon.ts';
-import { createNotifier } from '../../../src/daemon/systemd.ts';
+import { openSystemd } from '../../../src/daemon/systemd.ts';
 import { type Network, startNetwork } from '../../../src/devnet/network.ts';
 import { startCanary } from '../../../src/notifiers/canary/canary.ts';
 import { deriveIdentity } from '../../../src/notifiers/canary/identity.ts';
@@ -105,7 +105,7 @@ async function start(
     registry: new Registry(),
     log,
     random: randomBytes,
-    systemd: createNotifier({}),
+    systemd: openSystemd({}),
     stopping: new AbortController().signal,
     giveUp: (error) => assert.fail(error),
   });

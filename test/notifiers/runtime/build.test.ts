@@ -4,7 +4,7 @@ import { writeFile } from 'node:fs/promises';
 import { join } from 'node:path';
 import { type TestContext, test } from 'node:test';
 import { Registry } from 'prom-client';
-import { createNotifier } from '../../../src/daemon/systemd.ts';
+import { openSystemd } from '../../../src/daemon/systemd.ts';
 import { buildNotifier } from '../../../src/notifiers/runtime/build.ts';
 import { loadConfig } from '../../../src/settings/config.ts';
 import { FakeClock } from '../../support/fake-clock.ts';
@@ -34,7 +34,7 @@ async function build(t: TestContext, hivemind?: FakeHivemind) {
     config: loadConfig({ SPNS_CONFIG: file }, { role: 'notifier' }),
     log: keepLog().log,
     clock,
-    systemd: createNotifier({}),
+    systemd: openSystemd({}),
     registry: new Registry(),
     random: randomBytes,
     stopping: new AbortController().signal,
