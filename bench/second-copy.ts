@@ -130,7 +130,7 @@ class Side {
     });
     before = process.cpuUsage();
     for (const report of reports) this.outbox.report(this.#notifier, decodePushReport(report));
-    for (const part of progress) this.outbox.standby?.heed(decodeProgress(part));
+    for (const part of progress) this.outbox.standby?.onProgress(decodeProgress(part));
     await this.clock.advance(0);
     await this.clock.advance(100);
     spent += process.cpuUsage(before).user;

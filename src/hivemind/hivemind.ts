@@ -105,7 +105,7 @@ export async function startHivemind(context: Context): Promise<Daemon> {
       devices,
       network,
       inWork: (service, serviceId) => subscriptions.isInWork(service, serviceId),
-      onProgress: (progress) => outbox.standby?.heed(progress),
+      onProgress: (progress) => outbox.standby?.onProgress(progress),
       log: quietLog,
     });
   const outbox = new Outbox({

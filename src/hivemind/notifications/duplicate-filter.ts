@@ -3,7 +3,7 @@ import { RecentFingerprints } from '../../recent-fingerprints.ts';
 import { SipHash } from '../devices/siphash.ts';
 import type { Doubt } from './doubt.ts';
 
-/** Of one generation. More than 6,000 new messages a second for ten minutes; then a generation ends before its time. */
+/** The most entries of a generation, over 6,000 a second for ten minutes; with more it ends early. */
 const MAX_ENTRIES = 4_000_000;
 /** Message hashes have at most 99 bytes, service ids 999. */
 const SCRATCH = 2048;
@@ -13,8 +13,8 @@ const DEVICE_IN_NAMESPACE = 3;
 const HASH = 4;
 
 /**
- * What was pushed lately, so that it is pushed once: a message arrives from each member of its swarm, and later copies
- * may follow.
+ * Remembers what was pushed lately, so that it is pushed only once: each member of a swarm sends every message, and
+ * more copies may follow later.
  *
  * An entry lives for one to two lifetimes (docs/spec/hivemind.md, section 2). Two full generations of
  * {@link MAX_ENTRIES} take 128 MB.
@@ -25,7 +25,7 @@ export class DuplicateFilter {
   readonly #scratch = pushScratch();
 
   /**
-   * @param options.random gives the key: hashes are chosen by strangers
+   * @param options.random makes the key: strangers choose the hashes
    * @param options.lifetime milliseconds
    */
   constructor(options: { clock: Clock; random: (bytes: number) => Buffer; lifetime: number }) {
@@ -38,7 +38,7 @@ export class DuplicateFilter {
     return this.#recent.size;
   }
 
-  /** Milliseconds; may be set anew at any time. */
+  /** In ms; may be changed at any time. */
   get lifetime(): number {
     return this.#recent.lifetime;
   }
@@ -48,7 +48,7 @@ export class DuplicateFilter {
   }
 
   /**
-   * Whether this message of this account was added lately, on copies at most so doubtful. The same hash in another
+   * Whether this message of this account was added lately with no more doubt than this. The same hash in another
    * namespace is another message.
    */
   hasMessage(account: Uint8Array, namespace: number, hash: Uint8Array, doubt: Doubt = 0): boolean {
@@ -59,7 +59,7 @@ export class DuplicateFilter {
     this.#add(this.#message(account, namespace, hash), doubt);
   }
 
-  /** Whether this hash of this account was added lately, in whatever namespace, on copies at most so doubtful. */
+  /** Whether this hash of this account was added lately with no more doubt than this, in any namespace. */
   hasHash(account: Uint8Array, hash: Uint8Array, doubt: Doubt): boolean {
     return this.#has(this.#hashOf(account, hash), doubt);
   }
@@ -69,9 +69,9 @@ export class DuplicateFilter {
   }
 
   /**
-   * Whether a message with this hash was pushed to this device lately, on copies at most so doubtful. Without doubt its
-   * account and namespace are no part of it, and nothing stands between the parts (test/vectors/notifier-push.json,
-   * `filter`). What is doubtful counts for its namespace only: that may be the lie.
+   * Whether a message with this hash was pushed to this device lately with no more doubt than this. Without doubt the
+   * account and the namespace do not matter, as in the original (test/vectors/notifier-push.json, `filter`); a doubtful
+   * push counts only for its namespace, which may be the lie.
    */
   hasDevice(service: string, serviceId: string, hash: Uint8Array, namespace = 0, doubt: Doubt = 0): boolean {
     if (this.#has(this.#device(service, serviceId, hash), 0)) return true;
@@ -116,16 +116,17 @@ export class DuplicateFilter {
   }
 }
 
-/** Memory in which {@link hashPush} works. */
+/** The buffer that {@link hashPush} works in. */
 export function pushScratch(): Buffer {
   return Buffer.alloc(SCRATCH);
 }
 
 /**
- * Hashes what the push of a message to a device is known by; see {@link DuplicateFilter.hasDevice}.
+ * Hashes what identifies the push of a message to a device; see {@link DuplicateFilter.hasDevice}.
  *
- * @param namespace of a doubtful message
- * @returns the lower 32 bits; the upper are left in `hash.high`
+ * @param scratch of {@link pushScratch}
+ * @param namespace given for a doubtful message only
+ * @returns the lower 32 bits; `hash.high` gets the upper ones
  */
 export function hashPush(
   hash: SipHash,

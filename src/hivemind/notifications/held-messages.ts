@@ -1,10 +1,10 @@
 import type { Clock, Timer } from '../../clock.ts';
 import type { Notification } from '../../session/notification.ts';
 
-/** A copy that waits for another storage server's word. */
+/** A copy that waits for another storage server to confirm it. */
 export interface HeldCopy<Server> {
   readonly message: Notification;
-  /** Who sent it. */
+  /** The server that sent it. */
   readonly server: Server;
   /** Bytes of the frame. */
   readonly size: number;
@@ -12,38 +12,38 @@ export interface HeldCopy<Server> {
 
 export interface HeldMessagesOptions<Server> {
   readonly clock: Clock;
-  /** Copies whose wait is over, those of one account and hash together, in the order in which they came. */
+  /** Called with the copies of one account and hash when their wait is over, in the order in which they came. */
   readonly onDue: (copies: readonly HeldCopy<Server>[]) => void;
 }
 
-/** What became of a doubtful copy. */
-export type Told<Server> =
-  /** It waits. */
+/** What {@link HeldMessages.hold} did with a doubtful copy. */
+export type HoldOutcome<Server> =
+  /** It is held. */
   | 'held'
   /** The same server has sent this hash before. */
   | 'repeated'
-  /** This server has too much that waits. */
+  /** Too much of this server's is held already. */
   | 'full'
-  /** A second server says the same: the copy that waited, and those that said something else. */
+  /** A second server says the same: `confirmed` is the copy that was held, `others` those that said something else. */
   | { readonly confirmed: HeldCopy<Server>; readonly others: readonly HeldCopy<Server>[] };
 
-/** The other members of a swarm tell within milliseconds; this long, in ms, one is waited for. */
+/** How long (ms) a copy is held. The other members of a swarm usually send theirs within milliseconds. */
 export const WAIT = 1_000;
-/** Memory for what waits, in bytes: all in all, and of one server, of which it takes many to use it up. */
+/** The most bytes of memory for what is held: in all, and for one server, so that it takes many to fill it. */
 const MAX_BYTES = 64 * 1024 * 1024;
 const MAX_SERVER_BYTES = 4 * 1024 * 1024;
-/** What a copy takes beside its frame: objects, views, its place in the map. */
+/** What a copy takes besides its frame, in bytes: objects, views, its place in the map. */
 const OVERHEAD = 1_000;
-/** How long, in ms, what is due may hold the event loop. */
+/** How long (ms) releasing copies may hold the event loop. */
 const SLICE = 8;
 
 /**
- * Doubtful copies, by account and hash. Each waits until a second server says the same, a proven copy makes it
- * needless, or its time is over. A server has one say a hash.
+ * Holds doubtful copies, by account and hash. Each waits until a second server says the same, a proven copy replaces
+ * it, or its time is over. Of each server only one copy of a hash counts.
  */
 export class HeldMessages<Server extends object> {
   readonly #options: HeldMessagesOptions<Server>;
-  /** In the order of their times. */
+  /** By {@link keyOf}, oldest first. */
   readonly #held = new Map<string, { readonly since: number; readonly copies: HeldCopy<Server>[] }>();
   readonly #bytesOf = new WeakMap<Server, number>();
   #bytes = 0;
@@ -54,22 +54,22 @@ export class HeldMessages<Server extends object> {
     this.#options = options;
   }
 
-  /** Copies that wait. */
+  /** How many copies are held. */
   get size(): number {
     return this.#size;
   }
 
-  /** Memory that they take. */
+  /** The memory that they take, in bytes. */
   get bytes(): number {
     return this.#bytes;
   }
 
   /**
    * Takes a doubtful copy.
-   * @param message is kept if it has to wait, and with it its frame, which must be in memory of its own
+   * @param message kept if it is held, and with it its frame, which must be in memory of its own
    * @param size of the frame, in bytes
    */
-  tell(server: Server, message: Notification, size: number): Told<Server> {
+  hold(server: Server, message: Notification, size: number): HoldOutcome<Server> {
     const key = keyOf(message);
     const held = this.#held.get(key);
     if (held?.copies.some((copy) => copy.server === server)) return 'repeated';
@@ -87,13 +87,13 @@ export class HeldMessages<Server extends object> {
     this.#bytesOf.set(server, ofServer);
     this.#bytes += bytes;
     this.#size++;
-    // With many liars about, the oldest wait less long.
+    // With many liars about, the oldest copies wait less long.
     while (this.#bytes > MAX_BYTES) this.#releaseOldest();
     this.#arm();
     return 'held';
   }
 
-  /** Takes out what waits for that account and hash, whatever it says: a proven copy has come. */
+  /** Removes and gives all copies of this account and hash, because a proven one has come. */
   settle(message: Notification): readonly HeldCopy<Server>[] {
     if (this.#size === 0) return [];
     const key = keyOf(message);
@@ -152,7 +152,7 @@ function keyOf({ account, hash }: Notification): string {
   return account.toString('latin1') + hash.toString('latin1');
 }
 
-/** The times may differ: no hash covers them, and the better ones count. */
+/** Whether both have the same namespace and body. The times may differ: the better ones count. */
 function saysTheSame(a: Notification, b: Notification): boolean {
   if (a.namespace !== b.namespace) return false;
   return a.data === null || b.data === null ? a.data === b.data : a.data.equals(b.data);

@@ -1,50 +1,50 @@
 /**
- * What becomes of the storage servers' notifications; plain numbers, read by the metrics. Every copy counts under
+ * What becomes of the storage servers' notifications; plain numbers that the metrics read. Each copy counts under
  * exactly one of the first eleven.
  */
 export interface IntakeCounters {
-  /** Copies of messages that were passed on before, or that vouched for one. */
+  /** Copies of a message that was passed on before, or that confirmed it. */
   duplicates: number;
-  /** Messages that were passed on, because somebody wanted them. */
+  /** Messages passed on: somebody wanted them. */
   unique: number;
-  /** Nobody (any more) wants them. */
+  /** Nobody wants them, or no longer. */
   unwanted: number;
-  /** Reported by a node that was not asked to. */
+  /** Sent by a server that was not asked for the account. */
   unasked: number;
-  /** Expired messages, which no device is sent. */
+  /** Expired, so that no device gets them. */
   expired: number;
-  /** More than one server may send, or one device may get; see message-limits.ts. */
+  /** Beyond what one server may send or one device may get; see message-limits.ts. */
   limited: number;
-  /** Word of settings, for devices that asked for the settings themselves; see {@link isFalseAlarm}. */
+  /** Wanted only by devices at which a push would do harm; see {@link isFalseAlarm}. */
   unshown: number;
-  /** Waited, and turned out to say something else than a better copy. */
+  /** Held, and then contradicted by a better copy. */
   contradicted: number;
-  /** Should have waited for another server's word, but their server had too much that waits. */
+  /** Doubtful, but not held, as too much of their server's was held already. */
   unheld: number;
-  /** Wait at this moment for another server's word. */
+  /** Held at this moment, until another server confirms them. */
   readonly held: number;
   /** Dropped as malformed, by reason. */
   readonly malformed: Map<string, number>;
 
-  /** notify.message received. */
+  /** All `notify.message` received. */
   raw: number;
-  /** Pushes made of them, one a device. */
+  /** Pushes made, one for each device. */
   pushes: number;
-  /** Pushes not made because their device had too many. */
+  /** Pushes not made because their device had had too many. */
   limitedPushes: number;
-  /** Pushes not made because their device would show a message that there is not, or nothing. */
+  /** Pushes not made because of {@link isFalseAlarm}. */
   unshownPushes: number;
-  /** The unique ones, by what vouched for them: their hash, a second server, nobody but the one that told. */
+  /** The unique ones, by what they were trusted for: their hash, a second server, or nothing but their sender. */
   readonly vouched: { hash: number; second: number; alone: number };
-  /** Those for which a second server vouched although their hash does not fit. */
+  /** Confirmed by a second server although their body does not fit their hash. */
   misfits: number;
-  /** Memory of those that wait. */
+  /** Bytes of memory that the held ones take. */
   readonly heldBytes: number;
 }
 
 /**
- * All at 0.
- * @param held what waits: two of them are about it
+ * Counters at 0.
+ * @param held where `held` and `heldBytes` are read
  */
 export function intakeCounters(held: { readonly size: number; readonly bytes: number }): IntakeCounters {
   return {

@@ -12,31 +12,30 @@ import { MisfitShare } from './misfit-share.ts';
 import type { Outbox } from './outbox/outbox.ts';
 import { type ServerRecord, ServerRecords } from './server-records.ts';
 
-/** What the intake works with. */
+/** What {@link Intake} is built from. */
 export interface IntakeModules<Node> {
   clock: Clock;
-  /** Every time that it may be, unix milliseconds: the clocks may disagree. */
+  /** Every time that it may be now, in unix ms: our clock and the database's may disagree. */
   possibleTimes: () => readonly number[];
   devices: Pick<Devices, 'accountId' | 'forEachWanting'>;
   seen: DuplicateFilter;
   outbox: Pick<Outbox, 'add'>;
-  /** True if that node was asked to monitor that account (docs/decisions/16). */
+  /** Whether that server may have been asked to monitor that account (docs/decisions/16). */
   accepts: (node: Node, account: number) => boolean;
-  /** True if another node should announce that account's messages, too. */
+  /** Whether some other server should report that account's messages as well. */
   hasOthers: (node: Node, account: number) => boolean;
-  /** A node's name in the log. */
+  /** A server's name in the log. */
   nameOf: (node: Node) => string;
-  /** Called with a line for the operator, as often as it happens. */
   log: Pick<Log, 'warn'>;
 }
 
 /**
- * The way of a notification: parse, seen before?, asked for?, does it say the truth?, who wants it?, queue. Runs for
- * each of the 5 to 10 copies.
+ * Turns notifications into pushes: parses one, drops it if it is a duplicate or was not asked for, checks whether it is
+ * to be trusted, and queues a push for each device that wants it. Runs for each of the 5 to 10 copies of a message.
  *
- * One server's word is not the message (docs/decisions/19). A copy whose body fits its hash goes at once; a doubtful
- * one waits for another server's copy. Nothing but a message that was passed on is marked as seen, and what went on a
- * doubtful copy still goes on a better one.
+ * A single server is not trusted (docs/decisions/19): a copy whose body fits its hash is passed on at once, a doubtful
+ * one waits for another server's copy. Only messages that were passed on are marked as seen, and a message passed on
+ * because of a doubtful copy is passed on again when a better copy comes.
  */
 export class Intake<Node extends object> {
   readonly counters: IntakeCounters;
@@ -56,10 +55,9 @@ export class Intake<Node extends object> {
   }
 
   /**
-   * Takes one notify.message. Never throws: what is malformed is dropped and counted.
-   * @param node who sent it
-   * @param frame the bencoded dict, in memory of its own; views into it are kept while it waits for another server's
-   *   copy
+   * Takes one `notify.message`. Never throws: a malformed one is dropped and counted.
+   * @param node the server that sent it
+   * @param frame the bencoded dict, in memory of its own: views into it are kept while it waits for another copy
    */
   handle(node: Node, frame: Buffer): void {
     const { counters } = this;
@@ -70,7 +68,7 @@ export class Intake<Node extends object> {
       counters.malformed.set(message, (counters.malformed.get(message) ?? 0) + 1);
       return;
     }
-    // First, since it answers for 4 of 5 copies: the cheapest question that ends the matter.
+    // First, because it is cheap and settles 4 of 5 copies.
     if (seen.hasMessage(message.account, message.namespace, message.hash)) {
       counters.duplicates++;
       return;
@@ -94,7 +92,7 @@ export class Intake<Node extends object> {
       counters.expired++;
       return;
     }
-    if (!this.#servers.limits(node).tell(account, clock.monotonic())) {
+    if (!this.#servers.limits(node).allow(account, clock.monotonic())) {
       this.#limit(node);
       return;
     }
@@ -114,39 +112,39 @@ export class Intake<Node extends object> {
       if (this.#pass(message, account, doubt)) counters.vouched.alone++;
       return;
     }
-    const told = this.#held.tell(node, message, frame.length);
-    if (told === 'repeated') counters.duplicates++;
-    else if (told === 'full') {
+    const outcome = this.#held.hold(node, message, frame.length);
+    if (outcome === 'repeated') counters.duplicates++;
+    else if (outcome === 'full') {
       counters.unheld++;
       this.#servers.count(node, 'unheld');
-    } else if (told !== 'held') {
-      for (const copy of told.others) this.#overtake(copy, message);
-      this.#confirm({ message, server: node, size: frame.length }, told.confirmed, account);
+    } else if (outcome !== 'held') {
+      for (const copy of outcome.others) this.#overtake(copy, message);
+      this.#confirm({ message, server: node, size: frame.length }, outcome.confirmed, account);
     }
   }
 
-  /** What that server told that others did not, or more than it may. */
+  /** How often that server has contradicted others, been alone with a message, or exceeded its limits. */
   recordOf(node: Node): ServerRecord {
     return this.#servers.of(node);
   }
 
-  /** What is wrong with what the storage servers tell, in words. */
+  /** What is wrong with what the storage servers send, in words. */
   complaints(): string[] {
     const share = this.#misfits.alarming;
     if (share === undefined) return [];
     return [
-      `${Math.round(share * 100)} % of the messages of the last minutes do not fit their hash, whatever server tells them: phones ring a little later`,
+      `${Math.round(share * 100)} % of the messages of the last minutes do not fit their hash, whichever server sends them: phones ring a little later`,
     ];
   }
 
-  /** Passes on what still waits. */
+  /** Passes on the copies that still wait. */
   stop(): void {
     this.#held.stop();
   }
 
   /**
-   * A message is untimely only if it is so by every time that it may be: a wrong clock of ours must not make all
-   * messages wait for a second server, nor give them another doubt than another hivemind does.
+   * A message is untimely only if it is by every time that it may be now: if our clock is wrong, messages must not all
+   * wait for a second server, nor be more doubtful here than at another hivemind.
    */
   #leastDoubt(message: Notification, now: number): Doubt {
     const least = leastDoubt(message, now);
@@ -154,7 +152,7 @@ export class Intake<Node extends object> {
     return Math.min(...this.#modules.possibleTimes().map((time) => leastDoubt(message, time))) as Doubt;
   }
 
-  /** Two servers say the same of account, namespace and body; of the times the better ones count. */
+  /** Two servers agree on account, namespace and body. Of their times the less doubtful count, or the later expiry. */
   #confirm(copy: HeldCopy<Node>, earlier: HeldCopy<Node>, account: number): void {
     const { counters } = this;
     const now = this.#modules.clock.now();
@@ -165,18 +163,18 @@ export class Intake<Node extends object> {
     counters.duplicates++;
     if (!this.#pass(message, account, doubt)) return;
     counters.vouched.second++;
-    // Who names another namespace later on will be alone with that.
+    // A server that later names another namespace contradicts both.
     this.#modules.seen.addHash(message.account, message.hash, doubt);
     if (message.data === null || doubt !== Doubt.unproven) return;
     counters.misfits++;
     this.#misfits.add(true);
     if (this.#misfits.alarming !== undefined)
       this.#modules.log.warn(
-        'messages do not fit their hash, whatever server tells them: has the network changed its rule?',
+        'messages do not fit their hash, whichever server sends them: has the network changed its rule?',
       );
   }
 
-  /** The wait is over: what one server said, and no other contradicted, goes as it is. */
+  /** The wait is over: a copy that no other server has contradicted is passed on as it is. */
   #due(copies: readonly HeldCopy<Node>[]): void {
     const { counters } = this;
     const { clock, devices, seen } = this.#modules;
@@ -189,7 +187,7 @@ export class Intake<Node extends object> {
       else if (isExpired(message, now)) counters.expired++;
       else if (seen.hasMessage(message.account, message.namespace, message.hash, doubt)) counters.duplicates++;
       else if (seen.hasHash(message.account, message.hash, doubt)) this.#contradict(node);
-      else if (!this.#servers.limits(node).tellAlone(account, clock.monotonic())) this.#limit(node);
+      else if (!this.#servers.limits(node).allowAlone(account, clock.monotonic())) this.#limit(node);
       else if (this.#pass(message, account, doubt)) {
         counters.vouched.alone++;
         this.#servers.count(node, 'alone');
@@ -199,7 +197,7 @@ export class Intake<Node extends object> {
 
   /**
    * Queues a push for each device that wants the message and has not had it.
-   * @returns false if no push came of it: then it is counted, and nothing is marked
+   * @returns whether there were any; if not, the copy is counted here
    */
   #pass(message: Notification, account: number, doubt: Doubt): boolean {
     const { counters } = this;
@@ -210,10 +208,10 @@ export class Intake<Node extends object> {
     let limited = false;
     const falseAlarm = isFalseAlarm(message);
     let unshown = false;
-    const told: WantingDevice[] = [];
+    const pushed: WantingDevice[] = [];
     devices.forEachWanting(account, namespace, (device: WantingDevice) => {
       wanted = true;
-      // The original's rule: one push for a message hash and a device.
+      // As in the original: one push for each message hash and device.
       if (seen.hasDevice(device.service, device.serviceId, hash, namespace, doubt)) return;
       if (falseAlarm && device.wantData) {
         unshown = true;
@@ -221,33 +219,33 @@ export class Intake<Node extends object> {
         seen.addDevice(device.service, device.serviceId, hash, namespace, doubt);
         return;
       }
-      if (!this.#devices.push(device.service, device.serviceId, now)) {
+      if (!this.#devices.allow(device.service, device.serviceId, now)) {
         limited = true;
         counters.limitedPushes++;
         return;
       }
-      told.push(device);
+      pushed.push(device);
       seen.addDevice(device.service, device.serviceId, hash, namespace, doubt);
     });
-    counters.pushes += told.length;
-    if (told.length === 0) {
-      // A device may subscribe, or be allowed more, between two copies.
+    counters.pushes += pushed.length;
+    if (pushed.length === 0) {
+      // Not marked as seen, since a device may subscribe or be within its limit again before the next copy.
       if (!wanted) counters.unwanted++;
       else if (limited) counters.limited++;
       else if (unshown) {
         counters.unshown++;
-        // All has been done that this message needs; its copies are large.
+        // Nothing is left to do for this message, and its copies are large.
         if (doubt === Doubt.none) seen.addMessage(message.account, namespace, hash);
       } else counters.duplicates++;
       return false;
     }
-    outbox.add(message, told, doubt);
+    outbox.add(message, pushed, doubt);
     counters.unique++;
     if (!limited) seen.addMessage(message.account, namespace, hash, doubt);
     return true;
   }
 
-  /** A copy that waited is of no more use. It was a lie unless it only lacked the body. */
+  /** Drops a copy that waited, now that there is a better one. If it lacks more than the body, its server was wrong. */
   #overtake({ message, server }: HeldCopy<Node>, better: Notification): void {
     const { counters } = this;
     const { namespace, data, expiry } = message;

@@ -1,14 +1,15 @@
 import type { Clock } from '../../clock.ts';
 
+/** In ms. */
 const WINDOW = 5 * 60_000;
-/** So many messages, and this share of all, say that the rule of the hash is another one now. */
+/** At least this many misfits, and this share of all messages, suggest that the network hashes them differently now. */
 const MINIMUM = 20;
 const SHARE = 0.2;
 
 /**
- * The share of messages sent by several storage servers that did not match their hash, over the last five to ten
- * minutes. One server's lies do not count here. If many do not fit, the network has changed its rule: everything still
- * rings, but only on a second server's word.
+ * The share of messages that did not fit their hash although a second server confirmed them, over the last five to ten
+ * minutes; so one server's lies do not count. If there are many, the network has changed how it hashes messages: phones
+ * still ring, but only once a second server confirms each message.
  */
 export class MisfitShare {
   readonly #clock: Clock;

@@ -1,19 +1,19 @@
 import type { Log } from '../../log.ts';
 import { ServerLimits } from './message-limits.ts';
 
-/** Counts, since the start of the process, of what a storage server sent that others did not, or beyond its limits. */
+/** How many of a storage server's messages since our start exceeded its limits, were contradicted or unconfirmed. */
 export interface ServerRecord {
   limited: number;
   unheld: number;
   contradicted: number;
-  /** Passed on, although no other server that was there confirmed them. */
+  /** Passed on although no other server confirmed them, and some could have. */
   alone: number;
 }
 
-/** What the log says of a storage server. Being alone with a message is no offence: the message may be genuine. */
+/** What the log says about a storage server. Being alone with a message is no offence: it may be genuine. */
 const OFFENCES = {
-  limited: 'tells more messages of one account than it may',
-  unheld: 'tells more messages that no other confirms than can wait',
+  limited: 'sends more messages of one account than it may',
+  unheld: 'sends more messages that no other confirms than can wait',
   contradicted: 'contradicts the others of its swarm',
 } as const;
 
@@ -27,7 +27,7 @@ export interface ServerRecordsOptions<Node> {
   readonly log: Pick<Log, 'warn'>;
 }
 
-/** What each storage server may still send, and its offences so far. Forgotten with the server. */
+/** Each storage server's limits and record so far; forgotten with the server. */
 export class ServerRecords<Node extends object> {
   readonly #options: ServerRecordsOptions<Node>;
   readonly #servers = new WeakMap<Node, Server>();
@@ -45,7 +45,7 @@ export class ServerRecords<Node extends object> {
     return this.#server(node).limits;
   }
 
-  /** Puts it on the server's record; the first, tenth, hundredth offence, and so on, is logged. */
+  /** Adds to a server's record. The first, tenth, hundredth offence and so on is logged. */
   count(node: Node, what: keyof ServerRecord): void {
     const count = ++this.#server(node)[what];
     if (what === 'alone' || !Number.isInteger(Math.log10(count))) return;

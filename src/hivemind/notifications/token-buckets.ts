@@ -1,17 +1,17 @@
-/** How much one may do at once, and how soon again. */
+/** The size of a token bucket, and how fast it fills. */
 export interface Allowance {
   /** Tokens of a full bucket. */
   readonly burst: number;
-  /** Milliseconds until one comes back. */
+  /** How long until one token comes back, in ms. */
   readonly every: number;
 }
 
-/** Fewer buckets than this are never looked through. */
+/** With no more buckets than this, full ones are not looked for. */
 const SWEEP_FROM = 1024;
 
 /**
- * Token buckets, one a key. Only buckets that are not full are kept, and each by one number: when it will be full
- * again. So they take memory for those who did something lately, not for those who ever did.
+ * Token buckets, one for each key. A bucket is one number, when it will be full again, and full ones are dropped: they
+ * take memory for keys used lately, not for all that ever were.
  */
 export class TokenBuckets<Key> {
   readonly #allowance: Allowance;
@@ -23,7 +23,7 @@ export class TokenBuckets<Key> {
     this.#allowance = allowance;
   }
 
-  /** Buckets that are kept. */
+  /** How many buckets are kept. */
   get size(): number {
     return this.#fullAt.size;
   }

@@ -312,7 +312,7 @@ describe('what cannot be checked', () => {
     assert.ok(most > 3.9 * 2 ** 20 && most <= 4 * 2 ** 20);
     assert.ok(intake.counters.unheld > 100);
     assert.ok(
-      warnings.includes('storage server server 0 tells more messages that no other confirms than can wait: 100 so far'),
+      warnings.includes('storage server server 0 sends more messages that no other confirms than can wait: 100 so far'),
     );
     const bare = write('hello', { data: null });
     tell([liar, second, third], bare);
@@ -414,7 +414,7 @@ describe('a server that invents messages', () => {
     assert.equal(w.intake.counters.limited, 20_000 - rings);
     assert.equal(w.intake.recordOf(liar).limited, 20_000 - rings);
     const said = (count: number) =>
-      `storage server server 0 tells more messages of one account than it may: ${count} so far`;
+      `storage server server 0 sends more messages of one account than it may: ${count} so far`;
     assert.deepEqual(w.warnings, [1, 10, 100, 1_000, 10_000].map(said));
   });
 

@@ -5,41 +5,41 @@ import { Doubt } from '../doubt.ts';
 import { hashPush, pushScratch } from '../duplicate-filter.ts';
 import type { QueuedPush } from '../outbox/push.ts';
 
-/** By what the same push of several hiveminds is known. Fingerprints are 8 bytes, as latin1 texts. */
+/** Identifies the same push at several hiveminds. Fingerprints are 8 bytes, as latin1 strings. */
 export interface Identity {
-  /** What notifiers are told, beside the doubt. */
+  /** What notifiers are told, along with the doubt. */
   readonly fingerprint: string;
   readonly doubt: Doubt;
-  /** What the other hiveminds are told: the fingerprint with the doubt mixed in. */
+  /** What other hiveminds are told: the fingerprint with the doubt mixed in. */
   readonly key: string;
   /**
-   * The keys of the same push with less doubt: whoever has one of these has this. The first is without doubt, so it is
-   * its fingerprint, too.
+   * The keys of the same push with less doubt: whoever has had one of those needs not have this one. The first, without
+   * doubt, is that push's fingerprint too.
    */
   readonly lesser: readonly string[];
-  /** Of the account. */
+  /** The slot of the account. */
   readonly slot: number;
 }
 
 /**
- * Where the push of a hivemind of a cluster is:
+ * The state of a push in a cluster:
  *
- *     waiting     the one that sends first has said nothing of it yet
- *     kept        another member has it in hand
- *     due         it would be ours to send, but we have no notifier for it, and another member has it as well
+ *     waiting     the member that sends first has not mentioned it yet
+ *     kept        another member has it in hand: in its queue, and a notifier to give it to
+ *     due         we would send it now, but have no notifier for it, and another member has it as well
  *     released    on its way into the queue
  *     ours        in the queue, or with a notifier of ours
  *     over        another member has ended it while it was in our queue
  */
 export type CopyState = 'waiting' | 'kept' | 'due' | 'released' | 'ours' | 'over';
 
-/** One run of another member. */
+/** One run of another member, which has pushes in hand. */
 export interface Keeper {
   readonly name: string;
   readonly run: bigint;
 }
 
-/** What a push has in a cluster alone. */
+/** What only a push in a cluster has. */
 export class Copy implements Identity {
   readonly push: QueuedPush;
   readonly fingerprint: string;
@@ -48,9 +48,9 @@ export class Copy implements Identity {
   readonly lesser: readonly string[];
   readonly slot: number;
   state: CopyState = 'ours';
-  /** Who has it in hand, while it is kept. */
+  /** The member that has it in hand, while the state is `kept`. */
   keeper: Keeper | undefined;
-  /** Since when it is waiting; monotonic ms. */
+  /** Since when the state has been `waiting`; monotonic ms. */
   since = 0;
 
   constructor(push: QueuedPush, { fingerprint, doubt, key, lesser, slot }: Identity) {
@@ -64,31 +64,31 @@ export class Copy implements Identity {
   }
 }
 
-/** What a copy takes in memory beside its push, in bytes: its objects and its places in the indexes. */
+/** The memory that a copy takes besides its push, in bytes: its objects and its places in indexes. */
 export const COPY_COST = 240;
 
-/** libsodium's smallest. */
+/** Bytes of the derived key: the fewest that libsodium's BLAKE2b gives. */
 const DERIVED = 16;
 const NO_KEYS: readonly string[] = [];
 
 /**
- * Computes the fingerprints of pushes: equal at every hivemind that has the same secret, and of no use to anybody who
- * has not. They cover what the duplicate filter tells pushes apart by, so that two hiveminds agree with each other as
- * one does with itself.
+ * Computes the fingerprints of pushes: the same at every hivemind with the same secret, and meaningless to anybody
+ * else. They cover what the duplicate filter goes by, so that hiveminds agree on which pushes are the same.
  */
 export class PushFingerprints {
   readonly #hash: SipHash;
   readonly #scratch = pushScratch();
   readonly #bytes = Buffer.alloc(8);
 
-  /** @param secret the hivemind's, 32 bytes */
+  /** @param secret the hivemind's X25519 private key, 32 bytes */
   constructor(secret: Uint8Array) {
     this.#hash = new SipHash(blake2b(DERIVED, secret, Buffer.from('push fingerprint')));
   }
 
   /**
+   * Identifies the push of a message to a device.
    * @param account 33 bytes
-   * @param hash of the message
+   * @param hash the message's
    */
   of(
     service: string,
@@ -117,12 +117,12 @@ export class PushFingerprints {
   }
 }
 
-/** Takes a fingerprint apart into the halves that sets of them work with; of a text that is shorter, any. */
+/** The lower 32 bits of a fingerprint, for {@link RecentFingerprints}. */
 export function lowOf(key: string): number {
   return word(key, 0);
 }
 
-/** As {@link lowOf}. */
+/** The upper 32 bits. See {@link lowOf}. */
 export function highOf(key: string): number {
   return word(key, 4);
 }

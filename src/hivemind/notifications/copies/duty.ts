@@ -1,24 +1,24 @@
 /**
- * Who of a cluster sends which pushes, as far as this member knows. What it says may be late or wrong, and differ from
- * what others go by: then a push is sent twice, and the notifier drops the second, or it waits a second for nothing.
+ * Who sends which pushes in a cluster, as far as this member knows. It may be late, and differ from what other members
+ * go by: at worst a push is sent twice, and the notifier drops the second one, or is sent a second late.
  */
 export interface Duty {
   /** Our own name. */
   readonly own: string;
 
-  /** The member that sends the pushes of that slot first; undefined while nobody holds it. */
+  /** The member that sends first in that slot; undefined while nobody holds it. */
   firstOf(slot: number): string | undefined;
 
   /**
-   * The other members that may have pushes of that slot as well: those that live and hold it, or still hold it until
-   * another one covers it. They are told what becomes of ours.
+   * The other members that may have the same pushes: those alive that should hold the slot, or still do until others
+   * cover it. They are told what becomes of ours.
    */
   othersOf(slot: number): readonly string[];
 
   /**
-   * Whether that member is alive; one that is leaving still is.
+   * Whether that member is alive; one that is leaving is.
    *
-   * @param run whether it is this very run of it that lives: what another held in memory is gone
+   * @param run asks about this very run of it: what an earlier run had in memory is gone
    */
   isLiving(name: string, run?: bigint): boolean;
 

@@ -4,34 +4,34 @@ import { MAX_FINGERPRINTS, type News } from '../../../session/cluster-protocol.t
 /**
  * Sends news to a member.
  *
- * @returns whether it has them for sure, in a few seconds at most; never rejects
+ * @returns after a few seconds at most, whether it certainly has them; never rejects
  */
 export type Tell = (member: string, news: News) => Promise<boolean>;
 
-/** What the reports work with. */
+/** What {@link ProgressReports} is built from. */
 export interface ProgressReportOptions {
   readonly clock: Clock;
   readonly isLiving: (member: string) => boolean;
   readonly tell: Tell;
 }
 
-/** How long (ms) news wait for more, and with how many they go at once. */
+/** How long (ms) news are gathered, unless there are so many that they go at once. */
 export const GATHER = 100;
-const ENOUGH = 500;
-/** What waits for a member that cannot be reached is forgotten when it is more: it then finds out for itself. */
+const FULL = 500;
+/** The most news gathered for a member. With more, all are dropped: a member that hears nothing acts by itself. */
 const MOST = 20_000;
 
-/** What one member is to be told. */
+/** A member to be told. */
 interface Recipient {
-  /** The last word on each push. */
+  /** The latest news of each push, by its key. */
   readonly gathered: Map<string, keyof News>;
-  /** What it is being told now, and whether that arrives. */
+  /** The message under way, and whether it arrives. */
   sending: Promise<boolean> | undefined;
 }
 
 /**
- * Gathers what the other members are to be told of pushes, so that many go in one message. Each member has one message
- * at a time: what was lost on the way is sent again, and never after what is newer.
+ * Tells the other members what has become of pushes, many in one message. Only one message to each member is under way
+ * at a time: what was lost is sent again, and never overtakes what is newer.
  */
 export class ProgressReports {
   readonly #options: ProgressReportOptions;
@@ -43,7 +43,7 @@ export class ProgressReports {
     this.#options = options;
   }
 
-  /** @param key of the push; see {@link Identity.key} */
+  /** Adds to what a member is told. @param key the push's {@link Identity.key} */
   note(member: string, key: string, news: keyof News): void {
     let recipient = this.#recipients.get(member);
     if (!recipient) {
@@ -53,17 +53,17 @@ export class ProgressReports {
     const { gathered } = recipient;
     if (gathered.size >= MOST) gathered.clear();
     gathered.set(key, news);
-    if (gathered.size >= ENOUGH) this.#send(member, recipient);
+    if (gathered.size >= FULL) this.#send(member, recipient);
     this.#arm();
   }
 
-  /** Sends what has been gathered, and waits until the others have it, `ms` milliseconds at most. */
+  /** Sends what has been gathered, and waits until the others have it, but no longer than `ms`. */
   async flush(ms: number): Promise<void> {
     const all = async (member: string, recipient: Recipient) => {
       while (recipient.sending || recipient.gathered.size > 0) {
         if (!this.#options.isLiving(member)) return;
         this.#send(member, recipient);
-        // Whoever cannot be reached now will not be asked again and again.
+        // Give up on a member that cannot be reached now.
         if (!(await recipient.sending)) return;
       }
     };
@@ -71,7 +71,7 @@ export class ProgressReports {
     await within(Promise.all(sent), ms, this.#options.clock);
   }
 
-  /** Sends nothing by itself any more. */
+  /** Stops sending, except by {@link flush}. */
   stop(): void {
     this.#stopped = true;
     this.#timer?.cancel();

@@ -5,9 +5,9 @@ import { type Copy, highOf, type Keeper, lowOf } from './copy.ts';
 import type { Duty } from './duty.ts';
 import { ProgressReports, type Tell } from './progress-reports.ts';
 
-/** Where pushes go that are ours to send. */
+/** Where pushes go once they are ours to send. */
 export interface Outlet {
-  /** Whether a notifier of ours takes pushes of that service. */
+  /** Whether we have a notifier for that service. */
   hasNotifier(service: string): boolean;
   /** Queues a push that was held back. */
   send(copy: Copy): void;
@@ -15,7 +15,7 @@ export interface Outlet {
   endedElsewhere(copy: Copy): void;
 }
 
-/** What a standby works with. */
+/** What {@link Standby} is built from. */
 export interface StandbyOptions {
   readonly clock: Clock;
   readonly duty: Duty;
@@ -23,76 +23,77 @@ export interface StandbyOptions {
   readonly tell: Tell;
   /** The most memory that pushes held back may take, in bytes. */
   readonly maxBytes: () => number;
-  /** Runs a function when the messages that have arrived are dealt with. */
+  /** Calls back once the messages that have arrived are handled. */
   readonly defer: (callback: () => void) => void;
 }
 
 /**
- * Why a push that was held back is sent after all: the first said nothing of it (`silence`), will not send it (`none`),
- * or is dead (`gone`); we are the first now (`duty`); there was no more memory (`room`).
+ * Why a push that was held back is sent after all. The member that sends first has not mentioned it (`silence`), will
+ * not send it (`none`) or is dead (`gone`); we send first now (`duty`); or there was no more memory (`room`).
  */
 export type ReleaseReason = 'silence' | 'none' | 'gone' | 'duty' | 'room';
 
-/** How long (ms) the first may say nothing of a push: it gathers its news for a tenth of that. */
+/** How long (ms) we wait for the first to mention a push. It gathers its news for a tenth of that. */
 export const SILENCE = 1_000;
-/** How long (ms) news are remembered of pushes that we do not have yet: for one to two times that. */
+/** How long (ms) news of pushes that we do not have yet are remembered: one to two times this. */
 const REMEMBERED = 60_000;
-/** Of each kind of news, in one generation: 10 MB at most. */
+/** The most news of each kind in one generation: 10 MB. */
 const MAX_REMEMBERED = 500_000;
-/** So many are released before the event loop gets its turn: about 2 ms. */
+/** How many pushes are released before the event loop gets its turn: about 2 ms. */
 const SLICE = 500;
 
 /**
- * The pushes that another member of the cluster sends first. They are held back, unsealed, until that one or any other
- * says what became of them, and sent if nobody does. Whatever goes wrong here, a push is sent that another member sends
- * as well, and the notifier drops it: never is one forgotten that no living member has in hand.
+ * Holds back the pushes that another member of the cluster sends first. They are kept, unsealed, until some member says
+ * what became of them, and sent if none does. If anything goes wrong here, a push is sent that another member sends as
+ * well, and the notifier drops it; but none is ever forgotten that no living member has in hand.
  *
- *     verb       what is known                                        state (see {@link CopyState})
- *     take       ended at another member                              not held at all
- *     take       a living member has it in hand                       kept
- *     take       we are first, or nobody is                           ours
- *     take       another one is first                                 waiting
- *     heed       a member has it in hand                              waiting, due → kept
- *     heed       the first, or who has it in hand, will not send it   waiting, kept → released
- *     heed       ended                                                any → gone
- *     a second   nothing was said                                     waiting → released
- *     duty       the first, or who has it in hand, is dead            waiting, due, kept → released
- *     duty       we are first now                                     waiting, due → released
+ *     call         what is known                                      state ({@link CopyState})
+ *     take         another member has ended it                        not held at all
+ *     take         a living member has it in hand                     kept
+ *     take         we are first, or nobody is                         ours
+ *     take         another member is first                            waiting
+ *     onProgress   a member has it in hand                            waiting, due → kept
+ *     onProgress   the first, or its keeper, will not send it         waiting, kept → released
+ *     onProgress   a member has ended it                              any → gone
+ *     a second     nothing was said                                   waiting → released
+ *     duty         the first, or its keeper, is dead                  waiting, due, kept → released
+ *     duty         we are first now                                   waiting, due → released
  *
- * Where a push is to be released that we have no notifier for, while another member has it too, it is `due` instead,
- * and waits for a second from the moment on when a notifier comes.
+ * A push that should be released, but that we have no notifier for while another member has it too, becomes `due`. When
+ * a notifier comes it waits for a second as at first.
  */
 export class Standby {
   readonly counters = {
-    /** Of those held back: sent after all. */
+    /** Sent after all. */
     released: { silence: 0, none: 0, gone: 0, duty: 0, room: 0 } satisfies Record<ReleaseReason, number>,
-    /** Not sent, as another member had ended them. */
+    /** Not sent, because another member had ended them. */
     ended: 0,
-    /** Not sent, as the same push is here already. */
+    /** Not sent, because the same push was here already. */
     repeated: 0,
-    /** Given up, as they were older than a push may get, and nobody had said what became of them. */
+    /** Given up as too old, although nobody had said what became of them. */
     tooOld: 0,
     /** Left to the other members when we stopped. */
     left: 0,
   };
   readonly #options: StandbyOptions;
   readonly #reports: ProgressReports;
-  /** All that are here, held back or ours, by {@link Identity.key}. */
+  /** All copies, held back or ours, by {@link Identity.key}. */
   readonly #known = new Map<string, Copy>();
-  /** Those made of doubtful messages, by each of the {@link Identity.lesser} keys. */
+  /** Copies made of doubtful messages, by each of their {@link Identity.lesser} keys. */
   readonly #doubtful = new Map<string, Set<Copy>>();
-  /** Held back, oldest first. */
+  /** The copies held back, oldest first. */
   readonly #held = new Set<Copy>();
-  /** Of these the `waiting`, in the order in which their time is over. */
+  /** Those of them that are `waiting`, in the order in which their second is over. */
   readonly #waiting = new Set<Copy>();
+  /** Released copies that are still to be sent. */
   readonly #released = new Map<Copy, ReleaseReason>();
   #releasing = false;
   #bytes = 0;
   #timer: Timer | undefined;
   #stopped = false;
-  /** By name; of each the run that it spoke of last. */
+  /** By name, the latest run that each member has reported from. */
   readonly #keepers = new Map<string, Keeper>();
-  /** News of pushes that we do not have yet: a message may come to us later than to others. */
+  /** News of pushes that we do not have yet: a message may reach us later than others. */
   readonly #ended: RecentFingerprints;
   readonly #none: RecentFingerprints;
   readonly #handed = new Map<Keeper, RecentFingerprints>();
@@ -106,17 +107,17 @@ export class Standby {
     duty.onChange(() => this.#dutyChanged());
   }
 
-  /** Pushes held back. */
+  /** How many pushes are held back. */
   get size(): number {
     return this.#held.size;
   }
 
-  /** The memory they take. */
+  /** The memory that they take, in bytes. */
   get bytes(): number {
     return this.#bytes;
   }
 
-  /** Those of which it is not known yet whether another member has them. */
+  /** How many pushes may be lost if we stop now: it is not known yet whether another member has them. */
   get unsettled(): number {
     return this.#waiting.size + this.#released.size;
   }
@@ -124,7 +125,7 @@ export class Standby {
   /**
    * Decides on a new push.
    *
-   * @returns whether it is ours to send, and then {@link queued} must follow
+   * @returns whether it is ours to send; {@link queued} must then follow
    */
   take(copy: Copy): boolean {
     const { outlet } = this.#options;
@@ -146,62 +147,63 @@ export class Standby {
     return false;
   }
 
-  /** A push is in our queue. */
+  /** A push enters our queue. */
   queued(copy: Copy): void {
     copy.state = 'ours';
     this.#index(copy);
     this.announce(copy);
   }
 
-  /** Tells the others whether a push in our queue is in good hands here: to be called again when that changes. */
+  /** Tells the others whether we have a notifier for a push in our queue; to be called again when that changes. */
   announce(copy: Copy): void {
     this.#note(copy, this.#options.outlet.hasNotifier(copy.push.message.service) ? 'handed' : 'none');
   }
 
-  /** One of ours is done with. */
+  /** A push of ours has ended. */
   ended(copy: Copy): void {
     this.#end(copy, 'ended');
   }
 
-  /** One of ours had to be given up, and another member may still send it. */
+  /** A push of ours was given up, but another member may still send it. */
   gaveUp(copy: Copy): void {
     this.#end(copy, 'none');
   }
 
-  /** One of ours was ended by another member, and has left our queue. */
+  /** A push of ours that another member has ended has left our queue. */
   left(copy: Copy): void {
     this.#forget(copy);
   }
 
-  /** What another member says. */
-  heed({ name, run, handed, ended, none }: Progress): void {
+  /** Takes another member's report. */
+  onProgress({ name, run, handed, ended, none }: Progress): void {
     const keeper = this.#keeper(name, run);
-    for (const key of ended) this.#heedEnded(key);
-    for (const key of none) this.#heedNone(key, keeper);
-    for (const key of handed) this.#heedHanded(key, keeper);
+    for (const key of ended) this.#onEnded(key);
+    for (const key of none) this.#onNone(key, keeper);
+    for (const key of handed) this.#onHanded(key, keeper);
   }
 
-  /** A notifier takes pushes of that service, where there was none before. */
+  /** We have a notifier for that service, and had none before. */
   notifierCame(service: string): void {
-    // The first may have heard of it as well, and gets its second to say so.
-    for (const copy of this.#held) if (copy.state === 'due' && copy.push.message.service === service) this.#await(copy);
+    // The first may have one too now: it gets its second to say so.
+    for (const copy of this.#held)
+      if (copy.state === 'due' && copy.push.message.service === service) this.#startWaiting(copy);
   }
 
   /**
-   * Called every few seconds.
+   * Gives up copies that are too old. Called every few seconds.
    * @param maxAge how long a push may wait, in ms
    */
   sweep(maxAge: number): void {
     const now = this.#options.clock.monotonic();
     for (const copy of this.#held) {
       if (now - copy.push.message.queuedAt <= maxAge) break;
-      this.#letGo(copy);
+      this.#unhold(copy);
       this.#forget(copy);
       this.counters.tooOld++;
     }
   }
 
-  /** Leaves what is held back to the other members. What is ours is still reported until {@link close}. */
+  /** Leaves what is held back to the other members. What becomes of ours is reported until {@link close}. */
   stop(): void {
     this.#stopped = true;
     this.#timer?.cancel();
@@ -214,17 +216,17 @@ export class Standby {
     this.#bytes = 0;
   }
 
-  /** Tells the other members what they have not been told yet, for `ms` milliseconds at most. */
+  /** Tells the other members what they have not been told yet, but takes no longer than `ms`. */
   async flush(ms: number): Promise<void> {
     await this.#reports.flush(ms);
   }
 
-  /** Reports nothing any more. */
+  /** Stops reporting. */
   close(): void {
     this.#reports.stop();
   }
 
-  /** Whether nobody else is to send it first. */
+  /** Whether no other living member sends it first. */
   #isOurs({ slot }: Copy): boolean {
     const { duty } = this.#options;
     const first = duty.firstOf(slot);
@@ -239,7 +241,7 @@ export class Standby {
     const { push } = copy;
     this.#bytes += push.bytes;
     if (push.message.heldBack++ === 0) this.#bytes += push.message.bytes;
-    if (state === 'waiting') this.#await(copy);
+    if (state === 'waiting') this.#startWaiting(copy);
     const most = this.#options.maxBytes();
     for (const oldest of this.#held) {
       if (this.#bytes <= most) break;
@@ -247,7 +249,7 @@ export class Standby {
     }
   }
 
-  #await(copy: Copy): void {
+  #startWaiting(copy: Copy): void {
     copy.state = 'waiting';
     copy.since = this.#options.clock.monotonic();
     this.#waiting.add(copy);
@@ -258,12 +260,12 @@ export class Standby {
     if (this.#timer || this.#stopped) return;
     const { clock } = this.#options;
     for (const { since } of this.#waiting) {
-      this.#timer = clock.setTimeout(() => this.#silent(), since + SILENCE - clock.monotonic());
+      this.#timer = clock.setTimeout(() => this.#releaseSilent(), since + SILENCE - clock.monotonic());
       return;
     }
   }
 
-  #silent(): void {
+  #releaseSilent(): void {
     this.#timer = undefined;
     const due = this.#options.clock.monotonic() - SILENCE;
     for (const copy of this.#waiting) {
@@ -273,19 +275,19 @@ export class Standby {
     this.#arm();
   }
 
-  #heedEnded(key: string): void {
+  #onEnded(key: string): void {
     const known = this.#known.get(key);
     if (!known) this.#ended.add(lowOf(key), highOf(key));
     this.#forEachOf(key, known, (copy) => {
       if (copy.state === 'ours') this.#options.outlet.endedElsewhere(copy);
       if (copy.state === 'ours' || copy.state === 'over') return;
-      if (!this.#released.delete(copy)) this.#letGo(copy);
+      if (!this.#released.delete(copy)) this.#unhold(copy);
       this.#forget(copy);
       this.counters.ended++;
     });
   }
 
-  #heedHanded(key: string, keeper: Keeper): void {
+  #onHanded(key: string, keeper: Keeper): void {
     const known = this.#known.get(key);
     if (!known) {
       let handed = this.#handed.get(keeper);
@@ -303,18 +305,18 @@ export class Standby {
     });
   }
 
-  #heedNone(key: string, keeper: Keeper): void {
+  #onNone(key: string, keeper: Keeper): void {
     const copy = this.#known.get(key);
     if (!copy) this.#none.add(lowOf(key), highOf(key));
     else if (copy.state === 'kept') {
-      // A third member's word changes nothing.
+      // What a third member says changes nothing.
       if (copy.keeper === keeper || !this.#lives(copy.keeper)) this.#releaseIfWeCan(copy, 'none');
     } else if (copy.state === 'waiting' && this.#options.duty.firstOf(copy.slot) === keeper.name) {
       this.#releaseIfWeCan(copy, 'none');
     }
   }
 
-  /** Every push that this key speaks of: its own, and the same with more doubt. */
+  /** Visits every copy that news of this key is about: its own, and those of the same push with more doubt. */
   #forEachOf(key: string, known: Copy | undefined, visit: (copy: Copy) => void): void {
     if (known) visit(known);
     if (this.#doubtful.size === 0) return;
@@ -337,7 +339,7 @@ export class Standby {
     }
   }
 
-  /** Releases it, unless we have no notifier for it. */
+  /** Releases a copy, unless we have no notifier for it. */
   #releaseIfWeCan(copy: Copy, reason: ReleaseReason): void {
     if (this.#options.outlet.hasNotifier(copy.push.message.service)) {
       this.#release(copy, reason);
@@ -349,7 +351,7 @@ export class Standby {
   }
 
   #release(copy: Copy, reason: ReleaseReason): void {
-    this.#letGo(copy);
+    this.#unhold(copy);
     copy.state = 'released';
     this.#released.set(copy, reason);
     if (this.#releasing) return;
@@ -357,7 +359,7 @@ export class Standby {
     this.#options.defer(() => this.#sendReleased());
   }
 
-  /** In slices: when a member dies, all that it had in hand is released at once. */
+  /** In slices, because all that a member had is released at once when it dies. */
   #sendReleased(): void {
     let left = SLICE;
     for (const [copy, reason] of this.#released) {
@@ -370,8 +372,8 @@ export class Standby {
     if (this.#releasing) this.#options.defer(() => this.#sendReleased());
   }
 
-  /** Takes it out of those held back. */
-  #letGo(copy: Copy): void {
+  /** Takes a copy out of those held back. */
+  #unhold(copy: Copy): void {
     if (!this.#held.delete(copy)) return;
     this.#waiting.delete(copy);
     copy.keeper = undefined;
@@ -415,7 +417,7 @@ export class Standby {
     return keeper;
   }
 
-  /** A living member that has said it has that push in hand. */
+  /** A living member that has said that it has this push in hand. */
   #keeperOf(copy: Copy): Keeper | undefined {
     for (const [keeper, handed] of this.#handed) {
       if (remembers(handed, copy) && this.#lives(keeper)) return keeper;

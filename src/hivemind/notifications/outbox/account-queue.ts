@@ -1,6 +1,6 @@
 import type { QueuedPush } from './push.ts';
 
-/** An account with pushes that wait. */
+/** An account with waiting pushes. */
 interface Account {
   readonly key: string;
   /** Its pushes, oldest first, linked by `next`. */
@@ -9,20 +9,21 @@ interface Account {
   count: number;
   /** Its place in the heap. */
   place: number;
-  /** Its neighbours in the round, which it enters at once. */
+  /** Its neighbours in the round; undefined only until it has entered it. */
   before: Account | undefined;
   after: Account | undefined;
 }
 
 /**
- * Pushes that wait, by account: each account has its turn, so none waits behind the many of another; and which one
- * holds most is known at any time. Within an account, first in first out. With a push an account this is a plain queue.
+ * Waiting pushes, by account. Accounts take turns, so that none waits behind the many pushes of another, and the
+ * account with the most is known at any time. Within an account, first in, first out. If each account has one push,
+ * this is a plain queue.
  */
 export class AccountQueue {
   readonly #accounts = new Map<string, Account>();
   /** A binary heap: see {@link heavier}. */
   readonly #heap: Account[] = [];
-  /** Whose turn it is, in the round of all accounts. */
+  /** The account whose turn it is, in the ring of all accounts. */
   #turn: Account | undefined;
   #length = 0;
 
@@ -30,32 +31,32 @@ export class AccountQueue {
     return this.#length;
   }
 
-  /** Accounts with a push here. */
+  /** How many accounts have a push here. */
   get accounts(): number {
     return this.#heap.length;
   }
 
-  /** What {@link take} will take. */
+  /** The push that {@link take} will take. */
   get next(): QueuedPush | undefined {
     return this.#turn?.first;
   }
 
-  /** The oldest push of the account that holds most; of accounts that hold as much, the oldest. */
+  /** The oldest push of the account with the most pushes; if several have as many, the oldest of theirs. */
   get heaviest(): QueuedPush | undefined {
     return this.#heap[0]?.first;
   }
 
-  /** The oldest push of the account of this one that waits. */
+  /** The oldest waiting push of this one's account. */
   firstOf({ message }: QueuedPush): QueuedPush | undefined {
     return this.#accounts.get(message.account)?.first;
   }
 
-  /** How many pushes of the account of this one wait. */
+  /** How many pushes of this one's account wait. */
   countOf({ message }: QueuedPush): number {
     return this.#accounts.get(message.account)?.count ?? 0;
   }
 
-  /** Adds at the end of its account, and a new account at the end of the round. */
+  /** Adds a push at the end of its account; a new account goes to the end of the round. */
   add(push: QueuedPush): void {
     push.next = undefined;
     const account = this.#accounts.get(push.message.account);
@@ -70,14 +71,14 @@ export class AccountQueue {
     this.#up(account);
   }
 
-  /** Adds one that may be older than others of its account: in its place within it, whose turn it need not be. */
+  /** Adds a push that may be older than others of its account, in its place among them. */
   insert(push: QueuedPush): void {
     const account = this.#accounts.get(push.message.account);
     if (account && push.id < account.last.id) this.putBack(push);
     else this.add(push);
   }
 
-  /** Puts one back that was taken: in its place within its account, which is next. */
+  /** Puts back a push that was taken, in its place within its account, whose turn is next. */
   putBack(push: QueuedPush): void {
     push.next = undefined;
     const known = this.#accounts.get(push.message.account);
@@ -112,7 +113,7 @@ export class AccountQueue {
     return this.#takeFirst(account);
   }
 
-  /** Takes this push, which must be the first of its account. */
+  /** Takes this very push, which must be the first of its account. */
   takeFirst(push: QueuedPush): void {
     this.#takeFirst(this.#accounts.get(push.message.account) as Account);
   }
@@ -149,7 +150,7 @@ export class AccountQueue {
     return this.#enterRound(account);
   }
 
-  /** At the end of the round, which is before the one whose turn it is. */
+  /** Enters an account at the end of the round, which is just before the account whose turn it is. */
   #enterRound(account: Account): Account {
     const after = this.#turn ?? account;
     const before = after.before ?? account;

@@ -1,34 +1,34 @@
 import type { Remote } from '../../../oxenmq/remote.ts';
 import { AccountQueue } from './account-queue.ts';
 
-/** A notifier process that takes the pushes of a service. */
+/** A registered notifier process. */
 export interface Instance {
   readonly remote: Remote;
-  /** Ours acknowledge and take sealed payloads; the original's take the original's dict and say nothing. */
+  /** Ours take sealed payloads and acknowledge them; the original's take the original's dict and do not. */
   readonly acknowledges: boolean;
-  /** Whether it says of several devices at once what they are. */
+  /** Whether it can validate several devices in one request. */
   validatesMany: boolean;
-  /** How many unacknowledged pushes it takes at most. */
+  /** The most unacknowledged pushes that it takes. */
   window: number;
-  /** Pushes that it was given and has not acknowledged. */
+  /** How many pushes it has and has not acknowledged. */
   inFlight: number;
-  /** What they take on the way to it and there, in bytes. */
+  /** The memory that those take on the way to it and there, in bytes. */
   wireBytes: number;
-  /** It finishes what it has and takes nothing new. */
+  /** Whether it is finishing what it has and takes nothing new. */
   draining: boolean;
-  /** Its last registration, by the monotonic clock, in milliseconds. */
+  /** When it last registered; monotonic ms. */
   lastSeen: number;
   /** Mixed with a device's hash to rank the instances for it. */
   readonly rank: number;
-  /** Pushes that wait for it alone, in a cluster. */
+  /** Pushes that wait until it has room: in a cluster no other notifier may take them. */
   readonly line: AccountQueue;
 }
 
-/** The notifiers of one service, and which of them is for which device. */
+/** The notifiers of one service, and which of them gets the pushes of which device. */
 export class Instances {
   #all: Instance[] = [];
 
-  /** Those that are registered now, those that drain among them. */
+  /** All that are registered now, draining ones included. */
   get all(): readonly Instance[] {
     return this.#all;
   }
@@ -37,14 +37,14 @@ export class Instances {
     return this.#all.length;
   }
 
-  /** Pushes that are with a notifier and not acknowledged. */
+  /** How many pushes notifiers have and have not acknowledged. */
   get inFlight(): number {
     let total = 0;
     for (const { inFlight } of this.#all) total += inFlight;
     return total;
   }
 
-  /** What those take on the way to the notifiers and there, in bytes. */
+  /** The memory that those take on the way to the notifiers and there, in bytes. */
   get wireBytes(): number {
     let total = 0;
     for (const { wireBytes } of this.#all) total += wireBytes;
@@ -52,8 +52,8 @@ export class Instances {
   }
 
   /**
-   * The notifier to ask about a device's token: the one with the least to do, be its window full or not. Undefined if
-   * none is there.
+   * The notifier to ask about a device's token: the one with the least to do, even if its window is full; undefined if
+   * there is none.
    */
   get validator(): Instance | undefined {
     let best: Instance | undefined;
@@ -69,9 +69,9 @@ export class Instances {
   }
 
   /**
-   * Adds a notifier. One of the original's kind replaces the one before of that kind, as the original's hivemind has
-   * it.
-   * @param id tells its process from others, the same at every hivemind; null from one of the original's kind
+   * Adds a notifier. An original one replaces the original one before it, as at an original hivemind.
+   * @param now monotonic ms
+   * @param id identifies its process to every hivemind alike; null for an original notifier
    */
   add(remote: Remote, acknowledges: boolean, now: number, id: Buffer | null = null): Instance {
     const instance: Instance = {
@@ -108,8 +108,8 @@ export class Instances {
   }
 
   /**
-   * The notifier for a device, be its window full or not: then every hivemind of a cluster comes to the same, as long
-   * as the same notifiers are registered with all of them.
+   * The notifier for a device, even if its window is full: all hiveminds of a cluster choose the same, as long as the
+   * same notifiers are registered with each of them.
    */
   ownerOf(serviceId: string): Instance | undefined {
     return this.#best(serviceId, () => true);
@@ -122,7 +122,7 @@ export class Instances {
     for (const instance of this.#all) {
       if (instance.draining || !isGood(instance)) continue;
       const score = mix(deviceHash ^ instance.rank);
-      // Of two connections of one process the newer counts.
+      // Equal scores are two connections of one process: the newer counts.
       if (score >= bestScore) {
         best = instance;
         bestScore = score;
@@ -137,7 +137,7 @@ export function hasRoom({ inFlight, window }: Instance): boolean {
   return inFlight < window;
 }
 
-/** FNV-1a over the UTF-16 units of a text; spreads devices and instances, guards nothing. */
+/** FNV-1a over the UTF-16 units of a string. Only for spreading devices over notifiers: it resists no attacker. */
 function hashText(text: string): number {
   let hash = 0x811c9dc5;
   for (let index = 0; index < text.length; index++) hash = Math.imul(hash ^ text.charCodeAt(index), 0x01000193);

@@ -14,26 +14,26 @@ import { HeldMessage, type PushedDevice, QueuedPush } from './push.ts';
 import type { QueueLimits } from './push-queue.ts';
 import { Service } from './service.ts';
 
-/** What the outbox is made with. */
+/** What {@link Outbox} is built from. */
 export interface OutboxOptions {
   clock: Clock;
-  /** The limits of each service's queue. */
+  /** Limits of each service's queue. */
   limits: QueueLimits;
   breaker: BreakerLimits;
   random: (bytes: number) => Buffer;
   log: Pick<Log, 'info' | 'warn'>;
-  /** Runs a function after what has arrived is dealt with; setImmediate unless given. */
+  /** Calls back once the messages that have arrived are handled; setImmediate if not given. */
   defer?: (callback: () => void) => void;
-  /** Unless the hivemind is alone. */
+  /** Given to one of several hiveminds. */
   cluster?: ClusterOptions | undefined;
 }
 
-/** What the outbox of a hivemind of a cluster is made with beside. */
+/** What the outbox needs in addition in a cluster. */
 export interface ClusterOptions {
   readonly duty: Duty;
-  /** The hiveminds' secret key, 32 bytes: the same for all of them. */
+  /** The hivemind's X25519 private key, 32 bytes, which all members share. */
   readonly secret: Uint8Array;
-  /** Sends news of pushes to another hivemind. */
+  /** Tells another hivemind what has become of pushes. */
   readonly tell: Tell;
 }
 
@@ -45,16 +45,17 @@ export type Totals = Record<
   'queued' | 'accepted' | 'refused' | 'passed' | 'unreported' | 'elsewhere' | 'dropped',
   number
 > & {
-  /** Of those dropped, given up at the end. */
+  /** Those of `dropped` that were given up at the stop. */
   shutdown: number;
 };
 
+/** How often services are swept. */
 const SWEEP_MS = 2_000;
-/** How long (ms) the other hiveminds may take to hear what we could not send: all that is left to tell at a stop. */
+/** How long the other hiveminds may take, at a stop, to learn of the pushes that we could not send. */
 const FLUSH_MS = 500;
 const NONCE_BYTES = 24;
 
-/** All pushes on their way to the notifiers: a queue of its own for each service. */
+/** All pushes on their way to the notifiers, with a queue for each service. */
 export class Outbox {
   /** In a cluster: the pushes that another hivemind sends first. */
   readonly standby: Standby | undefined;
@@ -68,8 +69,8 @@ export class Outbox {
 
   constructor(options: OutboxOptions) {
     this.#options = options;
-    // Ids start at the time in microseconds, so that a notifier's late report to a hivemind that has restarted hits
-    // none of ours.
+    // Ids start at the time in microseconds, so that a notifier's late report on a push from before our restart cannot
+    // name one of ours.
     this.#lastId = Math.floor(options.clock.now()) * 1000;
     const { cluster, clock } = options;
     if (cluster) {
@@ -89,7 +90,7 @@ export class Outbox {
     }
     let swept = options.clock.monotonic();
     this.#sweeper = options.clock.setInterval(() => {
-      // Where we ourselves were held up, nobody is silent who could not be heard.
+      // While we ourselves were held up, notifiers could not be heard: that time does not count as their silence.
       const heldUp = options.clock.monotonic() - swept - SWEEP_MS;
       swept = options.clock.monotonic();
       for (const service of this.#services.values()) service.sweep(Math.max(0, heldUp));
@@ -97,12 +98,12 @@ export class Outbox {
     }, SWEEP_MS);
   }
 
-  /** Every service that ever had a notifier or a push, by name. */
+  /** Every service that has ever had a notifier or a push, by name. */
   get services(): ReadonlyMap<string, Service> {
     return this.#services;
   }
 
-  /** The service of that name; it is made if there is none yet. */
+  /** The service of that name, made if there is none yet. */
   service(name: string): Service {
     let service = this.#services.get(name);
     if (!service) {
@@ -120,19 +121,19 @@ export class Outbox {
     return service;
   }
 
-  /** The notifier that answers for a device of that service; see {@link Instances.validator}. */
+  /** The notifier to ask about a device of that service; see {@link Instances.validator}. */
   validator(name: string): Instance | undefined {
     return this.#services.get(name)?.instances.validator;
   }
 
   /**
-   * Queues a push of this message for each of the devices. Each will be delivered, or dropped and counted; in a cluster
-   * it is held back if it is another hivemind's to send.
+   * Queues a push of this message for each of the devices. Each is delivered, or dropped and counted; in a cluster it
+   * is held back while it is another hivemind's to send.
    *
-   * @param message nothing of it is kept, but copies
+   * @param message copied, so that its buffers are not kept
    * @param doubt about the message
-   * @param onAnswer called with the providers' answers in words, if somebody waits for them: no other hivemind has such
-   *   a push
+   * @param onAnswer called with the providers' answers in words, if somebody waits for them; no other hivemind has the
+   *   same push then
    */
   add(
     message: Notification,
@@ -141,7 +142,7 @@ export class Outbox {
     onAnswer?: (text: string) => void,
   ): void {
     const now = this.#options.clock.monotonic();
-    // A copy for each service, since each counts what it holds, with and without the body.
+    // One for each service, since each counts its own memory, with the body and without.
     const copies: HeldMessage[] = [];
     for (const device of devices) {
       let held = copies.find(({ service, wantData }) => service === device.service && wantData === device.wantData);
@@ -187,12 +188,12 @@ export class Outbox {
     this.#services.get(report.service)?.report(remote.id, report);
   }
 
-  /** A client of our listener has gone: whatever it was registered for. */
+  /** A connection to our listener has ended: it is no longer registered for any service. */
   gone(remote: Remote): void {
     for (const service of this.#services.values()) service.unregister(remote.id);
   }
 
-  /** Changes the limits of every service, now and to come. */
+  /** Changes the limits of all services, including later ones. */
   setLimits(limits: QueueLimits, breaker: BreakerLimits): void {
     this.#options.limits = limits;
     this.#options.breaker = breaker;
@@ -210,11 +211,10 @@ export class Outbox {
   }
 
   /**
-   * Waits until everything is acknowledged, but not past `patience` without a report, nor past `ms` in all; then
-   * nothing is handed out any more and what still waits is given up. Reports go on being counted until {@link close}.
-   * Where no notifier is there to take anything, there is nothing to wait for.
-   * @param patience milliseconds
-   * @param ms milliseconds
+   * Waits until every push is acknowledged; then hands out no more, and gives up those that still wait. Pushes of
+   * services without a notifier are not waited for. Reports are counted until {@link close}.
+   * @param patience how long to wait at most without any progress, in ms
+   * @param ms how long to wait at most in all, in ms
    */
   async stop(patience: number, ms = patience): Promise<void> {
     const { clock } = this.#options;
@@ -235,8 +235,8 @@ export class Outbox {
   }
 
   /**
-   * Ends the account: what a notifier has and has not reported, it may have delivered or may still.
-   * @returns of all services
+   * Closes the books: what a notifier has not reported on yet counts as unreported.
+   * @returns the totals of all services
    */
   close(): Totals {
     const totals: Totals = {
@@ -265,7 +265,7 @@ export class Outbox {
     return totals;
   }
 
-  /** Whether there is something to wait for. */
+  /** Whether a stop has something to wait for. */
   #unsettled(): boolean {
     if (this.standby && this.standby.unsettled > 0) return true;
     for (const service of this.#services.values()) {
@@ -274,7 +274,7 @@ export class Outbox {
     return false;
   }
 
-  /** Nonces are cut from a larger draw: a call for each would cost as much as the sealing. */
+  /** Nonces are cut from a larger draw: drawing each by itself would cost as much as sealing. */
   #nonce(): Buffer {
     if (this.#nonceOffset + NONCE_BYTES > this.#nonces.length) {
       this.#nonces = this.#options.random(NONCE_BYTES * 256);

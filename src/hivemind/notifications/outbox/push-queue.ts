@@ -4,12 +4,12 @@ import type { Instance } from './instances.ts';
 import type { QueuedPush } from './push.ts';
 
 /**
- * Why a push was given up. Each has its own counter, because each has its own cure. `overflow`: there was no room;
- * `account_share`: there was none, and its account held more than twice what accounts hold in the mean.
+ * Why a push was given up. Each reason has its own counter, since each calls for another remedy. `overflow`: there was
+ * no room; `account_share`: there was no room, and its account had more than twice as many as the average account.
  */
 export type DropReason = 'overflow' | 'account_share' | 'too_old' | 'expired' | 'unacknowledged' | 'shutdown';
 
-/** `elsewhere`: another hivemind of the cluster has ended it. */
+/** Why a push ended without its notifier's report. `elsewhere`: another hivemind of the cluster has ended it. */
 export type EndReason = DropReason | 'elsewhere';
 
 /** The limits of one service's queue. */
@@ -21,9 +21,9 @@ export interface QueueLimits {
 }
 
 /**
- * The pushes of one service from their coming in to their end, bounded by bytes and by age; those that wait, and those
- * that are with a notifier. When room is short the account with the most that wait pays, with its oldest: a phone that
- * is woken late by an old message has been woken by a newer one already.
+ * The pushes of one service from when they come in to when they end, both waiting and with a notifier, bounded by bytes
+ * and by age. When room is short, the account with the most waiting pushes loses its oldest: a newer message will wake
+ * the phone anyway.
  */
 export class PushQueue {
   limits: QueueLimits;
@@ -31,7 +31,7 @@ export class PushQueue {
   /** By id, hence oldest first. */
   readonly #held = new Map<number, QueuedPush>();
   readonly #waiting = new AccountQueue();
-  /** Lines of those that wait aside, of every notifier that has one. */
+  /** The {@link Instance.line} of every notifier that has pushes in it. */
   readonly #aside = new Set<AccountQueue>();
   #bytes = 0;
 
@@ -40,45 +40,45 @@ export class PushQueue {
     this.#drop = drop;
   }
 
-  /** Pushes that wait, here or aside. */
+  /** How many pushes wait, those put aside included. */
   get length(): number {
     let total = this.#waiting.length;
     for (const line of this.#aside) total += line.length;
     return total;
   }
 
-  /** Pushes that wait or are with a notifier. */
+  /** How many pushes wait or are with a notifier. */
   get held(): number {
     return this.#held.size;
   }
 
-  /** The memory that all of them take; a message is counted once for all its pushes. */
+  /** The memory that all of them take, in bytes; a message counts once for all its pushes. */
   get bytes(): number {
     return this.#bytes;
   }
 
-  /** When the oldest that is held came in (monotonic milliseconds), or undefined if there is none. */
+  /** When the oldest of them came in (monotonic ms); undefined if there is none. */
   get oldest(): number | undefined {
     for (const { message } of this.#held.values()) return message.queuedAt;
     return undefined;
   }
 
-  /** What {@link take} will take. */
+  /** The push that {@link take} will take. */
   get next(): QueuedPush | undefined {
     return this.#waiting.next;
   }
 
-  /** One that is held, waiting or not. */
+  /** The push with that id, waiting or with a notifier. */
   get(id: number): QueuedPush | undefined {
     return this.#held.get(id);
   }
 
-  /** All that are held, oldest first. */
+  /** All pushes, oldest first. */
   all(): Iterable<QueuedPush> {
     return this.#held.values();
   }
 
-  /** Adds one, of a higher id than all before. */
+  /** Adds a push, whose id must be higher than any before. May drop pushes for lack of room, this one among them. */
   add(push: QueuedPush): void {
     this.#held.set(push.id, push);
     this.#bytes += push.bytes;
@@ -87,19 +87,19 @@ export class PushQueue {
     this.#trim();
   }
 
-  /** Takes the next one that waits. It stays counted until its {@link end}. */
+  /** Takes the next waiting push. It stays held until {@link end}. */
   take(): QueuedPush | undefined {
     return this.#waiting.take();
   }
 
-  /** Lets one that was taken wait for that notifier alone, so that it holds up nobody else. */
+  /** Lets a taken push wait for that notifier in a line of its own, so that it does not hold up others. */
   putAside(push: QueuedPush, instance: Instance): void {
     push.aside = instance;
     instance.line.insert(push);
     this.#aside.add(instance.line);
   }
 
-  /** As {@link take}, of those that wait for that notifier alone. */
+  /** As {@link take}, from that notifier's line. */
   takeAside({ line }: Instance): QueuedPush | undefined {
     const push = line.take();
     if (push) push.aside = undefined;
@@ -107,32 +107,30 @@ export class PushQueue {
     return push;
   }
 
-  /** Lets those that waited for that notifier alone wait with the others. */
+  /** Empties that notifier's line: its pushes wait with the others again. */
   bringBack(instance: Instance): void {
     const pushes: QueuedPush[] = [];
     for (let push = this.takeAside(instance); push; push = this.takeAside(instance)) pushes.push(push);
     this.putBack(pushes);
   }
 
-  /**
-   * Ends one that waits and need not be sent. It goes once all of its account that are older and wait have gone.
-   */
+  /** Ends a waiting push that need not be sent any more. It is removed once the older ones of its account are gone. */
   cancel(copy: Copy): void {
     copy.state = 'over';
     const { push } = copy;
     const line = lineOf(push, this.#waiting);
     for (let first = line.firstOf(push); first?.copy?.state === 'over'; first = line.firstOf(push)) {
       this.#takeFirst(first);
-      this.#give(first, 'elsewhere');
+      this.#giveUp(first, 'elsewhere');
     }
   }
 
-  /** Lets some that were taken wait again, before the others. */
+  /** Lets taken pushes wait again, ahead of the others. */
   putBack(pushes: readonly QueuedPush[]): void {
     for (let index = pushes.length - 1; index >= 0; index--) this.#waiting.putBack(pushes[index] as QueuedPush);
   }
 
-  /** Forgets one that was taken. */
+  /** Forgets a taken push. */
   end(push: QueuedPush): void {
     this.#held.delete(push.id);
     this.#bytes -= push.bytes;
@@ -140,34 +138,34 @@ export class PushQueue {
   }
 
   /**
-   * Drops what has waited too long, and what a notifier has had for twice that time: they give up in time by
-   * themselves, so that was lost on the way.
-   * @param monotonic now, in milliseconds of the monotonic clock
+   * Drops pushes that have waited too long, and those that a notifier has had for twice as long: notifiers give up
+   * earlier by themselves, so those were lost on the way.
+   * @param now monotonic ms
    */
-  dropOld(monotonic: number): void {
+  dropOld(now: number): void {
     for (const push of this.#held.values()) {
-      const age = monotonic - push.message.queuedAt;
+      const age = now - push.message.queuedAt;
       if (age <= this.limits.maxAge) break;
       if (!push.holder) {
         this.#takeFirst(push);
-        this.#give(push, 'too_old');
-      } else if (age > this.limits.maxAge * 2) this.#give(push, 'unacknowledged');
+        this.#giveUp(push, 'too_old');
+      } else if (age > this.limits.maxAge * 2) this.#giveUp(push, 'unacknowledged');
     }
   }
 
   #trim(): void {
     while (this.#bytes > this.limits.maxBytes) {
-      const line = this.#heaviest();
+      const line = this.#heaviestLine();
       const push = line.heaviest;
       if (!push) return;
-      const share = line.countOf(push) > (2 * line.length) / line.accounts;
+      const isLargeShare = line.countOf(push) > (2 * line.length) / line.accounts;
       this.#takeFirst(push);
-      this.#give(push, share ? 'account_share' : 'overflow');
+      this.#giveUp(push, isLargeShare ? 'account_share' : 'overflow');
     }
   }
 
-  /** The line with the account that holds most. */
-  #heaviest(): AccountQueue {
+  /** The line with the account that has the most pushes. */
+  #heaviestLine(): AccountQueue {
     let best = this.#waiting;
     for (const line of this.#aside) if (weight(line) > weight(best)) best = line;
     return best;
@@ -180,7 +178,7 @@ export class PushQueue {
     if (line.length === 0) this.#aside.delete(line);
   }
 
-  #give(push: QueuedPush, reason: EndReason): void {
+  #giveUp(push: QueuedPush, reason: EndReason): void {
     this.end(push);
     this.#drop(push, push.copy?.state === 'over' ? 'elsewhere' : reason);
   }

@@ -15,19 +15,19 @@ export interface PushedDevice {
 }
 
 /**
- * What the objects of a message and of its account take beside the texts in them, in bytes
+ * What the objects of a message and its account take besides their strings, in bytes
  * (test/hivemind/notifications/outbox/memory.test.ts).
  */
 const MESSAGE_COST = 450;
-/** What the objects of a push take beside its texts, and its place among those that are held. */
+/** What the objects of a push and its places in indexes take besides its strings, in bytes. */
 const PUSH_COST = 270;
-/** What a notifier takes for a push that is with it beside what it was sent. */
+/** What a push takes at a notifier besides what was sent of it, in bytes. */
 export const NOTIFIER_COST = 800;
 
 /**
- * What a queue holds of a message, once for all devices that get the same of it. Bytes are held as latin1 texts: a
- * Buffer takes 500 bytes beside its own, leaves holes in malloc's heap when it goes, or is a view that keeps a whole
- * frame or one of Node's slabs alive.
+ * A message in a queue, held once for all devices that get the same of it. Bytes are held as latin1 strings: a Buffer
+ * takes 500 bytes on top of its own and leaves holes in malloc's heap when it is freed, or else is a view that keeps a
+ * whole frame or one of Node's slabs alive.
  */
 export class HeldMessage {
   readonly service: string;
@@ -40,20 +40,17 @@ export class HeldMessage {
   readonly namespace: number;
   readonly timestamp: number | bigint;
   readonly expiry: number | bigint;
-  /**
-   * latin1. Null if it came without, was not asked for, or is longer than {@link MAX_BODY}: of that, only the length is
-   * passed on.
-   */
+  /** latin1. Null if there is none, it is not wanted, or is longer than {@link MAX_BODY}: only its length is sent. */
   readonly body: string | null;
-  /** Of the body, in bytes; undefined if it came without, or was not asked for. */
+  /** The length of the body in bytes; undefined if there is none or it is not wanted. */
   readonly length: number | undefined;
-  /** When it came in, by the monotonic clock, in milliseconds. */
+  /** When it came in; monotonic ms. */
   readonly queuedAt: number;
-  /** The memory it takes. */
+  /** The memory that it takes, in bytes. */
   readonly bytes: number;
-  /** Pushes of it that are in the queue. */
+  /** How many pushes of it are in the queue. */
   pushes = 0;
-  /** And those that are held back, as another hivemind sends them first. */
+  /** How many pushes of it are held back because another hivemind sends first. */
   heldBack = 0;
 
   constructor(message: Notification, service: string, wantData: boolean, queuedAt: number) {
@@ -76,8 +73,8 @@ export class HeldMessage {
 /** One message on its way to one device. */
 export class QueuedPush {
   /**
-   * The number under which a notifier acknowledges it; unique within the process and its restarts. Given anew when it
-   * enters the queue after having been held back.
+   * The number by which a notifier acknowledges it, never used again by this hivemind, not even after a restart. A push
+   * that was held back gets another one when it enters the queue.
    */
   id: number;
   readonly message: HeldMessage;
@@ -86,24 +83,24 @@ export class QueuedPush {
   readonly serviceData: string | null;
   /** 32 bytes, latin1 */
   readonly encKey: string;
-  /** The memory that it takes beside its message. */
+  /** The memory that it takes besides its message, in bytes. */
   readonly bytes: number;
-  /** Called with the provider's answer in words, if somebody waits for it. */
+  /** Called with the provider's answer in words, if somebody waits for one. */
   readonly onAnswer: ((text: string) => void) | undefined;
-  /** What it has in a cluster alone. */
+  /** What only a push in a cluster has. */
   readonly copy: Copy | undefined;
-  /** The notifier that has it and has not acknowledged it. */
+  /** The notifier that has it and has not acknowledged it yet. */
   holder: Instance | undefined;
-  /** The notifier for which it waits aside. */
+  /** The notifier in whose {@link Instance.line} it waits. */
   aside: Instance | undefined;
-  /** What that was sent of it, in bytes. */
+  /** The memory it takes on the way to its holder and there, in bytes. */
   wireBytes = 0;
-  /** A notifier that is gone had it, and may have delivered it. */
+  /** A notifier that has gone had it, and may have delivered it. */
   uncertain = false;
-  /** The next of the same account that waits. */
+  /** The next waiting push of the same account. */
   next: QueuedPush | undefined;
 
-  /** @param identity in a cluster */
+  /** @param identity given in a cluster */
   constructor(
     id: number,
     message: HeldMessage,
@@ -126,20 +123,20 @@ export class QueuedPush {
   }
 }
 
-/** What is sealed for the device. */
+/** The part of a push that is sealed for the device. */
 export function sealable({ message }: QueuedPush): Sealable {
   const { body, length } = message;
-  return { ...told(message), data: body !== null ? latin1(body) : length === undefined ? null : { length } };
+  return { ...messageFields(message), data: body !== null ? latin1(body) : length === undefined ? null : { length } };
 }
 
 /**
- * What a notifier of the original's kind gets. Of a body that is too long for a payload it looks at the length alone,
- * and gets zeros.
+ * A push as an original notifier gets it. Of a body too long for a payload it only looks at the length, so it gets as
+ * many zeros.
  */
 export function plainPush({ message, serviceId, serviceData, encKey }: QueuedPush): Push {
   const { service, body, length } = message;
   return {
-    ...told(message),
+    ...messageFields(message),
     data: body !== null ? latin1(body) : length === undefined ? null : Buffer.alloc(length),
     service,
     serviceId,
@@ -148,7 +145,7 @@ export function plainPush({ message, serviceId, serviceData, encKey }: QueuedPus
   };
 }
 
-function told({ account, hash, namespace, timestamp, expiry }: HeldMessage) {
+function messageFields({ account, hash, namespace, timestamp, expiry }: HeldMessage) {
   return {
     account: latin1(account),
     hash: latin1(hash),
@@ -158,7 +155,7 @@ function told({ account, hash, namespace, timestamp, expiry }: HeldMessage) {
   };
 }
 
-/** Bytes from the text that holds them. */
+/** The bytes that a latin1 string holds. */
 export function latin1(text: string): Buffer {
   return Buffer.from(text, 'latin1');
 }

@@ -12,38 +12,38 @@ import { hasRoom, type Instance, Instances } from './instances.ts';
 import { type HeldMessage, latin1, NOTIFIER_COST, plainPush, type QueuedPush, sealable } from './push.ts';
 import { type DropReason, type EndReason, PushQueue, type QueueLimits } from './push-queue.ts';
 
-/** What a service counts; plain numbers, read by the metrics and by admin.get_stats. */
+/** What a service counts; plain numbers that the metrics and `admin.get_stats` read. */
 export interface ServiceCounters {
   queued: number;
-  /** Given to a notifier; a push given again after a notifier's death counts again. */
+  /** Given to a notifier; a push given to another after that counts again. */
   handed: number;
   accepted: number;
   refused: number;
-  /** Given to a notifier of the original's kind, which says nothing of what becomes of them. */
+  /** Given to an original notifier, which does not say what becomes of them. */
   passed: number;
-  /** With a notifier that had not reported on them when we ended: whether they were delivered is not known. */
+  /** With a notifier that had not reported on them when we stopped: they may have been delivered. */
   unreported: number;
   /** Ended by another hivemind of the cluster while they waited here. */
   elsewhere: number;
+  /** Taken back from a notifier that has gone or handed them back. */
   redelivered: number;
-  /** Devices that the provider called gone, and what became of that. */
+  /** Devices that the provider called gone, and those of them that the breaker kept. */
   gone: number;
   goneHeldBack: number;
   readonly dropped: Record<DropReason, number>;
 }
 
-/** What a service is made with. */
+/** What {@link Service} is built from. */
 export interface ServiceOptions {
   clock: Clock;
   limits: QueueLimits;
   breaker: BreakerLimits;
   /** 24 random bytes, the nonce of one sealed payload. */
   nonce: () => Buffer;
-  /** Runs a function when the messages that have arrived are dealt with; setImmediate outside tests. */
+  /** Calls back once the messages that have arrived are handled; setImmediate outside tests. */
   defer: (callback: () => void) => void;
-  /** Called with a line for the operator when something happened that he would want to know. */
   log: Pick<Log, 'info' | 'warn'>;
-  /** In a cluster: learns what becomes of pushes, for the other hiveminds. */
+  /** In a cluster: told what becomes of pushes, for the other hiveminds. */
   standby?: Standby | undefined;
 }
 
@@ -53,19 +53,17 @@ interface Batch {
   readonly sealed: SealedPush[];
 }
 
-/** Registrations come every 5 s; after three missed ones the notifier is declared dead. */
+/** In ms. Registrations come every 5 s; after three missed ones a notifier is taken for dead. */
 const REGISTRATION_LIFETIME = 20_000;
-/**
- * One message to a notifier carries at most so many pushes, so that the first need not wait for the last to be sealed.
- */
+/** The most pushes in one message to a notifier, so that the first need not wait long for the last to be sealed. */
 const BATCH = 64;
-/** Pushes dealt with before the event loop gets its turn: about 5 ms of sealing. */
+/** How many pushes are handled before the event loop gets its turn: about 5 ms of sealing. */
 const SLICE = 192;
-/** What is on the way to notifiers and with them may take this part of the limit of the queue, on top of it. */
+/** Pushes with notifiers or on the way there may take this share of the queue's byte limit, on top of it. */
 const WIRE_SHARE = 1 / 4;
-/** Pushes that were given up here, but not everywhere. */
+/** Why we give up pushes that another hivemind may still send. */
 const SENT_BY_OTHERS: readonly DropReason[] = ['overflow', 'account_share', 'shutdown'];
-/** When a notifier's pipe is full or just gone: ask again after this. */
+/** How long to wait when a notifier's pipe is full or has just gone. */
 const RETRY_MS = 25;
 
 /**
@@ -76,7 +74,7 @@ export class Service {
   readonly name: string;
   readonly queue: PushQueue;
   readonly breaker: Breaker;
-  /** From a message being stored, as its sender has it, to the provider's word that it took the push. */
+  /** From when a message was stored, by its timestamp, until the provider accepted the push; seconds. */
   readonly latency = new Latency();
   /** The notifiers that are registered now. */
   readonly instances = new Instances();
@@ -105,25 +103,24 @@ export class Service {
     this.queue = new PushQueue(options.limits, (push, reason) => this.#drop(push, reason));
   }
 
-  /** Whether a notifier takes its pushes. */
+  /** Whether there is a notifier that takes its pushes. */
   get isServed(): boolean {
     return this.instances.validator !== undefined;
   }
 
-  /** When the oldest push that is neither acknowledged nor given up came in (monotonic milliseconds). */
+  /** When the oldest push that is neither acknowledged nor given up came in; monotonic ms. */
   get oldest(): number | undefined {
     return this.queue.oldest;
   }
 
-  /** The memory that its pushes take, in bytes: here, on the way to the notifiers, and there. */
+  /** The memory that its pushes take here, on the way to notifiers and there, in bytes. */
   get bytes(): number {
     return this.queue.bytes + this.instances.wireBytes;
   }
 
   /**
-   * A notifier registered, for the first time or again.
-   * @param window how many unacknowledged pushes it takes; undefined for one of the original's, which acknowledges
-   *   nothing
+   * A notifier has registered, for the first time or again.
+   * @param window the most unacknowledged pushes that it takes; undefined for an original one, which acknowledges none
    * @param id see {@link Instances.add}
    * @param validatesMany see {@link Instance.validatesMany}
    */
@@ -151,7 +148,7 @@ export class Service {
     this.#pump();
   }
 
-  /** The notifier asks for no new pushes; what it has it will report. */
+  /** The notifier wants no more pushes, and will report on those it has. */
   drain(remoteId: string): void {
     const instance = this.instances.find(remoteId);
     if (!instance || instance.draining) return;
@@ -161,7 +158,7 @@ export class Service {
     this.#pump();
   }
 
-  /** The notifier has gone: what it did not acknowledge goes to the others, or waits for the next. */
+  /** The notifier has gone: what it has not acknowledged goes to the others, or waits for the next one. */
   unregister(remoteId: string): void {
     const instance = this.instances.find(remoteId);
     if (!instance) return;
@@ -175,28 +172,28 @@ export class Service {
     }
     this.#takeBack(left);
     if (!this.isServed) this.#announce();
-    const rest = left.length > 0 ? `, ${left.length} pushes that it had not acknowledged go to the next` : '';
+    const rest = left.length > 0 ? `, ${left.length} pushes that it had not acknowledged go to another` : '';
     this.#options.log[instance.draining ? 'info' : 'warn'](
       `notifier for ${this.name} is gone${rest}; ${this.instances.size} connected`,
     );
     this.#pump();
   }
 
-  /** Takes a push; it will be delivered, or dropped and counted. */
+  /** Queues a push: it will be delivered, or dropped and counted. */
   add(push: QueuedPush): void {
     this.counters.queued++;
-    // Before the queue has it, which may drop it at once.
+    // Before it enters the queue, which may drop it at once.
     if (push.copy) this.#options.standby?.queued(push.copy);
     this.queue.add(push);
     this.#pump();
   }
 
-  /** Another hivemind of the cluster has ended a push; one that is with a notifier of ours ends with its report. */
+  /** Another hivemind has ended a push. If a notifier of ours has it, it ends with that one's report instead. */
   endedElsewhere(copy: Copy): void {
     if (!copy.push.holder) this.queue.cancel(copy);
   }
 
-  /** A notifier's report of what became of its pushes. Ids that it was not given, or reported before, are ignored. */
+  /** A notifier reports what became of its pushes. Ids that it does not have, or no longer, are ignored. */
   report(remoteId: string, report: PushReport): void {
     const instance = this.instances.find(remoteId);
     if (!instance) return;
@@ -205,7 +202,7 @@ export class Service {
       return push?.holder === instance ? push : undefined;
     };
     for (const [id, text] of report.answers) held(id)?.onAnswer?.(text);
-    const accepted = this.#endAll(report.accepted.map(held), (push) => this.#took(push));
+    const accepted = this.#endAll(report.accepted.map(held), (push) => this.#countLatency(push));
     this.counters.accepted += accepted;
     if (accepted > 0) this.breaker.accepted(accepted);
     this.counters.refused += this.#endAll(report.refused.map(held));
@@ -214,7 +211,7 @@ export class Service {
       const push = held(id);
       if (!push) continue;
       push.uncertain = false;
-      this.#letGo(push);
+      this.#unassign(push);
       back.push(push);
     }
     this.#takeBack(back);
@@ -222,8 +219,8 @@ export class Service {
   }
 
   /**
-   * Called every few seconds: gives up what is too old, and notifiers that have fallen silent.
-   * @param heldUp for how long this process has not been listening, in milliseconds
+   * Gives up pushes that are too old, and notifiers that have fallen silent. Called every few seconds.
+   * @param heldUp for how long this process was held up and could not hear notifiers, in ms
    */
   sweep(heldUp: number): void {
     const now = this.#options.clock.monotonic();
@@ -235,7 +232,7 @@ export class Service {
     this.#pump();
   }
 
-  /** Hands nothing out any more, and gives up what still waits. Reports are still accepted. */
+  /** Hands out no more pushes, and gives up those that still wait. Reports are still taken. */
   stop(): void {
     this.#stopped = true;
     this.#retry?.cancel();
@@ -243,17 +240,17 @@ export class Service {
     this.#giveUpWaiting();
   }
 
-  /** Ends the account of what was handed out. */
+  /** Counts what notifiers have not reported on as unreported. */
   close(): void {
     this.#giveUpWaiting();
-    for (const push of this.queue.all()) this.#leave(push);
+    for (const push of this.queue.all()) this.#endUnreported(push);
     this.instances.clear();
   }
 
   #pump(): void {
     if (this.#pumping || this.#stopped || this.instances.size === 0 || this.queue.length === 0) return;
     this.#pumping = true;
-    // Deferred, so that what arrives in one turn of the event loop leaves in one message.
+    // Deferred, so that pushes that come in during one turn of the event loop leave in one message.
     this.#options.defer(() => {
       this.#pumping = false;
       if (!this.#stopped) this.#deliver();
@@ -263,56 +260,59 @@ export class Service {
   #deliver(): void {
     const batches = new Map<Instance, Batch>();
     let left = SLICE;
-    let stuffed = false;
-    // What waited for one notifier's window is older than the rest, but leaves the rest its half of the turn.
+    let isBlocked = false;
+    // Pushes that wait for one notifier are older than the rest, but leave the rest half of the slice.
     for (const instance of this.instances.all) {
-      while (left > SLICE / 2 && !stuffed && instance.line.length > 0 && hasRoom(instance) && this.#hasRoom()) {
+      while (left > SLICE / 2 && !isBlocked && instance.line.length > 0 && hasRoom(instance) && this.#hasRoom()) {
         const push = this.queue.takeAside(instance);
         if (!push) break;
         left--;
-        if (!this.#endIfOver(push)) stuffed = !this.#give(instance, push, batches);
+        if (!this.#endIfOver(push)) isBlocked = !this.#give(instance, push, batches);
       }
     }
-    for (; left > 0 && !stuffed; left--) {
+    for (; left > 0 && !isBlocked; left--) {
       const push = this.queue.next;
       if (!push) break;
       const instance = this.#hasRoom() ? this.#choose(push) : undefined;
-      // No window is open: an acknowledgement or a new notifier starts the pump again.
-      if (!instance && !this.#overBy(push)) break;
+      // No notifier has room: an acknowledgement or a registration starts the pump again.
+      if (!instance && !this.#endReasonOf(push)) break;
       this.queue.take();
       if (this.#endIfOver(push) || !instance) continue;
-      if (hasRoom(instance) && instance.line.length === 0) stuffed = !this.#give(instance, push, batches);
+      if (hasRoom(instance) && instance.line.length === 0) isBlocked = !this.#give(instance, push, batches);
       else this.queue.putAside(push, instance);
     }
-    for (const [instance, batch] of batches) if (!this.#send(instance, batch)) stuffed = true;
-    if (stuffed) this.#pumpLater();
+    for (const [instance, batch] of batches) if (!this.#send(instance, batch)) isBlocked = true;
+    if (isBlocked) this.#pumpLater();
     else if (left <= SLICE / 2) this.#pump();
   }
 
   /**
-   * The notifier for a push. In a cluster the same at every hivemind, for it tells copies of a push apart only of those
-   * that it gets itself: so a push waits for its notifier rather than go to one that has room.
+   * The notifier for a push. In a cluster every hivemind must choose the same one, since a notifier recognizes only
+   * copies of what it has had itself: so a push waits for its notifier even if another one has room.
    */
   #choose({ serviceId }: QueuedPush): Instance | undefined {
     return this.#options.standby ? this.instances.ownerOf(serviceId) : this.instances.choose(serviceId);
   }
 
-  /** Why a push that waits need not be sent any more. */
-  #overBy({ message, copy }: QueuedPush): EndReason | undefined {
+  /** Why a waiting push need not be sent any more, if so. */
+  #endReasonOf({ message, copy }: QueuedPush): EndReason | undefined {
     if (copy?.state === 'over') return 'elsewhere';
     return isExpired(message, this.#options.clock) ? 'expired' : undefined;
   }
 
-  /** Ends a push that was taken, if it need not be sent any more. */
+  /** Ends a taken push that need not be sent any more. @returns whether it was one */
   #endIfOver(push: QueuedPush): boolean {
-    const reason = this.#overBy(push);
+    const reason = this.#endReasonOf(push);
     if (!reason) return false;
     this.queue.end(push);
     this.#drop(push, reason);
     return true;
   }
 
-  /** Gives a push to a notifier, by itself or with others. As {@link #pass}. */
+  /**
+   * Gives a push to a notifier, in a batch or by itself.
+   * @returns false if the notifier cannot take it now: it waits again then
+   */
   #give(instance: Instance, push: QueuedPush, batches: Map<Instance, Batch>): boolean {
     if (!instance.acknowledges) return this.#pass(instance, push);
     let batch = batches.get(instance);
@@ -327,14 +327,12 @@ export class Service {
     return this.#send(instance, batch);
   }
 
+  /** Whether more may be on the way to notifiers. */
   #hasRoom(): boolean {
     return this.instances.wireBytes < this.queue.limits.maxBytes * WIRE_SHARE;
   }
 
-  /**
-   * To a notifier of the original's kind: with that, the push is done. False if it cannot take it now; then the push
-   * waits again.
-   */
+  /** Passes a push on to an original notifier, which ends it. @returns as {@link #give} */
   #pass(instance: Instance, push: QueuedPush): boolean {
     if (!instance.remote.send('notifier.push', encodePush(plainPush(push)))) {
       this.queue.putBack([push]);
@@ -344,12 +342,12 @@ export class Service {
     this.#ended(push);
     this.counters.handed++;
     this.counters.passed++;
-    // It reports nothing but dead devices: what these are a share of is all that it was handed.
+    // It reports only dead devices, so the breaker takes their share of all that it was handed.
     this.breaker.accepted(1);
     return true;
   }
 
-  /** Seals a push for its device, and counts it to the notifier that will have it. */
+  /** Seals a push for its device, and assigns it to the notifier. */
   #seal(instance: Instance, push: QueuedPush): SealedPush {
     const { id, serviceId } = push;
     const message = sealable(push);
@@ -374,19 +372,21 @@ export class Service {
   }
 
   /**
-   * Sends a batch as one message: frames are what a message costs (docs/spec/platform.md, section 1). As {@link #pass}.
+   * Sends a batch as one message, since each frame costs more than its bytes (docs/spec/platform.md, section 1).
+   * @returns as {@link #give}
    */
   #send(instance: Instance, { pushes, sealed }: Batch): boolean {
     if (instance.remote.send('notifier.sealed', encodeSealedPushes(sealed))) {
       this.counters.handed += pushes.length;
       return true;
     }
-    for (const push of pushes) this.#letGo(push);
+    for (const push of pushes) this.#unassign(push);
     this.queue.putBack(pushes);
     return false;
   }
 
-  #letGo(push: QueuedPush): void {
+  /** Takes a push off its notifier's books. */
+  #unassign(push: QueuedPush): void {
     const { holder } = push;
     if (!holder) return;
     holder.inFlight--;
@@ -394,14 +394,14 @@ export class Service {
     push.holder = undefined;
   }
 
-  /** Lets pushes that a notifier had wait for another. */
+  /** Takes pushes back from a notifier: they wait for another. */
   #takeBack(pushes: readonly QueuedPush[]): void {
-    for (const push of pushes) this.#letGo(push);
+    for (const push of pushes) this.#unassign(push);
     this.counters.redelivered += pushes.length;
     this.queue.putBack(pushes);
   }
 
-  #took({ message }: QueuedPush): void {
+  #countLatency({ message }: QueuedPush): void {
     const { clock } = this.#options;
     this.latency.add((clock.now() - Number(message.timestamp)) / 1000, clock.monotonic());
   }
@@ -410,20 +410,20 @@ export class Service {
     if (copy) this.#options.standby?.ended(copy);
   }
 
-  /** Tells the other hiveminds whether the pushes that wait are in good hands here. */
+  /** Tells the other hiveminds whether we have a notifier for the pushes that wait here. */
   #announce(): void {
     const { standby } = this.#options;
     if (!standby) return;
     for (const { copy, holder } of this.queue.all()) if (copy && !holder) standby.announce(copy);
   }
 
-  /** How many of them there were. */
+  /** Ends those of the pushes that a notifier has. @returns how many */
   #endAll(pushes: readonly (QueuedPush | undefined)[], ended?: (push: QueuedPush) => void): number {
     let count = 0;
     for (const push of pushes) {
-      // Two times in one report is once.
+      // Undefined if it is not ours; without a holder if the report names it twice.
       if (!push?.holder) continue;
-      this.#letGo(push);
+      this.#unassign(push);
       this.queue.end(push);
       ended?.(push);
       this.#ended(push);
@@ -442,7 +442,7 @@ export class Service {
 
   #giveUpWaiting(): void {
     for (let push = this.queue.take(); push; push = this.queue.take()) {
-      if (push.uncertain) this.#leave(push);
+      if (push.uncertain) this.#endUnreported(push);
       else {
         this.queue.end(push);
         this.#drop(push, 'shutdown');
@@ -450,21 +450,21 @@ export class Service {
     }
   }
 
-  #leave(push: QueuedPush): void {
-    this.#letGo(push);
+  #endUnreported(push: QueuedPush): void {
+    this.#unassign(push);
     this.queue.end(push);
     this.counters.unreported++;
     push.onAnswer?.('not reported before the hivemind stopped');
   }
 
   #drop(push: QueuedPush, reason: EndReason): void {
-    this.#letGo(push);
+    this.#unassign(push);
     if (reason === 'elsewhere') {
       if (push.copy) this.#options.standby?.left(push.copy);
       this.counters.elsewhere++;
       return;
     }
-    // What we have no room or time for another hivemind may still send; what is too old is so everywhere.
+    // Another hivemind may still send what we have no room or time for, but what is too old is too old everywhere.
     if (!SENT_BY_OTHERS.includes(reason)) this.#ended(push);
     else if (push.copy) this.#options.standby?.gaveUp(push.copy);
     this.counters.dropped[reason]++;
@@ -473,8 +473,8 @@ export class Service {
 }
 
 /**
- * By the clock, and by the time that it had left when it came in: a clock that is wrong from the start must not cost
- * every push.
+ * Whether a message has expired, both by our clock and by how long it has been here compared to its whole lifetime: if
+ * our clock is wrong, that must not cost every push.
  */
 function isExpired({ expiry, timestamp, queuedAt }: HeldMessage, clock: Clock): boolean {
   return expiry > 0 && expiry <= clock.now() && Number(expiry) - Number(timestamp) <= clock.monotonic() - queuedAt;

@@ -188,7 +188,7 @@ export class SimulatedMember extends SimulatedProcess implements Linked {
     });
     this.commands = clusterCommands({
       own,
-      onProgress: (progress) => this.outbox.standby?.heed(progress),
+      onProgress: (progress) => this.outbox.standby?.onProgress(progress),
       onChanged: ({ slots }) => {
         if (this.cluster.holdsAnyOf(slots)) this.feed.hint();
       },

@@ -206,7 +206,7 @@ export class PushWorld {
     const receiver = this.members.get(to);
     this.later(1, this.slowest, () =>
       receiver?.does(() => {
-        receiver.outbox.standby?.heed(decodeProgress(part));
+        receiver.outbox.standby?.onProgress(decodeProgress(part));
         this.later(1, this.slowest, () => from.does(() => answer.resolve(true)));
       }),
     );

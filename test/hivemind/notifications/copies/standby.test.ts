@@ -55,7 +55,7 @@ function setUp(options: { first?: string; maxBytes?: number; defer?: (callback: 
     return new HeldMessage({ account, hash, namespace: 0, ...times, data: null }, 'apns', true, clock.monotonic());
   };
   const heed = (name: string, what: Partial<News>, run = 1n) =>
-    standby.heed({ name, run, handed: [], ended: [], none: [], ...what });
+    standby.onProgress({ name, run, handed: [], ended: [], none: [], ...what });
   return { clock, duty, standby, sent, told, served, endedElsewhere, take, news, heed, key };
 }
 

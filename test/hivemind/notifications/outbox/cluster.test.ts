@@ -57,7 +57,7 @@ function setUp({ own = 'a', first = 'a', maxBytes = 1e9, maxAge = 600_000 } = {}
   const report = (notifier: FakeNotifier, what: Partial<Record<'accepted' | 'refused' | 'handedBack', number[]>>) =>
     outbox.report(notifier, { service: 'apns', accepted: [], refused: [], handedBack: [], answers: [], ...what });
   const heed = (what: Partial<News>) =>
-    outbox.standby?.heed({ name: other, run: 1n, handed: [], ended: [], none: [], ...what });
+    outbox.standby?.onProgress({ name: other, run: 1n, handed: [], ended: [], none: [], ...what });
   /** What the other one was told lately. */
   const news = async () => {
     await clock.advance(0);
