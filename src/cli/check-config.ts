@@ -18,16 +18,16 @@ export const command: Command = {
   words: [],
   help: [
     'Nothing is changed and nothing is sent to a provider. Exit code 1 if anything must be put right.',
-    'Run it as root when the keys are readable to root alone; what else the daemons read is then looked at as their user.',
+    'Run it as root if only root may read the keys; everything else that the daemons read is then checked as their user.',
   ].join('\n'),
   options: {
     config: CONFIG,
     user: USER,
     unit: {
       type: 'boolean',
-      help: 'as systemd will run it: other users, folders and rights; done anyway for the file that an installed unit reads',
+      help: 'check it as systemd will run it: with its users, folders and rights; the default for the file that an installed unit reads',
     },
-    'no-database': { type: 'boolean', help: 'leave the database alone, but read its address' },
+    'no-database': { type: 'boolean', help: 'do not connect to the database, only check its address' },
   },
   async run(given) {
     const file = locateConfig(given);
@@ -35,7 +35,7 @@ export const command: Command = {
     print(report(file, findings));
     if (!findings.units)
       print(
-        `This was looked at from the folder ${process.cwd()}. What systemd's units change, such as users and folders that may be written to: spns check-config --unit`,
+        `This was checked from the folder ${process.cwd()}. To check it with what systemd's units change, such as users and writable folders: spns check-config --unit`,
       );
     return findings.problems.length > 0 ? 1 : 0;
   },
@@ -44,9 +44,9 @@ export const command: Command = {
 export interface Findings {
   readonly problems: string[];
   readonly warnings: string[];
-  /** What was looked at and found in order. */
+  /** What was checked and is in order. */
   readonly good: string[];
-  /** Whether it was looked at as the units will run it. */
+  /** Whether it was checked as the units will run it. */
   readonly units?: boolean;
 }
 
@@ -72,7 +72,7 @@ async function checkAll(file: string, given: Given): Promise<Findings> {
     ),
   );
   for (const name of blind.keys()) {
-    // A front-end may have a file of its own.
+    // The front-end may have its own file.
     const found = `the user ${name} may not read this file: chgrp ${name.startsWith('spns') ? 'spns-config' : name} and chmod 640 it`;
     findings[name === 'spns-web' ? 'warnings' : 'problems'].push(found);
   }
@@ -99,7 +99,10 @@ async function checkAll(file: string, given: Given): Promise<Findings> {
 
 type Found = Pick<Findings, 'problems' | 'warnings'>;
 
-/** As the daemons' user first: what only root may read is right if systemd hands it over, and wrong if not. */
+/**
+ * Checks as the daemons' user, and as root if that finds a problem: a file that only root may read is right if systemd
+ * hands it over, and wrong if not.
+ */
 async function checkNotifier(service: string, user: User | undefined): Promise<Found> {
   const found = await checkNotifierAs(service, user);
   if (user === undefined || found.problems.length === 0) return found;
@@ -156,7 +159,7 @@ async function checkDatabase(
   try {
     ({ databaseUrl } = readReach(given));
   } catch (error) {
-    // What is wrong with the file has been reported.
+    // Problems of the file have been reported already.
     if (error instanceof ConfigError) return;
     throw error;
   }
@@ -174,21 +177,21 @@ async function checkDatabase(
   else take([`[db].url: the database cannot be used: ${output || errors}`], [], '');
 }
 
-/** libpq's variables of this shell are not the unit's. */
+/** The unit's environment, without this shell's variables for libpq, which the unit does not have. */
 function databaseEnvironment({ unit }: Deployed): Record<string, string | undefined> {
   const ours = Object.keys(process.env).filter((name) => name.startsWith('PG'));
   return { ...Object.fromEntries(ours.map((name) => [name, undefined])), ...Object.fromEntries(unit.environment) };
 }
 
 function runsUnderUnits(file: string): boolean {
-  // The template is read under a name that nobody has: which names there are is not known yet.
+  // The template is read without an instance, since its instances are not known yet.
   return ['spns-hivemind', 'spns-hivemind@'].some((name) => {
     const unit = isInstalled(name) ? readUnit(name) : undefined;
     return unit !== undefined && configOf(unit) === file;
   });
 }
 
-/** The units of all daemons that this configuration is for; the hiveminds' first. */
+/** The units of all daemons of this configuration, the hiveminds' first. */
 function deployed(ini: Ini, services: readonly string[]): Deployed[] {
   const instances = instancesIn(ini);
   const all: readonly (Omit<Deployed, 'unit'> & { name: string })[] = [
@@ -205,7 +208,7 @@ function deployed(ini: Ini, services: readonly string[]): Deployed[] {
   });
 }
 
-/** What the operator reads: what must be put right first. */
+/** The report for the operator, with what must be put right at the top. */
 export function report(file: string, { problems, warnings, good }: Findings): string {
   const lines = [
     ...problems.map((text) => `  wrong    ${text}`),

@@ -9,7 +9,7 @@ export interface User {
   readonly gid: number;
 }
 
-/** How a child ended, and what it said. */
+/** How a child ended, and what it wrote. */
 export interface Result {
   readonly code: number;
   readonly output: string;
@@ -17,14 +17,14 @@ export interface Result {
 }
 
 /**
- * Runs one of our other programs to its end, by the same Node. Modules of this layer do not import each other; they
- * call each other this way.
+ * Runs one of our other programs to its end, with the same Node: the rooms of this floor do not import each other, so
+ * this is how the commands use a daemon's code.
  */
 export function runProgram(
   file: string,
   args: readonly string[],
   options: {
-    /** Beside our own; undefined takes one of ours away. */
+    /** In addition to our own; undefined removes a variable. */
     readonly env?: Readonly<Record<string, string | undefined>>;
     readonly as?: User | undefined;
     readonly cwd?: string | undefined;
@@ -54,7 +54,9 @@ export function mayRead(file: string, user: User): boolean {
 
 type Words = readonly [program: string, ...args: string[]];
 
-/** The command, run as that user with all groups that it is in, which Node's own `uid` and `gid` would leave out. */
+/**
+ * The command that runs `command` as that user, with all of the user's groups, which Node's `uid` and `gid` leave out.
+ */
 function asUser(user: User | undefined, command: Words): Words {
   if (user === undefined || user.uid === process.getuid?.()) return command;
   return ['setpriv', `--reuid=${user.uid}`, `--regid=${user.gid}`, '--init-groups', '--', ...command];

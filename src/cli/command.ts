@@ -8,7 +8,7 @@ export interface Option {
   readonly value?: string;
 }
 
-/** What the user gave. */
+/** The words and options that the user gave. */
 export interface Given {
   readonly words: readonly string[];
   text(option: string): string | undefined;
@@ -19,29 +19,29 @@ export interface Given {
 export interface Command {
   /** One line for the list of commands. */
   readonly summary: string;
-  /** Names of the words that it takes; one in brackets may be left out. */
+  /** Names of the words that it takes; those in brackets are optional. */
   readonly words: readonly string[];
-  /** What there is to know beyond the summary. */
+  /** Everything beyond the summary. */
   readonly help: string;
   readonly options: { readonly [name: string]: Option };
-  /** @returns the exit code: 0, or 1 when what was asked for did not come about */
+  /** @returns the exit code: 0 on success, 1 on failure */
   run(given: Given): Promise<number>;
 }
 
-/** Something that the user can put right: said in one sentence, without a stack; exit code 1. */
+/** Something that the user can put right: printed as one sentence, without a stack; exit code 1. */
 export class CliError extends Error {}
 
-/** The command line makes no sense: said together with the usage; exit code 2. */
+/** The command line makes no sense: printed together with the usage; exit code 2. */
 export class UsageError extends Error {}
 
-/** Reads the words after a command's name. Throws UsageError. */
+/** Reads the words after a command's name. @throws UsageError */
 export function parseWords(name: string, command: Command, args: readonly string[]): Given {
   const options = Object.fromEntries(Object.entries(command.options).map(([key, { type }]) => [key, { type }]));
   let parsed: { values: Record<string, unknown>; positionals: string[] };
   try {
     parsed = parseArgs({ args: [...args], options, allowPositionals: true });
   } catch (error) {
-    // Node adds how to pass a word that starts with a dash; one sentence is enough.
+    // Only the first sentence: Node adds how to pass a word that starts with a dash.
     throw new UsageError((error as Error).message.replace(/\. .*$/s, ''));
   }
   const least = command.words.filter((word) => !word.startsWith('[')).length;
@@ -80,12 +80,12 @@ export function help(name: string, command: Command): string {
   ].join('\n');
 }
 
-/** To the terminal, or whatever stdout is. */
+/** Writes a line to stdout. */
 export function print(text: string): void {
   process.stdout.write(`${text}\n`);
 }
 
-/** To stderr: what went wrong. */
+/** Writes a line to stderr. */
 export function complain(text: string): void {
   process.stderr.write(`${text}\n`);
 }

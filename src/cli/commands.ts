@@ -4,7 +4,7 @@ import { VERSION } from '../version.ts';
 import { CliError, type Command, complain, help, parseWords, print, UsageError, usage } from './command.ts';
 import { type Commands, completion, manPage } from './manual.ts';
 
-/** Loaded when called: making a key needs no ZeroMQ. */
+/** Loaded when used, so that making a key needs no ZeroMQ. */
 const COMMANDS: ReadonlyMap<string, () => Promise<{ readonly command: Command }>> = new Map([
   ['keygen', () => import('./keygen.ts')],
   ['check-config', () => import('./check-config.ts')],
@@ -29,7 +29,8 @@ const COMMANDS: ReadonlyMap<string, () => Promise<{ readonly command: Command }>
 
 /**
  * Runs `spns` with the words after its name.
- * @returns the exit code: 0, 1 when it did not come about, 2 when the command line makes no sense
+ *
+ * @returns the exit code: 0 on success, 1 on failure, 2 if the command line makes no sense
  */
 export async function runCommand(args: readonly string[]): Promise<number> {
   const [name, ...rest] = args;
@@ -72,7 +73,7 @@ export async function runCommand(args: readonly string[]): Promise<number> {
   }
 }
 
-/** A command that prints what is made of all commands' help. */
+/** A command that prints something made from the help of all commands. */
 function printing(summary: string, help: string, write: (commands: Commands) => string): { readonly command: Command } {
   const run = async () => {
     const all: [string, Command][] = [];
@@ -93,7 +94,7 @@ async function overview(): Promise<string> {
     `spns ${VERSION}: Session Push Notification Server\n`,
     'spns COMMAND …\n',
     ...lines,
-    '\n"spns COMMAND --help" tells more of each.',
+    '\n"spns COMMAND --help" explains each of them.',
     'The configuration is the file given by --config, or by SPNS_CONFIG, or spns.ini here, or /etc/spns/spns.ini.',
   ].join('\n');
 }

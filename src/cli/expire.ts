@@ -8,16 +8,16 @@ interface ExpiryReport {
   held?: string;
 }
 
-/** A mass of subscriptions is deleted a slice at a time. */
+/** How long to wait, ms: many subscriptions are deleted in slices. */
 const PATIENCE = 300_000;
 
 export const command: Command = {
   summary: 'Shows expired subscriptions that are held back because they are too many, and releases them',
   words: [],
   help: [
-    'Subscriptions run out 14 days after they were signed. When a great part of them seems to do so at once, the',
-    'hivemind keeps them: its clock may be wrong. After a rightful one, as when the hivemind was off for two weeks,',
-    'look at the time (timedatectl), then let them go with --yes.',
+    'Subscriptions expire 14 days after they were signed. When a large part of them seems to expire at once, the',
+    'hivemind keeps them, since its clock may be wrong. If they have really expired, for example because the hivemind',
+    'was off for two weeks, check the time (timedatectl), then release them with --yes.',
   ].join('\n'),
   options: { yes: { type: 'boolean', help: 'the time is right: delete them' }, ...TO_HIVEMIND },
   async run(given) {

@@ -16,17 +16,27 @@ export const TO_HIVEMIND: { readonly [name: string]: Option } = {
   connect: {
     type: 'string',
     value: 'ADDRESS',
-    help: 'the hivemind itself, without a configuration, such as curve://HOST:PORT/PUBLICKEY',
+    help: 'the address of the hivemind, to do without a configuration, such as curve://HOST:PORT/PUBLICKEY',
   },
-  key: { type: 'string', value: 'FILE', help: 'with --connect: our key, one of those in listen_curve_admin' },
+  key: {
+    type: 'string',
+    value: 'FILE',
+    help: 'with --connect: your secret key, whose public key is in listen_curve_admin there',
+  },
 };
 
 /** An open connection to a hivemind, as an admin. */
 export interface Admin {
-  /** @param timeout in milliseconds. Throws CliError with a sentence. */
+  /**
+   * Sends a request and parses the JSON answer.
+   *
+   * @param timeout in milliseconds
+   * @throws CliError with a sentence
+   */
   ask(request: string, parts?: readonly Part[], timeout?: number): Promise<unknown>;
   /**
    * Asks the hivemind and all others of its cluster for their figures.
+   *
    * @param request `get_stats`, `get_nodes` or `get_services`
    * @throws CliError with a sentence, if not even the one at the other end answers
    */
@@ -34,18 +44,18 @@ export interface Admin {
   close(): Promise<void>;
 }
 
-/** What the hiveminds of a cluster said. */
+/** What the hiveminds of a cluster answered. */
 export interface Answers {
-  /** By name; under '' what a hivemind said that is alone. */
+  /** By name; under '' the answer of a hivemind that is alone. */
   readonly answers: ReadonlyMap<string, unknown>;
-  /** Who did not answer, and why. */
+  /** Sentences about those that did not answer, and why. */
   readonly troubles: readonly string[];
 }
 
 /** A hivemind on this machine answers at once, one far away within a second. */
 const HELLO_MS = 5_000;
 
-/** Connects as the options say. Throws CliError with a sentence that says what to do. */
+/** Connects as the options say. @throws CliError with a sentence that says what to do */
 async function connectAdmin(given: Given): Promise<Admin> {
   const { addresses, advice } = destinations(given);
   const key = given.text('key');
@@ -64,7 +74,7 @@ interface AdminLink {
   readonly connection: Connection;
 }
 
-/** Returns why not, in words, if nobody answers there. */
+/** Connects to one address; returns the reason, in words, if nobody answers there. */
 async function connect(address: Address, keys: KeyPair | undefined): Promise<AdminLink | string> {
   const trouble = address.path === undefined ? undefined : ipcTrouble(address.path);
   if (trouble) return trouble.lasting ? `${trouble.text}. Or run this command as root` : trouble.text;
@@ -102,7 +112,7 @@ function adminOver({ peers, connection }: AdminLink): Admin {
     ask,
     async askAll(request) {
       const said = (await ask('admin.ask_members', [request]).catch((error: CliError) => {
-        // An older one, or the original's.
+        // It is an older version, or the original.
         if (error.cause instanceof OxenmqError && error.cause.code === 'UNKNOWNCOMMAND') return null;
         throw error;
       })) as Record<string, { answer?: unknown; trouble?: string }> | null;
@@ -119,7 +129,7 @@ function adminOver({ peers, connection }: AdminLink): Admin {
   };
 }
 
-/** Connects, does it, and closes. */
+/** Connects, calls `use`, and closes the connection. */
 export async function withAdmin<T>(given: Given, use: (admin: Admin) => Promise<T>): Promise<T> {
   const admin = await connectAdmin(given);
   try {
@@ -129,7 +139,7 @@ export async function withAdmin<T>(given: Given, use: (admin: Admin) => Promise<
   }
 }
 
-/** Where a hivemind may be: of several on this machine any will do. */
+/** Where to look for a hivemind: of several on this machine any one will do. */
 function destinations(given: Given): { addresses: readonly Address[]; advice: string } {
   const named = given.text('connect');
   if (named !== undefined) {

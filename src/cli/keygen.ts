@@ -7,13 +7,13 @@ export const command: Command = {
   summary: 'Creates an X25519 key, which the hivemind and the web front-end each need, or a key for Web Push',
   words: ['FILE'],
   help: [
-    'Writes the secret key to FILE, readable by its owner alone, and prints the public key: of the web',
-    "front-end's key, that is what clients encrypt their onion requests for, and of the one for Web Push what apps",
-    'register with at their push service. A file that is there is kept.',
+    'Writes the secret key to FILE, readable only by its owner, and prints the public key. For the public key of the',
+    'web front-end clients encrypt their onion requests; with that for Web Push apps register at their push service.',
+    'A file that exists is never overwritten.',
   ].join('\n'),
   options: {
-    vapid: { type: 'boolean', help: 'a key for the notifier webpush (VAPID, RFC 8292)' },
-    show: { type: 'boolean', help: 'the public key of one that is there; nothing is made' },
+    vapid: { type: 'boolean', help: 'make a key for the notifier webpush (VAPID, RFC 8292)' },
+    show: { type: 'boolean', help: 'print the public key of the key in FILE; nothing is written' },
   },
   async run({ words: [file = ''], is }) {
     const make = is('vapid') ? generateVapidKeyFile : generateKeyFile;

@@ -12,16 +12,17 @@ import { CliError, type Given, type Option } from './command.ts';
 export const CONFIG: Option = {
   type: 'string',
   value: 'FILE',
-  help: 'the configuration; relative paths in it are then taken from its folder',
+  help: 'the configuration; relative paths in it are then relative to its folder',
 };
 
-/** Where docs/install.md puts it, and where the systemd units look. */
+/** Where docs/install.md puts the file and the systemd units look for it. */
 const INSTALLED = '/etc/spns/spns.ini';
 
 /**
- * Settles which spns.ini is meant, for this process and its children (SPNS_CONFIG): `--config`, the environment, the
- * current folder, /etc/spns. For the first and the last we go to its folder, as the units do, so that relative paths in
- * it mean the same as there.
+ * Settles which spns.ini is used, by this process and its children (SPNS_CONFIG): from `--config`, the environment, the
+ * current folder or /etc/spns, in this order. For the first and the last it changes to the file's folder, as the units
+ * do, so that relative paths in it mean the same as there.
+ *
  * @returns its absolute path
  * @throws CliError if there is none
  */
@@ -47,18 +48,18 @@ function use(file: string): string {
 }
 
 /**
- * What a command needs to reach the hivemind, or the database: read alone, because who runs it may not be allowed to
- * read the keys.
+ * What a command needs to reach the hivemind or the database. Read without the rest of the file, since whoever runs the
+ * command may not be allowed to read the keys.
  */
 export interface Reach {
   readonly file: string;
-  /** `[hivemind] listen`, or of several hiveminds each one's. */
+  /** `[hivemind] listen`, or that of each of several hiveminds. */
   readonly listens: readonly string[];
   /** `[db] url` */
   readonly databaseUrl: string;
 }
 
-/** Throws CliError or ConfigError. */
+/** Reads them from the file that {@link locateConfig} finds. @throws CliError or ConfigError */
 export function readReach(given: Given): Reach {
   const file = locateConfig(given);
   const ini = readIni(file);
@@ -71,7 +72,11 @@ export function readReach(given: Given): Reach {
   return { file, listens: hivemindListens(ini).map(({ listen }) => listen), databaseUrl: url };
 }
 
-/** The file as written, with what could not be read of it in `problems`. Throws CliError. */
+/**
+ * The file as written, with whatever is wrong in it among its `problems`.
+ *
+ * @throws CliError if there is no reading it
+ */
 export function readIni(file: string): Ini {
   try {
     return parseIni(readFileSync(file));

@@ -4,25 +4,25 @@ import type { Command, Option } from './command.ts';
 /** All commands by name, in the order in which they are listed. */
 export type Commands = ReadonlyMap<string, Command>;
 
-const HELP: Option = { type: 'boolean', help: 'tells of the command' };
+const HELP: Option = { type: 'boolean', help: 'explains the command' };
 
 function optionsOf({ options }: Command): [name: string, Option][] {
   return Object.entries({ ...options, help: HELP });
 }
 
-/** The man page `spns(1)`, in the language of man(7), from the texts of `--help`. */
+/** The man page `spns(1)`, in man(7)'s macros, from the texts of `--help`. */
 export function manPage(commands: Commands, version: string): string {
   const lines = [
     `.TH SPNS 1 "" "spns ${version}" "User Commands"`,
     '.SH NAME',
-    'spns \\- runs, looks at and tends a Session Push Notification Server',
+    'spns \\- sets up, checks and operates a Session Push Notification Server',
     '.SH SYNOPSIS',
     '.B spns',
     '.I COMMAND',
     '[\\fIWORD\\fR ...] [\\fIOPTION\\fR ...]',
     '.SH DESCRIPTION',
-    'The server consists of daemons that systemd runs; this command makes what they need, checks it, and shows how',
-    'they are. The configuration is the file given by \\fB\\-\\-config\\fR, or by \\fBSPNS_CONFIG\\fR, or spns.ini in the',
+    'The server consists of daemons that systemd runs; this command creates what they need, checks it, and shows their',
+    'state. The configuration is the file given by \\fB\\-\\-config\\fR, or by \\fBSPNS_CONFIG\\fR, or spns.ini in the',
     'current folder, or /etc/spns/spns.ini.',
     '.SH COMMANDS',
   ];
@@ -36,7 +36,7 @@ export function manPage(commands: Commands, version: string): string {
     }
   }
   lines.push(
-    ...['.SH EXIT STATUS', '0 if it came about, 1 if it did not, 2 if the command line makes no sense.'],
+    ...['.SH EXIT STATUS', '0 on success, 1 on failure, 2 if the command line makes no sense.'],
     ...['.SH ENVIRONMENT', '.TP', '.B SPNS_CONFIG', 'The configuration, unless \\fB\\-\\-config\\fR names another.'],
     ...['.SH FILES', '.TP', '.I /etc/spns/spns.ini', 'The configuration.'],
     ...['.TP', '.I /run/spns/hivemind.sock', 'Where the hivemind takes these commands.'],
@@ -45,7 +45,7 @@ export function manPage(commands: Commands, version: string): string {
   return `${lines.join('\n')}\n`;
 }
 
-/** A text for roff to show as it is: else a dot at a line's start is a request, and lines may break at hyphens. */
+/** Escapes a text for roff, to which a dot at a line's start is a request and a hyphen a place to break the line. */
 function roff(text: string): string {
   return text
     .replaceAll('\\', '\\e')
@@ -53,7 +53,7 @@ function roff(text: string): string {
     .replace(/^(?=[.'])/, '\\&');
 }
 
-/** The completion of `spns` for bash: commands, their options, and files, services and commands where these go. */
+/** The completion of `spns` for bash: commands, their options, and files, services and commands where those belong. */
 export function completion(commands: Commands): string {
   const names = [...commands.keys()];
   const cases = [...commands].map(([name, command]) => {

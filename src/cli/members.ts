@@ -2,7 +2,7 @@ import { CliError, type Command, print } from './command.ts';
 import { type Admin, TO_HIVEMIND, withAdmin } from './hivemind.ts';
 import { duration, table } from './table.ts';
 
-/** What admin.get_stats of one of several hiveminds says about all of them. */
+/** What one of several hiveminds says about all of them in admin.get_stats. */
 export interface ClusterLine {
   own: string;
   copies: number;
@@ -26,9 +26,9 @@ export const command: Command = {
   summary: 'Shows the hiveminds that share the database, and what they cover',
   words: [],
   help: [
-    'The accounts are divided into 256 slots. Each is to be covered by as many hiveminds as [hivemind] copies says.',
+    'The accounts are divided into 256 slots. Each should be covered by as many hiveminds as [hivemind] copies says.',
     'covers  slots of which it hears every message',
-    'sends   those of them whose pushes it sends; of the others it sends them when nobody else does',
+    'sends   those among them whose pushes it sends itself; the pushes of the others it sends only if nobody else does',
     'Exit code 1 if a slot is covered by fewer hiveminds than it should be.',
   ].join('\n'),
   options: { json: { type: 'boolean', help: 'as JSON' }, ...TO_HIVEMIND },

@@ -1,10 +1,10 @@
 import { type Command, print } from './command.ts';
 import { TO_HIVEMIND, withAdmin } from './hivemind.ts';
-import { duration, table, write } from './table.ts';
+import { duration, format, table } from './table.ts';
 
 /** One element of admin.get_nodes. */
 export interface NodeLine {
-  /** Of several hiveminds, the one that says it. */
+  /** With several hiveminds: the one that reports it. */
   by?: string;
   address: string;
   key: string;
@@ -25,7 +25,7 @@ export interface NodeLine {
   alone?: number;
 }
 
-/** What of admin.get_stats concerns the network. */
+/** The part of admin.get_stats that concerns the network. */
 interface Complaints {
   complaints?: string[];
 }
@@ -35,11 +35,11 @@ export const command: Command = {
   words: [],
   help: [
     'Those that need attention come first: not connected, silent, or with accounts that they have not confirmed.',
-    'by         of several hiveminds, the one that says it; storage servers that it does not need are left out',
+    'by         with several hiveminds, the one that reports it; storage servers that it does not need are left out',
     'state      cut-off: did us harm, and is left alone for an hour; unusable: has no address that we connect to',
     'confirmed  accounts, of those that the server should monitor for us; oldest: its stalest confirmation',
     'refused    accounts whose signature the server does not accept',
-    'spared     of several hiveminds: accounts that the server need not monitor, as another one sends their pushes first',
+    'spared     with several hiveminds: accounts that the server need not monitor, as another one sends their pushes first',
     'odd        notifications that other servers of its swarm contradicted, that no other confirmed, or that were too many',
   ].join('\n'),
   options: {
@@ -47,7 +47,7 @@ export const command: Command = {
       type: 'boolean',
       help: 'only those that need attention, and what is wrong with oxend; exit code 1 if there is anything',
     },
-    json: { type: 'boolean', help: 'as JSON, with all there is' },
+    json: { type: 'boolean', help: 'as JSON, with all details' },
     ...TO_HIVEMIND,
   },
   async run(given) {
@@ -56,23 +56,23 @@ export const command: Command = {
       const all = [...answers].flatMap(([by, nodes]) =>
         (nodes as NodeLine[]).filter(({ state }) => state !== 'unneeded').map((node) => (by ? { by, ...node } : node)),
       );
-      // Why there are none, for instance. One that was not restarted after an update does not tell.
+      // Such as why there are no nodes. A hivemind of an older version has no complaints.
       const complaints = given.is('bad') ? (((await admin.ask('admin.get_stats')) as Complaints).complaints ?? []) : [];
       return { all, complaints: [...troubles, ...complaints] };
     });
     const nodes = sortNodes(given.is('bad') ? all.filter(needsLook) : all);
     if (given.is('json')) print(JSON.stringify(nodes, null, 2));
-    else print([...complaints.map(write), nodesTable(nodes, all.length, Date.now() / 1000)].join('\n'));
+    else print([...complaints.map(format), nodesTable(nodes, all.length, Date.now() / 1000)].join('\n'));
     return given.is('bad') && nodes.length + complaints.length > 0 ? 1 : 0;
   },
 };
 
-/** Whether phones may miss something because of it. */
+/** Whether phones may miss messages because of this server. */
 function needsLook({ state, unconfirmed }: NodeLine): boolean {
   return state !== 'up' || unconfirmed > 0;
 }
 
-/** Those that need a look first, then the stalest. */
+/** Those that need attention first, then the stalest. */
 function sortNodes(nodes: readonly NodeLine[]): NodeLine[] {
   return nodes.toSorted(
     (a, b) =>
@@ -88,7 +88,7 @@ function nodesTable(nodes: readonly NodeLine[], known: number, now: number): str
   const total = `${known.toLocaleString('en')} storage servers, ${looks.toLocaleString('en')} need attention`;
   if (nodes.length === 0) return total;
   const isShared = nodes.some(({ by }) => by !== undefined);
-  // A hivemind that was not restarted after an update does not tell of all.
+  // A hivemind of an older version does not have all of the fields.
   const rows = nodes.map(({ spared = 0, ...node }) => [
     ...(isShared ? [node.by ?? ''] : []),
     node.address,

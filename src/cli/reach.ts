@@ -8,7 +8,7 @@ import type { Ini } from '../settings/ini.ts';
 import { runProgram, type User } from './child.ts';
 import type { DaemonUsers } from './separation.ts';
 
-/** What was found; `good` holds what was looked at and is in order. */
+/** What was found; `good` holds what was checked and is in order. */
 export interface Reached {
   readonly problems: string[];
   readonly warnings: string[];
@@ -16,10 +16,10 @@ export interface Reached {
 }
 
 /**
- * Checks, as each daemon's own user, whether the daemons can connect to each other and to oxend and can listen where
- * they are configured to.
+ * Checks, as each daemon's own user, whether the daemons can connect to each other and to oxend, and whether the
+ * addresses at which they are to listen exist on this machine.
  *
- * @param folder where they take relative paths from
+ * @param folder to which relative paths are relative
  */
 export async function reach(ini: Ini, users: DaemonUsers, folder: string): Promise<Reached> {
   const reached: Reached = { problems: [], warnings: [], good: [] };
@@ -45,7 +45,7 @@ export async function reach(ini: Ini, users: DaemonUsers, folder: string): Promi
   ] as const) {
     const path = pathOf(address);
     const trouble = path === undefined ? undefined : await connecting(path, user, folder);
-    // That the hivemind does not run now is no fault of the configuration.
+    // The hivemind may just not be running, which is no fault of the configuration.
     if (trouble?.lasting)
       reached.problems.push(`[hivemind].${key} = ${address}: ${who} cannot connect: ${trouble.text}`);
   }
@@ -67,7 +67,7 @@ async function connecting(path: string, as: User | undefined, cwd: string): Prom
   return output === '' ? undefined : JSON.parse(output);
 }
 
-/** Why an address is perhaps none of this machine's; a network that is not up yet is no reason to refuse it. */
+/** Why an address may not be this machine's: only a warning, since a network interface may not be up yet. */
 async function notHere(text: string | undefined): Promise<string | undefined> {
   if (text === undefined) return undefined;
   let host: string;
@@ -76,7 +76,7 @@ async function notHere(text: string | undefined): Promise<string | undefined> {
     if (address.protocol === 'ipc') return undefined;
     host = address.host;
   } catch {
-    // What is wrong with the setting itself has been reported.
+    // Problems of the setting itself have been reported already.
     return undefined;
   }
   if (isIP(host) === 0) {

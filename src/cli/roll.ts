@@ -6,7 +6,7 @@ import { TO_HIVEMIND, withAdmin } from './hivemind.ts';
 import { locateConfig, readIni } from './locate.ts';
 import { askCluster, type ClusterLine } from './members.ts';
 
-/** How long (ms) one may take to start and to cover its slots: a large database takes a quarter of a minute. */
+/** How long one may take to start and to cover its slots, ms: with a large database it takes a quarter of a minute. */
 const PATIENCE = 10 * 60_000;
 const LOOK_EVERY = 500;
 
@@ -14,22 +14,22 @@ export const command: Command = {
   summary: 'Restarts the hiveminds of this machine one after the other, so that no push is lost',
   words: ['[NAME]'],
   help: [
-    'For each section [hivemind-NAME], or for the one that is named: waits until all slots are covered by as many',
-    'hiveminds as they should be, restarts that one, and waits until it covers its slots again. Run it as root.',
+    'For each section [hivemind-NAME], or only for NAME: waits until all slots are covered by as many hiveminds as they',
+    'should be, restarts that hivemind, and waits until it covers its slots again. Run it as root.',
     'It stops at the first that does not come back; the others go on as they were.',
   ].join('\n'),
   options: {
     with: {
       type: 'string',
       value: 'COMMAND',
-      help: 'what restarts one, with {} for its name; without it: systemctl restart spns-hivemind@{}',
+      help: 'the command that restarts one, with {} for its name; by default: systemctl restart spns-hivemind@{}',
     },
     ...TO_HIVEMIND,
   },
   async run(given) {
     const names = given.words[0] === undefined ? instancesIn(readIni(locateConfig(given))) : [given.words[0]];
     if (names.length === 0)
-      throw new CliError('there is no section [hivemind-NAME] here: name the hivemind that is to be restarted');
+      throw new CliError('there is no section [hivemind-NAME] here: name the hivemind to restart');
     const { copies } = await look(given);
     if (copies === 1)
       throw new CliError(
@@ -52,9 +52,9 @@ function look(given: Given): Promise<ClusterLine> {
 }
 
 /**
- * Waits until all slots are covered as they should be, and that hivemind has its part in it.
+ * Waits until all slots are covered as they should be and that hivemind is among those that cover them.
  *
- * @param before the run that it must no longer be
+ * @param before its former run, which does not count
  */
 async function covered(given: Given, name: string, before?: string): Promise<ClusterLine['members'][number]> {
   const end = systemClock.monotonic() + PATIENCE;
@@ -69,7 +69,7 @@ async function covered(given: Given, name: string, before?: string): Promise<Clu
           ? `${256 - coverage.full} slots are covered by fewer hiveminds than they should be`
           : `the hivemind ${name} is ${member?.state ?? 'not there'}`;
     } catch (error) {
-      // The one that we ask may be the one that restarts.
+      // The hivemind that we ask may be the one that restarts.
       if (!(error instanceof CliError)) throw error;
       what = error.message;
     }

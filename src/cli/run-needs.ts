@@ -5,8 +5,8 @@ import { type Config, runnableServices } from '../settings/config.ts';
 import { hivemindListens } from '../settings/hivemind-instances.ts';
 
 /**
- * What stands against running all daemons as this user, in this folder: a sentence for each folder in which one of them
- * would make a socket and may not.
+ * What prevents running all daemons as this user from this folder: a sentence for each folder in which one of them
+ * would create a socket but may not.
  */
 export function unwritable({ ini, web, metricsListen }: Config): string[] {
   const places: readonly (readonly [setting: string, address: string | undefined])[] = [

@@ -2,7 +2,7 @@ import type { Ini } from '../settings/ini.ts';
 import { isSecretKey } from '../settings/section.ts';
 import { findUser, mayRead, type User } from './child.ts';
 
-/** As whom each kind of daemon runs; undefined: as ourselves. */
+/** The users as whom the daemons run; undefined: as ourselves. */
 export interface DaemonUsers {
   readonly hivemind: User | undefined;
   readonly notifier: User | undefined;
@@ -10,17 +10,17 @@ export interface DaemonUsers {
 }
 
 /**
- * The users that the units name, as far as this machine has them; else the hivemind's.
+ * The users that our units name, as far as this machine has them; else the hivemind's.
  *
- * @param hivemind undefined where this command may not act as other users
- * @param named whether the operator named that user: then all daemons are taken to run as that one
+ * @param hivemind undefined if this command may not act as other users
+ * @param named whether the operator named that user, as whom all daemons are then assumed to run
  */
 export function daemonUsers(hivemind: User | undefined, named: boolean): DaemonUsers {
   const own = (name: string) => (hivemind === undefined || named ? hivemind : (findUser(name) ?? hivemind));
   return { hivemind, notifier: own('spns-notifier'), web: own('spns-web') };
 }
 
-/** Which keys hold secrets, as `[section].key`. */
+/** The keys that hold secrets, as `[section].key`. */
 export function secretsIn(ini: Ini): string[] {
   return [...ini.sections].flatMap(([name, section]) =>
     [...section]
@@ -29,7 +29,7 @@ export function secretsIn(ini: Ini): string[] {
   );
 }
 
-/** Whether a taken web front-end, which strangers talk to, could do more than it must. */
+/** Warnings if whoever takes over the web front-end, which strangers talk to, could do more than it needs to. */
 export function webHasTooMuch(file: string, ini: Ini, { hivemind, web }: DaemonUsers): string[] {
   const separate = web !== undefined && web.uid !== hivemind?.uid;
   const found: string[] = [];

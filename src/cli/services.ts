@@ -16,7 +16,7 @@ export interface ServiceLine {
   dropped: Record<string, number>;
   gone: number;
   breaker_open: boolean;
-  /** Not of an older hivemind. */
+  /** Missing from an older hivemind. */
   latency?: { median: number; p95: number } | null;
 }
 
@@ -32,7 +32,7 @@ export const command: Command = {
     'dropped     pushes that the hivemind gave up; --json has the reasons',
     'removal     "stopped" while so many devices are reported gone that none is believed',
   ].join('\n'),
-  options: { json: { type: 'boolean', help: 'as JSON, with all there is' }, ...TO_HIVEMIND },
+  options: { json: { type: 'boolean', help: 'as JSON, with all details' }, ...TO_HIVEMIND },
   async run(given) {
     const { answers, troubles } = await withAdmin(given, (admin) => admin.askAll('get_services'));
     const services = addUp([...answers.values()] as ServiceLine[][]);
@@ -43,8 +43,8 @@ export const command: Command = {
 };
 
 /**
- * What the hiveminds of a cluster say of the services, as one. Of devices each tells those that it looks after itself,
- * which others do as well: the most of any counts.
+ * Adds up what the hiveminds of a cluster say about the services. Each counts the devices and notifiers that it knows,
+ * which others know as well: there the largest figure counts.
  */
 export function addUp(answers: readonly (readonly ServiceLine[])[]): ServiceLine[] {
   const [first, ...others] = answers;

@@ -2,11 +2,9 @@ import { type Command, print } from './command.ts';
 import { type Admin, TO_HIVEMIND, withAdmin } from './hivemind.ts';
 import { type ClusterLine, membersTable } from './members.ts';
 import { addUp, type ServiceLine, servicesTable } from './services.ts';
-import { duration, list, write } from './table.ts';
+import { duration, format, list } from './table.ts';
 
-/**
- * What admin.get_stats tells, as far as the table shows it (docs/spec/hivemind.md, section 1.5, and what ours adds).
- */
+/** The part of admin.get_stats that is shown (docs/spec/hivemind.md, section 1.5, and what ours adds). */
 export interface Stats {
   uptime: number;
   snodes: number;
@@ -16,7 +14,7 @@ export interface Stats {
   block_height: number;
   accounts_monitored: number;
   subscriptions: Record<string, number>;
-  /** Only of a hivemind of ours. */
+  /** Only from a hivemind of ours. */
   freshness?: { fresh_nodes: number; oldest_seconds: number; unconfirmed: number; uncovered: number; oxend: boolean };
   since_start?: {
     raw: number;
@@ -25,7 +23,7 @@ export interface Stats {
     pushes: number;
     unwanted: number;
     unasked: number;
-    /** Not of an older one. */
+    /** These are missing from an older one. */
     expired?: number;
     limited?: number;
     unshown?: number;
@@ -34,12 +32,12 @@ export interface Stats {
     malformed: Record<string, number>;
   };
   services?: ServiceLine[];
-  /** Of one of several hiveminds. */
+  /** Only from one of several hiveminds. */
   cluster?: ClusterLine;
 }
 
 const WATCH_MS = 2_000;
-/** Home and clear: as `clear` does, without a flicker. */
+/** Cursor home, then clear to the end: as `clear` does, but without flickering. */
 const CLEAR = '\u001b[H\u001b[J';
 
 export const command: Command = {
@@ -48,21 +46,21 @@ export const command: Command = {
   help: '',
   options: {
     watch: { type: 'boolean', help: 'again every two seconds, with rates per second; Ctrl-C ends it' },
-    json: { type: 'boolean', help: 'as JSON, with all there is' },
+    json: { type: 'boolean', help: 'as JSON, with all details' },
     ...TO_HIVEMIND,
   },
   async run(given) {
     const show = (stats: AllStats, before?: AllStats) =>
       given.is('json') ? JSON.stringify(plain(stats), null, given.is('watch') ? 0 : 2) : allText(stats, before);
     await withAdmin(given, async (admin) => {
-      if (given.is('watch')) return await watch(admin, (stats, before) => show(stats, before), given.is('json'));
+      if (given.is('watch')) return await watch(admin, show, given.is('json'));
       print(show(await ask(admin)));
     });
     return 0;
   },
 };
 
-/** What each hivemind says, by name; of one that is alone under ''. */
+/** What each hivemind says, by name; under '' what one says that is alone. */
 interface AllStats {
   readonly answers: ReadonlyMap<string, Stats>;
   readonly troubles: readonly string[];
@@ -72,7 +70,7 @@ async function ask(admin: Admin): Promise<AllStats> {
   return (await admin.askAll('get_stats')) as AllStats;
 }
 
-/** As JSON has it: of several hiveminds what each says, by name. */
+/** As printed in JSON: by name, if there are several hiveminds. */
 function plain({ answers }: AllStats): unknown {
   return answers.get('') ?? Object.fromEntries(answers);
 }
@@ -110,20 +108,21 @@ function allText({ answers, troubles }: AllStats, before?: AllStats): string {
   if (alone) return statsText(alone, before?.answers.get(''));
   const each = [...answers].map(([name, stats]) => {
     const { services: _, cluster: __, ...own } = stats;
-    return `Hivemind ${write(name)}\n${statsText(own, before?.answers.get(name))}`;
+    return `Hivemind ${format(name)}\n${statsText(own, before?.answers.get(name))}`;
   });
   const [first] = answers.values();
   return [
     ...(first?.cluster ? [membersTable(first.cluster)] : []),
-    ...troubles.map(write),
+    ...troubles.map(format),
     ...each,
     servicesTable(addUp([...answers.values()].map(({ services }) => services ?? []))),
   ].join('\n\n');
 }
 
 /**
- * The figures of one hivemind as a person reads them.
- * @param before an earlier answer of the same hivemind, for what happened a second since then
+ * The figures of one hivemind for a person to read.
+ *
+ * @param before an earlier answer of the same hivemind, for rates per second since then
  */
 function statsText(stats: Stats, before?: Stats): string {
   const { freshness, since_start: counts, services } = stats;
@@ -131,35 +130,38 @@ function statsText(stats: Stats, before?: Stats): string {
   const rate = (now: number, then: number | undefined) =>
     seconds > 0 && then !== undefined ? ` (${((now - then) / seconds).toFixed(1)}/s)` : '';
   const lines: [string, string][] = [
-    ['Up', `${duration(stats.uptime)}, block ${write(stats.block_height)}`],
+    ['Up', `${duration(stats.uptime)}, block ${format(stats.block_height)}`],
     [
       'Network',
-      `${write(stats.snodes)} storage servers in ${write(stats.swarms)} swarms: ${write(stats.connections)} connected, ${write(stats.pending_connections)} being connected`,
+      `${format(stats.snodes)} storage servers in ${format(stats.swarms)} swarms: ${format(stats.connections)} connected, ${format(stats.pending_connections)} being connected`,
     ],
   ];
   if (freshness) {
     lines.push([
       'Freshness',
-      `${write(freshness.fresh_nodes)} servers fresh; stalest account ${duration(freshness.oldest_seconds)}; ${write(freshness.uncovered)} accounts uncovered`,
+      `${format(freshness.fresh_nodes)} servers fresh; stalest account ${duration(freshness.oldest_seconds)}; ${format(freshness.uncovered)} accounts uncovered`,
     ]);
     lines.push(['oxend', freshness.oxend ? 'answers' : 'DOES NOT ANSWER']);
   }
-  lines.push(['Accounts', `${write(stats.accounts_monitored)}, with ${write(stats.subscriptions.total ?? 0)} devices`]);
+  lines.push([
+    'Accounts',
+    `${format(stats.accounts_monitored)}, with ${format(stats.subscriptions.total ?? 0)} devices`,
+  ]);
   if (counts) {
     const then = before?.since_start;
     const malformed = Object.values(counts.malformed).reduce((sum, count) => sum + count, 0);
     lines.push(
       [
         'Notifications',
-        `${write(counts.raw)}${rate(counts.raw, then?.raw)}, of them copies ${write(counts.duplicates)}`,
+        `${format(counts.raw)}${rate(counts.raw, then?.raw)}, of them copies ${format(counts.duplicates)}`,
       ],
-      ['Messages', `${write(counts.unique)}${rate(counts.unique, then?.unique)}`],
-      ['Pushes', `${write(counts.pushes)}${rate(counts.pushes, then?.pushes)}`],
+      ['Messages', `${format(counts.unique)}${rate(counts.unique, then?.unique)}`],
+      ['Pushes', `${format(counts.pushes)}${rate(counts.pushes, then?.pushes)}`],
       [
         'Dropped',
-        `${write(counts.unwanted)} unwanted, ${write(counts.unasked)} not asked for, ${write(malformed)} malformed, ` +
-          `${write(counts.expired ?? 0)} expired, ${write((counts.limited ?? 0) + (counts.unheld ?? 0))} too many, ` +
-          `${write(counts.contradicted ?? 0)} contradicted, ${write(counts.unshown ?? 0)} not to be shown`,
+        `${format(counts.unwanted)} unwanted, ${format(counts.unasked)} not asked for, ${format(malformed)} malformed, ` +
+          `${format(counts.expired ?? 0)} expired, ${format((counts.limited ?? 0) + (counts.unheld ?? 0))} too many, ` +
+          `${format(counts.contradicted ?? 0)} contradicted, ${format(counts.unshown ?? 0)} not to be shown`,
       ],
     );
   }

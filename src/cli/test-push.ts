@@ -2,7 +2,7 @@ import { stringifySorted } from '../codec/json.ts';
 import { CliError, type Command, print, UsageError } from './command.ts';
 import { TO_HIVEMIND, withAdmin } from './hivemind.ts';
 
-/** The hivemind waits 30 s for the provider, and up to 15 s for the notifier to look at the token. */
+/** How long to wait, ms: the hivemind gives the notifier 15 s to check the token, and the provider 30 s to answer. */
 const PATIENCE = 50_000;
 
 export const command: Command = {

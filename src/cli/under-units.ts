@@ -10,28 +10,27 @@ import { WEB } from '../settings/web.ts';
 import { findUser, mayRead } from './child.ts';
 import type { Unit } from './unit.ts';
 
-/** A unit, and the sections of the configuration that its daemon reads files of or listens by. */
+/** A unit, and what tells which sections of the configuration its daemon reads. */
 export interface Deployed {
   readonly unit: Unit;
   readonly kind: Program;
-  /** For a notifier: of which service. */
+  /** For a notifier: its service. */
   readonly service?: string;
-  /** For one of several hiveminds: its name, and that of its section `[hivemind-NAME]`. */
+  /** For one of several hiveminds: the NAME of its section `[hivemind-NAME]`. */
   readonly instance?: string;
 }
 
-/** Keys of each daemon that are files to be read. */
+/** Keys whose values are files that a daemon reads. */
 const FILES = /_file$|^module$/;
 
 /**
- * What would go wrong under the units with a configuration that runs elsewhere: other users, another folder, other
- * rights.
+ * The problems that a configuration would have under the units, though it may run elsewhere: other users, another
+ * folder, other rights.
  *
  * @param file the absolute path of the configuration
- * @returns problems
  */
 export function underUnits(file: string, ini: Ini, deployed: readonly Deployed[]): string[] {
-  // A front-end may have a file of its own.
+  // The front-end may have its own file.
   const readers = deployed.filter(({ unit }) => configOf(unit) === file);
   const [first] = deployed;
   const astray =
@@ -40,7 +39,7 @@ export function underUnits(file: string, ini: Ini, deployed: readonly Deployed[]
           `${first.unit.name} reads ${configOf(first.unit)}, not this file: put it there, or set SPNS_CONFIG by "systemctl edit ${first.unit.name}"`,
         ]
       : [];
-  // One that is not in its place yet is looked at as if it were.
+  // A file that is not in its place yet is checked as if it were.
   const found = (readers.length === 0 ? deployed : readers).flatMap((one) => [
     ...ofUnit(one.unit),
     ...listening(ini, one),
@@ -82,7 +81,9 @@ function ofUnit(unit: Unit): string[] {
   return found;
 }
 
-/** Where the daemon would bind: a file that it may make, and a port that it may have. */
+/**
+ * Problems with where the daemon would listen: a socket file that it may not create, or a port that it may not have.
+ */
 function listening(ini: Ini, deployed: Deployed): string[] {
   const { unit, kind } = deployed;
   const tables: Table[] = kind === 'notifier' ? [NOTIFIER] : [HIVEMIND, WEB, CANARY];
@@ -107,7 +108,7 @@ function listening(ini: Ini, deployed: Deployed): string[] {
   });
 }
 
-/** The sections that a table is read from: what the first does not say is taken from the next. */
+/** The sections from which a table is read: keys that the first does not have are taken from the next. */
 function sectionsOf(table: Table, { service, instance }: Deployed): [string, ...string[]] {
   if (table === NOTIFIER) return [`notify-${service}`];
   if (table === WEB) return ['web'];
@@ -127,7 +128,7 @@ function socketFile(path: string, where: string, { name, writable, hidden }: Uni
   ];
 }
 
-/** Files that the daemon opens, and sockets that it connects to. */
+/** Problems with files that the daemon opens, and with sockets that it connects to. */
 function reading(ini: Ini, { unit, kind, service, instance }: Deployed): string[] {
   const found: string[] = [];
   const user = unit.user === undefined ? undefined : findUser(unit.user);
@@ -163,8 +164,8 @@ function reading(ini: Ini, { unit, kind, service, instance }: Deployed): string[
 }
 
 /**
- * Paths within addresses: oxend's socket, PostgreSQL's folder and certificates. What is listened at is looked at
- * elsewhere.
+ * Paths within addresses: oxend's socket, PostgreSQL's folder and certificates. Addresses to listen on are left to
+ * {@link listening}.
  */
 function otherPaths(key: string, value: string): string[] {
   if (/listen/.test(key)) return [];

@@ -7,22 +7,22 @@ export interface Unit {
   /** Such as `spns-notifier@apns`. */
   readonly name: string;
   readonly user: string | undefined;
-  /** Where relative paths are taken from. */
+  /** The working directory, to which relative paths are relative. */
   readonly folder: string;
   readonly environment: ReadonlyMap<string, string>;
-  /** By the name under which systemd hands it over; the file it takes it from. */
+  /** The files that systemd hands over, by the names under which it does. */
   readonly credentials: ReadonlyMap<string, string>;
-  /** The folders that may be written to; undefined: whatever the user may. */
+  /** The folders that it may write to; undefined: wherever its user may. */
   readonly writable: readonly string[] | undefined;
-  /** Folders that are empty, or the daemon's alone, and by which setting. */
+  /** Folders that are empty or private for the daemon, with the setting that makes them so. */
   readonly hidden: ReadonlyMap<string, string>;
-  /** Whether ports below 1024 can be listened at. */
+  /** Whether it may listen on ports below 1024. */
   readonly lowPorts: boolean;
   /** The files of ExecStart. */
   readonly programs: readonly string[];
 }
 
-/** In the order in which systemd looks; the last are those that come with this program. */
+/** In the order in which systemd looks for units; the last folder is the one that comes with this program. */
 const FOLDERS = [
   '/etc/systemd/system',
   '/run/systemd/system',
@@ -58,12 +58,12 @@ export function readUnit(name: string, folders: readonly string[] = FOLDERS): Un
   );
 }
 
-/** Whether the machine's administrator has put the unit in place. */
+/** Whether the unit is installed on this machine. */
 export function isInstalled(name: string): boolean {
   return FOLDERS.slice(0, -1).some((folder) => existsSync(join(folder, `${name}.service`)));
 }
 
-/** An empty value takes back what was said before. */
+/** Collects the values of each key of [Service]; an empty value removes the earlier ones. */
 function readSettings(text: string, settings: Map<string, string[]>): void {
   let section = '';
   for (const line of text.replaceAll('\\\n', ' ').split('\n')) {
@@ -82,7 +82,7 @@ function interpret(name: string, all: (key: string) => string[]): Unit {
       .flatMap((value) => value.split(/\s+/))
       .filter((word) => word !== '');
   const paths = (key: string) => words(key).map((path) => path.replace(/^[-+]+/, ''));
-  /** Without what some settings take behind a colon: options, or where it is to appear. */
+  /** Without what follows a colon in some settings: options, or the path where the folder is to appear. */
   const folders = (key: string) => paths(key).map((path) => path.replace(/:.*/, ''));
   const on = (key: string) => /^(yes|true|on|1|disconnected)$/.test(last(key) ?? '');
 

@@ -4,12 +4,13 @@ import { CliError, type Given, type Option } from './command.ts';
 export const USER: Option = {
   type: 'string',
   value: 'NAME',
-  help: 'when started by root: as whom the daemons run and use the database; "spns" unless told, if there is such a user',
+  help: 'when started by root: the user as whom the daemons run and use the database; by default "spns", if that exists',
 };
 
 /**
- * As whom the daemons run. Root alone may read the keys, but PostgreSQL knows the user of the daemons, and that one
- * must be able to read the rest; so root's command asks and looks as that one.
+ * The user as whom the daemons run. Only root may read the keys, but PostgreSQL knows the daemons' user, who must also
+ * be able to read the rest; so a command of root's connects and reads as that user.
+ *
  * @returns undefined: as ourselves
  */
 export function daemonUser(given: Given): User | undefined {

@@ -69,14 +69,14 @@ export function inOneSpelling(members: readonly Member[], spell: (address: strin
 }
 
 /** A connection to a hivemind, or an attempt at one. */
-export interface Place {
+export interface MemberLink {
   /** Where it leads, in its canonical spelling. */
   readonly address: string;
   /** Whether it is one of the addresses in the settings. */
   readonly isGiven: boolean;
   /**
    * `new` until the first answer or failure; `up` while it answers; `down` when it has stopped answering; `failed` when
-   * it was given up. In every state attempts go on for as long as the place exists.
+   * it was given up. In every state attempts go on for as long as the link exists.
    */
   readonly state: 'new' | 'up' | 'down' | 'failed';
   /** Who answers there, or last did. Undefined: nobody yet, or a hivemind without a name. */
@@ -86,7 +86,7 @@ export interface Place {
 }
 
 /** What to do so that there is one connection to every hivemind. */
-export interface Plan<P extends Place> {
+export interface Plan<P extends MemberLink> {
   /** Addresses to connect to. */
   readonly open: readonly string[];
   readonly close: readonly P[];
@@ -100,27 +100,27 @@ export interface Plan<P extends Place> {
  *
  * @param given the addresses in the settings
  */
-export function planPlaces<P extends Place>(places: readonly P[], given: readonly string[]): Plan<P> {
+export function planLinks<P extends MemberLink>(links: readonly P[], given: readonly string[]): Plan<P> {
   // Two addresses may lead to the same hivemind: the one in the settings is kept, such as a socket on this machine.
-  const ranked = [...places.filter(({ isGiven }) => isGiven), ...places.filter(({ isGiven }) => !isGiven)];
+  const ranked = [...links.filter(({ isGiven }) => isGiven), ...links.filter(({ isGiven }) => !isGiven)];
   const reached = new Set<string>();
   const isSecond = new Set<P>();
-  for (const place of ranked) {
-    const { state, name } = place;
+  for (const link of ranked) {
+    const { state, name } = link;
     if (state !== 'up' || name === undefined) continue;
-    if (reached.has(name)) isSecond.add(place);
+    if (reached.has(name)) isSecond.add(link);
     reached.add(name);
   }
-  const up = ranked.filter((place) => place.state === 'up' && !isSecond.has(place));
+  const up = ranked.filter((link) => link.state === 'up' && !isSecond.has(link));
   const known = new Map<string, string>();
   // While nobody answers, the last reports are all that we have.
-  for (const { members } of up.length > 0 ? up : places) {
+  for (const { members } of up.length > 0 ? up : links) {
     for (const { name, address } of members) if (!known.has(name)) known.set(name, address);
   }
   const listed = new Set(known.values());
-  const isWanted = (place: P) => {
-    const { isGiven, state, name, address } = place;
-    if (isSecond.has(place)) return false;
+  const isWanted = (link: P) => {
+    const { isGiven, state, name, address } = link;
+    if (isSecond.has(link)) return false;
     if (isGiven || state === 'up' || up.length === 0) return true;
     return name === undefined ? listed.has(address) : known.get(name) === address;
   };
@@ -132,16 +132,16 @@ export function planPlaces<P extends Place>(places: readonly P[], given: readonl
     addresses.add(address);
     open.push(address);
   };
-  // A given place that has not answered yet may be the very member that we would connect to a second time.
+  // A given link that has not answered yet may be the very member that we would connect to a second time.
   if (!kept.some(({ isGiven, state }) => isGiven && state === 'new')) {
     for (const [name, address] of known) {
-      if (!kept.some((place) => place.name === name && place.state !== 'failed')) openOnce(address);
+      if (!kept.some((link) => link.name === name && link.state !== 'failed')) openOnce(address);
     }
   }
   if (up.length === 0) given.forEach(openOnce);
   return {
     open,
-    close: ranked.filter((place) => !isWanted(place)),
+    close: ranked.filter((link) => !isWanted(link)),
     missing: [...known].flatMap(([name, address]) => (reached.has(name) ? [] : [{ name, address }])),
   };
 }

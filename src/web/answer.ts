@@ -1,8 +1,8 @@
-/** What a route answers, before it is known whether it goes out as HTTP or inside an encrypted onion reply. */
+/** A route's answer, whether it goes out as HTTP or inside an encrypted onion reply. */
 export interface Answer {
   /** HTTP status, or the `code` of a v4 onion reply. */
   readonly status: number;
-  /** Lower-case names. No `content-length`: the outer layer knows it. */
+  /** Names in lower case. Without `content-length`, which the outer layer adds. */
   readonly headers: Readonly<Record<string, string>>;
   readonly body: Uint8Array | string;
 }
@@ -10,20 +10,20 @@ export interface Answer {
 const HTML = 'text/html; charset=utf-8';
 const JSON_TYPE = 'application/json';
 
-/** An answer in JSON: `body` is the text as it goes out. */
+/** An answer in JSON. @param body the JSON text */
 export function jsonAnswer(status: number, body: Uint8Array | string): Answer {
   return { status, headers: { 'content-type': JSON_TYPE }, body };
 }
 
 /**
- * An error of the front-end itself, with the newline that the original puts after these (docs/spec/onionreq.md, section
- * 2).
+ * An error of the front-end itself, with the newline that the original puts after its own (docs/spec/onionreq.md,
+ * section 2).
  */
 export function errorAnswer(status: number, code: number, message: string): Answer {
   return jsonAnswer(status, `${JSON.stringify({ error: code, message })}\n`);
 }
 
-/** Byte for byte what the original (Flask) answers to a path it does not know. */
+/** Byte for byte the original's (Flask's) answer to an unknown path. */
 export const notFound: Answer = {
   status: 404,
   headers: { 'content-type': HTML },
@@ -34,7 +34,7 @@ export const notFound: Answer = {
   ),
 };
 
-/** Byte for byte what the original (Flask) answers to another method than POST. */
+/** Byte for byte the original's (Flask's) answer to a method other than POST. */
 export const methodNotAllowed: Answer = {
   status: 405,
   headers: { 'content-type': HTML, allow: 'POST, OPTIONS' },

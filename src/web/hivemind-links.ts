@@ -2,20 +2,27 @@ import type { Clock, Timer } from '../clock.ts';
 import { type Address, formatAddress, parseAddress } from '../oxenmq/address.ts';
 import { type Connection, Peers } from '../oxenmq/peers.ts';
 import { OxenmqError } from '../oxenmq/remote.ts';
-import { decodeMembers, inOneSpelling, type Member, type Members, type Place, planPlaces } from '../session/members.ts';
+import {
+  decodeMembers,
+  inOneSpelling,
+  type Member,
+  type MemberLink,
+  type Members,
+  planLinks,
+} from '../session/members.ts';
 
-/** A connection to a hivemind; libzmq re-establishes it when it breaks, and one that was given up is made again. */
-export interface HivemindLink extends Place {
-  /** The one that there is now. */
+/** A link to a hivemind. libzmq restores its connection when it breaks; one that was given up is replaced. */
+export interface HivemindLink extends MemberLink {
+  /** The current connection. */
   readonly connection: Connection;
-  /** Requests that wait for its answer. */
+  /** How many requests wait for an answer. */
   inFlight: number;
   /** Why it is not connected, as far as is known. */
   readonly problem: string | undefined;
 }
 
 interface Entry extends HivemindLink {
-  state: Place['state'];
+  state: MemberLink['state'];
   name: string | undefined;
   members: readonly Member[];
   connection: Connection;
@@ -29,21 +36,21 @@ export interface HivemindLinksOptions {
   readonly random: (bytes: number) => Buffer;
   /** Where hiveminds listen for front-ends: one, or several of a cluster. */
   readonly addresses: readonly Address[];
-  /** Called when one of them is connected or lost, and after it has reported. */
+  /** Called when one of them is connected or lost, and when it has reported its cluster. */
   readonly changed: () => void;
-  /** Called when a member of a cluster has told its name, and when it is lost. */
+  /** Called when a member of a cluster is connected and has told its name, and when it is lost and why. */
   readonly onMember?: ((name: string, problem: string | undefined) => void) | undefined;
 }
 
 const ROUTING_BYTES = 16;
-/** After a failed attempt; libzmq has tried several times within it. */
+/** How long to wait after a failed connection, ms; libzmq has tried several times before that. */
 const RETRY = 500;
-/** How often members are asked who else there is, ms. */
+/** How often members are asked which others there are, ms. */
 const ASK = 5_000;
 const ASK_TIMEOUT = 4_000;
 
 /**
- * The front-end's connections: to the hivemind of the settings, or to every member of its cluster (session/members.ts).
+ * The front-end's links: to the hivemind in the settings, or to every member of its cluster (session/members.ts).
  */
 export class HivemindLinks {
   readonly #options: HivemindLinksOptions;
@@ -68,13 +75,13 @@ export class HivemindLinks {
       },
     });
     this.#asking = options.clock.setInterval(() => {
-      // One that is alone stays so for as long as the connection lasts.
+      // A hivemind that is alone stays alone for as long as the connection lasts.
       for (const entry of this.#entries.values()) if (entry.state !== 'up' || entry.name) void this.#ask(entry);
     }, ASK);
     for (const address of this.#given) this.#add(address, true);
   }
 
-  /** Those that can be asked something now, those of the settings first. */
+  /** Those that can be asked something now, those in the settings first. */
   get up(): readonly HivemindLink[] {
     return [...this.#entries.values()].filter(({ connection }) => connection.state === 'up');
   }
@@ -85,10 +92,10 @@ export class HivemindLinks {
     return problems.length > 0 ? [...new Set(problems)].join('; ') : undefined;
   }
 
-  /** Members of the cluster that live, as others say, and are not connected. */
+  /** Members of the cluster that others report alive but that are not connected. */
   get missing(): readonly { readonly name: string; readonly problem: string | undefined }[] {
     const entries = [...this.#entries.values()];
-    return planPlaces(entries, this.#given).missing.map(({ name, address }) => {
+    return planLinks(entries, this.#given).missing.map(({ name, address }) => {
       const entry = entries.find((one) => one.name === name) ?? this.#entries.get(address);
       return { name, problem: address === '' && !entry ? 'the address that it announces is invalid' : entry?.problem };
     });
@@ -117,12 +124,12 @@ export class HivemindLinks {
   }
 
   #connect(address: string): Connection {
-    // Two connections may lead to the same socket, where nobody could tell them apart by the same id.
+    // A fresh id for each: two connections may lead to the same socket, which could not tell them apart by one id.
     const routingId = Buffer.concat([Buffer.from('W'), this.#options.random(ROUTING_BYTES)]);
     return this.#peers.connect(parseAddress(address), { label: 'hivemind', data: address, routingId });
   }
 
-  /** The entry whose present connection that is. */
+  /** The entry whose current connection this is. */
   #entryOf(connection: Connection): Entry | undefined {
     const entry = this.#entries.get(String(connection.data));
     return entry?.connection === connection && !this.#closed ? entry : undefined;
@@ -130,7 +137,7 @@ export class HivemindLinks {
 
   #onUp(connection: Connection): void {
     const entry = this.#entryOf(connection);
-    // A first handshake comes before the hello that makes it up.
+    // The first handshake comes before the hello, with which the connection is up.
     if (!entry || connection.state !== 'up') return;
     entry.problem = undefined;
     entry.asking = false;
@@ -159,7 +166,7 @@ export class HivemindLinks {
     this.#review();
   }
 
-  /** Asks a hivemind who else there is. */
+  /** Asks a hivemind which others there are. */
   async #ask(entry: Entry): Promise<void> {
     const { connection } = entry;
     if (entry.asking || connection.state !== 'up') return;
@@ -168,7 +175,7 @@ export class HivemindLinks {
     entry.asking = false;
     if (this.#entryOf(connection) !== entry) return;
     if (told === 'nothing') {
-      // Others need not wait for it; it is asked again, and requests it may take.
+      // The plan need not wait for it. It is asked again, and may take requests meanwhile.
       if (entry.state === 'new') entry.state = 'failed';
       this.#review();
       return;
@@ -183,9 +190,9 @@ export class HivemindLinks {
     this.#review();
   }
 
-  /** Goes after what was learned. */
+  /** Opens and closes links by what was learned. */
   #review(): void {
-    const { open, close } = planPlaces([...this.#entries.values()], this.#given);
+    const { open, close } = planLinks([...this.#entries.values()], this.#given);
     for (const entry of close) {
       this.#entries.delete(entry.address);
       entry.retry?.cancel();
@@ -196,14 +203,17 @@ export class HivemindLinks {
   }
 }
 
-/** What a hivemind reports of its cluster; undefined from one that is alone. */
+/**
+ * What a hivemind reports about its cluster; undefined from one that is alone; `nothing` if it does not answer, and
+ * `nonsense` if it cannot be understood.
+ */
 async function answerOf(connection: Connection): Promise<Members | undefined | 'nothing' | 'nonsense'> {
   try {
     const [part] = await connection.request('push.hiveminds', [], ASK_TIMEOUT);
     return part && decodeMembers(part);
   } catch (error) {
     if (!(error instanceof OxenmqError)) return 'nonsense';
-    // The original's does not know the question.
+    // The original does not know the command, so it is alone.
     return error.code === 'TIMEOUT' || error.code === 'UNREACHABLE' || error.code === 'CLOSED' ? 'nothing' : undefined;
   }
 }

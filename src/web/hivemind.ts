@@ -4,24 +4,24 @@ import { OxenmqError } from '../oxenmq/remote.ts';
 import { type HivemindLink, HivemindLinks } from './hivemind-links.ts';
 import { createPlaces } from './places.ts';
 
-/** What became of a question to the hivemind. Nothing is thrown: each of these is an answer to the client. */
+/** What became of a request to the hivemind. Nothing is thrown: each of these becomes an answer to the client. */
 export type Outcome =
   /**
-   * `passing`: whether the same request may succeed later; undefined if the hivemind does not say, as the original's.
+   * `passing`: whether the same request may succeed later; undefined if the hivemind does not say, like the original.
    */
   | { readonly kind: 'reply'; readonly data: Buffer; readonly passing?: boolean | undefined }
-  /** No connection, or it broke while we waited. */
+  /** There was no connection, or it broke while we waited. */
   | { readonly kind: 'away' }
-  /** It took the request and did not answer in time. */
+  /** It took the request but did not answer in time. */
   | { readonly kind: 'timeout' }
-  /** As many requests as we allow are waiting for it already. */
+  /** As many requests as allowed are already waiting. */
   | { readonly kind: 'busy' }
   /** It answered, but not as a hivemind does. */
   | { readonly kind: 'failed'; readonly reason: string };
 
 export type PushCommand = 'push.subscribe' | 'push.unsubscribe';
 
-/** The front-end's way to the hivemind, or to one of several that lives. */
+/** The front-end's access to the hivemind, or to whichever of several is there. */
 export interface Hivemind {
   /**
    * Passes `body` on unread. Never rejects.
@@ -29,38 +29,38 @@ export interface Hivemind {
    * @param client who asks, as far as is known: the hivemind serves clients in turn
    */
   ask(command: PushCommand, body: Uint8Array, client?: string): Promise<Outcome>;
-  /** Whether there is one that can be asked. */
+  /** Whether a hivemind can be asked. */
   readonly connected: boolean;
-  /** Why there is none; undefined if there is, or nothing is known yet. */
+  /** Why none can be asked; undefined if one can, or if nothing is known yet. */
   readonly problem: string | undefined;
-  /** Those of several that live and cannot be asked, and why as far as is known. */
+  /** Members of the cluster that live but cannot be asked, and why as far as is known. */
   readonly missing: HivemindLinks['missing'];
   readonly inFlight: number;
   close(): Promise<void>;
 }
 
 /**
- * The hivemind itself waits 15 s for a notifier. With the same 15 s here (as in the original) a slow notifier could be
- * told as a timeout of either; 20 s let the hivemind's own answer through.
+ * How long to wait for an answer, ms. The hivemind itself waits 15 s for a notifier; with the same 15 s here, as in the
+ * original, either timeout could come first. With 20 s the hivemind's own answer gets through.
  */
 const REQUEST_TIMEOUT = 20_000;
 
-/** A storage server waits 25 s for our answer, so a request that was held has less than that for the rest, ms. */
-const ALL_IN_ALL = 24_000;
+/** How long a request may take in all, ms, even if it was held first: a storage server waits 25 s for our answer. */
+const TOTAL_TIMEOUT = 24_000;
 
-/** A request waits so long for a hivemind that is away, ms: a restart takes some seconds. */
+/** How long a request waits for a hivemind that is away, ms: a restart takes some seconds. */
 const PATIENCE = 10_000;
-/** One that is away for so long, ms, is not being restarted: nobody waits for it. */
+/** If all have been away for this long, ms, nobody is restarting them, and no request waits. */
 const LONG_AWAY = 60_000;
 
 /**
- * Connects to the hivemind, or to several, and stays connected. Requests that come while none is there, or were with
- * one when it ended, are held and given to the next: each may be carried out twice, which does no harm. Of several the
- * one with the least to do is asked, so one that stands still soon gets nothing.
+ * Connects to the hivemind, or to several, and stays connected. Requests that come while none is there, or that one had
+ * when it ended, are held and given to the next; they may be carried out twice, which does no harm. Of several
+ * hiveminds the one with the fewest requests is asked, so one that hangs soon gets no more.
  *
- * @param modules.addresses where it listens, or some of several
+ * @param modules.addresses where hiveminds listen, at least some of them
  * @param modules.inFlightLimit how many requests may wait at once; large ones count as several
- * @param modules.onChange called when there is one that can be asked, and when there no longer is and why
+ * @param modules.onChange called when a hivemind can be asked, and when none can any more and why
  * @param modules.onMember see {@link HivemindLinks}
  */
 export function connectHivemind(modules: {
@@ -75,21 +75,22 @@ export function connectHivemind(modules: {
   const places = createPlaces(inFlightLimit);
   let inFlight = 0;
   let closed = false;
+  /** What `onChange` was last told. */
   let told: boolean | undefined;
   let problem: string | undefined;
   let awaySince: number | undefined = clock.monotonic();
-  /** Told when there is one to ask, and when there is nothing left to wait for. */
+  /** Called when a hivemind can be asked, and on closing. */
   const waiting = new Set<() => void>();
-  const links = new HivemindLinks({ clock, random, addresses, changed: () => tell(), onMember });
+  const links = new HivemindLinks({ clock, random, addresses, changed: () => update(), onMember });
 
   function wake(): void {
     for (const done of [...waiting]) done();
   }
 
-  function tell(): void {
+  function update(): void {
     const connected = links.up.length > 0;
     const reason = connected ? 'connected' : (links.problem ?? 'no connection yet');
-    // Why it is still not there may be another reason than before.
+    // A new reason for still not being connected is told as well.
     if ((told === connected && (connected || reason === problem)) || closed) return;
     problem = connected ? undefined : reason;
     told = connected;
@@ -99,7 +100,7 @@ export function connectHivemind(modules: {
     onChange?.(connected, reason);
   }
 
-  /** Resolves when one is up, there is no hope of that, or the time is over. */
+  /** Resolves when one is up, when there is no hope of that, or at the deadline. */
   function untilUp(deadline: number): Promise<void> {
     const now = clock.monotonic();
     const hopeless = closed || (awaySince !== undefined && now - awaySince > LONG_AWAY);
@@ -118,7 +119,7 @@ export function connectHivemind(modules: {
   async function request(command: PushCommand, body: Uint8Array, client: string): Promise<Outcome> {
     const start = clock.monotonic();
     const deadline = start + PATIENCE;
-    /** Connected, and taking no more: no reason to try the same one again at once. */
+    /** Connected, but not taking any more: not worth trying again at once. */
     const full = new Set<HivemindLink>();
     for (;;) {
       await untilUp(deadline);
@@ -127,7 +128,7 @@ export function connectHivemind(modules: {
       const { connection } = link;
       link.inFlight++;
       try {
-        const timeout = Math.min(REQUEST_TIMEOUT, start + ALL_IN_ALL - clock.monotonic());
+        const timeout = Math.min(REQUEST_TIMEOUT, start + TOTAL_TIMEOUT - clock.monotonic());
         const [data, state] = await connection.request(command, [body, client], timeout);
         if (data === undefined) return { kind: 'failed', reason: 'empty reply' };
         return { kind: 'reply', data, passing: state && state.toString() === 'passing' };
@@ -173,7 +174,7 @@ export function connectHivemind(modules: {
   };
 }
 
-/** Of several with as little to do the first. */
+/** The link with the fewest requests; of several, the first. */
 function leastBusy(links: readonly HivemindLink[]): HivemindLink | undefined {
   let best: HivemindLink | undefined;
   for (const link of links) if (!best || link.inFlight < best.inFlight) best = link;

@@ -3,19 +3,19 @@ import type { FastifyInstance, FastifyRequest } from 'fastify';
 import type { Clock } from '../clock.ts';
 import { type ConnectionLimit, type Held, networkOf } from '../connection-limit.ts';
 
-/** What each piece of a body takes beside its bytes; a client may send pieces of one byte. */
-const PIECE = 512;
+/** Memory that each chunk of a body takes besides its bytes; a client may send single bytes. */
+const CHUNK = 512;
 
 /**
- * Requests of one connection that are answered in one turn of the event loop; a thousand may come in one packet, from
- * no honest client.
+ * How many requests of one connection are answered in one turn of the event loop; a client that pipelines more is cut
+ * off, since a thousand may come in one packet.
  */
 const REQUESTS_A_TURN = 16;
 
 /**
- * Holds an HTTP server's connections, and what their unfinished requests hold, to a limit. A connection gives way to
- * others while it is idle, its request is still arriving, or it does not read its answer; one whose request is being
- * worked on never does.
+ * Holds an HTTP server's connections and their unfinished requests to a limit. A connection may be closed to make room
+ * while it is idle, while its request is still arriving, or while it does not read its answer; but never while its
+ * request is being worked on.
  */
 export function limitConnections(server: FastifyInstance, limit: ConnectionLimit, clock: Clock): void {
   const connections = new WeakMap<Socket, Held>();
@@ -49,8 +49,8 @@ export function limitConnections(server: FastifyInstance, limit: ConnectionLimit
   });
   server.addHook('preParsing', (request, _reply, payload, done) => {
     const held = heldBy(request);
-    if (held) payload.on('data', (chunk: Buffer) => limit.hold(held, held.bytes + chunk.length + PIECE));
-    // At once: who reads the body must be there before its first byte is given out.
+    if (held) payload.on('data', (chunk: Buffer) => limit.hold(held, held.bytes + chunk.length + CHUNK));
+    // At once, so that Fastify listens, too, before the first byte is emitted.
     done(null, payload);
   });
   server.addHook('preValidation', (request, reply, done) => {
@@ -68,7 +68,7 @@ export function limitConnections(server: FastifyInstance, limit: ConnectionLimit
   server.addHook('onSend', (request, _reply, payload: unknown, done) => {
     const held = heldBy(request);
     if (held) {
-      // We wait for the client now, not the client for us.
+      // Now we wait for the client, so it may be closed to make room.
       held.busy = false;
       held.lastActive = clock.monotonic();
       limit.hold(held, payload instanceof Uint8Array ? payload.length : 0);

@@ -3,14 +3,14 @@ import type { ConnectionLimit } from '../connection-limit.ts';
 import type { Answer } from './answer.ts';
 import type { Hivemind } from './hivemind.ts';
 
-/** Which way a request came in. */
+/** How a request came in. */
 export type Via = 'plain' | 'onion' | 'curve';
 
 export interface WebMetrics {
-  /** @param seconds how long it took from the whole body to the answer */
+  /** Counts a request. @param seconds from having the whole body to the answer */
   request(via: Via, path: string, answer: Answer, seconds: number): void;
   onionFailure(reason: string): void;
-  /** Shows how full a listener of clients is. */
+  /** Registers a listener whose connections are shown. */
   watch(listener: 'http' | 'curve', limit: ConnectionLimit): void;
 }
 

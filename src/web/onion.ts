@@ -3,39 +3,39 @@ import { type Answer, methodNotAllowed, notFound, options } from './answer.ts';
 import type { Hivemind } from './hivemind.ts';
 import { ROUTES, type SubscriptionPath, subscription } from './subscriptions.ts';
 
-/** Where service nodes post what clients encrypted for us. */
+/** Where service nodes post what clients have encrypted for us. */
 export const ONION_PATH = '/oxen/v4/lsrpc';
 
 /**
- * Longest metadata in JSON, bytes, outside and inside; real ones have some hundred. All the rest of a request costs
- * little a byte, but JSON made for the purpose could keep us busy for the better part of a second.
+ * The longest metadata in JSON, outside and inside, in bytes; real ones have a few hundred. The rest of a request costs
+ * little per byte, but JSON made to be slow could keep us busy for most of a second.
  */
 const MAX_METADATA = 16 * 1024;
 
 /**
- * Longer requests are not decrypted, bytes. The original takes 10 MiB, but no body over 100,000 bytes is of use, and
- * the cipher of 10 MiB would hold everybody else up for a tenth of a second.
+ * The longest request that is decrypted, in bytes. The original takes 10 MiB, but no body over 100,000 bytes is useful,
+ * and decrypting 10 MiB would hold up everybody else for a tenth of a second.
  */
 const MAX_DECRYPTED = 2 * 1024 * 1024;
 
-/** What an onion request needs to be carried out. */
+/** What is needed to carry out an onion request. */
 export interface OnionModules {
   readonly hivemind: Hivemind;
-  /** Of `[keys] onionreq`. */
+  /** The pair of `[keys] onionreq`. */
   readonly onionKeys: OnionKeys;
-  /** of the inner body, bytes */
+  /** The longest inner body, in bytes. */
   readonly bodyLimit: number;
-  /** The service node that brought it; it stands for all clients who come through it. */
+  /** The service node that passed the request on, which stands for all clients that come through it. */
   readonly client?: string | undefined;
 }
 
-/** Called for the metrics, with the inner route and status, or with the reason why a request went no further. */
+/** What the metrics are told: the inner route and its answer, or why a request got no further. */
 export interface OnionReport {
   failed(reason: 'undecryptable' | 'malformed'): void;
   answered(path: string, answer: Answer): void;
 }
 
-/** The one answer to whatever does not decrypt: it tells a prober nothing of which step failed. */
+/** The one answer to whatever does not decrypt, so that nobody learns which step failed. */
 export const undecryptable: Answer = {
   status: 400,
   headers: { 'content-type': 'text/plain; charset=utf-8' },
@@ -49,9 +49,8 @@ const malformed: Answer = {
 };
 
 /**
- * Carries out an onion request (docs/spec/onionreq.md, sections 4 and 5): decrypts it with our key, does what is
- * inside, and encrypts the answer for the client who alone can read it. The outer status is 200 whatever the inner one
- * is.
+ * Carries out an onion request (docs/spec/onionreq.md, sections 4 and 5): decrypts it with our key, carries out the
+ * request inside, and encrypts the answer for the client alone. The outer status is 200 whatever the inner one is.
  */
 export async function onionRequest(modules: OnionModules, body: Uint8Array, report: OnionReport): Promise<Answer> {
   let request: ReturnType<typeof decryptOnion>;
@@ -69,7 +68,7 @@ export async function onionRequest(modules: OnionModules, body: Uint8Array, repo
   return { status: 200, headers: { 'content-type': 'application/octet-stream' }, body: request.reply(plaintext) };
 }
 
-/** The metadata is what follows the ciphertext, whose length comes first. Throws OnionError. */
+/** Bounds the outer metadata, which follows the ciphertext, whose length comes first. @throws OnionError */
 function checkMetadata(body: Uint8Array): void {
   if (body.length < 4) return;
   const ciphertext = new DataView(body.buffer, body.byteOffset, 4).getUint32(0, true);
@@ -77,7 +76,9 @@ function checkMetadata(body: Uint8Array): void {
 }
 
 /**
- * Inside it is the first string of a list: `l<length>:`, where the length may have leading zeros. Throws OnionError.
+ * Bounds the inner metadata, the first string of a list: `l<length>:`, perhaps with leading zeros.
+ *
+ * @throws OnionError
  */
 function checkInnerMetadata(plaintext: Buffer): void {
   const digits = /^l(\d*)/.exec(plaintext.toString('latin1', 0, 32))?.[1] ?? '';
@@ -102,7 +103,7 @@ async function inner(modules: OnionModules, plaintext: Buffer, report: OnionRepo
 }
 
 async function route(modules: OnionModules, method: string, path: string, body: Uint8Array): Promise<Answer> {
-  // An onion request within an onion request is of no use to anybody, so our own path is unknown in here.
+  // Nobody needs an onion request within an onion request, so ONION_PATH is unknown in here.
   if (!isSubscriptionPath(path)) return notFound;
   if (method === 'OPTIONS') return options;
   if (method !== 'POST') return methodNotAllowed;
@@ -113,7 +114,7 @@ export function isSubscriptionPath(path: string): path is SubscriptionPath {
   return Object.hasOwn(ROUTES, path);
 }
 
-/** The path of an endpoint: without its query, percent escapes decoded, leading slashes as one. */
+/** The path of an endpoint: without its query, percent escapes decoded, several leading slashes as one. */
 function pathOf(endpoint: string): string {
   const query = endpoint.indexOf('?');
   const path = query < 0 ? endpoint : endpoint.slice(0, query);

@@ -1,28 +1,31 @@
 /**
- * A request counts as one place, and as one more for each so many bytes: what it costs the hivemind goes by the devices
- * in it.
+ * A request takes one place, and another for every this many bytes: its cost to the hivemind grows with the devices in
+ * it.
  */
 const BYTES_A_PLACE = 8_000;
 /**
- * A client may have so many times what is left: one alone gets most, two share, and there is always something left for
- * a third.
+ * A client may hold at most this many times the places that are left: one alone gets most of them, two share them, and
+ * there is always something left for a third.
  */
 const CLIENT_SHARE = 4;
 
 /** The places for requests that wait for the hivemind. */
 export interface Places {
   /**
+   * Takes the places for a request.
+   *
    * @param client who asks, as far as clients can be told apart; undefined if they cannot
-   * @returns what gives the place back; undefined if there is none
+   * @param bytes of the request
+   * @returns a function that gives the places back; undefined if there are not enough
    */
   take(client: string | undefined, bytes: number): (() => void) | undefined;
 }
 
 /**
- * Gives the places to whole requests. Large ones get half of them at most, so that there is room for the small ones
- * which phones send, and none is left to one client alone.
+ * Gives out the places. Large requests get at most half of them, so that there is room for the small ones that phones
+ * send, and no client can take all.
  *
- * @param limit how many there are, at this moment
+ * @param limit how many places there are at the moment
  */
 export function createPlaces(limit: () => number): Places {
   const held = new Map<string, number>();
@@ -30,7 +33,7 @@ export function createPlaces(limit: () => number): Places {
   let large = 0;
 
   function mayHave(key: string | undefined, weight: number): boolean {
-    // However few there are, the largest request can have them.
+    // However few places there are, one request of any size is always let in.
     if (total === 0) return limit() > 0;
     const left = limit() - total - weight;
     if (left < 0) return false;
@@ -51,7 +54,7 @@ export function createPlaces(limit: () => number): Places {
   return {
     take(client, bytes) {
       const weight = 1 + Math.floor(bytes / BYTES_A_PLACE);
-      // Its large requests do not keep a client from small ones: many may be behind one address.
+      // Counted apart, so that large requests do not keep out small ones of the same address: many may be behind it.
       const key = client === undefined ? undefined : `${weight > 1 ? 'large' : 'small'} ${client}`;
       if (!mayHave(key, weight)) return undefined;
       count(key, weight);

@@ -22,42 +22,41 @@ import { bodyMissing, RETRY_AFTER, ROUTES, type SubscriptionPath, subscription, 
 /** What an operator can set, see `[web]` in spns.ini. */
 export interface ServerOptions {
   readonly listen: ListenAddress;
-  /** Longest body of /subscribe and /unsubscribe, bytes; also of those within onion requests. */
+  /** The longest body of /subscribe and /unsubscribe, also within onion requests, in bytes. */
   readonly bodyLimit: number;
   /** Whose `X-Forwarded-For` is believed: nobody's, everybody's, or that of these addresses and networks. */
   readonly trustProxy: boolean | string;
-  /**
-   * Connections at a time; when there are so many, a newcomer takes the place of the quietest of those who hold most.
-   */
+  /** When there are this many, a newcomer takes the place of another, see {@link ConnectionLimit}. */
   readonly maxConnections: number;
   /**
-   * Requests a minute from one client address on the plain routes, at this moment; 0 = as many as come. Never applied
-   * to onion requests.
+   * How many requests per minute one client address may make on the plain routes at the moment; 0 = no limit. Does not
+   * apply to onion requests.
    */
   readonly rateLimit: () => number;
 }
 
-/** A client has this long to deliver its headers, and this long for the whole request, ms. Bodies are small. */
+/** How long a client may take to send its headers, ms. */
 const HEADERS_TIMEOUT = 10_000;
+/** How long it may take to send a whole request, ms: bodies are small. */
 const REQUEST_TIMEOUT = 30_000;
-/** How often Node looks for those who are late, ms. */
-const LOOK_FOR_LATE = 1_000;
+/** How often Node checks these two, ms. */
+const TIMEOUT_CHECK = 1_000;
 
-/** What an onion request has beside a body that is within the limit, bytes, and more. */
+/** An onion request is longer than the body in it, by less than this many bytes. */
 const ONION_EXTRA = 64 * 1024;
-/** Longer onion requests are of no use to anybody; those that are being received may hold so much in all, bytes. */
+/** How many bytes all longer onion requests that are being received may have together: no client needs such. */
 const MAX_LONG_ONIONS = 64 * 1024 * 1024;
 
-/** What all requests that are not whole yet, or not answered, may hold, bytes. */
+/** How many bytes all requests may hold that are incomplete or not answered yet. */
 const MAX_UNFINISHED = 64 * 1024 * 1024;
 
-/** Idle time of a kept-alive connection, ms: longer than nginx keeps its upstream connections (60 s). */
+/** How long an idle connection is kept, ms: longer than nginx keeps its upstream connections (60 s). */
 const KEEP_ALIVE = 75_000;
 
 export interface ServerModules {
   readonly options: ServerOptions;
   readonly hivemind: Hivemind;
-  /** Of `[keys] onionreq`. */
+  /** The pair of `[keys] onionreq`. */
   readonly onionKeys: OnionKeys;
   readonly clock: Clock;
   readonly metrics: WebMetrics;
@@ -66,7 +65,7 @@ export interface ServerModules {
 }
 
 /**
- * Builds the HTTP server; {@link listen} starts it. It logs nothing of a request: bodies hold tokens and account ids.
+ * Builds the HTTP server; {@link listen} starts it. It logs no requests, since they hold tokens and account ids.
  */
 export async function buildServer(modules: ServerModules): Promise<FastifyInstance> {
   const { hivemind, onionKeys, clock, metrics } = modules;
@@ -77,10 +76,10 @@ export async function buildServer(modules: ServerModules): Promise<FastifyInstan
     trustProxy: trusted(modules.options),
     requestTimeout: REQUEST_TIMEOUT,
     keepAliveTimeout: KEEP_ALIVE,
-    http: { headersTimeout: HEADERS_TIMEOUT, connectionsCheckingInterval: LOOK_FOR_LATE },
+    http: { headersTimeout: HEADERS_TIMEOUT, connectionsCheckingInterval: TIMEOUT_CHECK },
     forceCloseConnections: 'idle',
     exposeHeadRoutes: false,
-    // A stopping server finishes what it has; a load balancer sees the closed connection.
+    // A stopping server finishes the requests that it has; load balancers see the 503 for new ones.
     return503OnClosing: true,
   });
 
@@ -88,7 +87,7 @@ export async function buildServer(modules: ServerModules): Promise<FastifyInstan
   limitConnections(server, limit, clock);
   metrics.watch('http', limit);
 
-  // Every body is taken as it comes, whatever its content type is called, or how badly it is spelt.
+  // Every body is taken as it is, whatever its content type, even a malformed one.
   server.removeAllContentTypeParsers();
   server.addContentTypeParser('*', { parseAs: 'buffer' }, (_request, body, done) => done(null, body));
   server.addHook('onRequest', async (request) => {
@@ -149,20 +148,19 @@ export async function buildServer(modules: ServerModules): Promise<FastifyInstan
 }
 
 /**
- * /subscribe and /unsubscribe. They share one limit by client address; those that come through a service node have
- * none.
+ * /subscribe and /unsubscribe, which share one limit by client address. Onion requests have none.
  */
 function plainRoutes(modules: ServerModules, metrics: WebMetrics): FastifyPluginAsync {
   const { hivemind, clock } = modules;
   const { bodyLimit, listen, trustProxy, rateLimit: perMinute } = modules.options;
   return async (plain) => {
-    // On a Unix socket without a trusted proxy every client has the same, empty address: there is nothing to limit by.
+    // On a Unix socket without a trusted proxy all clients have the same, empty address: there is nothing to limit by.
     if (!('path' in listen) || trustProxy !== false) {
       await plain.register(rateLimit, {
         timeWindow: 60_000,
         max: perMinute,
         allowList: () => perMinute() === 0,
-        // Whom no header names counts with all others of that kind.
+        // Clients without an address count as one.
         keyGenerator: (request) => clientName(request) ?? '',
         errorResponseBuilder: () => Object.assign(new Error('rate limit'), { answer: tooMany }),
       });
@@ -181,7 +179,7 @@ function plainRoutes(modules: ServerModules, metrics: WebMetrics): FastifyPlugin
   };
 }
 
-/** It cannot be encrypted for the client, whose key is in the request that was not read. */
+/** Not encrypted: the client's key is in the request, which was not read. */
 const busy: Answer = {
   status: 503,
   headers: { 'content-type': 'text/plain; charset=utf-8', 'retry-after': RETRY_AFTER },
@@ -190,19 +188,19 @@ const busy: Answer = {
 
 const tooMany: Answer = errorAnswer(429, 2, 'Too many requests from your address, try again later');
 
-/** What is neither a POST nor on a path we know. */
+/** The answer to a request with another method than POST, or for an unknown path. */
 function unrouted(request: FastifyRequest): Answer {
   const path = request.url.replace(/\?.*$/s, '');
   if (!isSubscriptionPath(path) && path !== ONION_PATH) return notFound;
   return request.method === 'OPTIONS' ? options : methodNotAllowed;
 }
 
-/** On a Unix socket without a trusted proxy all clients have the same, empty address. */
+/** The network of a client; undefined on a Unix socket without a trusted proxy, where no client has an address. */
 function clientName(request: FastifyRequest): string | undefined {
   return request.ip ? networkOf(request.ip) : undefined;
 }
 
-/** An empty body is a body if its sender says so. */
+/** An empty body counts as one if the headers announce it. */
 function hasBody(request: FastifyRequest): boolean {
   return request.headers['content-length'] !== undefined || request.headers['transfer-encoding'] !== undefined;
 }
@@ -216,8 +214,8 @@ function send(reply: FastifyReply, { status, headers, body }: Answer): FastifyRe
 }
 
 /**
- * A Unix socket's peer has no address: there it is the web server in front, and what that one says is believed if
- * anybody is.
+ * The value for Fastify's `trustProxy`. The peer of a Unix socket has no address; it is the web server in front, and is
+ * trusted if any proxy is.
  */
 function trusted({
   listen,
@@ -226,16 +224,16 @@ function trusted({
   return typeof trustProxy === 'string' && 'path' in listen ? (_, hop) => hop === 0 : trustProxy;
 }
 
-/** Listens, and gives back the address it really has (port 0 lets the system choose). */
+/** Starts to listen. @returns the address that it has, with the real port instead of 0 */
 export async function listen(server: FastifyInstance, address: ListenAddress): Promise<string> {
   if (!('path' in address)) {
-    // For the name Fastify would open a second server, on ::1, whose connections nobody bounds.
+    // For "localhost" Fastify would open a second server on ::1, whose connections nothing bounds.
     const host = address.host === 'localhost' ? '127.0.0.1' : address.host;
     return await server.listen({ ...address, host });
   }
   await removeStaleSocket(address.path);
   await server.listen(address);
-  // As open as a TCP port on the loopback address would be: the web server in front runs as another user.
+  // As open as a TCP port on loopback would be, since the web server in front runs as another user.
   await chmod(address.path, 0o666);
   return formatListen(address);
 }

@@ -7,26 +7,25 @@ import type { Hivemind } from './hivemind.ts';
 import type { WebMetrics } from './metrics.ts';
 import { ROUTES, type SubscriptionPath, subscription } from './subscriptions.ts';
 
-/** What one client may ask for at a time; each question waits for the hivemind. */
+/** How many requests one client may have waiting for the hivemind. */
 const IN_FLIGHT = 16;
 /**
- * Longest message in bytes, the original's limit; of the bodies within, those over the front-end's own limit are
- * refused.
+ * The longest message, in bytes: the original's limit. Longer bodies than [web] body_limit get an error, as by HTTP.
  */
 const MAX_MESSAGE = 1024 * 1024;
 
 /** The open listener. */
 export interface Strangers {
   readonly endpoint: string;
-  /** What clients must know, 32 bytes. */
+  /** The key that clients must know, 32 bytes. */
   readonly publicKey: Buffer;
   readonly counters: Counters;
   close(): Promise<void>;
 }
 
 /**
- * `[hivemind] listen_curve_public`: anybody may connect, encrypted, and subscribe and unsubscribe. It is served here,
- * so that no stranger's connection ends in the hivemind's process, and with the front-end's own key, since it must not
+ * `[hivemind] listen_curve_public`: anybody may connect, encrypted, to subscribe and unsubscribe. It is served here so
+ * that no stranger connects to the hivemind's process, and with the front-end's own key, since the front-end must not
  * have the hivemind's.
  *
  * @param modules.secret `[keys] onionreq`, 32 bytes

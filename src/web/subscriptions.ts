@@ -1,37 +1,35 @@
 import { type Answer, errorAnswer, jsonAnswer } from './answer.ts';
 import type { Hivemind, Outcome } from './hivemind.ts';
 
-/** The paths of the plain routes, and what the hivemind calls them. */
+/** The paths of the plain routes, and the hivemind's commands for them. */
 export const ROUTES = { '/subscribe': 'push.subscribe', '/unsubscribe': 'push.unsubscribe' } as const;
 export type SubscriptionPath = keyof typeof ROUTES;
 
 export const tooLarge: Answer = errorAnswer(200, 1, 'Invalid request: request too large');
 export const bodyMissing: Answer = errorAnswer(200, 1, 'Invalid request: request body missing');
 
-/**
- * Errors that pass by themselves: the client should come again (docs/spec/hivemind.md, section 1.1, codes 2, 3 and 5).
- */
+/** Codes of errors that pass by themselves, so that the client should retry (docs/spec/hivemind.md, section 1.1). */
 const PASSING = new Set([2, 3, 5]);
 
-/** Seconds after which a client should come again. */
+/** Seconds after which a client should retry. */
 export const RETRY_AFTER = '15';
 
 /**
- * A front-end error is repeated for each element up to here; nobody asks for more, and a reply must not dwarf its
- * request.
+ * For up to this many elements a front-end error is repeated for each; nobody asks for more, and a reply must not dwarf
+ * its request.
  */
 const MAX_REPEATED = 1000;
-/** Bodies of more bytes are not read to count their elements. */
+/** Bodies of more bytes than this are not parsed to count their elements. */
 const MAX_COUNTED = 8_000;
 
 /**
- * Carries out a POST to /subscribe or /unsubscribe: passes the body on to the hivemind unread, and its reply back.
+ * Carries out a POST to /subscribe or /unsubscribe: passes the body on to the hivemind unread, and returns its reply.
  *
- * The status tells the truth (docs/decisions/14): today's Android app takes an element with an `error` for done and
- * asks again only after a status other than 2xx, so a failure that passes makes it 503, with the same JSON and a
- * Retry-After.
+ * The status tells the truth (docs/decisions/14): today's Android app takes an element with an `error` as done, and
+ * retries only after a status other than 2xx. So an error that passes by itself makes the status 503, with the same
+ * JSON and a Retry-After.
  *
- * @param bodyLimit bytes; the clients count on 100,000 (docs/spec/onionreq.md, section 2)
+ * @param bodyLimit in bytes; clients count on 100,000 (docs/spec/onionreq.md, section 2)
  * @param client who asks, as far as clients can be told apart
  */
 export async function subscription(
@@ -63,8 +61,8 @@ function ownAnswer(outcome: Exclude<Outcome, { kind: 'reply' }>, body: Uint8Arra
 }
 
 /**
- * Android sends an array and reads only an array of the same length, so an array is answered with one. Of a 503 it
- * reads the status alone, so that a long body, which many may send when there is least time for it, need not be read.
+ * Android sends an array and only accepts an array of the same length, so an array is answered with one. Of a 503 it
+ * only reads the status, so long bodies need not be parsed for that, at a time when there is none to spare.
  */
 function forEach(body: Uint8Array, answer: Answer): Answer {
   if (answer.status === 503 && body.length > MAX_COUNTED) return answer;
@@ -79,7 +77,7 @@ function arrayLength(body: Uint8Array): number {
   return Array.isArray(value) ? value.length : 0;
 }
 
-/** Reads the codes in a reply of an original hivemind; what is not JSON has none. */
+/** Whether a reply of an original hivemind has an error that passes; one that is not JSON has none. */
 function hasPassingError(reply: Buffer): boolean {
   // Almost every reply is a success: no need to parse it.
   if (!reply.includes('"error"')) return false;

@@ -13,10 +13,10 @@ import { webMetrics } from './metrics.ts';
 import { buildServer, listen } from './server.ts';
 import { listenToStrangers, type Strangers } from './strangers.ts';
 
-/** What it takes to send the last answers when stopping, ms. */
-const LAST_WORDS = 2000;
+/** How long sending the last answers may take when stopping, ms. */
+const LAST_ANSWERS = 2000;
 
-/** Connections of clients at a time, if there are file descriptors for so many: over HTTP, and by CURVE. */
+/** How many connections clients may have, over HTTP and by CURVE, if there are file descriptors for that many. */
 const MAX_HTTP = 4096;
 const MAX_CURVE = 4096;
 
@@ -103,9 +103,9 @@ export async function startWeb({ config, clock, registry, random, log: root }: C
       return changes;
     },
     async stop(deadline) {
-      // Idle connections are closed at once; what is in flight has until shortly before the end for its answer, and is
-      // then told to come again.
-      const cut = clock.setTimeout(() => void hivemind.close(), Math.max(deadline - LAST_WORDS, 0));
+      // Idle connections are closed at once. Requests in flight have until shortly before the deadline to be answered;
+      // then closing the hivemind answers them 503.
+      const cut = clock.setTimeout(() => void hivemind.close(), Math.max(deadline - LAST_ANSWERS, 0));
       await server.close();
       await strangers?.close();
       cut.cancel();

@@ -224,7 +224,7 @@ test('addresses that this machine does not have are warned about, and what only 
   const odd = await check('listen = tcp://192.0.2.77:22028\nlisten_curve_public = tcp://no-such-name.invalid:22031');
   assert.match(odd.out, /careful {2}\[hivemind\]\.listen = \S+: this machine has no address 192\.0\.2\.77 now/);
   assert.match(odd.out, /careful {2}\[hivemind\]\.listen_curve_public .*known by the name no-such-name\.invalid/);
-  assert.match(odd.out, /^This was looked at from the folder \/\S+\. .*: spns check-config --unit$/m);
+  assert.match(odd.out, /^This was checked from the folder \/\S+\. .*: spns check-config --unit$/m);
   const unit = await check('', '--unit');
   assert.equal(unit.code, 1);
   assert.match(

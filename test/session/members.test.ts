@@ -7,8 +7,8 @@ import {
   inOneSpelling,
   MAX_MEMBERS,
   type Member,
-  type Place,
-  planPlaces,
+  type MemberLink,
+  planLinks,
 } from '../../src/session/members.ts';
 import { fuzz } from '../support/fuzz.ts';
 
@@ -18,13 +18,13 @@ const C: Member = { name: 'c', address: 'tcp://10.0.0.3:22029' };
 const LOCAL = 'ipc:///run/spns/hivemind.sock';
 const OTHER = 'ipc:///run/spns/other.sock';
 
-function place(address: string, state: Place['state'], more: Partial<Place> = {}): Place {
+function link(address: string, state: MemberLink['state'], more: Partial<MemberLink> = {}): MemberLink {
   return { address, state, isGiven: false, name: undefined, members: [], ...more };
 }
 
 /** The plan in names and addresses. */
-function planned(places: readonly Place[], given: readonly string[] = []) {
-  const { open, close, missing } = planPlaces(places, given);
+function planned(links: readonly MemberLink[], given: readonly string[] = []) {
+  const { open, close, missing } = planLinks(links, given);
   return { open, close: close.map(({ address }) => address), missing: missing.map(({ name }) => name) };
 }
 
@@ -75,51 +75,51 @@ describe('the list of hiveminds', () => {
 describe('which hiveminds to connect to', () => {
   it('are only those in the settings while nobody has announced others', () => {
     assert.deepEqual(planned([], [LOCAL, OTHER]), { open: [LOCAL, OTHER], close: [], missing: [] });
-    const alone = [place(LOCAL, 'up', { isGiven: true })];
+    const alone = [link(LOCAL, 'up', { isGiven: true })];
     assert.deepEqual(planned(alone, [LOCAL]), { open: [], close: [], missing: [] });
   });
 
   it('include every member that one of them announces, and the one in the settings is not connected twice', () => {
-    const local = place(LOCAL, 'up', { isGiven: true, name: 'a', members: [A, B] });
+    const local = link(LOCAL, 'up', { isGiven: true, name: 'a', members: [A, B] });
     assert.deepEqual(planned([local], [LOCAL]), { open: [B.address], close: [], missing: ['b'] });
-    const both = [local, place(B.address, 'up', { name: 'b', members: [A, B] })];
+    const both = [local, link(B.address, 'up', { name: 'b', members: [A, B] })];
     assert.deepEqual(planned(both, [LOCAL]), { open: [], close: [], missing: [] });
   });
 
   it('wait for those in the settings to say who they are, but not for one that fails', () => {
-    const local = place(LOCAL, 'up', { isGiven: true, name: 'a', members: [A, B] });
+    const local = link(LOCAL, 'up', { isGiven: true, name: 'a', members: [A, B] });
     const other = { isGiven: true };
-    assert.deepEqual(planned([local, place(OTHER, 'new', other)], [LOCAL, OTHER]).open, []);
-    assert.deepEqual(planned([local, place(OTHER, 'failed', other)], [LOCAL, OTHER]).open, [B.address]);
+    assert.deepEqual(planned([local, link(OTHER, 'new', other)], [LOCAL, OTHER]).open, []);
+    assert.deepEqual(planned([local, link(OTHER, 'failed', other)], [LOCAL, OTHER]).open, [B.address]);
     // One that has just broken may be back in a moment.
-    const broken = place(OTHER, 'down', { ...other, name: 'b', members: [A, B] });
+    const broken = link(OTHER, 'down', { ...other, name: 'b', members: [A, B] });
     assert.deepEqual(planned([local, broken], [LOCAL, OTHER]), { open: [], close: [], missing: ['b'] });
     assert.deepEqual(planned([local, { ...broken, state: 'failed' }], [LOCAL, OTHER]).open, [B.address]);
   });
 
   it('leave out the second address of a member, and not the one in the settings', () => {
-    const learned = place(A.address, 'up', { name: 'a', members: [A] });
-    const local = place(LOCAL, 'up', { isGiven: true, name: 'a', members: [A] });
+    const learned = link(A.address, 'up', { name: 'a', members: [A] });
+    const local = link(LOCAL, 'up', { isGiven: true, name: 'a', members: [A] });
     assert.deepEqual(planned([learned, local], [LOCAL]).close, [A.address]);
-    const other = place(OTHER, 'up', { isGiven: true, name: 'a', members: [A] });
+    const other = link(OTHER, 'up', { isGiven: true, name: 'a', members: [A] });
     assert.deepEqual(planned([local, other], [LOCAL, OTHER]), { open: [], close: [OTHER], missing: [] });
   });
 
   it('keep those that answer, whatever others say, and drop those that are gone for all of them', () => {
-    const local = place(LOCAL, 'up', { isGiven: true, name: 'a', members: [A] });
+    const local = link(LOCAL, 'up', { isGiven: true, name: 'a', members: [A] });
     const b = { name: 'b', members: [A, B] };
-    assert.deepEqual(planned([local, place(B.address, 'up', b)], [LOCAL]).close, []);
-    assert.deepEqual(planned([local, place(B.address, 'down', b)], [LOCAL]).close, [B.address]);
-    assert.deepEqual(planned([local, place(C.address, 'new')], [LOCAL]).close, [C.address]);
+    assert.deepEqual(planned([local, link(B.address, 'up', b)], [LOCAL]).close, []);
+    assert.deepEqual(planned([local, link(B.address, 'down', b)], [LOCAL]).close, [B.address]);
+    assert.deepEqual(planned([local, link(C.address, 'new')], [LOCAL]).close, [C.address]);
     // The lists of all who answer count together.
-    const apart = [local, place(B.address, 'up', b), place(C.address, 'failed', { name: 'c' })];
-    assert.deepEqual(planned([...apart, place('x', 'up', { name: 'd', members: [C] })], [LOCAL]).close, []);
+    const apart = [local, link(B.address, 'up', b), link(C.address, 'failed', { name: 'c' })];
+    assert.deepEqual(planned([...apart, link('x', 'up', { name: 'd', members: [C] })], [LOCAL]).close, []);
   });
 
   it('follow a member to another address', () => {
     const moved = { ...B, address: 'tcp://10.0.9.9:22029' };
-    const local = place(LOCAL, 'up', { isGiven: true, name: 'a', members: [A, moved] });
-    const before = place(B.address, 'down', { name: 'b', members: [A, B] });
+    const local = link(LOCAL, 'up', { isGiven: true, name: 'a', members: [A, moved] });
+    const before = link(B.address, 'down', { name: 'b', members: [A, B] });
     assert.deepEqual(planned([local, before], [LOCAL]), {
       open: [moved.address],
       close: [B.address],
@@ -128,8 +128,8 @@ describe('which hiveminds to connect to', () => {
   });
 
   it('report a member as missing whose address is that of another one', () => {
-    const local = place(LOCAL, 'up', { isGiven: true, name: 'a', members: [A, B, { ...C, address: B.address }] });
-    const both = place(B.address, 'up', { name: 'c', members: [A, B] });
+    const local = link(LOCAL, 'up', { isGiven: true, name: 'a', members: [A, B, { ...C, address: B.address }] });
+    const both = link(B.address, 'up', { name: 'c', members: [A, B] });
     assert.deepEqual(planned([local, both], [LOCAL]), { open: [], close: [], missing: ['b'] });
   });
 
@@ -149,14 +149,14 @@ describe('which hiveminds to connect to', () => {
       { name: 'a', address: 'tcp://h:1' },
       { name: 'b', address: '' },
     ]);
-    const local = place(LOCAL, 'up', { isGiven: true, name: 'a', members });
+    const local = link(LOCAL, 'up', { isGiven: true, name: 'a', members });
     assert.deepEqual(planned([local], [LOCAL]), { open: [], close: [], missing: ['b'] });
   });
 
   it('are the members last known and those in the settings when nobody answers', () => {
     const learned = [
-      place(B.address, 'down', { name: 'b', members: [A, B, C] }),
-      place(C.address, 'failed', { name: 'c', members: [A, B, C] }),
+      link(B.address, 'down', { name: 'b', members: [A, B, C] }),
+      link(C.address, 'failed', { name: 'c', members: [A, B, C] }),
     ];
     assert.deepEqual(planned(learned, [LOCAL]), { open: [A.address, LOCAL], close: [], missing: ['a', 'b', 'c'] });
   });
@@ -164,8 +164,8 @@ describe('which hiveminds to connect to', () => {
   it('are never more than so many, whatever is announced', () => {
     const members = Array.from({ length: MAX_MEMBERS }, (_, n) => ({ name: `m${n}`, address: `tcp://h:${n + 1}` }));
     const others = members.map(({ name, address }) => ({ name: `x${name}`, address: `${address}0` }));
-    const local = place(LOCAL, 'up', { isGiven: true, name: 'a', members });
-    const second = place(OTHER, 'up', { isGiven: true, name: 'b', members: others });
+    const local = link(LOCAL, 'up', { isGiven: true, name: 'a', members });
+    const second = link(OTHER, 'up', { isGiven: true, name: 'b', members: others });
     assert.equal(planned([local, second], [LOCAL, OTHER]).open.length, MAX_MEMBERS - 2);
   });
 
@@ -175,20 +175,20 @@ describe('which hiveminds to connect to', () => {
       const states = ['new', 'up', 'down', 'failed'] as const;
       const listed = () => [A, B, C, { ...B, address: A.address }].filter(() => below(2) === 0);
       const at = [LOCAL, OTHER, A.address, B.address, C.address].filter(() => below(3) > 0);
-      const places = at.map((address) =>
-        place(address, states[below(4)]!, {
+      const links = at.map((address) =>
+        link(address, states[below(4)]!, {
           isGiven: address.startsWith('ipc'),
           name: names[below(4)],
           members: listed(),
         }),
       );
       const given = [LOCAL, OTHER];
-      const { open, close } = planPlaces(places, given);
+      const { open, close } = planLinks(links, given);
       const next = [
-        ...places.filter((one) => !close.includes(one)),
-        ...open.map((address) => place(address, 'new', { isGiven: given.includes(address) })),
+        ...links.filter((one) => !close.includes(one)),
+        ...open.map((address) => link(address, 'new', { isGiven: given.includes(address) })),
       ];
-      const again = planPlaces(next, given);
+      const again = planLinks(next, given);
       assert.deepEqual(again.open, []);
       assert.deepEqual(again.close, []);
       assert.equal(new Set(next.map(({ address }) => address)).size, next.length);

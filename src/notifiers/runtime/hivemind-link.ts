@@ -3,7 +3,7 @@ import type { Logger, Repeated } from '../../daemon/log.ts';
 import { formatAddress, parseAddress } from '../../oxenmq/address.ts';
 import type { Connection } from '../../oxenmq/peers.ts';
 import { OxenmqError } from '../../oxenmq/remote.ts';
-import { decodeMembers, inOneSpelling, type Member, type Place } from '../../session/members.ts';
+import { decodeMembers, inOneSpelling, type Member, type MemberLink } from '../../session/members.ts';
 import {
   type DeviceGone,
   encodeDeviceGone,
@@ -35,7 +35,7 @@ export interface HivemindLinkOptions {
   readonly originalId: Buffer;
   /** Connects to it, and from then on tells the link what becomes of that connection. */
   readonly connect: (link: HivemindLink, routingId: Buffer) => Connection;
-  /** Called when the link's {@link Place} is another one. It may close the link. */
+  /** Called when the link's {@link MemberLink} is another one. It may close the link. */
   readonly changed: () => void;
   /** The hivemind has our registration; called again after each time it was lost. */
   readonly registered: () => void;
@@ -54,7 +54,7 @@ const RECONNECT = 1_000;
  * (docs/spec/oxenmq.md, section 8). Every handshake starts anew with the question, so either side may be replaced at
  * any time.
  */
-export class HivemindLink implements Place {
+export class HivemindLink implements MemberLink {
   /** What of this hivemind's pushes is held and reported: its numbers mean nothing to another one. */
   readonly acknowledgements: Acknowledgements;
   readonly #options: HivemindLinkOptions;
@@ -63,7 +63,7 @@ export class HivemindLink implements Place {
   #dialect: 'ours' | 'original' = 'ours';
   #connection: Connection;
   #handshakes = 0;
-  #state: Place['state'] = 'new';
+  #state: MemberLink['state'] = 'new';
   #name: string | undefined;
   #members: readonly Member[] = [];
   #problem: string | undefined;
@@ -87,7 +87,7 @@ export class HivemindLink implements Place {
     return this.#options.isGiven;
   }
 
-  get state(): Place['state'] {
+  get state(): MemberLink['state'] {
     return this.#state;
   }
 
@@ -277,7 +277,7 @@ export class HivemindLink implements Place {
     this.#become(this.registered ? 'down' : this.#state);
   }
 
-  #become(state: Place['state']): void {
+  #become(state: MemberLink['state']): void {
     this.#state = state;
     if (state === 'up') this.#problem = undefined;
     this.#options.changed();

@@ -5,7 +5,7 @@ import type { Counters } from '../../oxenmq/counters.ts';
 import type { KeyPair } from '../../oxenmq/keys.ts';
 import { type Connection, Peers } from '../../oxenmq/peers.ts';
 import type { Handler, Incoming, Remote } from '../../oxenmq/remote.ts';
-import { planPlaces } from '../../session/members.ts';
+import { planLinks } from '../../session/members.ts';
 import type { DeviceGone } from '../../session/notifier-protocol.ts';
 import { HivemindLink } from './hivemind-link.ts';
 
@@ -98,7 +98,7 @@ export class Hiveminds {
 
   /** Those that live, as the others say, and do not have our registration. */
   get missing(): readonly { readonly name: string; readonly problem: string | undefined }[] {
-    return planPlaces(this.links, this.#given).missing.map(({ name, address }) => {
+    return planLinks(this.links, this.#given).missing.map(({ name, address }) => {
       const link = this.links.find((one) => one.name === name) ?? this.#links.get(address);
       if (address === '' && !link) return { name, problem: 'the address that it announces is invalid' };
       if (link?.registered) return { name, problem: `the hivemind ${link.name} answers at its address` };
@@ -197,7 +197,7 @@ export class Hiveminds {
   /** Goes after what was learned. */
   #review(): void {
     if (this.#stopping) return;
-    const { open, close } = planPlaces(this.links, this.#given);
+    const { open, close } = planLinks(this.links, this.#given);
     for (const link of close) {
       this.#options.log.info(`${link.who} is no longer connected at ${link.address}`);
       this.#links.delete(link.address);
