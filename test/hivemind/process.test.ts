@@ -44,6 +44,8 @@ async function startProcess(t: TestContext) {
   const asked: Incoming[] = [];
   const peers = new Peers({
     clock: systemClock,
+    // It connects before there is a hivemind, whose start may take long on a busy machine.
+    helloTimeout: 60_000,
     commands: {
       notifier: {
         access: 'none',

@@ -496,4 +496,21 @@ describe('the store', () => {
       refusal('unavailable'),
     );
   });
+
+  it('tries writing when nobody has written for a minute, and leaves nothing of that behind', async (t) => {
+    const url = await createDatabase(t);
+    const clock = new FakeClock();
+    const store = await Store.open({ url, clock, log });
+    t.after(() => store.close());
+    // The connection does one statement after the other: what a timer has asked of it is done before the time goes on.
+    const settle = async () => void (await store.time());
+    await clock.advance(4 * 60_000, settle);
+    assert.equal(store.connected, true);
+    // Numbers are given out for good, also to rows that are taken back.
+    const [ids] = await sql<{ given: string }>(url, 'SELECT last_value AS given FROM subscriptions_id_seq');
+    assert.ok(Number(ids?.given) >= 4, `${ids?.given} trials`);
+    const left =
+      'SELECT FROM subscriptions UNION ALL SELECT FROM sub_namespaces UNION ALL SELECT FROM spns_unsubscribed';
+    assert.deepEqual(await sql(url, left), []);
+  });
 });
