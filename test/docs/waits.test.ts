@@ -21,13 +21,12 @@ const RULES: { what: string; line: RegExp; except: readonly string[] }[] = [
   {
     what: 'measures time on the wall, which a busy machine stretches: count, order, or take CPU time',
     line: /performance\.now\(/,
-    // These pace a load, or compare two rates of one run.
+    // These pace a load.
     except: [
       'test/docs/waits.test.ts',
       'test/support/until.ts',
       'test/support/skipping-clock.ts',
       'test/faults/hiveminds-world.ts',
-      'test/hivemind/subscriptions/overload.test.ts',
       'test/oxenmq/hostile-peers.test.ts',
     ],
   },
