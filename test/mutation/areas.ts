@@ -43,7 +43,9 @@ export const AREAS: Record<string, Area> = {
   store: {
     sources: ['src/hivemind/store/*.ts'],
     tests: [
-      'test/hivemind/store/{cluster-store,conninfo,database-refuses,feed-position,migrate,passfile,pgbouncer,statements,store,store-faults,client,copy-rows,write-health}.test.ts',
+      'test/hivemind/store/{client,cluster-store,conninfo,copy-rows,database-main,database-refuses,feed-position}.test.ts',
+      'test/hivemind/store/{group-commit,migrate,passfile,pgbouncer,stat-changes,statements,store,store-faults}.test.ts',
+      'test/hivemind/store/write-health.test.ts',
     ],
     database: true,
   },
@@ -73,7 +75,7 @@ export const AREAS: Record<string, Area> = {
   },
   'notifiers-runtime': {
     sources: ['src/notifiers/runtime/*.ts'],
-    tests: ['test/notifiers/{runtime,apns}/*.test.ts'],
+    tests: ['test/notifiers/{runtime,apns}/*.test.ts', 'test/notifiers/proxy.test.ts'],
     inOne: true,
   },
   webpush: {

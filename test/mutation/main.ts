@@ -17,7 +17,7 @@ import { type Mutant, mutantsOf, mutated } from './mutants.ts';
  */
 const ROOT = join(import.meta.dirname, '../..');
 const COPIED = ['src', 'test', 'bench', 'ops', 'docs', 'systemd', 'package.json', 'tsconfig.json', 'spns.ini.example'];
-/** In ms. A change may make a loop endless, and so may much other work on the machine: such runs are told apart. */
+/** In ms. */
 const deadline = (baseline: number) => 20_000 + 4 * baseline;
 const OWN_DEADLINE = 60_000;
 /** A failed test in TAP, with what is told about it, up to the line of three dots. */
@@ -42,7 +42,7 @@ const copy = mkdtempSync(join(tmpdir(), 'spns-mutate-'));
 // Some tests start servers under another user.
 chmodSync(copy, 0o755);
 let running: ChildProcess | undefined;
-const result = { tried: 0, noticed: 0, timedOut: 0 };
+const result = { tried: 0, noticed: 0, stopped: 0, timedOut: 0 };
 let ending = false;
 const server = area.database ? await startTestServer() : undefined;
 for (const signal of ['SIGINT', 'SIGTERM'] as const) process.on(signal, () => void end(1));
@@ -80,34 +80,47 @@ async function run(): Promise<boolean> {
       `judged to make no difference; all tests take ${Math.round(baseline / 1000)} s`,
   );
   for (const { file, mutant } of chosen) {
-    const noticed = await tryOne(file, mutant, tests, deadline(baseline));
+    const outcome = await tryOne(file, mutant, tests, deadline(baseline));
     result.tried++;
-    if (noticed && !noticed.isLate) result.noticed++;
-    else {
-      if (noticed) result.timedOut++;
-      print(`${noticed ? 'timed out: ' : ''}${file}:${mutant.line}  ${mutant.change}`);
-    }
+    if (outcome === 'failed' || outcome === 'stopped') result.noticed++;
+    if (outcome === 'stopped') result.stopped++;
+    if (outcome === 'timed out') result.timedOut++;
+    const what = outcome === 'passed' ? '' : `${outcome}: `;
+    if (outcome !== 'failed') print(`${what}${file}:${mutant.line}  ${mutant.change}`);
   }
   return result.noticed === result.tried;
 }
 
-async function tryOne(file: string, mutant: Mutant, tests: string[], ms: number): Promise<Failure | undefined> {
+/**
+ * How the tests end with a change: they pass, one fails, they are `stopped` by it, as by a loop without an end, or they
+ * are not done in time, and are not without it either.
+ */
+async function tryOne(
+  file: string,
+  mutant: Mutant,
+  tests: string[],
+  ms: number,
+): Promise<'passed' | 'failed' | 'stopped' | 'timed out'> {
   const source = readFileSync(join(copy, file), 'utf8');
-  writeFileSync(join(copy, file), mutated(source, mutant));
   // The test that is named after the file is the likeliest to notice, and soonest.
   const name = basename(file, '.ts');
   const own = tests.filter((test) => basename(test, '.test.ts') === name);
-  try {
-    const byOwn = own.length > 0 ? await notices(own, OWN_DEADLINE, true) : undefined;
-    return byOwn ?? (await notices(tests, ms, area!.inOne));
-  } finally {
+  const runs = [() => notices(tests, ms, area!.inOne)];
+  if (own.length > 0) runs.unshift(() => notices(own, OWN_DEADLINE, true));
+  for (const run of runs) {
+    writeFileSync(join(copy, file), mutated(source, mutant));
+    const failure = await run();
     writeFileSync(join(copy, file), source);
+    if (!failure) continue;
+    if (!failure.isLate) return 'failed';
+    return (await run()) ? 'timed out' : 'stopped';
   }
+  return 'passed';
 }
 
 interface Failure {
   readonly text: string;
-  /** A test or the run was given up: by the change, or because the machine had no time for it. */
+  /** A test or the run was given up: because of the change, or because the machine had no time for it. */
   readonly isLate: boolean;
 }
 
@@ -157,9 +170,10 @@ async function end(code: number): Promise<void> {
   // Stopped by a signal: the run that this kills is none.
   if (ending) return;
   ending = true;
-  const { tried, noticed, timedOut } = result;
-  if (tried > 0)
-    print(`${Math.round((100 * noticed) / tried)} % noticed: ${noticed} of ${tried}; ${timedOut} timed out`);
+  const { tried, noticed, stopped, timedOut } = result;
+  const share = Math.round((100 * noticed) / tried);
+  const what = `${noticed} of ${tried}, of which ${stopped} stopped the tests; ${timedOut} timed out`;
+  if (tried > 0) print(`${share} % noticed: ${what}`);
   killRunning();
   await server?.remove();
   rmSync(copy, { recursive: true, force: true, maxRetries: 3 });
