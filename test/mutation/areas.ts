@@ -61,7 +61,7 @@ export const AREAS: Record<string, Area> = {
   },
   devices: {
     sources: ['src/hivemind/devices/*.ts'],
-    tests: ['test/hivemind/devices/{devices,devices-model,crowded-accounts}.test.ts'],
+    tests: ['test/hivemind/devices/*.test.ts'],
     inOne: true,
   },
   canary: {

@@ -69,7 +69,7 @@ export class Records {
   }
 
   /**
-   * Makes a record; it is not in any list yet.
+   * Makes a record, which is to be put into each of the lists.
    *
    * @param confirmedAt unix seconds
    * @param serviceId `row.serviceId` in UTF-8
@@ -89,7 +89,6 @@ export class Records {
     const ref = this.#arena.alloc(length);
     const words = this.#arena.words(ref);
     const head = this.#arena.offset(ref) / 4;
-    for (let link = 0; link < ACCOUNT; link++) words[head + link] = 0;
     words[head + ACCOUNT] = account;
     words[head + SIGNED_AT] = row.signedAt;
     words[head + CONFIRMED_AT] = confirmedAt;

@@ -279,6 +279,81 @@ describe('the index of subscriptions', () => {
     assert.deepEqual(devices.countByService(), new Map());
   });
 
+  it('removes 500 at a time, or some more of one account, and looks at 10,000 accounts', () => {
+    const devices = makeDevices();
+    for (let n = 0; n < 502; n++) devices.upsert(makeRow({ signedAt: NOW }), NOW);
+    assert.equal(devices.countExpired(NOW - 1, 1_000), 0);
+    assert.equal(devices.countExpired(NOW, 1_000), 502);
+    assert.equal(devices.countExpired(NOW, 502), 502);
+    assert.equal(devices.countExpired(NOW, 500), 501, 'counting stops at one more');
+    assert.deepEqual([devices.expire(NOW), devices.expire(NOW), devices.expire(NOW)], [500, 2, 0]);
+
+    const all = () => true;
+    const fill = (accounts: number) => {
+      for (let n = 0; n < accounts; n++) devices.upsert(makeRow(), NOW);
+    };
+    fill(502);
+    assert.equal(devices.removeAccounts(all, 0), 500);
+    assert.equal(devices.size, 2);
+    assert.equal(devices.removeAccounts(all, 500), undefined);
+    assert.deepEqual([devices.size, devices.accounts], [0, 0]);
+    fill(502);
+    devices.beginComparison();
+    assert.equal(devices.removeUnseen(all, 0), 500);
+    assert.equal(devices.removeUnseen(all, 500), undefined);
+    assert.equal(devices.size, 0);
+
+    const account = Buffer.alloc(33, 3);
+    for (let n = 0; n < 600; n++) devices.upsert(makeRow({ account }), NOW);
+    fill(1);
+    const first = devices.accountId(account);
+    assert.equal(devices.removeAccounts(all, first), first + 1);
+    assert.equal(devices.size, 1);
+
+    fill(10_001);
+    const none = () => false;
+    assert.equal(devices.removeAccounts(none, 0), 10_000);
+    assert.equal(devices.removeAccounts(none, 10_000), undefined);
+    assert.equal(devices.removeUnseen(none, 0), 10_000);
+    assert.equal(devices.removeUnseen(none, 10_000), undefined);
+    assert.equal(devices.size, 10_002);
+  });
+
+  it('takes a device from 2,000 accounts at a time', () => {
+    const devices = makeDevices();
+    const serviceId = 'd'.repeat(64);
+    for (let n = 0; n < 2_001; n++) devices.upsert(makeRow({ serviceId }), NOW);
+    assert.equal(devices.removeDevice('firebase', serviceId, NOW).length, 2_000);
+    assert.equal(devices.removeDevice('firebase', serviceId, NOW).length, 1);
+    assert.equal(devices.size, 0);
+  });
+
+  it('removes what was not put here since a comparison began, of the accounts that were compared', () => {
+    const [kept, unseen, elsewhere] = [makeRow(), makeRow(), makeRow({ account: GROUP })];
+    const devices = makeDevices([kept, unseen, elsewhere]);
+    // A round has one of 256 numbers; those of the last rounds are still told apart.
+    for (let round = 0; round < 600; round++) {
+      devices.beginComparison();
+      devices.replace(kept, NOW);
+      devices.replace(unseen, NOW);
+      assert.equal(
+        devices.removeUnseen((bytes, offset) => bytes[offset] !== 3, 0),
+        undefined,
+      );
+      assert.equal(devices.size, 3);
+    }
+    devices.beginComparison();
+    devices.replace(kept, NOW);
+    assert.equal(
+      devices.removeUnseen((bytes, offset) => bytes[offset] !== 3, 0),
+      undefined,
+    );
+    assert.deepEqual(
+      [kept, unseen, elsewhere].map(({ account }) => devices.accountId(account) >= 0),
+      [true, false, true],
+    );
+  });
+
   it('announces accounts that come and go, and changes that concern the storage servers alone', () => {
     const devices = makeDevices();
     const events: string[] = [];
