@@ -76,6 +76,26 @@ describe('an account with many devices that ask for much', () => {
     }
   });
 
+  it('leaves out what another device covers among 32, and only what is the same among more', () => {
+    for (const [devices, dicts] of [
+      [32, 31],
+      [33, 33],
+    ] as const) {
+      const index = new Devices({ random: randomBytes });
+      const of = (namespaces: number[]) => index.upsert(makeRow({ account: GROUP, namespaces }), NOW);
+      of([0, 1]);
+      of([0]);
+      for (let n = 2; n < devices; n++) of([n]);
+      const refs: number[] = [];
+      index.writeMonitors(0, Buffer.alloc(100_000), 0, undefined, refs);
+      assert.equal(refs.length, dicts);
+      of([2]);
+      refs.length = 0;
+      index.writeMonitors(0, Buffer.alloc(100_000), 0, undefined, refs);
+      assert.equal(refs.length, devices, 'of more, the same once');
+    }
+  });
+
   it('reports whether more is asked for than before, which storage servers must hear of at once', () => {
     const index = new Devices({ random: randomBytes });
     const told: boolean[] = [];
