@@ -8,7 +8,7 @@ import { pino } from 'pino';
 import { systemClock } from '../src/clock.ts';
 import { type Postgres, startPostgres } from '../src/devnet/postgres.ts';
 import type { DeviceRow } from '../src/hivemind/devices/device.ts';
-import type { ClusterOptions } from '../src/hivemind/store/cluster-start.ts';
+import type { MembershipOptions } from '../src/hivemind/store/cluster-start.ts';
 import { Store } from '../src/hivemind/store/store.ts';
 import { makeRow } from '../test/support/rows.ts';
 import { cpuSeconds, postgresSeconds } from './cpu.ts';
@@ -19,7 +19,7 @@ const IN_FLIGHT = 256;
 const ROUNDS = 3;
 
 /** What a member of the benchmark's cluster is opened with. */
-export function benchMember(name: string): ClusterOptions {
+export function benchMember(name: string): MembershipOptions {
   const address = `ipc://${name}`;
   return { name, copies: 2, keyFingerprint: Buffer.alloc(8), version: '1.0.0', address, pushAddress: address };
 }

@@ -3,7 +3,7 @@ import pg from 'pg';
 import { pino } from 'pino';
 import { systemClock } from '../../src/clock.ts';
 import type { DeviceRow } from '../../src/hivemind/devices/device.ts';
-import type { ClusterOptions } from '../../src/hivemind/store/cluster-start.ts';
+import type { MembershipOptions } from '../../src/hivemind/store/cluster-start.ts';
 import type { ClusterStore } from '../../src/hivemind/store/cluster-store.ts';
 import { Store, type StoreOptions } from '../../src/hivemind/store/store.ts';
 import { SLOTS } from '../../src/session/slots.ts';
@@ -19,7 +19,7 @@ export const NO_SLOTS = Buffer.alloc(SLOTS / 8);
 export type MemberStore = Store & { readonly cluster: ClusterStore };
 
 /** What such a hivemind is started with. */
-export function memberOptions(name: string, given: Partial<ClusterOptions> = {}): ClusterOptions {
+export function memberOptions(name: string, given: Partial<MembershipOptions> = {}): MembershipOptions {
   return {
     name,
     copies: 2,

@@ -2,7 +2,7 @@ import type { Clock, Timer } from '../../clock.ts';
 import type { Log } from '../../log.ts';
 import { SLOTS, slotOf } from '../../session/slots.ts';
 import type { Devices } from '../devices/devices.ts';
-import type { Changed, ClusterStore } from '../store/cluster-store.ts';
+import type { Change, ClusterStore } from '../store/cluster-store.ts';
 import type { Store } from '../store/store.ts';
 import { slotBits } from './roster.ts';
 
@@ -67,7 +67,7 @@ export class Feed {
   /** Whether changes were missed that the running reload may not include: one more follows then. */
   #isLost = false;
   /** Changed subscriptions whose rows are still to be read. */
-  #pending: Changed[] = [];
+  #pending: Change[] = [];
   /** When everything had last been read; monotonic ms. */
   #readAt: number;
   /** When the last query for changes began; monotonic ms. */
@@ -160,7 +160,7 @@ export class Feed {
 
   /** Reads the rows of the pending changes into memory. */
   async #applyPending(): Promise<void> {
-    const busy: Changed[] = [];
+    const busy: Change[] = [];
     try {
       while (this.#pending.length > 0) {
         const some = this.#pending.slice(0, AT_ONCE);
@@ -173,9 +173,9 @@ export class Feed {
   }
 
   /** @returns the changes to subscriptions that are being written here, to be read again */
-  async #apply(changes: readonly Changed[]): Promise<Changed[]> {
+  async #apply(changes: readonly Change[]): Promise<Change[]> {
     const { clock, store, cluster, devices, holds, inWork } = this.#modules;
-    const busy: Changed[] = [];
+    const busy: Change[] = [];
     const watch = store.watchWrites();
     try {
       const found = await cluster.readCurrent(changes);

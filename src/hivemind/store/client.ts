@@ -7,21 +7,18 @@ import { type Conninfo, ConninfoError, type Host, parseConninfo } from './connin
 import { passwordFor } from './passfile.ts';
 import { sqlState } from './store-error.ts';
 
-/**
- * A client that is connected, and the socket below it: only destroying that ends a connection whose other end is
- * silent.
- */
+/** A connected client and its socket: only destroying the socket ends a connection whose other end is silent. */
 export interface OpenClient {
   readonly client: pg.Client;
   readonly socket: net.Socket;
 }
 
-/** Where Unix sockets are sought: Debian's folder, and PostgreSQL's own. */
+/** Where Unix sockets are looked for: Debian's folder, and PostgreSQL's own. */
 const SOCKET_FOLDERS = ['/var/run/postgresql', '/tmp'] as const;
 const APPLICATION = 'spns hivemind';
 
 /**
- * Reads an address of the database for this process.
+ * Parses a database address as this process sees it: its environment, user and home.
  *
  * @throws ConninfoError
  */
@@ -31,9 +28,9 @@ export function conninfo(url: string): Conninfo {
 
 /** Options of {@link openClient}. */
 export interface OpenOptions {
-  /** Ends the attempts. */
+  /** Aborts the attempts. */
   readonly stopping?: AbortSignal | undefined;
-  /** Servers that accept no changes are skipped, whether the address says so (`target_session_attrs`) or not. */
+  /** Whether to skip read-only servers even if the address does not say so (`target_session_attrs`). */
   readonly mustWrite?: boolean;
 }
 
@@ -41,8 +38,8 @@ export interface OpenOptions {
  * Connects as libpq would, trying one server after the other, with and without TLS as `sslmode` says.
  *
  * @param url as {@link parseConninfo} takes it
- * @param timeout milliseconds that one attempt may take, unless the address has a `connect_timeout`
- * @throws ConninfoError, or the last attempt's error
+ * @param timeout how long one attempt may take in ms, unless the address has a `connect_timeout`
+ * @throws ConninfoError, or the error of the last attempt
  */
 export async function openClient(
   url: string,
@@ -64,12 +61,12 @@ export async function openClient(
         if (refusal === undefined) return attempt;
         attempt.socket.destroy();
         failure = refusal;
-        // Without TLS it would be the same server.
+        // Trying without TLS would lead to the same server.
         break;
       } catch (error) {
         attempt.socket.destroy();
         failure = readable(error as Error, info);
-        // The password is not tried again where it was refused, least of all in the clear.
+        // Do not try a refused password again, least of all unencrypted.
         if (!isWorthAnother(failure)) throw failure;
       } finally {
         stopping?.removeEventListener('abort', stop);
@@ -80,19 +77,19 @@ export async function openClient(
 }
 
 /**
- * Makes sure that a client keeps the server's process that it has: our lock and settings belong to that. Behind a
- * pooler in transaction mode each statement may go to another, and somebody else gets ours.
+ * Makes sure that a client keeps its server process, which our locks and settings belong to. Behind a pooler in
+ * transaction mode each statement may go to another process, and somebody else may get ours.
  *
- * @param pid what pg_backend_pid() said on it
- * @param timeout as of {@link openClient}
- * @throws Error with a sentence
+ * @param pid the client's `pg_backend_pid()`
+ * @param timeout see {@link openClient}
+ * @throws Error with a sentence for the operator
  */
 export async function requireSession(client: pg.Client, pid: number, url: string, timeout: number): Promise<void> {
-  // A pooler tells clients a number of its own. PostgreSQL tells its process's.
+  // PostgreSQL gives clients the id of its process, a pooler a number of its own.
   if ((client as unknown as { processID?: number }).processID === pid) return;
   const { client: other } = await openClient(url, timeout);
   try {
-    // A pooler gives out what was used last.
+    // A pooler hands out the connection that was used last.
     const { rows } = await other.query<{ pid: number }>('SELECT pg_backend_pid() AS pid');
     if (rows[0]?.pid !== pid) return;
   } finally {
@@ -103,7 +100,7 @@ export async function requireSession(client: pg.Client, pid: number, url: string
   );
 }
 
-/** Why a server takes no changes; undefined if it does. */
+/** Why a server accepts no changes; undefined if it does. */
 async function refusalToWrite(client: pg.Client, timeout: number): Promise<Error | undefined> {
   const query = { text: 'SHOW transaction_read_only', query_timeout: timeout };
   const { rows } = await client.query<{ transaction_read_only: string }>(query);
@@ -111,19 +108,23 @@ async function refusalToWrite(client: pg.Client, timeout: number): Promise<Error
   return new Error('it accepts no changes: it is a standby, or default_transaction_read_only is on');
 }
 
-/** Whether TLS is used, in the order of the attempts. */
+/** For each attempt to make, in order, whether it uses TLS. */
 function tlsAttempts({ sslmode }: Conninfo, { host }: Host): boolean[] {
   if (host.startsWith('/') || sslmode === 'disable') return [false];
   if (sslmode === 'allow') return [false, true];
   return sslmode === 'prefer' ? [true, false] : [true];
 }
 
-/** No connection, TLS not to be had or not good, this way in not open (28000), or the server not up yet (57P03). */
+/**
+ * Whether another attempt may succeed: there was no connection, TLS failed, this way of connecting is not permitted
+ * (28000), or the server is not up yet (57P03).
+ */
 function isWorthAnother(error: unknown): boolean {
   const state = sqlState(error);
   return state === undefined || state === '28000' || state === '57P03';
 }
 
+/** Replaces pg's error for a missing password by a sentence for the operator. */
 function readable(error: Error, info: Conninfo): Error {
   if (!/password must be a (non-empty )?string/.test(error.message)) return error;
   return Object.assign(
@@ -139,7 +140,7 @@ function makeClient(info: Conninfo, host: Host, secure: boolean, timeout: number
     port: host.port,
     user: info.user,
     database: info.database,
-    // Given by a function, or the client would look into ~/.pgpass for want of one, whatever file was named.
+    // A function, because without a password the client would look into ~/.pgpass, whatever file was named.
     password: () => info.password ?? passwordFor(info, host) ?? '',
     application_name: info.applicationName ?? APPLICATION,
     options: info.options,
@@ -152,7 +153,7 @@ function makeClient(info: Conninfo, host: Host, secure: boolean, timeout: number
   return { client, socket };
 }
 
-/** Connects to the address that is given beside the name; the name stays what the certificate is held against. */
+/** Connects to `hostaddr` if one is given, while the certificate is still checked against the name. */
 class Socket extends net.Socket {
   readonly #address: string | undefined;
 
@@ -169,7 +170,7 @@ class Socket extends net.Socket {
   }
 }
 
-/** What libpq makes of sslmode and the files: with certificate authorities at hand, their word counts in every mode. */
+/** TLS as libpq does it by `sslmode` and files: if there are certificate authorities, they are used in every mode. */
 function tlsOptions(info: Conninfo): tls.ConnectionOptions {
   const { sslmode, sslrootcert } = info;
   const isSystem = sslrootcert === 'system';
@@ -194,20 +195,20 @@ function tlsOptions(info: Conninfo): tls.ConnectionOptions {
   };
 }
 
-/** @throws ConninfoError if it is there and may not be read */
+/** Reads a file; undefined if there is none. @throws ConninfoError if it cannot be read */
 function readFile(path: string): string | undefined {
   try {
     return fs.readFileSync(path, 'utf8');
   } catch (error) {
     const { code } = error as NodeJS.ErrnoException;
-    // A home that this user may not look into has nothing for it.
+    // In a home that this user may not enter there is nothing for it.
     if (code === 'ENOENT' || code === 'ENOTDIR' || (code === 'EACCES' && path.startsWith(`${os.homedir()}/`)))
       return undefined;
     throw new ConninfoError(`${path} cannot be read (${code})`);
   }
 }
 
-/** Without a host the server is sought at its Unix socket. */
+/** Without a host, the server is looked for at its Unix socket. */
 function withSocketFolder(host: Host): Host {
   if (host.host.startsWith('@'))
     throw new ConninfoError('a host that starts with @ (an abstract socket) is not supported');

@@ -2,46 +2,47 @@ import type pg from 'pg';
 import { isNameHeld } from './lock.ts';
 import { StoreError, sqlState } from './store-error.ts';
 
-/** A hivemind that is one of several on one database. */
-export interface ClusterOptions {
+/** What a hivemind tells others with which it shares the database. */
+export interface MembershipOptions {
   /** 1 to 32 of a-z, 0-9, - and _ */
   readonly name: string;
-  /** How many are to hold each slot; the same for all. */
+  /** How many members should hold each slot; the same for all. */
   readonly copies: number;
-  /** Of the hivemind's secret key, which must be the same for all. */
+  /** A hash of the hivemind's key, which must be the same for all. */
   readonly keyFingerprint: Uint8Array;
-  /** Of the program: `MAJOR.MINOR.PATCH`. */
+  /** The program's, `MAJOR.MINOR.PATCH`. */
   readonly version: string;
-  /** Where members and notifiers, and where web front-ends reach it: OxenMQ addresses. */
+  /** OxenMQ addresses: where members and notifiers reach it, and where web front-ends do. */
   readonly address: string;
   readonly pushAddress: string;
 }
 
-/** What a hivemind has become by its start. */
+/** A hivemind's identity as a member. */
 export interface Membership {
   readonly name: string;
-  /** A part of its routing ids. */
+  /** A part of its routing ids. Raised by each start unless the run before has stopped in order. */
   readonly generation: bigint;
+  /** Random; differs from one run of its process to the next. */
   readonly run: bigint;
 }
 
-/** Who gave a sign of life within so long is there, for a start; longer than members call one another dead. */
-const THERE = `INTERVAL '5 seconds'`;
-/** A name that was not used for so long is forgotten, and with it the generation of its routing ids. */
+/** At a start, a member whose last heartbeat is no older than this counts as alive: longer than among members. */
+const ALIVE = `INTERVAL '5 seconds'`;
+/** A name that has not been used for this long is forgotten, and with it the generation of its routing ids. */
 const FORGOTTEN = `INTERVAL '30 days'`;
-/** How long a start waits for transactions of others, and lets them wait should it be stopped in between, in ms. */
+/** How long (ms) a start waits for others' transactions, and they for it should it stall. */
 const PATIENCE = 5_000;
 const BEGIN = `BEGIN; SET LOCAL lock_timeout = ${PATIENCE}; SET LOCAL idle_in_transaction_session_timeout = ${PATIENCE}`;
 const TRIGGERS = ['spns_inserted', 'spns_updated', 'spns_deleted', 'spns_truncated'];
 
 /**
- * Makes this hivemind a member, beside those that there are: from here on every change of a subscription is noted.
- * Whoever calls this holds the lock that stands for the name.
+ * Makes this hivemind a member: from now on triggers note every change of a subscription. The caller must hold the lock
+ * for the name.
  *
- * @param run random, tells this run of the process from others of the same name
+ * @param run see {@link Membership.run}
  * @throws StoreError with a sentence for the operator
  */
-export async function joinCluster(client: pg.Client, options: ClusterOptions, run: bigint): Promise<Membership> {
+export async function becomeMember(client: pg.Client, options: MembershipOptions, run: bigint): Promise<Membership> {
   const { name, copies, keyFingerprint, version, address, pushAddress } = options;
   try {
     if ((await countTriggersOn(client)) < TRIGGERS.length) {
@@ -50,17 +51,17 @@ export async function joinCluster(client: pg.Client, options: ClusterOptions, ru
       await client.query('COMMIT');
     }
     await client.query(BEGIN);
-    // Of those that start together each sees the ones before.
+    // One at a time, so that hiveminds that start together see each other.
     await client.query('LOCK TABLE spns_members IN SHARE ROW EXCLUSIVE MODE');
     await checkOthers(client, options);
-    // What was written by another server's transactions, as in a restored backup, has no place among this one's.
+    // After a restored backup there may be changes numbered by another server's transactions: delete them.
     await client.query('DELETE FROM spns_changes WHERE xid >= pg_snapshot_xmax(pg_current_snapshot())');
     await client.query(
       `DELETE FROM spns_members WHERE name <> $1 AND seen < clock_timestamp() - ${FORGOTTEN} AND NOT ${isNameHeld('name')}`,
       [name],
     );
-    // Its position is before everything: all changes are kept until it takes one. A name that is new here may have been
-    // used before, by one that was killed: the time is a generation that it cannot have had.
+    // The position comes before all changes: they are kept until the member has read up to a later one. A name without
+    // a row may still have been used before, so its generation starts at the time, which it cannot have reached.
     const { rows } = await client.query<{ generation: string }>(
       `INSERT INTO spns_members AS m (name, generation, run, state, address, push_address, version, key_fingerprint,
          copies, started, seen, covers, position)
@@ -76,23 +77,23 @@ export async function joinCluster(client: pg.Client, options: ClusterOptions, ru
     await client.query('COMMIT');
     return { name, generation: BigInt(rows[0]?.generation ?? 1), run };
   } catch (error) {
-    throw await inWords(client, error);
+    throw await explained(client, error);
   }
 }
 
 /**
- * Ends what members shared, for a hivemind that has the database for itself: changes are not noted any more. Costs
- * nothing where there were none.
+ * Undoes {@link becomeMember}, for a hivemind that has the database to itself: changes are no longer noted. Does
+ * nothing if there were no members.
  *
  * @throws StoreError with a sentence for the operator
  */
 export async function dissolveCluster(client: pg.Client): Promise<void> {
   try {
-    // There are members only where changes are noted.
+    // No members without triggers.
     if ((await countTriggersOn(client)) === 0) return;
     const { rows } = await client.query<{ name: string }>(
       `SELECT name FROM spns_members
-       WHERE state <> 'stopped' AND seen BETWEEN clock_timestamp() - ${THERE} AND clock_timestamp() + ${THERE}`,
+       WHERE state <> 'stopped' AND seen BETWEEN clock_timestamp() - ${ALIVE} AND clock_timestamp() + ${ALIVE}`,
     );
     if (rows.length > 0) {
       throw new StoreError(
@@ -105,16 +106,16 @@ export async function dissolveCluster(client: pg.Client): Promise<void> {
     await switchTriggers(client, false);
     await client.query('DELETE FROM spns_members; DELETE FROM spns_changes; COMMIT');
   } catch (error) {
-    throw await inWords(client, error);
+    throw await explained(client, error);
   }
 }
 
-/** @throws StoreError if those that are there work with other settings than this one */
-async function checkOthers(client: pg.Client, own: ClusterOptions): Promise<void> {
+/** @throws StoreError if living members have other settings than this one */
+async function checkOthers(client: pg.Client, own: MembershipOptions): Promise<void> {
   const { rows } = await client.query<{ name: string; copies: number; version: string; sameKey: boolean }>(
     `SELECT name, copies, version, key_fingerprint = $2 AS "sameKey" FROM spns_members
      WHERE name <> $1 AND state <> 'stopped'
-       AND (seen BETWEEN clock_timestamp() - ${THERE} AND clock_timestamp() + ${THERE} OR ${isNameHeld('name')})
+       AND (seen BETWEEN clock_timestamp() - ${ALIVE} AND clock_timestamp() + ${ALIVE} OR ${isNameHeld('name')})
      ORDER BY name`,
     [own.name, own.keyFingerprint],
   );
@@ -122,14 +123,14 @@ async function checkOthers(client: pg.Client, own: ClusterOptions): Promise<void
     if (!sameKey) {
       throw new StoreError(
         'refused',
-        `The hivemind ${name} works on this database with another key: give all the same file in [keys] hivemind`,
+        `The hivemind ${name} works on this database with another key: give all of them the same file in [keys] hivemind`,
       );
     }
     if (copies !== own.copies) {
       throw new StoreError(
         'refused',
         `The hivemind ${name} works on this database with copies = ${copies}, this one has ${own.copies}: ` +
-          'give all the same, and stop all of them to change it',
+          'give all of them the same, and stop all to change it',
       );
     }
     if (majorOf(version) !== majorOf(own.version)) {
@@ -154,21 +155,22 @@ async function countTriggersOn(client: pg.Client): Promise<number> {
   return rows.length;
 }
 
-/** All transactions that have changed subscriptions before have ended then. */
+/** Waits for all transactions that have changed subscriptions: ALTER TABLE locks the table. */
 async function switchTriggers(client: pg.Client, on: boolean): Promise<void> {
   const actions = TRIGGERS.map((trigger) => `${on ? 'ENABLE' : 'DISABLE'} TRIGGER ${trigger}`).join(', ');
   await client.query(`ALTER TABLE subscriptions ${actions}`);
 }
 
-async function inWords(client: pg.Client, error: unknown): Promise<unknown> {
+/** Turns an error of the server's that an operator can mend into a sentence, and rolls back. */
+async function explained(client: pg.Client, error: unknown): Promise<unknown> {
   const state = sqlState(error);
-  // Only the server's errors leave a connection that is used any more.
+  // After any other error the connection is not used any more.
   if (state !== undefined) await client.query('ROLLBACK');
   if (state === '55P03') {
     return new StoreError(
       'unavailable',
-      `Somebody has held a table for over ${PATIENCE / 1000} s, as by changing subscriptions in a transaction that does ` +
-        'not end: end it, and start again',
+      `Somebody has held a table for over ${PATIENCE / 1000} s, perhaps by changing subscriptions in a transaction that ` +
+        'does not end: end it, and start again',
       { cause: error },
     );
   }
@@ -179,7 +181,7 @@ async function inWords(client: pg.Client, error: unknown): Promise<unknown> {
   const { user, owner } = rows[0] ?? { user: '', owner: '' };
   return new StoreError(
     'refused',
-    `Several hiveminds on one database need the rights of the tables' owner, and the user ${user} does not have all of them ` +
+    `Several hiveminds on one database need the rights of the tables' owner, and the user ${user} lacks some of them ` +
       `(${(error as Error).message}): GRANT ${owner} TO ${user}`,
     { cause: error },
   );

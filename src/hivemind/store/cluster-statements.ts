@@ -3,12 +3,12 @@ import type { Membership } from './cluster-start.ts';
 import type { FeedPosition } from './feed-position.ts';
 import { COLUMNS, type SubscriptionRow } from './subscription-rows.ts';
 
-/** Changes that are read at once. A transaction that has more makes us load anew. */
+/** The most changes that are read at once. After a transaction with more, everything is loaded again. */
 export const PAGE = 4_000;
-/** Tells whether the server is still the one whose transactions we have counted, and the table the same. */
+/** Identifies the server process and the table whose transactions our positions are about. */
 export const SERVER = `pg_postmaster_start_time()::text || ' ' || 'subscriptions'::regclass::oid`;
 
-/** The row is ours only as long as our run is the latest of this name. */
+/** Our row, as long as our run is the latest of this name. */
 const OWN = 'name = $1 AND run = $2';
 
 const BEAT = `
@@ -22,14 +22,14 @@ SELECT extract(epoch FROM clock_timestamp()) * 1000 AS now, name, generation, ru
 FROM (SELECT * FROM own UNION ALL SELECT * FROM spns_members WHERE name <> $1) m
 WHERE seen > clock_timestamp() - INTERVAL '1 hour' ORDER BY name`;
 
-/** Of the changes that are looked for: those of our slots, and not by ourselves; the earliest first. */
+/** Limits changes to those of our slots and by others, earliest first. */
 const OURS = `(slot IS NULL OR get_bit($5::bytea, slot) = 1)
         AND ($6 OR origin IS DISTINCT FROM current_setting('spns.origin')::bigint)
       ORDER BY xid LIMIT ${PAGE}`;
 
 /**
- * The changes of transactions that had not ended at a position. The two ways to a change are apart and each has its
- * limit, so that both go by the index and no further than they must, however many there are.
+ * The changes of transactions that had not ended at a position. Its unfinished transactions and those after it are two
+ * queries with a limit each, so that both use the index and read no more than they must.
  */
 const CHANGES = `
 SELECT f.*, c.*
@@ -46,7 +46,7 @@ LEFT JOIN LATERAL (
   ORDER BY xid LIMIT ${PAGE}
 ) c ON true`;
 
-/** What subscriptions are now: of each that is there its place in the list, and its columns. */
+/** The current rows of subscriptions: for each that exists, its place in the list and its columns. */
 const CURRENT = `
 SELECT c.n, s.*
 FROM unnest($1::bigint[], $2::bytea[], $3::varchar[], $4::varchar[]) WITH ORDINALITY AS c(id, account, service, svcid, n)
@@ -57,14 +57,14 @@ CROSS JOIN LATERAL (
   WHERE c.id IS NULL AND s.account = c.account AND s.service = c.service AND s.svcid = c.svcid
 ) s`;
 
-/** A row of {@link changesStatement}; there is one without a change if there is none. */
+/** A row of {@link changesStatement}. If there are no changes, there is one row without one. */
 export interface ChangeRow {
   readonly snapshot: string;
   readonly server: string;
-  /** Whether changes that we have not read were taken away. */
+  /** Whether changes that we have not read were deleted. */
   readonly lost: boolean;
   readonly xid: string | null;
-  /** Null with a change: all subscriptions were taken away at once. */
+  /** Null in a change means that the table was truncated. */
   readonly slot: number | null;
   readonly id: string | null;
   readonly account: Buffer | null;
@@ -80,7 +80,7 @@ export interface CurrentRow extends SubscriptionRow {
 
 type Own = Pick<Membership, 'name' | 'run'>;
 
-/** @param position up to where changes need not be kept for us; null leaves it as it is */
+/** @param position changes before it need not be kept for us; undefined leaves it as it is */
 export function beatStatement(
   { name, run }: Own,
   state: string,
@@ -97,7 +97,7 @@ export function leaveStatement({ name, run }: Own, covers: Uint8Array): QueryCon
   };
 }
 
-/** All changes are kept for us from now on. */
+/** Has all changes kept for us from now on. */
 export function holdStatement({ name, run }: Own): QueryConfig {
   return { text: `UPDATE spns_members SET position = '1:1:' WHERE ${OWN}`, values: [name, run] };
 }

@@ -17,70 +17,70 @@ import { FeedPosition } from './feed-position.ts';
 import { asStoreError, StoreError } from './store-error.ts';
 import { deviceRow } from './subscription-rows.ts';
 
-/** What the database has of a member of the cluster. */
+/** A member's row in the database. */
 export interface MemberRow {
   readonly name: string;
   /** Part of its routing ids. */
   readonly generation: bigint;
-  /** Tells one run of its process from the next. */
+  /** Differs from one run of its process to the next. */
   readonly run: bigint;
   readonly state: 'starting' | 'ready' | 'leaving' | 'stopped';
-  /** Where members and notifiers, and where web front-ends reach it: OxenMQ addresses. */
+  /** OxenMQ addresses: where members and notifiers reach it, and where web front-ends do. */
   readonly address: string;
   readonly pushAddress: string;
   readonly version: string;
-  /** By the database's clock, unix ms. */
+  /** When its process started and when it last wrote a heartbeat, by the database's clock; unix ms. */
   readonly started: number;
   readonly seen: number;
-  /** 32 bytes, a bit for each slot of which it covers every account. */
+  /** 32 bytes, a bit for each slot that it covers. */
   readonly covers: Buffer;
 }
 
-/** What a member reports about itself with its sign of life. */
-export type Sign = Pick<MemberRow, 'state' | 'covers'>;
+/** What a member reports about itself. */
+export type Heartbeat = Pick<MemberRow, 'state' | 'covers'>;
 
-/** A subscription that was changed: by its number, or, if it is gone, by its key. */
-export type Changed = { readonly id: string } | DeviceKey;
+/** Which subscription was changed: its number or, if it was deleted, its key. */
+export type Change = { readonly id: string } | DeviceKey;
 
-/** What was read of the changes. */
+/** A page of changes. */
 export interface Changes {
-  readonly changes: readonly Changed[];
+  readonly changes: readonly Change[];
   /** Whether there is more to be read at once. */
   readonly more: boolean;
 }
 
-/** What a changed subscription is now; without a row there is none. */
+/** The current row of a changed subscription; undefined if there is none. */
 export interface Current extends DeviceKey {
   readonly row: DeviceRow | undefined;
 }
 
-/** Covers no slot. */
-const NOTHING = Buffer.alloc(32);
+/** The bits of no slot. */
+const NO_SLOTS = Buffer.alloc(32);
 const NO_KEY = { account: undefined, service: undefined, serviceId: undefined };
 
 /**
- * What a member of a cluster does in the database: gives its signs of life, and reads which subscriptions others have
+ * What a member of a cluster does in the database: it writes heartbeats, and reads which subscriptions others have
  * changed.
  *
- * The changes are read from a position on, which is a snapshot of PostgreSQL's: those of all transactions that had not
- * ended by then. So none is missed however long one is under way, and nobody waits for it.
+ * Changes are read from a position on, which is a PostgreSQL snapshot: those of all transactions that had not ended by
+ * then. So none is missed, however long a transaction takes, and nobody has to wait for it.
  */
 export class ClusterStore {
   readonly membership: Membership;
   readonly #connection: Pick<Connection, 'query'>;
   readonly #onGone: (error: StoreError) => void;
-  /** Up to where the changes were read; undefined when nothing was loaded yet, or everything must be loaded anew. */
+  /** Up to where changes have been read; undefined if everything has to be loaded, for the first time or again. */
   #position: FeedPosition | undefined;
   /** The server whose transactions the positions are about. */
   #server: string | undefined;
-  /** Positions from which all is to be read once more, since a load that began there is under way. */
+  /** Where running loads began: changes from there on are read again when the load ends. */
   readonly #holds = new Set<FeedPosition>();
-  /** Counts the times that the position was put back. */
+  /** How often the position has been set back. */
   #rewinds = 0;
-  /** Whether our own changes are read as well: a load may have put what was before them in their place. */
+  /** Whether our own changes are read as well, since a load may have overwritten them in memory with older rows. */
   #readsOwn = false;
 
-  /** @param onGone called when others have ended our membership while the database was away: this process must end */
+  /** @param onGone called when our membership has been ended while the database was away: this process must end */
   constructor(connection: Pick<Connection, 'query'>, membership: Membership, onGone: (error: StoreError) => void) {
     this.#connection = connection;
     this.membership = membership;
@@ -88,15 +88,15 @@ export class ClusterStore {
   }
 
   /**
-   * Gives a sign of life.
+   * Writes a heartbeat.
    *
-   * @returns the database's clock (unix ms), and all members that were seen within the last hour, ourselves among them
-   * @throws StoreError; `locked` if we no longer are one
+   * @returns the database's time (unix ms), and all members seen within the last hour, ourselves included
+   * @throws StoreError; `locked` if we are no longer a member
    */
-  async beat({ state, covers }: Sign): Promise<{ now: number; members: MemberRow[] }> {
+  async beat({ state, covers }: Heartbeat): Promise<{ now: number; members: MemberRow[] }> {
     const { name, run } = this.membership;
     const rows = await this.#query<Record<string, string> & { covers: Buffer }>(
-      beatStatement(this.membership, state, covers, this.#kept()),
+      beatStatement(this.membership, state, covers, this.#keptFrom()),
     );
     const members = rows.map((row) => ({
       name: row.name ?? '',
@@ -113,8 +113,8 @@ export class ClusterStore {
     if (!members.some((member) => member.name === name && member.run === run)) {
       const error = new StoreError(
         'locked',
-        `The database no longer knows this hivemind (${name}): while it could not be reached, one without a name or another ` +
-          'one of this name was at work on it, or a backup was played back',
+        `The database no longer knows this hivemind (${name}): while it could not be reached, a hivemind without a name or ` +
+          'another of this name was at work on it, or a backup was restored',
       );
       this.#onGone(error);
       throw error;
@@ -123,22 +123,22 @@ export class ClusterStore {
   }
 
   /**
-   * The last sign: we are gone, and know it. Once nothing is connected under our routing ids, for the next run takes
-   * them over.
+   * Marks us as stopped in order, so that the next run takes over our routing ids. To be called once nothing is
+   * connected under them.
    *
    * @throws StoreError
    */
   async leave(): Promise<void> {
-    await this.#query(leaveStatement(this.membership, NOTHING));
+    await this.#query(leaveStatement(this.membership, NO_SLOTS));
   }
 
   /**
-   * Reads which subscriptions have changed since the last time, but for what was written over this very connection:
-   * that its writers know.
+   * Reads which subscriptions have changed since the last time, except by this very connection: its writers know of
+   * those.
    *
-   * @param slots 32 bytes, a bit for each of those to report
-   * @returns 'reload' when that cannot be determined (we were away for long, the server is another one, all were taken
-   *   away, or nothing was loaded yet): everything is to be loaded anew, and until then there is nothing to read
+   * @param slots 32 bytes, a bit for each slot to read
+   * @returns 'reload' if that cannot be told, because we were away for too long, the server is another one, the table
+   *   was truncated, or nothing has been loaded yet: everything has to be loaded before there is anything to read
    * @throws StoreError
    */
   async readChanges(slots: Uint8Array): Promise<Changes | 'reload'> {
@@ -151,9 +151,9 @@ export class ClusterStore {
     const now = FeedPosition.parse(first.snapshot);
     const isTruncated = rows.some(({ xid, slot }) => xid !== null && slot === null);
     if (first.lost || first.server !== this.#server || now.xmax < from.xmax || isTruncated) return this.#lose();
-    const found = rows.flatMap((row) => (row.xid === null ? [] : [{ xid: BigInt(row.xid), change: changedOf(row) }]));
+    const found = rows.flatMap((row) => (row.xid === null ? [] : [{ xid: BigInt(row.xid), change: changeOf(row) }]));
     const more = found.length >= PAGE;
-    // Of the last transaction of a page there may be more.
+    // The last transaction of a full page may have more changes, so it is read again.
     const end = more ? found.reduce((last, { xid }) => (xid > last ? xid : last), 0n) : now.xmax;
     if (more && found.every(({ xid }) => xid === end)) return this.#lose();
     if (rewinds === this.#rewinds) {
@@ -164,14 +164,13 @@ export class ClusterStore {
   }
 
   /**
-   * Reads what subscriptions are now.
+   * Reads the current rows of changed subscriptions.
    *
-   * @param changes a few hundred at most: each may take 200,000 bytes
-   * @returns of each what there is; nothing of those of which nothing but their number was known, and which are gone:
-   *   of that another change tells
+   * @param changes a few hundred at most: each row may take 200,000 bytes
+   * @returns an entry for each, except those given by number that no longer exist: their deletion is another change
    * @throws StoreError
    */
-  async readCurrent(changes: readonly Changed[]): Promise<Current[]> {
+  async readCurrent(changes: readonly Change[]): Promise<Current[]> {
     const which = changes.map((change) =>
       'id' in change ? { ...NO_KEY, id: change.id } : { ...change, id: undefined },
     );
@@ -186,13 +185,13 @@ export class ClusterStore {
     });
   }
 
-  /** Gives up what has not been read yet: everything is to be loaded anew, which costs less than very many changes. */
+  /** Gives up unread changes: everything has to be loaded again, which costs less than reading very many of them. */
   skip(): void {
     this.#position = undefined;
   }
 
   /**
-   * Takes away changes that every member has read, some thousand at once.
+   * Deletes some thousand changes that every member has read.
    *
    * @returns whether there may be more
    * @throws StoreError
@@ -203,10 +202,10 @@ export class ClusterStore {
   }
 
   /**
-   * To be done around each load: what changes from its beginning on is read, or read once more, after its end, however
-   * it ends.
+   * To be called around each load: changes since its beginning are read, or read again, once it has ended, successfully
+   * or not.
    *
-   * @param load gets what tells the server whose subscriptions are to be read (see {@link SERVER})
+   * @param load gets the {@link SERVER} to load from
    * @throws StoreError, and what `load` throws
    */
   async whileLoading<T>(load: (server: string) => Promise<T>): Promise<T> {
@@ -231,8 +230,8 @@ export class ClusterStore {
     }
   }
 
-  /** The position from which on changes are to be kept for us. */
-  #kept(): FeedPosition | undefined {
+  /** The position from which changes have to be kept for us. */
+  #keptFrom(): FeedPosition | undefined {
     let kept = this.#position;
     for (const hold of this.#holds) kept = kept?.meet(hold);
     return kept;
@@ -252,7 +251,7 @@ export class ClusterStore {
   }
 }
 
-function changedOf({ id, account, service, svcid }: ChangeRow): Changed {
+function changeOf({ id, account, service, svcid }: ChangeRow): Change {
   if (id !== null) return { id };
   return { account: account ?? Buffer.alloc(0), service: service ?? '', serviceId: svcid ?? '' };
 }

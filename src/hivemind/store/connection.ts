@@ -7,18 +7,18 @@ import { ConninfoError } from './conninfo.ts';
 import { MARKS, takeLock } from './lock.ts';
 import { StoreError, sqlState } from './store-error.ts';
 
-/** How long a start waits for the lock of one that was killed a moment ago. */
+/** How long (ms) we wait for another hivemind's lock: it may have just been killed, or be about to fail to start. */
 const LOCK_WAIT = 3_000;
 const LOCK_POLL = 100;
 const RETRY_FIRST = 100;
 const RETRY_MOST = 10_000;
 const SESSION = [
-  // The server notices within a minute that the machine of a lost hivemind is gone, and gives its lock free.
+  // The server notices within a minute that a hivemind's machine is gone, and frees its lock.
   'tcp_keepalives_idle = 30',
   'tcp_keepalives_interval = 10',
   'tcp_keepalives_count = 3',
-  // Every statement here seeks a few rows by their keys. A plan made while the tables were small must not read them
-  // through when they have grown.
+  // Every statement here looks up a few rows by key. A plan made while the tables were small must not scan them once
+  // they have grown.
   'plan_cache_mode = force_generic_plan',
   'enable_seqscan = off',
   'enable_hashjoin = off',
@@ -29,7 +29,7 @@ const SESSION = [
   .map((setting) => `SET ${setting}`)
   .join('; ');
 
-/** Changes are read along their index up to a limit, and never gathered to be sorted: there may be very many. */
+/** Changes are read in index order up to a limit. A bitmap scan would collect them all first, however many. */
 const MEMBER_SESSION = 'SET enable_bitmapscan = off';
 
 export interface ConnectionOptions {
@@ -37,39 +37,33 @@ export interface ConnectionOptions {
   clock: Clock;
   log: Logger;
   random: (bytes: number) => Buffer;
-  /** milliseconds that the server may take for a connection or a statement */
+  /** how long the server may take for a connection or a statement, in ms */
   timeout: number;
-  /** of this hivemind, if it is one of several: then it shares the database with those of other names */
+  /** our name, if we are one of several hiveminds that share the database */
   name?: string | undefined;
-  /**
-   * Called, once, when another hivemind took the lock while the connection was lost: nothing is written here any more.
-   */
+  /** Called once if another hivemind has taken the lock while the connection was lost: no more is written then. */
   onTaken: (error: StoreError) => void;
 }
 
 /**
- * The one connection over which the hivemind writes. It holds the lock, so whoever writes here is the only one who
- * does. When it is lost it is made anew, at growing intervals; what was in flight fails at once.
+ * The one connection by which the hivemind writes. It holds the lock, so nobody writes without it. If it is lost, what
+ * was in flight fails at once, and we reconnect at growing intervals.
  */
 export class Connection {
   readonly #options: ConnectionOptions;
   #client: OpenClient | undefined;
-  /**
-   * A second lock, shared, that is held beside the first: by it we know a process of PostgreSQL's that serves us, or
-   * still believes so.
-   */
+  /** Marks our connections, so that we recognize one that PostgreSQL still believes in. See {@link takeLock}. */
   readonly #mark: number;
   #fault: string | undefined;
-  /**
-   * A start goes on beside a database that takes no changes; a hivemind that comes back to one looks for a better one.
-   */
+  /** A start accepts a database that accepts no changes; after a lost connection we look for one that does. */
   #mustWrite = false;
   #closed = false;
   #failures = 0;
-  /** Since when (monotonic) another hivemind was seen to hold the lock. */
+  /** Since when another hivemind has been seen holding the lock; monotonic ms. */
   #lockedSince: number | undefined;
   #retry: Timer | undefined;
   readonly #waiting = new Set<() => void>();
+  /** Settles after the last statement: they run one after the other. */
   #lane: Promise<unknown> = Promise.resolve();
 
   constructor(options: ConnectionOptions) {
@@ -77,15 +71,15 @@ export class Connection {
     this.#mark = MARKS + (options.random(4).readUInt32LE() >>> 2);
   }
 
-  /** Whether the database answered last. */
+  /** Whether we are connected. */
   get connected(): boolean {
     return this.#client !== undefined;
   }
 
   /**
-   * The first connection.
+   * Connects for the first time.
    *
-   * @param prepare is done on it before anything else
+   * @param prepare runs on the connection before anything else
    * @throws StoreError
    */
   async open(prepare: (client: pg.Client) => Promise<void>): Promise<void> {
@@ -112,12 +106,12 @@ export class Connection {
     }
   }
 
-  /** Why it does not answer: the latest attempt's words. */
+  /** Why we are not connected, by the latest attempt; undefined if we are. */
   get fault(): string | undefined {
     return this.#fault;
   }
 
-  /** Waits until the database answers, but no longer than `ms`. */
+  /** Waits until we are connected, but no longer than `ms`. @returns whether we are */
   async whenConnected(ms: number): Promise<boolean> {
     if (this.connected || this.#closed) return this.connected;
     await new Promise<void>((resolve) => {
@@ -133,7 +127,7 @@ export class Connection {
   }
 
   /**
-   * Runs one statement, after those that were given before it.
+   * Runs a statement, after all given before it.
    *
    * @throws the server's error, or StoreError `unavailable`
    */
@@ -143,7 +137,7 @@ export class Connection {
     return result;
   }
 
-  /** Ends the connection, and with it the lock. What is in flight fails. */
+  /** Disconnects, which frees the lock. What is in flight fails. */
   async close(): Promise<void> {
     this.#closed = true;
     this.#retry?.cancel();
@@ -162,18 +156,18 @@ export class Connection {
       return await this.#within(current.socket, current.client.query<Row>(query));
     } catch (error) {
       const state = sqlState(error);
-      // 25006: it has become a standby. 57P01 to 57P05: it is going down. Neither is any use to us.
+      // 25006: it has become a standby. 57P01 to 57P05: it is shutting down. Neither is of use to us.
       if (state === undefined || state === '25006' || state.startsWith('57P')) this.#lost(current, error as Error);
       if (state !== undefined && !/^(08|25006|53|57)/.test(state)) throw error;
-      throw new StoreError('unavailable', `The database did not carry it out: ${(error as Error).message}`, {
+      throw new StoreError('unavailable', `The database did not carry the statement out: ${(error as Error).message}`, {
         cause: error,
       });
     }
   }
 
   /**
-   * The server ends a statement that takes too long; a server that does not answer at all loses the connection a moment
-   * later.
+   * Waits for an answer. The server itself cancels a statement that takes too long; if it does not answer at all, we
+   * disconnect a moment later.
    */
   async #within<T>(socket: net.Socket, work: Promise<T>): Promise<T> {
     let timedOut = false;
@@ -198,7 +192,7 @@ export class Connection {
     try {
       made = await openClient(url, timeout, { mustWrite: this.#mustWrite });
       const { client, socket } = made;
-      // Not as start-up parameters, of which PgBouncer knows only a few.
+      // Not as startup parameters, because PgBouncer accepts only a few.
       await this.#within(socket, client.query(`${SESSION}; SET statement_timeout = ${timeout}`));
       const pid = await this.#within(socket, takeLock(client, this.#mark, name));
       if (name !== undefined)
@@ -240,10 +234,7 @@ export class Connection {
     this.#reconnect();
   }
 
-  /**
-   * Whether another hivemind has the lock, and not only for a start that fails in a moment: then there is no coming
-   * back.
-   */
+  /** Whether another hivemind has the lock, and for longer than a start that fails would: then we cannot come back. */
   #isTaken(cause: Error): boolean {
     const { clock, onTaken } = this.#options;
     if (!(cause instanceof StoreError && cause.code === 'locked')) {
@@ -274,7 +265,7 @@ export class Connection {
         (cause: Error) => {
           this.#fault = cause.message;
           if (this.#isTaken(cause)) return;
-          // The first is logged prominently, the others are the same fault.
+          // The first failure is logged as an error; later ones have the same cause.
           log[this.#failures === 1 ? 'error' : 'debug'](cause.message);
           this.#reconnect();
         },

@@ -1,17 +1,17 @@
 /**
  * The address of a database as libpq reads it (PostgreSQL's documentation, "Connection Strings" and "Parameter Key
- * Words"). The original hands `[db] url` to libpq, so here each part means the same, or is refused by its name: to pass
- * over a part in silence may mean another database, or no encryption where some was asked for.
+ * Words"). The original hands `[db] url` to libpq, so each part means the same here or is refused by name: silently
+ * ignoring one might mean another database, or no encryption where it was asked for.
  */
 
-/** One place where the server may be: of several, the first that takes us is used. */
+/** Where a server may be. Of several, the first that accepts us is used. */
 export interface Host {
   /**
    * A host name, an IP address, or the folder of a Unix socket, which starts with `/` (or `@`). Empty: the default
    * folder.
    */
   readonly host: string;
-  /** Where to connect, if that is given beside the name. */
+  /** The IP address to connect to, if given in addition to the name. */
   readonly hostaddr: string | undefined;
   readonly port: number;
 }
@@ -19,7 +19,7 @@ export interface Host {
 const SSL_MODES = ['disable', 'allow', 'prefer', 'require', 'verify-ca', 'verify-full'] as const;
 export type SslMode = (typeof SSL_MODES)[number];
 
-/** What a connection needs to know, defaults of libpq filled in. Paths are as they were written. */
+/** A parsed address, with libpq's defaults filled in; paths as written. */
 export interface Conninfo {
   readonly hosts: readonly Host[];
   readonly user: string;
@@ -27,7 +27,7 @@ export interface Conninfo {
   readonly password: string | undefined;
   readonly passfile: string;
   readonly sslmode: SslMode;
-  /** `system`: the certificate authorities that Node comes with. */
+  /** `system` stands for the system's certificate authorities. */
   readonly sslrootcert: string;
   readonly sslcert: string;
   readonly sslkey: string;
@@ -36,18 +36,18 @@ export interface Conninfo {
   readonly sslMaxProtocol: string | undefined;
   readonly applicationName: string | undefined;
   readonly options: string | undefined;
-  /** Whether servers that accept no changes are skipped (`target_session_attrs`). */
+  /** Whether to skip servers that accept no changes (`target_session_attrs`). */
   readonly mustWrite: boolean;
-  /** Seconds; undefined: as the caller likes. */
+  /** In seconds; undefined if not given. */
   readonly connectTimeout: number | undefined;
 }
 
-/** A part of the address is wrong or not supported; the message names it, and never repeats a value. */
+/** Part of an address is wrong or not supported. The message names the part, but never repeats a value. */
 export class ConninfoError extends Error {
   override readonly name = 'ConninfoError';
 }
 
-/** The environment variable of each keyword that is supported. */
+/** The supported keywords, each with its environment variable. */
 const KEYWORDS: Readonly<Record<string, string | undefined>> = {
   host: 'PGHOST',
   hostaddr: 'PGHOSTADDR',
@@ -71,10 +71,7 @@ const KEYWORDS: Readonly<Record<string, string | undefined>> = {
   ssl_max_protocol_version: 'PGSSLMAXPROTOCOLVERSION',
 };
 
-/**
- * Keywords of which some values ask for what happens here anyway; any other value asks for something that this client
- * cannot do, and is refused.
- */
+/** Keywords of which only the values that ask for what we do anyway are accepted. */
 const HARMLESS: Readonly<Record<string, { readonly env?: string; readonly values: RegExp }>> = {
   client_encoding: { env: 'PGCLIENTENCODING', values: /^(auto|utf-?8|unicode)$/i },
   load_balance_hosts: { env: 'PGLOADBALANCEHOSTS', values: /^disable$/ },
@@ -84,7 +81,7 @@ const HARMLESS: Readonly<Record<string, { readonly env?: string; readonly values
   sslcertmode: { env: 'PGSSLCERTMODE', values: /^allow$/ },
   sslsni: { env: 'PGSSLSNI', values: /^1$/ },
   sslcompression: { env: 'PGSSLCOMPRESSION', values: /^[01]$/ },
-  // The hivemind sets its own: every lost server is noticed within seconds.
+  // The hivemind sets its own, which notice a lost server within seconds.
   keepalives: { values: /^[01]$/ },
   keepalives_idle: { values: /^\d+$/ },
   keepalives_interval: { values: /^\d+$/ },
@@ -95,7 +92,7 @@ const HARMLESS: Readonly<Record<string, { readonly env?: string; readonly values
   gssdelegation: { env: 'PGGSSDELEGATION', values: /^0$/ },
 };
 
-/** What libpq knows besides, and this client does not do. */
+/** Keywords that libpq knows and we do not support. */
 const UNSUPPORTED: Readonly<Record<string, string | undefined>> = {
   service: 'PGSERVICE',
   servicefile: undefined,
@@ -115,10 +112,10 @@ const UNSUPPORTED: Readonly<Record<string, string | undefined>> = {
   sslkeylogfile: undefined,
 };
 
-/** Where the process runs: what libpq takes from it. */
+/** What libpq takes from the process. */
 export interface Surroundings {
   readonly env: NodeJS.ProcessEnv;
-  /** Whom the process runs as. */
+  /** The user that the process runs as. */
   readonly user: string;
   /** The home folder. */
   readonly home: string;
@@ -164,7 +161,7 @@ export function parseConninfo(url: string, { env, user, home }: Surroundings): C
       throw new ConninfoError('a TLS version must be TLSv1, TLSv1.1, TLSv1.2 or TLSv1.3');
   }
   const attributes = get('target_session_attrs') ?? 'any';
-  // What takes no changes is of no use here, whatever a server calls itself.
+  // A server that accepts no changes is of no use here.
   if (!/^(any|read-write|primary)$/.test(attributes))
     throw new ConninfoError(
       `${place('target_session_attrs', KEYWORDS.target_session_attrs, given)} has a value that is not supported`,
@@ -189,19 +186,19 @@ export function parseConninfo(url: string, { env, user, home }: Surroundings): C
     applicationName: get('application_name') ?? get('fallback_application_name'),
     options: get('options'),
     mustWrite: attributes !== 'any',
-    // libpq waits for ever at 0 and below, and rounds 1 up to 2.
+    // As in libpq: for ever at 0 and below, and 1 is rounded up to 2.
     connectTimeout: seconds > 0 ? Math.max(seconds, 2) : undefined,
   };
 }
 
-/** Takes a URI apart, by the same steps as libpq: its parts by keyword, decoded. */
+/** Splits a URI by the same steps as libpq. @returns its parts by keyword, decoded */
 function parseUri(url: string): Map<string, string> {
   const scheme = /^postgres(?:ql)?:\/\//.exec(url);
   if (!scheme) throw new ConninfoError('it must start with postgresql://');
   const given = new Map<string, string>();
   let rest = url.slice(scheme[0].length);
 
-  // Who connects: all up to an @, where that comes before the first slash. A password may hold # and ?.
+  // User and password: everything before an @ that comes before the first slash. A password may contain # and ?.
   const userinfo = /^([^@/]*)@/.exec(rest);
   if (userinfo) {
     rest = rest.slice(userinfo[0].length);
@@ -228,7 +225,7 @@ function parseUri(url: string): Map<string, string> {
 
   const [path, query] = split(rest, '?');
   if (path.length > 1) given.set('dbname', decode(path.slice(1), 'the database'));
-  // An & may end the last parameter, too.
+  // The last parameter may end with an & too.
   for (const word of query ? query.replace(/&$/, '').split('&') : []) {
     const [keyword = '', value, ...more] = word.split('=');
     if (value === undefined) throw new ConninfoError('a parameter after the ? has no value');
@@ -236,7 +233,7 @@ function parseUri(url: string): Map<string, string> {
       throw new ConninfoError(`the parameter ${decode(keyword, 'a parameter')} has a second =: write it %3D`);
     const name = decode(keyword, 'a parameter');
     const text = decode(value, name);
-    // What JDBC takes, libpq takes too.
+    // JDBC's spelling, which libpq accepts too.
     if (name === 'ssl' && text === 'true') given.set('sslmode', 'require');
     else given.set(name, text);
   }
@@ -260,7 +257,7 @@ function hostsOf(host: string | undefined, hostaddr: string | undefined, port: s
   });
 }
 
-/** Percent escapes alone: a + is a +. */
+/** Decodes percent escapes only: a + stays a +. */
 function decode(text: string, what: string): string {
   if (/%(?![0-9a-f]{2})|%00/i.test(text))
     throw new ConninfoError(`${what} has a % that is not an escape: write it %25`);

@@ -1,14 +1,14 @@
 import { ACCOUNT_SIZE } from '../../session/account.ts';
 import { type DeviceRow, MAX_SERVICE, type Utf8 } from '../devices/device.ts';
 
-/** From so many slots on, the namespaces of all subscriptions are read through once; of fewer, those of each. */
+/** From this many slots on, the namespaces of all subscriptions are read in one scan; for fewer they are looked up. */
 const MANY_SLOTS = 64;
 
 /**
- * What {@link CopyRows} reads. The namespaces come as two bytes each, in one byte string: an array would take five
- * times as much.
+ * The statement whose output {@link CopyRows} reads. Namespaces come as two bytes each in one byte string; an array
+ * would take five times as much.
  *
- * @param slots whose subscriptions are to be read; all if not given
+ * @param slots the slots to read; all if not given
  */
 export function copyRows(slots?: readonly number[]): string {
   const namespaces = "string_agg(int2send(namespace), '' ORDER BY namespace) AS namespaces";
@@ -26,13 +26,13 @@ export function copyRows(slots?: readonly number[]): string {
 const FIELDS = 12;
 const SIGNATURE = Buffer.from('PGCOPY\n\xff\r\n\0', 'latin1');
 const EMPTY = Buffer.alloc(0);
-/** Nearly every row is shorter than this. */
+/** Bytes of a chunk that are joined to a row that was cut: nearly every row is shorter. */
 const JOINED = 2048;
 
 /**
- * Reads PostgreSQL's binary COPY format, which arrives cut anywhere, into rows. There are a million of them, and making
- * a Buffer or a string costs more than copying 64 bytes: so one row serves for all, what is the same in most is made
- * once, and a service id is a string only for those who ask for that.
+ * Reads rows from PostgreSQL's binary COPY format, which comes in chunks cut anywhere. There may be a million rows, and
+ * making a Buffer or a string costs more than copying 64 bytes: so one row object is reused for all, values that most
+ * rows share are made once, and a service id becomes a string only if somebody reads it.
  */
 export class CopyRows {
   #rest: Buffer = EMPTY;
@@ -50,21 +50,21 @@ export class CopyRows {
   readonly #service = new Remembered(MAX_SERVICE, (bytes) => bytes.toString());
   readonly #namespaces = new Remembered(64, readNamespaces);
 
-  /** @param visit gets each row; it and its buffers are good only during the call */
+  /** @param visit gets each row, which is good only during the call */
   constructor(visit: (row: DeviceRow) => void) {
     this.#visit = visit;
   }
 
-  /** Whether the format's end was seen. */
+  /** Whether the end of the data has been seen. */
   get ended(): boolean {
     return this.#ended;
   }
 
-  /** @throws Error on anything that is not the format */
+  /** Takes the next chunk. @throws Error if it is not in the format */
   push(chunk: Buffer): void {
     let [bytes, from] = [chunk, 0];
     if (this.#rest.length > 0) {
-      // The row that was cut, and no copy of the whole chunk for it.
+      // Complete the row that was cut without copying the whole chunk.
       const joined = Buffer.concat([this.#rest, chunk.subarray(0, JOINED)]);
       const read = this.#rows(joined, 0);
       if (read >= this.#rest.length) from = read - this.#rest.length;
@@ -74,7 +74,7 @@ export class CopyRows {
     this.#rest = end === bytes.length ? EMPTY : bytes.subarray(end);
   }
 
-  /** Reads the rows that are there as a whole; gives the offset behind them. */
+  /** Reads all complete rows. @returns the offset after them */
   #rows(bytes: Buffer, from: number): number {
     let at = from;
     if (!this.#started) {
@@ -92,7 +92,7 @@ export class CopyRows {
     return at;
   }
 
-  /** Reads one row; gives the offset behind it, or -1 if it is not all there. */
+  /** Reads one row. @returns the offset after it, or -1 if it is not complete */
   #next(bytes: Buffer, at: number): number {
     if (at + 2 > bytes.length) return -1;
     const fields = bytes.readInt16BE(at);
@@ -121,7 +121,7 @@ export class CopyRows {
     const tagSignature = this.#view(bytes, 3);
     row.account = this.#copy(bytes, 0, this.#account) ?? EMPTY;
     row.sessionEd25519 = this.#copy(bytes, 1, this.#sessionEd25519);
-    // One without the other is as wrong as one of a wrong length.
+    // If one of them is missing, rowFault finds the empty one.
     row.subaccount = tag || tagSignature ? { tag: tag ?? EMPTY, signature: tagSignature ?? EMPTY } : null;
     row.signature = this.#copy(bytes, 4, this.#signature) ?? EMPTY;
     const time = this.#at[5]!;
@@ -136,7 +136,7 @@ export class CopyRows {
     return row;
   }
 
-  /** A field in the memory that is there for it; a view, if it is not as long as it must be. */
+  /** A field copied to `to`, or a view of it if it does not have that length. */
   #copy(bytes: Buffer, field: number, to: Buffer): Buffer | null {
     if (this.#size[field] !== to.length) return this.#view(bytes, field);
     const at = this.#at[field]!;
@@ -144,7 +144,7 @@ export class CopyRows {
     return to;
   }
 
-  /** Where a text lies; undefined if it is not plain. */
+  /** Where a string lies; undefined if it is not ASCII without NUL. */
   #ascii(bytes: Buffer, field: number): Utf8 | undefined {
     const at = this.#at[field]!;
     const size = Math.max(this.#size[field]!, 0);
@@ -161,7 +161,7 @@ export class CopyRows {
   }
 }
 
-/** A row to be written over again and again. */
+/** A row to be overwritten again and again. */
 function makeRow() {
   let serviceId = '';
   const row = {
@@ -184,25 +184,25 @@ function makeRow() {
     serviceData: null as Buffer | null,
     namespaces: [] as readonly number[],
   };
-  // Whoever copies the row to keep it gets the text: the bytes are others by then.
+  // A spread copy of the row has the string only, since the bytes change with the next row.
   return Object.defineProperty(row, 'serviceIdBytes', { enumerable: false });
 }
 
-/** What bytes mean that are the same in many rows: of each length the last is known again. */
+/** Caches values that many rows share: for each length the last one. */
 class Remembered<T> {
   readonly #make: (bytes: Buffer) => T;
   readonly #known: ({ readonly bytes: Buffer; readonly value: T } | undefined)[];
 
   /**
-   * @param longest more bytes than this are not remembered
-   * @param make gets bytes of its own
+   * @param longest values of more bytes than this are not cached
+   * @param make makes a value; its bytes may be kept
    */
   constructor(longest: number, make: (bytes: Buffer) => T) {
     this.#make = make;
     this.#known = Array.from({ length: longest + 1 });
   }
 
-  /** @param size -1 is no value, and means the same as no bytes */
+  /** @param size in bytes; -1 (NULL) counts as 0 */
   read(bytes: Buffer, at: number, size: number): T {
     const length = Math.max(size, 0);
     const known = length < this.#known.length ? this.#known[length] : undefined;

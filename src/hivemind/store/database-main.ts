@@ -3,15 +3,17 @@ import { conninfo, openClient, requireSession } from './client.ts';
 import { migrate, pendingMigrations, requireVersion } from './migrate.ts';
 
 /**
- * The database at the command line's service, as a process of its own: `address` only reads the address, `check` looks
- * and changes nothing (`check shared`: for several hiveminds), `migrate` brings the tables up to date. The address
- * comes in SPNS_DATABASE_URL, for arguments can be read by every user of the machine. Prints one sentence; exit code 1
- * if it tells of a problem.
+ * The database work of the `spns` command, as a process of its own: `address` only parses the address, `check` changes
+ * nothing (`check shared`: for several hiveminds), `migrate` brings the tables up to date. The address comes in
+ * SPNS_DATABASE_URL, since every user of the machine can read arguments. Prints one sentence; exit code 1 if that is a
+ * problem.
  */
+
+/** For a connection or a statement, in ms. */
 const TIMEOUT = 5_000;
 const TABLES = ['subscriptions', 'sub_namespaces', 'service_stats'];
 
-/** @param shared whether several hiveminds are to work on it */
+/** Checks the database, and gives the sentence to print. @param shared whether several hiveminds will share it */
 async function check(client: pg.Client, shared: boolean): Promise<string> {
   await requireVersion(client);
   const { rows } = await client.query<{
@@ -65,7 +67,7 @@ async function check(client: pg.Client, shared: boolean): Promise<string> {
   return `PostgreSQL ${version} answers;${upgrade} ${Number(only(counted).count).toLocaleString('en')} subscriptions`;
 }
 
-/** The row of a query that gives one. */
+/** The only row of a result. */
 function only<T>([row]: readonly T[]): T {
   if (row === undefined) throw new Error('PostgreSQL answered without a row');
   return row;

@@ -1,12 +1,12 @@
 /**
- * Which transactions of the database had ended when we looked: PostgreSQL's own snapshot, in its text form
- * `xmin:xmax:xip,…`. Every transaction below `xmax` had, but those of `xip` (docs/decisions/18).
+ * Which transactions of the database had ended when we looked: a PostgreSQL snapshot, in its text form
+ * `xmin:xmax:xip,…`. Those below `xmax` had, except those in `xip` (docs/decisions/35).
  *
- * A number gives nothing like it: transactions become visible in another order than they took their numbers in.
+ * A single transaction number would not do, since transactions do not end in the order of their numbers.
  */
 export class FeedPosition {
   readonly xmax: bigint;
-  /** Those that were under way, ascending. */
+  /** The transactions below `xmax` that had not ended, ascending. */
   readonly xip: readonly bigint[];
 
   private constructor(xmax: bigint, xip: readonly bigint[]) {
@@ -14,7 +14,7 @@ export class FeedPosition {
     this.xip = xip;
   }
 
-  /** @throws Error on what is no snapshot */
+  /** @throws Error if the text is not a snapshot */
   static parse(text: string): FeedPosition {
     const found = /^\d+:(\d+):([\d,]*)$/.exec(text);
     if (!found) throw new Error(`The database did not send a snapshot: ${text}`);
@@ -22,7 +22,7 @@ export class FeedPosition {
     return new FeedPosition(BigInt(found[1] ?? ''), xip);
   }
 
-  /** What is in both: of each transaction that it counts as ended, both knew that. */
+  /** The position that counts as ended only what both do. */
   meet(other: FeedPosition): FeedPosition {
     const xmax = this.xmax < other.xmax ? this.xmax : other.xmax;
     const xip = new Set([...this.xip, ...other.xip].filter((xid) => xid < xmax));
@@ -32,7 +32,7 @@ export class FeedPosition {
     );
   }
 
-  /** This, without the transactions from `xmax` on. */
+  /** This position, but with no transaction from `xmax` on counted as ended. */
   upTo(xmax: bigint): FeedPosition {
     return new FeedPosition(
       xmax,

@@ -7,29 +7,27 @@ import { dropStatement, type Removal, removeStatement, upsertStatement } from '.
 import { isDataError, StoreError, sqlState } from './store-error.ts';
 import { OverloadError } from './write-health.ts';
 
-/**
- * Rows in one statement. The database compares them with each other once, so ten times as many would not be ten times
- * as good.
- */
+/** The most rows in one statement. The database compares them with each other, so ten times as many gain little. */
 const BATCH = 256;
-/** Service data in one statement, in bytes. */
+/** From this many bytes of service data on, no more rows are added to a statement. */
 const BATCH_BYTES = 4_000_000;
 /**
- * Namespaces in one statement, each of which is a row too: of one account, and of all subscriptions that have more of
- * them than any app asks for. Everybody else's pass them.
+ * The most namespaces in one statement, each of which is a row too: of one account; and of all subscriptions with more
+ * than 32, which no app asks for. Everybody else's overtake these.
  */
 const ACCOUNT_NAMESPACES = 256;
 const WIDE = 32;
 const WIDE_NAMESPACES = 1_024;
-/** Requests that are looked at for one statement: what cannot go into this one is left for the next. */
-const LOOKED_AT = 4_096;
-/** Requests that are answered in one turn of the event loop; each answer leads to work. */
+/** How many waiting requests are considered for one statement. */
+const CONSIDERED = 4_096;
+/** How many requests are answered in one turn of the event loop; each answer causes work. */
 const SETTLED_AT_ONCE = 64;
-/** Requests that wait at most; more fail at once. */
+/** The most requests that wait; more fail at once. */
 const MAX_WAITING = 20_000;
-/** Milliseconds that a request waits for a database that is away. */
+/** How long (ms) a request waits for a database that is away. */
 const PATIENCE = 2_000;
-const DEADLOCKS = 3;
+/** How often a statement is tried that the server rolled back because of others. */
+const ATTEMPTS = 3;
 
 type Change =
   | { readonly kind: 'upsert'; readonly what: DeviceRow }
@@ -49,16 +47,16 @@ interface CommitHealth {
   succeeded(): void;
 }
 
-/** Tells of the keys that were written since it was asked for. */
+/** The keys being written since the watch began. */
 export interface WriteWatch {
-  /** Whether a request for that key has been in work since, from its coming to what its sender makes of the answer. */
+  /** Whether a request for that key has been at work since. It is until its sender has handled the answer. */
   has(key: DeviceKey): boolean;
   end(): void;
 }
 
 /**
- * Writes what has come in while the last commit was under way, all in one statement: a commit costs the same for one
- * row as for a hundred. Nobody waits for others to come: a request that finds the database idle goes at once.
+ * Writes all requests that came in during the last commit in one statement, since a commit costs as much for one row as
+ * for a hundred. Requests do not wait for others: one that finds the database idle is written at once.
  */
 export class GroupCommit {
   readonly counters = { commits: 0, rows: 0, commitMs: 0 };
@@ -68,7 +66,7 @@ export class GroupCommit {
   #waiting: Waiting[] = [];
   #working: Promise<void> | undefined;
   #closed = false;
-  /** Keys of requests that are in work, and how many. */
+  /** How many requests are at work for each key. */
   readonly #writing = new Map<string, number>();
   readonly #watches = new Set<Set<string>>();
 
@@ -95,14 +93,14 @@ export class GroupCommit {
     return (await this.#do({ kind: 'drop', what: removal })) === 'removed';
   }
 
-  /** See {@link WriteWatch}; it must be ended. */
+  /** Begins a {@link WriteWatch}, which must be ended. */
   watch(): WriteWatch {
     const keys = new Set(this.#writing.keys());
     this.#watches.add(keys);
     return { has: (key) => keys.has(names(key).key), end: () => this.#watches.delete(keys) };
   }
 
-  /** Takes no more; resolves when all that wait are answered. */
+  /** Takes no more requests. Resolves when all waiting ones are answered. */
   async close(): Promise<void> {
     this.#closed = true;
     await this.#working;
@@ -132,12 +130,12 @@ export class GroupCommit {
 
   async #work(): Promise<void> {
     while (this.#waiting.length > 0) {
-      // One turn, so that what arrived together is written together.
+      // Wait a turn, so that requests that arrived together are written together.
       await nextTurn();
       if (!this.#connection.connected) await this.#waitForConnection();
       for (const batch of this.#takeBatch()) await this.#write(batch);
     }
-    // In the same turn as the look at the queue: the next caller finds either us at work or nobody.
+    // In the same turn as the check of the queue, so that the next request starts us again.
     this.#working = undefined;
   }
 
@@ -148,16 +146,16 @@ export class GroupCommit {
     if (left > 0 && (await this.#connection.whenConnected(this.#closed ? 0 : left))) return;
     const now = this.#clock.monotonic();
     const isPatient = ({ since }: Waiting) => !this.#closed && now - since < PATIENCE;
-    const given = this.#waiting.filter((one) => !isPatient(one));
+    const expired = this.#waiting.filter((one) => !isPatient(one));
     this.#waiting = this.#waiting.filter(isPatient);
     const error = new StoreError('unavailable', 'The database cannot be reached');
-    if (given.length > 0) this.#health.failed(error);
-    await this.#settle(given, () => error);
+    if (expired.length > 0) this.#health.failed(error);
+    await this.#settle(expired, () => error);
   }
 
   /**
-   * The next rows to write, apart by kind. Of several changes to one key only the first is taken, and of one account no
-   * more than its share: the others stay, in their order.
+   * Takes the next changes to write, separated by kind. Only the first of several changes to one key is taken, and no
+   * more of one account than its share; the others stay, in order.
    */
   #takeBatch(): Waiting[][] {
     if (!this.#connection.connected) return [];
@@ -169,7 +167,7 @@ export class GroupCommit {
     let wide = 0;
     let n = 0;
     for (const one of this.#waiting) {
-      if (n === LOOKED_AT || keys.size >= BATCH || bytes >= BATCH_BYTES) break;
+      if (n === CONSIDERED || keys.size >= BATCH || bytes >= BATCH_BYTES) break;
       n++;
       const cost = one.kind === 'upsert' ? one.what.namespaces.length : 1;
       const before = spent.get(one.account) ?? 0;
@@ -177,7 +175,7 @@ export class GroupCommit {
         (before > 0 && before + cost > ACCOUNT_NAMESPACES) ||
         (cost > WIDE && wide > 0 && wide + cost > WIDE_NAMESPACES);
       if (isTooMuch || keys.has(one.key)) {
-        // Nothing of this account may pass it.
+        // Nothing else of this account may overtake it.
         spent.set(one.account, Number.POSITIVE_INFINITY);
         later.push(one);
         continue;
@@ -207,13 +205,13 @@ export class GroupCommit {
       this.#health.failed(error);
       if (error instanceof StoreError) await this.#settle(batch, () => error);
       else if (isDataError(error) && batch.length > 1) {
-        // One of them is bad: its neighbours must not suffer for it.
+        // One of the rows is bad: halve the batch, so that the others are written.
         const half = batch.length >> 1;
         await this.#write(batch.slice(0, half));
         await this.#write(batch.slice(half));
       } else {
         const code = isDataError(error) ? 'refused' : 'unavailable';
-        // Without the server's error as its cause: that shows the row, with the device's token and key.
+        // The server's error must not be the cause: it shows the row, with the device's token and key.
         const text = `The database did not store it: ${(error as Error).message} (${sqlState(error) ?? 'no SQLSTATE'})`;
         const failure = new StoreError(code, text);
         await this.#settle(batch, () => failure);
@@ -223,13 +221,13 @@ export class GroupCommit {
     }
   }
 
-  /** Answers all, some in a turn of the event loop. */
+  /** Answers a batch, {@link SETTLED_AT_ONCE} in each turn of the event loop. */
   async #settle(batch: readonly Waiting[], result: (n: number) => Parameters<Waiting['settle']>[0]): Promise<void> {
     for (let at = 0; at < batch.length; at += SETTLED_AT_ONCE) {
       if (at > 0) await nextTurn();
       const some = batch.slice(at, at + SETTLED_AT_ONCE);
       for (const [n, one] of some.entries()) one.settle(result(at + n));
-      // In the next turn all of them have taken note of their answers.
+      // By the next turn their senders have handled the answers.
       setImmediate(() => {
         for (const { key } of some) this.#written(key);
       });
@@ -247,8 +245,8 @@ export class GroupCommit {
       try {
         return await this.#connection.query(statement);
       } catch (error) {
-        // 40: it was in somebody's way, and nothing of it was done.
-        if (attempt === DEADLOCKS || !sqlState(error)?.startsWith('40')) throw error;
+        // 40: rolled back because of a conflict with others.
+        if (attempt === ATTEMPTS || !sqlState(error)?.startsWith('40')) throw error;
       }
     }
   }

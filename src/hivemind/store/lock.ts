@@ -1,20 +1,20 @@
 import type pg from 'pg';
 import { StoreError } from './store-error.ts';
 
-/** The space of our advisory locks, which count within one database; any fixed numbers would do. */
+/** The first key of our advisory locks, which are local to a database. Any fixed numbers would do here. */
 const SPACE = 0x53504e53;
-/** Held by a hivemind as long as it is connected: alone, or, if it has a name, together with others that have one. */
+/** Held by a hivemind while it is connected: exclusively, or shared by hiveminds with names. */
 const HIVEMIND = 2;
-// 3 is held in a transaction that takes away what all members have read (migrations/006_cluster.sql).
-/** From here on the numbers beside it are the marks of single hiveminds. */
+// 3 is held by transactions that delete what all members have read (migrations/006_cluster.sql).
+/** From this second key on, locks are the marks of single hiveminds. See {@link takeLock}. */
 export const MARKS = 16;
-/** The space of the locks that stand for names. */
+/** The first key of the locks that stand for names. */
 const NAMES = 0x53504e54;
 
-/** The number, in the space {@link NAMES}, of the lock that stands for a name. @param name an expression of SQL */
+/** The second key, beside {@link NAMES}, of the lock for a name. @param name an SQL expression */
 const lockOfName = (name: string) => `(hashtext(${name}) & 2147483647)`;
 
-/** Whether somebody holds the lock that stands for a name, in SQL. @param name an expression of SQL */
+/** SQL for whether somebody holds the lock for a name. @param name an SQL expression */
 export function isNameHeld(name: string): string {
   return `EXISTS (
     SELECT FROM pg_locks WHERE locktype = 'advisory' AND granted AND classid = ${NAMES} AND objsubid = 2
@@ -22,16 +22,16 @@ export function isNameHeld(name: string): string {
 }
 
 /**
- * Takes the locks of a hivemind. Without a name it has the database for itself; with one it shares it with those of
- * other names.
+ * Takes a hivemind's locks. Without a name it has the database to itself; with one it shares the database with
+ * hiveminds of other names.
  *
- * @param mark of our own connections. One that broke without PostgreSQL's noticing still holds the lock, for up to a
- *   minute: it is ended
- * @returns the number of the server's process that serves this client
+ * @param mark the second key of a lock that marks our own connections. One that broke without PostgreSQL's noticing
+ *   would hold the lock for up to a minute more: it is ended
+ * @returns the id of the server process that serves this client
  * @throws StoreError `locked` if another hivemind is in the way
  */
 export async function takeLock(client: pg.Client, mark: number, name: string | undefined): Promise<number> {
-  // Before the lock is asked for: should the answer to that be lost, the next connection still knows whose it is.
+  // Taken first, so that if the reply to the next query is lost, our next connection can tell whose lock it is.
   await client.query('SELECT pg_advisory_lock_shared($1, $2)', [SPACE, mark]);
   const { rows } = await client.query<{ locked: boolean; pid: number }>(
     `SELECT pg_try_advisory_lock${name === undefined ? '' : '_shared'}($1, $2) AS locked, pg_backend_pid() AS pid`,
@@ -59,17 +59,17 @@ export async function takeLock(client: pg.Client, mark: number, name: string | u
   );
   if (named.rows[0]?.locked) return pid;
   const holder = await findHolder(client, mark, NAMES, lockOfName(client.escapeLiteral(name)));
-  throw locked(`Another hivemind of the name ${name}`, holder, 'stop it first, or give this one a name of its own');
+  throw locked(`Another hivemind named ${name}`, holder, 'stop it first, or give this one a name of its own');
 }
 
 interface Holder {
   readonly pid: number;
   readonly host: string | null;
-  /** Whether it holds the lock together with others. */
+  /** Whether it holds the lock shared. */
   readonly shares: boolean;
 }
 
-/** Who holds a lock. @throws StoreError `unavailable` if it was a lost connection of our own, which is ended */
+/** Finds who holds a lock. @throws StoreError `unavailable` if it was a lost connection of ours, which is ended */
 async function findHolder(client: pg.Client, mark: number, space: number, lock: string): Promise<Holder | undefined> {
   const { rows } = await client.query<Holder & { ours: boolean }>(
     `WITH locks AS (
@@ -85,7 +85,7 @@ async function findHolder(client: pg.Client, mark: number, space: number, lock: 
   const own = rows.find(({ ours }) => ours);
   if (own === undefined) return rows[0];
   await client.query('SELECT pg_terminate_backend($1)', [own.pid]);
-  // It is free a moment later: the next attempt will have it.
+  // The lock will be free in a moment, for the next attempt.
   throw new StoreError('unavailable', 'The lost connection still held the lock, and has been ended');
 }
 

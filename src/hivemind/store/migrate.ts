@@ -4,22 +4,22 @@ import type { ClientBase } from 'pg';
 const FOLDER = new URL('./migrations/', import.meta.url);
 
 /**
- * Held while the tables are changed, so that two processes that start together do it one after the other. Any fixed
- * number would do.
+ * Held while the tables are changed, so that processes that start together do it one after the other. Any fixed numbers
+ * would do.
  */
 const MIGRATION_LOCK = [0x53504e53, 1];
 
-/** The oldest PostgreSQL with the types that are used. */
+/** The oldest PostgreSQL with the types that we use. */
 const OLDEST = 13;
 
 /**
- * Brings a database up to date: an empty one, one of the original (its current tables or those from before
- * subaccounts), or one of ours. Runs the numbered files of `migrations/` that have not run yet, each in a transaction
- * of its own.
+ * Brings a database up to date: an empty one, one of the original's (its current tables or those from before
+ * subaccounts), or one of ours. Runs the numbered files of `migrations/` that have not been run yet, each in a
+ * transaction of its own.
  *
- * @returns the names of the files that were run now
- * @throws Error when the database is from a later version than this program, or PostgreSQL from one before
- *   {@link OLDEST}
+ * @returns the names of the files that were run
+ * @throws Error if the database is of a later version than this program, PostgreSQL is older than {@link OLDEST}, or a
+ *   file fails
  */
 export async function migrate(client: ClientBase): Promise<string[]> {
   await requireVersion(client);
@@ -37,9 +37,9 @@ export async function migrate(client: ClientBase): Promise<string[]> {
 }
 
 /**
- * What {@link migrate} would run. Changes nothing.
+ * The names of the files that {@link migrate} would run. Changes nothing.
  *
- * @throws Error when the database is from a later version than this program
+ * @throws Error if the database is of a later version than this program
  */
 export async function pendingMigrations(client: ClientBase): Promise<string[]> {
   const files = (await fs.readdir(FOLDER)).filter((name) => /^\d{3}_.*\.sql$/.test(name)).sort();

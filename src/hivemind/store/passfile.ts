@@ -2,10 +2,10 @@ import fs from 'node:fs';
 import type { Conninfo, Host } from './conninfo.ts';
 
 /**
- * The password that a file of libpq's kind has for a server (PostgreSQL's documentation, "The Password File"): lines
- * `host:port:database:user:password`, where `*` stands for anything and `\` takes the next character as it is.
+ * Finds the password for a server in libpq's password file (PostgreSQL's documentation, "The Password File"): lines
+ * `host:port:database:user:password`, where `*` matches anything and `\` escapes the next character.
  *
- * @returns undefined if there is none, or if others than its owner may read the file
+ * @returns undefined if there is none, or if anybody but its owner may use the file
  */
 export function passwordFor(info: Conninfo, host: Host): string | undefined {
   let text: string;
@@ -14,10 +14,10 @@ export function passwordFor(info: Conninfo, host: Host): string | undefined {
     if ((mode & 0o077) !== 0) return undefined;
     text = fs.readFileSync(info.passfile, 'utf8');
   } catch {
-    // There need not be one.
+    // The file is optional.
     return undefined;
   }
-  // For a Unix socket it says localhost.
+  // In the file, localhost stands for a Unix socket.
   const name = host.host.startsWith('/') ? 'localhost' : host.host || (host.hostaddr ?? '');
   const wanted = [name, String(host.port), info.database, info.user];
   for (const line of text.split(/\r?\n/)) {

@@ -1,35 +1,36 @@
 import type { StatChange } from './statements.ts';
 
 /**
- * So many counters wait at most; a notifier that makes up names must not fill the memory while the database is away.
+ * The most counters that wait, so that a notifier that makes up names does not fill the memory while the database is
+ * away.
  */
 const MAX_WAITING = 20_000;
 const MAX_NAME = 500;
 const MAX_TEXT = 10_000;
 
 /**
- * Statistics that wait to be written. What is added to one counter is added up (docs/spec/hivemind.md, section 1.4).
+ * Statistics that wait to be written. Additions to a counter are summed up (docs/spec/hivemind.md, section 1.4).
  */
 export class StatChanges {
   #changes = new Map<string, StatChange>();
-  /** How many changes were not taken: impossible names or values, or too many waiting. */
+  /** How many changes were dropped: impossible names or values, or too many waiting. */
   dropped = 0;
 
   get size(): number {
     return this.#changes.size;
   }
 
-  /** Adds an integer to a counter; a text in it counts as 0. */
+  /** Adds an integer to a counter. A string in it counts as 0. */
   add(service: string, name: string, by: number): void {
     this.#put({ service, name, adds: true, value: by });
   }
 
-  /** Puts an integer or a text in a counter's place. */
+  /** Sets a counter to an integer or a string. */
   set(service: string, name: string, value: number | string): void {
     this.#put({ service, name, adds: false, value });
   }
 
-  /** Takes all changes out. */
+  /** Removes and returns all changes. */
   take(): StatChange[] {
     const all = [...this.#changes.values()];
     this.#changes = new Map();
@@ -69,7 +70,7 @@ function whole(value: number | string): number | string {
   return typeof value === 'string' ? value : Math.trunc(value);
 }
 
-/** PostgreSQL takes no NUL in a text, and none beyond some 2,700 bytes in a key. */
+/** PostgreSQL refuses NUL in text, and more than some 2,700 bytes in a key. */
 function isStorable(text: string, max: number): boolean {
   return text.length <= max && !text.includes('\0');
 }

@@ -3,32 +3,32 @@ import { STALE_BEFORE } from '../../session/subscription.ts';
 import type { DeviceKey, DeviceRow } from '../devices/device.ts';
 import { COLUMNS } from './subscription-rows.ts';
 
-/** Rows to delete at once when they have expired: some tens of milliseconds, after which others have their turn. */
+/** How many expired rows one statement deletes: that takes some tens of milliseconds, then others have their turn. */
 export const EXPIRE_SLICE = 250;
 
 /**
- * Unsubscriptions that are remembered of one account, the latest of each kind: of devices that were subscribed, and of
- * devices that never were. Of the latter a replay can only be that of a request which comes after the unsubscription
- * that was signed after it; everybody can make up as many as he likes.
+ * How many unsubscriptions are remembered for one account: the latest of devices that were subscribed, and of devices
+ * that never were. Of the latter anybody can make up any number, and they matter only if the subscription arrives after
+ * the unsubscription that was signed later.
  */
 const REMEMBERED = 1_000;
 const REMEMBERED_NEVER_SUBSCRIBED = 64;
-/** And of all accounts together, since accounts cost nothing: some 20 MB. */
+/** The same for all accounts together, since accounts cost nothing: some 20 MB. */
 const ALL_NEVER_SUBSCRIBED = 100_000;
 
-/** Devices of one account that are counted at most: more than it may have. */
+/** How far the devices of one account are counted: further than it may have. */
 const COUNTED = 1_100;
 
-/** `isStale` of session/subscription.ts in SQL, for two columns. */
+/** `isStale` of session/subscription.ts as SQL, for two columns. */
 const isStale = (request: string, stored: string) => `${request} < ${stored} - ${STALE_BEFORE}`;
 
 /**
- * Writes many subscriptions at once; no two may be for the same key. A row of the answer for each that was written: its
- * number `n` in the list, and whether it is new. The others are stale: what is stored, or an unsubscription, was signed
- * later (docs/decisions/15).
+ * Writes many subscriptions, no two with the same key. Returns a row for each that was written: its index `n` in the
+ * list, and whether it is new. The others are stale: the stored one, or an unsubscription, was signed later
+ * (docs/decisions/15).
  *
- * Each look-up is tied to its row by LATERAL, here and below: a plan that was made while a table was small must not
- * read all of it when it is large.
+ * Lookups are LATERAL joins, here and below, so that a plan made while a table was small does not scan it when it is
+ * large.
  */
 const UPSERT = `
 WITH input AS (
@@ -64,10 +64,7 @@ WITH input AS (
 )
 SELECT n, added FROM result`;
 
-/**
- * Takes subscriptions away and remembers since when; `n` of each that was there and not signed later. No two may be for
- * the same key.
- */
+/** Removes subscriptions, no two with the same key, and remembers that. Returns the `n` of each that was removed. */
 const REMOVE = `
 WITH input AS (
   SELECT t.n, t.account, t.service, t.svcid, t.signature_ts, (s.id IS NOT NULL OR coalesce(u.was_there, false)) AS was_there
@@ -101,13 +98,13 @@ DELETE FROM subscriptions s USING input i
 WHERE s.account = i.account AND s.service = i.service AND s.svcid = i.svcid AND NOT (${isStale('i.signature_ts', 's.signature_ts')})
 RETURNING i.n`;
 
-/** Takes subscriptions away, unless signed later than given. */
+/** Removes subscriptions unless they were signed later than given. Returns the `n` of each that was removed. */
 const DROP = `
 DELETE FROM subscriptions s USING unnest($1::int[], $2::bytea[], $3::varchar[], $4::varchar[], $5::bigint[]) AS i(n, account, service, svcid, signature_ts)
 WHERE s.account = i.account AND s.service = i.service AND s.svcid = i.svcid AND s.signature_ts <= i.signature_ts
 RETURNING i.n`;
 
-/** Rows that somebody else is just renewing are skipped, and looked at next time. */
+/** Skips rows that somebody is just renewing. */
 const EXPIRE = `
 DELETE FROM subscriptions WHERE id IN (
   SELECT id FROM subscriptions WHERE signature_ts <= $1 ORDER BY signature_ts LIMIT ${EXPIRE_SLICE} FOR UPDATE SKIP LOCKED
@@ -118,15 +115,15 @@ DELETE FROM spns_unsubscribed WHERE ctid IN (
   SELECT ctid FROM spns_unsubscribed WHERE signature_ts <= $1 ORDER BY signature_ts LIMIT ${EXPIRE_SLICE} FOR UPDATE SKIP LOCKED
 )`;
 
-/** The latest time of those devices that never were subscribed which are too many. */
+/** When the latest surplus unsubscription of a device that was never subscribed was signed. */
 const SURPLUS = `
 SELECT signature_ts FROM spns_unsubscribed WHERE NOT was_there ORDER BY signature_ts DESC OFFSET ${ALL_NEVER_SUBSCRIBED} LIMIT 1`;
 
 const FORGET_SURPLUS = FORGET.replace('signature_ts <= $1', 'signature_ts <= $1 AND NOT was_there');
 
 /**
- * Adds and sets many counters at once (docs/spec/hivemind.md, section 1.4). A sum that is too large stays at the
- * largest number there is.
+ * Adds to or sets many counters (docs/spec/hivemind.md, section 1.4). A sum beyond the range of a bigint stays at its
+ * limit.
  */
 const STATS = `
 WITH input AS (
@@ -164,7 +161,7 @@ export function upsertStatement(rows: readonly DeviceRow[]): QueryConfig {
   };
 }
 
-/** A key, and the unix seconds after which a signature protects its row. */
+/** What to remove, and the unix seconds after which a subscription must have been signed to stay. */
 export type Removal = DeviceKey & { readonly signedAt: number };
 
 export function removeStatement(removals: readonly Removal[]): QueryConfig {
@@ -193,7 +190,7 @@ export function forgetStatement(cutoff: number): QueryConfig {
   return { name: 'forget', text: FORGET, values: [cutoff] };
 }
 
-/** Answers with one row, or with none if they are not too many. */
+/** Returns one row, or none if there is no surplus. */
 export function surplusStatement(): QueryConfig {
   return { name: 'surplus', text: SURPLUS };
 }
@@ -210,7 +207,7 @@ export function findStatement(account: Uint8Array, service: string, serviceId: s
   };
 }
 
-/** @param tag of the subaccount whose devices are to be counted apart */
+/** @param tag of the subaccount whose devices are counted as `alike` too */
 export function countStatement(account: Uint8Array, tag: Uint8Array | undefined): QueryConfig {
   return {
     name: 'count',
@@ -220,7 +217,7 @@ export function countStatement(account: Uint8Array, tag: Uint8Array | undefined)
   };
 }
 
-/** Writes all that clients' requests write, and undoes it: whether that works. */
+/** Fails if anything that clients' requests write cannot be written; undoes it. */
 export const PROBE = `
 DO $$
 DECLARE
@@ -239,7 +236,7 @@ EXCEPTION
 END
 $$`;
 
-/** What is to be done to one counter: `adds` an integer to it, or puts an integer or a text in its place. */
+/** A change to one counter: adds an integer to it (`adds`), or sets it to an integer or a string. */
 export interface StatChange {
   readonly service: string;
   readonly name: string;

@@ -1,8 +1,8 @@
 /**
  * Why the database did not do what it was asked:
- * - `unavailable`: it could not be reached, did not answer in time, or the connection was lost; the same may work
- *   later. Whether something that was in flight was carried out is not known.
- * - `refused`: it does not accept this, now or later: a row that it cannot store, or tables of a later version.
+ * - `unavailable`: it could not be reached, did not answer in time, or the connection was lost. The same may work
+ *   later. What was in flight may or may not have been carried out.
+ * - `refused`: it will not accept this, now or later: a row that it cannot store, or tables of a later version.
  * - `locked`: another hivemind works on this database.
  */
 export type StoreErrorCode = 'unavailable' | 'refused' | 'locked';
@@ -17,21 +17,20 @@ export class StoreError extends Error {
   }
 }
 
-/** The SQLSTATE of an error that the server sent. */
+/** The SQLSTATE of an error, if the server sent it. */
 export function sqlState(error: unknown): string | undefined {
   const code = (error as { code?: unknown } | undefined)?.code;
-  // A digit is in every one of them, and in none of the system's own, such as EPIPE.
+  // All of them have a digit; system error codes such as EPIPE have none.
   return typeof code === 'string' && /^(?=.*\d)[0-9A-Z]{5}$/.test(code) ? code : undefined;
 }
 
-/** Whether an error is about the data of a statement, so that the same statement without a certain row would work. */
+/** Whether an error is about a statement's data, so that the statement would work without some row. */
 export function isDataError(error: unknown): boolean {
-  // 22 data exception, 23 integrity constraint violation, 54 program limit exceeded (as of an index entry that is too
-  // long)
+  // 22 data exception, 23 integrity constraint violation, 54 program limit exceeded (such as too long an index entry)
   return /^(22|23|54)/.test(sqlState(error) ?? '');
 }
 
-/** As what the store throws: an error of the server's own is a refusal. */
+/** Any error as a {@link StoreError}: one of the server's own counts as a refusal. */
 export function asStoreError(error: unknown): StoreError {
   if (error instanceof StoreError) return error;
   return new StoreError('refused', `The database refused it: ${(error as Error).message}`, { cause: error });

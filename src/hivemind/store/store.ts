@@ -7,7 +7,7 @@ import type { Clock, Timer } from '../../clock.ts';
 import { type Logger, type Repeated, repeated } from '../../daemon/log.ts';
 import { type DeviceKey, type DeviceRow, rowFault } from '../devices/device.ts';
 import { type OpenClient, openClient } from './client.ts';
-import { type ClusterOptions, dissolveCluster, joinCluster, type Membership } from './cluster-start.ts';
+import { becomeMember, dissolveCluster, type Membership, type MembershipOptions } from './cluster-start.ts';
 import { SERVER } from './cluster-statements.ts';
 import { ClusterStore } from './cluster-store.ts';
 import { Connection } from './connection.ts';
@@ -32,33 +32,33 @@ import { type WriteFault, WriteHealth } from './write-health.ts';
 
 export { StoreError } from './store-error.ts';
 
-/** Statistics are written this often, in milliseconds. */
+/** How often statistics are written, in ms. */
 const STATS_EVERY = 5_000;
-/** Of the statistics of one statement; more go with the next. */
+/** The most statistics written by one statement. */
 const STATS_AT_ONCE = 2_000;
-/** How long, in ms, the loading may hold the event loop. */
+/** How long (ms) loading may hold the event loop. */
 const LOAD_SLICE = 8;
-/** Without a group commit for so long, in ms, it is tried whether the database writes. */
+/** After this long (ms) without a group commit, a probe tells whether the database writes. */
 const IDLE = 60_000;
-/** While it does not, it is tried no more often than this, in ms. */
+/** How often it is probed, in ms, while it does not. */
 const PROBE_EVERY = 1_000;
 const NO_LIMIT = Number.MAX_SAFE_INTEGER;
 
 export interface StoreOptions {
-  /** as libpq takes it: `postgresql://user@host/database`, without a host the local socket */
+  /** as for libpq: `postgresql://user@host/database`, or without a host for the local socket */
   readonly url: string;
   readonly clock: Clock;
   readonly log: Logger;
-  /** milliseconds that the server may take for an answer; 5,000 if not given */
+  /** how long the server may take to answer, in ms; 5,000 if not given */
   readonly timeout?: number;
   readonly random?: (bytes: number) => Buffer;
-  /** Called when another hivemind took over the database while it could not be reached: this one must end. */
+  /** Called when another hivemind has taken over the database while we could not reach it: this process must end. */
   readonly onTaken?: (error: StoreError) => void;
-  /** If it is one of several, which share the database; else it has the database for itself. */
-  readonly cluster?: ClusterOptions;
+  /** Given if we are one of several hiveminds that share the database; if not, we have it to ourselves. */
+  readonly cluster?: MembershipOptions;
 }
 
-/** One row of service_stats. */
+/** A row of `service_stats`. */
 export interface StatRow {
   /** '' for the hivemind's own */
   readonly service: string;
@@ -67,11 +67,11 @@ export interface StatRow {
 }
 
 /**
- * The subscriptions on disk, in the original's tables. The database is the truth, and never in the way of a push: only
- * requests that change subscriptions wait for it.
+ * The subscriptions in PostgreSQL, in the original's tables. The database has the last word on what is subscribed, but
+ * no push ever waits for it: only requests that change subscriptions do.
  *
- * One hivemind writes to a database at a time, or several that have names; each holds a lock for that on the connection
- * over which it writes.
+ * One hivemind at a time works on a database, or several with names. Each holds a lock on the connection by which it
+ * writes.
  */
 export class Store {
   readonly #options: StoreOptions;
@@ -81,30 +81,30 @@ export class Store {
   readonly #health: WriteHealth;
   readonly #faults: Repeated;
   readonly #timer: Timer;
-  /** What members of a cluster share; undefined if the database is ours alone. */
+  /** What members of a cluster share; undefined if we have the database to ourselves. */
   readonly cluster: ClusterStore | undefined;
   #flushing: Promise<void> | undefined;
   #expiring = false;
   #probing = false;
-  /** The last time, and group commits by then, that writing was seen to work or not. */
+  /** When writing was last seen to work or fail, and how many group commits there had been. */
   #probed = { commits: 0, at: Number.NEGATIVE_INFINITY };
 
   /**
    * Connects, takes the lock, and brings the tables up to date.
    *
-   * @throws StoreError with a sentence for the operator: `unavailable`, `locked` (by another hivemind), `refused`
-   *   (tables of a later version, or no right to make ours)
+   * @throws StoreError with a sentence for the operator: `unavailable`, `locked` (by another hivemind) or `refused`
+   *   (the tables are of a later version, or we may not create ours)
    */
   static async open(options: StoreOptions): Promise<Store> {
     const { url, clock, log, timeout = 5_000, random = randomBytes, onTaken = () => {}, cluster } = options;
     const connection = new Connection({ url, clock, log, timeout, random, onTaken, name: cluster?.name });
     let membership: Membership | undefined;
     await connection.open(async (client) => {
-      // A large table may need longer for a new index than any statement may take later.
+      // Building an index on a large table may take longer than we allow any later statement.
       await client.query('SET statement_timeout = 0');
       const applied = await migrate(client);
       if (cluster === undefined) await dissolveCluster(client);
-      else membership = await joinCluster(client, cluster, random(8).readBigUInt64LE() >> 1n);
+      else membership = await becomeMember(client, cluster, random(8).readBigUInt64LE() >> 1n);
       await client.query(`SET statement_timeout = ${timeout}`);
       if (applied.length > 0) log.info(`the database was brought up to date: ${applied.join(', ')}`);
     });
@@ -130,7 +130,7 @@ export class Store {
     }, STATS_EVERY);
   }
 
-  /** Whether the database answered last. */
+  /** Whether we are connected to the database. */
   get connected(): boolean {
     return this.#connection.connected;
   }
@@ -147,23 +147,21 @@ export class Store {
     return this.#health.errors;
   }
 
-  /** commits: group commits; rows: of these; commitMs: what they took together, in ms. */
+  /** Group commits, the rows in them, and how long they took in all, in ms. */
   get counters(): { commits: number; rows: number; commitMs: number } {
     return this.#commits.counters;
   }
 
   /**
-   * Reads all subscriptions, or those of some slots, without holding the event loop or the memory: in a stream of which
-   * only a piece is here at a time.
+   * Streams all subscriptions, or those of some slots, without holding the event loop or much memory.
    *
-   * Signatures that are out of date are read like others: whether they are is not for this clock alone to say.
+   * Expired ones are read like others, since our clock alone does not decide what has expired.
    *
-   * @param visit gets each good row; its buffers are valid only during the call
-   * @param stopping ends the reading, whether rows come or not
+   * @param visit gets each valid row, which is good only during the call
+   * @param stopping ends the reading, even if no rows come
    * @param slots all if not given
-   * @returns how many were visited, and how many skipped because they are not as they must be; never a reason to
-   *   fail
-   * @throws StoreError `unavailable`, also if it was ended
+   * @returns how many rows were visited, and how many were invalid and skipped
+   * @throws StoreError `unavailable`, also if `stopping` ended it
    */
   async load(
     visit: (row: DeviceRow) => void,
@@ -174,7 +172,7 @@ export class Store {
     return this.cluster.whileLoading((server) => this.#load(visit, stopping, slots, server));
   }
 
-  /** @param server the one to read from (see {@link SERVER}); any if not given */
+  /** @param server the only server to read from (see {@link SERVER}); any if not given */
   async #load(
     visit: (row: DeviceRow) => void,
     stopping: AbortSignal | undefined,
@@ -222,7 +220,7 @@ export class Store {
     return { rows, skipped };
   }
 
-  /** What is stored of a device's subscription to an account. @throws StoreError */
+  /** A device's subscription to an account, if there is a valid one. @throws StoreError */
   async find(account: Uint8Array, service: string, serviceId: string): Promise<DeviceRow | undefined> {
     if (!isKey({ account: Buffer.from(account), service, serviceId })) return undefined;
     const [row] = await this.#read<SubscriptionRow>(findStatement(account, service, serviceId));
@@ -231,10 +229,10 @@ export class Store {
   }
 
   /**
-   * How many devices are subscribed to an account, up to a thousand or so, and how many of them under one of its
-   * subaccounts.
+   * How many devices are subscribed to an account, and how many of them by the given subaccount. Stops counting at more
+   * than an account may have.
    *
-   * @param tag of the subaccount, 36 bytes, if it is asked for
+   * @param tag of the subaccount, 36 bytes
    * @throws StoreError
    */
   async countDevices(account: Uint8Array, tag?: Uint8Array): Promise<{ all: number; alike: number }> {
@@ -243,10 +241,9 @@ export class Store {
   }
 
   /**
-   * Stores a subscription, new or renewed; resolves after its commit.
+   * Stores a new or renewed subscription. Resolves after the commit.
    *
-   * @returns 'stale' if what is stored for the same key, or the unsubscription of it, was signed later: then nothing
-   *   has changed
+   * @returns 'stale' if the stored one, or an unsubscription, was signed later: nothing has changed then
    * @throws StoreError `unavailable`, or `refused` if the database cannot store such a row
    */
   upsert(row: DeviceRow): Promise<'added' | 'updated' | 'stale'> {
@@ -257,25 +254,25 @@ export class Store {
   }
 
   /**
-   * Takes a subscription away because its device asked for that, and remembers it for as long as an earlier
-   * subscription could be replayed (14 days), but no more than the latest of an account: 1,000 of devices that were
-   * subscribed, 64 of others. Resolves after its commit.
+   * Removes a subscription because its device asked for that, and remembers the unsubscription for as long as an
+   * earlier subscription could be replayed (14 days). Of each account only the latest are remembered: 1,000 of devices
+   * that were subscribed, 64 of others. Resolves after the commit.
    *
    * @param signedAt unix seconds: a subscription signed later stays
-   * @returns whether there was one and it was taken away
+   * @returns whether a subscription was removed
    * @throws StoreError
    */
   remove(account: Uint8Array, service: string, serviceId: string, signedAt: number): Promise<boolean> {
     const key = { account: Buffer.from(account), service, serviceId };
-    if (!isKey(key)) return Promise.reject(new StoreError('refused', 'There can be no such subscription'));
+    if (!isKey(key)) return Promise.reject(new StoreError('refused', 'No such subscription can exist'));
     return this.#commits.remove({ ...key, signedAt });
   }
 
   /**
-   * Takes subscriptions away because their device is gone; nothing is remembered of it.
+   * Removes subscriptions because their device is gone. This is not remembered.
    *
-   * @param keys with `signedAt`, if known: a subscription signed later stays
-   * @returns how many were there
+   * @param keys with `signedAt` if known: a subscription signed later stays
+   * @returns how many were removed
    * @throws StoreError
    */
   async removeDevices(keys: readonly (DeviceKey & { readonly signedAt?: number })[]): Promise<number> {
@@ -286,20 +283,20 @@ export class Store {
   }
 
   /**
-   * Tells of the subscriptions that are written here from now on, or are being written: what is read of them meanwhile
-   * may be older. It must be ended.
+   * Watches which subscriptions are being written here, now and until the watch is ended: rows of these that are read
+   * meanwhile may be out of date.
    */
   watchWrites(): WriteWatch {
     return this.#commits.watch();
   }
 
   /**
-   * Deletes what is out of date, a slice at a time, so that subscribers need not wait. A second call while one is at
-   * work does nothing.
+   * Deletes expired subscriptions and unsubscriptions, in slices, so that subscribers need not wait. Does nothing while
+   * an earlier call is at work.
    *
-   * @param cutoff unix seconds: signatures of then or earlier go, and unsubscriptions likewise
-   * @param most subscriptions that may go, but for less than a slice
-   * @returns the number of subscriptions that went
+   * @param cutoff unix seconds: what was signed then or earlier is deleted
+   * @param most how many subscriptions to delete at most, but for less than a slice
+   * @returns how many subscriptions were deleted
    * @throws StoreError
    */
   async deleteExpired(cutoff: number, most: number): Promise<number> {
@@ -316,7 +313,7 @@ export class Store {
     }
   }
 
-  /** What the server's clock says, unix milliseconds. @throws StoreError */
+  /** The time by the database server's clock, unix ms. @throws StoreError */
   async time(): Promise<number> {
     const [row] = await this.#read<{ now: string }>({
       text: 'SELECT extract(epoch FROM clock_timestamp()) * 1000 AS now',
@@ -325,19 +322,19 @@ export class Store {
   }
 
   /**
-   * Changes statistics, in memory; they are written every few seconds, and at the end. What cannot be written waits for
-   * the database to come back.
+   * Changes statistics. They are kept in memory and written every few seconds and at the end; while the database is
+   * away they wait.
    *
    * @param service '' for the hivemind's own
    * @param increments integers to add
-   * @param values integers or texts to put in the place of what is there
+   * @param values integers or strings that replace what is there
    */
   addStats(service: string, increments: Record<string, number>, values: Record<string, string | number> = {}): void {
     for (const [name, by] of Object.entries(increments)) this.#stats.add(service, name, by);
     for (const [name, value] of Object.entries(values)) this.#stats.set(service, name, value);
   }
 
-  /** All statistics, with what was not written yet. @throws StoreError */
+  /** All statistics, those not written yet included. @throws StoreError */
   async readStats(): Promise<StatRow[]> {
     await this.#flush();
     const rows = await this.#read<{ service: string; name: string; val_str: string | null; val_int: string | null }>({
@@ -346,7 +343,7 @@ export class Store {
     return rows.map((row) => ({ service: row.service, name: row.name, value: row.val_str ?? Number(row.val_int) }));
   }
 
-  /** Writes what waits, if the database answers, and ends the connection. Requests that come later fail. */
+  /** Writes what waits, if the database answers, and disconnects. Later requests fail. */
   async close(): Promise<void> {
     this.#timer.cancel();
     this.#health.stop();
@@ -364,7 +361,7 @@ export class Store {
     }
   }
 
-  /** Of devices that never were subscribed only so many unsubscriptions are remembered. */
+  /** Forgets the oldest unsubscriptions of devices that were never subscribed, if there are too many. */
   async #forgetSurplus(): Promise<void> {
     const { rows } = await this.#connection.query<{ signature_ts: string }>(surplusStatement());
     const latest = rows[0]?.signature_ts;
@@ -381,13 +378,13 @@ export class Store {
   }
 
   /**
-   * Tries the writes of clients' requests while they fail, or when none has come for a while: clients who were told to
+   * Tries what clients' requests write, while they fail or when none has come for a while: clients that were told to
    * retry may stay away for long.
    */
   async #probe(): Promise<void> {
     const { commits } = this.counters;
     const now = this.#options.clock.monotonic();
-    // While it fails one kind of write may work and another not: only a probe tells.
+    // While writes fail, one kind may work and another not, so commits tell nothing: only a probe does.
     if (commits !== this.#probed.commits && this.#health.trouble === undefined) this.#probed = { commits, at: now };
     const isIdle = now - this.#probed.at >= IDLE;
     const isWanted = this.#health.trouble === undefined ? isIdle : now - this.#probed.at >= PROBE_EVERY;
@@ -420,8 +417,8 @@ export class Store {
         await this.#connection.query(statsStatement(some));
       } catch (error) {
         if (isDataError(error)) {
-          // What can go wrong was sorted out before; should something be left, it must not stand in the way of the rest
-          // for ever.
+          // StatChanges has rejected what the database cannot store. If something slipped through, drop it rather than
+          // let it block the rest for ever.
           this.#options.log.error(`${some.length} statistics could not be written: ${(error as Error).message}`);
           continue;
         }
@@ -433,11 +430,12 @@ export class Store {
   }
 }
 
+/** Whether such a subscription can be stored, so that it is worth asking the database about. */
 function isKey({ account, service, serviceId }: DeviceKey): boolean {
   return account.length > 0 && !service.includes('\0') && !serviceId.includes('\0') && serviceId.length < 1_000;
 }
 
-/** @throws Error if it is another server than the one whose changes we read */
+/** @throws Error if this is not the server whose changes we read */
 async function requireServer(client: pg.Client, server: string): Promise<void> {
   const { rows } = await client.query<{ server: string }>(`SELECT ${SERVER} AS server`);
   if (rows[0]?.server !== server) throw new Error('another server answered');

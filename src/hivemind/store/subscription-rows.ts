@@ -1,8 +1,8 @@
 import type { DeviceRow } from '../devices/device.ts';
 
 /**
- * What is read of a row of `subscriptions`, by the name of `s`, for {@link deviceRow}. The namespaces, of which there
- * may be 65,536, come as two bytes each.
+ * The columns of a row `s` of `subscriptions` for {@link deviceRow}. The namespaces, of which there may be 65,536, come
+ * as two bytes each.
  */
 export const COLUMNS = `s.account, s.session_ed25519, s.subaccount_tag, s.subaccount_sig, s.signature, s.signature_ts,
   s.want_data, s.enc_key, s.service, s.svcid, s.svcdata,
@@ -24,7 +24,7 @@ export interface SubscriptionRow {
   readonly namespaces: Buffer | null;
 }
 
-/** It may still be faulty. */
+/** Converts a row. The result may be invalid: see {@link rowFault}. */
 export function deviceRow(row: SubscriptionRow): DeviceRow {
   const { subaccount_tag: tag, subaccount_sig: signature } = row;
   return {

@@ -2,7 +2,7 @@ import type { Clock } from '../../clock.ts';
 import { type Logger, type Repeated, repeated } from '../../daemon/log.ts';
 import { isDataError, sqlState } from './store-error.ts';
 
-/** Why the database did not write, for a counter. */
+/** Why the database did not write; a label of a counter. */
 export type WriteFault =
   | 'unreachable'
   | 'disk_full'
@@ -16,7 +16,7 @@ export type WriteFault =
   | 'data'
   | 'other';
 
-/** By SQLSTATE, the first that fits (PostgreSQL's appendix A). */
+/** Faults by SQLSTATE (PostgreSQL's appendix A); the first that matches counts. */
 const FAULTS: readonly (readonly [RegExp, WriteFault])[] = [
   [/^53100/, 'disk_full'],
   [/^53/, 'resources'],
@@ -27,15 +27,15 @@ const FAULTS: readonly (readonly [RegExp, WriteFault])[] = [
   [/^57014/, 'timeout'],
   [/^(08|57)/, 'unreachable'],
 ];
-/** After a failure, successes count for this many milliseconds less than a probe: half of the writes may fail. */
+/** For this long (ms) after a failure only a successful probe ends the trouble: one kind of write may still fail. */
 const SETTLED_MS = 60_000;
-/** Of the server's words. */
+/** The most characters of the server's message. */
 const LONGEST = 200;
 
-/** A write that was refused because too many wait. */
+/** A write was refused because too many are waiting. */
 export class OverloadError extends Error {}
 
-/** @param error the server's, or ours with the server's as its cause */
+/** @param error the server's, or one of ours with the server's as its cause */
 function writeFault(error: unknown): WriteFault {
   if (error instanceof OverloadError) return 'overload';
   if (isDataError(error)) return 'data';
@@ -45,9 +45,9 @@ function writeFault(error: unknown): WriteFault {
 }
 
 /**
- * Whether clients' requests are written. A database that answers may still refuse every write: its disk is full, our
- * rights are gone, a table is missing. That is logged once, counted by cause, and reported until a write of every kind
- * that clients need has succeeded again.
+ * Tracks whether clients' requests are written. A database that answers may still refuse every write: its disk is full,
+ * our rights are gone, a table is missing. That is logged once, counted by cause, and reported until every kind of
+ * write that clients need has succeeded again.
  */
 export class WriteHealth {
   /** Failures by cause. */
@@ -63,18 +63,18 @@ export class WriteHealth {
     this.#faults = repeated(log, clock);
   }
 
-  /** What is wrong, with the server's words; undefined while writes work. */
+  /** What is wrong, in the server's words; undefined while writes work. */
   get trouble(): string | undefined {
     return this.#trouble?.text;
   }
 
-  /** Something that a client waited for was not written. */
+  /** A write that a client waited for has failed. */
   failed(error: unknown): void {
     const fault = writeFault(error);
     this.errors.set(fault, (this.errors.get(fault) ?? 0) + 1);
-    // The sender of a bad row learns of it, and a lost connection is reported by its owner.
+    // The client learns of its bad row, and Connection reports that it is lost.
     if (fault === 'data' || fault === 'unreachable') return;
-    const text = `the database does not write: ${words(error)}`;
+    const text = `the database does not write: ${messageOf(error)}`;
     this.#faults.error(text);
     const now = this.#clock.monotonic();
     const { since, count } = this.#trouble ?? { since: now, count: 0 };
@@ -82,8 +82,8 @@ export class WriteHealth {
   }
 
   /**
-   * Something was written; of everything that clients need if `all` is set, else of one kind, while another may go on
-   * failing.
+   * A write has succeeded.
+   * @param all whether of every kind that clients need; if not, another kind may still fail
    */
   succeeded(all: boolean): void {
     const trouble = this.#trouble;
@@ -99,8 +99,8 @@ export class WriteHealth {
   }
 }
 
-/** The server's message alone: its details show the row, with the device's token and key. */
-function words(error: unknown): string {
+/** The server's message without its details, which show the row with the device's token and key. */
+function messageOf(error: unknown): string {
   const { cause } = error as Error;
   const { message } = (sqlState(error) === undefined && cause instanceof Error ? cause : error) as Error;
   const state = stateOf(error);

@@ -7,7 +7,7 @@ import { systemClock } from '../../../src/clock.ts';
 import { Feed, type FeedModules } from '../../../src/hivemind/cluster/feed.ts';
 import type { DeviceKey, DeviceRow } from '../../../src/hivemind/devices/device.ts';
 import { Devices } from '../../../src/hivemind/devices/devices.ts';
-import type { Changed } from '../../../src/hivemind/store/cluster-store.ts';
+import type { Change } from '../../../src/hivemind/store/cluster-store.ts';
 import { StoreError } from '../../../src/hivemind/store/store.ts';
 import { slotOf } from '../../../src/session/slots.ts';
 import { FakeClock } from '../../support/fake-clock.ts';
@@ -154,7 +154,7 @@ describe('the feed', () => {
     const devices = new Devices({ random: randomBytes });
     const writing = new Set([row.serviceId]);
     const inWork = new Set([row.serviceId]);
-    const asked: Changed[][] = [];
+    const asked: Change[][] = [];
     const feed = makeFeed({
       clock,
       devices,

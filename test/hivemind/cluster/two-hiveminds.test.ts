@@ -95,7 +95,7 @@ test('a second hivemind of the same name, one without a name, and one with other
 }, async (t) => {
   const { start } = await world(t);
   const a = await start('a');
-  await assert.rejects(start('a'), /Another hivemind of the name a is at work on this database/);
+  await assert.rejects(start('a'), /Another hivemind named a is at work on this database/);
   await assert.rejects(start(''), /A hivemind with a name is at work on this database/);
   await assert.rejects(
     start('b', { copies: 3 }),

@@ -3,7 +3,7 @@ import { describe, it, type TestContext } from 'node:test';
 import pg from 'pg';
 import { systemClock } from '../../../src/clock.ts';
 import { slotBits } from '../../../src/hivemind/cluster/roster.ts';
-import type { ClusterOptions } from '../../../src/hivemind/store/cluster-start.ts';
+import type { MembershipOptions } from '../../../src/hivemind/store/cluster-start.ts';
 import { changesStatement, currentStatement } from '../../../src/hivemind/store/cluster-statements.ts';
 import type { Current } from '../../../src/hivemind/store/cluster-store.ts';
 import { Store, StoreError } from '../../../src/hivemind/store/store.ts';
@@ -59,7 +59,7 @@ function refusal(code: string, words: RegExp) {
   };
 }
 
-const start = (url: string, cluster?: ClusterOptions) =>
+const start = (url: string, cluster?: MembershipOptions) =>
   Store.open({ url, clock: systemClock, log: silent, timeout: 2_000, ...(cluster && { cluster }) });
 
 describe('several hiveminds on one database', () => {
@@ -129,11 +129,14 @@ describe('the start of one of several hiveminds', () => {
     await beat(a);
     await assert.rejects(
       start(url, memberOptions('b', { keyFingerprint: Buffer.alloc(8, 2) })),
-      refusal('refused', /^The hivemind a works on this database with another key: give all the same file/),
+      refusal('refused', /^The hivemind a works on this database with another key: give all of them the same file/),
     );
     await assert.rejects(
       start(url, memberOptions('b', { copies: 1 })),
-      refusal('refused', /^The hivemind a works on this database with copies = 2, this one has 1: give all the same/),
+      refusal(
+        'refused',
+        /^The hivemind a works on this database with copies = 2, this one has 1: give all of them the same/,
+      ),
     );
     await assert.rejects(
       start(url, memberOptions('b', { version: '3.0.0' })),
@@ -173,7 +176,7 @@ describe('the start of one of several hiveminds', () => {
     await Promise.all([
       assert.rejects(
         start(named, memberOptions('a')),
-        refusal('locked', /^Another hivemind of the name a is at work on this database \(from this machine, served/),
+        refusal('locked', /^Another hivemind named a is at work on this database \(from this machine, served/),
       ),
       assert.rejects(
         start(named),
@@ -216,10 +219,7 @@ describe('the start of one of several hiveminds', () => {
     const as = url.replace('user=postgres', `user=${role}`);
     await assert.rejects(
       start(as, memberOptions('a')),
-      refusal(
-        'refused',
-        /the user member_\d+ does not have all of them \(must be owner .*\): GRANT postgres TO member_\d+$/,
-      ),
+      refusal('refused', /the user member_\d+ lacks some of them \(must be owner .*\): GRANT postgres TO member_\d+$/),
     );
     // Alone it needs no more than before.
     await (await start(as)).close();
@@ -232,7 +232,7 @@ describe('the start of one of several hiveminds', () => {
     await writeAsOriginal(other, makeRow());
     await assert.rejects(
       start(url, memberOptions('a')),
-      refusal('unavailable', /^Somebody has held a table for over 5 s, as by changing subscriptions .*: end it/),
+      refusal('unavailable', /^Somebody has held a table for over 5 s, perhaps by changing subscriptions .*: end it/),
     );
     await other.query('COMMIT');
     await (await start(url, memberOptions('a'))).close();

@@ -69,7 +69,7 @@ export class SimulatedDatabase {
     return this.clock.now() + 12_345_678;
   }
 
-  /** Who starts under that name is a member from then on (`joinCluster` of src/hivemind/store/cluster-start.ts). */
+  /** Who starts under that name is a member from then on (`becomeMember` of src/hivemind/store/cluster-start.ts). */
   join(name: string): Membership {
     const run = ++this.#run;
     const before = this.members.get(name);
