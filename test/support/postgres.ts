@@ -5,6 +5,7 @@ import { after } from 'node:test';
 import pg from 'pg';
 import { type Postgres, startPostgres } from '../../src/devnet/postgres.ts';
 import { migrate } from '../../src/hivemind/store/migrate.ts';
+import { until } from './until.ts';
 
 /** Tells the test files where the run's one server is: the URL of its database `postgres`. */
 const VARIABLE = 'SPNS_TEST_POSTGRES';
@@ -64,6 +65,13 @@ export async function createDatabase(
   await execute(admin, `CREATE DATABASE ${name} TEMPLATE ${options.empty ? EMPTY : TEMPLATE}`);
   t.after(() => execute(admin, `DROP DATABASE IF EXISTS ${name} WITH (FORCE)`));
   return admin.replace('///postgres?', `///${name}?`);
+}
+
+/** Resolves when the client's database is at work for nobody else: what the others asked it has been carried out. */
+export async function othersIdle(client: { query(text: string): Promise<{ rowCount: number | null }> }): Promise<void> {
+  const others = `SELECT FROM pg_stat_activity
+    WHERE datname = current_database() AND pid <> pg_backend_pid() AND state <> 'idle'`;
+  await until(async () => (await client.query(others)).rowCount === 0);
 }
 
 async function execute(url: string, sql: string): Promise<void> {

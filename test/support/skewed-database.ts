@@ -1,12 +1,14 @@
 import pg from 'pg';
 import type { Cleaner } from './hivemind.ts';
-import { createDatabase } from './postgres.ts';
+import { createDatabase, othersIdle } from './postgres.ts';
 
 /** A database whose clock a test can set. */
 export interface SkewedDatabase {
   readonly url: string;
   /** @param ms by how much its clock is ahead of the true time */
   skew(ms: number): Promise<void>;
+  /** As {@link othersIdle} of the database. */
+  othersIdle(): Promise<void>;
   query<Row extends pg.QueryResultRow>(text: string): Promise<Row[]>;
 }
 
@@ -27,6 +29,7 @@ export async function createSkewedDatabase(t: Cleaner): Promise<SkewedDatabase> 
   return {
     url,
     skew: async (ms) => void (await client.query('UPDATE skew SET by = make_interval(secs => $1)', [ms / 1000])),
+    othersIdle: () => othersIdle(client),
     query: async (text) => (await client.query(text)).rows,
   };
 }

@@ -3,7 +3,7 @@ import { randomBytes } from 'node:crypto';
 import { type TestContext, test } from 'node:test';
 import pg from 'pg';
 import { sessionAccount } from '../../../src/devnet/account.ts';
-import { createDatabase } from '../../support/postgres.ts';
+import { createDatabase, othersIdle } from '../../support/postgres.ts';
 import { subscribe, unsubscribe } from '../../support/requests.ts';
 import { startWorld, type World } from '../../support/session-world.ts';
 import { SkippingClock } from '../../support/skipping-clock.ts';
@@ -56,16 +56,10 @@ const reasons = ({ hivemind }: World) => hivemind.daemon.ready?.().reasons.join(
  * Time passes for the hivemind until it is so; for a few minutes at most, after which the database's clock would be
  * missed there.
  */
-async function passing({ clock, owner, role }: Setting, ms: number, condition: () => boolean): Promise<void> {
-  const isIdle = async () => {
-    const { rowCount } = await owner.query("SELECT FROM pg_stat_activity WHERE usename = $1 AND state <> 'idle'", [
-      role,
-    ]);
-    return rowCount === 0;
-  };
+async function passing({ clock, owner }: Setting, ms: number, condition: () => boolean): Promise<void> {
   for (let n = 0; n < 4 && !condition(); n++) {
     // To a statement in flight the skipped time would be a server that does not answer.
-    await until(isIdle);
+    await othersIdle(owner);
     clock.jump(ms);
     clock.skip(ms);
     for (let wait = 0; wait < 100 && !condition(); wait++) await new Promise((resolve) => setTimeout(resolve, 10));
