@@ -26,10 +26,10 @@ import { testPush } from './operators/test-push.ts';
 import { filterLifetime, outboxLimits, reloader } from './reload.ts';
 import { Store } from './store/store.ts';
 import { DeadDevices } from './subscriptions/dead-devices.ts';
+import { expectedServices } from './subscriptions/expected-services.ts';
 import { Expiry } from './subscriptions/expiry.ts';
-import { expectedServices } from './subscriptions/known-services.ts';
 import { loadSubscriptions } from './subscriptions/load.ts';
-import { Subscriptions } from './subscriptions/subscribe.ts';
+import { Subscriptions } from './subscriptions/subscriptions.ts';
 
 /**
  * Builds the parts of the hivemind and connects them. Each part is described in its own file; in what order they start

@@ -14,7 +14,7 @@ import { waitForNotifiers } from './notifiers-at-start.ts';
 import type { Store } from './store/store.ts';
 import type { Expiry } from './subscriptions/expiry.ts';
 import { loadSubscriptions } from './subscriptions/load.ts';
-import type { Subscriptions } from './subscriptions/subscribe.ts';
+import type { Subscriptions } from './subscriptions/subscriptions.ts';
 
 /** How often the statistics are written. */
 const STATISTICS_MS = 15_000;

@@ -5,7 +5,7 @@ import { test } from 'node:test';
 import { MAX_SERVICE_ID, MIN_SERVICE_ID } from '../../src/hivemind/devices/device.ts';
 import { MAX_DEVICES, MAX_SUBACCOUNT_DEVICES } from '../../src/hivemind/devices/devices.ts';
 import { PUSHED } from '../../src/hivemind/notifications/message-limits.ts';
-import { FREE_ELEMENTS, MAX_VALUES, MIN_ELEMENT_BYTES } from '../../src/hivemind/subscriptions/subscribe.ts';
+import { FREE_ELEMENTS, MAX_VALUES, MIN_ELEMENT_BYTES } from '../../src/hivemind/subscriptions/subscriptions.ts';
 import { MAX_ONION_SIZE } from '../../src/session/onion.ts';
 import { MAX_BODY } from '../../src/session/payload.ts';
 import { CLOCK_TOLERANCE, MAX_NAMESPACES, SIGNATURE_LIFETIME } from '../../src/session/subscription.ts';

@@ -8,7 +8,7 @@ import { Devices } from '../../src/hivemind/devices/devices.ts';
 import { Monitoring } from '../../src/hivemind/monitoring/monitoring.ts';
 import { Nodes } from '../../src/hivemind/network/nodes.ts';
 import { Store } from '../../src/hivemind/store/store.ts';
-import { Subscriptions } from '../../src/hivemind/subscriptions/subscribe.ts';
+import { Subscriptions } from '../../src/hivemind/subscriptions/subscriptions.ts';
 import type { Remote } from '../../src/oxenmq/remote.ts';
 import { silentLog } from '../support/log.ts';
 import { createDatabase } from '../support/postgres.ts';

@@ -80,7 +80,7 @@ export interface HivemindsWorld {
   divided(...names: string[]): Promise<void>;
   figures(name: string): Promise<ClusterFigures>;
   nodes(name: string): Promise<NodeFigures[]>;
-  /** Subscribes a new phone; returns how often it was told to come again. */
+  /** Subscribes a new phone; returns how often it was told to retry. */
   join(): Promise<number>;
   /** Writes so many messages a second to each of these in turn, all unless given, until told to stop. */
   write(rate: number, to?: readonly Phone[]): { stop(): Promise<void> };

@@ -96,7 +96,7 @@ for (const [name, ms] of [
       assert.equal((await stats(world)).subscriptions.total, 5);
       assert.equal(await count(database, 'subscriptions'), 5);
       assert.ok((await count(database, 'spns_unsubscribed')) > 0, 'who unsubscribed is remembered');
-      // Requests are taken, old copies are not; what no clock takes is told to come again.
+      // Requests are taken, old copies are not; what no clock takes is told to retry.
       const more = sessionAccount(randomBytes);
       assert.equal((await send(world, subscribe(more, 'more'))).success, true);
       assert.equal((await send(world, subscribe(more, 'more', { at: seconds() - 400 * 86_400 }))).error, 5);

@@ -98,7 +98,7 @@ test('SIGTERM: requests in progress are answered, nothing new is accepted, and t
   assert.equal(await count(), 1);
 });
 
-test('SIGTERM: a notifier that does not answer does not delay the end, and its clients are told to come again', async (t) => {
+test('SIGTERM: a notifier that does not answer does not delay the end, and its clients are told to retry', async (t) => {
   const { start, ask, asked } = await startProcess(t);
   const hivemind = start();
   const inWork = ask(subscribe(sessionAccount(randomBytes), 'phone'));

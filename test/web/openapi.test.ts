@@ -9,7 +9,7 @@ import { systemClock } from '../../src/clock.ts';
 import { openSystemd } from '../../src/daemon/systemd.ts';
 import { groupAccount, groupMember, sessionAccount } from '../../src/devnet/account.ts';
 import { MAX_SERVICE } from '../../src/hivemind/devices/device.ts';
-import { FREE_ELEMENTS, MIN_ELEMENT_BYTES } from '../../src/hivemind/subscriptions/subscribe.ts';
+import { FREE_ELEMENTS, MIN_ELEMENT_BYTES } from '../../src/hivemind/subscriptions/subscriptions.ts';
 import { MAX_NAMESPACES } from '../../src/session/subscription.ts';
 import { loadConfig } from '../../src/settings/config.ts';
 import { VERSION } from '../../src/version.ts';

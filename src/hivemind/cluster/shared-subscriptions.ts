@@ -2,7 +2,7 @@ import { slotOf } from '../../session/slots.ts';
 import type { DeviceRow } from '../devices/device.ts';
 import { type Devices, MAX_DEVICES, MAX_SUBACCOUNT_DEVICES } from '../devices/devices.ts';
 import type { Store } from '../store/store.ts';
-import type { Subscribed } from '../subscriptions/subscribe.ts';
+import type { Subscribed } from '../subscriptions/subscriptions.ts';
 import type { Cluster } from './cluster.ts';
 
 /** What {@link SharedSubscriptions} is built from. */

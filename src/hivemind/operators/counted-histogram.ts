@@ -1,15 +1,15 @@
 import { Histogram, type HistogramConfiguration } from 'prom-client';
 
-/** What somebody counted for one set of labels. */
+/** A histogram's figures for one set of labels. */
 export interface Counted<Label extends string> {
   readonly labels: Record<Label, string>;
-  /** How many fell into each bucket, and into the one beyond the last bound. */
+  /** How many values fell into each bucket by itself, and beyond the last bound. */
   readonly counts: ArrayLike<number>;
   readonly count: number;
   readonly sum: number;
 }
 
-/** A histogram whose figures are read when somebody asks, like those of all counters and gauges here. */
+/** A histogram whose figures are read when metrics are collected, like those of all counters and gauges here. */
 export class CountedHistogram<Label extends string> extends Histogram<Label> {
   readonly #configuration: HistogramConfiguration<Label> & { buckets: number[] };
   readonly #read: () => Iterable<Counted<Label>>;
@@ -23,7 +23,7 @@ export class CountedHistogram<Label extends string> extends Histogram<Label> {
     this.#read = read;
   }
 
-  /** All that prom-client asks a histogram for, when it writes its text and when it answers `get`. */
+  /** The one method by which prom-client reads a histogram, for its text and for `get`. */
   getForPromString() {
     const { name, help } = this.#configuration;
     const values = [...this.#read()].flatMap((counted) => this.#values(counted));

@@ -11,57 +11,61 @@ import {
 import { MAX_SERVICE } from '../devices/device.ts';
 import type { Outbox } from '../notifications/outbox/outbox.ts';
 import type { DeadDevices } from '../subscriptions/dead-devices.ts';
-import type { Subscriptions } from '../subscriptions/subscribe.ts';
+import type { Subscriptions } from '../subscriptions/subscriptions.ts';
 import type { Stats } from './stats.ts';
 
-/** The cluster of which this hivemind is a member. */
+/** The cluster that this hivemind is a member of. */
 export interface EndpointCluster {
   /** Our own name. */
   readonly own: string;
   /**
-   * All that live, we among them, and where notifiers and web front-ends reach each: OxenMQ addresses, empty while it
-   * has not told them.
+   * The living members, ourselves included, and the OxenMQ addresses at which notifiers and web front-ends reach them;
+   * empty while unknown.
    */
   readonly members: () => readonly { readonly name: string; readonly address: string; readonly pushAddress: string }[];
-  /** Asks another member. Rejects with an OxenmqError. */
+  /** Sends another member a request; timeout in ms. Rejects with an OxenmqError. */
   readonly ask: (member: string, command: string, parts: readonly Part[], timeout: number) => Promise<Buffer[]>;
 }
 
-/** What the endpoints pass requests on to. */
+/** Where the endpoints pass requests on to. */
 export interface EndpointModules {
   subscriptions: Pick<Subscriptions, 'handle'>;
   outbox: Outbox;
   stats: Stats;
   deadDevices: DeadDevices;
-  /** The whole of admin.get_stats. */
+  /** The answer to `admin.get_stats`. */
   getStats: () => Record<string, unknown>;
-  /** One line a storage server, for operators. */
+  /** The answer to `admin.get_nodes`. */
   getNodes: () => unknown;
-  /** One line a service, for operators. */
+  /** The answer to `admin.get_services`. */
   getServices: () => unknown;
-  /** What is held back from expiring; with the operator's approval it is released. */
+  /** The answer to `admin.expire`. See {@link Expiry.report}. */
   expire: (approved: boolean) => Promise<unknown>;
+  /** See {@link testPush}. */
   testPush: (service: string, serviceInfo: unknown) => Promise<unknown>;
-  /** Undefined for a hivemind that is alone. */
+  /** Undefined for a single hivemind. */
   cluster?: EndpointCluster | undefined;
-  /** A block was announced by somebody who may. */
+  /** Called when a `notify.block` comes from somebody with the right to send it. */
   onBlock: () => void;
-  /** Called with a line about each admin message that made no sense. */
+  /** Told of each message that made no sense. */
   log: Pick<Log, 'warn'>;
 }
 
-/** Bytes of a client's name that count. */
+/** How many bytes of a client's name count. */
 const CLIENT_NAME_MAX = 64;
-/** How long (ms) another member may take to answer for itself. */
+/** How long another member may take to answer `admin.ask_members`, in ms. */
 const MEMBER_TIMEOUT = 5_000;
-/** A notifier of ours may not ask for more pushes at once than this, whatever it says. */
+/** The largest window that a notifier gets, whatever it asks for. */
 const WINDOW_MAX = 20_000;
+
 /**
- * The OMQ endpoints of the hivemind (docs/spec/hivemind.md, section 1, and the additions between our hivemind and our
- * notifiers, session/notifier-protocol.ts). Each category's access level says who may call it. Callers of
- * push.*, such as our web front-end, may act for clients of their own, whom they name in a second part (empty if
- * unknown); a second part of the answer says whether the same request may succeed later, which the codes do not say for
- * a service without a notifier. Only trusted callers get here: a stranger would name a new client each time.
+ * The hivemind's OxenMQ endpoints: the original's (docs/spec/hivemind.md, section 1), and our own for our notifiers
+ * (session/notifier-protocol.ts). Each category's access level says who may call it.
+ *
+ * Callers of `push.*`, such as our web front-end, may act for clients of their own, whom they name in a second part
+ * (empty if unknown). A second part of the reply then says whether the same request may succeed later, which the error
+ * codes do not say for a service without a notifier. Only trusted callers get here: a stranger could name a new client
+ * each time.
  */
 export function endpoints(modules: EndpointModules): Commands {
   const { subscriptions, outbox, stats, deadDevices, cluster, log } = modules;
@@ -76,15 +80,15 @@ export function endpoints(modules: EndpointModules): Commands {
     if (name) message.reply(text, passing ? 'passing' : 'final');
     else message.reply(text);
   };
-  /** Runs a handler whose message comes from a notifier: what it cannot read is logged and dropped. */
-  const careful = (what: string, handler: (message: Incoming) => void) => (message: Incoming) => {
+  /** Wraps a handler for notifiers' messages: those that it throws on are logged and dropped. */
+  const dropUnreadable = (what: string, handler: (message: Incoming) => void) => (message: Incoming) => {
     try {
       handler(message);
     } catch (error) {
       log.warn(`${what} ignored: ${(error as Error).message}`);
     }
   };
-  /** The part about the cluster: the caller may not know all of its members. */
+  /** The part of a reply that names the members of the cluster, for callers that may not know all of them. */
   const listOf = (place: 'address' | 'pushAddress'): Buffer[] => {
     if (!cluster) return [];
     const reachable = cluster.members().filter((member) => member[place] !== '');
@@ -97,9 +101,7 @@ export function endpoints(modules: EndpointModules): Commands {
     get_nodes: modules.getNodes,
     get_services: modules.getServices,
   };
-  /**
-   * What each member answers, by name: its answer, or in words why it gave none. Null from a hivemind that is alone.
-   */
+  /** Each member's answer to a command, by name, or why there is none, in words. Null from a single hivemind. */
   const askMembers = async (
     command: string,
   ): Promise<Record<string, { answer: unknown } | { trouble: string }> | null> => {
@@ -132,14 +134,14 @@ export function endpoints(modules: EndpointModules): Commands {
       commands: {
         register_service: {
           kind: 'command',
-          handler: careful('admin.register_service', ({ remote, parts }) => {
+          handler: dropUnreadable('admin.register_service', ({ remote, parts }) => {
             if (parts.length !== 1) throw new Error('expected one part, the name of the service');
             outbox.register(serviceName(parts[0]), remote, undefined);
           }),
         },
         service_stats: {
           kind: 'command',
-          handler: careful('admin.service_stats', ({ parts }) => {
+          handler: dropUnreadable('admin.service_stats', ({ parts }) => {
             const [name, dict] = parts;
             if (parts.length !== 2 || !dict) throw new Error('expected two parts, the name of the service and a dict');
             stats.report(serviceName(name), dict);
@@ -147,7 +149,7 @@ export function endpoints(modules: EndpointModules): Commands {
         },
         drop_registrations: {
           kind: 'command',
-          handler: careful('admin.drop_registrations', ({ parts }) => {
+          handler: dropUnreadable('admin.drop_registrations', ({ parts }) => {
             const [name, list] = parts;
             if (parts.length !== 2 || !list) throw new Error('expected two parts, the name of the service and a list');
             void deadDevices.removeAll(serviceName(name), decodeDropRegistrations(list));
@@ -179,7 +181,7 @@ export function endpoints(modules: EndpointModules): Commands {
         },
         register_notifier: {
           kind: 'request',
-          handler: careful('admin.register_notifier', (message) => {
+          handler: dropUnreadable('admin.register_notifier', (message) => {
             const registration = decodeRegistration(message.parts[0] ?? Buffer.alloc(0));
             const name = serviceName(Buffer.from(registration.service));
             const window = Math.min(Math.max(registration.window, 1), WINDOW_MAX);
@@ -189,7 +191,7 @@ export function endpoints(modules: EndpointModules): Commands {
         },
         unregister_notifier: {
           kind: 'request',
-          handler: careful('admin.unregister_notifier', (message) => {
+          handler: dropUnreadable('admin.unregister_notifier', (message) => {
             const { service } = decodeRegistration(message.parts[0] ?? Buffer.alloc(0));
             outbox.services.get(service)?.drain(message.remote.id);
             message.reply('OK');
@@ -197,13 +199,13 @@ export function endpoints(modules: EndpointModules): Commands {
         },
         push_report: {
           kind: 'command',
-          handler: careful('admin.push_report', ({ remote, parts }) => {
+          handler: dropUnreadable('admin.push_report', ({ remote, parts }) => {
             outbox.report(remote, decodePushReport(parts[0] ?? Buffer.alloc(0)));
           }),
         },
         device_gone: {
           kind: 'command',
-          handler: careful('admin.device_gone', ({ parts }) => {
+          handler: dropUnreadable('admin.device_gone', ({ parts }) => {
             void deadDevices.remove(decodeDeviceGone(parts[0] ?? Buffer.alloc(0)));
           }),
         },
@@ -213,17 +215,14 @@ export function endpoints(modules: EndpointModules): Commands {
       access: 'basic',
       commands: {
         block: { kind: 'command', handler: modules.onBlock },
-        // Notifications count only from the storage servers that were asked for them, and those are not clients here.
+        // Ignored: storage servers send notifications over our connections to them, not as clients of ours.
         message: { kind: 'command', handler: () => {} },
       },
     },
   };
 }
 
-/**
- * @returns the name of a service
- * @throws Error if it is not 1 to 32 bytes of printable text
- */
+/** Reads the name of a service. @throws Error if it is not 1 to 32 bytes of printable text */
 function serviceName(part: Buffer | undefined): string {
   if (!part || part.length === 0 || part.length > MAX_SERVICE) {
     throw new Error(`a service's name has 1 to ${MAX_SERVICE} bytes`);

@@ -9,19 +9,16 @@ import type { IntakeCounters } from '../notifications/intake-counters.ts';
 import type { Outbox } from '../notifications/outbox/outbox.ts';
 import type { Store } from '../store/store.ts';
 import type { Expiry } from '../subscriptions/expiry.ts';
-import type { SubscriptionCounters } from '../subscriptions/subscribe.ts';
+import type { SubscriptionCounters } from '../subscriptions/subscriptions.ts';
 import { CountedHistogram } from './counted-histogram.ts';
 
-/**
- * Where the figures come from. Nothing here counts by itself: the parts count in plain numbers, and are read when
- * asked.
- */
+/** Where the figures come from. Nothing is counted here: the parts keep plain numbers, which are read on collection. */
 export interface MetricSources {
   clock: Clock & Pick<JudgedClock, 'doubt'>;
   devices: Devices;
   expiry: Pick<Expiry, 'held'>;
   intake: IntakeCounters;
-  /** Of a hivemind that is one of several. */
+  /** What only a hivemind that is one of several has. */
   joined: Joined | undefined;
   network: Network;
   /** Messages of clients and notifiers that were dropped for their size. */
@@ -33,7 +30,7 @@ export interface MetricSources {
 
 type Reading = readonly [value: number, labels?: Record<string, string>];
 
-/** Registers the hivemind's metrics; ops/ and the status page are written against these names. */
+/** Registers the hivemind's metrics. The dashboards and alerts in ops/ depend on these names. */
 export function registerMetrics(registry: Registry, sources: MetricSources): void {
   const { clock, devices, expiry, intake, joined, network, oversized, outbox, store, subscriptions } = sources;
   const services = () => [...outbox.services.values()];
@@ -80,34 +77,34 @@ export function registerMetrics(registry: Registry, sources: MetricSources): voi
   ]);
   counter(
     'spns_notifications_vouched_total',
-    'Messages passed on by what vouched for them: their hash, a second storage server, or nobody but the one that told',
+    'Messages passed on, by what they were trusted for: their hash, a second storage server, or nothing but their sender',
     ['via'],
     () => Object.entries(intake.vouched).map(([via, count]): Reading => [count, { via }]),
   );
   counter(
     'spns_notifications_misfit_total',
-    'Messages passed on by the word of two storage servers although they do not fit their hash',
+    'Messages that do not fit their hash, and were passed on because a second storage server confirmed them',
     [],
     () => [[intake.misfits]],
   );
-  gauge('spns_notifications_held', "Copies that wait for another storage server's word", [], () => [[intake.held]]);
+  gauge('spns_notifications_held', 'Copies held until another storage server confirms them', [], () => [[intake.held]]);
   gauge('spns_notifications_held_bytes', 'Memory of these copies', [], () => [[intake.heldBytes]]);
   counter('spns_pushes_limited_total', 'Pushes not made because their device had too many', [], () => [
     [intake.limitedPushes],
   ]);
   counter(
     'spns_pushes_unshown_total',
-    'Pushes not made because all they could say of changed settings is shown as a new message, or not at all',
+    'Pushes not made because apps would show changed settings as a new message, or nothing',
     [],
     () => [[intake.unshownPushes]],
   );
 
-  counter('spns_pushes_queued_total', 'Pushes made, one a device and message', ['service'], () =>
+  counter('spns_pushes_queued_total', 'Pushes made, one for each device and message', ['service'], () =>
     services().map((service): Reading => [service.counters.queued, { service: service.name }]),
   );
   counter(
     'spns_pushes_total',
-    'Pushes by what became of them: handed to a notifier, accepted or refused by the provider, passed to a notifier that acknowledges nothing, given to another notifier again',
+    'Pushes by what became of them: handed to a notifier, accepted or refused by the provider, passed to a notifier that does not acknowledge, taken back to be handed out again',
     ['service', 'outcome'],
     () =>
       services().flatMap(({ name: service, counters }): Reading[] => [
@@ -126,11 +123,8 @@ export function registerMetrics(registry: Registry, sources: MetricSources): voi
   gauge('spns_outbox_pushes', 'Pushes waiting for a notifier', ['service'], () =>
     services().map((service): Reading => [service.queue.length, { service: service.name }]),
   );
-  gauge(
-    'spns_outbox_bytes',
-    'Memory that pushes take: waiting, on the way to a notifier, and with it',
-    ['service'],
-    () => services().map((service): Reading => [service.bytes, { service: service.name }]),
+  gauge('spns_outbox_bytes', 'Memory that pushes take here, on the way to notifiers and there', ['service'], () =>
+    services().map((service): Reading => [service.bytes, { service: service.name }]),
   );
   gauge('spns_outbox_in_flight', 'Pushes with a notifier that it has not acknowledged', ['service'], () =>
     services().map((service): Reading => [service.instances.inFlight, { service: service.name }]),
@@ -144,7 +138,7 @@ export function registerMetrics(registry: Registry, sources: MetricSources): voi
   new CountedHistogram(
     {
       name: 'spns_push_latency_seconds',
-      help: 'From a message being stored, as its sender has the time, to the provider accepting the push of it',
+      help: 'From when a message was stored, by its timestamp, until the provider accepted its push',
       labelNames: ['service'],
       buckets: [...LATENCY_BOUNDS],
       registers: [registry],
@@ -178,7 +172,7 @@ export function registerMetrics(registry: Registry, sources: MetricSources): voi
   ]);
   counter(
     'spns_requests_shed_total',
-    'Requests told to come again, by why: too long a wait, no room, invalid ones that made room for others; and elements too late for anybody to wait for',
+    'Requests told to retry, by reason: too long a wait, no room, invalid and made room for others; and elements too late for anybody to wait for',
     ['reason'],
     () => [
       [subscriptions.shed.wait, { reason: 'wait' }],
@@ -201,19 +195,22 @@ export function registerMetrics(registry: Registry, sources: MetricSources): voi
   gauge('spns_subscriptions', 'Subscriptions stored', ['service'], () =>
     [...devices.countByService()].map(([service, count]): Reading => [count, { service }]),
   );
-  gauge('spns_time_in_doubt', '1 while the clocks do not agree on the time', [], () => [
+  gauge('spns_time_in_doubt', '1 while the clocks disagree about the time', [], () => [
     [clock.doubt === undefined ? 0 : 1],
   ]);
-  gauge('spns_expiry_held', '1 while too many subscriptions at once seem to be out of date, and are kept', [], () => [
+  gauge('spns_expiry_held', '1 while too many subscriptions seem to have expired at once, and are kept', [], () => [
     [expiry.held ? 1 : 0],
   ]);
   gauge('spns_accounts', 'Accounts with a subscription', [], () => [[devices.accounts]]);
 
   const summary = () => network.summary();
   gauge('spns_nodes', 'Storage servers known', [], () => [[summary().nodes]]);
-  gauge('spns_nodes_needed', 'Those of them that keep accounts of this hivemind: all, if it is alone', [], () => [
-    [summary().nodes - summary().unneeded],
-  ]);
+  gauge(
+    'spns_nodes_needed',
+    'Those of them that keep accounts of this hivemind: all, if it is the only one',
+    [],
+    () => [[summary().nodes - summary().unneeded]],
+  );
   gauge('spns_swarms', 'Swarms known', [], () => [[summary().swarms]]);
   gauge('spns_node_connections', 'Connections to storage servers', ['state'], () => [
     [summary().connected, { state: 'connected' }],
@@ -222,7 +219,9 @@ export function registerMetrics(registry: Registry, sources: MetricSources): voi
   gauge('spns_block_height', "Height of the network's last block known, -1 before the first", [], () => [
     [summary().blockHeight],
   ]);
-  gauge('spns_oxend_up', '1 while oxend is connected and makes sense', [], () => [[network.oxendUp ? 1 : 0]]);
+  gauge('spns_oxend_up', '1 while oxend is connected and its last answer was valid', [], () => [
+    [network.oxendUp ? 1 : 0],
+  ]);
   gauge(
     'spns_oxend_list_doubted',
     "1 while oxend's list is not believed, because much of what was known is missing",
@@ -238,7 +237,7 @@ export function registerMetrics(registry: Registry, sources: MetricSources): voi
       [timeouts, { result: 'timeout' }],
     ];
   });
-  gauge('spns_nodes_left_out', 'Storage servers listed and not connected on purpose, by reason', ['reason'], () => [
+  gauge('spns_nodes_left_out', 'Storage servers left unconnected on purpose, by reason', ['reason'], () => [
     [summary().unusable, { reason: 'no_usable_address' }],
     [summary().cutOff, { reason: 'cut_off' }],
   ]);
@@ -250,19 +249,22 @@ export function registerMetrics(registry: Registry, sources: MetricSources): voi
     [network.counters.toOxend.excessive, { kind: 'oxend' }],
     [oversized(), { kind: 'client' }],
   ]);
-  counter('spns_monitors_ended_total', 'Notices that a monitor has ended, by what came of them', ['result'], () =>
+  counter('spns_monitors_ended_total', 'Notices that a monitor has ended, by outcome', ['result'], () =>
     Object.entries(network.counters.ended).map(([result, count]): Reading => [count, { result }]),
   );
-  gauge('spns_nodes_fresh', 'Storage servers that confirmed every account within their lifetime', [], () => [
-    [summary().fresh],
-  ]);
+  gauge(
+    'spns_nodes_fresh',
+    'Storage servers that have confirmed every account within the lifetime of a monitor',
+    [],
+    () => [[summary().fresh]],
+  );
   gauge(
     'spns_freshness_oldest_seconds',
-    'How long ago the stalest account was confirmed, by the freshest server of its swarm',
+    'How long ago the account that has waited longest was last confirmed by any server of its swarm',
     [],
     () => [[summary().oldestSeconds]],
   );
-  gauge('spns_nodes_silent', 'Storage servers that are connected and answer nothing', [], () => [[summary().silent]]);
+  gauge('spns_nodes_silent', 'Storage servers that are connected but do not answer', [], () => [[summary().silent]]);
   gauge('spns_accounts_unconfirmed', 'Monitors that no storage server has confirmed yet', [], () => [
     [summary().unconfirmed],
   ]);
@@ -275,27 +277,27 @@ export function registerMetrics(registry: Registry, sources: MetricSources): voi
   counter('spns_monitor_answers_total', 'Answers for single accounts by result', ['result'], () =>
     Object.entries(network.counters.answers).map(([result, count]): Reading => [count, { result }]),
   );
-  counter('spns_monitor_passed_over_total', 'Accounts that were not asked for, by why', ['reason'], () =>
+  counter('spns_monitor_passed_over_total', 'Accounts that were not asked for, by reason', ['reason'], () =>
     Object.entries(network.counters.passedOver).map(([reason, count]): Reading => [count, { reason }]),
   );
   if (joined) {
     const { cluster, links, hearing, feed } = joined;
-    gauge('spns_cluster_members', 'Hiveminds of this database that live', [], () => [[cluster.living.length]]);
+    gauge('spns_cluster_members', 'Hiveminds on this database that are alive', [], () => [[cluster.living.length]]);
     gauge('spns_cluster_reached', 'Other hiveminds that this one is connected to', [], () => [[links.reached.length]]);
     gauge('spns_cluster_slots', 'The 256 parts of the work by how many hiveminds cover them', ['state'], () =>
       Object.entries(cluster.report().coverage).map(([state, count]): Reading => [count, { state }]),
     );
-    gauge('spns_cluster_slots_sent_first', 'Those whose pushes this hivemind sends first', [], () => [
+    gauge('spns_cluster_slots_sent_first', 'Slots in which this hivemind sends first', [], () => [
       [cluster.report().members.find(({ name }) => name === cluster.duty.own)?.first ?? 0],
     ]);
     gauge(
       'spns_cluster_monitors_spared',
-      'Monitors that storage servers are not asked for, as another hivemind sends the pushes of these accounts first',
+      'Monitors that storage servers are not asked for, because another hivemind sends first',
       [],
       () => [[summary().spared]],
     );
     const held = () => (outbox.standby ? [outbox.standby] : []);
-    gauge('spns_cluster_pushes_held', 'Pushes that are held back, as another hivemind sends them first', [], () =>
+    gauge('spns_cluster_pushes_held', 'Pushes held back because another hivemind sends first', [], () =>
       held().map(({ size }): Reading => [size]),
     );
     gauge('spns_cluster_pushes_held_bytes', 'Memory that they take', [], () =>
@@ -303,7 +305,7 @@ export function registerMetrics(registry: Registry, sources: MetricSources): voi
     );
     counter(
       'spns_cluster_copies_total',
-      'Pushes that another hivemind sends first, by what became of them here: not sent, as that one had ended them (ended), they were here already, grew too old, or were left to it at our end; or sent after all, as it said nothing, could not, was gone, or was first no more, or for want of memory (room)',
+      'Pushes held back, by what became of them: not sent, because another hivemind ended them (ended), they were here already (repeated), grew too old (too_old) or were left to others at our stop (left); or sent after all, because the first said nothing (silence), could not send them (none), was gone (gone) or no longer first (duty), or for lack of memory (room)',
       ['outcome'],
       () =>
         held().flatMap(({ counters: { released, ended, repeated, tooOld, left } }) =>
@@ -320,15 +322,18 @@ export function registerMetrics(registry: Registry, sources: MetricSources): voi
     );
     counter(
       'spns_cluster_nodes_renewed_total',
-      'Storage servers that spoke to other hiveminds alone, and were connected anew',
+      'Reconnections to storage servers that spoke to other hiveminds but not to this one',
       [],
       () => [[hearing.counters.reconnects]],
     );
     counter('spns_cluster_changes_total', 'Subscriptions that others changed in the database', [], () => [
       [feed.counters.changes],
     ]);
-    counter('spns_cluster_reloads_total', 'Times that all was loaded anew since not every change was known', [], () => [
-      [feed.counters.reloads],
-    ]);
+    counter(
+      'spns_cluster_reloads_total',
+      'How often everything was loaded again because changes were missed',
+      [],
+      () => [[feed.counters.reloads]],
+    );
   }
 }

@@ -1,36 +1,36 @@
 import type { ServiceReport, StatusSample } from './report.ts';
 
-/** The tiles of the status page that a problem may be shown at. */
+/** The tiles of the status page that can show a problem. */
 export type Tile = 'fresh' | 'stalest' | 'waiting' | 'latency' | 'canary' | 'hiveminds';
 
 /** Something that an operator should look at. */
 export interface Problem {
   /**
-   * `bad`: phones do not ring, or soon will not. `starting`: as bad, but passes by itself while the hivemind starts.
-   * `odd`: look at it when you have the time.
+   * `bad`: phones do not ring, or soon will not. `starting`: the same, but expected while the hivemind starts. `odd`:
+   * not urgent.
    */
   readonly level: 'bad' | 'starting' | 'odd';
   readonly text: string;
-  /** What to do; empty where the text says so itself. */
+  /** What to do; empty if there is no advice. */
   readonly advice: string;
   readonly tile?: Tile;
 }
 
-/** A push that is older than this, in seconds, says that its notifier or provider does not keep up. */
+/** If a push waits for longer than this, in seconds, its notifier or provider does not keep up. */
 const LATE_SECONDS = 60;
-/** What a start may take, in seconds: for everything but storage servers to be there, and for these to confirm all. */
+/** How long a start may take, in seconds: for everything else to be up, and for storage servers to confirm all. */
 const STARTING = 120;
 const CONFIRMING = 600;
-/** After this long without a push of the canary's, and without a word of its own, in seconds. */
+/** How long without one of its pushes, in seconds, makes the canary silent; and how long without it, gone. */
 const CANARY_SILENT = 300;
 const CANARY_GONE = 60;
-/** A credential that expires within so many seconds is to be replaced. */
+/** A credential that expires within this many seconds should be replaced. */
 const CREDENTIAL_WARNING = 14 * 86_400;
 
-const OF_HIVEMINDS = /hivemind|slots/;
-/** Nothing is lost: one more loss would cost pushes, or some of them are held back for a second in vain. */
-const OF_NO_HASTE = /^no other hivemind is alive|covered by fewer than|^the hivemind \S+ cannot be reached/;
-/** What to do at what the parts complain of in words; docs/operate.md, "Alerts", has more. */
+const ABOUT_HIVEMINDS = /hivemind|slots/;
+/** Nothing is lost yet: one more failure would cost pushes, or some are held back for a second in vain. */
+const NOT_URGENT = /^no other hivemind is alive|covered by fewer than|^the hivemind \S+ cannot be reached/;
+/** What to do about complaints, by their text; docs/operate.md, "Alerts", has more. */
 const ADVICE: readonly (readonly [RegExp, string])[] = [
   [/^waiting for notifiers/, 'systemctl status "spns-notifier@*": the start waits for those in notifiers_expected.'],
   [/database|PostgreSQL/i, 'Check PostgreSQL and its disk; the hivemind retries by itself, and pushes go on.'],
@@ -41,11 +41,11 @@ const ADVICE: readonly (readonly [RegExp, string])[] = [
   [/cut off/, 'spns nodes --bad shows which, and why.'],
   [/do not answer|no address/, 'spns nodes --bad'],
   [/do not fit their hash/, 'Is there a newer SPNS? Nothing is lost meanwhile.'],
-  [OF_HIVEMINDS, 'spns members, and the log of those that are missing.'],
+  [ABOUT_HIVEMINDS, 'spns members, and the log of those that are missing.'],
 ];
 
 /**
- * What in a sample an operator should look at, the worst first.
+ * The problems in a sample that an operator should look at, worst first.
  *
  * @param up how long the hivemind has been running, in seconds
  * @param now unix seconds
@@ -55,10 +55,10 @@ export function problemsOf(sample: StatusSample, up: number, now: number): Probl
   const needed = nodes - unneeded;
   const level = (within: number) => (up < within ? 'starting' : 'bad');
   const problems: Problem[] = complaints.map((text) => ({
-    level: up >= STARTING && OF_NO_HASTE.test(text) ? 'odd' : level(STARTING),
+    level: up >= STARTING && NOT_URGENT.test(text) ? 'odd' : level(STARTING),
     text,
     advice: adviceFor(text),
-    ...(OF_HIVEMINDS.test(text) && { tile: 'hiveminds' as const }),
+    ...(ABOUT_HIVEMINDS.test(text) && { tile: 'hiveminds' as const }),
   }));
   if (needed > 0 && fresh === 0) {
     problems.push({
@@ -84,7 +84,7 @@ export function problemsOf(sample: StatusSample, up: number, now: number): Probl
       tile: 'fresh',
     });
   }
-  for (const service of services) problems.push(...ofService(service, level(STARTING), now));
+  for (const service of services) problems.push(...problemsOfService(service, level(STARTING), now));
   if (canary && !canary.isRunning) {
     const text = `The canary is not running; it was last heard of ${Math.round(canary.silentSeconds / 60)} min ago.`;
     if (canary.silentSeconds > CANARY_GONE)
@@ -102,7 +102,7 @@ export function problemsOf(sample: StatusSample, up: number, now: number): Probl
   return problems.sort((a, b) => order[a.level] - order[b.level]);
 }
 
-function ofService(report: ServiceReport, level: 'bad' | 'starting', now: number): Problem[] {
+function problemsOfService(report: ServiceReport, level: 'bad' | 'starting', now: number): Problem[] {
   const { service, notifiers, subscriptions, queued, oldest_seconds: oldest, breaker_open: breaker } = report;
   const problems: Problem[] = [];
   if (service !== 'canary' && notifiers === 0 && (subscriptions > 0 || queued > 0)) {

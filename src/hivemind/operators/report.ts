@@ -5,27 +5,27 @@ import type { Devices } from '../devices/devices.ts';
 import type { Network } from '../network/network.ts';
 import type { IntakeCounters } from '../notifications/intake-counters.ts';
 import type { Outbox } from '../notifications/outbox/outbox.ts';
-import type { SubscriptionCounters } from '../subscriptions/subscribe.ts';
+import type { SubscriptionCounters } from '../subscriptions/subscriptions.ts';
 import type { Stats, StatValue } from './stats.ts';
 
 /** Where an operator's figures come from. */
 export interface ReportSources {
   clock: Clock;
-  /** When the process started, unix milliseconds. */
+  /** When the process started, unix ms. */
   startedAt: number;
-  /** The same by the monotonic clock. */
+  /** The same, monotonic ms. */
   since: number;
   devices: Devices;
   network: Network;
   stats: Stats;
   outbox: Outbox;
   intake: IntakeCounters;
-  /** Of one of several hiveminds. */
+  /** Given by one of several hiveminds. */
   cluster?: (() => ClusterReport) | undefined;
   requests: Pick<SubscriptionCounters, 'results' | 'shed'>;
 }
 
-/** One service, as admin.get_services tells it. */
+/** A service as `admin.get_services` reports it. */
 export interface ServiceReport {
   service: string;
   notifiers: number;
@@ -43,11 +43,11 @@ export interface ServiceReport {
   dropped: Record<string, number>;
   gone: number;
   breaker_open: boolean;
-  /** Of the last minutes, in seconds: from a message being stored to the provider taking its push. */
+  /** From when a message was stored until the provider accepted its push, over the last minutes, in seconds. */
   latency: RecentLatency | null;
-  /** The same of the provider's answers, as its notifier tells; null if none does. */
+  /** How long the provider takes to answer, as the notifier reports; null if it does not. */
   provider: RecentLatency | null;
-  /** Until when the provider takes what the notifier shows to it, unix seconds; null if that is not known. */
+  /** When the notifier's credential for the provider expires, unix seconds; null if unknown. */
   credential_expires: number | null;
 }
 
@@ -56,55 +56,53 @@ export interface CanaryReport {
   readonly isRunning: boolean;
   /** How long its last push took, in seconds; null if none has come yet. */
   readonly lastSeconds: number | null;
-  /** Since a push came, in seconds. */
+  /** How long ago its last push came, in seconds. */
   readonly silentSeconds: number;
   readonly delivered: number;
   readonly lost: number;
-  /** What it complains of; empty if nothing. */
+  /** What it complains of; empty if there is nothing. */
   readonly problem: string;
 }
 
-/** Clients' requests since the start: taken, refused by a code, and told to come again for want of room or time. */
+/** Clients' requests since the start: successful, refused with a code, and told to retry for lack of room or time. */
 export interface RequestCounts {
   readonly taken: number;
   readonly refused: number;
   readonly shed: number;
 }
 
-/** What the status page shows of one moment; all counters count from the start of the process. */
+/** What the status page shows of one moment. Counters count from the start of the process. */
 export interface StatusSample {
-  /** Storage servers known, their swarms, and how many of them are connected or being connected. */
+  /** How many storage servers are known. */
   readonly nodes: number;
-  /** Of those, how many keep accounts of other hiveminds alone. */
+  /** How many of them only keep accounts that other hiveminds look after. */
   readonly unneeded: number;
   readonly swarms: number;
+  /** How many servers are connected, and being connected. */
   readonly connected: number;
   readonly pending: number;
-  /** Storage servers that confirmed every account within their lifetime. */
+  /** Storage servers that have confirmed every account within a monitor's lifetime. */
   readonly fresh: number;
-  /** How long ago the stalest account of any storage server was confirmed, seconds. */
+  /** How long ago the account that has waited longest was confirmed, in seconds. */
   readonly oldestSeconds: number;
   /** Accounts that no storage server of their swarm has confirmed. */
   readonly uncovered: number;
   readonly blockHeight: number;
   readonly accounts: number;
-  /** Notifications received, copies included, and messages among them that concerned a device. */
+  /** Notifications received, copies included, and messages among them that some device wanted. */
   readonly raw: number;
   readonly unique: number;
   readonly services: readonly ServiceReport[];
   readonly requests: RequestCounts;
-  /** null if there is none. */
+  /** Null if there is none. */
   readonly canary: CanaryReport | null;
-  /** null for a hivemind that is alone. */
+  /** Null for a single hivemind. */
   readonly cluster: ClusterReport | null;
-  /** Why the hivemind is not ready, or what it complains of: a sentence each. */
+  /** Why the hivemind is not ready, and what else it complains of, one sentence each. */
   readonly complaints: readonly string[];
 }
 
-/**
- * The answer to admin.get_stats: every key of the original's (docs/spec/hivemind.md, section 1.5), and ours beside
- * them.
- */
+/** The answer to `admin.get_stats`: all keys of the original's (docs/spec/hivemind.md, section 1.5), and our own. */
 export function statsReport(sources: ReportSources): Record<string, unknown> {
   const { clock, since, devices, network, stats, intake } = sources;
   const summary = network.summary();
@@ -150,7 +148,7 @@ export function statsReport(sources: ReportSources): Record<string, unknown> {
   };
 }
 
-/** The answer to admin.get_services, by name. */
+/** The answer to `admin.get_services`, sorted by name. */
 export function serviceReports({
   outbox,
   clock,
@@ -163,9 +161,9 @@ export function serviceReports({
   return [...names].sort().map((name): ServiceReport => {
     const service = outbox.service(name);
     const { queue, counters, oldest } = service;
-    const told = service.instances.size > 0 ? stats.of(name) : new Map<string, StatValue>();
-    const [median, p95] = [seconds(told.get('provider_ms')), seconds(told.get('provider_p95_ms'))];
-    const expires = told.get('credential_expires');
+    const reported = service.instances.size > 0 ? stats.of(name) : new Map<string, StatValue>();
+    const [median, p95] = [seconds(reported.get('provider_ms')), seconds(reported.get('provider_p95_ms'))];
+    const expires = reported.get('credential_expires');
     return {
       service: name,
       notifiers: service.instances.size,
@@ -190,7 +188,7 @@ export function serviceReports({
   });
 }
 
-/** From what a notifier tells in milliseconds; null if it tells nothing. */
+/** Seconds of what a notifier reported in ms; null if it did not. */
 function seconds(ms: StatValue | undefined): number | null {
   return typeof ms === 'number' ? ms / 1000 : null;
 }
@@ -204,26 +202,26 @@ function requestCounts({ requests: { results, shed } }: ReportSources): RequestC
   return { taken, refused, shed: shed.wait + shed.room + shed.invalid };
 }
 
-/** By its statistics, as it told them since our start. */
+/** What the canary has reported since our start; null if nothing. */
 function canaryReport({ clock, startedAt, stats, outbox }: ReportSources): CanaryReport | null {
   const last = stats.get('last.canary');
   if (typeof last !== 'number' || last < Math.floor(startedAt / 1000)) return null;
-  const told = stats.of('canary');
+  const reported = stats.of('canary');
   const number = (key: string) => {
-    const value = told.get(key);
+    const value = reported.get(key);
     return typeof value === 'number' ? value : 0;
   };
   return {
     isRunning: (outbox.services.get('canary')?.instances.size ?? 0) > 0,
-    lastSeconds: seconds(told.get('latency_ms')),
+    lastSeconds: seconds(reported.get('latency_ms')),
     silentSeconds: number('silent_seconds') + Math.max(0, Math.floor(clock.now() / 1000) - last),
     delivered: number('delivered'),
     lost: number('lost'),
-    problem: String(told.get('problem') ?? ''),
+    problem: String(reported.get('problem') ?? ''),
   };
 }
 
-/** What the status page shows of this moment. */
+/** What the status page shows of this moment. @param complaints of the hivemind as a whole */
 export function statusSample(sources: ReportSources, complaints: readonly string[]): StatusSample {
   const { network, devices, intake } = sources;
   return {
@@ -240,8 +238,8 @@ export function statusSample(sources: ReportSources, complaints: readonly string
 }
 
 /**
- * The figures of the line for systemd and the log (docs/spec/hivemind.md, section 6), and what the original's lacks:
- * freshness and queues.
+ * The status line for systemd and the log (docs/spec/hivemind.md, section 6), with freshness and queues in addition to
+ * the original's.
  */
 export function statusLine({ startedAt, devices, network, stats, outbox, intake }: ReportSources): string {
   const { connected, nodes, pending, blockHeight, fresh } = network.summary();

@@ -3,13 +3,13 @@ import type { Clock } from '../../clock.ts';
 import { BencodeError, decode } from '../../codec/bencode.ts';
 import type { StatRow, Store } from '../store/store.ts';
 
-/** What the hivemind's own statistics count of messages: copies that came in, and pushes that became of them. */
+/** Notifications received, copies included, and pushes made of them; since the start. */
 interface IntakeCounts {
   readonly raw: number;
   readonly pushes: number;
 }
 
-/** The function returned adds what was counted since it was called last. */
+/** Makes a function that adds what was counted since its last call to the statistics. */
 export function intakeCounter(stats: Pick<Stats, 'add'>, counters: IntakeCounts): () => void {
   let counted = { raw: 0, pushes: 0 };
   return () => {
@@ -19,15 +19,15 @@ export function intakeCounter(stats: Pick<Stats, 'add'>, counters: IntakeCounts)
   };
 }
 
-/** A statistic's value, as the table service_stats has it: an integer or a text. */
+/** The value of a statistic, an integer or a string as in the table `service_stats`. */
 export type StatValue = number | string;
 
-/** A notifier counts as alive if it reported within this many seconds (docs/spec/hivemind.md, section 1.5). */
+/** A service is alive if its notifier has reported within this many seconds (docs/spec/hivemind.md, section 1.5). */
 const ALIVE_SECONDS = 60;
 
 /**
- * The statistics that outlive the process: a copy in memory, from which everything is answered, and the table
- * service_stats behind it, which the store writes in the background. The service '' holds the hivemind's own.
+ * The statistics that outlive the process: a copy in memory, which all queries are answered from, of the table
+ * `service_stats`, which the store writes in the background. The service '' has the hivemind's own.
  */
 export class Stats {
   readonly #clock: Clock;
@@ -39,12 +39,12 @@ export class Stats {
     this.#store = store;
   }
 
-  /** Takes over what the database had at the start. */
+  /** Takes over the rows that the database has at the start. */
   load(rows: readonly StatRow[]): void {
     for (const { service, name, value } of rows) this.#of(service).set(name, value);
   }
 
-  /** Adds to counters and sets values of one service, '' for the hivemind's own. */
+  /** Adds to counters and sets values of a service, '' for the hivemind's own. */
   add(service: string, increments: Record<string, number>, values: Record<string, StatValue> = {}): void {
     const known = this.#of(service);
     for (const [name, by] of Object.entries(increments)) {
@@ -56,9 +56,9 @@ export class Stats {
   }
 
   /**
-   * Takes a notifier's admin.service_stats (docs/spec/hivemind.md, section 1.4).
-   * @param report the bencoded dict: `+key` adds an integer, any other key replaces
-   * @throws BencodeError if any part of it makes no sense; then nothing of it is taken
+   * Takes a notifier's `admin.service_stats` (docs/spec/hivemind.md, section 1.4).
+   * @param report a bencoded dict: `+key` adds an integer, any other key replaces a value
+   * @throws BencodeError if any part of it makes no sense; none of it is taken then
    */
   report(service: string, report: Buffer): void {
     const dict = decode(report);
@@ -83,12 +83,12 @@ export class Stats {
     this.add('', {}, { [`last.${service}`]: Math.floor(this.#clock.now() / 1000) });
   }
 
-  /** One value of the hivemind's own. */
+  /** A value of the hivemind's own. */
   get(name: string): StatValue | undefined {
     return this.#values.get('')?.get(name);
   }
 
-  /** What the notifiers of a service have told; empty if they never did. */
+  /** What the notifiers of a service have ever reported. */
   of(service: string): ReadonlyMap<string, StatValue> {
     return this.#values.get(service) ?? new Map();
   }
@@ -103,7 +103,7 @@ export class Stats {
     return total;
   }
 
-  /** The services whose notifier reported after `since` (unix seconds) and within the last minute. */
+  /** The services whose notifiers have reported since `since` (unix seconds) and within the last minute, sorted. */
   alive(since = 0): string[] {
     const now = Math.floor(this.#clock.now() / 1000);
     const names: string[] = [];
@@ -114,7 +114,7 @@ export class Stats {
     return names.sort();
   }
 
-  /** The part of admin.get_stats that comes from here (docs/spec/hivemind.md, section 1.5). */
+  /** The part of `admin.get_stats` that comes from here (docs/spec/hivemind.md, section 1.5). */
   snapshot(): Record<string, unknown> {
     const own: Record<string, unknown> = Object.create(null);
     const notifier: Record<string, Record<string, StatValue>> = Object.create(null);

@@ -111,7 +111,7 @@ function plotList() {
       lines: [
         { name: 'taken', read: (point) => point.requests.taken },
         { name: 'refused', read: (point) => point.requests.refused },
-        { name: 'told to come again', read: (point) => point.requests.shed },
+        { name: 'told to retry', read: (point) => point.requests.shed },
       ],
       format: rate,
     },
@@ -376,7 +376,7 @@ function drawTiles() {
       '',
       "Clients' requests a minute",
       perMinute('taken'),
-      `${perMinute('refused')} refused, ${perMinute('shed')} told to come again`,
+      `${perMinute('refused')} refused, ${perMinute('shed')} told to retry`,
     ],
     [
       '',

@@ -11,7 +11,7 @@ export interface StatusPage {
   stop(): void;
 }
 
-/** One point of the plots: gauges as they were at `time`, rates a second since the point before. */
+/** A point of the plots: gauges at `time`, and rates per second since the point before. */
 interface Point {
   /** Unix milliseconds. */
   readonly time: number;
@@ -22,7 +22,7 @@ interface Point {
   readonly raw: number;
   readonly unique: number;
   readonly requests: Readonly<Record<keyof RequestCounts, number>>;
-  /** How long the canary's latest push took, in seconds; not there while none comes. */
+  /** How long the canary's latest push took, in seconds; absent while none comes. */
   readonly canary?: number;
   readonly services: Record<string, ServicePoint>;
 }
@@ -34,32 +34,32 @@ interface ServicePoint {
   readonly refused: number;
   readonly gone: number;
   readonly dropped: number;
-  /** Within which 95 of 100 pushes were accepted, seconds; not there if there were none lately. */
+  /** The 95th percentile of the latency, in seconds; absent if there were no pushes lately. */
   readonly latency?: number;
 }
 
 const INTERVAL_MS = 10_000;
 /** An hour of points. */
 const POINTS = 360;
-/** Storage servers that the page names: those that need a look most. */
+/** How many storage servers the page names: those that need attention most. */
 const WORST = 5;
-/** The canary writes each minute; a push of this many seconds ago is not the latest that should have come. */
+/** The canary writes to itself each minute; if its last push is older than this, in seconds, one is missing. */
 const CANARY_DUE = 90;
 
-/** What the status page is made with. */
+/** Options of {@link statusPage}. */
 export interface StatusPageOptions {
   readonly sample: () => StatusSample;
   /** Every storage server. */
   readonly nodes: () => readonly NodeReport[];
-  /** The name of this machine, and the version of this program. */
+  /** The name of this machine, and this program's version. */
   readonly host: string;
   readonly version: string;
   readonly clock: Clock;
 }
 
 /**
- * The status page for the hivemind's metrics address: a page, its script and style, and `/status.json`, which they
- * read. The last hour is kept here, one point each 10 s, so that the plots are there at once when the page is opened.
+ * The status page at the hivemind's metrics address: the page, its script and style, and `/status.json`, which the
+ * script reads. The last hour is kept here, a point every 10 s, so that the plots are full as soon as it is opened.
  */
 export function statusPage({ sample, nodes, host, version, clock }: StatusPageOptions): StatusPage {
   const startedAt = clock.now();
@@ -100,12 +100,12 @@ export function statusPage({ sample, nodes, host, version, clock }: StatusPageOp
   };
 }
 
-/** Whether a push of the canary's came about when one should. */
-function rings(canary: CanaryReport | null): canary is CanaryReport & { readonly lastSeconds: number } {
+/** Whether the canary's pushes come when they should. */
+function isOnTime(canary: CanaryReport | null): canary is CanaryReport & { readonly lastSeconds: number } {
   return canary !== null && canary.lastSeconds !== null && canary.silentSeconds < CANARY_DUE;
 }
 
-/** Those that phones may miss something because of, the stalest first. */
+/** The servers that may cost phones messages, those with the oldest confirmations first. */
 function worstOf(nodes: readonly NodeReport[]): object[] {
   return nodes
     .filter(({ state, unconfirmed }) => state !== 'unneeded' && (state !== 'up' || unconfirmed > 0))
@@ -151,7 +151,7 @@ function pointBetween(before: StatusSample, now: StatusSample, seconds: number, 
       refused: rate(before.requests.refused, now.requests.refused),
       shed: rate(before.requests.shed, now.requests.shed),
     },
-    ...(rings(now.canary) && { canary: now.canary.lastSeconds }),
+    ...(isOnTime(now.canary) && { canary: now.canary.lastSeconds }),
     services: Object.fromEntries(services),
   };
 }
@@ -160,7 +160,7 @@ function total(counts: Record<string, number>): number {
   return Object.values(counts).reduce((sum, count) => sum + count, 0);
 }
 
-/** A file beside this one, read once. */
+/** Serves a file beside this one, which is read once. */
 function asset(file: string, type: string): () => RouteReply {
   const body = readFileSync(new URL(file, import.meta.url));
   return () => ({ type, body });

@@ -5,7 +5,7 @@ import { Doubt } from '../notifications/doubt.ts';
 import type { Outbox } from '../notifications/outbox/outbox.ts';
 import { validateDevice } from '../subscriptions/validate.ts';
 
-/** What a test push works with. */
+/** What {@link testPush} works with. */
 export interface TestPushModules {
   clock: Clock;
   random: (bytes: number) => Buffer;
@@ -15,11 +15,11 @@ export interface TestPushModules {
 const LIFETIME_MS = 60_000;
 
 /**
- * Sends one real push to a device, as an operator's test: through the notifier, to the provider, and its answer back.
- * It is sealed with a key that nobody has, so the phone shows its generic notification.
+ * Sends a real push to a device for an operator: through the notifier to the provider, whose answer comes back. It is
+ * sealed with a key that nobody has, so the phone shows its generic notification.
  * @param serviceInfo what a client would send, e.g. `{token: "…"}`
- * @param wait how long to wait for the provider's answer, in milliseconds
- * @returns `ok` and what the provider, or whatever stopped it on the way, said
+ * @param wait how long to wait for the provider's answer, in ms
+ * @returns whether the provider accepted it, and what it, or whatever stopped the push on its way, answered
  */
 export async function testPush(
   service: string,

@@ -1,6 +1,7 @@
 import { setImmediate as nextTurn } from 'node:timers/promises';
 import type { QueryConfig, QueryResult } from 'pg';
 import type { Clock } from '../../clock.ts';
+import { KeyCounts } from '../../key-counts.ts';
 import type { DeviceKey, DeviceRow } from '../devices/device.ts';
 import type { Connection } from './connection.ts';
 import { dropStatement, type Removal, removeStatement, upsertStatement } from './statements.ts';
@@ -67,7 +68,7 @@ export class GroupCommit {
   #working: Promise<void> | undefined;
   #closed = false;
   /** How many requests are at work for each key. */
-  readonly #writing = new Map<string, number>();
+  readonly #writing = new KeyCounts();
   readonly #watches = new Set<Set<string>>();
 
   constructor(
@@ -114,7 +115,7 @@ export class GroupCommit {
       return Promise.reject(new StoreError('unavailable', 'Too many requests wait for the database', { cause }));
     }
     const { account, key } = names(change.what);
-    this.#writing.set(key, (this.#writing.get(key) ?? 0) + 1);
+    this.#writing.add(key, 1);
     for (const keys of this.#watches) keys.add(key);
     return new Promise((resolve, reject) => {
       this.#waiting.push({
@@ -229,15 +230,9 @@ export class GroupCommit {
       for (const [n, one] of some.entries()) one.settle(result(at + n));
       // By the next turn their senders have handled the answers.
       setImmediate(() => {
-        for (const { key } of some) this.#written(key);
+        for (const { key } of some) this.#writing.add(key, -1);
       });
     }
-  }
-
-  #written(key: string): void {
-    const left = (this.#writing.get(key) ?? 1) - 1;
-    if (left > 0) this.#writing.set(key, left);
-    else this.#writing.delete(key);
   }
 
   async #query(statement: QueryConfig): Promise<QueryResult<{ n: number; added?: boolean }>> {

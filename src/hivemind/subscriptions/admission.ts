@@ -1,36 +1,35 @@
 import type { Clock } from '../../clock.ts';
+import { KeyCounts } from '../../key-counts.ts';
 import { FairQueue, type Ticket } from './fair-queue.ts';
 
-/** Bytes of clients' requests that may be in work, or wait for the start-up to end. */
+/** The most bytes of clients' requests at once, those that wait for the start included. */
 const MAX_BYTES = 64 * 1024 * 1024;
-/** Of these, what large requests may have. */
+/** Of these, the most for large requests. */
 const MAX_LARGE_BYTES = MAX_BYTES * 0.75;
-/** A client may have so many times what is left, so that one alone may have most, and two share. */
+/** A client may have this many times what is left: one alone may have most, and two share. */
 const CLIENT_SHARE = 4;
-/** What a request takes beside its body, in bytes. */
+/** The bytes that a request takes besides its body. */
 const OVERHEAD = 2_000;
-/**
- * A request of more bytes is a large one: it holds some ten devices, where phones send one for each of their accounts.
- */
+/** A request of more bytes is large. That is some ten devices; phones send one for each of their accounts. */
 const SMALL_BYTES = 8_000;
-/** A device in a request has some 500 to 700 bytes; that many are expected before it was read. */
+/** The bytes of an element, 500 to 700 in fact, by which their number is estimated before a request is read. */
 const ELEMENT_BYTES = 600;
-/** Clients who would wait longer than this, in milliseconds, are told to retry instead. */
+/** Clients that would wait longer than this, in ms, are told to retry instead. */
 const MAX_WAIT_MS = 5_000;
-/** Clients give up after 10 to 15 seconds: what was not begun by then, in milliseconds, is not begun. */
+/** After this long, in ms, nothing more of a request is begun: clients give up after 10 to 15 seconds. */
 const PATIENCE_MS = 10_000;
 
-/** Requests whose clients were told to retry, by why. */
+/** Requests whose clients were told to retry, by reason. */
 export interface ShedCounters {
-  /** Requests that would have had to wait too long. */
+  /** They would have had to wait too long. */
   wait: number;
-  /** Requests for which there was no room. */
+  /** There was no room for them. */
   room: number;
-  /** Requests with invalid elements that had to make room for others. */
+  /** They had invalid elements, and had to make room for others. */
   invalid: number;
 }
 
-/** A request that was let in. */
+/** A request that was admitted. */
 export interface Place {
   readonly ticket: Ticket;
   /** Gives the place back; harmless if done twice. */
@@ -38,14 +37,14 @@ export interface Place {
 }
 
 /**
- * Decides about whole requests, before they are read: what is let in is finished, and what is not has cost next to
- * nothing. No client, large request or flood of invalid ones takes all the room.
+ * Admits requests before they are read. Those admitted are finished, and those turned away have cost next to nothing.
+ * Neither one client nor large or invalid requests can take all the room.
  */
 export class Admission {
   readonly shed: ShedCounters = { wait: 0, room: 0, invalid: 0 };
   readonly queue: FairQueue;
   readonly #places = new Set<Place>();
-  readonly #byClient = new Map<string, number>();
+  readonly #byClient = new KeyCounts();
   #bytes = 0;
   #largeBytes = 0;
 
@@ -54,8 +53,9 @@ export class Admission {
   }
 
   /**
+   * Admits a request, if there is room and the wait is not too long.
    * @param client who sent it, as far as clients can be told apart
-   * @param bytes of the whole request
+   * @param bytes the size of the whole request
    * @returns undefined if the client must retry later
    */
   enter(client: string, bytes: number): Place | undefined {
@@ -92,9 +92,7 @@ export class Admission {
   #take(client: string, size: number, lane: 'small' | 'large'): void {
     this.#bytes += size;
     if (lane === 'large') this.#largeBytes += size;
-    const held = (this.#byClient.get(client) ?? 0) + size;
-    if (held > 0) this.#byClient.set(client, held);
-    else this.#byClient.delete(client);
+    this.#byClient.add(client, size);
   }
 
   #hasRoom(client: string, size: number, lane: 'small' | 'large'): boolean {
@@ -102,10 +100,11 @@ export class Admission {
     return (
       left >= 0 &&
       (lane === 'small' || this.#largeBytes + size <= MAX_LARGE_BYTES) &&
-      (this.#byClient.get(client) ?? 0) + size <= CLIENT_SHARE * left
+      this.#byClient.get(client) + size <= CLIENT_SHARE * left
     );
   }
 
+  /** Makes room by giving up requests with invalid elements. */
   #removeInvalid(): void {
     for (const place of [...this.#places]) {
       if (!place.ticket.doubtful) continue;

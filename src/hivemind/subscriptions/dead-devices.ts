@@ -5,23 +5,23 @@ import type { Devices } from '../devices/devices.ts';
 import type { Service } from '../notifications/outbox/service.ts';
 import type { Store } from '../store/store.ts';
 
-/** What the removal of dead devices works with. */
+/** What {@link DeadDevices} is built from. */
 export interface DeadDeviceModules {
   clock: Clock;
   devices: Pick<Devices, 'removeDevice'>;
   store: Pick<Store, 'removeDevices'>;
   service: (name: string) => Service | undefined;
-  /** True while a client's request for that device is being carried out. */
+  /** Whether a client's request for that device is being worked on. */
   inWork: (service: string, serviceId: string) => boolean;
   log: Pick<Log, 'debug' | 'warn' | 'error'>;
 }
 
 /**
- * How old a verdict may be that comes without its time, in ms: the original's notifiers gather them for 15 s. Who
+ * How old a verdict without a time may be, in ms: the original's notifiers gather them for 15 s. A device that has
  * subscribed since may be alive.
  */
 const GATHERED_MS = 20_000;
-/** Of a list of dead devices, so many are in work at once. */
+/** How many of a list of dead devices are worked on at once. */
 const AT_ONCE = 500;
 
 /**
@@ -36,7 +36,7 @@ export class DeadDevices {
   }
 
   /**
-   * Takes a list of dead devices from a notifier of the original's kind, which tells neither time nor reason.
+   * Takes an original notifier's list of dead devices, which has neither times nor reasons.
    * @returns how many subscriptions were removed
    */
   async removeAll(service: string, serviceIds: readonly string[]): Promise<number> {
@@ -60,7 +60,7 @@ export class DeadDevices {
     if (!service) return 0;
     service.counters.gone++;
     const wasOpen = service.breaker.open;
-    // What is no token stays none, whatever the provider thinks of us, and no number of them speaks against it.
+    // A token that its form alone rules out (`local`) says nothing about the provider: the breaker does not count it.
     if (!report.local && !service.breaker.gone()) {
       service.counters.goneHeldBack++;
       if (!wasOpen) {
@@ -71,19 +71,19 @@ export class DeadDevices {
       }
       return 0;
     }
-    // A request in work is newer than any verdict that is here already.
+    // A request that is being worked on is newer than any verdict that has arrived.
     if (inWork(report.service, report.serviceId)) return 0;
-    // A provider's clock that runs ahead must not reach subscriptions that are still to come.
+    // If the provider's clock is ahead, its verdict must not apply to subscriptions still to come.
     const time = Math.min(Number(report.time), clock.now());
     const removed = devices.removeDevice(report.service, report.serviceId, Math.floor(time / 1000));
     if (removed.length === 0) return 0;
     log.debug(`${report.service}: a device is gone (${report.reason}), ${removed.length} subscriptions removed`);
-    // With the time of what was removed: a renewal that is just being written is not touched.
+    // With the signing times, so that a renewal that is just being written stays.
     const keys = removed.map((one) => ({ ...one, service: report.service, serviceId: report.serviceId }));
     try {
       await store.removeDevices(keys);
     } catch (error) {
-      // They stay in the database, come back with the next start, and are called gone again then.
+      // They come back with the next start, and will be called gone again.
       log.warn(`dead devices could not be removed from the database: ${(error as Error).message}`);
     }
     return removed.length;

@@ -4,12 +4,12 @@ import { SIGNATURE_LIFETIME } from '../../session/subscription.ts';
 import type { Devices } from '../devices/devices.ts';
 import type { Store } from '../store/store.ts';
 
-/** What the expiry works with. */
+/** What {@link Expiry} is built from. */
 export interface ExpiryModules {
   clock: Clock & {
-    /** The earliest time that it may be, unix milliseconds. */
+    /** The earliest time that it may be now, unix ms. */
     earliest(): number;
-    /** Why the time is in doubt; undefined while it is not. */
+    /** Why the time is in doubt; undefined if it is not. */
     readonly doubt: string | undefined;
   };
   devices: Pick<Devices, 'countExpired' | 'expire' | 'size'>;
@@ -17,58 +17,59 @@ export interface ExpiryModules {
   log: Pick<Log, 'info' | 'warn' | 'error'>;
 }
 
-/** The answer to admin.expire. */
+/** The answer to `admin.expire`. */
 export interface ExpiryReport {
-  /** How many subscriptions went. */
+  /** How many subscriptions were removed. */
   readonly expired: number;
-  /** Why nothing is released: the time is in doubt. */
+  /** Why the time is in doubt, so that nothing expires. */
   readonly doubt?: string;
-  /** What is held. */
+  /** What is held, in a sentence. */
   readonly held?: string;
 }
 
-/** Subscriptions that are held although their time seems to be over, because there are too many of them. */
+/** Subscriptions that are kept although they seem to have expired, because there are too many of them. */
 export interface HeldExpiry {
-  /** There are more than so many. */
+  /** More subscriptions than this are held, */
   readonly moreThan: number;
-  /** Of so many in all. */
+  /** of this many in all; */
   readonly of: number;
-  /** Signed until then, unix seconds. */
+  /** they were signed then or earlier, unix seconds. */
   readonly cutoff: number;
 }
 
 const EVERY_MS = 30_000;
 const DAY_MS = 86_400_000;
 /**
- * The share of all subscriptions that may expire within a day; a server that was off for one loses at most a fourteenth
- * to it.
+ * The share of all subscriptions that may expire within a day. They last 14 days, so while a server is off for a day
+ * about a fourteenth of them expire at most.
  */
 const SHARE = 0.05;
-/** Where there are few, so many may. */
+/** The least number that may, however few there are. */
 const FEW = 20;
-/** A mass expiry that is still held is logged again after this. */
-const TELL_AGAIN_MS = 6 * 3_600_000;
+/** How often a mass expiry that is still held is logged again. */
+const LOG_AGAIN_MS = 6 * 3_600_000;
 
 /**
- * How many of `total` subscriptions may expire at once, unasked: never more than half, and beyond a few no more than a
- * small share. Whoever subscribed renews it within 14 days, so that many at once are a clock gone wrong or a server
- * that was off for long. Keeping them costs next to nothing: storage servers refuse what is really old.
- * @param spent how many have expired in the last day
+ * How many of `total` subscriptions may expire without the operator's approval: never more than half, and no more than
+ * a small share, or a few. Devices renew their subscriptions within 14 days, so many that expire at once point to a
+ * wrong clock or a server that was off for long. Keeping them costs next to nothing: storage servers refuse those that
+ * are really old.
+ * @param spent how many have expired within about a day
  */
 export function allowance(total: number, spent: number): number {
   return Math.floor(Math.min(total / 2, Math.max(FEW, total * SHARE) - spent));
 }
 
 /**
- * Takes away subscriptions whose signature is too old, from memory and from the database, but for a mass of them: that
- * is held until the operator says that it is right, for no clock can be trusted with everything.
+ * Removes subscriptions whose signature is too old from memory and from the database. If too many expire at once they
+ * are held until the operator approves, because a wrong clock must not cost all subscriptions.
  */
 export class Expiry {
   readonly #modules: ExpiryModules;
   #timer: Timer | undefined;
   #held: HeldExpiry | undefined;
-  #toldAt = Number.NEGATIVE_INFINITY;
-  /** What has expired, less what the time since then has made good. */
+  #loggedAt = Number.NEGATIVE_INFINITY;
+  /** How many have expired, less what has been allowed again since. */
   #spent = 0;
   #spentAt: number;
   #work: Promise<number> | undefined;
@@ -79,25 +80,25 @@ export class Expiry {
     this.#spentAt = modules.clock.monotonic();
   }
 
-  /** Takes away what is out of date, from now on. */
+  /** Removes what has expired, now and from now on. */
   async start(): Promise<void> {
     this.#timer = this.#modules.clock.setInterval(() => void this.run(), EVERY_MS);
     await this.run();
   }
 
-  /** What is held at the moment. */
+  /** What is being held; undefined if nothing is. */
   get held(): HeldExpiry | undefined {
     return this.#held;
   }
 
-  /** For the operator, to whom admin.expire tells it; `approved` says that a mass expiry is right. */
+  /** Answers `admin.expire`. @param approved whether the operator approves of a mass expiry, which is then done */
   async report(approved: boolean): Promise<ExpiryReport> {
     const expired = approved ? await this.run(true) : 0;
     const doubt = this.#modules.clock.doubt;
     return { expired, ...(doubt !== undefined && { doubt }), ...(this.#held && { held: this.complaint ?? '' }) };
   }
 
-  /** What the operator is told about it. */
+  /** What is being held, as a sentence for the operator; undefined if nothing is. */
   get complaint(): string | undefined {
     if (!this.#held) return undefined;
     const { moreThan, of, cutoff } = this.#held;
@@ -109,9 +110,9 @@ export class Expiry {
   }
 
   /**
-   * Takes away what is out of date.
-   * @param approved whether the operator said that a mass expiry is right
-   * @returns how many went from memory
+   * Removes what has expired.
+   * @param approved whether the operator approves of a mass expiry
+   * @returns how many were removed from memory
    */
   run(approved = false): Promise<number> {
     const work = (this.#work ?? Promise.resolve(0)).then(() => this.#run(approved));
@@ -119,7 +120,7 @@ export class Expiry {
     return work;
   }
 
-  /** Ends; what is being written is left to the store. */
+  /** Stops. What is being written is left to the store. */
   stop(): void {
     this.#stopped = true;
     this.#timer?.cancel();
@@ -155,7 +156,7 @@ export class Expiry {
     }
     if (!approved) this.#spent += expired;
     const most = approved ? Number.MAX_SAFE_INTEGER : expired + Math.max(allowed - expired, FEW);
-    // Not waited for: what stays in the database goes the next time.
+    // Not awaited: what stays in the database is deleted the next time.
     store
       .deleteExpired(cutoff, most)
       .catch((error: Error) => log.warn(`expired subscriptions could not be deleted: ${error.message}`));
@@ -166,8 +167,8 @@ export class Expiry {
     const isNew = this.#held === undefined;
     this.#held = held;
     const now = this.#modules.clock.monotonic();
-    if (!isNew && now - this.#toldAt < TELL_AGAIN_MS) return;
-    this.#toldAt = now;
+    if (!isNew && now - this.#loggedAt < LOG_AGAIN_MS) return;
+    this.#loggedAt = now;
     this.#modules.log.error(this.complaint ?? '');
   }
 }

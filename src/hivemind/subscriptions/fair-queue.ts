@@ -1,26 +1,21 @@
 import type { Clock } from '../../clock.ts';
+import { KeyCounts } from '../../key-counts.ts';
 
-/** The event loop gets its turn after this much uninterrupted work, in milliseconds. */
+/** After this much uninterrupted work, in ms, the event loop gets its turn. */
 const SLICE_MS = 4;
-/** Of so many turns … */
+/** Turns in a round. */
 const ROUND = 20;
-/**
- * … those that go to large requests first, and the one that goes to doubtful ones; all others go to small requests
- * first.
- */
+/** The turns in which large requests come first, and the one in which doubtful ones do; small ones do in all others. */
 const LARGE_TURNS = new Set([4, 9, 14]);
 const DOUBTFUL_TURN = 19;
-/** The pace is a mean over about so much time with work to do, in milliseconds. */
+/** The pace is averaged over about this much time with work to do, in ms. */
 const PACE_WINDOW_MS = 1_000;
-/**
- * What one slice may take for the pace, in milliseconds: a process that was frozen for a minute is not slow for ever
- * after.
- */
+/** The longest time (ms) that one slice counts for the pace, so that a process frozen for a minute recovers soon. */
 const LONGEST_SLICE_MS = 1_000;
-/** What a task is thought to take before any was done, in milliseconds. */
+/** How long a task is assumed to take before any has been done, in ms. */
 const FIRST_PACE = 0.5;
 
-/** A task that was not done: nobody is waiting for it any more, or its request had to make way for others. */
+/** A task was not done: nobody waits for it any more, or its request had to make room for others. */
 export class NotDone extends Error {
   override readonly name = 'NotDone';
 }
@@ -33,10 +28,10 @@ interface Task {
 }
 
 /**
- * Work on clients' requests, in slices between which the event loop turns. The tasks of small requests go first, one of
- * each client and request in turn; large requests are worked off one after the other, again in turn by client; and
- * requests with an element that no honest client sends get what is left, a task at a time. None of the three ever stops
- * altogether.
+ * Works on clients' requests in slices, between which the event loop gets its turn. Small requests come first, with one
+ * task of each client and request in turn. Large requests are finished one after the other, clients taking turns.
+ * Doubtful requests, with an element that no honest client sends, get what time is left, a task at a time. None of the
+ * three ever stops altogether.
  */
 export class FairQueue {
   readonly #clock: Clock;
@@ -49,17 +44,16 @@ export class FairQueue {
   };
   #turn = 0;
   #scheduled = false;
-  /** Of the time with work to do that the pace is taken from: when its last piece ended, and its fading sums. */
+  /** When the last slice ended, and the decaying sums of time and tasks that make the pace. */
   #mark = 0;
   #paceMs = FIRST_PACE * 20;
   #paceTasks = 20;
-  /** Time spent on tasks in milliseconds, how many were done, and how many were not because nobody waited any more. */
+  /** Time spent on tasks in ms, how many were done, and how many were not because nobody waited any more. */
   readonly counters = { ms: 0, tasks: 0, late: 0 };
 
   /**
-   * @param modules.open whether what follows a task has room for its outcome; if it had none, {@link FairQueue.wake}
-   *   tells that it has
-   * @param modules.isDoubtful whether what a task threw speaks against its whole request
+   * @param modules.open whether there is room for a task's outcome; call {@link FairQueue.wake} when there is again
+   * @param modules.isDoubtful whether an error thrown by a task makes its whole request doubtful
    */
   constructor(modules: { clock: Clock; open: () => boolean; isDoubtful: (error: unknown) => boolean }) {
     this.#clock = modules.clock;
@@ -69,11 +63,11 @@ export class FairQueue {
   }
 
   /**
-   * A place for a request, to be closed at its end.
+   * Makes a ticket for a request, to be closed when it ends.
    *
    * @param client who sent it, as far as clients can be told apart
-   * @param tasks how many it will bring, as far as is known
-   * @param patience milliseconds after which nobody is waiting for it any more
+   * @param tasks how many tasks it will have, as far as is known
+   * @param patience after how long nobody waits for it any more, in ms
    */
   ticket(client: string, lane: 'small' | 'large', tasks: number, patience: number): Ticket {
     const ticket = new Ticket(this, client, lane, this.#clock.monotonic() + patience);
@@ -81,20 +75,18 @@ export class FairQueue {
     return ticket;
   }
 
-  /**
-   * How long a request would take to be worked off if it came now, in milliseconds; 0 if there is nothing else to do.
-   */
+  /** How long a request that came now would take until it is done, in ms; 0 if there is nothing else to do. */
   wait(client: string, lane: 'small' | 'large', tasks: number): number {
     const { small, large } = this.#lanes;
     const before = lane === 'small' ? small.expected : small.expected + large.expected;
     if (before === 0) return 0;
-    // In its turn each client gets as much as this one, until this one has all that it asked for.
+    // Clients take turns: until this one's tasks are done, each other client gets as many done.
     const rounds = (this.#lanes[lane].expectedOf(client) + tasks) * this.#lanes[lane].clients;
     const ahead = Math.min(before, lane === 'small' ? rounds : rounds + small.expected);
     return ((ahead + tasks) * this.#paceMs) / this.#paceTasks;
   }
 
-  /** What follows the tasks has room again. */
+  /** There is room for outcomes again, or a task to do. */
   wake(): void {
     if (this.#scheduled || !Object.values(this.#lanes).some((lane) => lane.busy)) return;
     this.#scheduled = true;
@@ -109,10 +101,10 @@ export class FairQueue {
     return this.#isDoubtful(error);
   }
 
-  /** A task was added. */
+  /** A task has been added. */
   added(): void {
     if (!this.#scheduled) {
-      // Time in which there was nothing to do says nothing about the pace.
+      // Idle time does not count for the pace.
       if (this.#open()) this.#mark = this.#clock.monotonic();
       this.wake();
     }
@@ -130,13 +122,13 @@ export class FairQueue {
       const { ticket, task } = next;
       if (now >= ticket.deadline) {
         this.counters.late++;
-        task.fail(new NotDone('nobody is waiting for it any more'));
+        task.fail(new NotDone('nobody waits for it any more'));
       } else {
         const { doubtful } = ticket;
         task.work();
         done++;
-        // Others may have something to do as soon as the loop has turned; and so may a large request that was begun,
-        // before another one is.
+        // After a doubtful task others may have more to do once the loop has turned; and a large request that was begun
+        // may have, before another one is.
         turnOver = doubtful || (ticket.isLarge && ticket.tasks.length === 0);
       }
       now = clock.monotonic();
@@ -169,9 +161,9 @@ export class FairQueue {
 /** One request's place in the queue. */
 export class Ticket {
   readonly client: string;
-  /** On the monotonic clock, in milliseconds. */
+  /** When nobody waits for it any more; monotonic ms. */
   readonly deadline: number;
-  /** Some task of it was done. */
+  /** Whether a task of it has been done. */
   begun = false;
   readonly tasks: Task[] = [];
   #cancelled = false;
@@ -194,16 +186,16 @@ export class Ticket {
     return this.#lane === 'doubtful';
   }
 
-  /** Says how many tasks the request has yet to bring, or to see done. */
+  /** Says how many tasks of the request are still to be done, those not added yet included. */
   expect(tasks: number): void {
     this.#queue.lane(this.#lane).expect(this.client, tasks - this.#expected);
     this.#expected = tasks;
   }
 
   /**
-   * Does `work` when its turn comes.
+   * Runs `work` when its turn comes.
    *
-   * @throws NotDone by rejection if it was not done; else what `work` throws
+   * @throws NotDone by rejection if it is not run; else what `work` throws
    */
   run<T>(work: () => T): Promise<T> {
     return new Promise((resolve, reject) => {
@@ -229,14 +221,14 @@ export class Ticket {
     });
   }
 
-  /** Gives up what has not been done, and whatever comes after it: nobody counts any more what that request takes. */
+  /** Gives up all tasks that have not been done, and all later ones, since the request gives its place away. */
   cancel(): void {
     this.#cancelled = true;
     this.#queue.lane(this.#lane).remove(this);
     for (const { fail } of this.tasks.splice(0)) fail(evicted());
   }
 
-  /** Nothing more will come of it. */
+  /** The request has ended. */
   close(): void {
     this.expect(0);
   }
@@ -256,23 +248,24 @@ function evicted(): NotDone {
   return new NotDone('others needed its place');
 }
 
-/** Requests of one kind that have tasks to be done, by client. */
+/** The requests of one kind that have tasks, by client. */
 class Lane {
-  readonly #wholly: boolean;
-  /** Each client's requests, the one whose turn is next first. */
+  readonly #finishes: boolean;
+  /** Each client's requests, the next one first. */
   readonly #tickets = new Map<string, Ticket[]>();
   /** The same lists in the order of the clients' turns. */
   readonly #ring: Ticket[][] = [];
-  readonly #expected = new Map<string, number>();
-  /** Tasks that requests of this lane have yet to see done. */
+  /** How many tasks each client's requests are still to have done. */
+  readonly #expected = new KeyCounts();
+  /** The sum of these. */
   expected = 0;
 
   /**
-   * @param wholly whether what was begun is finished before another request is begun; else each gets one task done in
-   * its turn
+   * @param finishes whether a request that was begun is finished before another is begun; if not, each gets one task
+   *   done in its turn
    */
-  constructor(wholly: boolean) {
-    this.#wholly = wholly;
+  constructor(finishes: boolean) {
+    this.#finishes = finishes;
   }
 
   get busy(): boolean {
@@ -285,14 +278,12 @@ class Lane {
   }
 
   expectedOf(client: string): number {
-    return this.#expected.get(client) ?? 0;
+    return this.#expected.get(client);
   }
 
   expect(client: string, more: number): void {
-    const expected = this.expectedOf(client) + more;
     this.expected += more;
-    if (expected > 0) this.#expected.set(client, expected);
-    else this.#expected.delete(client);
+    this.#expected.add(client, more);
   }
 
   add(ticket: Ticket): void {
@@ -300,10 +291,10 @@ class Lane {
     const isNew = !tickets;
     tickets ??= [];
     if (isNew) this.#tickets.set(ticket.client, tickets);
-    if (this.#wholly && ticket.begun) {
+    if (this.#finishes && ticket.begun) {
       tickets.unshift(ticket);
       if (!isNew) this.#ring.splice(this.#ring.indexOf(tickets), 1);
-      // After others that were begun: they are older, or have had their turn interrupted.
+      // After the other requests that were begun: they are older, or their turn was interrupted.
       const at = this.#ring.findIndex(([next]) => !next?.begun);
       this.#ring.splice(at < 0 ? this.#ring.length : at, 0, tickets);
     } else {
@@ -328,8 +319,8 @@ class Lane {
     const ticket = tickets?.[0];
     const task = ticket?.tasks.shift();
     if (!tickets || !ticket || !task) return undefined;
-    if (ticket.tasks.length > 0 && this.#wholly) return { ticket, task };
-    // The client's turn is over, and that of this request of its.
+    if (ticket.tasks.length > 0 && this.#finishes) return { ticket, task };
+    // The turn of this client, and of this one of its requests, is over.
     tickets.shift();
     this.#ring.shift();
     if (ticket.tasks.length > 0) tickets.push(ticket);

@@ -5,20 +5,20 @@ import type { Devices } from '../devices/devices.ts';
 import type { Store } from '../store/store.ts';
 import { SigningTimes } from './signing-times.ts';
 
-/** What the loading works with. */
+/** What {@link loadSubscriptions} works with. */
 export interface LoadModules {
   readonly clock: Pick<JudgedClock, 'monotonic' | 'raiseFloor'>;
   readonly store: Pick<Store, 'load'>;
   readonly devices: Pick<Devices, 'upsert' | 'accounts'>;
-  /** Ends it. */
+  /** Ends the loading. */
   readonly stopping: AbortSignal;
   readonly log: Pick<Log, 'info'>;
 }
 
 /**
- * Brings the stored subscriptions into memory.
+ * Loads subscriptions from the database into memory.
  *
- * @param slots those of them alone
+ * @param slots the slots to load; all if not given
  * @throws StoreError
  */
 export async function loadSubscriptions(modules: LoadModules, slots?: ReadonlySet<number>): Promise<void> {
@@ -35,6 +35,6 @@ export async function loadSubscriptions(modules: LoadModules, slots?: ReadonlySe
     `loaded ${loaded.rows} subscriptions${slots ? ` of ${slots.size} slots` : ''}, now of ${devices.accounts} accounts, in ${seconds} s` +
       (loaded.skipped > 0 ? `; ${loaded.skipped} rows are invalid and were skipped` : ''),
   );
-  // Devices sign by their own clocks, at most so far ahead of the true time: a clock that says less is wrong.
+  // Devices sign by their own clocks, which may be ahead by the tolerance at most: an earlier time must be wrong.
   clock.raiseFloor((signed.newest() - CLOCK_TOLERANCE) * 1000);
 }

@@ -1,8 +1,8 @@
 const HOUR = 3_600;
-/** So much of the newest is not gone by: single devices may be wrong, or lie. */
+/** This share of the newest is ignored: single devices may be wrong, or lie. */
 const DISTRUST = 0.01;
 
-/** When the subscriptions that are stored were signed, by the hour: evidence of what time it must be at least. */
+/** When the stored subscriptions were signed, by the hour: evidence of what time it must be at least. */
 export class SigningTimes {
   readonly #hours = new Map<number, number>();
   #total = 0;
@@ -14,7 +14,7 @@ export class SigningTimes {
     this.#total++;
   }
 
-  /** The newest hour that is not of the newest hundredth, unix seconds; 0 without any. */
+  /** The newest hour outside the newest hundredth, unix seconds; 0 if there are none. */
   newest(): number {
     let left = Math.floor(this.#total * DISTRUST);
     for (const [hour, count] of [...this.#hours].sort(([a], [b]) => b - a)) {

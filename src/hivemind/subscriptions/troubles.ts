@@ -1,18 +1,16 @@
 import type { Clock } from '../../clock.ts';
 import type { Log } from '../../log.ts';
 
-/** A trouble counts as over when it has not come again for so long, in ms. */
+/** A trouble counts as over when it has not recurred for this long, in ms. */
 const OVER_MS = 60_000;
 
-/**
- * Why clients were refused lately though neither they nor the database are to blame. Texts are ours, so there are few.
- */
+/** Why clients were refused lately although neither they nor the database were at fault. Texts are ours, so few. */
 export class Troubles {
   readonly #clock: Pick<Clock, 'monotonic'>;
   readonly #log: Pick<Log, 'warn'>;
   readonly #latest = new Map<string, number>();
 
-  /** @param log told each time; it is its business not to say the same again and again */
+  /** @param log gets each note; it must not repeat itself too often */
   constructor(clock: Pick<Clock, 'monotonic'>, log: Pick<Log, 'warn'>) {
     this.#clock = clock;
     this.#log = log;
@@ -24,7 +22,7 @@ export class Troubles {
     this.#log.warn(text);
   }
 
-  /** What goes on. */
+  /** The troubles that are not over. */
   complaints(): string[] {
     const since = this.#clock.monotonic() - OVER_MS;
     for (const [text, latest] of this.#latest) if (latest <= since) this.#latest.delete(text);

@@ -8,18 +8,18 @@ import { MAX_SERVICE_DATA, MAX_SERVICE_ID, MIN_SERVICE_ID } from '../devices/dev
 
 /** What a notifier made of a client's service_info. */
 export interface ValidDevice {
-  /** The notifier's name for the device, 32 to 999 bytes of UTF-8 without NUL. */
+  /** Identifies the device at its provider, 32 to 999 bytes of UTF-8 without NUL. */
   readonly serviceId: string;
   /** What the notifier wants to get back with each push, at most 99,999 bytes. */
   readonly serviceData: Buffer | null;
 }
 
-/** The original's text, spelling included: clients may look at it (docs/spec/hivemind.md, section 1.1). */
+/** The original's text, misspelling included: clients may compare it (docs/spec/hivemind.md, section 1.1). */
 export const GENERIC_ERROR = 'An error occured while processing your request';
 
-/** A notifier that does not answer, or not sensibly: its operator's business, not the client's. */
+/** A notifier does not answer, or answers with an error: for its operator to mend, not the client's fault. */
 export class NotifierError extends RequestError {
-  /** For the operator. */
+  /** A sentence for the operator. */
   readonly trouble: string;
 
   constructor(code: number, message: string, trouble: string) {
@@ -42,13 +42,13 @@ export async function validateDevice(
   return readValidation(await request(service, remote, 'notifier.validate', stringifySorted(serviceInfo)));
 }
 
-/** A notifier that can be asked, and whether it says of several devices at once what they are. */
+/** A notifier that can be asked, and whether it can validate several devices in one request. */
 export interface Validator {
   readonly remote: Remote;
   readonly validatesMany: boolean;
 }
 
-/** Devices in one message, and what their service_infos may take in it together, in bytes. */
+/** The most devices in one message, and the most bytes of their service_infos. */
 const MAX_AT_ONCE = 64;
 const MAX_BYTES = 65_536;
 
@@ -66,20 +66,20 @@ interface Batch {
 }
 
 /**
- * Asks notifiers what devices are, with those of one turn of the event loop in one message to each notifier that takes
- * that: a message each way costs 50 us of the hivemind's thread, however many it is about.
+ * Asks notifiers to validate devices. Those of one turn of the event loop go in one message, if the notifier supports
+ * that: a message each way costs 50 us of the hivemind's thread, however many devices it is about.
  */
 export class Validation {
   readonly #defer: (flush: () => void) => void;
   #batches: Batch[] = [];
 
-  /** @param defer runs a function when the requests that have been read are under way; setImmediate outside tests */
+  /** @param defer calls back once the requests that have been read are under way; setImmediate outside tests */
   constructor(defer: (flush: () => void) => void = setImmediate) {
     this.#defer = defer;
   }
 
   /**
-   * As {@link validateDevice}.
+   * Like {@link validateDevice}.
    *
    * @throws RequestError by rejection
    */
@@ -128,7 +128,7 @@ export class Validation {
   }
 }
 
-/** One verdict for each. */
+/** Asks for a verdict on each of the service_infos. @throws RequestError */
 async function requestVerdicts(service: string, remote: Remote, infos: readonly string[]): Promise<Buffer[][]> {
   const [first, ...others] = infos;
   if (first !== undefined && others.length === 0) return [await request(service, remote, 'notifier.validate', first)];
@@ -164,24 +164,24 @@ export function timedOut(service: string): RequestError {
   return new NotifierError(
     Code.SERVICE_TIMEOUT,
     `${service} notification service timed out`,
-    `clients are told to come again: the notifier of ${service} does not answer in time`,
+    `clients are told to retry: the notifier of ${service} does not answer in time`,
   );
 }
 
 /**
- * Reads a notifier's answer to notifier.validate.
- * @throws RequestError the notifier's own code and text, or the generic one where the answer makes no sense
+ * Reads a notifier's answer to `notifier.validate`.
+ * @throws RequestError with the notifier's own code and text, or a generic one if the answer makes no sense
  */
 function readValidation(reply: readonly Buffer[]): ValidDevice {
   const nonsense = () => new RequestError(Code.ERROR, GENERIC_ERROR);
   const [code, text, data] = reply;
   if (!code || !text || reply.length > 3 || !/^-?[0-9]{1,10}$/.test(code.toString('latin1'))) throw nonsense();
   const number = Number(code.toString('latin1'));
-  // The original cannot answer with a text that is not UTF-8; ours shows what can be shown of it.
+  // The original fails on a text that is not UTF-8; we pass on what can be decoded.
   if (number !== Code.OK) throw new RequestError(number, text.toString('utf8'));
   if (text.length < MIN_SERVICE_ID || text.length > MAX_SERVICE_ID || !isUtf8(text) || text.includes(0))
     throw nonsense();
   if (data && data.length > MAX_SERVICE_DATA) throw nonsense();
-  // Copied: the frames belong to the transport, the row lives on.
+  // Copied, because the frames belong to the transport and the row lives on.
   return { serviceId: text.toString('utf8'), serviceData: data ? Buffer.from(data) : null };
 }

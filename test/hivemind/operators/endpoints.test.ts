@@ -1,7 +1,7 @@
 import assert from 'node:assert/strict';
 import { describe, it, test } from 'node:test';
 import { type EndpointModules, endpoints } from '../../../src/hivemind/operators/endpoints.ts';
-import type { Sender } from '../../../src/hivemind/subscriptions/subscribe.ts';
+import type { Sender } from '../../../src/hivemind/subscriptions/subscriptions.ts';
 import type { Incoming, Remote } from '../../../src/oxenmq/remote.ts';
 import { decodeMembers, MAX_MEMBERS } from '../../../src/session/members.ts';
 import { encodeRegistration } from '../../../src/session/notifier-protocol.ts';

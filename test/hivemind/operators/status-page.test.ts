@@ -303,7 +303,7 @@ test('in a browser', { skip: noChromium }, async (t) => {
       const tiles = await text('#tiles');
       assert.match(tiles, /Canary rang after0\.42 s20 s ago; 0 lost/);
       assert.match(tiles, /Stored to accepted0\.6 s95 of 100 within 1\.6 s \(firebase\)/);
-      assert.match(tiles, /Clients' requests a minute\d+24 refused, 0 told to come again/);
+      assert.match(tiles, /Clients' requests a minute\d+24 refused, 0 told to retry/);
       assert.match(await text('#services'), /provider0\.12 s––credential40 days––/);
       const worst = await page.evaluate<string[]>(
         "[...document.querySelectorAll('#worst tbody tr')].map((row) => row.textContent)",

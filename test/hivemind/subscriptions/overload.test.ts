@@ -2,7 +2,7 @@ import assert from 'node:assert/strict';
 import { randomBytes } from 'node:crypto';
 import { test } from 'node:test';
 import { sessionAccount } from '../../../src/devnet/account.ts';
-import { Subscriptions } from '../../../src/hivemind/subscriptions/subscribe.ts';
+import { Subscriptions } from '../../../src/hivemind/subscriptions/subscriptions.ts';
 import type { Commands, Remote } from '../../../src/oxenmq/remote.ts';
 import { Code } from '../../../src/session/request.ts';
 import { FakeClock } from '../../support/fake-clock.ts';
@@ -42,7 +42,7 @@ const NOTIFIER: Commands = {
   },
 };
 
-test('beside 520 clients that post arrays of bad signatures every phone is served, and none is told to come again', async (t) => {
+test('beside 520 clients that post arrays of bad signatures every phone is served, and none is told to retry', async (t) => {
   const hivemind = await startTestHivemind(t);
   const notifier = hivemind.connect(NOTIFIER);
   const register = () => notifier.send('admin.register_service', 'apns');
@@ -68,7 +68,7 @@ test('beside 520 clients that post arrays of bad signatures every phone is serve
       const [reply] = await attackers.request('push.subscribe', [body, `bad ${index}`], 60_000).catch(() => []);
       answered++;
       assert.ok(!reply?.includes('success'));
-      // One that is told to come again does so soon.
+      // One that is told to retry does so soon.
       if (reply?.[0] !== 0x5b) await new Promise((resolve) => setTimeout(resolve, 100));
     }
   };
@@ -176,7 +176,7 @@ test('phones are served at the usual rate beside 520 clients that post arrays of
     while (on) {
       const { text } = await ask(body, `bad ${index}`);
       assert.ok(!text.includes('success'));
-      // One that is told to come again does so soon.
+      // One that is told to retry does so soon.
       if (!text.startsWith('[')) await pause(100);
     }
   };
@@ -227,7 +227,7 @@ test('in a storm of large requests as many are answered completely as without it
   await run(4, 2_000);
   const calm = await run(4, 5_000);
   const storm = await run(2_000, 15_000);
-  assert.ok(storm.shed > 1_000, 'most are told to come again');
+  assert.ok(storm.shed > 1_000, 'most are told to retry');
   assert.ok(
     storm.inTime >= 0.8 * 3 * calm.inTime,
     `${storm.inTime} in 15 s, and ${calm.inTime} in 5 s without a storm`,

@@ -256,7 +256,7 @@ export class SimulatedMember extends SimulatedProcess implements Linked {
     if (!this.isDead && !this.isLeaving) this.nodes.update(this.#options.list());
   }
 
-  /** A client's request, as src/hivemind/subscriptions/subscribe.ts carries it out. @throws StoreError */
+  /** A client's request, as src/hivemind/subscriptions/subscriptions.ts carries it out. @throws StoreError */
   subscribe(row: DeviceRow): Promise<void> {
     return this.#during(row, async () => {
       if ((await this.store.upsert(row)) === 'stale') return;

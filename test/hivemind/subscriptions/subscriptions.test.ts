@@ -6,7 +6,7 @@ import { sessionAccount } from '../../../src/devnet/account.ts';
 import type { DeviceRow } from '../../../src/hivemind/devices/device.ts';
 import { Devices } from '../../../src/hivemind/devices/devices.ts';
 import { StoreError } from '../../../src/hivemind/store/store-error.ts';
-import { type SubscriptionModules, Subscriptions } from '../../../src/hivemind/subscriptions/subscribe.ts';
+import { type SubscriptionModules, Subscriptions } from '../../../src/hivemind/subscriptions/subscriptions.ts';
 import { OxenmqError, type Remote } from '../../../src/oxenmq/remote.ts';
 import { unsubscribeMessage } from '../../../src/session/subscription.ts';
 import { FakeClock } from '../../support/fake-clock.ts';
@@ -106,7 +106,7 @@ test('while a notifier does not answer, clients are refused and operators told o
   });
   assert.deepEqual(subscriptions.complaints(), []);
   await Promise.all([ask(request()), ask(request())]);
-  const text = 'clients are told to come again: the notifier of apns does not answer in time';
+  const text = 'clients are told to retry: the notifier of apns does not answer in time';
   assert.deepEqual(subscriptions.complaints(), [text]);
   assert.deepEqual(new Set(lines), new Set([text]));
   await clock.advance(59_000);

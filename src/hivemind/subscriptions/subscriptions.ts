@@ -1,5 +1,6 @@
 import type { Clock } from '../../clock.ts';
 import { parseJson, stringifySorted } from '../../codec/json.ts';
+import { KeyCounts } from '../../key-counts.ts';
 import type { Log } from '../../log.ts';
 import {
   Code,
@@ -28,44 +29,44 @@ import { GENERIC_ERROR, NotifierError, timedOut, Validation, type Validator, typ
 export type RequestKind = 'subscribe' | 'unsubscribe';
 
 /**
- * What is subscribed: in memory, as {@link Devices} has it, or of accounts that another hivemind looks after in the
- * database alone. What is asked of the database rejects with a StoreError.
+ * What is subscribed: {@link Devices}, or in a cluster {@link SharedSubscriptions}, which asks the database about
+ * accounts that other hiveminds look after and may reject with a StoreError.
  */
 export interface Subscribed {
-  /** As {@link Devices.hasRoom}. */
+  /** See {@link Devices.hasRoom}. */
   hasRoom(
     account: Uint8Array,
     service: string,
     serviceId: string,
     tag: Uint8Array | undefined,
   ): boolean | Promise<boolean>;
-  /** As {@link Devices.hasSessionKey}: false, too, where memory does not tell. */
+  /** See {@link Devices.hasSessionKey}; false also for accounts that are not in memory. */
   hasSessionKey(account: Uint8Array, key: Uint8Array): boolean;
   get(account: Uint8Array, service: string, serviceId: string): DeviceRow | undefined | Promise<DeviceRow | undefined>;
-  /** A subscription was committed. */
+  /** A subscription has been committed to the database. */
   upsert(row: DeviceRow, confirmedAt: number): void;
-  /** It is gone from the database. Returns whether it was known. */
+  /** A subscription has been removed from the database. @returns whether it was in memory */
   remove(account: Uint8Array, service: string, serviceId: string): boolean;
 }
 
-/** What the subscriptions work with. */
+/** What {@link Subscriptions} is built from. */
 export interface SubscriptionModules {
   clock: Clock;
-  /** Every time that it may be (unix ms), and whether that is in doubt; by the clock alone if not given. */
+  /** Every time that it may be now (unix ms), and whether that is in doubt; what the clock says if not given. */
   time?: () => { readonly possible: readonly number[]; readonly inDoubt: boolean };
   store: Pick<Store, 'upsert' | 'remove'>;
   stats: Pick<Stats, 'add'>;
   devices: Subscribed;
-  /** The notifier that answers for a device of that service; undefined if none is there. */
+  /** The notifier to ask about devices of that service; undefined if there is none. */
   notifierFor: (service: string) => Validator | undefined;
-  /** Whether a service without a notifier will probably have one again. */
+  /** Whether a service that has no notifier can be expected to have one again. */
   isExpected: (service: string) => boolean;
   log: Pick<Log, 'debug' | 'warn'>;
-  /** Resolves when the hivemind has started; requests wait for it. They do not wait if it is not given. */
+  /** Requests wait until this resolves, if it is given: when the hivemind has started. */
   ready?: Promise<void>;
 }
 
-/** Who sent a request, as far as that is known, and its size with all that came with it, in bytes. */
+/** Who sent a request, as far as clients can be told apart, and the bytes of all its parts. */
 export interface Sender {
   readonly client: string;
   readonly bytes: number;
@@ -75,38 +76,36 @@ export interface Sender {
 export interface Reply {
   /** Compact JSON, keys sorted. */
   readonly text: string;
-  /** Whether any of it failed for a reason that passes, so that the same request may succeed later. */
+  /** Whether any part of it failed for a passing reason, so that the same request may succeed later. */
   readonly passing: boolean;
 }
 
-/** Counted by kind and result; results are 'ok' or 'code_N'. */
+/** What clients' requests came to. */
 export interface SubscriptionCounters {
+  /** By `KIND:RESULT`, where the result is `ok`, `code_1` to `code_5` or `code_other`. */
   readonly results: Map<string, number>;
-  /** Time spent on reading and verifying, in milliseconds, and how often. */
+  /** See {@link FairQueue.counters}. */
   readonly work: { readonly ms: number; readonly tasks: number; readonly late: number };
   readonly shed: ShedCounters;
 }
 
-/** Elements that may be with the database at once; while there are so many, no further one is begun. */
+/** The most elements that the database works on at once; with as many, no more are begun. */
 const MAX_STORING = 1_024;
-/**
- * Elements that may wait for one service's notifier at once, so that one which hangs keeps nobody else from being
- * served.
- */
+/** The most elements that wait for one service's notifier, so that one that hangs does not keep others from service. */
 const MAX_VALIDATING = 2_048;
-/** Elements of one request in work at once. */
+/** How many elements of one request are worked on at once. */
 const AT_ONCE = 64;
 /**
- * Elements that one request may have: a few, and one more for so many bytes. The smallest that could succeed has some
- * 300; anything with more elements is invalid, and its answer would be thirty times its size.
+ * How many elements a request may have: a few, and one more for each so many bytes. An element needs some 300 bytes to
+ * succeed, so a request with more elements is invalid; answering each would take thirty times its size.
  */
 export const FREE_ELEMENTS = 64;
 export const MIN_ELEMENT_BYTES = 100;
-/** Numbers, strings and so on that one request may hold: reading and writing so many takes less than 20 ms. */
+/** The most JSON values in one request: reading and writing them takes less than 20 ms. */
 export const MAX_VALUES = 10_000;
-/** What a request gets that comes while too many are in work. */
+/** The answer when too many requests are being worked on. */
 const BUSY = new RequestError(Code.INTERNAL_ERROR, 'The server is busy; try again later');
-/** What no app sends: an element with one of these errors speaks against the whole request. */
+/** Errors that no app causes: an element with one of them makes its whole request doubtful. */
 const DOUBTFUL: ReadonlySet<number> = new Set([Code.BAD_INPUT, Code.ERROR]);
 const INTERNAL = 'An internal error occurred while processing your request';
 
@@ -115,14 +114,15 @@ export class Subscriptions {
   readonly counters: SubscriptionCounters;
   readonly #modules: SubscriptionModules;
   readonly #known: Known;
-  readonly #inWork = new Map<string, number>();
+  /** How many requests there are of each device for which {@link isInWork} holds. */
+  readonly #inWork = new KeyCounts();
   readonly #admission: Admission;
   readonly #troubles: Troubles;
   readonly #validation = new Validation();
-  /** Ends the wait for a notifier's word on a device, of everybody who waits for one. */
+  /** Functions that end each wait for a notifier's verdict. */
   readonly #giveUp = new Set<() => void>();
   /** How many elements wait for each service's notifier. */
-  readonly #validating = new Map<string, number>();
+  readonly #validating = new KeyCounts();
   #storing = 0;
   #requests = 0;
   #accepting = true;
@@ -132,7 +132,7 @@ export class Subscriptions {
     this.#modules = modules;
     this.#known = {
       service: (name) => modules.notifierFor(name) !== undefined,
-      // Who renews a subscription has shown it before.
+      // Whoever renews a subscription has proved ownership before.
       owner: (account, key) => modules.devices.hasSessionKey(account, key),
     };
     this.#troubles = new Troubles(modules.clock, modules.log);
@@ -194,28 +194,27 @@ export class Subscriptions {
     return replies;
   }
 
-  /** Why clients are refused at this time, where neither they nor the database are to blame: a sentence each. */
+  /** Why clients are being refused although neither they nor the database are at fault, one sentence each. */
   complaints(): string[] {
     return this.#troubles.complaints();
   }
 
-  /** How many requests are in work. */
+  /** How many requests are being worked on. */
   get pending(): number {
     return this.#requests;
   }
 
   /**
-   * True while a request for that device is between its check and its commit: a provider's verdict on the device is
+   * Whether a request for that device has been validated and not committed yet: a provider's verdict on the device is
    * older than that request, and must not remove what it is about to store.
    */
   isInWork(service: string, serviceId: string): boolean {
-    return this.#inWork.has(deviceKey(service, serviceId));
+    return this.#inWork.get(deviceKey(service, serviceId)) > 0;
   }
 
   /**
-   * Takes no more requests; resolves when those in work are answered.
-   * @param patience how long notifiers may still take for their word on a device, in milliseconds; the client is then
-   *   told that they timed out
+   * Takes no more requests. Resolves when those being worked on are answered.
+   * @param patience how long notifiers may still take for their verdicts, in ms; clients are then told of a timeout
    */
   async stop(patience: number): Promise<void> {
     this.#accepting = false;
@@ -237,9 +236,9 @@ export class Subscriptions {
   }
 
   /**
-   * Reads and verifies an element.
+   * Parses and verifies an element.
    *
-   * @returns what does the rest
+   * @returns a function that does the rest
    * @throws RequestError
    */
   #begin(kind: RequestKind, element: unknown, ticket: Ticket): () => Promise<object> {
@@ -259,12 +258,12 @@ export class Subscriptions {
 
   #refuse(kind: RequestKind, error: RequestError): Reply {
     this.#count(kind, error.code);
-    // At a stop everybody is told to come again.
+    // During a stop everybody is told to retry: that is no trouble.
     if (this.#accepting) {
-      if (error === BUSY) this.#troubles.note('clients are told to come again: more requests come than can be done');
+      if (error === BUSY) this.#troubles.note('clients are told to retry: more requests come in than can be worked on');
       else if (error instanceof NotifierError) this.#troubles.note(error.trouble);
     }
-    // Who asks for a service that is not run here would ask for ever.
+    // A client that is told to retry for a service that is not run here would retry for ever.
     if (error instanceof UnavailableError) return failed(error, this.#modules.isExpected(error.service));
     return failed(error);
   }
@@ -306,12 +305,12 @@ export class Subscriptions {
     const { store, devices } = this.#modules;
     const { account, service } = request;
     const device = await this.#validate(service, request.serviceInfo);
-    // After the notifier's answer, as the original has it: a notifier's own refusal comes before a bad signature.
+    // After the notifier's verdict, as in the original: the notifier's refusal takes precedence over a bad signature.
     await ticket.run(() => this.#inTime((now) => checkOwnedUnsubscription(request, now)));
     return this.#during(service, device, async () => {
       const deleted = await store.remove(account, service, device.serviceId, request.signedAt);
-      // After that commit the database has nothing that was signed by then. Memory may have: when the connection broke
-      // during an earlier attempt, that one was carried out and nobody was told.
+      // The database now has nothing that was signed by then. Memory still may, if the connection broke during an
+      // earlier attempt that was in fact committed.
       const known = await devices.get(account, service, device.serviceId);
       const removed =
         known !== undefined && !isStale(request.signedAt, known.signedAt)
@@ -330,10 +329,7 @@ export class Subscriptions {
     });
   }
 
-  /**
-   * A request that was signed before what is stored changes nothing: it is a late copy, or a replay
-   * (docs/decisions/15).
-   */
+  /** Answers a request that was signed before what is stored: a late copy, or a replay (docs/decisions/15). */
   async #stale(row: DeviceRow): Promise<object> {
     if (await this.#modules.devices.get(row.account, row.service, row.serviceId)) {
       return { message: 'A newer subscription is stored already', success: true, updated: false };
@@ -344,9 +340,8 @@ export class Subscriptions {
   #validate(service: string, serviceInfo: unknown): Promise<ValidDevice> {
     const notifier = this.#modules.notifierFor(service);
     if (!notifier) return Promise.reject(new UnavailableError(service));
-    const waiting = this.#validating.get(service) ?? 0;
-    if (waiting >= MAX_VALIDATING) return Promise.reject(BUSY);
-    this.#validating.set(service, waiting + 1);
+    if (this.#validating.get(service) >= MAX_VALIDATING) return Promise.reject(BUSY);
+    this.#validating.add(service, 1);
     return new Promise((resolve, reject) => {
       const giveUp = () => reject(timedOut(service));
       this.#giveUp.add(giveUp);
@@ -355,31 +350,27 @@ export class Subscriptions {
         .then(resolve, reject)
         .finally(() => {
           this.#giveUp.delete(giveUp);
-          const left = (this.#validating.get(service) ?? 1) - 1;
-          if (left > 0) this.#validating.set(service, left);
-          else this.#validating.delete(service);
+          this.#validating.add(service, -1);
         });
     });
   }
 
-  /** Runs `work` while the device counts as in work. */
+  /** Runs `work`, during which {@link isInWork} holds for the device. */
   async #during<T>(service: string, device: ValidDevice, work: () => Promise<T>): Promise<T> {
     const key = deviceKey(service, device.serviceId);
-    this.#inWork.set(key, (this.#inWork.get(key) ?? 0) + 1);
+    this.#inWork.add(key, 1);
     this.#storing++;
     try {
       return await work();
     } finally {
       if (this.#storing-- === MAX_STORING) this.#admission.queue.wake();
-      const left = (this.#inWork.get(key) ?? 1) - 1;
-      if (left > 0) this.#inWork.set(key, left);
-      else this.#inWork.delete(key);
+      this.#inWork.add(key, -1);
     }
   }
 
   /**
-   * Does a check that may fail for the time alone, by each time that it may be: one that takes it is enough. While the
-   * time is in doubt none of them is reason enough to send a client away for days.
+   * Runs a check with each time that it may be now, until one passes. If all fail and the time is in doubt, the client
+   * is told to retry, rather than sent away for days by what may be our fault.
    * @param check gets unix seconds
    */
   #inTime<T>(check: (now: number) => T): T {
@@ -409,13 +400,13 @@ export class Subscriptions {
     }
     if (!(error instanceof StoreError)) {
       this.#modules.log.warn(`a request failed: ${String(error)}`);
-      this.#troubles.note("clients' requests fail by a fault of this program; the log has the error");
+      this.#troubles.note("clients' requests fail because of a fault in this program: the log has the error");
     }
     return new RequestError(Code.INTERNAL_ERROR, INTERNAL);
   }
 
   #count(kind: RequestKind, code: number): void {
-    // A notifier's own codes are counted together: they are its business, and could be any number.
+    // A notifier's own codes are counted together, because there could be any number of them.
     const result = code === Code.OK ? 'ok' : code >= 1 && code <= 5 ? `code_${code}` : 'code_other';
     const key = `${kind}:${result}`;
     this.counters.results.set(key, (this.counters.results.get(key) ?? 0) + 1);
@@ -423,9 +414,9 @@ export class Subscriptions {
 }
 
 /**
- * Reads a request, without looking into its elements.
+ * Parses a request, but not its elements.
  *
- * @throws RequestError for what is not an object or an array, or holds more than a real one could
+ * @throws RequestError if it is not an object or an array, or has more in it than a real one could
  */
 function readRequest(body: Buffer): object {
   let request: unknown;
@@ -443,10 +434,10 @@ function readRequest(body: Buffer): object {
   return request;
 }
 
-/** Errors that pass by themselves (docs/spec/hivemind.md, section 1.1). */
+/** Codes of errors that pass (docs/spec/hivemind.md, section 1.1). */
 const PASSING: ReadonlySet<number> = new Set([Code.SERVICE_NOT_AVAILABLE, Code.SERVICE_TIMEOUT, Code.INTERNAL_ERROR]);
 
-/** An error as a client gets it. */
+/** The reply to a request that failed. */
 function failed({ code, message }: RequestError, passing: boolean = PASSING.has(code)): Reply {
   return { text: stringifySorted(message === '' ? { error: code } : { error: code, message }), passing };
 }

@@ -12,11 +12,11 @@ export interface ServiceSources {
 }
 
 /**
- * Distinguishes services that are away from those that are not run here. Clients of the former are told to retry; of
- * the latter, that there is no such service, because today's Android app would otherwise retry every four minutes for
- * ever (docs/decisions/14).
+ * Distinguishes services that are away from those that are not run here. Clients of the former are told to retry, those
+ * of the latter that there is no such service: today's Android app would otherwise retry every four minutes for ever
+ * (docs/decisions/14).
  *
- * @returns whether a service is configured or expected, has had a notifier, in this process or an earlier one, or has
+ * @returns a function that tells whether a service is configured or expected, has ever had a notifier, or has
  *   subscriptions
  */
 export function expectedServices({ config, outbox, devices, stats }: ServiceSources): (service: string) => boolean {
