@@ -1,9 +1,9 @@
-// The status page: reads /status.json every 10 s and draws it. No library, no build step, nothing from anywhere else.
+// The status page: reads /status.json every 10 s and draws it. No library, no build step, nothing from elsewhere.
 
 const HOUR = 3_600_000;
-/** The plots of a hivemind that has just started are no shorter than this. */
+/** The plots show at least this much time, in ms, even if the hivemind has just started. */
 const SHORTEST = 300_000;
-/** Distances of the marks in time, ms. */
+/** Possible distances of the marks on the time axis, in ms. */
 const TICKS = [60_000, 120_000, 300_000, 900_000];
 const POLL_MS = 10_000;
 const SVG = 'http://www.w3.org/2000/svg';
@@ -11,12 +11,12 @@ const LINES = 6;
 
 /** Points of the last hour, oldest first, as /status.json gives them. */
 let points = [];
-/** The last answer, without its points, and when it came (monotonic ms). */
+/** The last answer, and when it came (monotonic ms). */
 let latest;
 let answeredAt = 0;
-/** The last time that it was asked there was no answer. */
+/** Whether the last request failed. */
 let refused = false;
-/** The time at the pointer, on all plots; undefined = now. */
+/** The time at the pointer, shown on all plots; undefined if there is none: then now is shown. */
 let pointed;
 
 const whole = new Intl.NumberFormat('en');
@@ -26,7 +26,7 @@ function rate(value) {
   return value >= 10 || value === 0 ? whole.format(Math.round(value)) : value.toFixed(value < 1 ? 2 : 1);
 }
 
-/** Counts that go on for years stay short. */
+/** Formats a count, and keeps one that has grown for years short. */
 function count(value) {
   return value >= 1_000_000 ? short.format(value) : whole.format(value);
 }
@@ -38,15 +38,15 @@ function duration(seconds) {
   return `${Math.round(seconds / 86_400)} days`;
 }
 
-/** How much time the plots show: all that there is, up to an hour. */
+/** How much time the plots show, in ms: all that there are points for, up to an hour. */
 function shownTime() {
   const first = points[0]?.time ?? latest.time;
-  // A point of an hour ago falls out just before the hour is full.
+  // Points are dropped at an hour, so a full hour is never quite reached.
   const shown = Math.max(SHORTEST, latest.time - first);
   return shown > HOUR - 2 * latest.interval ? HOUR : shown;
 }
 
-/** As {@link duration}, and no rounder than it is: a mark of an axis stands where it says. */
+/** Like {@link duration} but not rounded, for the marks of an axis. */
 function exactDuration(seconds) {
   const [value, unit] = seconds < 90 ? [seconds, 's'] : seconds < 5400 ? [seconds / 60, 'min'] : [seconds / 3600, 'h'];
   return `${Number(value.toFixed(2))} ${unit}`;
@@ -64,12 +64,12 @@ function sum(values) {
   return values.reduce((total, value) => total + value, 0);
 }
 
-/** Those that wake phones: the canary has a tile and a plot of its own. */
+/** The services that wake phones; the canary has a tile and a plot of its own. */
 function phoneServices() {
   return latest.current.services.filter(({ service }) => service !== 'canary');
 }
 
-/** What is plotted: titles, the lines with how to read them from a point, and how to write a value. */
+/** The plots: titles, lines and how to read them from a point, and how to format a value. */
 function plotList() {
   const names = phoneServices().map(({ service }) => service);
   const canary = {
@@ -161,9 +161,9 @@ function shape(tag, attributes, ...children) {
   return made;
 }
 
-/** A round number that is at least `value`, so that the axis has readable marks. */
+/** A round number of at least `value`, so that the axis has readable marks. */
 function ceiling(value, format) {
-  // Durations are read in minutes and hours, everything else in tens.
+  // Durations are rounded to minutes and hours, everything else to powers of ten.
   if (format === duration || (format === latencyOf && value > 10))
     return (
       [30, 60, 120, 300, 600, 1200, 1800, 3600, 7200, 14_400, 43_200, 86_400].find((each) => each >= value) ?? value
@@ -173,13 +173,13 @@ function ceiling(value, format) {
   return [1, 2, 5, 10].map((factor) => factor * power).find((each) => each >= value * 0.999);
 }
 
-/** The axis marks: short, so that they fit beside the plot. */
+/** Formats a mark of an axis, short enough to fit beside the plot. */
 function mark(value, format) {
   if (format === duration || format === latencyOf) return exactDuration(value);
   return value >= 1000 ? short.format(value) : String(Number(value.toPrecision(2)));
 }
 
-/** The point that is shown in words: the one at the pointer, or the last. */
+/** The point whose values the legends show: the one at the pointer, or the last. */
 function shownPoint() {
   if (pointed === undefined) return points.at(-1);
   return points.reduce(
@@ -238,7 +238,7 @@ function drawPlot({ title, unit, lines, format }, figure) {
     const anchor = x(time) > right - 16 ? 'end' : x(time) < left + 16 ? 'start' : 'middle';
     svg.append(shape('text', { x: x(time), y: height - 5, 'text-anchor': anchor }, clockTime(time)));
   }
-  // From the last to the first, so that the first line lies on top.
+  // In reverse, so that the first line is on top.
   for (const [index, { read }] of [...lines.entries()].reverse()) {
     svg.append(shape('path', { class: `line line-${index % LINES}`, d: path(read, x, y) }));
   }
@@ -258,7 +258,7 @@ function drawPlot({ title, unit, lines, format }, figure) {
   figure.replaceChildren(element('figcaption', {}, heading, element('ul', { class: 'legend' }, ...legend)), svg);
 }
 
-/** A line through the points; a gap where there are none. */
+/** A line through the points, with gaps where points are missing. */
 function path(read, x, y) {
   let drawn = '';
   let last;
@@ -269,7 +269,7 @@ function path(read, x, y) {
       continue;
     }
     const gap = last === undefined || point.time - last > 3 * latest.interval;
-    // A line of no length shows as a dot: the first point, and one that stands alone.
+    // A line of no length shows as a dot, so that a single point can be seen.
     drawn += gap
       ? `M${x(point.time).toFixed(1)} ${y(value).toFixed(1)}h0`
       : `L${x(point.time).toFixed(1)} ${y(value).toFixed(1)}`;
@@ -296,7 +296,7 @@ function drawState() {
   else if (has('bad')) [words, look] = ['■ trouble', 'bad'];
   else if (has('starting')) [words, look] = ['◌ starting', 'odd'];
   else if (latest.problems.length > 0) [words, look] = ['▲ look at this', 'odd'];
-  // Written only when it changes: a screen reader reads it out then.
+  // Written only when it changes, because a screen reader reads it out.
   if (state.textContent !== words) {
     state.textContent = words;
     document.title = `${words} – SPNS${latest ? ` on ${latest.host}` : ''}`;
@@ -310,7 +310,7 @@ function drawState() {
     : updated;
 }
 
-/** A start is waited for: it is no more than odd. */
+/** How a problem looks. A start passes by itself, so it looks no worse than odd. */
 function lookOf(level) {
   return level === 'bad' ? 'bad' : 'odd';
 }
@@ -400,14 +400,14 @@ function drawTiles() {
   );
 }
 
-/** None where there is no canary. */
+/** The canary's tile, if there is a canary. */
 function canaryTile(canary) {
   if (!canary) return [];
   const value = canary.lastSeconds === null ? '–' : latencyOf(canary.lastSeconds);
   return [['canary', 'Canary rang after', value, `${duration(canary.silentSeconds)} ago; ${count(canary.lost)} lost`]];
 }
 
-/** None where the hivemind is alone. */
+/** The tile of several hiveminds, if there are several. */
 function hivemindsTile(cluster) {
   if (!cluster) return [];
   const known = cluster.members.filter(({ state }) => state !== 'stopped');
@@ -438,7 +438,7 @@ function drawMembers() {
   document.getElementById('members').replaceChildren(element('thead', {}, head), element('tbody', {}, ...rows));
 }
 
-/** A column a service: there are few of them, so the table fits a phone. */
+/** Draws a column for each service: there are few, so the table fits on a phone. */
 function drawServices() {
   const { services } = latest.current;
   const rows = [
@@ -475,7 +475,7 @@ function drawServices() {
 /** @param expires unix seconds */
 function timeLeft(expires) {
   const left = expires - latest.time / 1000;
-  return left < 0 ? '■ run out' : duration(left);
+  return left < 0 ? '■ expired' : duration(left);
 }
 
 function drawWorst() {
@@ -512,7 +512,7 @@ async function poll() {
     const after = points.at(-1)?.time ?? 0;
     const response = await fetch(`status.json?after=${after}`, { signal: AbortSignal.timeout(POLL_MS) });
     const answer = await response.json();
-    // A hivemind that was started anew counts from zero again; what the old one said stays in the plots.
+    // After a restart the hivemind counts from zero; points from before it stay in the plots.
     points = [...points, ...answer.points].filter((point) => point.time > answer.time - HOUR);
     latest = answer;
     answeredAt = performance.now();
@@ -529,7 +529,7 @@ document.getElementById('plots').addEventListener('pointerleave', () => {
   if (latest) drawPlots();
 });
 addEventListener('resize', () => latest && drawPlots());
-// A phone that sleeps stops the timer: read at once when it is looked at again.
+// A sleeping phone stops the timer: poll as soon as the page is visible again.
 document.addEventListener('visibilitychange', () => document.visibilityState === 'visible' && poll());
 setInterval(poll, POLL_MS);
 await poll();

@@ -1,4 +1,5 @@
--- Whether an unsubscribed device was subscribed at all. Anybody can unsubscribe devices that never were: of those only the newest are remembered.
+-- Whether an unsubscribed device had ever been subscribed. Anybody can unsubscribe devices that never were, so only the
+-- latest of those are remembered.
 
 ALTER TABLE spns_unsubscribed ADD COLUMN was_there BOOLEAN NOT NULL DEFAULT true;
 

@@ -1,4 +1,5 @@
--- One device of Apple's has one name: its token in small letters, whatever letters a client used. The newest subscription stays.
+-- An Apple device is identified by its token in lower case, whatever a client wrote. Of several subscriptions that
+-- differ only in that, the newest stays.
 
 DELETE FROM subscriptions s USING subscriptions newer
 WHERE s.service IN ('apns', 'apns-sandbox') AND s.svcid ~* '^[0-9a-f]+$'

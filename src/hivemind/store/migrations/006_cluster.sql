@@ -1,9 +1,10 @@
--- What several hiveminds share (docs/several.md). A hivemind without a name uses nothing of it: it leaves the tables empty and the triggers off.
+-- What several hiveminds share (docs/several.md). A hivemind without a name uses none of it: it leaves the tables empty
+-- and the triggers off.
 
 CREATE TABLE spns_members (
   name VARCHAR PRIMARY KEY,
-  generation BIGINT NOT NULL,        -- a part of its routing ids
-  run BIGINT NOT NULL,               -- random: tells one run of its process from the next
+  generation BIGINT NOT NULL,        -- part of its routing ids
+  run BIGINT NOT NULL,               -- random; differs from one run of its process to the next
   state VARCHAR NOT NULL CHECK (state IN ('starting', 'ready', 'leaving', 'stopped')),
   address VARCHAR NOT NULL,
   push_address VARCHAR NOT NULL,
@@ -11,34 +12,35 @@ CREATE TABLE spns_members (
   key_fingerprint BYTEA NOT NULL,
   copies INT NOT NULL,
   started TIMESTAMPTZ NOT NULL,
-  seen TIMESTAMPTZ NOT NULL,         -- its last sign of life
-  covers BYTEA NOT NULL,             -- 32 bytes, a bit a slot
-  position PG_SNAPSHOT               -- which changes it has read; null: none are kept for it, and it loads anew
-) WITH (fillfactor = 50);            -- written every second: the next version of a row finds room beside it
+  seen TIMESTAMPTZ NOT NULL,         -- its last heartbeat
+  covers BYTEA NOT NULL,             -- 32 bytes, a bit for each slot that it covers
+  position PG_SNAPSHOT               -- up to where it has read changes; null: none are kept for it, so it must load
+) WITH (fillfactor = 50);            -- updated every second: leave room for the next version of a row in its page
 
--- Which subscriptions were changed, by whomever: written by the triggers below, in the same transaction.
+-- Which subscriptions were changed, by anybody: written by the triggers below, in the same transaction.
 CREATE TABLE spns_changes (
   xid XID8 NOT NULL DEFAULT pg_current_xact_id(),
-  origin BIGINT,                     -- which of our connections; null for anybody else's
-  slot SMALLINT,                     -- 0 to 255; null: all subscriptions were taken away at once
-  id BIGINT,                         -- of a subscription that was added or changed
-  account BYTEA,                     -- of one that is gone, with service and svcid
+  origin BIGINT,                     -- the hivemind's connection that changed it; null for anybody else
+  slot SMALLINT,                     -- 0 to 255; null: the table was truncated
+  id BIGINT,                         -- of a subscription that was added or updated
+  account BYTEA,                     -- of one that was deleted, with service and svcid
   service VARCHAR,
   svcid VARCHAR
 );
 
 CREATE INDEX spns_changes_xid ON spns_changes (xid);
 
--- The slot of an account (docs/decisions/18); null for what is no account.
+-- The slot of an account (docs/decisions/18); null if it is not a valid account.
 CREATE FUNCTION spns_slot(account BYTEA) RETURNS SMALLINT LANGUAGE sql IMMUTABLE PARALLEL SAFE AS $$
   SELECT CASE WHEN length(account) = 33
     THEN (get_byte(account, 1) # get_byte(account, 9) # get_byte(account, 17) # get_byte(account, 25))::smallint END
 $$;
 
--- Both work in this schema, whatever the search path of whoever changes a subscription.
+-- Both functions use this schema, whatever the search path of the session that changes a subscription.
 DO $do$
 BEGIN
-  -- Takes away changes that all members have read, and tells whether there may be more. One does it at a time. Who has not been seen for an hour is not waited for.
+  -- Deletes changes that all members have read, and returns whether there may be more. One session at a time does this.
+  -- Members that have not been seen for an hour do not count.
   EXECUTE format($sql$
     CREATE FUNCTION spns_trim(now TIMESTAMPTZ) RETURNS BOOLEAN LANGUAGE plpgsql
     SET search_path = pg_catalog, %I, pg_temp AS $$
@@ -48,7 +50,7 @@ BEGIN
       IF NOT pg_try_advisory_xact_lock(1397771859, 3) THEN
         RETURN false;
       END IF;
-      -- The clock has gone back: nobody was seen in the future.
+      -- If the clock has been set back, members seem to have been seen in the future.
       UPDATE spns_members SET seen = now WHERE seen > now + INTERVAL '5 seconds';
       UPDATE spns_members SET position = NULL WHERE position IS NOT NULL AND seen < now - INTERVAL '1 hour';
       DELETE FROM spns_changes WHERE ctid = ANY (ARRAY (
@@ -81,14 +83,14 @@ BEGIN
         INSERT INTO spns_changes (origin, slot, account, service, svcid)
         SELECT origin, spns_slot(account), account, service, svcid FROM former WHERE spns_slot(account) IS NOT NULL;
       END IF;
-      -- A hivemind never renames a device; an operator may.
+      -- A hivemind never changes the key of a subscription, but an operator may.
       IF TG_OP = 'UPDATE' AND origin IS NULL THEN
         INSERT INTO spns_changes (slot, account, service, svcid)
         SELECT spns_slot(account), * FROM (
           SELECT account, service, svcid FROM former EXCEPT SELECT account, service, svcid FROM changed) renamed
         WHERE spns_slot(account) IS NOT NULL;
       END IF;
-      -- Where no member is left to do it, whoever writes trims, now and then.
+      -- If no member is alive to trim the table, writers do it now and then.
       IF pg_current_xact_id()::text::bigint & 1023 = 0 THEN
         now := clock_timestamp();
         IF NOT EXISTS (
