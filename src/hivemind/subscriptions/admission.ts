@@ -98,7 +98,6 @@ export class Admission {
   #hasRoom(client: string, size: number, lane: 'small' | 'large'): boolean {
     const left = MAX_BYTES - this.#bytes - size;
     return (
-      left >= 0 &&
       (lane === 'small' || this.#largeBytes + size <= MAX_LARGE_BYTES) &&
       this.#byClient.get(client) + size <= CLIENT_SHARE * left
     );

@@ -242,10 +242,16 @@ test('a notifier that hangs keeps only so many requests waiting, and none for ot
     return (results.get('subscribe:code_5') ?? 0) >= 40 * 64 - 2_048;
   }, 0);
   assert.equal(waiting.length, 2_048);
+  // Each that is answered makes room for one.
+  waiting.shift()!();
+  await until(() => (results.get('subscribe:ok') ?? 0) > 0, 0);
+  asked.push(ask([one, one]));
+  await until(() => results.get('subscribe:code_5') === 40 * 64 - 2_048 + 1, 0);
+  assert.equal(waiting.length, 2_048);
   for (const release of waiting.splice(0)) release();
   const replies = (await Promise.all(asked)).flat() as { success?: boolean; error?: number }[];
-  assert.equal(replies.filter(({ success }) => success).length, 2_048);
-  assert.equal(replies.filter(({ error }) => error === 5).length, 40 * 64 - 2_048);
+  assert.equal(replies.filter(({ success }) => success).length, 2_049);
+  assert.equal(replies.filter(({ error }) => error === 5).length, 40 * 64 - 2_048 + 1);
 });
 
 test('an unsubscribe that was carried out without anybody being told of it takes effect when it is repeated', async () => {
@@ -361,6 +367,36 @@ test('no reply and no log line contains a token, a key or an account id', async 
     assert.ok(!reply.includes(secret));
     for (const line of lines) assert.ok(!line.includes(secret));
   }
+});
+
+test('subscriptions and renewals are counted, of all and of their service', async () => {
+  const counted: unknown[] = [];
+  for (const result of ['added', 'updated', 'stale'] as const) {
+    const { ask } = setUp({
+      store: { upsert: () => Promise.resolve(result), remove: () => Promise.resolve(true) },
+      stats: { add: (service, increments) => counted.push([service, increments]) },
+    });
+    await ask(request());
+  }
+  assert.deepEqual(counted, [
+    ['', { subscription: 1 }],
+    ['apns', { subscription: 1 }],
+    ['', { sub_renew: 1 }],
+    ['apns', { sub_renew: 1 }],
+  ]);
+});
+
+test('a fault of ours is a temporary failure, and operators are told of it', async () => {
+  const { ask, lines, subscriptions } = setUp({
+    store: {
+      upsert: () => Promise.reject(new TypeError('x is not a function')),
+      remove: () => Promise.resolve(true),
+    },
+  });
+  assert.equal(((await ask(request())) as { error: number }).error, 5);
+  const complaint = "clients' requests fail by a fault of this program; the log has the error";
+  assert.deepEqual(subscriptions.complaints(), [complaint]);
+  assert.deepEqual(lines, ['a request failed: TypeError: x is not a function', complaint]);
 });
 
 test('every outcome is counted by kind and result', async () => {
