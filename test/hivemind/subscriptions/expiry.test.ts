@@ -12,12 +12,17 @@ import { makeRow } from '../../support/rows.ts';
 const DAY = 86_400;
 const HALF_MINUTE = 30_000;
 
-/** Subscriptions of so many ages in days, and what the database was told. */
-function setup(ages: readonly number[]) {
+/**
+ * Subscriptions of so many ages in days, and what the database was told.
+ *
+ * @param upMs for so long the process has run before
+ */
+function setup(ages: readonly number[], upMs = 0) {
   const clock = Object.assign(new FakeClock(1_800_000_000_000), {
     doubt: undefined as string | undefined,
     earliest: () => clock.now(),
   });
+  clock.run(upMs);
   const devices = new Devices({ random: (bytes) => seededRandom().bytes(bytes) });
   const now = clock.now() / 1000;
   for (const age of ages) {
@@ -43,7 +48,7 @@ test('what a normal day brings expires by itself, in memory and database', async
   await expiry.start();
   assert.equal(devices.size, 950);
   assert.equal(deleted[0]!.cutoff, clock.now() / 1000 - SIGNATURE_LIFETIME);
-  assert.ok(deleted[0]!.most < 100, 'and no more of the database');
+  assert.equal(deleted[0]!.most, 50 + 20, 'and no more of the database, but for a few');
   assert.equal(expiry.held, undefined);
   expiry.stop();
   assert.equal(clock.pending, 0);
@@ -106,6 +111,59 @@ test('a mass does not expire in small portions either', async () => {
   }
   assert.ok(devices.size >= 950, `${devices.size}`);
   assert.ok(expiry.held);
+  expiry.stop();
+});
+
+test('what has expired counts for a day, less and less', async () => {
+  for (const [old, isHeld] of [
+    [22, false],
+    [23, true],
+  ] as const) {
+    const { expiry, devices, deleted, clock } = setup(of(50, 950), 30 * DAY * 1_000);
+    await expiry.run();
+    assert.equal(devices.size, 950);
+    // Half a day makes good half of what so many may lose in one: of 48 some 24, so that 26 of the 50 still count.
+    clock.run(DAY * 500);
+    for (let n = 0; n < old; n++) devices.upsert(makeRow({ signedAt: clock.now() / 1_000 - 15 * DAY }), 0);
+    await expiry.run();
+    assert.equal(expiry.held !== undefined, isHeld, `${old}`);
+    assert.equal(deleted.length, isHeld ? 1 : 2);
+  }
+});
+
+test('it looks every half minute, and tells of what it holds every six hours', async () => {
+  const { expiry, devices, log, clock } = setup(of(100, 900));
+  await expiry.start();
+  const told = () => log.filter((line) => line.startsWith('error')).length;
+  await clock.advance(6 * 3_600_000 - HALF_MINUTE);
+  assert.equal(told(), 1);
+  await clock.advance(HALF_MINUTE);
+  assert.equal(told(), 2);
+  await expiry.report(true);
+  assert.match(log.at(-1)!, /the operator has released the subscriptions that were held back/);
+  devices.upsert(makeRow({ signedAt: clock.now() / 1_000 - 15 * DAY }), 0);
+  await clock.advance(HALF_MINUTE - 1);
+  assert.equal(devices.size, 901);
+  await clock.advance(1);
+  assert.equal(devices.size, 900);
+  expiry.stop();
+});
+
+test('what the database could not delete is said, and comes the next time', async () => {
+  const { clock, devices, expiry } = setup(of(1, 100));
+  const log: string[] = [];
+  const failing = new Expiry({
+    clock,
+    devices,
+    store: { deleteExpired: () => Promise.reject(new Error('no connection')) },
+    log: logTo((text, level) => log.push(`${level}: ${text}`)),
+  });
+  assert.equal(await failing.run(), 1);
+  await clock.advance(0);
+  assert.deepEqual(log, ['warn: expired subscriptions could not be deleted: no connection']);
+  failing.stop();
+  devices.upsert(makeRow({ signedAt: 1 }), 0);
+  assert.equal(await failing.run(), 0, 'nothing expires once it is stopped');
   expiry.stop();
 });
 
