@@ -243,6 +243,7 @@ test('oxend may be absent for as long as it likes: it is retried again and again
     await clock.advance(10 * SECOND);
     assert.equal(state.connects, i + 2);
   }
+  assert.equal(oxend.counters.failures, 360);
   assert.ok(warnings.length >= 20 && warnings.length <= 30, `${warnings.length} warnings in two hours`);
   assert.match(warnings[0]!, /no HELLO within 10000 ms; waiting for it/);
   state.events!.up();
@@ -395,4 +396,36 @@ test('it connects again within ten seconds, and a suspicion waits up to a second
   oxend.suspect();
   await clock.advance(SECOND);
   assert.equal(calls.at(-1)!.at - suspectedAt, 500);
+});
+
+test('what oxend tells, and what it fails to, is counted', async () => {
+  const none = {
+    blocks: 0,
+    lists: 0,
+    doubted: 0,
+    suspected: 0,
+    wrongAnswers: 0,
+    timeouts: 0,
+    subscribes: 0,
+    lostSubscriptions: 0,
+    failures: 0,
+  };
+  assert.deepEqual(setUp().oxend.counters, none);
+  const { clock, oxend, state } = await connected();
+  assert.deepEqual(oxend.counters, { ...none, subscribes: 1, lists: 1 });
+  oxend.block();
+  await clock.advance(MINUTE);
+  oxend.suspect();
+  oxend.suspect();
+  await clock.advance(MINUTE);
+  state.onList = () => 'doubted';
+  oxend.refresh();
+  await clock.advance(0);
+  const since = { ...none, subscribes: 1, lists: 3, blocks: 1, suspected: 1, doubted: 1 };
+  assert.deepEqual(oxend.counters, since);
+  state.nodes = async () => [];
+  oxend.refresh();
+  await clock.advance(0);
+  state.events!.failed('BYE', false);
+  assert.deepEqual(oxend.counters, { ...since, wrongAnswers: 1, failures: 1 });
 });

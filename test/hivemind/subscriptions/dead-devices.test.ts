@@ -10,7 +10,7 @@ import { logTo, silentLog } from '../../support/log.ts';
 
 const TOKEN = 'token'.padEnd(32, '.');
 
-function setUp() {
+function setUp(removeDevices?: () => Promise<number>) {
   const clock = new FakeClock();
   const devices = new Devices({ random: randomBytes });
   const outbox = new Outbox({
@@ -29,6 +29,7 @@ function setUp() {
     devices,
     store: {
       removeDevices: (keys) => {
+        if (removeDevices) return removeDevices();
         removed.push(...keys);
         return Promise.resolve(keys.length);
       },
@@ -57,7 +58,7 @@ function setUp() {
   const gone = (serviceId: string, seconds: number, local = false) =>
     dead.remove({ service: 'apns', serviceId, time: seconds * 1000, reason: 'Unregistered', local });
   const dropAll = (ids: readonly string[]) => dead.removeAll('apns', ids);
-  return { clock, devices, outbox, removed, lines, inWork, subscribe, gone, dropAll };
+  return { clock, devices, outbox, dead, removed, lines, inWork, subscribe, gone, dropAll };
 }
 
 test('all subscriptions of a dead device go, from memory and database', async (t) => {
@@ -136,4 +137,38 @@ test("a list of an original's notifier removes devices, but none that subscribed
   assert.equal(await dropAll([...ids.slice(4), 'unknown'.padEnd(32, '.')]), 6);
   assert.equal(devices.size, 31, 'ten of twenty is half, one more is too many');
   assert.match(lines.at(-1)!, /unlikely share/);
+});
+
+test('what the database could not remove is gone from memory all the same, and said', async () => {
+  const { devices, outbox, lines, subscribe, gone } = setUp(() => Promise.reject(new Error('no connection')));
+  subscribe(TOKEN, 1_000);
+  assert.equal(await gone(TOKEN, 2_000), 1);
+  assert.equal(devices.size, 0);
+  assert.deepEqual(lines, [
+    'debug: apns: a device is gone (Unregistered), 1 subscriptions removed',
+    'warn: dead devices could not be removed from the database: no connection',
+  ]);
+  assert.equal(outbox.service('apns').counters.gone, 1);
+});
+
+test('a report about a service that is not known removes nothing', async () => {
+  const { devices, outbox, subscribe, dead } = setUp();
+  subscribe(TOKEN, 1_000);
+  assert.equal(await dead.remove({ service: 'nope', serviceId: TOKEN, time: 2e9, reason: 'x', local: false }), 0);
+  assert.deepEqual([devices.size, outbox.service('apns').counters.gone], [1, 0]);
+});
+
+test('a long list is worked off 500 at a time, and a verdict without its time is twenty seconds old', async () => {
+  let [working, most] = [0, 0];
+  const { clock, devices, outbox, subscribe, dropAll } = setUp(async () => {
+    most = Math.max(most, ++working);
+    await new Promise((resolve) => setImmediate(resolve));
+    return working--;
+  });
+  outbox.service('apns').breaker.accepted(10_000);
+  const now = Math.floor(clock.now() / 1000);
+  const ids = Array.from({ length: 1_001 }, (_, n) => `token ${n}`.padEnd(32, '.'));
+  for (const [n, id] of ids.entries()) subscribe(id, n === 0 ? now - 19 : now - 20);
+  assert.equal(await dropAll(ids), 1_000);
+  assert.deepEqual([most, devices.size], [500, 1]);
 });
