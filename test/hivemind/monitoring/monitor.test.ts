@@ -215,6 +215,22 @@ test('renewals that fall due within one interval share a request', () => {
   assert.equal(servers[0]!.mostInFlight, 1);
 });
 
+test('renewals are gathered for a second at least and a minute at most, whatever the setting', () => {
+  const times = (interval: number) => {
+    const accounts = new FakeAccounts();
+    for (let n = 0; n < 3; n++) accounts.add();
+    const net = new FakeNetwork(accounts, { interval, jitter: () => 0.999 });
+    const server = net.add(SWARM);
+    net.publish();
+    net.clock.run(120 * MINUTE);
+    return server.log.map(({ at }) => at);
+  };
+  assert.deepEqual(times(60_000), times(3_600_000));
+  assert.deepEqual(times(1_000), times(0));
+  // Between 45 minutes and, less what they are gathered for, 55.
+  assert.equal(times(0)[1], 45 * MINUTE + 598 * SECOND);
+});
+
 test('after each handshake everything of the swarm is asked for again at once', () => {
   const { servers, clock, watch } = network({ accounts: 100, servers: 2 });
   servers[0]!.breakConnection(3 * SECOND, true);

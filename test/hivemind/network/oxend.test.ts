@@ -63,6 +63,14 @@ async function connected() {
   return all;
 }
 
+test('before oxend has told anything, nothing is known of the network', () => {
+  const { oxend } = setUp();
+  assert.deepEqual(
+    [oxend.up, oxend.doubted, oxend.problem, oxend.height, oxend.blockHash],
+    [false, false, 'not connected yet', -1, ''],
+  );
+});
+
 test('on connecting, sub.block goes first and then the list is requested', async () => {
   const { calls, heights, oxend } = await connected();
   assert.deepEqual(
