@@ -54,6 +54,14 @@ export const AREAS: Record<string, Area> = {
     tests: ['test/hivemind/store/{cluster-store,feed-position}.test.ts', 'test/hivemind/cluster/feed.test.ts'],
     database: true,
   },
+  cluster: {
+    sources: ['src/hivemind/cluster/*.ts'],
+    tests: [
+      'test/hivemind/cluster/{cluster,cluster-simulation,duties,feed,hearing,links,roster}.test.ts',
+      'test/hivemind/cluster/{second-copies,shared-subscriptions,slots-held,spared-slots,stop}.test.ts',
+    ],
+    database: true,
+  },
   subscriptions: {
     sources: ['src/hivemind/subscriptions/*.ts'],
     tests: ['test/hivemind/subscriptions/*.test.ts'],
