@@ -43,7 +43,7 @@ export const AREAS: Record<string, Area> = {
   store: {
     sources: ['src/hivemind/store/*.ts'],
     tests: [
-      'test/hivemind/store/{client,cluster-store,conninfo,copy-rows,database-main,database-refuses,feed-position}.test.ts',
+      'test/hivemind/store/{client,cluster-store,connection,conninfo,copy-rows,database-main,database-refuses,feed-position}.test.ts',
       'test/hivemind/store/{group-commit,migrate,passfile,pgbouncer,stat-changes,statements,store,store-faults}.test.ts',
       'test/hivemind/store/write-health.test.ts',
     ],
