@@ -129,3 +129,15 @@ test('a chain that was set back and goes on at its pace is believed', () => {
     10,
   );
 });
+
+test('of a chain that was set back ten blocks at once are believed, and one a minute', () => {
+  for (const [height, isBelieved] of [
+    [920, true],
+    [921, false],
+  ] as const) {
+    const { doubt, clock } = setUp();
+    for (let n = 0; n < 4; n++) assert.notEqual(doubt.judge(list(900, 0, 2000)), undefined);
+    clock.run(10 * MINUTE);
+    assert.equal(doubt.judge(list(height, 0, 2000)) === undefined, isBelieved, `${height}`);
+  }
+});
