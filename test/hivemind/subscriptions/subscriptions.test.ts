@@ -394,7 +394,7 @@ test('a fault of ours is a temporary failure, and operators are told of it', asy
     },
   });
   assert.equal(((await ask(request())) as { error: number }).error, 5);
-  const complaint = "clients' requests fail by a fault of this program; the log has the error";
+  const complaint = "clients' requests fail because of a fault in this program: the log has the error";
   assert.deepEqual(subscriptions.complaints(), [complaint]);
   assert.deepEqual(lines, ['a request failed: TypeError: x is not a function', complaint]);
 });

@@ -1,7 +1,7 @@
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
 import type { Service } from '../../../src/hivemind/notifications/outbox/service.ts';
-import { expectedServices, type ServiceSources } from '../../../src/hivemind/subscriptions/known-services.ts';
+import { expectedServices, type ServiceSources } from '../../../src/hivemind/subscriptions/expected-services.ts';
 import { parseIni } from '../../../src/settings/ini.ts';
 
 /** What is known of services: the names that stand in the settings, and elsewhere. */
