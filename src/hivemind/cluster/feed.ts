@@ -32,7 +32,7 @@ export interface FeedCounters {
 
 const ALL_SLOTS = Array.from({ length: SLOTS }, (_, slot) => slot);
 /** Subscriptions that one query reads. */
-const AT_ONCE = 250;
+export const AT_ONCE = 250;
 /** From this many pages on, of 4,000 changes each, loading everything again costs less than reading on. */
 const RELOAD_AFTER_PAGES = 25;
 /** How often changes are read without a hint, in ms. */
@@ -99,6 +99,11 @@ export class Feed {
       },
       Math.max(0, this.#begunAt + LEAST_PAUSE - clock.monotonic()),
     );
+  }
+
+  /** How many changed subscriptions are still to be read. */
+  get pending(): number {
+    return this.#pending.length;
   }
 
   /** What an operator should know, in one sentence; undefined if all is well. */

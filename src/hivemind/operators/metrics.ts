@@ -303,6 +303,9 @@ export function registerMetrics(registry: Registry, sources: MetricSources): voi
     gauge('spns_cluster_pushes_held_bytes', 'Memory that they take', [], () =>
       held().map(({ bytes }): Reading => [bytes]),
     );
+    gauge('spns_cluster_news_waiting', 'News of pushes that other hiveminds are not known to have yet', [], () =>
+      held().map(({ untold }): Reading => [untold]),
+    );
     counter(
       'spns_cluster_copies_total',
       'Pushes held back, by what became of them: not sent, because another hivemind ended them (ended), they were here already (repeated), grew too old (too_old) or were left to others at our stop (left); or sent after all, because the first said nothing (silence), could not send them (none), was gone (gone) or no longer first (duty), or for lack of memory (room)',
@@ -329,6 +332,12 @@ export function registerMetrics(registry: Registry, sources: MetricSources): voi
     counter('spns_cluster_changes_total', 'Subscriptions that others changed in the database', [], () => [
       [feed.counters.changes],
     ]);
+    gauge(
+      'spns_cluster_changes_waiting',
+      'Changed subscriptions that are still to be read from the database',
+      [],
+      () => [[feed.pending]],
+    );
     counter(
       'spns_cluster_reloads_total',
       'How often everything was loaded again because changes were missed',

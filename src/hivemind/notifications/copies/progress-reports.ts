@@ -25,6 +25,8 @@ const MOST = 20_000;
 interface Recipient {
   /** The latest news of each push, by its key. */
   readonly gathered: Map<string, keyof News>;
+  /** News in the message under way. */
+  underWay: number;
   /** The message under way, and whether it arrives. */
   sending: Promise<boolean> | undefined;
 }
@@ -43,11 +45,18 @@ export class ProgressReports {
     this.#options = options;
   }
 
+  /** How much news the members are not known to have. */
+  get waiting(): number {
+    let waiting = 0;
+    for (const { gathered, underWay } of this.#recipients.values()) waiting += gathered.size + underWay;
+    return waiting;
+  }
+
   /** Adds to what a member is told. @param key the push's {@link Identity.key} */
   note(member: string, key: string, news: keyof News): void {
     let recipient = this.#recipients.get(member);
     if (!recipient) {
-      recipient = { gathered: new Map(), sending: undefined };
+      recipient = { gathered: new Map(), underWay: 0, sending: undefined };
       this.#recipients.set(member, recipient);
     }
     const { gathered } = recipient;
@@ -104,8 +113,10 @@ export class ProgressReports {
       gathered.delete(key);
       news[what].push(key);
     }
+    recipient.underWay = told.length;
     const arrived = await this.#options.tell(member, news);
     recipient.sending = undefined;
+    recipient.underWay = 0;
     if (!arrived)
       for (const [key, what] of told) if (!gathered.has(key) && gathered.size < MOST) gathered.set(key, what);
     if (gathered.size > 0) this.#arm();

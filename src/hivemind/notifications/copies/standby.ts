@@ -122,6 +122,11 @@ export class Standby {
     return this.#waiting.size + this.#released.size;
   }
 
+  /** How much news of pushes the other members are not known to have. */
+  get untold(): number {
+    return this.#reports.waiting;
+  }
+
   /**
    * Decides on a new push.
    *

@@ -1,6 +1,8 @@
+import { AT_ONCE } from '../../../../src/hivemind/cluster/feed.ts';
 import type { DeviceRow } from '../../../../src/hivemind/devices/device.ts';
 import { ENOUGH } from '../../../../src/hivemind/monitoring/sparing.ts';
 import type { PushedDevice } from '../../../../src/hivemind/notifications/outbox/push.ts';
+import { PAGE } from '../../../../src/hivemind/store/cluster-statements.ts';
 import { accepted, type Delivery, type Outcome, refused, retry } from '../../../../src/notifiers/runtime/backend.ts';
 import { messageHash } from '../../../../src/session/message-hash.ts';
 import type { Notification } from '../../../../src/session/notification.ts';
@@ -104,6 +106,8 @@ export class ClusterWorld {
   readonly #encKeys = new Map<string, Buffer>();
   readonly #messages = new Map<string, Message>();
   readonly #given = new WeakMap<Delivery, Given>();
+  /** How many pushes each run of a member was told of, the same one with another doubt counted again. */
+  readonly #heardOf = new WeakMap<SimulatedMember, number>();
   #count = 0;
   #height = 1_000;
 
@@ -355,11 +359,17 @@ export class ClusterWorld {
   checkNow(): void {
     if (this.failure) throw this.failure;
     const { maxBytes } = this.options.limits;
-    for (const { name, outbox, intake } of this.members.values()) {
+    for (const member of this.members.values()) {
+      const { name, outbox, intake, feed } = member;
       const { standby } = outbox;
       const queue = outbox.services.get(SERVICE)?.queue;
       if ((standby?.bytes ?? 0) > maxBytes) throw new Error(`${name} holds back ${standby?.bytes} bytes`);
       if ((queue?.bytes ?? 0) > maxBytes) throw new Error(`${name} queues ${queue?.bytes} bytes`);
+      // Each other member is told the latest of a push, with each doubt: in what is gathered, and in what is under way.
+      const mostNews = 2 * (this.options.names.length - 1) * (this.#heardOf.get(member) ?? 0);
+      if ((standby?.untold ?? 0) > mostNews) throw new Error(`${name} has ${standby?.untold} news to tell`);
+      // While so many wait no more are asked for, and a page has so many at most.
+      if (feed.pending >= AT_ONCE + PAGE) throw new Error(`${name} has ${feed.pending} changes to read`);
       if (intake.counters.held > 1_000) throw new Error(`${name} has ${intake.counters.held} copies waiting`);
     }
   }
@@ -399,13 +409,15 @@ export class ClusterWorld {
 
   /** What is still on its way, in words; undefined if nothing is. */
   unfinished(): string | undefined {
-    for (const { name, outbox, intake } of this.members.values()) {
+    for (const { name, outbox, intake, feed } of this.members.values()) {
       const { standby, outstanding } = outbox;
       if (outstanding > 0) return `${name} has ${outstanding} pushes that are not acknowledged`;
       if (standby && standby.size + standby.bytes + standby.unsettled > 0) {
         return `${name} holds back ${standby.size} pushes, ${standby.bytes} bytes, ${standby.unsettled} unsettled`;
       }
+      if (standby && standby.untold > 0) return `${name} has ${standby.untold} news to tell`;
       if (intake.counters.held > 0) return `${name} has ${intake.counters.held} copies waiting`;
+      if (feed.pending > 0) return `${name} has ${feed.pending} changes to read`;
     }
     // Who is away without having said so may come back, and read them.
     const isWaitedFor = [...this.database.members].some(
@@ -544,6 +556,7 @@ export class ClusterWorld {
 
   #heard(by: SimulatedMember, { hash }: Notification, devices: readonly PushedDevice[]): void {
     for (const { serviceId } of devices) this.#expect(String(hash), serviceId).heardBy.add(by);
+    this.#heardOf.set(by, (this.#heardOf.get(by) ?? 0) + devices.length);
   }
 
   /** The provider gets a push, and says what it makes of it, some time later. */

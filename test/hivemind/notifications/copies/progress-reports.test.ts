@@ -59,6 +59,7 @@ test('a member is told nothing new before it has what it was told, and then in m
     ['b', 500],
     ['c', 1],
   ]);
+  assert.equal(reports.waiting, 6_001, 'also what is under way');
   answered.resolve();
   await clock.advance(0);
   await clock.advance(2 * GATHER);
@@ -66,6 +67,7 @@ test('a member is told nothing new before it has what it was told, and then in m
     ['b', MAX_FINGERPRINTS],
     ['b', 5_500 - MAX_FINGERPRINTS],
   ]);
+  assert.equal(reports.waiting, 0);
   assert.equal(clock.pending, 0);
 });
 
@@ -85,6 +87,7 @@ test('what has not arrived is sent again, unless there is something newer to sen
   state.reachable = true;
   await clock.advance(GATHER);
   assert.deepEqual(told, [['b', { handed: ['push 002'], ended: ['push 001'], none: [] }]]);
+  assert.equal(reports.waiting, 0);
   assert.equal(clock.pending, 0);
 });
 
@@ -93,6 +96,7 @@ test('what is gathered for a member that cannot be reached is bounded', async ()
   state.reachable = false;
   for (let n = 0; n < 100_000; n++) reports.note('b', `${n}`, 'ended');
   await clock.advance(GATHER);
+  assert.ok(reports.waiting <= 20_000, `${reports.waiting}`);
   state.reachable = true;
   reports.note('b', 'last', 'ended');
   await clock.advance(10 * GATHER);
