@@ -76,8 +76,8 @@ describe('the hash index', () => {
     const index = new HashIndex();
     const model = new Map<number, number>();
     let value = 1;
-    for (let step = 0; step < 300_000; step++) {
-      const growing = step % 100_000 < 50_000;
+    for (let step = 0; step < 100_000; step++) {
+      const growing = step % 10_000 < 5_000;
       if (model.size === 0 || random.int(100) < (growing ? 70 : 30)) {
         // Few tables and few places: long runs, which removals must close.
         const hash = random.int(2) === 0 ? random.int(2 ** 32) : random.int(4) + 256 * random.int(64);
