@@ -212,7 +212,7 @@ export class Feed {
     });
   }
 
-  /** Loads what we hold again, over what is in memory; pushes go on by that meanwhile. */
+  /** Loads what we hold again, in place: meanwhile pushes go by what is in memory. */
   async #reloadSafely(): Promise<void> {
     const { clock, log } = this.#modules;
     const { signal } = this.#stopping;

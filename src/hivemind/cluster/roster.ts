@@ -17,7 +17,7 @@ const UNBROKEN = 2 * BEAT;
 /** Until we may judge, a run not judged before counts as alive if its last heartbeat is no older than this (ms). */
 const BENEFIT = 30_000;
 
-/** A member's row in the database, and whether we hold it for alive. */
+/** A member's row in the database, and whether we take it to be alive. */
 export interface KnownMember extends MemberRow {
   readonly living: boolean;
 }
@@ -49,7 +49,7 @@ export class Roster {
     return this.#members.get(name);
   }
 
-  /** Whether that member is alive as far as we know; one that is leaving is. */
+  /** Whether that member is alive as far as we know. One that is leaving still is. */
   isLiving(name: string): boolean {
     return this.#members.get(name)?.living === true;
   }

@@ -30,7 +30,7 @@ const DEVICE_SLICE = 2000;
 const SLICE = 500;
 /** The most accounts that one call looks at. */
 const SCAN_SLICE = 10_000;
-/** Subscriptions are listed by the minute of their signature, so many seconds. */
+/** Subscriptions are listed by when they were signed, in buckets of this many seconds. */
 const BUCKET = 60;
 const MAX_SERVICES = 65_536;
 /**

@@ -4,7 +4,7 @@ import { formatAddress, parseAddress } from '../../oxenmq/address.ts';
 import type { Counters } from '../../oxenmq/counters.ts';
 import { keyPairFromSecret } from '../../oxenmq/keys.ts';
 import { type Connection, Peers } from '../../oxenmq/peers.ts';
-import type { Commands, Handler } from '../../oxenmq/remote.ts';
+import type { Commands, Handler, Incoming } from '../../oxenmq/remote.ts';
 import type { ServiceNodes } from '../../session/service-nodes.ts';
 import { blake2b } from '../../session/sodium.ts';
 import type { MonitoringSummary } from '../monitoring/freshness.ts';
@@ -57,7 +57,7 @@ const MAX_MESSAGE = 10 * 1024 * 1024;
 /** What we attach to each connection. */
 interface Attached {
   readonly events: LinkEvents | OxendEvents;
-  /** Not of oxend's. */
+  /** The server at the other end; undefined for oxend. */
   readonly node?: Node;
   greeted: boolean;
 }
@@ -115,31 +115,7 @@ export class Network {
       log,
     });
 
-    const on = {
-      handshake: (connection: Connection) => {
-        const attached = connection.data as Attached;
-        if (attached.greeted) attached.events.up();
-      },
-      hello: (connection: Connection) => {
-        const attached = connection.data as Attached;
-        attached.greeted = true;
-        attached.events.up();
-      },
-      disconnect: (connection: Connection) => (connection.data as Attached).events.down(),
-      failure: (connection: Connection, reason: string, offence: boolean) =>
-        (connection.data as Attached).events.failed(reason, offence),
-      stray: (reason: string) => log.debug(`stray message: ${reason}`),
-    };
-    const onMessage: Handler = ({ remote, parts }) => {
-      const { node } = (remote as Connection).data as Attached;
-      if (node) options.onNotification(node, parts[0] ?? Buffer.alloc(0));
-    };
-    const onEnded: Handler = ({ remote, parts }) => {
-      const { node } = (remote as Connection).data as Attached;
-      const offence = node && this.monitoring.ended(node.member, parts);
-      if (node && offence !== undefined) this.#nodes.cutOff(node, offence);
-    };
-    const onBlock: Handler = () => this.#oxend.block();
+    const on = peerEvents(log);
     const command = (handler: Handler) => ({ kind: 'command' as const, handler });
     const notify = (commands: Commands['']['commands']) => ({ notify: { access: 'basic' as const, commands } });
     // oxend knows us by the usual id, storage servers by a secret one. On sockets of their own, neither can pose as the
@@ -149,7 +125,7 @@ export class Network {
       keys,
       ...(options.identity && { routingId: routingId('oxend', options.secret, options.identity) }),
       maxMessageSize: MAX_MESSAGE,
-      commands: notify({ block: command(onBlock) }),
+      commands: notify({ block: command(() => this.#oxend.block()) }),
       on,
     });
     this.#toNodes = new Peers({
@@ -157,7 +133,10 @@ export class Network {
       keys,
       routingId: routingId('storage server', options.secret, options.identity),
       maxMessageSize: MAX_MESSAGE,
-      commands: notify({ message: command(onMessage), monitor_ended: command(onEnded) }),
+      commands: notify({
+        message: command((message) => this.#notified(message)),
+        monitor_ended: command((message) => this.#monitorEnded(message)),
+      }),
       on,
     });
   }
@@ -257,6 +236,17 @@ export class Network {
     return complaints;
   }
 
+  #notified({ remote, parts }: Incoming): void {
+    const { node } = (remote as Connection).data as Attached;
+    if (node) this.#options.onNotification(node, parts[0] ?? Buffer.alloc(0));
+  }
+
+  #monitorEnded({ remote, parts }: Incoming): void {
+    const { node } = (remote as Connection).data as Attached;
+    const offence = node && this.monitoring.ended(node.member, parts);
+    if (node && offence !== undefined) this.#nodes.cutOff(node, offence);
+  }
+
   #update(list: ServiceNodes): string | undefined {
     const before = this.monitoring.swarms;
     const doubt = this.#nodes.update(list);
@@ -321,6 +311,25 @@ export class Network {
       close: () => connection.close(),
     };
   }
+}
+
+/** Passes what happens to a connection on to those who made it. */
+function peerEvents(log: NetworkOptions['log']) {
+  return {
+    handshake: (connection: Connection) => {
+      const attached = connection.data as Attached;
+      if (attached.greeted) attached.events.up();
+    },
+    hello: (connection: Connection) => {
+      const attached = connection.data as Attached;
+      attached.greeted = true;
+      attached.events.up();
+    },
+    disconnect: (connection: Connection) => (connection.data as Attached).events.down(),
+    failure: (connection: Connection, reason: string, offence: boolean) =>
+      (connection.data as Attached).events.failed(reason, offence),
+    stray: (reason: string) => log.debug(`stray message: ${reason}`),
+  };
 }
 
 /**

@@ -1,4 +1,4 @@
-import type { ServiceReport, StatusSample } from './report.ts';
+import type { CanaryReport, ServiceReport, StatusSample } from './report.ts';
 
 /** The tiles of the status page that can show a problem. */
 export type Tile = 'fresh' | 'stalest' | 'waiting' | 'latency' | 'canary' | 'hiveminds';
@@ -51,7 +51,7 @@ const ADVICE: readonly (readonly [RegExp, string])[] = [
  * @param now unix seconds
  */
 export function problemsOf(sample: StatusSample, up: number, now: number): Problem[] {
-  const { complaints, services, uncovered, nodes, unneeded, fresh, canary } = sample;
+  const { complaints, services, uncovered, nodes, unneeded, fresh } = sample;
   const needed = nodes - unneeded;
   const level = (within: number) => (up < within ? 'starting' : 'bad');
   const problems: Problem[] = complaints.map((text) => ({
@@ -85,21 +85,29 @@ export function problemsOf(sample: StatusSample, up: number, now: number): Probl
     });
   }
   for (const service of services) problems.push(...problemsOfService(service, level(STARTING), now));
-  if (canary && !canary.isRunning) {
-    const text = `The canary is not running; it was last heard of ${Math.round(canary.silentSeconds / 60)} min ago.`;
-    if (canary.silentSeconds > CANARY_GONE)
-      problems.push({ level: 'odd', text, advice: 'systemctl status spns-canary', tile: 'canary' });
-  } else if (canary && (canary.silentSeconds > CANARY_SILENT || canary.problem !== '')) {
-    const isSilent = canary.silentSeconds > CANARY_SILENT;
-    problems.push({
-      level: !isSilent && up < STARTING ? 'starting' : isSilent ? 'bad' : 'odd',
-      text: `The canary: ${canary.problem || 'no push comes'}.`,
-      advice: 'docs/operate.md, at SpnsCanarySilent and SpnsCanaryFrontEndDown.',
-      tile: 'canary',
-    });
-  }
+  problems.push(...problemsOfCanary(sample.canary, up));
   const order = { bad: 0, starting: 1, odd: 2 };
   return problems.sort((a, b) => order[a.level] - order[b.level]);
+}
+
+function problemsOfCanary(canary: CanaryReport | null, up: number): Problem[] {
+  if (!canary) return [];
+  const { isRunning, silentSeconds, problem } = canary;
+  if (!isRunning) {
+    if (silentSeconds <= CANARY_GONE) return [];
+    const text = `The canary is not running; it was last heard of ${Math.round(silentSeconds / 60)} min ago.`;
+    return [{ level: 'odd', text, advice: 'systemctl status spns-canary', tile: 'canary' }];
+  }
+  const isSilent = silentSeconds > CANARY_SILENT;
+  if (!isSilent && problem === '') return [];
+  return [
+    {
+      level: isSilent ? 'bad' : up < STARTING ? 'starting' : 'odd',
+      text: `The canary: ${problem || 'no push comes'}.`,
+      advice: 'docs/operate.md, at SpnsCanarySilent and SpnsCanaryFrontEndDown.',
+      tile: 'canary',
+    },
+  ];
 }
 
 function problemsOfService(report: ServiceReport, level: 'bad' | 'starting', now: number): Problem[] {

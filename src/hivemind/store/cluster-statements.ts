@@ -103,8 +103,8 @@ export function holdStatement({ name, run }: Own): QueryConfig {
 }
 
 /**
- * @param slots 32 bytes, a bit for each of those to report
- * @param own whether what was written over this connection is read as well
+ * @param slots 32 bytes, a bit for each slot to read
+ * @param own whether changes by this very connection are read as well
  */
 export function changesStatement(
   { name, run }: Own,
@@ -119,7 +119,7 @@ export function changesStatement(
   };
 }
 
-/** @param which each by its id, or by the other three */
+/** @param which subscriptions, each by its id or by the other three */
 export function currentStatement(
   which: readonly {
     readonly id: string | undefined;

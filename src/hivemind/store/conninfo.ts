@@ -131,19 +131,7 @@ export function parseConninfo(url: string, { env, user, home }: Surroundings): C
   const given = parseUri(url);
   const values = (keyword: string, variable: string | undefined) =>
     given.get(keyword) ?? (variable === undefined ? undefined : env[variable] || undefined);
-  for (const [keyword, variable] of Object.entries(UNSUPPORTED)) {
-    const value = values(keyword, variable);
-    if (value) throw new ConninfoError(`${place(keyword, variable, given)} is not supported`);
-  }
-  for (const [keyword, { env: variable, values: pattern }] of Object.entries(HARMLESS)) {
-    const value = values(keyword, variable);
-    if (value && !pattern.test(value))
-      throw new ConninfoError(`${place(keyword, variable, given)} has a value that is not supported`);
-  }
-  for (const keyword of given.keys()) {
-    if (!(keyword in KEYWORDS) && !(keyword in HARMLESS) && !(keyword in UNSUPPORTED))
-      throw new ConninfoError(`${keyword} is not a parameter that PostgreSQL knows`);
-  }
+  refuseUnsupported(given, values);
   // An empty value counts as none, as in libpq.
   const get = (keyword: string) => values(keyword, KEYWORDS[keyword]) || undefined;
 
@@ -189,6 +177,26 @@ export function parseConninfo(url: string, { env, user, home }: Surroundings): C
     // As in libpq: for ever at 0 and below, and 1 is rounded up to 2.
     connectTimeout: seconds > 0 ? Math.max(seconds, 2) : undefined,
   };
+}
+
+/** @throws ConninfoError for keywords and values that we do not support, and keywords that libpq does not know */
+function refuseUnsupported(
+  given: ReadonlyMap<string, string>,
+  values: (keyword: string, variable: string | undefined) => string | undefined,
+): void {
+  for (const [keyword, variable] of Object.entries(UNSUPPORTED)) {
+    const value = values(keyword, variable);
+    if (value) throw new ConninfoError(`${place(keyword, variable, given)} is not supported`);
+  }
+  for (const [keyword, { env: variable, values: pattern }] of Object.entries(HARMLESS)) {
+    const value = values(keyword, variable);
+    if (value && !pattern.test(value))
+      throw new ConninfoError(`${place(keyword, variable, given)} has a value that is not supported`);
+  }
+  for (const keyword of given.keys()) {
+    if (!(keyword in KEYWORDS) && !(keyword in HARMLESS) && !(keyword in UNSUPPORTED))
+      throw new ConninfoError(`${keyword} is not a parameter that PostgreSQL knows`);
+  }
 }
 
 /** Splits a URI by the same steps as libpq. @returns its parts by keyword, decoded */

@@ -13,7 +13,7 @@ export interface Identity {
   /** What other hiveminds are told: the fingerprint with the doubt mixed in. */
   readonly key: string;
   /**
-   * The keys of the same push with less doubt: whoever has had one of those needs not have this one. The first, without
+   * The keys of the same push with less doubt: whoever has had one of those does not need this one. The first, without
    * doubt, is that push's fingerprint too.
    */
   readonly lesser: readonly string[];

@@ -1,6 +1,6 @@
 /**
  * Who sends which pushes in a cluster, as far as this member knows. It may be late, and differ from what other members
- * go by: at worst a push is sent twice, and the notifier drops the second one, or is sent a second late.
+ * go by: at worst a push is sent twice, and the notifier drops the second one, or a push is sent a second late.
  */
 export interface Duty {
   /** Our own name. */
@@ -16,7 +16,7 @@ export interface Duty {
   othersOf(slot: number): readonly string[];
 
   /**
-   * Whether that member is alive; one that is leaving is.
+   * Whether that member is alive. One that is leaving still is.
    *
    * @param run asks about this very run of it: what an earlier run had in memory is gone
    */
