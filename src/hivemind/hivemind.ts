@@ -50,21 +50,7 @@ export async function startHivemind(context: Context): Promise<Daemon> {
 
   // The database first: its lock shows whether another hivemind is running, before we take over that one's sockets.
   systemd.status('Connecting to the database');
-  const store = await Store.open({
-    url: config.db.url,
-    clock: context.clock,
-    log: category(context.log, 'pg'),
-    onTaken: context.giveUp,
-    ...(settings.instance !== undefined && {
-      cluster: {
-        name: settings.instance,
-        copies: settings.copies,
-        keyFingerprint: keyFingerprint(config.keys.hivemind),
-        version: VERSION,
-        ...reachableAt(settings),
-      },
-    }),
-  });
+  const store = await openStore(context);
   // Everything below uses this clock: a step of the machine's clock must not expire subscriptions.
   const clock = await JudgedClock.start({
     clock: context.clock,
@@ -257,6 +243,26 @@ export async function startHivemind(context: Context): Promise<Daemon> {
       clock.stop();
     },
   };
+}
+
+/** @throws StoreError with a sentence for the operator */
+function openStore({ config, clock, log, giveUp }: Context): Promise<Store> {
+  const { db, keys, hivemind: settings } = config;
+  return Store.open({
+    url: db.url,
+    clock,
+    log: category(log, 'pg'),
+    onTaken: giveUp,
+    ...(settings.instance !== undefined && {
+      cluster: {
+        name: settings.instance,
+        copies: settings.copies,
+        keyFingerprint: keyFingerprint(keys.hivemind),
+        version: VERSION,
+        ...reachableAt(settings),
+      },
+    }),
+  });
 }
 
 /** Shows whether hiveminds on one database have the same key, without revealing it: 16 bytes. */

@@ -71,7 +71,7 @@ export class ListDoubt {
 
 /** In words, what a list has lost since an earlier one that ordinary change does not explain; undefined if nothing. */
 function lossOf(before: Outline, list: Outline): string | undefined {
-  if (list.height < before.height) return `it is of height ${list.height}, after ${before.height}`;
+  if (list.height < before.height) return `its height is ${list.height}, after ${before.height}`;
   return (
     collapse(before.nodes, list.nodes, 'storage servers') ?? collapse<bigint>(before.swarms, list.swarms, 'swarms')
   );

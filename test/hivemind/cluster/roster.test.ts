@@ -49,7 +49,7 @@ function beats(count: number, each: ReturnType<typeof world>, ages: Record<strin
   }
 }
 
-test('a member that has given no sign of life for three seconds is dead to one that has given its own all the while', () => {
+test('a member without a heartbeat for three seconds is dead to one whose own have not stopped', () => {
   const each = world();
   beats(6, each, { b: 500 });
   assert.equal(each.roster.isJudge, true);
@@ -114,7 +114,7 @@ test('a later run of a name is not judged by the previous one', () => {
   assert.equal(each.roster.isLiving('b'), true);
 });
 
-test('a sign of life alone is no change; an address, a state or a covered slot is', () => {
+test('a heartbeat alone is no change; an address, a state or a covered slot is', () => {
   const each = world();
   each.beat({ b: 100 });
   assert.equal(each.beat({ b: 50 }), false);

@@ -37,7 +37,7 @@ const doubted: [string, (minute: number) => ServiceNodes, RegExp][] = [
   ['with a third missing', () => list(1001, 0, 1300), /1300 of 2000 storage servers are left/],
   ['of one node', () => list(1001, 7, 8), /1 of 2000 storage servers are left/],
   ['of another network', () => list(1001, 5000, 7000), /0 of 2000 storage servers are left/],
-  ['of an earlier height', () => list(999, 0, 2000), /of height 999, after 1000/],
+  ['of an earlier height', () => list(999, 0, 2000), /its height is 999, after 1000/],
   [
     'with all nodes in one swarm',
     () => {

@@ -63,7 +63,7 @@ const start = (url: string, cluster?: MembershipOptions) =>
   Store.open({ url, clock: systemClock, log: silent, timeout: 2_000, ...(cluster && { cluster }) });
 
 describe('several hiveminds on one database', () => {
-  it('see each other by their signs of life', async (t) => {
+  it('see each other by their heartbeats', async (t) => {
     const url = await createDatabase(t);
     const a = await openMember(t, url, 'a');
     const b = await openMember(t, url, 'b');
