@@ -142,7 +142,7 @@ export async function startHiveminds(
     keys: { hivemind: path.join(folder, 'key'), onionreq: path.join(folder, 'onion-key') },
     web: { listen: `unix:${socket('front-end')}`, metrics_listen: `unix:${socket('web')}` },
     // There is one notifier: a member that starts beside others has no more to wait for.
-    hivemind: { allow_private_nodes: 'yes', notifiers_expected: SERVICE, startup_wait: 2, ...settings },
+    hivemind: { allow_private_nodes: 'yes', notifiers_expected: SERVICE, startup_wait: 1, ...settings },
     [`notify-${SERVICE}`]: { ...(await apns.settings(folder)), metrics_listen: `unix:${socket(SERVICE)}` },
   };
   for (const name of names) {
@@ -211,6 +211,8 @@ export async function startHiveminds(
       await until(
         async () => {
           const all = await Promise.all(of.map((name) => world.figures(name)));
+          // The one that is ready before the others is first everywhere, for a moment.
+          if (!all.every(({ cluster }) => cluster.coverage.full === 256)) return false;
           const spared = all.reduce((sum, { cluster }) => sum + cluster.spared, 0);
           if (!all.every(({ cluster }) => spared === 256 * (cluster.copies - 1))) return false;
           // With too few connected all of them are asked.
