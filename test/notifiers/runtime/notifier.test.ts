@@ -5,6 +5,7 @@ import { setTimeout as sleep } from 'node:timers/promises';
 import {
   accepted,
   gone,
+  misconfigured,
   noToken,
   type Outcome,
   Refusal,
@@ -241,6 +242,45 @@ test('a retried push counts once, as accepted after more than one attempt', asyn
   assert.equal(attempts, 4);
   assert.deepEqual(notifier.statistics.total, { notifies: 1, retries: 1, failures: 0 });
   assert.equal(notifier.counters.retries, 3);
+});
+
+test('what the provider makes of pushes is counted, and said as loudly as it matters to the operator', async (t) => {
+  for (const [outcomes, said, counters, total] of [
+    [[accepted], [], { attempts: 1, retries: 0 }, { notifies: 1, retries: 0, failures: 0 }],
+    [
+      [retry('503'), accepted],
+      ['info a push will be retried: 503'],
+      { attempts: 2, retries: 1 },
+      { notifies: 1, retries: 1, failures: 0 },
+    ],
+    [
+      [misconfigured('BadCertificate'), accepted],
+      ['error the provider does not accept us: BadCertificate'],
+      { attempts: 2, retries: 1 },
+      { notifies: 1, retries: 1, failures: 0 },
+    ],
+    [
+      [refused('TooLarge')],
+      ['warning the provider refused a push: TooLarge'],
+      { attempts: 1, retries: 0 },
+      { notifies: 0, retries: 0, failures: 1 },
+    ],
+    [[gone('Unregistered', 1)], [], { attempts: 1, retries: 0 }, { notifies: 0, retries: 0, failures: 1 }],
+  ] as const) {
+    const hivemind = await FakeHivemind.start(t, SERVICE);
+    const left: Outcome[] = [...outcomes];
+    const { notifier, lines } = startToy(t, [hivemind], () => left.shift()!);
+    await hivemind.until(() => hivemind.instances.size === 1);
+    hivemind.push([{}]);
+    await hivemind.until(() => hivemind.outstanding === 0);
+    const words = lines.map((line) => JSON.parse(line) as { level: string; msg: string });
+    assert.deepEqual(
+      words.filter(({ msg }) => /push|provider/.test(msg)).map(({ level, msg }) => `${level} ${msg.split(';')[0]}`),
+      said,
+    );
+    const { attempts, retries } = notifier.counters;
+    assert.deepEqual([{ attempts, retries }, notifier.statistics.total], [counters, total]);
+  }
 });
 
 test('a hundred different ends are counted apart, and further ones together', async (t) => {
