@@ -202,6 +202,8 @@ test('an invalid proxy is reported, without what may be a password', () => {
     ['socks5://proxy.example.org', /must be http/],
     ['http://', /must be http/],
     ['http://proxy/path', /must be http/],
+    ['http://proxy/?query', /must be http/],
+    ['http://proxy/#fragment', /must be http/],
     ['http://user:50%@proxy', /has a stray %/],
   ] as const) {
     assert.throws(() => parseProxy(text), expected, text);
@@ -212,6 +214,13 @@ test('an invalid proxy is reported, without what may be a password', () => {
     authorization: undefined,
   });
   assert.deepEqual(parseProxy('http://[::1]:3128/'), { host: '::1', port: 3128, authorization: undefined });
+  const basic = (text: string) => `Basic ${Buffer.from(text).toString('base64')}`;
+  for (const [who, expected] of [
+    ['spns:p%40ss', 'spns:p@ss'],
+    ['spns', 'spns:'],
+    [':hush', ':hush'],
+  ] as const)
+    assert.equal(parseProxy(`http://${who}@proxy`).authorization, basic(expected));
   const { section } = contextOf('huawei', { proxy: 'spns:hush@proxy:3128' });
   section.parsed('proxy', parseProxy, { secret: true });
   assert.ok(section.problems.length === 1 && !section.problems[0]!.includes('hush'), section.problems[0]);
