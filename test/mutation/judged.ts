@@ -99,6 +99,11 @@ export const JUDGED_EQUAL: readonly Judged[] = [
     why: 'an empty piece adds nothing to a body',
   },
   {
+    file: 'src/notifiers/runtime/tunnel.ts',
+    change: 'if (first.length > 0) this.push(first);  →  if (first.length <= 0) this.push(first);',
+    why: 'in TLS the server speaks second: nothing of it comes with the head of the proxy',
+  },
+  {
     file: 'src/oxenmq/curve-server.ts',
     change:
       "if (data.length < 96 + 8 + 16 + 128) throw new ProtocolError('INITIATE is too short');  →  " +
