@@ -304,6 +304,7 @@ test('no hivemind is registered with any more once it stops, whatever becomes of
   a.push([{}]);
   await until(() => sent.length === 1);
   assert.equal(notifier.hiveminds.links.length, 2);
+  assert.deepEqual(notifier.hiveminds.missing, [{ name: 'b', problem: undefined }]);
   let stopped = false;
   const stopping = stop(60_000).then(() => {
     stopped = true;

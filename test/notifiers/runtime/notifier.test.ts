@@ -185,6 +185,7 @@ test('rubbish from the hivemind is counted and does no harm', async (t) => {
   hivemind.push([{}]);
   await hivemind.until(() => hivemind.accepted.size === 1);
   assert.equal(notifier.counters.malformed, 13);
+  assert.equal(notifier.transport.handlerErrors, 0, 'it is expected, and no fault of ours');
 });
 
 test('a push that is sent twice by the hivemind goes out once, and its end is reported again', async (t) => {
