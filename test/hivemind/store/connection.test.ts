@@ -44,8 +44,14 @@ async function setUp(t: TestContext, more: Partial<ConnectionOptions> = {}) {
   t.after(() => connection.close());
   const drop = () => admin.query(`DROP DATABASE ${name} WITH (FORCE)`);
   const restore = () => admin.query(`CREATE DATABASE ${name}`);
+  /** The server is shared with other tests. */
+  const cut = () =>
+    admin.query(
+      "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE datname = $1 AND application_name = 'spns hivemind'",
+      [name],
+    );
   const of = (level: string) => lines.filter((line) => line.includes(`"level":"${level}"`));
-  return { admin, clock, connection, waits, url, taken, drop, restore, of };
+  return { clock, connection, waits, url, taken, cut, drop, restore, of };
 }
 
 /** What an answer may take is not of interest here. */
@@ -84,12 +90,10 @@ for (const [byte, share, what] of [
 }
 
 test('a connection that is back at once is said to be, and the next loss begins with short waits', async (t) => {
-  const { admin, clock, connection, waits, of } = await setUp(t);
+  const { clock, connection, waits, cut, of } = await setUp(t);
   for (let n = 1; n <= 2; n++) {
     waits.length = 0;
-    await admin.query(
-      "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE application_name = 'spns hivemind'",
-    );
+    await cut();
     await until(() => waits.some(isRetry));
     assert.deepEqual(waits.filter(isRetry), [50]);
     clock.run(50);
@@ -136,14 +140,12 @@ test('another hivemind that holds the lock for three seconds has taken the datab
     [2_900, false],
     [3_000, true],
   ] as const) {
-    const { admin, clock, connection, waits, url, taken } = await setUp(t);
+    const { clock, connection, waits, url, taken, cut } = await setUp(t);
     const other = new pg.Client({ connectionString: url });
     await other.connect();
     const lock = other.query('SELECT pg_advisory_lock(1397771859, 2)');
     waits.length = 0;
-    await admin.query(
-      "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE application_name = 'spns hivemind'",
-    );
+    await cut();
     await lock;
     await until(() => waits.filter(isRetry).length === 1);
     clock.run(50);
