@@ -4,7 +4,7 @@ import type { Holders } from './holders.ts';
 import { coversOf, firstOfSlots, type KnownMember } from './roster.ts';
 
 /** What {@link Duties.update} goes by. */
-export interface Positions {
+export interface DutyInput {
   /** All known members, ourselves included. */
   readonly members: readonly KnownMember[];
   readonly holders: Holders;
@@ -46,7 +46,7 @@ export class Duties implements Duty {
   }
 
   /** Works everything out anew, and calls the listeners if any answer has changed. */
-  update({ members, holders, copies, covered }: Positions): void {
+  update({ members, holders, copies, covered }: DutyInput): void {
     const { own } = this;
     const covers = coversOf(members, own, covered);
     const living = new Map(members.filter((member) => member.living).map(({ name, run }) => [name, run]));

@@ -7,15 +7,15 @@ import type { Holders } from './holders.ts';
  */
 const HANDOVER = 10 * 60_000;
 
-/** What is known of the others, for {@link SlotsHeld.update}. */
-export interface Others {
+/** What {@link SlotsHeld.update} goes by. */
+export interface SlotsInput {
   /** Our name. */
   readonly own: string;
   /** We are among them unless we are leaving. */
   readonly holders: Holders;
   /** How many members should hold each slot. */
   readonly copies: number;
-  covers(name: string, slot: number): boolean;
+  readonly covers: (name: string, slot: number) => boolean;
 }
 
 /**
@@ -65,8 +65,7 @@ export class SlotsHeld {
    * @param now monotonic, ms
    * @returns the slots to load, which count as loading from now on, and those to drop, which count as gone
    */
-  update(others: Others, now: number): { loads: number[]; drops: number[] } {
-    const { own, holders, copies } = others;
+  update({ own, holders, copies, covers }: SlotsInput, now: number): { loads: number[]; drops: number[] } {
     const loads: number[] = [];
     const drops: number[] = [];
     for (let slot = 0; slot < SLOTS; slot++) {
@@ -79,7 +78,7 @@ export class SlotsHeld {
       } else if (this.#held.has(slot)) {
         const since = this.#passed.get(slot) ?? now;
         this.#passed.set(slot, since);
-        const isCovered = owners.length > 0 && owners.every((name) => others.covers(name, slot));
+        const isCovered = owners.length > 0 && owners.every((name) => covers(name, slot));
         if (!isCovered && now - since < HANDOVER) continue;
         this.#passed.delete(slot);
         this.#held.delete(slot);

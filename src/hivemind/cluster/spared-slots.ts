@@ -7,16 +7,16 @@ import type { Holders } from './holders.ts';
  */
 const DOUBT = 10_000;
 
-/** Who sends first and who covers what, for {@link SparedSlots.update}. */
-export interface Firsts {
+/** What {@link SparedSlots.update} goes by. */
+export interface SparingInput {
   /** Our name. */
   readonly own: string;
   /** How many members should hold each slot. */
   readonly copies: number;
   readonly holders: Holders;
   /** The member that sends first in that slot. */
-  firstOf(slot: number): string | undefined;
-  covers(name: string, slot: number): boolean;
+  readonly firstOf: (slot: number) => string | undefined;
+  readonly covers: (name: string, slot: number) => boolean;
 }
 
 /**
@@ -39,11 +39,11 @@ export class SparedSlots {
    * @param now monotonic, ms
    * @returns all spared slots if they have changed, else undefined
    */
-  update(firsts: Firsts, now: number): ReadonlySet<number> | undefined {
+  update(input: SparingInput, now: number): ReadonlySet<number> | undefined {
     let isChanged = false;
     for (let slot = 0; slot < SLOTS; slot++) {
       const before = this.#spared.get(slot);
-      const after = relyOn(firsts, slot, before, now);
+      const after = relyOn(input, slot, before, now);
       if (after) this.#spared.set(slot, after);
       else this.#spared.delete(slot);
       if ((before === undefined) !== (after === undefined)) isChanged = true;
@@ -57,7 +57,7 @@ export class SparedSlots {
 }
 
 function relyOn(
-  { own, copies, holders, firstOf, covers }: Firsts,
+  { own, copies, holders, firstOf, covers }: SparingInput,
   slot: number,
   before: { readonly first: string; readonly doubtedSince: number | undefined } | undefined,
   now: number,

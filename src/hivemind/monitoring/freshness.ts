@@ -3,7 +3,7 @@ import type { Member, Swarm } from './member.ts';
 import type { Swarms } from './swarms.ts';
 
 /** What one storage server monitors for us. */
-export interface MemberReport {
+export interface MonitoringReport {
   /**
    * Accounts of its swarm; of these, confirmed since the last handshake, not confirmed, refused, and spared because
    * another hivemind sends first.
@@ -91,7 +91,7 @@ export class Freshness {
   }
 
   /** A report on one server. Ages may be one interval old. */
-  report({ schedule, urgentInFlight, bulkInFlight, failures }: Member): MemberReport {
+  report({ schedule, urgentInFlight, bulkInFlight, failures }: Member): MonitoringReport {
     const { confirmed, unconfirmed, refused, spared, oldest, lastError } = schedule.figures;
     return {
       accounts: schedule.count,

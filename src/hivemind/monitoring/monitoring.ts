@@ -1,7 +1,7 @@
 import type { Clock, Timer } from '../../clock.ts';
 import { parseMonitorEnded } from '../../session/monitor.ts';
 import { Coverage } from './coverage.ts';
-import { Freshness, type MemberReport, type MonitoringSummary } from './freshness.ts';
+import { Freshness, type MonitoringReport, type MonitoringSummary } from './freshness.ts';
 import { type Link, Member } from './member.ts';
 import { Pace } from './pace.ts';
 import { Sender } from './sender.ts';
@@ -235,7 +235,7 @@ export class Monitoring {
   }
 
   /** A report on one server; ages may be one interval old. */
-  report(member: Member): MemberReport {
+  report(member: Member): MonitoringReport {
     return this.#freshness.report(member);
   }
 

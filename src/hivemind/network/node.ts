@@ -1,6 +1,6 @@
 import type { Timer } from '../../clock.ts';
 import type { ServiceNode } from '../../session/service-nodes.ts';
-import type { MemberReport } from '../monitoring/freshness.ts';
+import type { MonitoringReport } from '../monitoring/freshness.ts';
 import type { Link, Member } from '../monitoring/member.ts';
 
 /** What a connection tells about itself. */
@@ -58,7 +58,7 @@ export class Node {
 }
 
 /** A storage server as `admin.get_nodes` reports it. */
-export interface NodeReport extends MemberReport {
+export interface NodeReport extends MonitoringReport {
   /** `tcp://HOST:PORT`; empty if oxend knows none. */
   address: string;
   /** The first 12 hex digits of its public key. */
@@ -72,7 +72,7 @@ export interface NodeReport extends MemberReport {
 }
 
 /** @param monitored monitoring's report of it */
-export function reportNode(node: Node, monitored: MemberReport): NodeReport {
+export function reportNode(node: Node, monitored: MonitoringReport): NodeReport {
   const { address, key, member, state, upSince, lastError } = node;
   return {
     address: address.host === '' ? '' : `tcp://${address.host}:${address.port}`,

@@ -67,7 +67,7 @@ export interface SubscriptionModules {
 }
 
 /** Who sent a request, as far as clients can be told apart, and the bytes of all its parts. */
-export interface Sender {
+export interface RequestOrigin {
   readonly client: string;
   readonly bytes: number;
 }
@@ -151,7 +151,7 @@ export class Subscriptions {
    * @param body the JSON; undefined if the request had no data part
    * @param sender nobody in particular if not given
    */
-  async handle(kind: RequestKind, body: Buffer | undefined, sender?: Sender): Promise<Reply> {
+  async handle(kind: RequestKind, body: Buffer | undefined, sender?: RequestOrigin): Promise<Reply> {
     if (!body) return failed(new RequestError(Code.BAD_INPUT, 'Invalid request: missing request data'));
     const { client = '', bytes = body.length } = sender ?? {};
     const place = this.#accepting ? this.#admission.enter(client, bytes) : undefined;

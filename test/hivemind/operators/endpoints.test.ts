@@ -1,14 +1,14 @@
 import assert from 'node:assert/strict';
 import { describe, it, test } from 'node:test';
 import { type EndpointModules, endpoints } from '../../../src/hivemind/operators/endpoints.ts';
-import type { Sender } from '../../../src/hivemind/subscriptions/subscriptions.ts';
+import type { RequestOrigin } from '../../../src/hivemind/subscriptions/subscriptions.ts';
 import type { Incoming, Remote } from '../../../src/oxenmq/remote.ts';
 import { decodeMembers, MAX_MEMBERS } from '../../../src/session/members.ts';
 import { encodeRegistration } from '../../../src/session/notifier-protocol.ts';
 
 test('a caller that speaks for clients of its own names them, and is told whether to come again; without a name it is a client itself', async () => {
-  const senders: Sender[] = [];
-  const handle = async (_kind: string, _body: unknown, sender: Sender) => {
+  const senders: RequestOrigin[] = [];
+  const handle = async (_kind: string, _body: unknown, sender: RequestOrigin) => {
     senders.push(sender);
     return { text: 'answer', passing: senders.length === 1 };
   };

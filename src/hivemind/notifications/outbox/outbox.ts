@@ -10,7 +10,7 @@ import type { Tell } from '../copies/progress-reports.ts';
 import { Standby } from '../copies/standby.ts';
 import { Doubt } from '../doubt.ts';
 import type { Instance, Instances } from './instances.ts';
-import { HeldMessage, type PushedDevice, QueuedPush } from './push.ts';
+import { type PushedDevice, QueuedMessage, QueuedPush } from './push.ts';
 import type { QueueLimits } from './push-queue.ts';
 import { Service } from './service.ts';
 
@@ -143,12 +143,12 @@ export class Outbox {
   ): void {
     const now = this.#options.clock.monotonic();
     // One for each service, since each counts its own memory, with the body and without.
-    const copies: HeldMessage[] = [];
+    const messages: QueuedMessage[] = [];
     for (const device of devices) {
-      let held = copies.find(({ service, wantData }) => service === device.service && wantData === device.wantData);
-      if (!held) {
-        held = new HeldMessage(message, device.service, device.wantData, now);
-        copies.push(held);
+      let queued = messages.find(({ service, wantData }) => service === device.service && wantData === device.wantData);
+      if (!queued) {
+        queued = new QueuedMessage(message, device.service, device.wantData, now);
+        messages.push(queued);
       }
       const identity = onAnswer
         ? undefined
@@ -160,7 +160,7 @@ export class Outbox {
             message.namespace,
             doubt,
           );
-      const push = new QueuedPush(++this.#lastId, held, device, onAnswer, identity);
+      const push = new QueuedPush(++this.#lastId, queued, device, onAnswer, identity);
       if (push.copy && this.standby?.take(push.copy) === false) continue;
       this.service(device.service).add(push);
     }
@@ -206,7 +206,7 @@ export class Outbox {
   /** How many pushes are neither acknowledged nor given up. */
   get outstanding(): number {
     let total = 0;
-    for (const service of this.#services.values()) total += service.queue.held;
+    for (const service of this.#services.values()) total += service.queue.size;
     return total;
   }
 

@@ -29,7 +29,7 @@ export class PushQueue {
   limits: QueueLimits;
   readonly #drop: (push: QueuedPush, reason: EndReason) => void;
   /** By id, hence oldest first. */
-  readonly #held = new Map<number, QueuedPush>();
+  readonly #pushes = new Map<number, QueuedPush>();
   readonly #waiting = new AccountQueue();
   /** The {@link Instance.line} of every notifier that has pushes in it. */
   readonly #aside = new Set<AccountQueue>();
@@ -48,8 +48,8 @@ export class PushQueue {
   }
 
   /** How many pushes wait or are with a notifier. */
-  get held(): number {
-    return this.#held.size;
+  get size(): number {
+    return this.#pushes.size;
   }
 
   /** The memory that all of them take, in bytes; a message counts once for all its pushes. */
@@ -59,7 +59,7 @@ export class PushQueue {
 
   /** When the oldest of them came in (monotonic ms); undefined if there is none. */
   get oldest(): number | undefined {
-    for (const { message } of this.#held.values()) return message.queuedAt;
+    for (const { message } of this.#pushes.values()) return message.queuedAt;
     return undefined;
   }
 
@@ -70,24 +70,24 @@ export class PushQueue {
 
   /** The push with that id, waiting or with a notifier. */
   get(id: number): QueuedPush | undefined {
-    return this.#held.get(id);
+    return this.#pushes.get(id);
   }
 
   /** All pushes, oldest first. */
   all(): Iterable<QueuedPush> {
-    return this.#held.values();
+    return this.#pushes.values();
   }
 
   /** Adds a push, whose id must be higher than any before. May drop pushes for lack of room, this one among them. */
   add(push: QueuedPush): void {
-    this.#held.set(push.id, push);
+    this.#pushes.set(push.id, push);
     this.#bytes += push.bytes;
     if (push.message.pushes++ === 0) this.#bytes += push.message.bytes;
     this.#waiting.add(push);
     this.#trim();
   }
 
-  /** Takes the next waiting push. It stays held until {@link end}. */
+  /** Takes the next waiting push. It stays in the queue until {@link end}. */
   take(): QueuedPush | undefined {
     return this.#waiting.take();
   }
@@ -132,7 +132,7 @@ export class PushQueue {
 
   /** Forgets a taken push. */
   end(push: QueuedPush): void {
-    this.#held.delete(push.id);
+    this.#pushes.delete(push.id);
     this.#bytes -= push.bytes;
     if (--push.message.pushes === 0) this.#bytes -= push.message.bytes;
   }
@@ -143,7 +143,7 @@ export class PushQueue {
    * @param now monotonic ms
    */
   dropOld(now: number): void {
-    for (const push of this.#held.values()) {
+    for (const push of this.#pushes.values()) {
       const age = now - push.message.queuedAt;
       if (age <= this.limits.maxAge) break;
       if (!push.holder) {

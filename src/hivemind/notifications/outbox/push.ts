@@ -25,13 +25,13 @@ const PUSH_COST = 270;
 export const NOTIFIER_COST = 800;
 
 /**
- * A message in a queue, held once for all devices that get the same of it. Bytes are held as latin1 strings: a Buffer
- * takes 500 bytes on top of its own and leaves holes in malloc's heap when it is freed, or else is a view that keeps a
- * whole frame or one of Node's slabs alive.
+ * A message in a queue, stored once for all devices that get the same of it. Bytes are stored as latin1 strings: a
+ * Buffer takes 500 bytes on top of its own and leaves holes in malloc's heap when it is freed, or else is a view that
+ * keeps a whole frame or one of Node's slabs alive.
  */
-export class HeldMessage {
+export class QueuedMessage {
   readonly service: string;
-  /** Whether it is held for devices that want the body. */
+  /** Whether its devices want the body. */
   readonly wantData: boolean;
   /** 33 bytes, latin1 */
   readonly account: string;
@@ -77,7 +77,7 @@ export class QueuedPush {
    * that was held back gets another one when it enters the queue.
    */
   id: number;
-  readonly message: HeldMessage;
+  readonly message: QueuedMessage;
   readonly serviceId: string;
   /** latin1 */
   readonly serviceData: string | null;
@@ -103,7 +103,7 @@ export class QueuedPush {
   /** @param identity given in a cluster */
   constructor(
     id: number,
-    message: HeldMessage,
+    message: QueuedMessage,
     device: PushedDevice,
     onAnswer?: (text: string) => void,
     identity?: Identity,
@@ -145,7 +145,7 @@ export function plainPush({ message, serviceId, serviceData, encKey }: QueuedPus
   };
 }
 
-function messageFields({ account, hash, namespace, timestamp, expiry }: HeldMessage) {
+function messageFields({ account, hash, namespace, timestamp, expiry }: QueuedMessage) {
   return {
     account: latin1(account),
     hash: latin1(hash),

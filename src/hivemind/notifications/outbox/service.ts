@@ -9,7 +9,7 @@ import { encodePush } from '../../../session/push.ts';
 import type { Copy } from '../copies/copy.ts';
 import type { Standby } from '../copies/standby.ts';
 import { hasRoom, type Instance, Instances } from './instances.ts';
-import { type HeldMessage, latin1, NOTIFIER_COST, plainPush, type QueuedPush, sealable } from './push.ts';
+import { latin1, NOTIFIER_COST, plainPush, type QueuedMessage, type QueuedPush, sealable } from './push.ts';
 import { type DropReason, type EndReason, PushQueue, type QueueLimits } from './push-queue.ts';
 
 /** What a service counts; plain numbers that the metrics and `admin.get_stats` read. */
@@ -476,6 +476,6 @@ export class Service {
  * Whether a message has expired, both by our clock and by how long it has been here compared to its whole lifetime: if
  * our clock is wrong, that must not cost every push.
  */
-function isExpired({ expiry, timestamp, queuedAt }: HeldMessage, clock: Clock): boolean {
+function isExpired({ expiry, timestamp, queuedAt }: QueuedMessage, clock: Clock): boolean {
   return expiry > 0 && expiry <= clock.now() && Number(expiry) - Number(timestamp) <= clock.monotonic() - queuedAt;
 }

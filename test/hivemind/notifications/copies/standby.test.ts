@@ -4,7 +4,7 @@ import { type Identity, PushFingerprints } from '../../../../src/hivemind/notifi
 import { GATHER } from '../../../../src/hivemind/notifications/copies/progress-reports.ts';
 import { SILENCE, Standby } from '../../../../src/hivemind/notifications/copies/standby.ts';
 import { Doubt } from '../../../../src/hivemind/notifications/doubt.ts';
-import { HeldMessage, QueuedPush } from '../../../../src/hivemind/notifications/outbox/push.ts';
+import { QueuedMessage, QueuedPush } from '../../../../src/hivemind/notifications/outbox/push.ts';
 import type { News } from '../../../../src/session/cluster-protocol.ts';
 import { FakeClock } from '../../../support/fake-clock.ts';
 import { FakeDuty } from './fake-duty.ts';
@@ -52,7 +52,7 @@ function setUp(options: { first?: string; maxBytes?: number; defer?: (callback: 
   };
   const news = () => {
     const times = { timestamp: clock.now(), expiry: clock.now() + 1e9 };
-    return new HeldMessage({ account, hash, namespace: 0, ...times, data: null }, 'apns', true, clock.monotonic());
+    return new QueuedMessage({ account, hash, namespace: 0, ...times, data: null }, 'apns', true, clock.monotonic());
   };
   const heed = (name: string, what: Partial<News>, run = 1n) =>
     standby.onProgress({ name, run, handed: [], ended: [], none: [], ...what });

@@ -103,7 +103,7 @@ async function run({ accounts, devices, messages, heldBack, body, wantData, data
   const [empty, before] = [await resident(), held()];
   fill(outbox, accounts, devices, messages);
   const [full, counted] = [await resident(), held() - before];
-  const pushes = service.queue.held + (outbox.standby?.size ?? 0);
+  const pushes = service.queue.size + (outbox.standby?.size ?? 0);
   await outbox.stop(0);
   const left = held();
   const leftUsed = (await resident()) - empty;

@@ -468,7 +468,7 @@ test('a push that is reported twice in one report is counted and handed out once
   await clock.advance(0);
   assert.deepEqual([service.counters.accepted, service.counters.refused, service.counters.redelivered], [1, 1, 1]);
   assert.deepEqual(notifier.ids, [one, two, three, three]);
-  assert.equal(service.queue.held, 1);
+  assert.equal(service.queue.size, 1);
 });
 
 test('the devices of one message share it, those that want no body hold none, and each gets what it asked for', async (t) => {

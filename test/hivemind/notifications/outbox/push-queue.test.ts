@@ -1,7 +1,7 @@
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
 import { Instances } from '../../../../src/hivemind/notifications/outbox/instances.ts';
-import { HeldMessage, QueuedPush } from '../../../../src/hivemind/notifications/outbox/push.ts';
+import { QueuedMessage, QueuedPush } from '../../../../src/hivemind/notifications/outbox/push.ts';
 import { type EndReason, PushQueue } from '../../../../src/hivemind/notifications/outbox/push-queue.ts';
 import { seededRandom } from '../../../support/random.ts';
 
@@ -12,7 +12,7 @@ function message(account: number, options: { queuedAt?: number; data?: Buffer | 
   const id = Buffer.alloc(33);
   id.writeUInt32BE(account);
   const news = { account: id, hash: Buffer.alloc(43, 0x48), namespace: 0, timestamp: 0, expiry: 0, data };
-  return new HeldMessage(news, 'dummy', wantData, queuedAt);
+  return new QueuedMessage(news, 'dummy', wantData, queuedAt);
 }
 
 function push(id: number, of = message(id)): QueuedPush {
@@ -50,11 +50,11 @@ test('pushes of as many accounts leave in the order in which they came, and are 
   for (const id of range(1_000)) held.add(push(id));
   assert.equal(held.bytes, 1_000 * ONE);
   const first = held.take() as QueuedPush;
-  assert.deepEqual([held.length, held.held, held.bytes], [999, 1_000, 1_000 * ONE]);
+  assert.deepEqual([held.length, held.size, held.bytes], [999, 1_000, 1_000 * ONE]);
   held.end(first);
   assert.equal(held.bytes, 999 * ONE);
   assert.deepEqual(drain(held), range(999, 1));
-  assert.deepEqual([held.length, held.held, held.bytes], [0, 0, 0]);
+  assert.deepEqual([held.length, held.size, held.bytes], [0, 0, 0]);
 });
 
 test('what waits for one notifier alone is counted until it is taken, and waits with the others when that is gone', () => {
@@ -63,7 +63,7 @@ test('what waits for one notifier alone is counted until it is taken, and waits 
   const instance = new Instances().add(remote, true, 0);
   for (const id of range(4)) held.add(push(id));
   for (const _ of range(3)) held.putAside(held.take() as QueuedPush, instance);
-  assert.deepEqual([held.length, held.held], [4, 4]);
+  assert.deepEqual([held.length, held.size], [4, 4]);
   const first = held.takeAside(instance) as QueuedPush;
   held.end(first);
   assert.deepEqual([first.id, held.length], [0, 3]);
@@ -100,7 +100,7 @@ test('a body is held where it is wanted and fits into a payload; for a longer on
 test('nothing of the received frame is kept', () => {
   const frame = Buffer.from(`${'A'.repeat(33)}${'H'.repeat(43)}body`);
   const news = { account: frame.subarray(0, 33), hash: frame.subarray(33, 76), namespace: 0, timestamp: 0, expiry: 0 };
-  const held = new HeldMessage({ ...news, data: frame.subarray(76) }, 'dummy', true, 0);
+  const held = new QueuedMessage({ ...news, data: frame.subarray(76) }, 'dummy', true, 0);
   frame.fill(0);
   assert.deepEqual([held.account, held.hash, held.body], ['A'.repeat(33), 'H'.repeat(43), 'body']);
 });
@@ -172,7 +172,7 @@ test('what has waited too long is dropped, what has not stays, and what is with 
     [1, 'unacknowledged'],
     [3, 'too_old'],
   ]);
-  assert.deepEqual([held.length, held.held, held.bytes, held.oldest], [0, 0, 0, undefined]);
+  assert.deepEqual([held.length, held.size, held.bytes, held.oldest], [0, 0, 0, undefined]);
 });
 
 test('what is put back comes out first, in its own order', () => {
@@ -266,9 +266,9 @@ test('whatever happens, each push ends once, an account keeps its order, the one
         held.putBack(back);
       } else held.dropOld(now);
     }
-    assert.equal(held.held, id - ended.size, `seed ${seed}`);
+    assert.equal(held.size, id - ended.size, `seed ${seed}`);
     for (const one of taken) if (!ended.has(one.id)) held.end(one);
     drain(held);
-    assert.deepEqual([held.bytes, held.held, held.length, held.next], [0, 0, 0, undefined], `seed ${seed}`);
+    assert.deepEqual([held.bytes, held.size, held.length, held.next], [0, 0, 0, undefined], `seed ${seed}`);
   }
 });
