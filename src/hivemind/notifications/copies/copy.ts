@@ -60,7 +60,6 @@ export class Copy implements Identity {
     this.key = key;
     this.lesser = lesser;
     this.slot = slot;
-    this.keeper = undefined;
   }
 }
 

@@ -28,7 +28,7 @@ export interface QueueLimits {
 export class PushQueue {
   limits: QueueLimits;
   readonly #drop: (push: QueuedPush, reason: EndReason) => void;
-  /** By id, hence oldest first. */
+  /** By id, in the order in which they entered. Those that were held back before may have come in earlier. */
   readonly #pushes = new Map<number, QueuedPush>();
   readonly #waiting = new AccountQueue();
   /** The {@link Instance.line} of every notifier that has pushes in it. */
@@ -57,7 +57,7 @@ export class PushQueue {
     return this.#bytes;
   }
 
-  /** When the oldest of them came in (monotonic ms); undefined if there is none. */
+  /** When the first of them came in (monotonic ms); undefined if there is none. */
   get oldest(): number | undefined {
     for (const { message } of this.#pushes.values()) return message.queuedAt;
     return undefined;
@@ -73,7 +73,7 @@ export class PushQueue {
     return this.#pushes.get(id);
   }
 
-  /** All pushes, oldest first. */
+  /** All pushes, in the order in which they entered. */
   all(): Iterable<QueuedPush> {
     return this.#pushes.values();
   }
@@ -139,7 +139,8 @@ export class PushQueue {
 
   /**
    * Drops pushes that have waited too long, and those that a notifier has had for twice as long: notifiers give up
-   * earlier by themselves, so those were lost on the way.
+   * earlier by themselves, so those were lost on the way. Stops at the first that is young enough, so a push that was
+   * held back before may stay until those ahead of it are too old as well.
    * @param now monotonic ms
    */
   dropOld(now: number): void {

@@ -117,9 +117,6 @@ export class QueuedPush {
     this.bytes = PUSH_COST + size + (identity ? COPY_COST : 0);
     this.onAnswer = onAnswer;
     this.copy = identity && new Copy(this, identity);
-    this.holder = undefined;
-    this.aside = undefined;
-    this.next = undefined;
   }
 }
 
