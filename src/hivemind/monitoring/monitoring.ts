@@ -1,9 +1,9 @@
 import type { Clock, Timer } from '../../clock.ts';
 import { parseMonitorEnded } from '../../session/monitor.ts';
+import { ChangeThrottle } from './change-throttle.ts';
 import { Coverage } from './coverage.ts';
 import { Freshness, type MonitoringReport, type MonitoringSummary } from './freshness.ts';
 import { type Link, Member } from './member.ts';
-import { Pace } from './pace.ts';
 import { Sender } from './sender.ts';
 import { Sparing } from './sparing.ts';
 import { type Accounts, type Defer, Swarms } from './swarms.ts';
@@ -64,7 +64,7 @@ export class Monitoring {
   readonly #sparing: Sparing;
   readonly #freshness: Freshness;
   readonly #coverage: Coverage;
-  readonly #pace: Pace;
+  readonly #throttle: ChangeThrottle;
   readonly #ticker: Timer;
   /** Notices of ended monitors: how many came to what, and how many each server has sent since when (monotonic ms). */
   readonly #ended = { taken: 0, moved: 0, unasked: 0, malformed: 0 };
@@ -89,7 +89,7 @@ export class Monitoring {
     this.#sender = new Sender({ clock, accounts, swarms, spares, now, jitter, defer, interval });
     this.#freshness = new Freshness({ clock, swarms, members: this.#members, now, interval });
     this.#coverage = new Coverage({ clock, accounts, swarms, defer });
-    const pace = new Pace({
+    const throttle = new ChangeThrottle({
       clock,
       ask: (id, isMore) => {
         const swarm = isMore ? swarms.touch(id) : swarms.touchUnconfirmed(id);
@@ -98,15 +98,15 @@ export class Monitoring {
       },
       devicesOf: (id) => accounts.devicesOf(id),
     });
-    this.#pace = pace;
+    this.#throttle = throttle;
     accounts.onAccountAdded = (id) => {
       if (swarms.add(id)) this.#hurry(id);
     };
     accounts.onAccountRemoved = (id) => {
-      pace.forget(id);
+      throttle.forget(id);
       swarms.remove(id);
     };
-    accounts.onUpstreamChanged = (id, isMore) => pace.changed(id, isMore);
+    accounts.onUpstreamChanged = (id, isMore) => throttle.changed(id, isMore);
     this.#ticker = clock.setInterval(() => this.#tick(), 1000);
   }
 
@@ -251,7 +251,7 @@ export class Monitoring {
 
   stop(): void {
     this.#ticker.cancel();
-    this.#pace.stop();
+    this.#throttle.stop();
     this.#sender.stop();
     this.#sparing.stop();
     this.#swarms.stop();

@@ -1,6 +1,6 @@
 import type { Clock, Timer } from '../../clock.ts';
 
-export interface PaceOptions {
+export interface ChangeThrottleOptions {
   readonly clock: Clock;
   /**
    * Asks the storage servers for an account.
@@ -37,14 +37,14 @@ interface Account {
  * swarm with everything that the account asks for, which may be a thousand times the size of the client's request.
  * Other accounts do not wait.
  */
-export class Pace {
-  readonly #options: PaceOptions;
+export class ChangeThrottle {
+  readonly #options: ChangeThrottleOptions;
   /** Accounts that have changed lately, by id. */
   readonly #lately = new Map<number, Account>();
   #timer: Timer | undefined;
   #stopped = false;
 
-  constructor(options: PaceOptions) {
+  constructor(options: ChangeThrottleOptions) {
     this.#options = options;
   }
 
