@@ -35,6 +35,28 @@ export const JUDGED_EQUAL: readonly Judged[] = [
   },
   {
     file: 'src/hivemind/monitoring/monitoring.ts',
+    change:
+      'return Math.floor((this.#clock.monotonic() - this.#origin) / 1000) + 1;  →  ' +
+      'return Math.floor((this.#clock.monotonic() - this.#origin) / 1000) + 2;',
+    why: 'seconds since some time before the start: only 0 has another meaning',
+  },
+  {
+    file: 'src/hivemind/monitoring/swarms.ts',
+    change: 'if (id >= this.#swarmOf.length) return;  →  (nothing)',
+    why: 'a shortcut: an account beyond the arrays has no swarm, and nothing is written there',
+  },
+  {
+    file: 'src/hivemind/monitoring/walk.ts',
+    change: '#seen = 0;  →  #seen = 1;',
+    why: 'each walk begins by setting it',
+  },
+  {
+    file: 'src/hivemind/network/oxend.ts',
+    change: '#session = 0;  →  #session = 1;',
+    why: 'handshakes have only to be told apart',
+  },
+  {
+    file: 'src/hivemind/monitoring/monitoring.ts',
     change: 'if (member.formers.length === 0) return false;  →  (nothing)',
     why: 'a shortcut: nothing is found among no former swarms',
   },

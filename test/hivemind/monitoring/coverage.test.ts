@@ -1,6 +1,9 @@
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
+import { Coverage } from '../../../src/hivemind/monitoring/coverage.ts';
+import type { Member, Swarm } from '../../../src/hivemind/monitoring/member.ts';
 import { slotOf } from '../../../src/session/slots.ts';
+import { FakeClock } from '../../support/fake-clock.ts';
 import { FakeAccounts, refusal, SUCCESS } from './support/fake-accounts.ts';
 import { FakeNetwork, type FakeServer } from './support/fake-network.ts';
 
@@ -108,4 +111,37 @@ test('an account that every server refuses that is asked for it does not either,
   each.net.clock.run(30 * SECOND);
   assert.equal(each.monitoring.summary().refused, 3);
   assert.deepEqual(await uncovered(each), new Set());
+});
+
+test('accounts are checked 256 at a time, for 8 ms between two turns of the event loop', async () => {
+  for (const [msEach, checkedBetween] of [
+    [8 / 256, [256, 512, 768]],
+    [7.9 / 256, [512, 1_000]],
+    [0, []],
+  ] as const) {
+    const clock = new FakeClock();
+    let checked = 0;
+    const schedule = {
+      isConfirmed: () => {
+        checked++;
+        clock.stall(msEach);
+        return true;
+      },
+    };
+    const member = { isUp: true, schedule } as unknown as Member;
+    const swarm: Swarm = { id: 1n, number: 0, accounts: new Uint32Array(1_024), count: 1_000, members: [member] };
+    const turns: number[] = [];
+    const coverage = new Coverage({
+      clock,
+      accounts: new FakeAccounts(),
+      swarms: { current: [swarm], recalculating: false },
+      defer: (work) => {
+        turns.push(checked);
+        work();
+      },
+    });
+    assert.deepEqual(await coverage.uncovered(), new Set());
+    assert.equal(checked, 1_000);
+    assert.deepEqual(turns, checkedBetween);
+  }
 });

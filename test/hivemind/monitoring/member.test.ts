@@ -21,6 +21,26 @@ function setUp() {
   return { clock, member, link, rest };
 }
 
+test('a server that was never connected has nothing in flight, no swarm and no failures', () => {
+  const clock = new FakeClock();
+  const member = new Member({ clock, now: () => 1, jitter: () => 0, interval: 60, rank: 7, suspect: () => {} });
+  const { isUp, bulkInFlight, urgentInFlight, failures, limit, isResting, isSilent, swarm, rank } = member;
+  assert.deepEqual(
+    { isUp, bulkInFlight, urgentInFlight, failures, limit, isResting, isSilent, swarm, rank },
+    {
+      isUp: false,
+      bulkInFlight: false,
+      urgentInFlight: 0,
+      failures: 0,
+      limit: 0,
+      isResting: false,
+      isSilent: false,
+      swarm: undefined,
+      rank: 7,
+    },
+  );
+});
+
 test('a server that does not answer is asked at ever longer intervals, of a minute at most, until it answers', () => {
   const { member, rest } = setUp();
   const rests: number[] = [];

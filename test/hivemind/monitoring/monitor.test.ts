@@ -144,6 +144,68 @@ test('a new subscription is asked for beside a large request that is still in fl
   );
 });
 
+test('a new subscription that is too large for a small request goes at once with a large one', () => {
+  const { accounts, servers, clock, watch } = network({ accounts: 1, servers: 1, padding: 70_000 });
+  const number = accounts.add();
+  clock.run(200);
+  assert.ok(servers[0]!.monitorsAccount(number, 1));
+  assert.equal(watch.counters.sentUrgent, 0);
+});
+
+test('what is asked and answered is counted', () => {
+  const accounts = new FakeAccounts();
+  for (let n = 0; n < 10; n++) accounts.add();
+  const net = new FakeNetwork(accounts);
+  const counts = () => {
+    const { requests, passedOver, sent, sentUrgent, sentBytes, answers, swarms, ended } = net.watch.counters;
+    return { requests: { ...requests }, passedOver, sent, sentUrgent, sentBytes, answers, swarms, ended };
+  };
+  const requests = { answered: 0, rejected: 0, unreadable: 0, timeout: 0, failed: 0, late: 0 };
+  const none = {
+    requests,
+    passedOver: { nothing_left: 0, too_large: 0 },
+    sent: 0,
+    sentUrgent: 0,
+    sentBytes: 0,
+    answers: { confirmed: 0, refused_timestamp: 0, refused_signature: 0, elsewhere: 0, error: 0 },
+    swarms: { recalculations: 0, moved: 0 },
+    ended: { taken: 0, moved: 0, unasked: 0, malformed: 0 },
+  };
+  assert.deepEqual(counts(), none);
+  const server = net.add(SWARM);
+  net.publish();
+  net.clock.run(5 * SECOND);
+  const since = {
+    ...none,
+    requests: { ...requests, answered: 1 },
+    sent: 1,
+    sentBytes: server.log[0]!.size,
+    answers: { ...none.answers, confirmed: 10 },
+    swarms: { recalculations: 1, moved: 0 },
+  };
+  assert.deepEqual(counts(), since);
+  const answers: [Behaviour, keyof typeof requests][] = [
+    [() => Buffer.from('rubbish'), 'unreadable'],
+    [() => undefined, 'timeout'],
+  ];
+  for (const [behave, outcome] of answers) {
+    server.behave = behave;
+    const before = net.watch.counters.requests[outcome];
+    accounts.change(3);
+    net.clock.run(16 * SECOND);
+    assert.ok(net.watch.counters.requests[outcome] > before, outcome);
+    server.behave = willing;
+    net.clock.run(5 * MINUTE);
+  }
+  // A connection that breaks while a request is on its way, and one that is another by the time of the answer.
+  server.delay = 2 * SECOND;
+  accounts.change(3);
+  net.clock.run(SECOND);
+  server.breakConnection(100, false);
+  net.clock.run(MINUTE);
+  assert.equal(net.watch.counters.requests.late, 1);
+});
+
 test('a new subscription that waits for a free request goes as soon as one is answered', () => {
   const { net, accounts, clock } = network({ accounts: 5000, servers: 0, padding: 20 });
   const server = net.add(SWARM);
@@ -354,6 +416,7 @@ test('an account answered with another error is asked for again soon, and then m
   assert.ok(gaps[0]! < 10, `${gaps}`);
   assert.ok(gaps.length > 6 && gaps.length < 20, `${gaps.length} attempts in an hour`);
   assert.ok(gaps.at(-1)! > 200, `${gaps}`);
+  assert.equal(watch.counters.answers.error, times.length);
   assert.equal(watch.nodes()[0]!.confirmed, 5);
   assert.match(watch.nodes()[0]!.last_error, /error 3/);
 });

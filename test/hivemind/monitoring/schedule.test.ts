@@ -48,6 +48,10 @@ function setUp(count: number, jitter = 0) {
 test('at first everything is to be asked, and what is in flight is not', () => {
   const { schedule, due, figures } = setUp(3);
   assert.deepEqual(due(), [0, 1, 2]);
+  assert.deepEqual(
+    [0, 1, 2].map((position) => schedule.sinceOf(position)),
+    [1_000, 1_000, 1_000],
+  );
   assert.deepEqual(figures(), { confirmed: 0, refused: 0, spared: 0, unconfirmed: 3, oldest: 0 });
   schedule.asked(1);
   assert.deepEqual(due(0xffff_fff0), [0, 2]);

@@ -1,7 +1,9 @@
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
-import { ENOUGH } from '../../../src/hivemind/monitoring/sparing.ts';
+import { Member } from '../../../src/hivemind/monitoring/member.ts';
+import { ENOUGH, Sparing } from '../../../src/hivemind/monitoring/sparing.ts';
 import { SLOTS, slotOf } from '../../../src/session/slots.ts';
+import { FakeClock } from '../../support/fake-clock.ts';
 import { FakeAccounts, refusal, SUCCESS } from './support/fake-accounts.ts';
 import { FakeNetwork, type FakeServer, seeded, willing } from './support/fake-network.ts';
 
@@ -322,3 +324,45 @@ function simulate(seed: number): void {
 function contains({ accounts, count }: { accounts: Uint32Array; count: number }, id: number): boolean {
   return accounts.subarray(0, count).includes(id);
 }
+
+test('what servers were spared becomes due in pieces of 8 ms, and of each once', () => {
+  const clock = new FakeClock();
+  const members = Array.from({ length: 7 }, (_, rank) => {
+    const member = new Member({ clock, now: () => 1, jitter: () => 0, interval: 60, rank, suspect: () => {} });
+    const reconsider = member.schedule.reconsider.bind(member.schedule);
+    member.schedule.reconsider = () => {
+      clock.stall(3);
+      reconsider();
+    };
+    return member;
+  });
+  const swarm = { id: 1n, number: 0, accounts: new Uint32Array(8), count: 1, members };
+  const deferred: (() => void)[] = [];
+  const worked: Member[] = [];
+  const sparing = new Sparing({
+    clock,
+    accounts: new FakeAccounts(),
+    swarms: { current: [swarm] },
+    defer: (work) => deferred.push(work),
+    onWork: (member) => worked.push(member),
+  });
+  for (const one of members) sparing.entered(one, swarm);
+  sparing.setSlots(new Set([7, 8]));
+  while (deferred.length > 0) deferred.shift()!();
+  worked.length = 0;
+  sparing.setSlots(new Set([8]));
+  sparing.setSlots(new Set());
+  const pieces: number[] = [];
+  while (deferred.length > 0) {
+    const before = worked.length;
+    deferred.shift()!();
+    pieces.push(worked.length - before);
+  }
+  assert.deepEqual(pieces, [3, 3, 1]);
+  assert.deepEqual(new Set(worked), new Set(members));
+  sparing.setSlots(new Set([7]));
+  sparing.setSlots(new Set());
+  sparing.stop();
+  while (deferred.length > 0) deferred.shift()!();
+  assert.equal(worked.length, 7, 'nothing is asked for once it is stopped');
+});

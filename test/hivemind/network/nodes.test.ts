@@ -311,8 +311,11 @@ test('a server that harmed us is left alone for an hour, whatever it does about 
   clock.run(49 * MINUTE);
   assert.equal(bad.connects, 1);
   assert.equal(watch.summary().cutOff, 1);
-  clock.run(2 * MINUTE);
+  clock.run(MINUTE - 1);
+  assert.equal(bad.connects, 1);
+  clock.run(1);
   assert.equal(bad.connects, 2);
+  clock.run(MINUTE);
   assert.equal(watch.summary().connected, 2);
   assert.equal(watch.summary().unconfirmed, 0);
   assert.equal(good.connects, 1);
@@ -442,4 +445,18 @@ test('what becomes of servers and connections is counted', () => {
   assert.deepEqual(counts(), { ...since, left: 1, moved: 1, readdressed: 1 });
   first.events!.failed('a flood', true);
   assert.deepEqual(counts(), { ...since, left: 1, moved: 1, readdressed: 1, failures: 2, cutOff: 1 });
+});
+
+test('once stopped it connects to nobody, whatever is listed or needed', () => {
+  const { net, clock, watch } = network();
+  const server = net.add(SWARM);
+  net.publish();
+  clock.run(SECOND);
+  watch.stop();
+  assert.equal(server.events, undefined);
+  const newcomer = net.add(SWARM);
+  net.publish();
+  watch.setSlots(new Set([0x80]));
+  clock.run(10 * MINUTE);
+  assert.deepEqual([server.connects, newcomer.connects, clock.pending], [1, 0, 0]);
 });

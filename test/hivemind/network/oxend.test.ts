@@ -239,6 +239,29 @@ test('a handshake while sub.block is unanswered leads to another sub.block', asy
   await clock.advance(0);
   assert.equal(count('sub.block'), 2);
   assert.equal(oxend.up, true);
+  assert.equal(oxend.counters.lostSubscriptions, 0, 'it is the first of this handshake');
+});
+
+test('what fails because the connection broke is no wrong answer, and nothing is said of it', async () => {
+  for (const isBack of [false, true]) {
+    const { clock, oxend, state, warnings } = setUp();
+    const fail: ((error: Error) => void)[] = [];
+    const hang = () => new Promise<Buffer[]>((_, reject) => fail.push(reject));
+    oxend.start();
+    state.events!.up();
+    await clock.advance(0);
+    Object.assign(state, { subscribe: hang, nodes: hang });
+    oxend.refresh();
+    await clock.advance(9 * MINUTE);
+    assert.equal(fail.length, 2);
+    state.events!.down();
+    if (isBack) state.events!.up();
+    for (const one of fail.splice(0)) one(new OxenmqError('UNREACHABLE', 'the connection broke'));
+    await clock.advance(0);
+    assert.deepEqual([oxend.counters.wrongAnswers, oxend.problem], [0, 'the connection is lost']);
+    assert.equal(warnings.length, 1, warnings.join());
+    oxend.stop();
+  }
 });
 
 test('oxend may be absent for as long as it likes: it is retried again and again, and that is logged once in a while', async () => {
@@ -257,6 +280,16 @@ test('oxend may be absent for as long as it likes: it is retried again and again
   state.events!.up();
   await clock.advance(0);
   assert.equal(oxend.up, true);
+});
+
+test('what goes on is said with the height of the last list, from the first block on', async () => {
+  const { clock, oxend, state, warnings } = setUp();
+  state.height = 0;
+  oxend.start();
+  state.events!.up();
+  await clock.advance(0);
+  state.events!.down();
+  assert.deepEqual(warnings, ['oxend: the connection is lost; going on with the network as of height 0']);
 });
 
 test('a connection that cannot even be attempted is retried', async () => {
