@@ -2,13 +2,13 @@ import { accountFromEd25519 } from '../session/account.ts';
 import { ed25519KeyPair, ed25519Sign } from '../session/sodium.ts';
 import type { Subaccount } from '../session/subscription.ts';
 
-/** An account as one of its devices holds it: what it takes to sign for it. */
+/** An account as one of its devices has it, with what it takes to sign for it. */
 export interface Account {
   /** 33 bytes */
   readonly id: Buffer;
   /** Ed25519 key of a session account, 32 bytes; null for a group. */
   readonly sessionEd25519: Buffer | null;
-  /** With what a member of a group signs in the group's place; null for an owner. */
+  /** With which a member of a group signs for the group; null for an owner. */
   readonly subaccount: Subaccount | null;
   sign(message: Uint8Array): Buffer;
 }

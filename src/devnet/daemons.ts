@@ -6,38 +6,38 @@ import { type DaemonProcess, startDaemon } from '../daemon/daemon-process.ts';
 import { type Supervised, supervise } from '../daemon/supervisor.ts';
 import { health } from './reach.ts';
 
-/** The suite's daemons as processes. */
+/** The daemons of a world as processes. */
 export interface Daemons {
-  /** Of each by its name, the wait until it is ready; an error has been told to the watcher too. */
+  /** By name, resolves when that daemon is ready, and rejects if it does not get ready; the watcher is told as well. */
   readonly starts: ReadonlyMap<string, Promise<void>>;
-  /** Kills one, and starts it again `away` ms later. */
+  /** Kills a daemon and starts it again `away` ms later. */
   kill(name: string, away: number): void;
-  /** Ends all in order. */
+  /** Stops all in order. */
   stop(): Promise<unknown>;
-  /** Ends all at once. */
+  /** Kills all at once. */
   killAll(): void;
 }
 
-/** What becomes of the daemons. */
+/** Told what becomes of the daemons. */
 export interface DaemonsWatcher {
-  /** One is ready, `ms` after it was started; also one that had been killed. */
+  /** One is ready, `ms` after it was started; also when it is started again. */
   up(name: string, pid: number, ms: number): void;
   notUp(name: string, error: Error): void;
-  /** Something went wrong that nobody asked for. */
+  /** Something went wrong that was not asked for. */
   trouble(what: string): void;
-  /** One has ended by itself: which, how, and the end of its log. None is started again. */
+  /** One has ended by itself, and is not started again: its name, how it ended, and the end of its log. */
   died(what: string): void;
 }
 
-/** How long a daemon may take until it is ready, ms: generous, for machines that do other things too. */
+/** How long a daemon may take to get ready, ms; generous, since the machine may be busy. */
 const PATIENCE = 45_000;
 
 /**
- * Starts the daemons as `spns run` does, but with a log for each, and without restarting what dies.
+ * Starts daemons as `spns run` does, but each with a log file of its own, and without restarting those that die.
  *
- * @param modules.logs the folder for `NAME.log`
- * @param modules.socket where a daemon serves its health page
- * @param modules.signal ends the waiting until they are ready
+ * @param modules.logs the folder of the files `NAME.log`
+ * @param modules.socket the Unix socket of a daemon's health page
+ * @param modules.signal aborts the waiting until they are ready
  */
 export async function startDaemons(modules: {
   clock: Clock;
@@ -81,9 +81,9 @@ export async function startDaemons(modules: {
 /**
  * Waits until a daemon's health page says that it is ready.
  *
- * @param about.socket where that page is
- * @param about.log the file of its output
- * @param about.patience how long that may take, ms
+ * @param about.socket the page's Unix socket
+ * @param about.log the file of the daemon's output
+ * @param about.patience how long it may take, ms
  * @throws Error with a sentence, and the end of the log if the daemon has ended
  */
 export async function untilReady(

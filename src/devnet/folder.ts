@@ -2,8 +2,10 @@ import fs from 'node:fs/promises';
 import path from 'node:path';
 
 /**
- * Makes the folder of a world, unless it is there. Throws an Error with a sentence when it, or something in it, belongs
- * to somebody else, as after `sudo npm start`: it would fail later, and not say why.
+ * Makes a world's folder unless it exists.
+ *
+ * @throws Error with a sentence for the user if it cannot be made, or if it or something in it belongs to another user,
+ *   as after `sudo npm start`: that would fail later without saying why
  */
 export async function makeOwnFolder(folder: string): Promise<void> {
   try {

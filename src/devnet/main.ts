@@ -7,12 +7,12 @@ import { play } from './play.ts';
 
 const HELP = `npm start [-- OPTIONS]
 
-Runs a whole world on this machine: a simulated Session network, the suite's daemons as real processes, fake providers,
-and phones that subscribe and are woken. Ctrl-C ends it.
+Runs a whole world on this machine: a simulated Session network, the daemons as real processes, fake providers, and
+phones that subscribe and are woken. Ctrl-C ends it.
 
-  --once          end as soon as each phone has been woken once; exit 1 if that takes more than 60 s
-  --hiveminds N   so many share the database; k kills one of them, and with --once one is killed by itself
-  --folder PATH   where data, keys, settings and logs are kept (default: .devnet)
+  --once          end as soon as every phone has been woken; exit 1 if that takes more than 60 s
+  --hiveminds N   run N hiveminds on one database; the key k kills one, and --once kills one without it
+  --folder PATH   where to keep data, keys, settings and logs (default: .devnet)
   --help
 `;
 
@@ -44,7 +44,7 @@ if (problem !== undefined) {
     hiveminds,
     write: (text) => process.stdout.write(text),
   });
-  // Whatever may still be open after all that was started has been stopped must not keep the terminal waiting.
+  // Everything has been stopped; whatever may still be open must not keep the terminal waiting.
   setTimeout(() => process.exit(), 2000).unref();
 }
 
@@ -55,7 +55,7 @@ interface Options {
     readonly folder?: string;
     readonly help?: boolean;
   };
-  /** Why the command line makes no sense, in a sentence. */
+  /** What is wrong with the command line, in a sentence. */
   readonly problem?: string | undefined;
 }
 
@@ -64,17 +64,17 @@ function readOptions(): Options {
   if (kept !== undefined)
     return {
       values: {},
-      problem: `npm has kept --${kept} for itself: options go behind "--", as in npm start -- --once`,
+      problem: `npm has kept --${kept} for itself: put options after "--", as in npm start -- --once`,
     };
   try {
     return parseArgs({ options: OPTIONS });
   } catch (error) {
-    // Node adds how to pass a word that starts with a dash; one sentence is enough.
+    // Node adds how to pass a value that starts with a dash; one sentence is enough.
     return { values: {}, problem: (error as Error).message.split('. ')[0] };
   }
 }
 
-/** Of `npm start --once` we get nothing but a variable of npm's; so we do of an option that is nearly one of ours. */
+/** An option of ours, or nearly so, that npm took for itself, as in `npm start --once`: npm only sets a variable. */
 function keptByNpm(): string | undefined {
   return Object.keys(process.env)
     .map((name) => /^npm_config_(\w+)$/.exec(name)?.[1])

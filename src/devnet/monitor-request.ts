@@ -2,7 +2,7 @@ import { type Bencoded, BencodeError, decode, type Encodable } from '../codec/be
 import { ed25519Verify, edToX25519Public } from '../session/sodium.ts';
 
 /**
- * A storage server's reading of `monitor.messages`, written from its own rules (docs/spec/network.md, sections 3 and 6)
+ * How a storage server reads `monitor.messages`, written from its own rules (docs/spec/network.md, sections 3 and 6)
  * and not from ours, so that the two check each other.
  */
 
@@ -16,7 +16,7 @@ export interface Monitor {
 export interface Refusal {
   readonly errcode: number;
   readonly error: string;
-  /** With errcode 6: who has the account instead. */
+  /** With errcode 6: the swarm that the account belongs to. */
   readonly snodes?: Encodable[];
   readonly swarm?: string;
 }
@@ -31,8 +31,8 @@ const TOO_OLD = 14 * 86_400;
 const TOO_NEW = 86_400;
 
 /**
- * The elements of a whole request; `list` says whether the reply is a list too. A body that is neither is refused as a
- * whole.
+ * Splits a request into its elements; `list` says whether it is a list, as its reply is then. A body that is neither a
+ * dict nor a list is refused as a whole.
  */
 export function readMonitorRequest(
   body: Uint8Array | undefined,
@@ -49,10 +49,10 @@ export function readMonitorRequest(
 }
 
 /**
- * One element: what is to be monitored, or why not.
+ * Checks an element: what to monitor, or why it is refused.
  *
  * @param now unix seconds
- * @param verify false accepts every signature: for benchmarks, where checking them costs more than all the rest
+ * @param verify false accepts every signature, for benchmarks: checking them costs more than all the rest
  */
 export function checkMonitor(value: Bencoded, now: number, verify = true): Monitor | Refusal {
   if (!(value instanceof Map)) return badArgs('expected a dict');
@@ -105,7 +105,7 @@ export function checkMonitor(value: Bencoded, now: number, verify = true): Monit
   return ed25519Verify(s, message, key) ? monitor : refuse(BAD_SIG, 'Signature verification failed');
 }
 
-/** All servers of a swarm convert the same keys; in one process, once is enough. */
+/** All servers of a swarm convert the same keys, and here they share a process: once is enough. */
 const conversions = new Map<string, Buffer | undefined>();
 const MAX_CONVERSIONS = 100_000;
 

@@ -13,24 +13,21 @@ export interface Network {
   readonly swarms: readonly bigint[];
   /** The servers that hold that account's messages. */
   membersFor(account: Uint8Array): readonly StorageServer[];
-  /** Stores a message at each member of the account's swarm. Gives how many notifications went out. */
+  /** Stores a message at each member of the account's swarm. Returns how many notifications were sent. */
   deliver(message: Notification): number;
-  /**
-   * Puts a server into another swarm (which may be a new one) and has oxend list it there. Without a new block nobody
-   * notices.
-   */
+  /** Moves a server to another swarm, which may be new. Others learn of it with the next block. */
   move(member: Member, swarm: bigint): void;
   stop(): Promise<void>;
 }
 
+/** A storage server and its swarm. */
 export interface Member {
   readonly server: StorageServer;
   swarm: bigint;
 }
 
 /**
- * Starts `servers` storage servers, dealt out evenly to `swarms` swarms whose ids are spread over the whole 64-bit
- * space.
+ * Starts an oxend and storage servers, evenly distributed over swarms whose ids are spread over the whole 64-bit space.
  *
  * @param modules.verify false makes the servers accept every signature, for benchmarks
  */
@@ -53,7 +50,7 @@ export async function startNetwork(modules: {
   let space: SwarmSpace;
   let bySwarm: Map<bigint, StorageServer[]>;
 
-  /** What somebody asked one member to store. */
+  /** Stores what a client asked one member to store. */
   function storeInSwarm(message: Notification): readonly StorageServer[] {
     network.deliver(message);
     return network.membersFor(message.account);
@@ -66,7 +63,7 @@ export async function startNetwork(modules: {
     oxend.nodes = servers.map(listed);
   }
 
-  /** With a block the storage servers learn what oxend lists now. Before the first, they take every account. */
+  /** With a block the storage servers learn what oxend lists. Before the first block they take every account. */
   function takeOver(): void {
     const swarms = new Map<bigint, Contact[]>();
     for (const { publicKey, host, port, swarm } of oxend.nodes) {

@@ -3,7 +3,7 @@ import { stringifySorted } from '../codec/json.ts';
 import { Listener } from '../oxenmq/listener.ts';
 import type { Incoming, Remote } from '../oxenmq/remote.ts';
 
-/** A service node as oxend lists it. Without `host` and `port` it is one whose uptime proof oxend does not have. */
+/** A service node as oxend lists it. `host` and `port` are missing if oxend has no uptime proof of it. */
 export interface ListedNode {
   /** X25519, 32 bytes */
   readonly publicKey: Buffer;
@@ -19,13 +19,13 @@ export interface Oxend {
   readonly height: number;
   /** hex */
   readonly blockHash: string;
-  /** What get_service_nodes lists from now on. Nobody is told before the next block. */
+  /** What get_service_nodes lists from now on. Subscribers are told with the next block. */
   nodes: readonly ListedNode[];
-  /** If set, answers get_service_nodes in place of the truth. */
+  /** The reply to get_service_nodes, if set, instead of the true one. */
   answer: readonly (string | Buffer)[] | undefined;
-  /** A new block; tells those who subscribed. */
+  /** Mines a block, and notifies the subscribers. */
   mine(): void;
-  /** Goes away, as an oxend that is restarted does: it forgets who subscribed. */
+  /** Stops listening and, as a restarted oxend does, forgets its subscribers. */
   stop(): Promise<void>;
   start(): Promise<void>;
   readonly counters: { pings: number; lists: number; subscriptions: number; blocksTold: number };
@@ -40,9 +40,9 @@ export async function startOxend(modules: {
   random: (bytes: number) => Buffer;
   nodes?: readonly ListedNode[];
   height?: number;
-  /** Called with each new block, before those who subscribed are told. */
+  /** Called with each new block, before the subscribers are notified. */
   onBlock?: () => void;
-  /** zmq address to bind */
+  /** The ZeroMQ address to bind; a free port on 127.0.0.1 unless given. */
   listen?: string;
 }): Promise<Oxend> {
   const { clock, random } = modules;
@@ -146,7 +146,7 @@ function isJson(part: Buffer | undefined): boolean {
   }
 }
 
-/** The real one lists its nodes in another order each time. */
+/** A real oxend lists its nodes in a different order each time. */
 function shuffled<T>(list: readonly T[], random: (bytes: number) => Buffer): T[] {
   const dice = random(4 * list.length);
   return list

@@ -1,8 +1,8 @@
 import { setTimeout as sleep } from 'node:timers/promises';
 import { type Account, groupAccount, groupMember, type Random, sessionAccount } from './account.ts';
-import type { Carrier } from './carriers.ts';
 import type { Network } from './network.ts';
 import { createPhone, type FrontEnd, type Phone } from './phone.ts';
+import type { Provider } from './providers.ts';
 
 /** Somebody to write to, or a group. */
 export interface Person {
@@ -12,10 +12,10 @@ export interface Person {
   readonly phones: readonly Phone[];
 }
 
-/** How long a phone tries to subscribe, and the swarm may take to watch it, ms. */
+/** How long a phone may try to subscribe, and how long its swarm may take to monitor it; ms. */
 const PATIENCE = 45_000;
 
-/** Namespaces in which somebody writes to a person, and to a group. */
+/** The namespaces of messages to a person and to a group. */
 const PERSON_NAMESPACE = 0;
 const GROUP_NAMESPACE = 11;
 
@@ -24,18 +24,22 @@ export function namespaceOf(account: Account): number {
   return account.id[0] === 5 ? PERSON_NAMESPACE : GROUP_NAMESPACE;
 }
 
-/** Session accounts, one of them with two devices, and a group account through a subaccount. */
+/**
+ * Makes session accounts, one of them with two devices, and a group account that is subscribed through a subaccount.
+ *
+ * @param modules.devices gets each phone by its service and token
+ */
 export function makePeople(modules: {
-  carriers: readonly Carrier[];
+  providers: readonly Provider[];
   devices: Map<string, Phone>;
   random: Random;
   now: () => number;
 }): Person[] {
-  const { carriers, devices, random, now } = modules;
+  const { providers, devices, random, now } = modules;
   const phone = (name: string, service: string, account: Account): Phone => {
-    const carrier = carriers.find((one) => one.service === service);
-    if (!carrier) throw new Error(`there is no provider for ${service}`);
-    const { token, serviceInfo } = carrier.register(random);
+    const provider = providers.find((one) => one.service === service);
+    if (!provider) throw new Error(`there is no provider for ${service}`);
+    const { token, serviceInfo } = provider.register(random);
     const platform = service.startsWith('apns') ? 'ios' : 'android';
     const made = createPhone({ name, platform, service, serviceInfo, accounts: [account], random, now });
     devices.set(`${service} ${token}`, made);
@@ -57,14 +61,14 @@ export function makePeople(modules: {
   ];
 }
 
-/** Subscribes, and retries what is reported as temporary. */
+/** Subscribes a phone, and retries temporary errors. @throws Error if it does not succeed in time */
 export async function subscribe(phone: Phone, frontEnd: FrontEnd, signal: AbortSignal): Promise<void> {
   const deadline = performance.now() + PATIENCE;
   for (;;) {
     const reply = await phone.subscribe(frontEnd);
     const elements = Array.isArray(reply.body) ? reply.body : [reply.body];
     if (reply.code === 200 && elements.every((element) => element?.success === true)) return;
-    // As the apps do: what is reported as temporary is retried.
+    // As the apps do.
     if (reply.code !== 503 || performance.now() > deadline) {
       throw new Error(`${phone.name} could not subscribe: ${reply.code} ${JSON.stringify(reply.body)}`);
     }
@@ -72,12 +76,16 @@ export async function subscribe(phone: Phone, frontEnd: FrontEnd, signal: AbortS
   }
 }
 
-/** Unsubscribes them. Whether it succeeds does not matter: something may have died. */
+/** Unsubscribes phones. Failures are ignored: some daemon may be dead. */
 export async function unsubscribe(phones: readonly Phone[], frontEnd: FrontEnd): Promise<void> {
   await Promise.allSettled(phones.map((phone) => phone.unsubscribe(frontEnd)));
 }
 
-/** Waits until every storage server of its swarm has been asked to watch that person's account. */
+/**
+ * Waits until every storage server of a person's swarm monitors the account.
+ *
+ * @throws Error if that takes too long
+ */
 export async function untilWatched(
   network: Network,
   name: string,
@@ -91,7 +99,7 @@ export async function untilWatched(
     const watching = members.filter((server) => server.watches(account.id, namespace)).length;
     if (watching === members.length) return;
     if (performance.now() > deadline) {
-      throw new Error(`only ${watching} of ${members.length} storage servers were asked to watch ${name}`);
+      throw new Error(`only ${watching} of ${members.length} storage servers monitor ${name}`);
     }
     await sleep(20, undefined, { signal });
   }

@@ -4,7 +4,7 @@ import { openPayload } from '../session/payload.ts';
 import { monitorMessage, unsubscribeMessage } from '../session/subscription.ts';
 import type { Account, Random } from './account.ts';
 
-/** Whose habits a phone has: what the two apps send differs (docs/spec/notifiers.md, section 8). */
+/** Which app a phone runs: what the two send differs (docs/spec/notifiers.md, section 8). */
 export type Platform = 'ios' | 'android';
 
 /** Where the front-end is. */
@@ -15,7 +15,7 @@ export interface FrontEnd {
   readonly publicKey: Uint8Array;
 }
 
-/** What an onion request came back with. */
+/** The answer to an onion request. */
 export interface OnionReply {
   /** The inner status. */
   readonly code: number;
@@ -23,13 +23,13 @@ export interface OnionReply {
   readonly body: unknown;
 }
 
-/** A message that a phone was woken with, decrypted. */
+/** A decrypted push. */
 export interface Woken {
   /** hex */
   readonly account: string;
   readonly hash: string;
   readonly namespace: number;
-  /** Stored at, unix ms. */
+  /** When the message was stored, unix ms. */
   readonly timestamp: number;
   /** null if the notification came without the message */
   readonly data: Buffer | null;
@@ -47,11 +47,11 @@ export interface Phone {
   /** Subscribes all its accounts by one onion request. */
   subscribe(frontEnd: FrontEnd): Promise<OnionReply>;
   unsubscribe(frontEnd: FrontEnd): Promise<OnionReply>;
-  /** Opens what the provider brought: nonce and ciphertext. Throws if it is not for this phone. */
+  /** Decrypts a push. @param payload nonce and ciphertext @throws Error if it is not for this phone */
   open(payload: Uint8Array): Woken;
 }
 
-/** Session accounts of iPhones watch these namespaces, Android's only the first; groups the second list. */
+/** The namespaces that the apps subscribe to, of session accounts and of groups. */
 const SESSION_NAMESPACES = { ios: [0, 2, 3, 4, 5], android: [0] } as const;
 const GROUP_NAMESPACES = [-11, 11, 12, 13, 14] as const;
 
@@ -96,7 +96,7 @@ export function createPhone(modules: {
     return common(account, signedAt, account.sign(unsubscribeMessage(account.id, signedAt)));
   }
 
-  /** An iPhone with one account sends it as an object; Android always sends an array. */
+  /** With one account an iPhone sends an object; Android always sends an array. */
   function ask(frontEnd: FrontEnd, endpoint: string, elements: Record<string, unknown>[]): Promise<OnionReply> {
     const body = platform === 'ios' && elements.length === 1 ? elements[0] : elements;
     const encryption = platform === 'ios' ? 'xchacha20' : 'aes-gcm';
@@ -145,7 +145,7 @@ export async function onionRequest(
   };
 }
 
-/** A storage server gives the front-end this long, ms. */
+/** How long a storage server waits for a front-end's answer, ms. */
 const TIMEOUT = 25_000;
 
 function post(url: string, body: Buffer): Promise<{ status: number; body: Buffer }> {

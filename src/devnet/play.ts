@@ -4,26 +4,23 @@ import type { Person } from './people.ts';
 import type { Phone, Woken } from './phone.ts';
 import { startWorld, type World, type WrittenMessage } from './world.ts';
 
-/** Somebody writes this often, ms; with `--once` so often that all are written to while a killed hivemind is away. */
+/** How often somebody writes, ms; with `--once` often enough that all are written to while a hivemind is away. */
 const PACE = 2500;
 const ONCE_PACE = 750;
 
-/** After this long a phone should have woken, and a copy too many would have come, ms. */
+/** When a phone should have woken, and any duplicate push would have come, ms after the message. */
 const SETTLED = 1500;
 
-/**
- * npm passes on the Ctrl-C that we have got from the terminal ourselves: what comes this soon after is no second one,
- * ms.
- */
+/** npm forwards the Ctrl-C that we also get from the terminal: a signal within so many ms of another is the same. */
 const SAME_SIGNAL = 1000;
 
-/** So many messages are remembered. */
+/** How many messages are remembered. */
 const REMEMBERED = 100;
 
-/** Of several hiveminds `--once` kills one after so long, ms. */
+/** When `--once` kills one of several hiveminds, ms after the start. */
 const KILL_AFTER = 1000;
 
-/** `--once` takes no longer, from the start, ms. */
+/** How long `--once` may take, ms. */
 const ONCE_LIMIT = 60_000;
 
 const TEXTS = [
@@ -37,17 +34,17 @@ const TEXTS = [
   'see you at the bridge',
 ];
 
-/** A message that somebody was sent. */
+/** A message that was sent to somebody. */
 interface Sent {
   readonly written: WrittenMessage;
   readonly person: Person;
-  /** How often each phone was woken by it. */
+  /** How often it woke each phone. */
   readonly wakes: Map<Phone, number>;
 }
 
 /**
- * Runs the world as a demonstration: starts it, has somebody write every few seconds, prints a line for each phone that
- * wakes, and stops it all on SIGINT and SIGTERM.
+ * Runs a world as a demonstration: starts it, has somebody write every few seconds, prints a line for each phone that
+ * wakes, and stops everything on SIGINT, SIGTERM and SIGHUP.
  *
  * @returns the exit code: 1 if something went wrong
  */
@@ -100,7 +97,7 @@ export async function play(modules: {
     end(once ? `stopped by ${signal}` : undefined);
   }
   let killAll = (): void => undefined;
-  const onBrokenPipe = (): void => end('nobody reads any more');
+  const onBrokenPipe = (): void => end('nobody reads the output any more');
   for (const signal of ['SIGINT', 'SIGTERM', 'SIGHUP'] as const) process.on(signal, onSignal);
   process.stdout.on('error', onBrokenPipe);
 
@@ -108,11 +105,11 @@ export async function play(modules: {
     if (!world || over.signal.aborted) return;
     const name = world.killHivemind();
     if (name === undefined) {
-      say(`${now()}  the one that was killed last is not back yet`);
+      say(`${now()}  the hivemind that was killed last is not back yet`);
       return;
     }
-    say(`${now()}  ${name} is killed: the others go on, and it is started again`);
-    // With --once each phone is to wake while one is away.
+    say(`${now()}  ${name} was killed: the others go on, and it is started again`);
+    // With --once each phone must wake while one is away.
     woken.clear();
     isKilled = true;
   }
@@ -135,7 +132,7 @@ export async function play(modules: {
     if (once && isKilled && world && woken.size === world.phones.length) later(() => end(), SETTLED);
   }
 
-  /** When all copies must have come: what became of them. */
+  /** Says what became of a message, once all copies of it must have come. */
   function settle({ written, person, wakes }: Sent): void {
     for (const phone of person.phones) {
       const times = wakes.get(phone) ?? 0;
@@ -160,9 +157,7 @@ export async function play(modules: {
   }
 
   try {
-    say(
-      'A whole world on this machine. What is written to storage servers wakes phones; times are from there to the provider.',
-    );
+    say('A whole world on this machine. Stored messages wake phones; times are from there to the provider.');
     say();
     if (once) later(() => end(overdue(world, woken)), ONCE_LIMIT);
     const started = await startWorld({
@@ -185,7 +180,7 @@ export async function play(modules: {
     world = started;
     say();
     say(`  status page: ${started.statusPage}    front-end: ${started.frontEnd.url}    logs: ${folder}/log`);
-    if (keys) say('  k kills a hivemind, one after the other');
+    if (keys) say('  press k to kill a hivemind, each in turn');
     if (once && hiveminds > 1) later(kill, KILL_AFTER);
     let turn = 0;
     const next = (): void => {

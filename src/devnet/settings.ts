@@ -2,7 +2,7 @@ import { randomBytes } from 'node:crypto';
 import fs from 'node:fs/promises';
 import path from 'node:path';
 
-/** Writes a spns.ini. A `%` would be read as the beginning of a reference, so it is doubled. */
+/** The text of a spns.ini. A `%` would begin a reference, so it is doubled. */
 export function formatIni(sections: Readonly<Record<string, Readonly<Record<string, string | number>>>>): string {
   return Object.entries(sections)
     .map(([name, entries]) => {
@@ -12,7 +12,7 @@ export function formatIni(sections: Readonly<Record<string, Readonly<Record<stri
     .join('\n');
 }
 
-/** The secret key in `file` as hex, 32 bytes; made at the first run, and kept, as the hivemind's identity is. */
+/** Reads a secret key, 32 bytes, which `file` has in hex; makes one if there is none, for later runs as well. */
 export async function keyFile(file: string): Promise<Buffer> {
   const known = await fs.readFile(file, 'utf8').catch(() => undefined);
   if (known !== undefined && /^[0-9a-f]{64}\s*$/.test(known)) return Buffer.from(known.trim(), 'hex');

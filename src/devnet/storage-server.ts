@@ -10,18 +10,18 @@ import { checkMonitor, type Refusal, readMonitorRequest } from './monitor-reques
 import { readStoreRequest, type StoreRefusal } from './store-request.ts';
 import { judgeOf, nodeEd25519, type SwarmView } from './swarm-view.ts';
 
-/** A message as it goes to every member of a swarm: encoded once, whichever server sends it. */
+/** A message for all members of a swarm, encoded once for all of them. */
 export interface Envelope {
   /** The account's bytes as a latin1 string. */
   readonly key: string;
   readonly namespace: number;
-  /** The notification for those who want the data. */
+  /** The notification with the message's data. */
   readonly full: () => Buffer;
-  /** The notification for those who do not. */
+  /** The notification without it. */
   readonly bare: () => Buffer;
 }
 
-/** Prepares the notification of a message for being sent any number of times. */
+/** Prepares a message's notification to be sent many times. */
 export function envelope(message: Notification): Envelope {
   let full: Buffer | undefined;
   let bare: Buffer | undefined;
@@ -35,18 +35,18 @@ export function envelope(message: Notification): Envelope {
 
 /** How a storage server misbehaves. */
 export interface Behaviour {
-  /** Takes requests and answers none. */
+  /** Accepts requests and never answers. */
   silent: boolean;
-  /** Refuses each subscription with this, whatever it says. */
+  /** Refuses every monitor request with this. */
   refuse: Refusal | undefined;
-  /** Refuses to store with this, whatever is asked. */
+  /** Refuses every store request with this. */
   refuseStore: StoreRefusal | undefined;
-  /** Waits this long before it answers, ms. */
+  /** How long it waits before it answers a monitor request, ms. */
   delay: number;
 }
 
 /**
- * A simulated storage server: it checks and keeps monitors, and announces each message that is stored
+ * A simulated storage server: it checks and keeps monitors, and notifies them of each message that it stores
  * (docs/spec/network.md, sections 3 and 4).
  */
 export interface StorageServer {
@@ -55,23 +55,23 @@ export interface StorageServer {
   readonly host: string;
   readonly port: number;
   readonly behaviour: Behaviour;
-  /** How many (account, connection) pairs it monitors, those whose time is over included. */
+  /** How many (account, connection) pairs it monitors, including those that have expired. */
   readonly monitors: number;
-  /** Whether somebody monitors that account and namespace here at this moment. */
+  /** Whether somebody monitors that account and namespace here now. */
   watches(account: Uint8Array, namespace: number): boolean;
-  /** Stores a message and notifies everybody who monitors its account and namespace. Returns how many were notified. */
+  /** Stores a message, and notifies whoever monitors its account and namespace. Returns how many were notified. */
   store(message: Envelope): number;
   /**
-   * A block changed the shape of the network for this server: it announces accounts that are no longer its own, and
-   * takes no others than its own from now on. Without a view, as at first, it takes every account; with an empty one,
+   * Takes over a new view of the swarms, as with a block: it announces which monitored accounts are no longer its own,
+   * and from now on accepts only its own. Without a view, as at first, it accepts every account; with an empty one,
    * none.
    */
   takeOver(view: SwarmView | undefined): void;
-  /** Forgets every monitor, as it does when it is restarted; connections stay. */
+  /** Forgets all monitors, as when it is restarted, but keeps its connections. */
   forget(): void;
-  /** Goes away and forgets. */
+  /** Stops listening, and forgets all monitors. */
   stop(): Promise<void>;
-  /** Comes back under the same key and port. */
+  /** Listens again with the same key and port. */
   start(): Promise<void>;
   readonly counters: {
     requests: number;
@@ -80,19 +80,19 @@ export interface StorageServer {
     told: number;
     untold: number;
     ended: number;
-    /** Messages stored at somebody's request. */
+    /** Messages stored at a client's request. */
     stored: number;
   };
 }
 
 interface Watch {
-  /** On the clock that never jumps, ms. */
+  /** By the monotonic clock, ms. */
   until: number;
   namespaces: readonly number[];
   wantData: boolean;
 }
 
-/** Life of a monitor from its last renewal, ms. */
+/** How long a monitor lasts after its last renewal, ms. */
 const LIFETIME = 65 * 60_000;
 
 const SUCCESS = { success: 1 };
@@ -101,8 +101,8 @@ const SUCCESS = { success: 1 };
  * Starts a storage server on a port of the system's choice.
  *
  * @param modules.verify false accepts every signature, for benchmarks
- * @param modules.spread stores a message at every member of this server's swarm, and says who they are; without it, the
- *   server is alone
+ * @param modules.spread stores a message at every member of this server's swarm and returns them; without it, the
+ *   server is the only one
  */
 export async function startStorageServer(modules: {
   clock: Clock;
@@ -201,7 +201,7 @@ export async function startStorageServer(modules: {
     return { status: 421, text: stringifySorted({ snodes, swarm }) };
   }
 
-  /** A renewal only ever adds: namespaces are united, and data once wanted stays wanted while it is kept alive. */
+  /** A renewal only adds: namespaces are merged, and data once wanted stays wanted while the monitor is renewed. */
   function watch(id: string, key: string, namespaces: readonly number[], wantData: boolean): void {
     const now = clock.monotonic();
     const here = watches.get(key) ?? new Map<string, Watch>();
@@ -293,7 +293,7 @@ export async function startStorageServer(modules: {
   return server;
 }
 
-/** Nobody here checks it: it need only look like a signature. */
+/** Nothing checks it here: it only has to look like a signature. */
 function placeholderSignature(publicKey: Buffer, hash: string): string {
   return blake2b(64, Buffer.concat([publicKey, Buffer.from(hash)])).toString('base64');
 }

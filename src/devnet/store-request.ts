@@ -4,15 +4,15 @@ import { JsonError, parseJson } from '../codec/json.ts';
 import { messageHash } from '../session/message-hash.ts';
 import type { Notification } from '../session/notification.ts';
 
-/** A storage server's reading of `storage.store`, from its own rules (docs/spec/network.md, section 8). */
+/** How a storage server reads `storage.store`, from its own rules (docs/spec/network.md, section 8). */
 
-/** Why nothing is stored: an HTTP status, and its words. */
+/** Why nothing is stored: an HTTP status and its text. */
 export interface StoreRefusal {
   readonly status: number;
   readonly text: string;
 }
 
-/** What is to be stored, and in which encoding the answer is wanted. */
+/** What to store, and whether the answer is to be bencoded. */
 export interface StoreRequest {
   readonly message: Notification & { readonly data: Buffer };
   readonly bencoded: boolean;
@@ -21,13 +21,13 @@ export interface StoreRequest {
 const MAX_BODY = 76_800;
 const TTL_MINIMUM = 10_000;
 const TTL_MAXIMUM = 14 * 86_400_000;
-/** How far the sender's clock may be ahead, and his message over, ms. */
+/** How far the sender's clock may be ahead, and how long ago the message may have expired; ms. */
 const TOLERANCE = 10_000;
 
 /**
- * Reads and checks a request; whose account it is, the server looks at itself, before the times.
+ * Reads and checks a request.
  *
- * @param elsewhere the refusal if the account is not of this server's swarm
+ * @param elsewhere gives the refusal if the account is not of this server's swarm; asked before the times are checked
  * @param now unix ms
  */
 export function readStoreRequest(

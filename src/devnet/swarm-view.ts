@@ -4,7 +4,7 @@ import { blake2b } from '../session/sodium.ts';
 import { INVALID_SWARM, SwarmSpace } from '../session/swarm.ts';
 import type { Refusal } from './monitor-request.ts';
 
-/** How a storage server tells others of a member of a swarm. */
+/** What storage servers tell about a member of a swarm. */
 export interface Contact {
   /** X25519, 32 bytes */
   readonly publicKey: Buffer;
@@ -12,16 +12,16 @@ export interface Contact {
   readonly port: number;
 }
 
-/** What one storage server takes for the shape of the network: as of its own latest block, which need not be ours. */
+/** The swarms as one storage server knows them, by its own latest block, which need not be everybody's. */
 export interface SwarmView {
-  /** The swarm that it is in itself. */
+  /** The server's own swarm. */
   readonly own: bigint;
   readonly swarms: ReadonlyMap<bigint, readonly Contact[]>;
 }
 
-/** Judges accounts by a view (docs/spec/upstream.md, sections 1.1 and 1.3). */
+/** Decides by a view which accounts are a server's own (docs/spec/upstream.md, sections 1.1 and 1.3). */
 export interface Judge {
-  /** Whether it knows any swarm at all. */
+  /** Whether the view has any swarm. */
   readonly informed: boolean;
   /** Why the account is not monitored here; undefined if it is. */
   refusal(account: Uint8Array): Refusal | undefined;
@@ -32,7 +32,7 @@ export interface Judge {
 const WRONG_SWARM = 6;
 const NO_SWARM_INFO = 7;
 
-/** The judge of a view; without a view every account is taken, as servers before 2.11 do. */
+/** The judge of a view. Without a view every account is the server's own, as with servers before 2.11. */
 export function judgeOf(view: SwarmView | undefined): Judge {
   const space = new SwarmSpace([...(view?.swarms.keys() ?? [])]);
   const informed = space.ids.length > 0;
@@ -69,7 +69,7 @@ export function nodeEd25519(publicKey: Buffer): Buffer {
   return otherKey(publicKey, 'ed25519');
 }
 
-/** The other two keys of a node are of no use to anybody here; they need only look like keys, and stay the same. */
+/** A node's other two keys are not used here: they only have to look like keys, and to stay the same. */
 function otherKey(publicKey: Buffer, use: 'ed25519' | 'legacy'): Buffer {
   return blake2b(32, Buffer.concat([publicKey, Buffer.from(use)]));
 }

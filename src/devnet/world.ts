@@ -6,36 +6,34 @@ import type { Clock } from '../clock.ts';
 import { messageHash } from '../session/message-hash.ts';
 import { x25519Public } from '../session/sodium.ts';
 import type { Account, Random } from './account.ts';
-import { startCarriers } from './carriers.ts';
 import { startDaemons } from './daemons.ts';
 import { makeOwnFolder } from './folder.ts';
 import { type Network, startNetwork } from './network.ts';
 import { makePeople, namespaceOf, type Person, subscribe, unsubscribe, untilWatched } from './people.ts';
 import type { FrontEnd, Phone, Woken } from './phone.ts';
 import { startPostgres } from './postgres.ts';
+import { startProviders } from './providers.ts';
 import { openPort } from './reach.ts';
 import { formatIni, keyFile } from './settings.ts';
 
-/**
- * A whole world on one machine: the network, the suite as real processes, providers, and phones that have subscribed.
- */
+/** A whole world on one machine: the network, the daemons as real processes, providers, and subscribed phones. */
 export interface World {
   readonly phones: readonly Phone[];
   readonly people: readonly Person[];
   readonly network: Network;
-  /** Web page of the hivemind. */
+  /** The URL of the first hivemind's status page. */
   readonly statusPage: string;
   readonly frontEnd: FrontEnd;
   /** Stores a message for an account in the network. */
   write(account: Account, text: string): WrittenMessage;
-  /** Of several hiveminds kills the next one, which comes back after a while; its name, or none while one is away. */
+  /** Kills the next of several hiveminds, which comes back later. Returns its name; undefined while one is away. */
   killHivemind(): string | undefined;
 }
 
 /** A message on its way. */
 export interface WrittenMessage {
   readonly hash: string;
-  /** How many storage servers told the hivemind. */
+  /** How many notifications storage servers sent for it. */
   readonly copies: number;
 }
 
@@ -45,13 +43,13 @@ export interface Watcher {
   step(part: string, what: string, ms: number): void;
   /** A phone was pushed to. */
   woke(phone: Phone, message: Woken): void;
-  /** Something went wrong that nobody asked for. */
+  /** Something went wrong, but the world goes on. */
   trouble(what: string): void;
   /** A daemon is gone: which, how, and the end of its log. */
   died(what: string): void;
 }
 
-/** What has been started, in the order in which it is to be stopped. */
+/** Collects how to stop what has been started; to be called in reverse order. */
 export interface Stops {
   push(stop: () => Promise<unknown>): void;
 }
@@ -62,20 +60,20 @@ const SWARMS = 2;
 /** How long a killed hivemind stays away, ms. */
 const AWAY = 4000;
 
-/** How long the phones may take to unsubscribe at the end, ms. */
+/** How long phones may take to unsubscribe at the end, ms. */
 const UNSUBSCRIBING = 2000;
 
 /** How long the storage servers keep a message, ms. */
 const MESSAGE_LIFETIME = 14 * 86_400_000;
 
 /**
- * Starts it all. What has been started is put on `stops` at once, so that a start that fails half-way leaves nothing
- * either.
+ * Starts everything. Each part is added to `stops` as soon as it runs, so that a start that fails halfway leaves
+ * nothing behind.
  *
  * @param modules.hiveminds how many; several are named a, b, …
  * @param modules.folder where data, keys, settings and logs are kept
- * @param modules.onDaemons given the way to end all daemons at once, for those in a hurry
- * @param modules.signal ends the waiting for things to come up
+ * @param modules.onDaemons called with a function that kills all daemons at once
+ * @param modules.signal aborts the waiting for parts to come up
  * @throws Error with a sentence for the user
  */
 export async function startWorld(modules: {
@@ -113,20 +111,20 @@ export async function startWorld(modules: {
   });
 
   const devices = new Map<string, Phone>();
-  const carriers = await timed('providers', async () => {
-    const started = await startCarriers({
+  const providers = await timed('providers', async () => {
+    const started = await startProviders({
       folder: path.join(folder, 'providers'),
       onPush(service, token, payload) {
         const phone = devices.get(`${service} ${token}`);
-        if (!phone) return watcher.trouble(`a push through ${service} for a device that there is not`);
+        if (!phone) return watcher.trouble(`a push came through ${service} for a device that does not exist`);
         try {
           watcher.woke(phone, phone.open(payload));
         } catch (error) {
-          watcher.trouble(`${phone.name} cannot read what it was pushed: ${(error as Error).message}`);
+          watcher.trouble(`${phone.name} cannot read a push: ${(error as Error).message}`);
         }
       },
     });
-    stops.push(() => Promise.all(started.map((carrier) => carrier.stop())));
+    stops.push(() => Promise.all(started.map((provider) => provider.stop())));
     return [`fakes of ${started.map(({ service }) => service).join(', ')}`, started] as const;
   });
 
@@ -135,10 +133,10 @@ export async function startWorld(modules: {
   const metrics = (name: string) => socket(`${name}-metrics`);
   const onionKey = await keyFile(path.join(folder, 'keys', 'onionreq'));
   await keyFile(path.join(folder, 'keys', 'hivemind'));
-  // Opened before the front-end is there, for the canary needs its address at its start.
-  const way = await openPort(socket('web'));
-  stops.push(() => way.close());
-  const frontEnd: FrontEnd = { url: way.url, publicKey: x25519Public(onionKey) };
+  // Opened before the front-end starts, because the canary needs its address when it starts itself.
+  const frontEndPort = await openPort(socket('web'));
+  stops.push(() => frontEndPort.close());
+  const frontEnd: FrontEnd = { url: frontEndPort.url, publicKey: x25519Public(onionKey) };
   const ini = path.join(folder, 'spns.ini');
   const sections: Record<string, Record<string, string | number>> = {
     db: { url: database },
@@ -146,7 +144,7 @@ export async function startWorld(modules: {
     hivemind: {
       oxend_rpc: network.oxend.address,
       allow_private_nodes: 'yes',
-      notifiers_expected: carriers.map(({ service }) => service).join(', '),
+      notifiers_expected: providers.map(({ service }) => service).join(', '),
     },
     web: { listen: `unix:${socket('web')}`, metrics_listen: `unix:${metrics('web')}` },
     canary: {
@@ -164,7 +162,7 @@ export async function startWorld(modules: {
       metrics_listen: `unix:${metrics(name)}`,
     };
   }
-  for (const { service, settings } of carriers) {
+  for (const { service, settings } of providers) {
     const name = `notify-${service}`;
     sections[name] = { ...settings, metrics_listen: `unix:${metrics(name)}` };
   }
@@ -176,7 +174,7 @@ export async function startWorld(modules: {
     // All at once, as systemd would start them: the hivemind waits for its notifiers, and they for it.
     programs: [
       ...named.map((name) => ({ name, last: true })),
-      ...carriers.map(({ service }) => ({ name: `notify-${service}` })),
+      ...providers.map(({ service }) => ({ name: `notify-${service}` })),
       { name: 'web' },
       { name: 'canary' },
     ],
@@ -205,15 +203,15 @@ export async function startWorld(modules: {
   const page = await openPort(metrics(named[0] ?? ''));
   stops.push(() => page.close());
 
-  // So that the database, which is kept, does not fill with phones of earlier runs.
+  // The database is kept, and would otherwise fill up with the phones of earlier runs.
   stops.push(() =>
     Promise.race([unsubscribe([...devices.values()], frontEnd), sleep(UNSUBSCRIBING, undefined, { ref: false })]),
   );
   const people = await timed('phones', async () => {
-    const made = makePeople({ carriers, devices, random, now: () => clock.now() });
+    const made = makePeople({ providers, devices, random, now: () => clock.now() });
     for (const phone of new Set(made.flatMap(({ phones }) => phones))) await subscribe(phone, frontEnd, signal);
     for (const { name, account } of made) await untilWatched(network, name, account, signal);
-    return [`${devices.size} phones have subscribed, every member of their swarms watches`, made] as const;
+    return [`${devices.size} phones have subscribed, and all servers of their swarms monitor them`, made] as const;
   });
   await daemons.starts.get('canary');
 
@@ -226,7 +224,7 @@ export async function startWorld(modules: {
     frontEnd,
     write(account, text) {
       const timestamp = clock.now();
-      // Real messages are encrypted, so that no two are alike.
+      // No two real messages are alike, because they are encrypted.
       const data = Buffer.from(`${text}\0${random(8).toString('hex')}`);
       const namespace = namespaceOf(account);
       const hash = messageHash(account.id, namespace, data);
@@ -250,8 +248,9 @@ export async function startWorld(modules: {
 }
 
 /**
- * Waits for all to settle, so that nothing is still starting when we stop; then the error counts that is not an echo of
- * another.
+ * Waits until all have settled, so that nothing is still starting when we stop.
+ *
+ * @throws the first error that is not merely a wait that another error aborted
  */
 async function allOrFirstError(starts: readonly Promise<unknown>[]): Promise<void> {
   const results = await Promise.allSettled(starts);
@@ -260,7 +259,7 @@ async function allOrFirstError(starts: readonly Promise<unknown>[]): Promise<voi
   if (first) throw errors.find(({ name }) => name !== 'AbortError') ?? first;
 }
 
-/** A Unix socket's path has room for 107 bytes: from a deep folder they move to the temporary one. */
+/** The folder for Unix sockets, whose paths may have 107 bytes: for a deep folder it is in the temporary one. */
 async function socketFolder(folder: string, stops: Stops): Promise<string> {
   const near = path.join(folder, 'run');
   if (Buffer.byteLength(near) <= 70) {

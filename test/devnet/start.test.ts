@@ -87,7 +87,7 @@ test('an invalid command line is explained in a sentence, also where npm has kep
   const cases: [args: string[], env: object, said: RegExp][] = [
     [['--oncee'], {}, /^Unknown option '--oncee'\n\nnpm start /],
     [['now'], {}, /^Unexpected argument 'now'/],
-    [[], { npm_config_once: 'true' }, /^npm has kept --once for itself: options go behind "--"/],
+    [[], { npm_config_once: 'true' }, /^npm has kept --once for itself: put options after "--"/],
     [[], { npm_config_oncee: 'true' }, /^npm has kept --oncee for itself/],
   ];
   for (const [args, env, said] of cases) {
@@ -168,7 +168,7 @@ test("the daemons' logs of that run contain no token, key, account or message", 
 test('with several hiveminds each phone wakes although one is killed, and everything is stopped', async () => {
   const run = start('--once', '--hiveminds', '2');
   assert.equal(await run.ended, 0, run.output());
-  assert.match(run.output(), /hivemind-a is killed/);
+  assert.match(run.output(), /hivemind-a was killed/);
   assert.match(run.output(), /10 copies came from the swarm, 9 were dropped/);
   assert.doesNotMatch(run.output(), /was woken 2 times/);
   await untilNoneIsLeft();

@@ -3,25 +3,25 @@ import type { IncomingHttpHeaders } from 'node:http2';
 import { asObject, type JsonObject, readObject, readPayload } from './checks.ts';
 import { readJwt } from './jwt.ts';
 
-/** The app, the team and the key that the fake Apple knows. */
+/** The app, the team and the key that the fake APNs knows. */
 export const TOPIC = 'com.loki-project.loki-messenger';
 export const TEAM = 'FAKETEAM01';
 export const KEY = 'FAKEKEY001';
 
 const MAX_BODY = 4096;
 const TOKEN_LIFETIME = 3_600;
-/** Seconds that Apple keeps a push at most, and what clocks may differ by. */
+/** How long Apple keeps a push at most, and by how much clocks may differ; seconds. */
 const LONGEST_STORE = 30 * 86_400;
 const SKEW = 300;
 const UUID = /^[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}$/i;
 
-/** Why Apple would not take it: status and reason. */
+/** Why Apple would refuse a push: status and reason. */
 export interface Objection {
   readonly status: number;
   readonly reason: string;
 }
 
-/** What a phone would get. */
+/** A push as a phone would get it. */
 export interface ApnsPush {
   readonly device: string;
   readonly body: JsonObject;
@@ -29,7 +29,7 @@ export interface ApnsPush {
 }
 
 /**
- * Looks at a request for a push as Apple does, and at its body as Session's app for iOS does (docs/spec/notifiers.md,
+ * Checks a request for a push as Apple does, and its body as Session's app for iOS does (docs/spec/notifiers.md,
  * section 4).
  */
 export function readPush(headers: IncomingHttpHeaders, body: Buffer): ApnsPush | Objection {
@@ -61,7 +61,7 @@ function headerObjection(headers: IncomingHttpHeaders): string | undefined {
   return undefined;
 }
 
-/** What the app finds in it; undefined if it would show nothing, or something wrong. */
+/** The payload that the app would find; undefined if it would show nothing, or something wrong. */
 function phonePayload(json: JsonObject): Buffer | undefined {
   const aps = asObject(json.aps);
   const alert = asObject(aps?.alert);
@@ -70,7 +70,7 @@ function phonePayload(json: JsonObject): Buffer | undefined {
   return readPayload(json.enc_payload);
 }
 
-/** Looks at the provider token (JWT) of a request. */
+/** Checks the provider token (JWT) of a request. @returns Apple's reason for refusing it; undefined if it is good */
 export function checkToken(token: string, publicKey: KeyObject): string | undefined {
   const jwt = readJwt(token, publicKey);
   if (jwt?.header.kid !== KEY || jwt.header.alg !== 'ES256' || jwt.claims.iss !== TEAM) return 'InvalidProviderToken';

@@ -15,16 +15,16 @@ import { type Endless, pour } from './endless.ts';
 import { listen } from './listen.ts';
 import { type FakeOptions, type FakeProvider, KEEP, Script, Taken, Tally } from './script.ts';
 
-/** What to answer in place of taking a push. */
+/** What to answer instead of accepting a push. */
 export interface ApnsAnswer {
   readonly status?: number;
   readonly reason?: string;
   /** Unix milliseconds, with 410. */
   readonly timestamp?: number;
-  /** In place of the JSON made of reason and timestamp. */
+  /** Instead of the JSON made of reason and timestamp. */
   readonly body?: string;
   readonly headers?: Readonly<Record<string, string>>;
-  /** A body that goes on for ever. */
+  /** A body that never ends. */
   readonly endless?: Endless;
   /** Never answer. */
   readonly hang?: boolean;
@@ -39,35 +39,35 @@ export interface ApnsAnswer {
 export interface FakeApnsOptions extends FakeOptions {
   /** How the notifier identifies itself; `certificate` unless given. */
   readonly auth?: 'certificate' | 'token';
-  /** Streams at a time, once the first push was taken; 1000 unless given. Until then it is 1, as Apple has it. */
+  /** Concurrent streams once a connection's first push was accepted; 1000 unless given. Until then 1, as with Apple. */
   readonly streams?: number;
 }
 
 export interface FakeApns extends FakeProvider {
   readonly script: Script<ApnsAnswer>;
-  /** Connections that were made, since the start. */
+  /** Connections made since the start. */
   readonly connections: number;
-  /** Resolves when so many requests were looked at, since the start. */
+  /** Resolves when so many requests have been processed since the start. */
   asked(count: number): Promise<void>;
-  /** Different provider tokens (JWT) that were shown, since the start. */
+  /** The different provider tokens (JWT) seen since the start. */
   readonly tokens: ReadonlySet<string>;
-  /** Looks at nothing that comes on a higher stream than this one, on every connection there is now. */
+  /** Ignores higher streams than this one on every present connection. */
   lookUpTo(last: number): void;
   /**
-   * Says goodbye on every connection (RFC 9113, section 6.8). What was taken is still answered; nothing new is looked
-   * at.
-   * @param last the stream that it names: {@link HIGHEST} to give notice, as Apple does first; unless given, the
-   *   highest that was looked at
-   * @param code of HTTP/2, no error unless given
+   * Sends GOAWAY on every connection (RFC 9113, section 6.8). What was accepted is still answered; nothing new is
+   * processed.
+   * @param last the last stream that it names: {@link HIGHEST} to give notice, as Apple does first; unless given, the
+   *   highest that was processed
+   * @param code the HTTP/2 error code; no error unless given
    */
   goaway(last?: number, code?: number): void;
-  /** Accepts what comes and no longer answers anything, on every connection there is now. */
+  /** Goes on reading and no longer answers, on every present connection. */
   freeze(): void;
   /** Cuts every connection. */
   cut(): void;
 }
 
-/** The highest stream there can be: a goodbye that names it is only a notice. */
+/** The highest stream id there can be: a GOAWAY that names it is only a notice. */
 export const HIGHEST = 2 ** 31 - 1;
 const SHUTDOWN = Buffer.from('{"reason":"Shutdown"}');
 
@@ -75,12 +75,12 @@ interface Connection {
   /** Whether more than one stream at a time was allowed. */
   raised: boolean;
   frozen: boolean;
-  /** The highest stream that was looked at, and the highest that still would be. */
+  /** The highest stream that was processed, and the highest that still would be. */
   processed: number;
   last: number;
 }
 
-/** Apple's push service: HTTP/2 over TLS, with Apple's own checks of what is sent (providers: APNs). */
+/** Apple's push service: HTTP/2 over TLS, with Apple's own checks of requests (docs/spec/providers.md, section 1). */
 export async function startFakeApns(options: FakeApnsOptions = {}): Promise<FakeApns> {
   const taken = new Taken(options.keep ?? KEEP);
   const script = new Script<ApnsAnswer>();
@@ -103,7 +103,7 @@ export async function startFakeApns(options: FakeApnsOptions = {}): Promise<Fake
     session.on('error', () => {});
   });
 
-  /** Why Apple would not listen to this client. */
+  /** Why Apple would not authenticate this client. */
   const denial = (stream: ServerHttp2Stream, authorization: string | undefined): string | undefined => {
     if (auth === 'certificate') {
       return (stream.session?.socket as TLSSocket | undefined)?.authorized ? undefined : 'BadCertificate';
@@ -137,7 +137,7 @@ export async function startFakeApns(options: FakeApnsOptions = {}): Promise<Fake
   const onRequest = (stream: ServerHttp2Stream, headers: IncomingHttpHeaders, body: Buffer): ApnsAnswer | undefined => {
     const connection = stream.session && connections.get(stream.session);
     const id = stream.id ?? 0;
-    // It may be gone by now, or Apple has said that it will not look at it.
+    // It may be gone by now, or is above the stream that GOAWAY named.
     if (!connection || connection.frozen || id > connection.last) return undefined;
     connection.processed = Math.max(connection.processed, id);
     requests.add();
@@ -160,7 +160,7 @@ export async function startFakeApns(options: FakeApnsOptions = {}): Promise<Fake
     stream.on('error', () => {});
     stream.on('data', (chunk: Buffer) => chunks.push(chunk));
     stream.on('end', () => {
-      // Counted as taken, or not, before the answer is sent.
+      // Counted before the answer is sent.
       const reply = onRequest(stream, headers, Buffer.concat(chunks));
       if (!reply) return;
       const act = () => answer(stream, reply, String(headers['apns-id'] ?? crypto.randomUUID()));
@@ -188,7 +188,7 @@ export async function startFakeApns(options: FakeApnsOptions = {}): Promise<Fake
     goaway(last, code = constants.NGHTTP2_NO_ERROR) {
       for (const [session, connection] of connections) {
         if (last === undefined) connection.last = connection.processed;
-        // It may have ended without having been reported as closed yet.
+        // It may be destroyed and its `close` still to come.
         if (!session.destroyed) session.goaway(code, last ?? connection.processed, SHUTDOWN);
       }
     },

@@ -9,12 +9,12 @@ function path(name: string): string {
   return fileURLToPath(new URL(`certificates/${name}`, import.meta.url));
 }
 
-/** The certificate of the fake providers' own authority: what a notifier must trust to talk to them. */
+/** The certificate of the fake providers' own authority, which a notifier must trust. */
 export const CA_FILE = path('ca.pem');
 /** A client certificate as Apple gives to developers, with its key, issued by that authority. */
 export const APNS_CLIENT_FILE = path('apns.pem');
 
-/** What a TLS server of ours needs: it is `localhost`, `127.0.0.1` and `::1`. */
+/** The certificate of a fake provider, for `localhost`, `127.0.0.1` and `::1`. */
 export function serverCertificate(): { cert: Buffer; key: Buffer; ca: Buffer } {
   const pem = readFileSync(path('server.pem'));
   return { cert: pem, key: pem, ca: readFileSync(CA_FILE) };

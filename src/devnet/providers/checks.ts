@@ -1,7 +1,7 @@
-/** A JSON object with values of any kind. */
+/** A JSON object. */
 export type JsonObject = Readonly<Record<string, unknown>>;
 
-/** @returns undefined if the text is no JSON, or none of an object */
+/** @returns undefined unless the text is a JSON object */
 export function readObject(text: string): JsonObject | undefined {
   try {
     return asObject(JSON.parse(text));
@@ -10,7 +10,7 @@ export function readObject(text: string): JsonObject | undefined {
   }
 }
 
-/** @returns undefined if it is not one */
+/** @returns undefined unless the value is an object */
 export function asObject(value: unknown): JsonObject | undefined {
   return typeof value === 'object' && value !== null && !Array.isArray(value) ? (value as JsonObject) : undefined;
 }
@@ -20,7 +20,7 @@ export function hasOnly(object: JsonObject, ...keys: string[]): boolean {
   return Object.keys(object).every((key) => keys.includes(key));
 }
 
-/** The sealed payload that a client would decrypt: standard base64, whole; undefined if it is not that. */
+/** The sealed payload that a client would decrypt; undefined unless it is padded standard base64. */
 export function readPayload(encoded: unknown): Buffer | undefined {
   if (typeof encoded !== 'string' || encoded === '') return undefined;
   const payload = Buffer.from(encoded, 'base64');

@@ -1,6 +1,6 @@
 import type { Writable } from 'node:stream';
 
-/** A body that never ends: as fast as it is read, or drop by drop. */
+/** How a body never ends: as fast as it is read, or a byte at a time. */
 export type Endless = 'flood' | 'drip';
 
 const DROP_MS = 20;

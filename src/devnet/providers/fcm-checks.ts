@@ -5,7 +5,7 @@ import type { WebAnswer } from './http.ts';
 const MAX_DATA = 4096;
 const LONGEST_TTL = 2_419_200;
 
-/** What a phone would get. */
+/** A push as a phone would get it. */
 export interface FcmPush {
   readonly token: string;
   readonly body: JsonObject;
@@ -33,13 +33,13 @@ export function fcmError(
   };
 }
 
-/** A violation of one field of the message, as Google's APIs tell it. */
+/** A violation of one field of the message, as Google's APIs report it. */
 export function violation(field: string, description = 'Invalid value'): object {
   return { '@type': 'type.googleapis.com/google.rpc.BadRequest', fieldViolations: [{ field, description }] };
 }
 
 /**
- * Looks at the body of a push as Google does, and at its data as Session's app for Android does
+ * Checks the body of a push as Google does, and its data as Session's app for Android does
  * (docs/spec/notifiers.md, section 5).
  */
 export function readPush(headers: IncomingHttpHeaders, text: string): FcmPush | WebAnswer {
@@ -50,7 +50,7 @@ export function readPush(headers: IncomingHttpHeaders, text: string): FcmPush | 
   if (!hasOnly(body, 'message', 'validate_only') || !hasOnly(message, 'token', 'data', 'android')) {
     return invalid('message', 'Invalid JSON payload received. Unknown name.');
   }
-  // It would be checked, and never reach a phone.
+  // It would only be checked, and never reach a phone.
   if (body.validate_only !== undefined && body.validate_only !== false) return invalid('validate_only', 'set');
   const { token } = message;
   if (typeof token !== 'string' || !/^[\x21-\x7e]{1,4096}$/.test(token)) {

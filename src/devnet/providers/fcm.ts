@@ -19,13 +19,13 @@ export interface FakeFcm extends FakeProvider {
   readonly script: Script<WebAnswer>;
   /** For the OAuth endpoint; the "device" is always `oauth`. */
   readonly oauth: Script<WebAnswer>;
-  /** Access tokens that were given out, since the start. */
+  /** Access tokens given out since the start. */
   readonly tokensGiven: number;
-  /** Connections that were made, since the start. */
+  /** Connections made since the start. */
   readonly connections: number;
-  /** From now on, no access token that was given out is valid any more. */
+  /** Invalidates all access tokens given out so far. */
   expireTokens(): void;
-  /** Says goodbye on every connection: what was taken is still answered, and nothing new is looked at. */
+  /** Sends GOAWAY on every connection: what was accepted is still answered, and nothing new is processed. */
   goaway(): void;
   /** Cuts every connection. */
   cut(): void;
@@ -36,7 +36,7 @@ const EMAIL = `notifier@${PROJECT}.iam.gserviceaccount.com`;
 const SCOPE = 'https://www.googleapis.com/auth/firebase.messaging';
 const KEY_ID = 'fake-key';
 const TOKEN_LIFETIME = 3_600;
-/** Seconds that clocks may differ by. */
+/** By how much clocks may differ, seconds. */
 const SKEW = 300;
 
 /** Google's Firebase Cloud Messaging, v1 API, and Google's OAuth endpoint: HTTP/2 and 1.1 over TLS. */

@@ -2,13 +2,13 @@ import type { IncomingMessage, ServerResponse } from 'node:http';
 import type { Http2ServerRequest, Http2ServerResponse } from 'node:http2';
 import { type Endless, pour } from './endless.ts';
 
-/** What to answer. */
+/** An answer of a fake provider. */
 export interface WebAnswer {
   /** 200 unless given. */
   readonly status?: number;
   /** Sent as JSON, or as it is if a string or a Buffer. */
   readonly body?: unknown;
-  /** After that, a body that goes on for ever. */
+  /** After that, a body that never ends. */
   readonly endless?: Endless;
   readonly headers?: Readonly<Record<string, string>>;
   /** Never answer. */
@@ -24,9 +24,9 @@ type Outgoing = ServerResponse | Http2ServerResponse;
 
 /**
  * Reads a request whole and answers it, over HTTP/1.1 or HTTP/2.
- * @param look decides what to answer, by the body as text or as it came; a push is counted as taken here, before the
- *   answer is sent
- * @param delay milliseconds until the answer
+ * @param look decides what to answer, by the body as text or as bytes; it counts an accepted push before the answer is
+ *   sent
+ * @param delay how long to wait before the answer, ms
  */
 export function serve(
   request: Incoming,
@@ -54,7 +54,7 @@ function respond(request: Incoming, response: Outgoing, answer: WebAnswer): void
   }
   const { bytes, type } = bodyOf(answer);
   const length = answer.endless ? {} : { 'content-length': bytes.length };
-  // Node would otherwise join the two kinds of responses into one that can do nothing.
+  // The union of both kinds of responses has none of their overloads in common.
   const outgoing = response as ServerResponse;
   outgoing.writeHead(answer.status ?? 200, { 'content-type': type, ...length, ...answer.headers });
   if (answer.endless) {
@@ -66,12 +66,12 @@ function respond(request: Incoming, response: Outgoing, answer: WebAnswer): void
   } else outgoing.end(bytes);
 }
 
-/** The form of an answer's body, and its type. */
+/** The bytes of an answer's body, and its content type. */
 function bodyOf({ body = '' }: WebAnswer): { bytes: Buffer; type: string } {
   const text = typeof body === 'string' || Buffer.isBuffer(body) ? body : JSON.stringify(body);
   const type = typeof body === 'string' && body.startsWith('<') ? 'text/html' : 'application/json';
   return { bytes: Buffer.from(text), type: `${type}; charset=UTF-8` };
 }
 
-/** A page as providers' gateways send it when the service behind them does not answer. */
+/** A page as providers' gateways send when the service behind them does not answer. */
 export const HTML_PAGE = '<!DOCTYPE html><html><title>Error</title><body>That is an error.</body></html>';

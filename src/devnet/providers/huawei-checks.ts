@@ -5,7 +5,7 @@ import type { WebAnswer } from './http.ts';
 const MAX_BODY = 4096;
 const LONGEST_TTL = 1_296_000;
 
-/** What a phone would get. */
+/** A push as a phone would get it. */
 export interface HuaweiPush {
   readonly token: string;
   readonly urgency: 'HIGH' | 'NORMAL';
@@ -19,8 +19,7 @@ export function huaweiCode(code: string, msg = 'Success', status = 200): WebAnsw
 }
 
 /**
- * Looks at the body of a push as Huawei does, and at its data as Session's app does (docs/spec/notifiers.md, section
- * 6).
+ * Checks the body of a push as Huawei does, and its data as Session's app does (docs/spec/notifiers.md, section 6).
  */
 export function readPush(headers: IncomingHttpHeaders, text: string): HuaweiPush | WebAnswer {
   if (!/^application\/json\b/.test(headers['content-type'] ?? ''))
@@ -28,12 +27,12 @@ export function readPush(headers: IncomingHttpHeaders, text: string): HuaweiPush
   const body = readObject(text);
   const message = asObject(body?.message);
   if (!body || !message) return huaweiCode('80100003', 'Illegal payload', 400);
-  // With `validate_only` it would be checked, and never reach a phone.
+  // With `validate_only` it would only be checked, and never reach a phone.
   if (!hasOnly(body, 'validate_only', 'message') || body.validate_only !== false) return wrong('validate_only');
   if (!hasOnly(message, 'data', 'android', 'token')) return wrong('message');
   const tokens: readonly unknown[] = Array.isArray(message.token) ? message.token : [];
   const [token] = tokens;
-  // One at a time is what ours sends; the phone of a token that is there twice would ring twice.
+  // Ours sends one at a time; with a token listed twice the phone would ring twice.
   if (tokens.length !== 1 || typeof token !== 'string' || token === '') return wrong('token');
   if (Buffer.byteLength(text) - Buffer.byteLength(token) > MAX_BODY) {
     return huaweiCode('80300008', 'Message body size exceeds the default value');

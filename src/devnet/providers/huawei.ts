@@ -10,11 +10,11 @@ export interface FakeHuawei extends FakeProvider {
   readonly script: Script<WebAnswer>;
   /** For the OAuth endpoint; the "device" is always `oauth`. */
   readonly oauth: Script<WebAnswer>;
-  /** Access tokens that were given out, since the start. */
+  /** Access tokens given out since the start. */
   readonly tokensGiven: number;
-  /** Connections that were made, since the start. */
+  /** Connections made since the start. */
   readonly connections: number;
-  /** Whether the app may send with urgency HIGH; true unless set. */
+  /** Whether the app may send with urgency HIGH; true at first. */
   highAllowed: boolean;
   expireTokens(): void;
   cut(): void;
@@ -22,6 +22,7 @@ export interface FakeHuawei extends FakeProvider {
 
 const APP_ID = '100000001';
 const APP_SECRET = 'fake-app-secret';
+
 /** Huawei's Push Kit, v1 API, and Huawei's OAuth endpoint: HTTP/1.1 over TLS, kept alive. */
 export async function startFakeHuawei(options: FakeOptions = {}): Promise<FakeHuawei> {
   const taken = new Taken(options.keep ?? KEEP);

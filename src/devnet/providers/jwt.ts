@@ -1,5 +1,6 @@
 import { type KeyObject, verify } from 'node:crypto';
 
+/** A JSON Web Token whose signature is good. */
 export interface Jwt {
   readonly header: Record<string, unknown>;
   readonly claims: Record<string, unknown>;

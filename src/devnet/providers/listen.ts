@@ -1,12 +1,13 @@
 import type { AddressInfo, Server } from 'node:net';
 
 /**
- * Has a fake provider listen on 127.0.0.1, and gives the port.
+ * Has a fake provider listen on 127.0.0.1.
  * @param port any free one unless given
+ * @returns the port
  * @throws Error as Node's, if the port is taken
  */
 export async function listen(server: Server, port = 0): Promise<number> {
-  // Clients that reject our certificate find out for themselves.
+  // A client that rejects our certificate knows why.
   server.on('tlsClientError', () => {});
   await new Promise<void>((resolve, reject) => {
     server.once('error', reject);

@@ -1,15 +1,15 @@
 /**
- * What a fake provider answers, instead of taking the push: set in advance, for one device or for whatever comes next.
- * The answers of a device come first.
+ * What a fake provider answers instead of accepting a push, set in advance for a device or for whatever comes next. A
+ * device's own answers come first.
  */
 export class Script<Answer> {
-  /** Answers everything that nothing else answers. */
+  /** The answer to every push that nothing else here answers. */
   all: Answer | undefined;
   readonly #devices = new Map<string, Answer[]>();
   readonly #lasting = new Map<string, Answer>();
   #next: Answer[] = [];
 
-  /** One after the other for this device; then it is taken again. */
+  /** One after the other for this device; after that its pushes are accepted again. */
   device(token: string, ...answers: Answer[]): void {
     this.#devices.set(token, [...(this.#devices.get(token) ?? []), ...answers]);
   }
@@ -19,7 +19,7 @@ export class Script<Answer> {
     this.#lasting.set(token, answer);
   }
 
-  /** For the next `count` pushes, whoever they are for. */
+  /** For the next `count` pushes, whichever device they are for. */
   next(answer: Answer, count = 1): void {
     for (let index = 0; index < count; index++) this.#next.push(answer);
   }
@@ -32,13 +32,13 @@ export class Script<Answer> {
     this.#next = [];
   }
 
-  /** The answer to a push for this device; undefined: take it. */
+  /** The answer to a push for this device; undefined if it is to be accepted. */
   answer(token: string): Answer | undefined {
     return this.#devices.get(token)?.shift() ?? this.#lasting.get(token) ?? this.#next.shift() ?? this.all;
   }
 }
 
-/** A push that a fake provider took. */
+/** A push that a fake provider accepted. */
 export interface TakenPush {
   readonly token: string;
   /** The sealed payload, as the phone gets it: nonce and ciphertext. */
@@ -61,17 +61,17 @@ export class Tally {
     this.#waiting = this.#waiting.filter(({ count }) => this.count < count);
   }
 
-  /** Resolves when there were so many, since the start. */
+  /** Resolves when the count has reached so many. */
   reached(count: number): Promise<void> {
     if (this.count >= count) return Promise.resolve();
     return new Promise((resolve) => this.#waiting.push({ count, resolve }));
   }
 }
 
-/** What a fake provider took: the newest in full, all of them as a number. */
+/** The pushes that a fake provider accepted: the newest in full, all of them as a number. */
 export class Taken {
   readonly pushes: TakenPush[] = [];
-  /** Called with each, for example to let a phone have it. */
+  /** Called with each, for example to deliver it to a phone. */
   onPush: ((push: TakenPush) => void) | undefined;
   readonly #keep: number;
   readonly #tally = new Tally();
@@ -92,7 +92,7 @@ export class Taken {
     this.#tally.add();
   }
 
-  /** Resolves when so many were taken, since the start. */
+  /** Resolves when so many have been accepted since the start. */
   reached(count: number): Promise<void> {
     return this.#tally.reached(count);
   }
@@ -103,7 +103,7 @@ export interface FakeProvider {
   /** On 127.0.0.1. */
   readonly port: number;
   readonly taken: Taken;
-  /** All requests for a push that were looked at, taken or not. */
+  /** How many requests for a push were processed, whether accepted or not. */
   readonly requests: number;
   /**
    * Writes the credentials that a notifier needs for this provider into a folder.
@@ -114,12 +114,13 @@ export interface FakeProvider {
 }
 
 export interface FakeOptions {
-  /** 0, and thus any free one, unless given. */
+  /** Any free one unless given. */
   readonly port?: number;
-  /** How many taken pushes are kept in full; 10,000 unless given. */
+  /** How many accepted pushes are kept in full; {@link KEEP} unless given. */
   readonly keep?: number;
-  /** Milliseconds before each answer; none unless given. */
+  /** How long to wait before each answer, ms; not at all unless given. */
   readonly delay?: number;
 }
 
+/** How many accepted pushes are kept, unless a test or the world says otherwise. */
 export const KEEP = 10_000;

@@ -6,13 +6,13 @@ import { readJwt } from './jwt.ts';
 
 const MAX_BODY = 4096;
 const CURVE = 'prime256v1';
-/** Seconds: RFC 8292, section 2, and what clocks may differ by. */
+/** How long a VAPID token may be valid (RFC 8292, section 2), and by how much clocks may differ; seconds. */
 const LONGEST_TOKEN = 24 * 3_600;
 const SKEW = 60;
-/** Seconds that Mozilla's and Google's services keep a push. */
+/** How long Mozilla's and Google's services keep a push, seconds. */
 const LONGEST_TTL = 28 * 86_400;
 
-/** The app's end of a subscription: what only it has, and what it tells. */
+/** The app's end of a subscription. */
 export interface AppSubscription {
   readonly token: string;
   readonly keys: ECDH;
@@ -26,7 +26,7 @@ export function makeSubscription(token: string, random: (bytes: number) => Buffe
   return { token, keys, auth: random(16) };
 }
 
-/** What a phone would get. */
+/** A push as a phone would get it. */
 export interface WebPush {
   readonly token: string;
   readonly body: JsonObject;
@@ -39,8 +39,8 @@ export function webPushError(status: number, message: string): WebAnswer {
 }
 
 /**
- * Looks at a push as push services do (RFC 8030, sections 5 and 7.2), and at its body as the app does when it has
- * decrypted it (docs/spec/providers.md, section 5).
+ * Checks a push as push services do (RFC 8030, sections 5 and 7.2), and its decrypted body as the app does
+ * (docs/spec/providers.md, section 5).
  */
 export function readPush(
   headers: IncomingHttpHeaders,
@@ -51,23 +51,23 @@ export function readPush(
   if (!/^\d{1,8}$/.test(text('ttl'))) return webPushError(400, 'TTL missing or wrong');
   if (Number(text('ttl')) > LONGEST_TTL) return webPushError(400, 'TTL too long');
   if (!/^(very-low|low|normal|high)$/.test(text('urgency'))) return webPushError(400, 'Urgency');
-  // With a topic, one message would take the place of another.
+  // With a topic, one message would replace another.
   if (headers.topic !== undefined) return webPushError(400, 'Topic');
   if (text('content-encoding') !== 'aes128gcm') return webPushError(400, 'Content-Encoding');
   if (text('content-type') !== 'application/octet-stream') return webPushError(400, 'Content-Type');
   if (Number(text('content-length')) !== body.length) return webPushError(411, 'Content-Length');
   if (body.length > MAX_BODY) return webPushError(413, 'Payload too large');
-  // A real service could not see it; the app would throw it away.
+  // A real service cannot look inside; the app would discard it.
   const plaintext = decrypt(body, subscription);
   const json = plaintext && readObject(plaintext.toString());
   const payload = json && hasOnly(json, 'enc_payload', 'spns') && json.spns === '1' && readPayload(json.enc_payload);
   return payload ? { token: subscription.token, body: json, payload } : webPushError(400, 'no app could read it');
 }
 
-/** As an app decrypts (RFC 8291, section 3.4); undefined if it cannot. */
+/** Decrypts a body as an app does (RFC 8291, section 3.4); undefined if it cannot. */
 export function decrypt(body: Buffer, { keys, auth }: Pick<AppSubscription, 'keys' | 'auth'>): Buffer | undefined {
   const recordSize = body.length < 21 ? 0 : body.readUInt32BE(16);
-  // One record, whose size is given, and the sender's key as its name.
+  // One record of the given size, with the sender's key as its key id.
   if (recordSize < 18 || body[20] !== 65 || body.length - 86 > recordSize || body.length < 86 + 17) return undefined;
   const salt = body.subarray(0, 16);
   const sender = body.subarray(21, 86);
@@ -88,8 +88,9 @@ export function decrypt(body: Buffer, { keys, auth }: Pick<AppSubscription, 'key
 }
 
 /**
- * Why a push service would not accept the VAPID token of a request; undefined if it does (RFC 8292).
- * @param publicKey with which the app registered: 65 bytes in base64url
+ * Checks the VAPID token of a request (RFC 8292).
+ * @param publicKey the key that the app registered with: 65 bytes in base64url
+ * @returns the refusal; undefined if the token is good
  */
 export function checkVapid(authorization: string, publicKey: string, origin: string): WebAnswer | undefined {
   const [, token = '', key = ''] = /^vapid t=([\w.-]+), ?k=([\w-]+)$/.exec(authorization) ?? [];
@@ -100,7 +101,7 @@ export function checkVapid(authorization: string, publicKey: string, origin: str
   const { aud, exp, sub } = jwt.claims;
   const left = Number(exp) - Date.now() / 1000;
   if (aud !== origin) return webPushError(401, 'meant for another service');
-  if (!(left > -SKEW && left <= LONGEST_TOKEN + SKEW)) return webPushError(401, 'ran out, or is good for too long');
+  if (!(left > -SKEW && left <= LONGEST_TOKEN + SKEW)) return webPushError(401, 'expired, or valid for too long');
   if (!/^(mailto:|https:)/.test(String(sub))) return webPushError(401, 'no contact');
   return undefined;
 }

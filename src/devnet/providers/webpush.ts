@@ -10,7 +10,7 @@ import { listen } from './listen.ts';
 import { type FakeOptions, type FakeProvider, KEEP, Script, Taken } from './script.ts';
 import { type AppSubscription, checkVapid, makeSubscription, readPush, webPushError } from './webpush-checks.ts';
 
-/** What an app tells its server of its subscription. */
+/** What an app tells its server about its subscription. */
 export interface WebPushInfo {
   readonly endpoint: string;
   readonly p256dh: string;
@@ -18,24 +18,24 @@ export interface WebPushInfo {
 }
 
 export interface FakeWebPushOptions extends FakeOptions {
-  /** The VAPID key that its apps register with; one of its own unless given. */
+  /** The VAPID key that apps register with; a new one unless given. */
   readonly key?: KeyObject;
 }
 
 export interface FakeWebPush extends FakeProvider {
   readonly key: KeyObject;
   readonly script: Script<WebAnswer>;
-  /** Connections that were made, since the start. */
+  /** Connections made since the start. */
   readonly connections: number;
-  /** Different VAPID tokens that were shown, since the start. */
+  /** The different VAPID tokens seen since the start. */
   readonly tokens: ReadonlySet<string>;
-  /** Registers an app, as its library would; `token` names it in what was taken. */
+  /** Registers an app, as its library would; `token` names it among the pushes accepted. */
   subscribe(random: (bytes: number) => Buffer): { readonly token: string; readonly info: WebPushInfo };
   cut(): void;
 }
 
 /**
- * A push service of Web Push with the apps behind it, which decrypt what they get: HTTP/1.1 and HTTP/2 over TLS, at
+ * A Web Push service with the apps behind it, which decrypt their pushes: HTTP/1.1 and HTTP/2 over TLS, at
  * https://localhost.
  */
 export async function startFakeWebPush(options: FakeWebPushOptions = {}): Promise<FakeWebPush> {
@@ -51,7 +51,7 @@ export async function startFakeWebPush(options: FakeWebPushOptions = {}): Promis
   const publicKey = Buffer.concat(point).toString('base64url');
 
   const look = (request: IncomingMessage | Http2ServerRequest, body: Buffer): WebAnswer => {
-    if (request.method !== 'POST') return webPushError(405, 'POST, please');
+    if (request.method !== 'POST') return webPushError(405, 'only POST');
     const [, token = ''] = /^\/wpush\/v2\/([\w-]+)$/.exec(request.url ?? '') ?? [];
     const subscription = subscriptions.get(token);
     if (!subscription) return webPushError(404, 'no such subscription');

@@ -14,29 +14,29 @@ export interface NewDevice {
   readonly serviceInfo: Readonly<Record<string, unknown>>;
 }
 
-/** The far end of a notifier: the fake provider that it pushes to. */
-export interface Carrier {
-  /** As clients name it, and the notifier. */
+/** A fake provider with the notifier that pushes to it. */
+export interface Provider {
+  /** The notifier's name, by which clients ask for it. */
   readonly service: string;
-  /** What the notifier finds in its section of spns.ini. */
+  /** The notifier's section of spns.ini. */
   readonly settings: Readonly<Record<string, string>>;
-  /** A new device, as its maker or its push service would register it. */
+  /** Registers a new device, as its operating system or push service would. */
   register(random: Random): NewDevice;
   stop(): Promise<void>;
 }
 
-/** Called with each push that a provider took: what the phone with that token gets. */
+/** Called with each push that a provider accepted, for the phone with that token. */
 export type OnPush = (service: string, token: string, payload: Buffer) => void;
 
-/** How many pushes a provider keeps for whoever wants to look; nobody does here. */
+/** How many pushes a fake provider keeps; nobody looks at them here. */
 const KEEP = 10;
 
-interface Provider {
-  readonly provider: FakeProvider;
+interface Started {
+  readonly fake: FakeProvider;
   readonly register: (random: Random) => NewDevice;
 }
 
-const PROVIDERS: { readonly [service: string]: () => Promise<Provider> } = {
+const STARTS: { readonly [service: string]: () => Promise<Started> } = {
   apns: async () => byToken(await startFakeApns({ keep: KEEP }), (random) => random(32).toString('hex')),
   firebase: async () =>
     byToken(
@@ -46,21 +46,21 @@ const PROVIDERS: { readonly [service: string]: () => Promise<Provider> } = {
   huawei: async () =>
     byToken(await startFakeHuawei({ keep: KEEP }), (random) => `IQAAAA${random(90).toString('base64url')}`),
   webpush: async () => {
-    const provider = await startFakeWebPush({ keep: KEEP });
+    const fake = await startFakeWebPush({ keep: KEEP });
     return {
-      provider,
+      fake,
       register(random) {
-        const { token, info } = provider.subscribe(random);
+        const { token, info } = fake.subscribe(random);
         return { token, serviceInfo: { ...info } };
       },
     };
   },
 };
 
-/** A provider that knows devices by a token, and nothing else. */
-function byToken(provider: FakeProvider, make: (random: Random) => string): Provider {
+/** For a provider whose devices have a token and nothing else. @param make makes a token */
+function byToken(fake: FakeProvider, make: (random: Random) => string): Started {
   return {
-    provider,
+    fake,
     register(random) {
       const token = make(random);
       return { token, serviceInfo: { token } };
@@ -71,18 +71,18 @@ function byToken(provider: FakeProvider, make: (random: Random) => string): Prov
 /**
  * Starts a fake provider for each notifier.
  *
- * @param modules.folder where the credentials for the notifiers are written
+ * @param modules.folder where the notifiers' credentials are written; emptied first
  */
-export async function startCarriers(modules: { folder: string; onPush: OnPush }): Promise<Carrier[]> {
+export async function startProviders(modules: { folder: string; onPush: OnPush }): Promise<Provider[]> {
   const { folder, onPush } = modules;
-  // The credentials of earlier runs were for other ports.
+  // Credentials of earlier runs are for other ports.
   await fs.rm(folder, { recursive: true, force: true });
   await fs.mkdir(folder, { recursive: true, mode: 0o700 });
   return await Promise.all(
-    Object.entries(PROVIDERS).map(async ([service, start]) => {
-      const { provider, register } = await start();
-      provider.taken.onPush = (push) => onPush(service, push.token, push.payload);
-      return { service, settings: await provider.settings(folder), register, stop: () => provider.close() };
+    Object.entries(STARTS).map(async ([service, start]) => {
+      const { fake, register } = await start();
+      fake.taken.onPush = (push) => onPush(service, push.token, push.payload);
+      return { service, settings: await fake.settings(folder), register, stop: () => fake.close() };
     }),
   );
 }
