@@ -1,3 +1,4 @@
+import { setImmediate as nextTurn } from 'node:timers/promises';
 import type { Clock, Timer } from '../../clock.ts';
 import type { Log } from '../../log.ts';
 import { encodeChanged, encodeLeaving, type Sender } from '../../session/cluster-protocol.ts';
@@ -321,7 +322,7 @@ export class Cluster {
     let next: number | undefined = 0;
     while (next !== undefined && !this.#stopped) {
       next = devices.removeAccounts((bytes, offset) => slots.has(slotOf(bytes, offset)), next);
-      await new Promise((resolve) => setImmediate(resolve));
+      await nextTurn();
     }
   }
 

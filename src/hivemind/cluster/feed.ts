@@ -1,7 +1,9 @@
+import { setImmediate as nextTurn } from 'node:timers/promises';
 import type { Clock, Timer } from '../../clock.ts';
 import type { Log } from '../../log.ts';
 import { SLOTS, slotOf } from '../../session/slots.ts';
 import type { Devices } from '../devices/devices.ts';
+import { SLICE } from '../slice.ts';
 import type { Change, ClusterStore } from '../store/cluster-store.ts';
 import type { Store } from '../store/store.ts';
 import { slotBits } from './roster.ts';
@@ -41,8 +43,6 @@ const READ_EVERY = 75;
 const LEAST_PAUSE = 20;
 /** How often changes that every member has read are deleted, in ms. */
 const TRIM_EVERY = 10_000;
-/** How long (ms) applying changes may hold the event loop. */
-const SLICE = 8;
 /** How long after a failed load it is tried again, in ms. */
 const RETRY = 1_000;
 /** How long (ms) without a complete read is a complaint. */
@@ -138,7 +138,7 @@ export class Feed {
       if (pages === RELOAD_AFTER_PAGES) this.#modules.cluster.skip();
       if (!(await this.#readSome())) return;
       // Let other work in between: changes can wait in the database.
-      await new Promise((resolve) => setImmediate(resolve));
+      await nextTurn();
     }
   }
 
@@ -196,7 +196,7 @@ export class Feed {
         else devices.replace(row, Math.floor(clock.now() / 1000));
         this.counters.changes++;
         if (clock.monotonic() - since < SLICE) continue;
-        await new Promise((resolve) => setImmediate(resolve));
+        await nextTurn();
         since = clock.monotonic();
       }
       return busy;
@@ -254,7 +254,7 @@ export class Feed {
     const isCompared = (bytes: Uint8Array, offset: number) => slots.has(slotOf(bytes, offset));
     for (let next: number | undefined = 0; next !== undefined && !signal.aborted; ) {
       next = devices.removeUnseen(isCompared, next);
-      await new Promise((resolve) => setImmediate(resolve));
+      await nextTurn();
     }
     return rows;
   }
@@ -262,7 +262,7 @@ export class Feed {
   async #trim(): Promise<void> {
     try {
       while (!this.#stopping.signal.aborted && (await this.#modules.cluster.trim())) {
-        await new Promise((resolve) => setImmediate(resolve));
+        await nextTurn();
       }
     } catch (error) {
       this.#modules.log.debug(`old entries of spns_changes could not be deleted: ${(error as Error).message}`);

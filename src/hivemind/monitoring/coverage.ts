@@ -1,5 +1,6 @@
 import type { Clock } from '../../clock.ts';
 import { slotOf } from '../../session/slots.ts';
+import { SLICE } from '../slice.ts';
 import type { Member, Swarm } from './member.ts';
 import type { Accounts, Defer, Swarms } from './swarms.ts';
 
@@ -10,8 +11,7 @@ export interface CoverageOptions {
   readonly defer: Defer;
 }
 
-/** How long (ms) a check may hold the event loop, and after how many accounts it looks at the time. */
-const SLICE = 8;
+/** After how many accounts a check looks at the time. */
 const STRIDE = 256;
 /**
  * If no server of a swarm has been connected for this long (ms), while at least this share of the swarms has one, the

@@ -1,4 +1,5 @@
 import type { Clock } from '../../clock.ts';
+import { SLICE } from '../slice.ts';
 import type { Member, Swarm } from './member.ts';
 import type { Swarms } from './swarms.ts';
 
@@ -48,9 +49,6 @@ export interface FreshnessOptions {
   /** About how old a figure may become, in seconds. */
   readonly interval: number;
 }
-
-/** How long, in ms, measuring may hold the event loop. */
-const SLICE = 8;
 
 /** How up to date the servers' monitors are. Measured in slices of a few servers and swarms. */
 export class Freshness {

@@ -1,4 +1,5 @@
 import type { Clock, Timer } from '../../clock.ts';
+import { SLICE } from '../slice.ts';
 import { MAX_BODY, type Member } from './member.ts';
 import { Answers, type Request, RequestBuilder, readReply } from './request.ts';
 import type { ScheduleOptions } from './schedule.ts';
@@ -27,8 +28,7 @@ const URGENT_BODY = 64 * 1024;
 const MAX_URGENT_IN_FLIGHT = 8;
 /** The most urgent accounts that wait for one server; further ones go into its bulk requests. */
 const MAX_URGENT = 2000;
-/** How long (ms) work may hold the event loop, and after how much it checks the time. */
-const SLICE = 8;
+/** After how many accounts added, bytes added or accounts looked at the time is checked. */
 const ADDS = 32;
 const ADDED_BYTES = 256 * 1024;
 const STEPS = 32_768;

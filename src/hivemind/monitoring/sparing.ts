@@ -1,5 +1,6 @@
 import type { Clock } from '../../clock.ts';
 import { SLOTS, slotOf, swarmsOfSlots } from '../../session/slots.ts';
+import { SLICE } from '../slice.ts';
 import type { Member, Swarm } from './member.ts';
 import type { Accounts, Defer, Swarms } from './swarms.ts';
 
@@ -12,8 +13,6 @@ export interface SparingOptions {
   readonly onWork: (member: Member) => void;
 }
 
-/** How long (ms) reconsidering servers may hold the event loop at a time. */
-const SLICE = 8;
 /**
  * How many storage servers of a swarm are enough where another hivemind sends first: one that is honest and alive
  * suffices, and the third contradicts two liars (docs/decisions/37).

@@ -1,5 +1,6 @@
 import type { Clock } from '../../clock.ts';
 import { SwarmSpace } from '../../session/swarm.ts';
+import { SLICE } from '../slice.ts';
 import type { Member, Swarm } from './member.ts';
 import { MONITOR_LIFETIME } from './schedule.ts';
 
@@ -33,8 +34,7 @@ export interface SwarmsOptions {
 
 /** How many earlier sets of swarms are remembered at most. */
 const MAX_FORMER_SPACES = 32;
-/** How long (ms) a recalculation may hold the event loop, and after how many accounts it checks the time. */
-const SLICE = 8;
+/** After how many accounts a recalculation looks at the time. */
 const STRIDE = 256;
 const NOWHERE = -1;
 

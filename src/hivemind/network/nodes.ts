@@ -5,6 +5,7 @@ import { swarmsOfSlots } from '../../session/slots.ts';
 import type { Link } from '../monitoring/member.ts';
 import type { Monitoring } from '../monitoring/monitoring.ts';
 import type { Defer } from '../monitoring/swarms.ts';
+import { SLICE } from '../slice.ts';
 import { ListDoubt } from './list-doubt.ts';
 import { type Connect, Node, type NodeReport, reportNode } from './node.ts';
 
@@ -30,8 +31,6 @@ export interface NodesOptions {
  */
 const COOLDOWNS = [10_000, 30_000, 60_000];
 const LONGEST_COOLDOWN = 120_000;
-/** How long (ms) making connections may hold the event loop. */
-const SLICE = 8;
 /** How long a server that did us harm is left alone, in ms. */
 const CUT_OFF = 60 * 60_000;
 

@@ -1,5 +1,6 @@
 import type { Clock, Timer } from '../../clock.ts';
 import type { Notification } from '../../session/notification.ts';
+import { SLICE } from '../slice.ts';
 
 /** A copy that waits for another storage server to confirm it. */
 export interface HeldCopy<Server> {
@@ -34,8 +35,6 @@ const MAX_BYTES = 64 * 1024 * 1024;
 const MAX_SERVER_BYTES = 4 * 1024 * 1024;
 /** What a copy takes besides its frame, in bytes: objects, views, its place in the map. */
 const OVERHEAD = 1_000;
-/** How long (ms) releasing copies may hold the event loop. */
-const SLICE = 8;
 
 /**
  * Holds doubtful copies, by account and hash. Each waits until a second server says the same, a proven copy replaces

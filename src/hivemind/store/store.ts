@@ -6,6 +6,7 @@ import { to as copyTo } from 'pg-copy-streams';
 import type { Clock, Timer } from '../../clock.ts';
 import { type Logger, type Repeated, repeated } from '../../daemon/log.ts';
 import { type DeviceKey, type DeviceRow, rowFault } from '../devices/device.ts';
+import { SLICE } from '../slice.ts';
 import { type OpenClient, openClient } from './client.ts';
 import { becomeMember, dissolveCluster, type Membership, type MembershipOptions } from './cluster-start.ts';
 import { SERVER } from './cluster-statements.ts';
@@ -36,8 +37,6 @@ export { StoreError } from './store-error.ts';
 const STATS_EVERY = 5_000;
 /** The most statistics written by one statement. */
 const STATS_AT_ONCE = 2_000;
-/** How long (ms) loading may hold the event loop. */
-const LOAD_SLICE = 8;
 /** After this long (ms) without a group commit, a probe tells whether the database writes. */
 const IDLE = 60_000;
 /** How often it is probed, in ms, while it does not. */
@@ -201,7 +200,7 @@ export class Store {
       let since = clock.monotonic();
       for await (const chunk of client.query(copyTo(copyRows(slots)))) {
         reader.push(chunk as Buffer);
-        if (clock.monotonic() - since < LOAD_SLICE) continue;
+        if (clock.monotonic() - since < SLICE) continue;
         await nextTurn();
         since = clock.monotonic();
       }

@@ -1,3 +1,4 @@
+import { setImmediate as nextTurn } from 'node:timers/promises';
 import type { Clock, Timer } from '../../clock.ts';
 import type { Log } from '../../log.ts';
 import { SIGNATURE_LIFETIME } from '../../session/subscription.ts';
@@ -152,7 +153,7 @@ export class Expiry {
       const some = devices.expire(cutoff);
       if (some === 0) break;
       expired += some;
-      await new Promise((resolve) => setImmediate(resolve));
+      await nextTurn();
     }
     if (!approved) this.#spent += expired;
     const most = approved ? Number.MAX_SAFE_INTEGER : expired + Math.max(allowed - expired, FEW);
