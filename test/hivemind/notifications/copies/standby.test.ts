@@ -54,9 +54,9 @@ function setUp(options: { first?: string; maxBytes?: number; defer?: (callback: 
     const times = { timestamp: clock.now(), expiry: clock.now() + 1e9 };
     return new QueuedMessage({ account, hash, namespace: 0, ...times, data: null }, 'apns', true, clock.monotonic());
   };
-  const heed = (name: string, what: Partial<News>, run = 1n) =>
+  const onProgress = (name: string, what: Partial<News>, run = 1n) =>
     standby.onProgress({ name, run, handed: [], ended: [], none: [], ...what });
-  return { clock, duty, standby, sent, told, served, endedElsewhere, take, news, heed, key };
+  return { clock, duty, standby, sent, told, served, endedElsewhere, take, news, onProgress, key };
 }
 
 describe('a push that another hivemind sends first', () => {
@@ -75,45 +75,45 @@ describe('a push that another hivemind sends first', () => {
   });
 
   it('is kept as long as that one lives, once it has it in hand, and dropped when it has ended it', async () => {
-    const { clock, standby, sent, take, heed, key } = setUp();
+    const { clock, standby, sent, take, onProgress, key } = setUp();
     take('one');
     take('two');
-    heed('a', { handed: [key('one'), key('two')] });
+    onProgress('a', { handed: [key('one'), key('two')] });
     await clock.advance(100 * SILENCE);
     assert.deepEqual([sent, standby.size, standby.unsettled], [[], 2, 0]);
-    heed('a', { ended: [key('one')] });
+    onProgress('a', { ended: [key('one')] });
     assert.deepEqual([sent, standby.size, standby.counters.ended], [[], 1, 1]);
     assert.equal(clock.pending, 0);
   });
 
   it('is sent at once when that one will not send it', async () => {
-    const { clock, standby, sent, take, heed, key } = setUp();
+    const { clock, standby, sent, take, onProgress, key } = setUp();
     take('said at once');
     take('said later');
-    heed('a', { handed: [key('said later')] });
-    heed('a', { none: [key('said at once'), key('said later')] });
+    onProgress('a', { handed: [key('said later')] });
+    onProgress('a', { none: [key('said at once'), key('said later')] });
     await clock.advance(0);
     assert.deepEqual(sent, ['said at once', 'said later']);
     assert.deepEqual(standby.counters.released, { ...NOTHING, none: 2 });
   });
 
   it('goes on waiting when a third one says that it will not send it', async () => {
-    const { clock, standby, sent, take, heed, key } = setUp();
+    const { clock, standby, sent, take, onProgress, key } = setUp();
     take('waiting');
     take('kept');
-    heed('a', { handed: [key('kept')] });
-    heed('c', { none: [key('waiting'), key('kept')] });
+    onProgress('a', { handed: [key('kept')] });
+    onProgress('c', { none: [key('waiting'), key('kept')] });
     await clock.advance(0);
     assert.deepEqual([sent, standby.size], [[], 2]);
   });
 
   it('is sent at once when that one dies, or was a different run of it', async () => {
     for (const end of ['death', 'restart'] as const) {
-      const { clock, duty, standby, sent, take, heed, key } = setUp();
+      const { clock, duty, standby, sent, take, onProgress, key } = setUp();
       take('kept');
-      heed('a', { handed: [key('kept')] });
+      onProgress('a', { handed: [key('kept')] });
       take('kept by another');
-      heed('c', { handed: [key('kept by another')] });
+      onProgress('c', { handed: [key('kept by another')] });
       duty.change(({ living }) => (end === 'death' ? living.delete('a') : living.set('a', 2n)));
       await clock.advance(0);
       assert.deepEqual([sent, standby.size], [['kept'], 1], end);
@@ -122,9 +122,9 @@ describe('a push that another hivemind sends first', () => {
   });
 
   it('is sent when that one dies or we become first if nothing was said of it, but not if it is in hand', async () => {
-    const { clock, duty, standby, sent, take, heed, key } = setUp();
+    const { clock, duty, standby, sent, take, onProgress, key } = setUp();
     take('kept');
-    heed('a', { handed: [key('kept')] });
+    onProgress('a', { handed: [key('kept')] });
     take('waiting');
     duty.change((all) => {
       all.first = 'b';
@@ -152,14 +152,14 @@ describe('a push that another hivemind sends first', () => {
   });
 
   it('follows what was said before it came', async () => {
-    const { clock, duty, standby, sent, take, heed, key } = setUp();
-    heed('a', { ended: [key('ended')], handed: [key('handed')], none: [key('none')] });
+    const { clock, duty, standby, sent, take, onProgress, key } = setUp();
+    onProgress('a', { ended: [key('ended')], handed: [key('handed')], none: [key('none')] });
     assert.deepEqual([take('ended').ours, standby.size, standby.counters.ended], [false, 0, 1]);
     assert.deepEqual([take('none').ours, standby.size], [true, 0]);
     take('handed');
     await clock.advance(10 * SILENCE);
     assert.deepEqual([sent, standby.size], [[], 1]);
-    heed('a', { handed: [key('of a dead one')] });
+    onProgress('a', { handed: [key('of a dead one')] });
     duty.living.set('a', 2n);
     duty.first = 'c';
     take('of a dead one');
@@ -168,8 +168,8 @@ describe('a push that another hivemind sends first', () => {
   });
 
   it('forgets after a while what was said of pushes that never came', async () => {
-    const { clock, standby, take, heed, key } = setUp();
-    heed('a', { ended: [key('late')] });
+    const { clock, standby, take, onProgress, key } = setUp();
+    onProgress('a', { ended: [key('late')] });
     await clock.advance(59_000);
     take('late');
     assert.deepEqual([standby.counters.ended, standby.size], [1, 0]);
@@ -179,19 +179,19 @@ describe('a push that another hivemind sends first', () => {
   });
 
   it('waits for a notifier where there is none, and then a second for the first', async () => {
-    const { clock, duty, standby, sent, served, take, heed, key } = setUp();
+    const { clock, duty, standby, sent, served, take, onProgress, key } = setUp();
     served.clear();
     take('silence');
     take('none');
     take('in hand');
-    heed('a', { none: [key('none')], handed: [key('in hand')] });
+    onProgress('a', { none: [key('none')], handed: [key('in hand')] });
     await clock.advance(5 * SILENCE);
-    heed('a', { none: [key('came later')] });
+    onProgress('a', { none: [key('came later')] });
     take('came later');
     assert.deepEqual([sent, standby.size, standby.unsettled], [[], 4, 0]);
     served.add('apns');
     standby.notifierCame('apns');
-    heed('a', { handed: [key('silence')] });
+    onProgress('a', { handed: [key('silence')] });
     await clock.advance(SILENCE);
     assert.deepEqual(sent, ['none', 'came later']);
     served.clear();
@@ -220,15 +220,15 @@ describe('a push that another hivemind sends first', () => {
   });
 
   it('is given up when it is older than a push may be', async () => {
-    const { clock, standby, sent, take, heed, key } = setUp();
+    const { clock, standby, sent, take, onProgress, key } = setUp();
     take('old');
-    heed('a', { handed: [key('old')] });
+    onProgress('a', { handed: [key('old')] });
     await clock.advance(600_000);
     take('young');
     standby.sweep(600_000);
     assert.equal(standby.size, 2);
     await clock.advance(1);
-    heed('a', { handed: [key('young')] });
+    onProgress('a', { handed: [key('young')] });
     standby.sweep(600_000);
     assert.deepEqual([sent, standby.size, standby.counters.tooOld], [[], 1, 1]);
   });
@@ -244,42 +244,42 @@ describe('a push that another hivemind sends first', () => {
   });
 
   it('made of a doubtful message ends with the same push of a better one, and not the other way round', () => {
-    const { standby, take, heed, key } = setUp();
+    const { standby, take, onProgress, key } = setUp();
     take('x', { doubt: Doubt.untimely });
     take('y', { doubt: Doubt.untimely });
     take('z', { doubt: Doubt.unproven });
-    heed('a', { ended: [key('x'), key('y', Doubt.unproven), key('z', Doubt.untimely)] });
+    onProgress('a', { ended: [key('x'), key('y', Doubt.unproven), key('z', Doubt.untimely)] });
     assert.equal(standby.size, 1);
-    heed('a', { ended: [key('z', Doubt.unproven, 9)] });
+    onProgress('a', { ended: [key('z', Doubt.unproven, 9)] });
     assert.equal(standby.size, 1);
-    heed('a', { ended: [key('z')] });
+    onProgress('a', { ended: [key('z')] });
     assert.deepEqual([standby.size, standby.counters.ended], [0, 3]);
-    heed('a', { ended: [key('w')] });
+    onProgress('a', { ended: [key('w')] });
     take('w', { doubt: Doubt.unproven });
     assert.deepEqual([standby.size, standby.counters.ended], [0, 4]);
   });
 
   it('is released in slices, and one that ends in between is not sent', async () => {
     const turns: (() => void)[] = [];
-    const { duty, standby, sent, take, heed, key } = setUp({ defer: (callback) => turns.push(callback) });
+    const { duty, standby, sent, take, onProgress, key } = setUp({ defer: (callback) => turns.push(callback) });
     for (let n = 0; n < 1_002; n++) take(`device ${n}`);
     duty.change(({ living }) => living.delete('a'));
     assert.deepEqual([standby.size, standby.unsettled, sent.length], [0, 1_002, 0]);
     turns.shift()?.();
     assert.ok(sent.length > 0 && sent.length < 1_000, `${sent.length} in one turn`);
-    heed('c', { ended: [key('device 1001')] });
+    onProgress('c', { ended: [key('device 1001')] });
     for (let turn = turns.shift(); turn; turn = turns.shift()) turn();
     assert.deepEqual([sent.length, sent.includes('device 1001'), standby.unsettled], [1_001, false, 0]);
     assert.deepEqual([standby.counters.released.gone, standby.counters.ended], [1_001, 1]);
   });
 
   it('is left to the others at the end', async () => {
-    const { clock, duty, standby, sent, take, heed, key } = setUp();
+    const { clock, duty, standby, sent, take, onProgress, key } = setUp();
     take('waiting');
     take('kept');
-    heed('a', { handed: [key('kept')] });
+    onProgress('a', { handed: [key('kept')] });
     take('released');
-    heed('a', { none: [key('released')] });
+    onProgress('a', { none: [key('released')] });
     standby.stop();
     standby.close();
     duty.change(({ living }) => living.delete('a'));
@@ -313,13 +313,13 @@ describe('a push that is ours to send', () => {
   });
 
   it('is looked for in the queue when another one has ended it, and no longer once it has gone', () => {
-    const { endedElsewhere, standby, take, heed, key } = setUp({ first: 'b' });
+    const { endedElsewhere, standby, take, onProgress, key } = setUp({ first: 'b' });
     const { copy } = take('ours');
     standby.left(take('left').copy);
-    heed('a', { ended: [key('ours'), key('left')] });
+    onProgress('a', { ended: [key('ours'), key('left')] });
     assert.deepEqual(endedElsewhere, ['ours']);
     standby.ended(copy);
-    heed('a', { ended: [key('ours')] });
+    onProgress('a', { ended: [key('ours')] });
     assert.deepEqual([endedElsewhere, standby.counters.ended], [['ours'], 0]);
   });
 });

@@ -56,7 +56,7 @@ function setUp({ own = 'a', first = 'a', maxBytes = 1e9, maxAge = 600_000 } = {}
     );
   const report = (notifier: FakeNotifier, what: Partial<Record<'accepted' | 'refused' | 'handedBack', number[]>>) =>
     outbox.report(notifier, { service: 'apns', accepted: [], refused: [], handedBack: [], answers: [], ...what });
-  const heed = (what: Partial<News>) =>
+  const onProgress = (what: Partial<News>) =>
     outbox.standby?.onProgress({ name: other, run: 1n, handed: [], ended: [], none: [], ...what });
   /** What the other one was told lately. */
   const news = async () => {
@@ -69,7 +69,7 @@ function setUp({ own = 'a', first = 'a', maxBytes = 1e9, maxAge = 600_000 } = {}
       none: all.flatMap(({ none }) => none),
     };
   };
-  return { clock, duty, outbox, service: outbox.service('apns'), add, key, report, heed, news };
+  return { clock, duty, outbox, service: outbox.service('apns'), add, key, report, onProgress, news };
 }
 
 const NO_NEWS = { handed: [], ended: [], none: [] };
@@ -235,7 +235,7 @@ test("a notifier of the original's kind gets a push from one hivemind, which tel
   });
   for (const { add } of [a, b]) add('device');
   for (const { clock } of [a, b]) await clock.advance(0);
-  b.heed(await a.news());
+  b.onProgress(await a.news());
   await b.clock.advance(10 * SILENCE);
   assert.deepEqual(
     notifiers.map(({ dicts }) => dicts.length),
@@ -245,12 +245,12 @@ test("a notifier of the original's kind gets a push from one hivemind, which tel
 });
 
 test('a push that the other one has ended leaves our queue, but not a notifier of ours', async () => {
-  const { clock, outbox, service, add, key, report, heed, news } = setUp();
+  const { clock, outbox, service, add, key, report, onProgress, news } = setUp();
   for (const device of ['first', 'second', 'third']) add(device);
   await news();
-  heed({ ended: [key('second')] });
+  onProgress({ ended: [key('second')] });
   assert.equal(service.queue.length, 3);
-  heed({ ended: [key('first')] });
+  onProgress({ ended: [key('first')] });
   assert.deepEqual([service.queue.length, service.counters.elsewhere], [1, 2]);
   const notifier = new FakeNotifier('one');
   outbox.register('apns', notifier, 100, IDS[0]);
@@ -259,7 +259,7 @@ test('a push that the other one has ended leaves our queue, but not a notifier o
     notifier.sealed.map(({ serviceId }) => serviceId),
     ['third'],
   );
-  heed({ ended: [key('third')] });
+  onProgress({ ended: [key('third')] });
   assert.equal(service.instances.inFlight, 1);
   report(notifier, { accepted: notifier.ids });
   assert.deepEqual([service.counters.accepted, service.counters.elsewhere, outbox.outstanding], [1, 2, 0]);
@@ -302,12 +302,12 @@ test('what a notifier that is gone may have sent is not told to be in need of an
 });
 
 test('stopping waits for news of what is held back, sends what nobody mentions, and reports the rest', async () => {
-  const { clock, outbox, add, key, heed, news } = setUp({ own: 'b' });
+  const { clock, outbox, add, key, onProgress, news } = setUp({ own: 'b' });
   const notifier = new FakeNotifier('one');
   outbox.register('apns', notifier, 100, IDS[0]);
   add('in hand');
   add('silence');
-  heed({ handed: [key('in hand')] });
+  onProgress({ handed: [key('in hand')] });
   let isStopped = false;
   const stopping = outbox.stop(2_000, 5_000).then(() => {
     isStopped = true;
