@@ -2,7 +2,6 @@ import assert from 'node:assert/strict';
 import { randomBytes } from 'node:crypto';
 import { constants } from 'node:http2';
 import { type TestContext, test } from 'node:test';
-import { systemClock } from '../../src/clock.ts';
 import { startFakeApns } from '../../src/devnet/providers/apns.ts';
 import { type FakeFcm, startFakeFcm } from '../../src/devnet/providers/fcm.ts';
 import { fcmError } from '../../src/devnet/providers/fcm-checks.ts';
@@ -12,10 +11,9 @@ import type { FakeProvider } from '../../src/devnet/providers/script.ts';
 import { startFakeWebPush } from '../../src/devnet/providers/webpush.ts';
 import { loadBackend } from '../../src/notifiers/runtime/load.ts';
 import { Notifier } from '../../src/notifiers/runtime/notifier.ts';
-import { randomKeyPair } from '../../src/oxenmq/keys.ts';
 import { until } from '../support/until.ts';
 import { FakeHivemind } from './fake-hivemind.ts';
-import { apnsToken, contextOf, folder, keepLog, sectionOf } from './support.ts';
+import { apnsToken, contextOf, folder, notifierOptions, sectionOf } from './support.ts';
 
 /** As the real policy, but a hundred times faster. */
 const policy = { base: 20, cap: 500, lifetime: 60_000 };
@@ -27,19 +25,7 @@ async function setUp(t: TestContext, service: string, fake: FakeProvider, keys: 
   const create = await loadBackend(service, sectionOf('', {}));
   const context = contextOf(service, settings);
   const backend = await create(context);
-  const notifier = new Notifier({
-    breaker: { share: 0.5, minimum: 10 },
-    service,
-    backend,
-    addresses: [hivemind.address],
-    keys: randomKeyPair(),
-    clusterKeys: randomKeyPair(),
-    pushLifetime: 3_600_000,
-    clock: systemClock,
-    random: randomBytes,
-    log: keepLog().log,
-    policy,
-  });
+  const notifier = new Notifier({ ...notifierOptions(service, backend, [hivemind]), policy });
   hivemind.beforeEnd.push(async () => {
     await fake.close();
     await notifier.stop(1_100);

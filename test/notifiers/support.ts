@@ -8,7 +8,16 @@ import { systemClock } from '../../src/clock.ts';
 import { createLog, type Logger } from '../../src/daemon/log.ts';
 import type { WebAnswer } from '../../src/devnet/providers/http.ts';
 import type { Script } from '../../src/devnet/providers/script.ts';
-import { type BackendContext, type Delivery, type Outcome, Refusal } from '../../src/notifiers/runtime/backend.ts';
+import {
+  type Backend,
+  type BackendContext,
+  type Delivery,
+  type Outcome,
+  Refusal,
+} from '../../src/notifiers/runtime/backend.ts';
+import type { NotifierOptions } from '../../src/notifiers/runtime/notifier.ts';
+import type { Address } from '../../src/oxenmq/address.ts';
+import { randomKeyPair } from '../../src/oxenmq/keys.ts';
 import { Section } from '../../src/settings/section.ts';
 import { FakeClock } from '../support/fake-clock.ts';
 
@@ -51,6 +60,26 @@ export function contextOf(
     random: randomBytes,
     Refusal,
     ...more,
+  };
+}
+
+/** What a notifier with that backend is made with; it has keys of its own, and logs nowhere. */
+export function notifierOptions(
+  service: string,
+  backend: Backend,
+  hiveminds: readonly { readonly address: Address }[],
+): NotifierOptions {
+  return {
+    service,
+    backend,
+    addresses: hiveminds.map(({ address }) => address),
+    keys: randomKeyPair(),
+    clusterKeys: randomKeyPair(),
+    pushLifetime: 3_600_000,
+    clock: systemClock,
+    random: randomBytes,
+    breaker: { share: 0.5, minimum: 10 },
+    log: keepLog().log,
   };
 }
 

@@ -1,12 +1,11 @@
 import { randomBytes } from 'node:crypto';
 import type { TestContext } from 'node:test';
-import { systemClock } from '../../src/clock.ts';
 import { type Backend, type Delivery, type Outcome, tokenOf } from '../../src/notifiers/runtime/backend.ts';
 import { Notifier, type NotifierOptions } from '../../src/notifiers/runtime/notifier.ts';
 import { keyPairFromSecret } from '../../src/oxenmq/keys.ts';
 import { deriveClusterKey, deriveNotifierKey } from '../../src/session/notifier-key.ts';
 import type { FakeHivemind } from './fake-hivemind.ts';
-import { keepLog } from './support.ts';
+import { keepLog, notifierOptions } from './support.ts';
 
 export const SERVICE = 'toy';
 const secret = randomBytes(32);
@@ -30,32 +29,27 @@ export function startToy(
   const sent: Delivery[] = [];
   const { log, lines } = keepLog();
   const { concurrency, close, ...options } = more;
-  const notifier = new Notifier({
-    breaker: { share: 0.5, minimum: 10 },
-    service: SERVICE,
-    backend: {
-      concurrency: concurrency ?? 16,
-      ...(close && { close }),
-      validate: (info) => ({
-        id: tokenOf(
-          info,
-          'token',
-          (token) => token !== '',
-          () => 'Invalid toy device token',
-        ),
-        data: Buffer.from('kept'),
-      }),
-      send: async ([push]) => {
-        sent.push(push!);
-        return [await send(push!)];
-      },
+  const backend: Backend = {
+    concurrency: concurrency ?? 16,
+    ...(close && { close }),
+    validate: (info) => ({
+      id: tokenOf(
+        info,
+        'token',
+        (token) => token !== '',
+        () => 'Invalid toy device token',
+      ),
+      data: Buffer.from('kept'),
+    }),
+    send: async ([push]) => {
+      sent.push(push!);
+      return [await send(push!)];
     },
-    addresses: hiveminds.map(({ address }) => address),
+  };
+  const notifier = new Notifier({
+    ...notifierOptions(SERVICE, backend, hiveminds),
     keys,
     clusterKeys: keyPairFromSecret(deriveClusterKey(secret)),
-    pushLifetime: 3_600_000,
-    clock: systemClock,
-    random: randomBytes,
     log,
     policy,
     ping: 300,

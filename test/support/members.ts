@@ -1,12 +1,15 @@
 import assert from 'node:assert/strict';
+import { randomBytes } from 'node:crypto';
 import pg from 'pg';
 import { pino } from 'pino';
 import { systemClock } from '../../src/clock.ts';
+import { Feed } from '../../src/hivemind/cluster/feed.ts';
 import type { DeviceRow } from '../../src/hivemind/devices/device.ts';
+import { Devices } from '../../src/hivemind/devices/devices.ts';
 import type { MembershipOptions } from '../../src/hivemind/store/cluster-start.ts';
 import type { ClusterStore } from '../../src/hivemind/store/cluster-store.ts';
 import { Store, type StoreOptions } from '../../src/hivemind/store/store.ts';
-import { SLOTS } from '../../src/session/slots.ts';
+import { SLOTS, slotOf } from '../../src/session/slots.ts';
 import type { Cleaner } from './hivemind.ts';
 
 export const silent = pino({ level: process.env.SPNS_TEST_LOG ?? 'silent' });
@@ -42,6 +45,58 @@ export async function openMember(
   t.after(() => store.close());
   assert.ok(store.cluster);
   return store as MemberStore;
+}
+
+/** A member whose memory is kept up to date by its feed. */
+export interface FedMember {
+  readonly store: MemberStore;
+  readonly devices: Devices;
+  readonly feed: Feed;
+  /** Stores and removes a subscription as the hivemind does, in the database and then in memory. */
+  upsert(row: DeviceRow): Promise<void>;
+  remove(row: DeviceRow, signedAt: number): Promise<void>;
+}
+
+/** @param options.holds the slots that it holds; all unless given */
+export async function startMember(
+  t: Cleaner,
+  url: string,
+  name: string,
+  { holds = () => true, ...options }: Partial<StoreOptions> & { holds?: (slot: number) => boolean } = {},
+): Promise<FedMember> {
+  const store = await openMember(t, url, name, options);
+  const { cluster } = store;
+  const devices = new Devices({ random: randomBytes });
+  const feed = new Feed({
+    clock: systemClock,
+    store,
+    cluster,
+    devices,
+    holds,
+    inWork: () => false,
+    log: silent,
+  });
+  t.after(() => feed.stop());
+  await store.load((row) => {
+    if (holds(slotOf(row.account))) devices.upsert(row, row.signedAt);
+  });
+  feed.start();
+  const beats = setInterval(() => void cluster.beat({ state: 'ready', covers: NO_SLOTS }).catch(() => {}), 200);
+  t.after(async () => clearInterval(beats));
+  return {
+    store,
+    devices,
+    feed,
+    async upsert(row) {
+      const result = await store.upsert(row);
+      if (result !== 'stale' && holds(slotOf(row.account))) devices.upsert(row, row.signedAt);
+    },
+    async remove({ account, service, serviceId }, signedAt) {
+      await store.remove(account, service, serviceId, signedAt);
+      const known = devices.get(account, service, serviceId);
+      if (known !== undefined && known.signedAt <= signedAt) devices.remove(account, service, serviceId);
+    },
+  };
 }
 
 /** A connection of somebody else's. */

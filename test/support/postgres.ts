@@ -67,6 +67,34 @@ export async function createDatabase(
   return admin.replace('///postgres?', `///${name}?`);
 }
 
+let roles = 0;
+
+/** A database for one test whose tables belong to another user than the one of its URL, who may use them. */
+export interface UnownedDatabase {
+  readonly url: string;
+  /** The user of the URL. */
+  readonly role: string;
+  /** A connection of the owner. */
+  readonly owner: pg.Client;
+}
+
+/** As {@link createDatabase}. What connects by the URL must have ended before: its `t.after` comes before this. */
+export async function createUnownedDatabase(t: { after(fn: () => Promise<void>): void }): Promise<UnownedDatabase> {
+  const role = `test_user_${process.pid}_${++roles}`;
+  let owner: pg.Client | undefined;
+  // Before the database is dropped.
+  t.after(async () => {
+    await owner?.query(`DROP OWNED BY ${role}; DROP ROLE ${role}`);
+    await owner?.end();
+  });
+  const url = await createDatabase(t);
+  owner = new pg.Client({ connectionString: url });
+  await owner.connect();
+  await owner.query(`CREATE ROLE ${role} LOGIN; GRANT ALL ON ALL TABLES IN SCHEMA public TO ${role};
+    GRANT CREATE ON SCHEMA public TO ${role}`);
+  return { url: url.replace('user=postgres', `user=${role}`), role, owner };
+}
+
 /** Resolves when the client's database is at work for nobody else: what the others asked it has been carried out. */
 export async function othersIdle(client: { query(text: string): Promise<{ rowCount: number | null }> }): Promise<void> {
   const others = `SELECT FROM pg_stat_activity

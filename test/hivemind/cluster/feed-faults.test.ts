@@ -1,27 +1,18 @@
 import assert from 'node:assert/strict';
 import { execFile } from 'node:child_process';
-import { randomBytes } from 'node:crypto';
 import fs from 'node:fs/promises';
 import { after, before, describe, it, type TestContext } from 'node:test';
 import { promisify } from 'node:util';
-import { systemClock } from '../../../src/clock.ts';
 import { type Postgres, startPostgres } from '../../../src/devnet/postgres.ts';
-import { Feed } from '../../../src/hivemind/cluster/feed.ts';
-import type { DeviceRow } from '../../../src/hivemind/devices/device.ts';
-import { Devices } from '../../../src/hivemind/devices/devices.ts';
 import type { StoreError } from '../../../src/hivemind/store/store.ts';
-import { type MemberStore, NO_SLOTS, openMember, silent } from '../../support/members.ts';
+import { type FedMember, NO_SLOTS, openMember, startMember } from '../../support/members.ts';
 import { startOwnServer } from '../../support/postgres.ts';
 import { makeRow } from '../../support/rows.ts';
 import { until } from '../../support/until.ts';
 
-interface Member {
-  readonly store: MemberStore;
-  readonly devices: Devices;
-  readonly feed: Feed;
+interface Member extends FedMember {
   /** Why it had to give up. */
   readonly taken: StoreError[];
-  upsert(row: DeviceRow): Promise<void>;
 }
 
 describe('members on a failing database', () => {
@@ -39,32 +30,13 @@ describe('members on a failing database', () => {
   async function startMembers(t: TestContext): Promise<[Member, Member]> {
     const database = `fault_${++made}`;
     await server.createDatabase(database);
-    return [await startMember(t, database, 'a'), await startMember(t, database, 'b')];
+    return [await start(t, database, 'a'), await start(t, database, 'b')];
   }
 
-  async function startMember(t: TestContext, database: string, name: string): Promise<Member> {
+  async function start(t: TestContext, database: string, name: string): Promise<Member> {
     const taken: StoreError[] = [];
-    const store = await openMember(t, server.url(database), name, { onTaken: (error) => taken.push(error) });
-    const devices = new Devices({ random: randomBytes });
-    const feed = new Feed({
-      clock: systemClock,
-      store,
-      cluster: store.cluster,
-      devices,
-      holds: () => true,
-      inWork: () => false,
-      log: silent,
-    });
-    t.after(() => feed.stop());
-    await store.load((row) => devices.upsert(row, row.signedAt));
-    feed.start();
-    const beats = setInterval(() => void store.cluster.beat({ state: 'ready', covers: NO_SLOTS }).catch(() => {}), 200);
-    t.after(async () => clearInterval(beats));
-    const upsert = async (row: DeviceRow) => {
-      await store.upsert(row);
-      devices.upsert(row, row.signedAt);
-    };
-    return { store, devices, feed, taken, upsert };
+    const onTaken = (error: StoreError) => taken.push(error);
+    return { ...(await startMember(t, server.url(database), name, { onTaken })), taken };
   }
 
   it('come back after a crash of the server, under their names, and know everything that is stored', async (t) => {
@@ -126,7 +98,7 @@ describe('members on a failing database', () => {
     await server.stop();
     await promisify(execFile)('cp', ['-a', dataDir, backup]);
     server = await startPostgres({ dataDir, fsync: false });
-    const a = await startMember(t, database, 'a');
+    const a = await start(t, database, 'a');
     await server.stop('immediate');
     await fs.rm(dataDir, { recursive: true });
     await promisify(execFile)('mv', [backup, dataDir]);

@@ -1,9 +1,8 @@
 import assert from 'node:assert/strict';
 import { randomBytes } from 'node:crypto';
-import { describe, it, type TestContext } from 'node:test';
+import { describe, it } from 'node:test';
 import { setTimeout as sleep } from 'node:timers/promises';
 import type pg from 'pg';
-import { systemClock } from '../../../src/clock.ts';
 import { Feed, type FeedModules } from '../../../src/hivemind/cluster/feed.ts';
 import type { DeviceKey, DeviceRow } from '../../../src/hivemind/devices/device.ts';
 import { Devices } from '../../../src/hivemind/devices/devices.ts';
@@ -14,73 +13,16 @@ import { FakeClock } from '../../support/fake-clock.ts';
 import {
   connectTo,
   cutConnections,
-  type MemberStore,
-  NO_SLOTS,
-  openMember,
+  type FedMember,
   removeAsOriginal,
   silent,
+  startMember,
   writeAsOriginal,
 } from '../../support/members.ts';
 import { createDatabase } from '../../support/postgres.ts';
 import { seededRandom } from '../../support/random.ts';
 import { makeRow } from '../../support/rows.ts';
 import { until } from '../../support/until.ts';
-
-/** A member with its memory, that does as the hivemind does with what it writes. */
-interface Member {
-  readonly store: MemberStore;
-  readonly devices: Devices;
-  readonly feed: Feed;
-  /** Accounts that have gone from memory. */
-  gone: number;
-  upsert(row: DeviceRow): Promise<void>;
-  remove(row: DeviceRow, signedAt: number): Promise<void>;
-}
-
-async function startMember(
-  t: TestContext,
-  url: string,
-  name: string,
-  holds: (slot: number) => boolean = () => true,
-): Promise<Member> {
-  const store = await openMember(t, url, name);
-  const devices = new Devices({ random: randomBytes });
-  const feed = new Feed({
-    clock: systemClock,
-    store,
-    cluster: store.cluster,
-    devices,
-    holds,
-    inWork: () => false,
-    log: silent,
-  });
-  t.after(() => feed.stop());
-  await store.load((row) => {
-    if (holds(slotOf(row.account))) devices.upsert(row, row.signedAt);
-  });
-  feed.start();
-  const beats = setInterval(() => void store.cluster.beat({ state: 'ready', covers: NO_SLOTS }).catch(() => {}), 200);
-  t.after(async () => clearInterval(beats));
-  const member: Member = {
-    store,
-    devices,
-    feed,
-    gone: 0,
-    async upsert(row) {
-      const result = await store.upsert(row);
-      if (result !== 'stale' && holds(slotOf(row.account))) devices.upsert(row, row.signedAt);
-    },
-    async remove({ account, service, serviceId }, signedAt) {
-      await store.remove(account, service, serviceId, signedAt);
-      const known = devices.get(account, service, serviceId);
-      if (known !== undefined && known.signedAt <= signedAt) devices.remove(account, service, serviceId);
-    },
-  };
-  devices.onAccountRemoved = () => {
-    member.gone++;
-  };
-  return member;
-}
 
 /** What is stored, by key, in the form of {@link plain}. */
 async function stored(client: pg.Client): Promise<Map<string, { key: DeviceKey; row: string }>> {
@@ -115,7 +57,7 @@ describe('the feed', () => {
   it('brings into memory what another member has stored and removed, for the slots that are held', async (t) => {
     const url = await createDatabase(t);
     const holds = (slot: number) => slot < 128;
-    const [a, b] = [await startMember(t, url, 'a'), await startMember(t, url, 'b', holds)];
+    const [a, b] = [await startMember(t, url, 'a'), await startMember(t, url, 'b', { holds })];
     const rows = Array.from({ length: 100 }, () => makeRow());
     await Promise.all(rows.map((row) => a.upsert(row)));
     const mine = rows.filter(({ account }) => holds(slotOf(account)));
@@ -129,6 +71,8 @@ describe('the feed', () => {
   it('reloads in place what it cannot be told of: what is stored throughout is in memory throughout', async (t) => {
     const url = await createDatabase(t);
     const [a, b] = [await startMember(t, url, 'a'), await startMember(t, url, 'b')];
+    let gone = 0;
+    b.devices.onAccountRemoved = () => void gone++;
     const other = await connectTo(t, url);
     const rows = Array.from({ length: 60 }, () => makeRow());
     await Promise.all(rows.map((row) => a.upsert(row)));
@@ -141,7 +85,7 @@ describe('the feed', () => {
     await other.query('COMMIT');
     await until(() => b.feed.counters.reloads > 0);
     await until(async () => (await differences(b.devices, other)).length === 0);
-    assert.equal(b.gone, 20, 'no more than those that are gone');
+    assert.equal(gone, 20, 'no more than those that are gone');
     // From there on it is told of changes as before.
     await a.upsert({ ...rows[30]!, signedAt: rows[30]!.signedAt + 100 });
     await until(async () => (await differences(b.devices, other)).length === 0);
@@ -369,7 +313,7 @@ describe('the feed under load', () => {
     });
     let running = true;
 
-    const phone = async (member: Member) => {
+    const phone = async (member: FedMember) => {
       while (running) {
         const one = random.pick(keys);
         const what = random.int(10);
@@ -384,7 +328,7 @@ describe('the feed under load', () => {
       }
     };
     // As a dead device goes: from memory first, if it is there.
-    const removeDead = async ({ devices, store }: Member, one: DeviceRow) => {
+    const removeDead = async ({ devices, store }: FedMember, one: DeviceRow) => {
       const [gone] = devices.removeDevice(one.service, one.serviceId, time + 1_000);
       while (gone) {
         const removed = await store.removeDevices([{ ...key(one), signedAt: gone.signedAt }]).catch(() => undefined);
@@ -414,7 +358,7 @@ describe('the feed under load', () => {
         await other.query(random.int(3) === 0 ? 'ROLLBACK' : 'COMMIT');
       }
     };
-    const loader = async (member: Member) => {
+    const loader = async (member: FedMember) => {
       while (running) {
         await member.store.load((row) => member.devices.upsert(row, row.signedAt)).catch(() => {});
         await sleep(300);

@@ -1,6 +1,6 @@
 import assert from 'node:assert/strict';
 import { describe, it, type TestContext } from 'node:test';
-import pg from 'pg';
+import type pg from 'pg';
 import { systemClock } from '../../../src/clock.ts';
 import { slotBits } from '../../../src/hivemind/cluster/roster.ts';
 import type { MembershipOptions } from '../../../src/hivemind/store/cluster-start.ts';
@@ -21,7 +21,7 @@ import {
   silent,
   writeAsOriginal,
 } from '../../support/members.ts';
-import { createDatabase } from '../../support/postgres.ts';
+import { createDatabase, createUnownedDatabase } from '../../support/postgres.ts';
 import { makeRow } from '../../support/rows.ts';
 import { createSkewedDatabase } from '../../support/skewed-database.ts';
 import { until } from '../../support/until.ts';
@@ -204,25 +204,11 @@ describe('the start of one of several hiveminds', () => {
   });
 
   it('says who must be granted what when its user does not own the tables', async (t) => {
-    const role = `member_${process.pid}`;
-    let owner: pg.Client | undefined;
-    // Before the database is dropped.
-    t.after(async () => {
-      await owner?.query(`DROP OWNED BY ${role}; DROP ROLE ${role}`);
-      await owner?.end();
-    });
-    const url = await createDatabase(t);
-    owner = new pg.Client({ connectionString: url });
-    await owner.connect();
-    await owner.query(`CREATE ROLE ${role} LOGIN; GRANT ALL ON ALL TABLES IN SCHEMA public TO ${role};
-      GRANT CREATE ON SCHEMA public TO ${role}`);
-    const as = url.replace('user=postgres', `user=${role}`);
-    await assert.rejects(
-      start(as, memberOptions('a')),
-      refusal('refused', /the user member_\d+ lacks some of them \(must be owner .*\): GRANT postgres TO member_\d+$/),
-    );
+    const { url, role } = await createUnownedDatabase(t);
+    const lacks = new RegExp(`the user ${role} lacks some of them \\(must be owner .*\\): GRANT postgres TO ${role}$`);
+    await assert.rejects(start(url, memberOptions('a')), refusal('refused', lacks));
     // Alone it needs no more than before.
-    await (await start(as)).close();
+    await (await start(url)).close();
   });
 
   it('does not wait for ever for somebody who is changing subscriptions', async (t) => {

@@ -1,36 +1,20 @@
 import assert from 'node:assert/strict';
 import { randomBytes } from 'node:crypto';
 import { type TestContext, test } from 'node:test';
-import pg from 'pg';
 import { sessionAccount } from '../../../src/devnet/account.ts';
-import { createDatabase, othersIdle } from '../../support/postgres.ts';
+import { createUnownedDatabase, othersIdle } from '../../support/postgres.ts';
 import { subscribe, unsubscribe } from '../../support/requests.ts';
 import { startWorld, type World } from '../../support/session-world.ts';
 import { SkippingClock } from '../../support/skipping-clock.ts';
 import { until } from '../../support/until.ts';
 
-let roles = 0;
-
 /** A hivemind whose user owns nothing, and the database's owner beside it. */
 async function setup(t: TestContext) {
-  const role = `refused_${process.pid}_${++roles}`;
   let world: World | undefined;
-  let owner: pg.Client | undefined;
-  // Before the database is dropped.
-  t.after(async () => {
-    await world?.hivemind.stop();
-    await owner?.query(`DROP OWNED BY ${role}; DROP ROLE ${role}`);
-    await owner?.end();
-  });
-  const url = await createDatabase(t);
-  owner = new pg.Client({ connectionString: url });
-  await owner.connect();
-  await owner.query(`CREATE ROLE ${role} LOGIN; GRANT ALL ON ALL TABLES IN SCHEMA public TO ${role};
-    GRANT CREATE ON SCHEMA public TO ${role}`);
-  const as = new URL(url.replace('postgresql:///', 'postgresql://x/'));
-  as.searchParams.set('user', role);
+  t.after(() => world?.hivemind.stop());
+  const { url, role, owner } = await createUnownedDatabase(t);
   const clock = new SkippingClock();
-  world = await startWorld(t, { clock, database: `postgresql:///${as.pathname.slice(1)}?${as.searchParams}` });
+  world = await startWorld(t, { clock, database: url });
   return { world, owner, role, clock };
 }
 

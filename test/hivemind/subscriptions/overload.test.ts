@@ -3,12 +3,13 @@ import { randomBytes } from 'node:crypto';
 import { test } from 'node:test';
 import { sessionAccount } from '../../../src/devnet/account.ts';
 import { Subscriptions } from '../../../src/hivemind/subscriptions/subscriptions.ts';
-import type { Commands, Remote } from '../../../src/oxenmq/remote.ts';
+import type { Remote } from '../../../src/oxenmq/remote.ts';
 import { Code } from '../../../src/session/request.ts';
 import { FakeClock } from '../../support/fake-clock.ts';
 import { startTestHivemind } from '../../support/hivemind.ts';
 import { silentLog } from '../../support/log.ts';
 import { subscribe } from '../../support/requests.ts';
+import { TestNotifier } from '../../support/session-world.ts';
 import { until } from '../../support/until.ts';
 
 const PHONES = 15;
@@ -19,45 +20,22 @@ const ATTACKERS = 520;
 /** An element of a request for a new account; signed by it, or with a bad signature. */
 function element(good = true): object {
   const token = randomBytes(32).toString('hex');
-  const request = { ...subscribe(sessionAccount(randomBytes), token, { key: randomBytes(32) }), service: 'apns' };
+  const request = subscribe(sessionAccount(randomBytes), token, { key: randomBytes(32) });
   return good ? request : { ...request, signature: randomBytes(64).toString('base64') };
 }
 
 const array = (count: number, good: boolean) =>
   Buffer.from(JSON.stringify(Array.from({ length: count }, () => element(good))));
 
-/** Takes every device for what its token says. */
-const NOTIFIER: Commands = {
-  notifier: {
-    access: 'none',
-    commands: {
-      validate: {
-        kind: 'request',
-        handler: (message) => {
-          const { token } = JSON.parse(String(message.parts[1])) as { token: string };
-          message.reply('0', token);
-        },
-      },
-    },
-  },
-};
-
 test('beside 520 clients that post arrays of bad signatures every phone is served, and none is told to retry', async (t) => {
   const hivemind = await startTestHivemind(t);
-  const notifier = hivemind.connect(NOTIFIER);
-  const register = () => notifier.send('admin.register_service', 'apns');
-  register();
-  const pings = setInterval(register, 1_000);
+  await new TestNotifier(hivemind).register();
   let on = true;
-  t.after(async () => {
+  t.after(() => {
     on = false;
-    clearInterval(pings);
   });
   const client = hivemind.connect();
   const bodies = Array.from({ length: PHONES }, () => JSON.stringify(element()));
-  for (const body of bodies) {
-    await until(async () => (await client.request('push.subscribe', [body]))[0]?.includes('success') === true, 10);
-  }
 
   const attackers = hivemind.connect();
   const body = array(100, false);
@@ -82,7 +60,6 @@ test('beside 520 clients that post arrays of bad signatures every phone is serve
   };
   await Promise.all(bodies.map(phone));
   on = false;
-  clearInterval(pings);
   await hivemind.stop();
   await attack;
 });

@@ -1,5 +1,4 @@
 import assert from 'node:assert/strict';
-import { randomBytes } from 'node:crypto';
 import { test } from 'node:test';
 import { Registry } from 'prom-client';
 import { systemClock } from '../../../src/clock.ts';
@@ -7,9 +6,8 @@ import { accepted, type Backend, gone, Refusal } from '../../../src/notifiers/ru
 import { watchCredential } from '../../../src/notifiers/runtime/credential.ts';
 import { observeNotifier, providerLatency } from '../../../src/notifiers/runtime/metrics.ts';
 import { Notifier } from '../../../src/notifiers/runtime/notifier.ts';
-import { randomKeyPair } from '../../../src/oxenmq/keys.ts';
 import { FakeHivemind } from '../fake-hivemind.ts';
-import { FakeClock, keepLog } from '../support.ts';
+import { FakeClock, keepLog, notifierOptions } from '../support.ts';
 
 const DAY = 86_400_000;
 
@@ -25,16 +23,7 @@ test('what a notifier does can be read as metrics', async (t) => {
     credentialExpiry: Date.now() + 10 * DAY,
   };
   const notifier = new Notifier({
-    breaker: { share: 0.5, minimum: 10 },
-    service: 'toy',
-    backend,
-    addresses: [hivemind.address],
-    keys: randomKeyPair(),
-    clusterKeys: randomKeyPair(),
-    pushLifetime: 3_600_000,
-    clock: systemClock,
-    random: randomBytes,
-    log: keepLog().log,
+    ...notifierOptions('toy', backend, [hivemind]),
     took: providerLatency(registry),
   });
   hivemind.beforeEnd.push(() => notifier.stop(1_100));
