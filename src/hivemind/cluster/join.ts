@@ -62,7 +62,7 @@ export function joinCluster(modules: JoinModules): Joined {
     devices,
     uncovered: () => network.monitoring.uncoveredSlots(),
     setSlots: (slots) => network.setSlots(slots),
-    spareSlots: (slots) => network.spareSlots(slots),
+    spareSlots: (slots) => network.monitoring.spareSlots(slots),
     links,
     log,
   });

@@ -45,15 +45,6 @@ export class Roster {
     return [...this.#members.values()];
   }
 
-  find(name: string): KnownMember | undefined {
-    return this.#members.get(name);
-  }
-
-  /** Whether that member is alive as far as we know. One that is leaving still is. */
-  isLiving(name: string): boolean {
-    return this.#members.get(name)?.living === true;
-  }
-
   /** The names of the members that slots are divided among: those that are alive and not leaving. */
   get holders(): string[] {
     return this.members.filter(({ living, state }) => living && state !== 'leaving').map(({ name }) => name);

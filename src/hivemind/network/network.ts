@@ -169,11 +169,6 @@ export class Network {
     this.#nodes.setSlots(slots);
   }
 
-  /** See {@link Monitoring.spareSlots}. */
-  spareSlots(slots: ReadonlySet<number>): void {
-    this.monitoring.spareSlots(slots);
-  }
-
   /** The storage server with that X25519 public key, in hex. */
   find(key: string): Node | undefined {
     return this.#nodes.find(key);
