@@ -1,4 +1,4 @@
-/** Keeps the event loop for so many ms of this thread's CPU time, which a busy machine does not shorten. */
+/** Blocks the event loop for so many ms of this thread's CPU time, whatever else the machine does. */
 export function busy(ms: number): void {
   const { user, system } = process.threadCpuUsage();
   const end = user + system + ms * 1000;

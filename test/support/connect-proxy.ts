@@ -2,7 +2,7 @@ import { createServer, type IncomingMessage } from 'node:http';
 import net from 'node:net';
 import type { TestContext } from 'node:test';
 
-/** A forward proxy as companies have them: it makes tunnels by CONNECT, and does nothing else. */
+/** A forward proxy as companies run them: it opens tunnels by CONNECT, and does nothing else. */
 export interface ConnectProxy {
   /** `http://[user:password@]127.0.0.1:port` */
   readonly url: string;
@@ -12,9 +12,9 @@ export interface ConnectProxy {
   readonly open: number;
   /** Resolves when none is. */
   allClosed(): Promise<void>;
-  /** In place of a tunnel: a status, bytes that are no answer, or never an answer. */
+  /** What a client gets instead of a tunnel: a status, bytes that are not HTTP, or no answer at all. */
   answer: number | string | 'hang' | undefined;
-  /** Resolves when it was asked so many times, since the start. */
+  /** Resolves when it has been asked so many times since the start. */
   reached(count: number): Promise<void>;
   /** Cuts all tunnels. */
   cut(): void;

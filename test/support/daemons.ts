@@ -14,11 +14,11 @@ export interface Daemons {
   /**
    * Resolves when it is ready.
    *
-   * @param name as of {@link startDaemon}; what ran by that name before is its former
-   * @param env more for that process
+   * @param name as of {@link startDaemon}; what ran under that name before becomes its former run
+   * @param env further variables of that process
    */
   start(name: string, env?: Readonly<Record<string, string>>): Promise<void>;
-  /** Resolves when the process has ended, with how. */
+  /** Sends a signal. Resolves with how the process ended, when it has. */
   signal(name: string, signal: NodeJS.Signals): Promise<string>;
   pid(name: string): number;
   /** The pids of all that run, by name. */
@@ -27,9 +27,9 @@ export interface Daemons {
   log(name: string): string;
   /** The last lines of its output. */
   lastLines(name: string): Promise<string>;
-  /** How that process, which was started before the one of the same name that runs now, ended. */
+  /** How the former run of that name ended. */
   former(name: string): Promise<string>;
-  /** Ended without having been sent a signal. */
+  /** Those that ended without having been sent a signal. */
   readonly deaths: readonly string[];
 }
 

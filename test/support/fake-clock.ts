@@ -48,7 +48,7 @@ export class FakeClock implements Clock {
     this.#wall += ms;
   }
 
-  /** Lets time pass without firing anything, as when the process is stopped or its event loop is blocked. */
+  /** Lets time pass without firing timers, as while the process is stopped or its event loop is blocked. */
   stall(ms: number): void {
     this.#moveTo(this.#elapsed + ms);
   }

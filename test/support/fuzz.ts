@@ -2,13 +2,13 @@ import assert from 'node:assert/strict';
 import { BencodeError } from '../../src/codec/bencode.ts';
 import { mulberry32 } from '../../src/mulberry32.ts';
 
-/** Seeded noise for the parsers: the same seed gives the same damage, so that a failure can be played again. */
+/** Seeded noise for parsers: the same seed does the same damage, so that a failure can be replayed. */
 export interface Fuzz {
   /** A whole number from 0 to below `limit`. */
   below(limit: number): number;
   /** Random bytes. */
   bytes(length: number): Buffer;
-  /** A copy with some bytes flipped, cut out, doubled or put in, or with its end cut off. */
+  /** A copy with some bits flipped, bytes removed, repeated or inserted, or its end cut off. */
   damage(data: Uint8Array): Buffer;
 }
 
@@ -51,8 +51,8 @@ export function fuzz(rounds: number, check: (fuzz: Fuzz) => void): void {
 }
 
 /**
- * Holds a decoder of bencoded messages to refuse each beginning of `intact` and each of `wrong`, and to throw nothing
- * but a BencodeError whatever is done to it.
+ * Checks that a decoder of bencoded messages refuses every prefix of `intact` and each of `wrong`, and throws nothing
+ * but BencodeError for damaged copies.
  */
 export function refusesDamage(decode: (data: Buffer) => unknown, intact: Buffer, wrong: readonly string[]): void {
   for (let length = 0; length < intact.length; length++) {

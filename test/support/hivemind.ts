@@ -14,7 +14,7 @@ import type { Commands } from '../../src/oxenmq/remote.ts';
 import { loadConfig } from '../../src/settings/config.ts';
 import { createDatabase } from './postgres.ts';
 
-/** What `t.after` of a test gives: the harness cleans up by it. */
+/** The part of a test's context by which the harness cleans up. */
 export interface Cleaner {
   after(fn: () => Promise<void>): void;
 }
@@ -28,16 +28,16 @@ export interface TestHivemind {
   readonly registry: Registry;
   /** What it logged, a line each. */
   readonly log: string[];
-  /** Why it said that it cannot go on. */
+  /** The reasons for which it gave up. */
   readonly gaveUp: readonly Error[];
-  /** A client of its own at the plain listener, as a notifier or the web front-end is. */
+  /** Connects a new client to the plain listener, as a notifier or the front-end connects. */
   connect(commands?: Commands, address?: string): Connection;
-  /** The parts of its answer to a client; each question comes by the same connection. */
+  /** Sends a request as a client, and resolves with the parts of the reply. All use one connection. */
   ask(command: string, ...parts: readonly string[]): Promise<Buffer[]>;
   stop(): Promise<void>;
 }
 
-/** What a test wants otherwise than usual. */
+/** What a test wants different from the usual. */
 export interface TestHivemindOptions {
   clock?: Clock;
   database?: string;

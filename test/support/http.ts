@@ -7,7 +7,7 @@ export interface HttpReply {
 }
 
 /**
- * An HTTP request by hand, on a connection of its own: over Unix sockets, and for what fetch does not let through.
+ * Sends an HTTP request on a connection of its own: for Unix sockets, and for what fetch does not allow.
  *
  * @param where a URL, or what http.request takes instead
  * @param write sends the body and ends the request
@@ -33,7 +33,7 @@ export function ask(
   });
 }
 
-/** A POST of that body. */
+/** Posts that body. */
 export function post(where: string | http.RequestOptions, body: string): Promise<HttpReply> {
   return ask(where, { method: 'POST' }, (request) => request.end(body));
 }

@@ -1,8 +1,8 @@
 import { randomBytes } from 'node:crypto';
 
 /**
- * A TCP address for a listener whose port must be known beforehand: one of 2^24 loopback addresses, so that tests do
- * not meet.
+ * A TCP address for a listener whose port must be known beforehand: at one of 2^24 loopback addresses, so that tests do
+ * not collide.
  */
 export function ownAddress(): string {
   const [a, b, c] = randomBytes(3);

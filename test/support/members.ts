@@ -15,13 +15,13 @@ import type { Cleaner } from './hivemind.ts';
 export const silent = pino({ level: process.env.SPNS_TEST_LOG ?? 'silent' });
 export const ALL_SLOTS: readonly number[] = Array.from({ length: SLOTS }, (_, slot) => slot);
 export const EVERY_SLOT = Buffer.alloc(SLOTS / 8, 0xff);
-/** As a member tells it that covers nothing. */
+/** What a member reports that covers nothing. */
 export const NO_SLOTS = Buffer.alloc(SLOTS / 8);
 
 /** The store of a hivemind that has a name. */
 export type MemberStore = Store & { readonly cluster: ClusterStore };
 
-/** What such a hivemind is started with. */
+/** What a named hivemind joins the cluster with. */
 export function memberOptions(name: string, given: Partial<MembershipOptions> = {}): MembershipOptions {
   return {
     name,
@@ -99,7 +99,7 @@ export async function startMember(
   };
 }
 
-/** A connection of somebody else's. */
+/** Another client's connection to the database. */
 export async function connectTo(t: Cleaner, url: string): Promise<pg.Client> {
   const client = new pg.Client({ connectionString: url });
   client.on('error', () => undefined);
@@ -108,7 +108,7 @@ export async function connectTo(t: Cleaner, url: string): Promise<pg.Client> {
   return client;
 }
 
-/** Cuts the connections of hiveminds to this database: of all, or of one by chance. */
+/** Ends connections of hiveminds to this database: all of them, or one at random. */
 export async function cutConnections(client: pg.Client, which: 'all' | 'one'): Promise<void> {
   await client.query(
     `SELECT pg_terminate_backend(pid) FROM pg_stat_activity
@@ -118,7 +118,7 @@ export async function cutConnections(client: pg.Client, which: 'all' | 'one'): P
 }
 
 /**
- * Adds or renews a subscription as the original does it, in a transaction of its own unless one is open
+ * Adds or renews a subscription as the original does, in a transaction of its own unless one is open
  * (docs/spec/hivemind.md, section 4).
  */
 export async function writeAsOriginal(client: pg.Client, row: DeviceRow): Promise<void> {
@@ -149,7 +149,7 @@ export async function writeAsOriginal(client: pg.Client, row: DeviceRow): Promis
   }
 }
 
-/** Takes a subscription away as the original does it. */
+/** Removes a subscription as the original does. */
 export async function removeAsOriginal(client: pg.Client, row: DeviceRow): Promise<void> {
   await client.query('DELETE FROM subscriptions WHERE account = $1 AND service = $2 AND svcid = $3', [
     row.account,

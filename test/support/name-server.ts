@@ -3,7 +3,7 @@ import { isIPv6 } from 'node:net';
 import type { TestContext } from 'node:test';
 import { once } from './once.ts';
 
-/** What a name leads to at the moment: addresses of either kind, none if there is no such name, or never an answer. */
+/** What a name resolves to now: addresses of either family, none if there is no such name, or no answer at all. */
 export type Answers = (name: string) => readonly string[] | 'hang';
 
 const TYPES: Readonly<Record<number, 4 | 6>> = { 1: 4, 28: 6 };
@@ -43,14 +43,14 @@ export async function startNameServer(t: TestContext, answers: Answers): Promise
   return { address: `127.0.0.1:${socket.address().port}`, asked };
 }
 
-/** A record of the name in question, good for no time at all. */
+/** A record for the name in question, with a TTL of 0. */
 function record(address: string): Buffer {
   const data = isIPv6(address) ? ipv6Bytes(address) : Buffer.from(address.split('.').map(Number));
   const head = Buffer.from([0xc0, 12, 0, isIPv6(address) ? 28 : 1, 0, 1, 0, 0, 0, 0, 0, data.length]);
   return Buffer.concat([head, data]);
 }
 
-/** Without a dotted part. */
+/** @param address without a dotted part */
 function ipv6Bytes(address: string): Buffer {
   const [head = '', tail] = address.split('::');
   const groups = (half = '') => (half === '' ? [] : half.split(':'));

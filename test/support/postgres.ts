@@ -7,12 +7,12 @@ import { type Postgres, startPostgres } from '../../src/devnet/postgres.ts';
 import { migrate } from '../../src/hivemind/store/migrate.ts';
 import { until } from './until.ts';
 
-/** Tells the test files where the run's one server is: the URL of its database `postgres`. */
+/** The environment variable that tells the test files the URL of the run's one server. */
 const VARIABLE = 'SPNS_TEST_POSTGRES';
 const TEMPLATE = 'spns_template';
 const EMPTY = 'template1';
 
-/** Starts a server with a template database that has our tables. Nothing of it is written through to the disk. */
+/** Starts a server with a template database that has our tables. It does not sync to disk. */
 export async function startTestServer(): Promise<Postgres> {
   const { server } = await startOwnServer();
   await server.createDatabase(TEMPLATE);
@@ -25,8 +25,7 @@ export async function startTestServer(): Promise<Postgres> {
 }
 
 /**
- * Starts an empty server for one test alone, which may then stop, kill and start it again as it likes. It must
- * `remove()` it.
+ * Starts an empty server for one test, which may stop, kill and restart it, and must `remove()` it.
  */
 export async function startOwnServer(): Promise<{ dataDir: string; server: Postgres }> {
   const dataDir = await fs.mkdtemp(path.join(os.tmpdir(), 'spns-test-pg-'));
@@ -35,7 +34,7 @@ export async function startOwnServer(): Promise<{ dataDir: string; server: Postg
 
 let started: Promise<Postgres> | undefined;
 
-/** The server of the whole run, or one for this test file when it is run alone. */
+/** The URL of the run's server, or of one for this test file when it is run alone. */
 async function serverUrl(): Promise<string> {
   const known = process.env[VARIABLE];
   if (known !== undefined) return known;

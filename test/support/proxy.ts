@@ -2,43 +2,43 @@ import net from 'node:net';
 import type { Cleaner } from './hivemind.ts';
 
 /**
- * What becomes of the bytes on their way:
+ * What happens to bytes on their way:
  * - `pass`
- * - `hole`: they are taken and go nowhere; a connection that has lost some is dead for good, as one behind a firewall
- *   that forgot it
- * - `slice`: they arrive in pieces of 1 to 3
+ * - `hole`: they are read and dropped; a connection that has lost some is dead for good, as behind a firewall that
+ *   forgot it
+ * - `slice`: they arrive in pieces of 1 to 3 bytes
  * - `refuse`: a new connection is reset as soon as it is made
  * - `{ delay }`: they arrive so many milliseconds late
  */
 export type Way = 'pass' | 'hole' | 'slice' | 'refuse' | { readonly delay: number };
 
-/** A small proxy, TCP or Unix socket, whose ways can be changed while it runs. */
+/** A proxy on TCP or a Unix socket whose behaviour can be changed while it runs. */
 export interface FaultyProxy {
   readonly port: number;
-  /** Holds for all bytes from now on, also those of connections that are there. */
+  /** Applies to all bytes from now on, also on existing connections. */
   way: Way;
   /** Connections from clients that are open now. */
   readonly open: number;
   /** The most that were open at one time, and all that were ever made. */
   readonly most: number;
   readonly accepted: number;
-  /** Pieces, in either direction, that have arrived late. */
+  /** How many pieces, in either direction, have been delayed. */
   readonly delayed: number;
   /** Breaks all connections at once; of TCP by RST. */
   reset(): void;
-  /** Leaves all connections half open: nothing passes over them any more, nobody is told. New ones pass. */
+  /** Leaves all connections half open: nothing passes over them any more, and nobody is told. New ones work. */
   freeze(): void;
   close(): Promise<void>;
 }
 
-/** Both halves of one connection; the further one is not made into a hole. */
+/** The two sockets of a connection; the one to the target is missing if it was made while the way was a hole. */
 interface Line {
   readonly sockets: net.Socket[];
   dead: boolean;
 }
 
 /**
- * @param target where to pass on to
+ * @param target where to connect to
  * @param listen a path for a Unix socket; a TCP port of the system's choice on 127.0.0.1 if not given
  */
 export async function startProxy(t: Cleaner, target: net.NetConnectOpts, listen?: string): Promise<FaultyProxy> {
@@ -144,8 +144,8 @@ function write(to: net.Socket, chunk: Uint8Array): Promise<void> {
 }
 
 /**
- * By RST where there is such a thing. Not of a socket that is being shut down: libuv refuses that, and Node's exit then
- * waits for it for ever.
+ * By RST where there is such a thing. Not on a socket that is being shut down: libuv refuses that, and Node then waits
+ * for it for ever when it exits.
  */
 function abort(socket: net.Socket): void {
   if (socket.destroyed) return;

@@ -1,6 +1,6 @@
 import { mulberry32 } from '../../src/mulberry32.ts';
 
-/** Random numbers that come out the same for the same seed, so that a failing test can be run again. */
+/** Random numbers that are the same for the same seed, so that a failure can be replayed. */
 export interface Random {
   readonly seed: number;
   /** An integer from 0 to below `below`. */

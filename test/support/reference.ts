@@ -1,6 +1,6 @@
 /**
- * Rules in their plainest form, which src/hivemind/devices/upstream.ts and src/session/swarm.ts are held to: those have
- * them on packed records and on numbers.
+ * Rules in their plainest form, against which src/hivemind/devices/upstream.ts and src/session/swarm.ts are tested:
+ * those apply them to packed records and to numbers.
  */
 
 import { encode } from '../../src/codec/bencode.ts';
@@ -32,7 +32,7 @@ function sameSubaccount(a: Subscription, b: Subscription): boolean {
 }
 
 /**
- * Writes one subscription as a storage server reads it: one dictionary. A request is one of them, or a list.
+ * Encodes a subscription as a storage server reads it: a dict. A request is one of these, or a list of them.
  *
  * Accounts that begin with 05 are named by their Ed25519 key, all others by themselves
  * (test/vectors/monitor-request.json).

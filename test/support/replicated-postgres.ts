@@ -6,17 +6,17 @@ import { type Postgres, startPostgres } from '../../src/devnet/postgres.ts';
 import { preparePlaces } from '../../src/devnet/postgres-files.ts';
 import type { Cleaner } from './hivemind.ts';
 
-/** A PostgreSQL and its replica by streaming replication: what is confirmed is with both. */
+/** A PostgreSQL with a synchronous streaming replica: what is committed is on both. */
 export interface ReplicatedPostgres {
-  /** The address of that database at whichever of them takes writes. */
+  /** The URL of that database on whichever of them accepts writes. */
   url(database: string): string;
-  /** Ends the first as a crash would, and has the replica take its place. */
+  /** Crashes the primary, and promotes the replica. */
   failOver(): Promise<void>;
 }
 
 /**
  * @param folder for the data of both
- * @param database is made
+ * @param database the name of a database to create
  */
 export async function startReplicatedPostgres(
   t: Cleaner,

@@ -3,7 +3,7 @@ import { type Random, seededRandom } from './random.ts';
 
 const random = seededRandom();
 
-/** A good row, random but for what is given. Nothing here looks at signatures. */
+/** A valid row, random except for what is given. Its signature is none: nothing here checks it. */
 export function makeRow(given: Partial<DeviceRow> = {}, from: Random = random): DeviceRow {
   const account = given.account ?? Buffer.concat([Buffer.of(0x05), from.bytes(32)]);
   return {

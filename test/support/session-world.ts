@@ -19,7 +19,7 @@ import { once } from './once.ts';
 import { until } from './until.ts';
 
 const written = new Map<string, number>();
-/** As of real messages, no two are the same: a text that is written again to the same account gets a number. */
+/** No two messages are the same, as with real ones: a text that is sent to an account again gets a number. */
 export function message(account: Account, text: string, namespace = 0): Notification {
   const key = `${account.id.toString('latin1')} ${namespace} ${text}`;
   const times = (written.get(key) ?? 0) + 1;
@@ -35,7 +35,7 @@ export function message(account: Account, text: string, namespace = 0): Notifica
   };
 }
 
-/** A notifier: every token is a device. It collects what it is pushed. */
+/** A notifier that accepts every token and keeps the pushes that it gets. */
 export class TestNotifier extends EventEmitter<{ push: [] }> {
   readonly sealed: SealedPush[] = [];
   readonly dicts: Push[] = [];
@@ -78,13 +78,13 @@ export class TestNotifier extends EventEmitter<{ push: [] }> {
     this.connection = hivemind.connect(commands);
   }
 
-  /** @param instance its own id, if it registers with more than one hivemind */
+  /** @param instance its id, if it registers with more than one hivemind */
   async register(instance = randomBytes(16)): Promise<this> {
     const registration = encodeRegistration({ service: 'test', instance, window: 1_000 });
     const request = () => this.connection.request('admin.register_notifier', [registration]);
     await request();
     clearInterval(this.#again);
-    // As a real one, which is taken for dead otherwise; until its connection is closed.
+    // As a real one does, until its connection is closed: otherwise it would count as dead.
     this.#again = setInterval(() => request().catch(() => clearInterval(this.#again)), 5_000).unref();
     return this;
   }
@@ -107,7 +107,11 @@ export interface World {
   send(command: 'subscribe' | 'unsubscribe', body: unknown): Promise<unknown>;
 }
 
-/** @param options.prepare what is to be done to the network before the hivemind sees it */
+/**
+ * Starts a simulated network, a hivemind, a notifier and a client.
+ *
+ * @param options.prepare changes the network before the hivemind sees it
+ */
 export async function startWorld(
   t: Cleaner,
   options: TestHivemindOptions & { prepare?: (network: Network) => Promise<void> | void } = {},
@@ -133,7 +137,7 @@ export async function startWorld(
   };
 }
 
-/** Resolves when every member of the account's swarm watches it: polled, since nothing tells the end of it. */
+/** Resolves when every member of the account's swarm monitors it. It is polled, since no event tells. */
 export async function watched({ network }: World, account: Account, namespace = 0): Promise<void> {
   await until(() => network.membersFor(account.id).every((server) => server.watches(account.id, namespace)));
 }

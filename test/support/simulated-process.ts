@@ -1,8 +1,8 @@
 import type { Clock, Timer } from '../../src/clock.ts';
 
 /**
- * A process on a simulated clock that can stand still, as by SIGSTOP, and die: what it was to do then happens later, or
- * never. Whatever reaches it from outside goes through {@link does}.
+ * A process on a simulated clock that can be stopped, as by SIGSTOP, and killed: what it would have done happens later
+ * or never. Whatever reaches it from outside goes through {@link does}.
  */
 export class SimulatedProcess {
   /** Its own: the timers of a process that stands or is dead do not fire. */

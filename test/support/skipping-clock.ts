@@ -7,7 +7,7 @@ interface Entry {
   handle: NodeJS.Timeout | undefined;
 }
 
-/** The machine's clock, but a test can let time pass at once: for real sockets and long timeouts together. */
+/** The machine's clock, on which a test can let time pass at once: for real sockets together with long timeouts. */
 export class SkippingClock implements Clock {
   readonly #entries = new Set<Entry>();
   #skipped = 0;
@@ -27,8 +27,8 @@ export class SkippingClock implements Clock {
   }
 
   /**
-   * Lets that time pass at once. What falls due in it fires soon, an interval once, as after a process was stopped for
-   * so long.
+   * Lets time pass at once. What falls due in it fires soon, and an interval only once, as after a process was stopped
+   * for so long.
    */
   skip(ms: number): void {
     this.#skipped += ms;

@@ -4,7 +4,7 @@ import type { KeyPair } from '../../src/oxenmq/keys.ts';
 import { Listener } from '../../src/oxenmq/listener.ts';
 import type { Incoming } from '../../src/oxenmq/remote.ts';
 
-/** A real CURVE socket in the place of a storage server's: what it does when it is asked is up to `monitor`. */
+/** A real CURVE listener in place of a storage server, whose requests `monitor` answers. */
 export async function openStorageListener(
   t: TestContext,
   options: { keys: KeyPair; address?: string; monitor: (request: Incoming, listener: Listener) => void },

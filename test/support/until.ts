@@ -24,7 +24,7 @@ export async function until(
 }
 
 /**
- * What an event brings, for helpers that wait for one.
+ * Waits for an event, for helpers.
  *
  * @param what is waited for, said in the error
  * @throws Error if it does not come within a minute

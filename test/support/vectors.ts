@@ -1,8 +1,8 @@
 import { readFileSync } from 'node:fs';
 
 /**
- * A file of test/vectors, as its own note describes it. The shape is the caller's claim: a wrong one shows as a failing
- * test.
+ * Reads a file of test/vectors, which its own note describes. The type is the caller's claim; a wrong one makes the
+ * test fail.
  */
 export function vectors<T>(name: string): T {
   return JSON.parse(readFileSync(new URL(`../vectors/${name}`, import.meta.url), 'utf8')) as T;

@@ -1,4 +1,4 @@
-/** For `node --import`: the process that begins with this cannot load sodium-native, as if it were not installed. */
+/** For `node --import`: the process cannot load sodium-native, as if it were not installed. */
 
 import assert from 'node:assert/strict';
 import { registerHooks } from 'node:module';
