@@ -5,7 +5,7 @@ import type { QueryConfig } from 'pg';
 import { to as copyTo } from 'pg-copy-streams';
 import type { Clock, Timer } from '../../clock.ts';
 import { type Logger, type Repeated, repeated } from '../../daemon/log.ts';
-import { type DeviceKey, type DeviceRow, rowFault } from '../devices/device.ts';
+import { type DeviceKey, type DeviceRow, MAX_SERVICE, rowFault } from '../devices/device.ts';
 import { SLICE } from '../slice.ts';
 import { type OpenClient, openClient } from './client.ts';
 import { becomeMember, dissolveCluster, type Membership, type MembershipOptions } from './cluster-start.ts';
@@ -322,15 +322,22 @@ export class Store {
 
   /**
    * Changes statistics. They are kept in memory and written every few seconds and at the end; while the database is
-   * away they wait.
+   * away they wait. Those that cannot be stored are dropped, which is logged.
    *
    * @param service '' for the hivemind's own
    * @param increments integers to add
    * @param values integers or strings that replace what is there
    */
   addStats(service: string, increments: Record<string, number>, values: Record<string, string | number> = {}): void {
+    const before = this.#stats.dropped;
     for (const [name, by] of Object.entries(increments)) this.#stats.add(service, name, by);
     for (const [name, value] of Object.entries(values)) this.#stats.set(service, name, value);
+    const { dropped } = this.#stats;
+    if (dropped > before)
+      this.#faults.warn('statistics were dropped: a name or value cannot be stored, or too many are waiting', {
+        service: service.slice(0, MAX_SERVICE),
+        dropped,
+      });
   }
 
   /** All statistics, those not written yet included. @throws StoreError */

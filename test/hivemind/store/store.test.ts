@@ -373,6 +373,18 @@ describe('the store', () => {
     );
   });
 
+  it('says once that statistics cannot be stored, and stores the others', async (t) => {
+    const url = await createDatabase(t);
+    const { log, lines } = keepLog();
+    const store = await Store.open({ url, clock: systemClock, log });
+    t.after(() => store.close());
+    for (let n = 0; n < 3; n++) store.addStats('odd', { ['n'.repeat(501)]: 1, good: 1 }, { text: 'x'.repeat(10_001) });
+    assert.deepEqual(await store.readStats(), [{ service: 'odd', name: 'good', value: 3 }]);
+    const said = lines.filter((line) => line.includes('statistics were dropped: '));
+    assert.equal(said.length, 1, lines.join(''));
+    assert.match(said[0]!, /"service":"odd".*"dropped":2\b/);
+  });
+
   it('writes the last statistics when it is closed', async (t) => {
     const url = await createDatabase(t);
     const store = await Store.open({ url, clock: systemClock, log });
