@@ -139,8 +139,8 @@ export class PushQueue {
 
   /**
    * Drops pushes that have waited too long, and those that a notifier has had for twice as long: notifiers give up
-   * earlier by themselves, so those were lost on the way. Stops at the first that is young enough, so a push that was
-   * held back before may stay until those ahead of it are too old as well.
+   * earlier by themselves, so those were lost on the way. Stops at the first that is young enough: a push that was
+   * held back before may stay behind it, and is dropped when its turn comes.
    * @param now monotonic ms
    */
   dropOld(now: number): void {

@@ -296,8 +296,12 @@ export class Service {
 
   /** Why a waiting push need not be sent any more, if so. */
   #endReasonOf({ message, copy }: QueuedPush): EndReason | undefined {
+    const { clock } = this.#options;
     if (copy?.state === 'over') return 'elsewhere';
-    return isExpired(message, this.#options.clock) ? 'expired' : undefined;
+    // A push that was held back stands behind younger ones, where PushQueue.dropOld does not look for it. Past its time
+    // the notifier may have forgotten that another hivemind's copy of it was sent.
+    if (copy && clock.monotonic() - message.queuedAt > this.queue.limits.maxAge) return 'too_old';
+    return isExpired(message, clock) ? 'expired' : undefined;
   }
 
   /** Ends a taken push that need not be sent any more. @returns whether it was one */

@@ -213,6 +213,26 @@ test('it is told to send what we have no room for, and not what is too old for a
   assert.equal(ended.length, service.counters.dropped.too_old);
 });
 
+test('a push that was held back is too old when it would be sent, though younger ones stand before it in the queue', async () => {
+  const { clock, duty, outbox, service, add, key, onProgress, news } = setUp({ own: 'b', maxAge: 60_000 });
+  add('held');
+  onProgress({ handed: [key('held')] });
+  await clock.advance(30_000);
+  add('asked for', { onAnswer: () => {} });
+  duty.change(({ living }) => living.delete('a'));
+  await clock.advance(40_000);
+  assert.deepEqual([service.queue.length, service.counters.dropped.too_old], [2, 0]);
+  duty.change(({ living }) => living.set('a', 2n));
+  const notifier = new FakeNotifier('one');
+  outbox.register('apns', notifier, 100, IDS[0]);
+  assert.deepEqual(await news(), { ...NO_NEWS, ended: [key('held')] });
+  assert.deepEqual(
+    notifier.sealed.map(({ serviceId }) => serviceId),
+    ['asked for'],
+  );
+  assert.equal(service.counters.dropped.too_old, 1);
+});
+
 test('it is told to send what it believes to be in hand here, and what finds no room', async () => {
   const { clock, outbox, service, add, news } = setUp({ maxBytes: 4_000 });
   outbox.register('apns', new FakeNotifier('one'), 1, IDS[0]);
