@@ -37,7 +37,7 @@ export class Sparing {
   /** The slots in which another hivemind sends first. */
   #slots: ReadonlySet<number> = new Set();
   /** The servers that are not chosen. */
-  readonly #unchosen = new Set<Member>();
+  readonly #unchosen = new WeakSet<Member>();
   /** Since when (monotonic ms) a slot is not among those, and a server is chosen, if it was ever otherwise. */
   readonly #slotSince = new Array<number>(SLOTS).fill(Number.NEGATIVE_INFINITY);
   readonly #chosenSince = new WeakMap<Member, number>();
@@ -94,7 +94,6 @@ export class Sparing {
 
   /** A server has left its swarm. */
   forget(member: Member): void {
-    this.#unchosen.delete(member);
     this.#changed.delete(member);
   }
 

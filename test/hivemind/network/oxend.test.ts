@@ -234,6 +234,8 @@ test('a handshake while sub.block is unanswered leads to another sub.block', asy
   state.events!.up();
   state.events!.down();
   state.events!.up();
+  await clock.advance(0);
+  assert.equal(count('sub.block'), 1, 'one question at a time');
   state.subscribe = async () => [Buffer.from('OK')];
   fail(new OxenmqError('UNREACHABLE', 'the connection broke'));
   await clock.advance(0);
