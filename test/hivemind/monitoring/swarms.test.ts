@@ -44,6 +44,7 @@ test('a swarm that splits: only the accounts that move are asked for, and only a
   );
   const moved = accounts.numbers.filter((number) => newcomers[0]!.monitorsAccount(number, 1));
   assert.ok(moved.length > 100 && moved.length < 200, `${moved.length} moved`);
+  assert.deepEqual({ ...net.watch.counters.swarms }, { recalculations: 2, moved: moved.length });
   assert.deepEqual(
     net.watch.nodes().map(({ accounts }) => accounts),
     [300 - moved.length, 300 - moved.length, moved.length, moved.length],
