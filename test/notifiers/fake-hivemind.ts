@@ -227,9 +227,8 @@ export class FakeHivemind {
     };
     const enter = (remote: Remote, window: number, process = '', validatesMany = false) => {
       this.registrations++;
-      if (!this.instances.has(remote.id)) {
-        this.instances.set(remote.id, { remote, process, window, validatesMany, inFlight: new Set() });
-      }
+      const { inFlight = new Set<number>() } = this.instances.get(remote.id) ?? {};
+      this.instances.set(remote.id, { remote, process, window, validatesMany, inFlight });
     };
     const old = {
       register_service: { kind: 'command' as const, handler: then(({ remote }) => enter(remote, 0)) },

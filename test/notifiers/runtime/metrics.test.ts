@@ -58,6 +58,8 @@ test('what a notifier does can be read as metrics', async (t) => {
     'spns_notifier_validations_refused_total 1',
     'spns_notifier_validations_total 3',
   ]);
+  const buckets = [...text.matchAll(/^spns_notifier_provider_seconds_bucket\{le="([^"]+)"\}/gm)].map(([, le]) => le);
+  assert.equal(buckets.join(' '), '0.01 0.025 0.05 0.1 0.25 0.5 1 2.5 5 10 30 +Inf');
   const left = Number(/^spns_notifier_credential_seconds_left (\S+)$/m.exec(text)![1]);
   assert.ok(left > 10 * 86_400 - 100 && left <= 10 * 86_400, `${left} s`);
   // Of a new credential the new end is told, and one that does not run out has none.
@@ -83,6 +85,7 @@ test('a credential that is about to expire is reported from 30 days on, once a d
   assert.match(lines[0]!, /"warning".*the credential of apns expires on 2026-02-02, in 30 days/);
   await clock.advance(30 * DAY);
   assert.equal(lines.length, 32);
+  assert.match(lines[30]!, /"warning".*expires on 2026-02-02, in 0 days/);
   assert.match(lines.at(-1)!, /"error".*expired on 2026-02-02/);
   timer.cancel();
   assert.equal(clock.pending, 0);

@@ -4,6 +4,7 @@ import { test } from 'node:test';
 import { setTimeout as sleep } from 'node:timers/promises';
 import {
   accepted,
+  type Backend,
   gone,
   misconfigured,
   noToken,
@@ -282,6 +283,38 @@ test('what the provider makes of pushes is counted, and said as loudly as it mat
     const { attempts, retries } = notifier.counters;
     assert.deepEqual([{ attempts, retries }, notifier.statistics.total], [counters, total]);
   }
+});
+
+test('it takes twice what the provider is asked about at a time, a thousand at least, and of many providers ten thousand', async (t) => {
+  const backend: Backend = { validate: () => ({ id: '' }), send: async () => [] };
+  const hivemind = await FakeHivemind.start(t, SERVICE);
+  // Only what is registered anew at once is seen here.
+  const { notifier } = startToy(t, [hivemind], () => accepted, { backend, ping: 86_400_000 });
+  const window = () => [...hivemind.instances.values()][0]?.window;
+  await hivemind.until(() => window() === 1_000);
+  for (const [more, expected] of [
+    [{ batch: 100 }, 3_200],
+    [{ concurrency: 501 }, 1_002],
+    [{ batch: 3, concurrency: 200 }, 1_200],
+    [{ concurrency: 499 }, 1_000],
+    [{ lane: () => 'x', concurrency: 9_000 }, 10_000],
+  ] as const) {
+    // What was answered to the last registration has been read then.
+    await hivemind.validate(SERVICE, '{}');
+    await notifier.use({ ...backend, ...more });
+    await hivemind.until(() => window() === expected);
+  }
+});
+
+test('half of what a hivemind gives may wait for another attempt, so that new pushes find room', async (t) => {
+  const hivemind = await FakeHivemind.start(t, SERVICE);
+  const { notifier } = startToy(t, [hivemind], () => retry('503', 30_000, 'device'), {
+    policy: { base: 20, cap: 3_000, lifetime: 86_400_000 },
+  });
+  await hivemind.until(() => hivemind.instances.size === 1);
+  hivemind.push(Array.from({ length: 503 }, () => ({})));
+  await hivemind.until(() => hivemind.refused.size === 3);
+  assert.deepEqual([notifier.ends.get('given-up:too-many-retries'), notifier.sender.retrying], [3, 500]);
 });
 
 test('a hundred different ends are counted apart, and further ones together', async (t) => {
