@@ -3,7 +3,7 @@ import { isStale } from '../../session/subscription.ts';
 import { AccountTable } from './account-table.ts';
 import type { DeviceRow, Utf8 } from './device.ts';
 import { HashIndex } from './hash-index.ts';
-import { Link, Records } from './records.ts';
+import { List, Records } from './records.ts';
 import { SipHash } from './siphash.ts';
 import { asksForAll, chooseUpstream, effectOf, isSame, writeUpstream } from './upstream.ts';
 
@@ -184,7 +184,7 @@ export class Devices {
     const id = this.accountId(account);
     if (id < 0 || this.#find(account, service, serviceId) !== undefined) return true;
     let [all, alike] = [0, 0];
-    for (let ref = this.#accounts.value(id); ref !== 0; ref = this.#records.next(ref, Link.ACCOUNT)) {
+    for (let ref = this.#accounts.value(id); ref !== 0; ref = this.#records.next(ref, List.ACCOUNT)) {
       if (tag !== undefined && this.#records.hasTag(ref, tag)) alike++;
       if (++all === MAX_DEVICES || alike === MAX_SUBACCOUNT_DEVICES) return false;
     }
@@ -224,7 +224,7 @@ export class Devices {
     let next = this.#byDevice.find(deviceHash, this.#isDevice);
     while (next !== 0 && removed.length < DEVICE_SLICE) {
       const ref = next;
-      next = records.next(ref, Link.DEVICE);
+      next = records.next(ref, List.DEVICE);
       if (Math.max(records.signedAt(ref), records.confirmedAt(ref)) > notAfter) continue;
       const account = this.#accountBytes(records.account(ref));
       removed.push({ account, signedAt: records.signedAt(ref) });
@@ -247,7 +247,7 @@ export class Devices {
       let next = first;
       while (next !== 0) {
         const ref = next;
-        next = records.next(ref, Link.TIME);
+        next = records.next(ref, List.TIME);
         if (records.signedAt(ref) > cutoff) continue;
         if (count === SLICE) return count;
         this.#drop(ref, this.#accountHashOf(records.account(ref)), this.#deviceHashOf(ref));
@@ -297,7 +297,7 @@ export class Devices {
       const accountHash = this.#accountHashOf(id);
       for (let next = this.#accounts.value(id); next !== 0; ) {
         const ref = next;
-        next = records.next(ref, Link.ACCOUNT);
+        next = records.next(ref, List.ACCOUNT);
         if (records.isOfRound(ref)) continue;
         this.#drop(ref, accountHash, this.#deviceHashOf(ref));
         removed++;
@@ -317,7 +317,7 @@ export class Devices {
     let count = 0;
     for (const [minute, first] of this.#byTime) {
       if (minute > Math.floor(cutoff / BUCKET)) continue;
-      for (let ref = first; ref !== 0 && count <= most; ref = this.#records.next(ref, Link.TIME)) {
+      for (let ref = first; ref !== 0 && count <= most; ref = this.#records.next(ref, List.TIME)) {
         if (this.#records.signedAt(ref) <= cutoff) count++;
       }
       if (count > most) break;
@@ -350,7 +350,7 @@ export class Devices {
   /** How many devices are subscribed to this account. */
   devicesOf(id: number): number {
     let count = 0;
-    for (let ref = this.#accounts.value(id); ref !== 0; ref = this.#records.next(ref, Link.ACCOUNT)) count++;
+    for (let ref = this.#accounts.value(id); ref !== 0; ref = this.#records.next(ref, List.ACCOUNT)) count++;
     return count;
   }
 
@@ -367,7 +367,7 @@ export class Devices {
     const records = this.#records;
     // Most devices of an account ask for the same set as the one before: it is searched once.
     let [set, isIn] = [0, false];
-    for (let ref = this.#accounts.value(id); ref !== 0; ref = records.next(ref, Link.ACCOUNT)) {
+    for (let ref = this.#accounts.value(id); ref !== 0; ref = records.next(ref, List.ACCOUNT)) {
       if (records.namespaces(ref) !== set) {
         set = records.namespaces(ref);
         isIn = records.sets.has(set, namespace);
@@ -415,7 +415,7 @@ export class Devices {
   /** Removes one subscription, and with its last one the account. */
   #drop(ref: number, accountHash: number, deviceHash: number): void {
     const account = this.#records.account(ref);
-    const isLast = this.#accounts.value(account) === ref && this.#records.next(ref, Link.ACCOUNT) === 0;
+    const isLast = this.#accounts.value(account) === ref && this.#records.next(ref, List.ACCOUNT) === 0;
     const effect = isLast ? 'none' : effectOf(this.#records, this.#accounts.value(account), ref);
     this.#detach(ref, mix(accountHash, deviceHash), deviceHash);
     if (isLast) {
@@ -430,7 +430,7 @@ export class Devices {
     const accountHash = this.#accountHashOf(id);
     let count = 0;
     for (let ref = this.#accounts.value(id); ref !== 0; count++) {
-      const next = records.next(ref, Link.ACCOUNT);
+      const next = records.next(ref, List.ACCOUNT);
       const deviceHash = this.#deviceHashOf(ref);
       this.#detach(ref, mix(accountHash, deviceHash), deviceHash);
       ref = next;
@@ -443,16 +443,16 @@ export class Devices {
   #attach(ref: number, keyHash: number, deviceHash: number): void {
     const records = this.#records;
     const account = records.account(ref);
-    records.link(ref, Link.ACCOUNT, this.#accounts.value(account));
+    records.link(ref, List.ACCOUNT, this.#accounts.value(account));
     this.#accounts.setValue(account, ref);
 
     const sameDevice = this.#byDevice.find(deviceHash, this.#isDevice);
-    records.link(ref, Link.DEVICE, sameDevice);
+    records.link(ref, List.DEVICE, sameDevice);
     if (sameDevice === 0) this.#byDevice.add(deviceHash, ref);
     else this.#byDevice.replace(deviceHash, sameDevice, ref);
 
     const minute = Math.floor(records.signedAt(ref) / BUCKET);
-    records.link(ref, Link.TIME, this.#byTime.get(minute) ?? 0);
+    records.link(ref, List.TIME, this.#byTime.get(minute) ?? 0);
     this.#byTime.set(minute, ref);
 
     this.#byKey.add(keyHash, ref);
@@ -462,15 +462,15 @@ export class Devices {
 
   #detach(ref: number, keyHash: number, deviceHash: number): void {
     const records = this.#records;
-    const ofAccount = records.unlink(ref, Link.ACCOUNT);
+    const ofAccount = records.unlink(ref, List.ACCOUNT);
     if (ofAccount >= 0) this.#accounts.setValue(records.account(ref), ofAccount);
 
-    const ofDevice = records.unlink(ref, Link.DEVICE);
+    const ofDevice = records.unlink(ref, List.DEVICE);
     if (ofDevice > 0) this.#byDevice.replace(deviceHash, ref, ofDevice);
     else if (ofDevice === 0) this.#byDevice.remove(deviceHash, ref);
 
     const minute = Math.floor(records.signedAt(ref) / BUCKET);
-    const ofMinute = records.unlink(ref, Link.TIME);
+    const ofMinute = records.unlink(ref, List.TIME);
     if (ofMinute > 0) this.#byTime.set(minute, ofMinute);
     else if (ofMinute === 0) this.#byTime.delete(minute);
 

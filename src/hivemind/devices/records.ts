@@ -4,11 +4,11 @@ import { NamespaceSets } from './namespace-sets.ts';
 import type { SipHash } from './siphash.ts';
 
 /**
- * The 32-bit words at the head of a record. First, the next and previous record in each of three lists: those of the
- * same account, of the same device, and signed in the same minute.
+ * The 32-bit words at the head of a record. First, the next and the previous record in each of the three lists that it
+ * is in: of the same account, of the same device, and signed in the same minute.
  */
-export const Link = { ACCOUNT: 0, DEVICE: 2, TIME: 4 } as const;
-export type Link = (typeof Link)[keyof typeof Link];
+export const List = { ACCOUNT: 0, DEVICE: 2, TIME: 4 } as const;
+export type List = (typeof List)[keyof typeof List];
 /** The account's id in {@link AccountTable}. */
 const ACCOUNT = 6;
 /** Unix seconds. */
@@ -120,24 +120,25 @@ export class Records {
     this.#arena.free(ref);
   }
 
-  next(ref: number, link: Link): number {
-    return this.#word(ref, link);
+  /** The record after this one in a list; 0 after the last. */
+  next(ref: number, list: List): number {
+    return this.#word(ref, list);
   }
 
-  /** Puts a record at the front of a list. */
-  link(ref: number, link: Link, first: number): void {
-    this.#setWord(ref, link, first);
-    this.#setWord(ref, link + 1, 0);
-    if (first !== 0) this.#setWord(first, link + 1, ref);
+  /** Puts a record at the front of a list. @param first the list's first record so far, 0 for none */
+  link(ref: number, list: List, first: number): void {
+    this.#setWord(ref, list, first);
+    this.#setWord(ref, list + 1, 0);
+    if (first !== 0) this.#setWord(first, list + 1, ref);
   }
 
   /** Takes a record out of a list. @returns the list's new first record (0 for none) if it was the first, else -1 */
-  unlink(ref: number, link: Link): number {
-    const next = this.#word(ref, link);
-    const previous = this.#word(ref, link + 1);
-    if (next !== 0) this.#setWord(next, link + 1, previous);
+  unlink(ref: number, list: List): number {
+    const next = this.#word(ref, list);
+    const previous = this.#word(ref, list + 1);
+    if (next !== 0) this.#setWord(next, list + 1, previous);
     if (previous === 0) return next;
-    this.#setWord(previous, link, next);
+    this.#setWord(previous, list, next);
     return -1;
   }
 

@@ -1,6 +1,6 @@
 import { ACCOUNT_SIZE } from '../../session/account.ts';
 import { digits, writeDigits } from './namespace-sets.ts';
-import { copyBytes, Link, type Records } from './records.ts';
+import { copyBytes, List, type Records } from './records.ts';
 
 /**
  * Up to this many subscriptions of one account are all compared with each other. With more that would take too long, so
@@ -23,7 +23,7 @@ const MAX_ACCOUNT_BYTES = 1_000_000;
  */
 export function chooseUpstream(records: Records, first: number, refused?: ReadonlySet<number>): number[] {
   const all: number[] = [];
-  for (let ref = first; ref !== 0; ref = records.next(ref, Link.ACCOUNT)) {
+  for (let ref = first; ref !== 0; ref = records.next(ref, List.ACCOUNT)) {
     if (refused === undefined || !refused.has(records.signatureRef(ref))) all.push(ref);
   }
   if (all.length < 2) return all;
@@ -55,7 +55,7 @@ export function effectOf(records: Records, first: number, ref: number): Effect {
   let isAskedFor = false;
   let isHidden = false;
   let others = 0;
-  for (let other = first; other !== 0; other = records.next(other, Link.ACCOUNT)) {
+  for (let other = first; other !== 0; other = records.next(other, List.ACCOUNT)) {
     if (other === ref) continue;
     // Of so many only equal ones are merged, so this one may be sent.
     if (++others >= FEW) return isAskedFor ? 'signatures' : 'more';

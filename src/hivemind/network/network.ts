@@ -22,7 +22,7 @@ export interface NetworkOptions {
   /** The hivemind's X25519 private key, 32 bytes. */
   readonly secret: Uint8Array;
   /** Identifies us among several hiveminds with that key; undefined if we are the only one. */
-  readonly identity?: Identity | undefined;
+  readonly identity?: HivemindIdentity | undefined;
   /** OxenMQ address of oxend. */
   readonly oxend: string;
   /** How many connections to storage servers may be in the making at a time; 0 = none are made, a dry run. */
@@ -39,7 +39,7 @@ export interface NetworkOptions {
 }
 
 /** A hivemind among several with the same key. No two processes ever have the same name and generation. */
-export interface Identity {
+export interface HivemindIdentity {
   readonly name: string;
   readonly generation: bigint;
 }
@@ -335,7 +335,7 @@ function peerEvents(log: NetworkOptions['log']) {
  *
  * @param secret the hivemind's X25519 private key, 32 bytes
  */
-export function routingId(peer: string, secret: Uint8Array, identity?: Identity): Buffer {
+export function routingId(peer: string, secret: Uint8Array, identity?: HivemindIdentity): Buffer {
   const who = identity ? ` ${identity.name} ${identity.generation}` : '';
   return Buffer.concat([Buffer.from('S'), blake2b(32, Buffer.from(`spns ${peer} routing id${who}`), secret)]);
 }
@@ -346,7 +346,7 @@ export function routingId(peer: string, secret: Uint8Array, identity?: Identity)
  *
  * @param key the server's X25519 public key, in hex
  */
-function rankOf(key: string, { name }: Identity, secret: Uint8Array): number {
+function rankOf(key: string, { name }: HivemindIdentity, secret: Uint8Array): number {
   return blake2b(16, Buffer.from(`spns order of ${name} ${key}`), secret).readUIntBE(0, 6);
 }
 

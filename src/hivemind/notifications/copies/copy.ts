@@ -6,7 +6,7 @@ import { hashPush, pushScratch } from '../duplicate-filter.ts';
 import type { QueuedPush } from '../outbox/push.ts';
 
 /** Identifies the same push at several hiveminds. Fingerprints are 8 bytes, as latin1 strings. */
-export interface Identity {
+export interface PushIdentity {
   /** What notifiers are told, along with the doubt. */
   readonly fingerprint: string;
   readonly doubt: Doubt;
@@ -40,7 +40,7 @@ export interface Keeper {
 }
 
 /** What only a push in a cluster has. */
-export class Copy implements Identity {
+export class Copy implements PushIdentity {
   readonly push: QueuedPush;
   readonly fingerprint: string;
   readonly doubt: Doubt;
@@ -53,7 +53,7 @@ export class Copy implements Identity {
   /** Since when the state has been `waiting`; monotonic ms. */
   since = 0;
 
-  constructor(push: QueuedPush, { fingerprint, doubt, key, lesser, slot }: Identity) {
+  constructor(push: QueuedPush, { fingerprint, doubt, key, lesser, slot }: PushIdentity) {
     this.push = push;
     this.fingerprint = fingerprint;
     this.doubt = doubt;
@@ -96,7 +96,7 @@ export class PushFingerprints {
     hash: Uint8Array,
     namespace: number,
     doubt: Doubt,
-  ): Identity {
+  ): PushIdentity {
     const slot = slotOf(account);
     const low = hashPush(this.#hash, this.#scratch, service, serviceId, hash);
     const proven = this.#text(low, this.#hash.high);

@@ -52,7 +52,7 @@ export class ProgressReports {
     return waiting;
   }
 
-  /** Adds to what a member is told. @param key the push's {@link Identity.key} */
+  /** Adds to what a member is told. @param key the push's {@link PushIdentity.key} */
   note(member: string, key: string, news: keyof News): void {
     let recipient = this.#recipients.get(member);
     if (!recipient) {

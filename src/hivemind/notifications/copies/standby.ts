@@ -77,9 +77,9 @@ export class Standby {
   };
   readonly #options: StandbyOptions;
   readonly #reports: ProgressReports;
-  /** All copies, held back or ours, by {@link Identity.key}. */
+  /** All copies, held back or ours, by {@link PushIdentity.key}. */
   readonly #known = new Map<string, Copy>();
-  /** Copies made of doubtful messages, by each of their {@link Identity.lesser} keys. */
+  /** Copies made of doubtful messages, by each of their {@link PushIdentity.lesser} keys. */
   readonly #doubtful = new Map<string, Set<Copy>>();
   /** The copies held back, oldest first. */
   readonly #held = new Set<Copy>();

@@ -1,7 +1,7 @@
 import type { Notification } from '../../../session/notification.ts';
 import { MAX_BODY, type Sealable } from '../../../session/payload.ts';
 import type { Push } from '../../../session/push.ts';
-import { COPY_COST, Copy, type Identity } from '../copies/copy.ts';
+import { COPY_COST, Copy, type PushIdentity } from '../copies/copy.ts';
 import type { Instance } from './instances.ts';
 
 /** The device that a push is for. */
@@ -106,7 +106,7 @@ export class QueuedPush {
     message: QueuedMessage,
     device: PushedDevice,
     onAnswer?: (text: string) => void,
-    identity?: Identity,
+    identity?: PushIdentity,
   ) {
     this.id = id;
     this.message = message;

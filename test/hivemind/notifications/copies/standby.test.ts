@@ -1,6 +1,6 @@
 import assert from 'node:assert/strict';
 import { describe, it } from 'node:test';
-import { type Identity, PushFingerprints } from '../../../../src/hivemind/notifications/copies/copy.ts';
+import { PushFingerprints, type PushIdentity } from '../../../../src/hivemind/notifications/copies/copy.ts';
 import { GATHER } from '../../../../src/hivemind/notifications/copies/progress-reports.ts';
 import { SILENCE, Standby } from '../../../../src/hivemind/notifications/copies/standby.ts';
 import { Doubt } from '../../../../src/hivemind/notifications/doubt.ts';
@@ -38,7 +38,7 @@ function setUp(options: { first?: string; maxBytes?: number; defer?: (callback: 
   let id = 0;
   const account = Buffer.alloc(33, 5);
   const hash = Buffer.from('h'.repeat(43));
-  const identity = (device: string, doubt: Doubt = Doubt.none, namespace = 0): Identity =>
+  const identity = (device: string, doubt: Doubt = Doubt.none, namespace = 0): PushIdentity =>
     fingerprints.of('apns', device, account, hash, namespace, doubt);
   const key = (device: string, doubt: Doubt = Doubt.none, namespace = 0) => identity(device, doubt, namespace).key;
   /** Lets a push come in. */
