@@ -108,3 +108,14 @@ test('once closed it reports nothing any more', async () => {
   assert.equal(acknowledgements.unreported, 1);
   assert.equal(clock.pending, 0);
 });
+
+test('an answer in words goes by itself, too, and not once it is closed', async () => {
+  const { clock, acknowledgements, reports } = setUp();
+  acknowledgements.answer(1, 'not yet');
+  assert.equal(acknowledgements.unreported, 1);
+  await clock.advance(10);
+  assert.deepEqual(reports, [{ accepted: [], refused: [], handedBack: [], answers: [[1, 'not yet']] }]);
+  acknowledgements.close();
+  acknowledgements.answer(2, 'late');
+  assert.deepEqual([acknowledgements.unreported, clock.pending], [0, 0]);
+});

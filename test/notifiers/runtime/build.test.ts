@@ -24,6 +24,7 @@ const MODULE = `export const create = ({ clock }) => ({
 `;
 
 async function build(t: TestContext, hivemind?: FakeHivemind) {
+  const registry = new Registry();
   const clock = new FakeClock(1_800_000_000_000);
   const path = await folder(t);
   const module = join(path, 'slow.mjs');
@@ -35,13 +36,13 @@ async function build(t: TestContext, hivemind?: FakeHivemind) {
     log: keepLog().log,
     clock,
     systemd: openSystemd({}),
-    registry: new Registry(),
+    registry,
     random: randomBytes,
     stopping: new AbortController().signal,
     giveUp: assert.fail,
   });
   t.after(() => notifier.stop(0));
-  return { clock, notifier };
+  return { clock, notifier, registry };
 }
 
 test('a step of the clock is reported to operators, and does not make the notifier count as broken', async (t) => {
@@ -54,7 +55,7 @@ test('a step of the clock is reported to operators, and does not make the notifi
 
 test('the hivemind is told how long the provider takes, in milliseconds, and until when the credential is good', async (t) => {
   const hivemind = await FakeHivemind.start(t, SERVICE);
-  const { clock } = await build(t, hivemind);
+  const { clock, registry } = await build(t, hivemind);
   await hivemind.until(() => hivemind.instances.size === 1);
   hivemind.push([{ expiry: clock.now() + 86_400_000 }]);
   await until(async () => {
@@ -67,4 +68,5 @@ test('the hivemind is told how long the provider takes, in milliseconds, and unt
     assert.ok(ms >= 1_000 && ms <= 2_500, `${key}: ${ms}`);
   }
   assert.equal(String(told.get('credential_expires')), '1000000');
+  assert.match(await registry.metrics(), /^spns_notifier_provider_seconds_count 1$/m);
 });

@@ -126,3 +126,17 @@ test('a hundred thousand ends with random fingerprints are told apart, each with
     assert.equal(come(fingerprint), n % 3 === 0 ? 'refused' : 'accepted');
   });
 });
+
+test('ends of fingerprints that differ in one byte, or by their doubt, are told apart', () => {
+  const { copies, come, first } = setUp();
+  copies.end(first('abcdefgh'), accepted);
+  for (let at = 0; at < 8; at++) {
+    const other = `${'abcdefgh'.slice(0, at)}x${'abcdefgh'.slice(at + 1)}`;
+    assert.ok(typeof come(other) === 'object', other);
+  }
+  for (const end of [accepted, refused('x')]) {
+    const { copies, come, first } = setUp();
+    copies.end(first('push   1', 1), end);
+    assert.ok(typeof come('push   1', 0) === 'object', 'what is less doubtful is no copy of it');
+  }
+});

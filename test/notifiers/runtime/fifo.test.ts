@@ -1,5 +1,7 @@
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
+import { setFlagsFromString } from 'node:v8';
+import { runInNewContext } from 'node:vm';
 import { Fifo } from '../../../src/notifiers/runtime/fifo.ts';
 
 test('what was put in first is taken first, also after it was empty', () => {
@@ -32,4 +34,26 @@ test('once cleared it is empty, and as good as new', () => {
   assert.deepEqual([fifo.length, fifo.take()], [0, undefined]);
   fifo.push('d');
   assert.equal(fifo.take(), 'd');
+});
+
+test('what was taken is not held any more, however long the queue never gets empty', () => {
+  setFlagsFromString('--expose-gc');
+  const collect = runInNewContext('gc') as () => void;
+  const fifo = new Fifo<object>();
+  const taken: WeakRef<object>[] = [];
+  for (let n = 0; n < 1_000; n++) fifo.push({ n });
+  const takeSome = () => {
+    for (let n = 0; n < 900; n++) taken.push(new WeakRef(fifo.take()!));
+  };
+  takeSome();
+  return new Promise<void>((resolve) => {
+    // What a WeakRef was asked for is kept until the end of its turn.
+    setImmediate(() => {
+      collect();
+      const held = taken.filter((one) => one.deref() !== undefined).length;
+      assert.ok(held <= 200, `${held} of 900`);
+      assert.equal(fifo.length, 100);
+      resolve();
+    });
+  });
 });

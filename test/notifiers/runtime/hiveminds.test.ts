@@ -4,7 +4,7 @@ import { type TestContext, test } from 'node:test';
 import { systemClock } from '../../../src/clock.ts';
 import { repeated } from '../../../src/daemon/log.ts';
 import { accepted, gone, type Outcome, refused } from '../../../src/notifiers/runtime/backend.ts';
-import { Hiveminds } from '../../../src/notifiers/runtime/hiveminds.ts';
+import { Hiveminds, type HivemindsOptions } from '../../../src/notifiers/runtime/hiveminds.ts';
 import { parseAddress } from '../../../src/oxenmq/address.ts';
 import { encodeMembers } from '../../../src/session/members.ts';
 import { FakeClock } from '../../support/fake-clock.ts';
@@ -153,15 +153,16 @@ test('a hivemind that joins is announced by the others, and one that goes for go
   );
 });
 
-test('whenever one joins or is left, it says how many give pushes now', async (t) => {
-  const { a, b } = await startCluster(t, SERVICE, ['a', 'b']);
-  const counts: number[] = [];
+/** The links of a notifier without the rest of it. */
+function linksTo(t: TestContext, addresses: readonly string[], more: Partial<HivemindsOptions> = {}): Hiveminds {
   const { log } = keepLog();
-  const hiveminds = new Hiveminds({
+  const say = repeated(log, systemClock);
+  t.after(() => say.stop());
+  return new Hiveminds({
     clock: systemClock,
     random: randomBytes,
     service: SERVICE,
-    addresses: [parseAddress(a.endpoint)],
+    addresses: addresses.map((address) => parseAddress(address)),
     keys,
     clusterKeys: keys,
     window: () => 1_000,
@@ -170,10 +171,17 @@ test('whenever one joins or is left, it says how many give pushes now', async (t
     sealed: () => {},
     push: () => {},
     registered: () => {},
-    counted: (count) => counts.push(count),
+    counted: () => {},
     log,
-    say: repeated(log, systemClock),
+    say,
+    ...more,
   });
+}
+
+test('whenever one joins or is left, it says how many give pushes now', async (t) => {
+  const { a, b } = await startCluster(t, SERVICE, ['a', 'b']);
+  const counts: number[] = [];
+  const hiveminds = linksTo(t, [a.endpoint], { counted: (count) => counts.push(count) });
   for (const hivemind of [a, b]) hivemind.beforeEnd.push(() => hiveminds.close());
   hiveminds.ping();
   await registered(a, b);
@@ -184,6 +192,25 @@ test('whenever one joins or is left, it says how many give pushes now', async (t
     return hiveminds.links.length === 1;
   }, 50);
   assert.deepEqual(counts, [1, 2, 1]);
+});
+
+test('a hivemind that has not told its name is called by its address where there are several', async (t) => {
+  const [one, two] = ['tcp://127.0.0.1:1', 'tcp://127.0.0.1:2'];
+  for (const [addresses, names] of [
+    [[one], ['the hivemind']],
+    [
+      [one, two],
+      [`the hivemind at ${one}`, `the hivemind at ${two}`],
+    ],
+    [[one, one], ['the hivemind']],
+  ] as const) {
+    const hiveminds = linksTo(t, addresses);
+    assert.deepEqual(
+      hiveminds.links.map(({ who }) => who),
+      names,
+    );
+    await hiveminds.close();
+  }
 });
 
 test('a hivemind that cannot be reached is named, disturbs nobody, and is registered with once it can be', async (t) => {

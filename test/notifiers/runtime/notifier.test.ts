@@ -491,6 +491,26 @@ test('stopping does not wait longer than it may for a silent provider', async (t
   await hivemind.until(() => hivemind.handedBack.length === 2);
 });
 
+test('of the time to stop a second is left for the last reports', async (t) => {
+  const hivemind = await FakeHivemind.start(t, SERVICE);
+  const clock = new FakeClock(Date.now());
+  const { stop, sent, lines } = startToy(t, [hivemind], () => new Promise<Outcome>(() => {}), { clock });
+  await hivemind.until(() => hivemind.instances.size === 1);
+  hivemind.push([{}]);
+  await until(() => sent.length === 1, 0);
+  const stopping = stop(5_000);
+  await hivemind.until(() => hivemind.drained === 1);
+  // The answer to signing off has been read then.
+  await hivemind.validate(SERVICE, '{}');
+  const isOver = () => lines.some((line) => line.includes('1 pushes were not answered in time'));
+  await clock.advance(3_999);
+  assert.equal(isOver(), false);
+  await clock.advance(1);
+  assert.equal(isOver(), true);
+  await stopping;
+  await hivemind.until(() => hivemind.handedBack.length === 1);
+});
+
 test('stopping waits until the backend is closed, whatever comes of that', async (t) => {
   const hivemind = await FakeHivemind.start(t, SERVICE);
   let closed = false;

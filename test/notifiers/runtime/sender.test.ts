@@ -633,3 +633,24 @@ test('however many servers ask to be left alone for an hour, few are remembered 
   await clock.advance(4_000_000);
   assert.equal(clock.pending, 0);
 });
+
+test('a push that expired more than an hour ago is sent: then it is our clock that is wrong', async () => {
+  const { clock, sender, ends } = setUp(async () => [accepted]);
+  const hour = 3_600_000;
+  sender.add(push('an hour', clock.now() - hour));
+  sender.add(push('more', clock.now() - hour - 1));
+  await clock.advance(0);
+  assert.deepEqual(ends, ['an hour given-up expired', 'more accepted']);
+});
+
+test('of many providers nothing is paused until twenty answers in a row are trouble', async () => {
+  const outcomes: Outcome[] = [accepted, ...Array.from({ length: 20 }, () => retry('503'))];
+  const { clock, sender } = setUpLanes(async () => [outcomes.shift()!]);
+  for (let n = 0; n < 20; n++) sender.add(push(`${n}/x`));
+  await clock.advance(0);
+  assert.deepEqual([outcomes.length, sender.isPaused], [1, false]);
+  sender.add(push('last/x'));
+  await clock.advance(0);
+  assert.equal(sender.isPaused, true);
+  sender.abandon();
+});

@@ -84,6 +84,14 @@ test('a rate is what was counted, over the time since the report before', () => 
   assert.equal(after(65, 0)['notifies_per_day.60m'], Math.round((42 / 65) * 1_440));
 });
 
+test('of the reports that are out of the last hour the latest is kept, from which its time is counted', () => {
+  const statistics = new Statistics();
+  for (const minute of [0, 1, 2]) statistics.report(minute * 60_000);
+  statistics.total.notifies += 61;
+  statistics.report(62 * 60_000);
+  assert.equal(statistics.report(63 * 60_000)['notifies_per_day.60m'], 1_440);
+});
+
 test('the status line counts from the start', () => {
   const statistics = new Statistics();
   Object.assign(statistics.total, { notifies: 7, retries: 2, failures: 1 });
