@@ -472,3 +472,21 @@ test('what oxend tells, and what it fails to, is counted', async () => {
   state.events!.failed('BYE', false);
   assert.deepEqual(oxend.counters, { ...since, wrongAnswers: 1, failures: 1 });
 });
+
+test('what still comes of an earlier connection does not count', async () => {
+  const { clock, calls, oxend, state } = setUp();
+  oxend.start();
+  const earlier = state.events!;
+  earlier.failed('no HELLO', false);
+  await clock.advance(2 * SECOND);
+  assert.equal(state.connects, 2);
+  earlier.up();
+  earlier.down();
+  earlier.failed('late', true);
+  await clock.advance(0);
+  assert.deepEqual([calls.length, oxend.up, oxend.problem, oxend.counters.failures], [0, false, 'no HELLO', 1]);
+  state.events!.up();
+  await clock.advance(0);
+  earlier.down();
+  assert.equal(oxend.up, true);
+});
