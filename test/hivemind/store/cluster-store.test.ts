@@ -261,6 +261,20 @@ describe('the start of one of several hiveminds', () => {
     }
     assert.equal(gone.length, 1, 'it must end: what it has in memory is not what is stored');
   });
+
+  it('without a name does not wait for ever either, and until it can end all that members shared ends nothing', async (t) => {
+    const url = await createDatabase(t);
+    await (await openMember(t, url, 'a')).close();
+    const other = await connectTo(t, url);
+    const admin = await connectTo(t, url);
+    await admin.query("UPDATE spns_members SET seen = seen - INTERVAL '1 minute', state = 'stopped'");
+    await other.query('BEGIN; LOCK TABLE subscriptions IN ROW EXCLUSIVE MODE');
+    await assert.rejects(start(url), refusal('unavailable', /^Somebody has held a table for over 5 s/));
+    assert.equal(await count(admin, 'spns_members'), 1);
+    await other.query('ROLLBACK');
+    await (await start(url)).close();
+    assert.equal(await count(admin, 'spns_members'), 0);
+  });
 });
 
 describe('the changes that members read', () => {
