@@ -172,3 +172,23 @@ test('another hivemind that holds the lock for three seconds has taken the datab
     await connection.close();
   }
 });
+
+test('a server that does not answer a second after it should have loses the connection, and that is said', async (t) => {
+  const { clock, connection } = await setUp(t);
+  let failure: unknown;
+  const query = connection.query({ text: 'SELECT pg_sleep(30)' }).catch((error: unknown) => {
+    failure = error;
+  });
+  // What was given before is on its way.
+  await until(() => clock.pending === 1);
+  clock.run(5_999);
+  assert.equal(connection.connected, true);
+  clock.run(1);
+  await query;
+  assert.ok(failure instanceof StoreError);
+  assert.deepEqual(
+    [failure.code, failure.message],
+    ['unavailable', 'The database did not carry the statement out: no answer within 5000 ms'],
+  );
+  assert.deepEqual([connection.connected, connection.fault], [false, 'no answer within 5000 ms']);
+});
