@@ -190,5 +190,5 @@ test('a server that does not answer a second after it should have loses the conn
     [failure.code, failure.message],
     ['unavailable', 'The database did not carry the statement out: no answer within 5000 ms'],
   );
-  assert.deepEqual([connection.connected, connection.fault], [false, 'no answer within 5000 ms']);
+  assert.deepEqual([connection.connected, connection.fault], [false, 'no answer']);
 });
