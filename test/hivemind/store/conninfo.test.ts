@@ -65,6 +65,9 @@ describe("the database's address", () => {
   it("reads ssl=true as JDBC does, and knows which modes use the system's authorities", () => {
     assert.equal(read('postgresql://h/d').sslmode, 'prefer');
     assert.equal(read('postgresql://h/d?ssl=true').sslmode, 'require');
+    const { sslmode, applicationName } = read('postgresql://h/d?application_name=true');
+    assert.deepEqual([sslmode, applicationName], ['prefer', 'true']);
+    assert.throws(() => read('postgresql://h/d?ssl=false'), /ssl is not/);
     assert.equal(read('postgresql://h/d?sslrootcert=system').sslmode, 'verify-full');
     assert.throws(() => read('postgresql://h/d?sslrootcert=system&sslmode=require'), /verify-full alone/);
   });
