@@ -525,4 +525,30 @@ describe('the store', () => {
       'SELECT FROM subscriptions UNION ALL SELECT FROM sub_namespaces UNION ALL SELECT FROM spns_unsubscribed';
     assert.deepEqual(await sql(url, left), []);
   });
+
+  it('tries to write when nobody has written for a minute, and more often while it fails', async (t) => {
+    const url = await createDatabase(t);
+    const clock = new FakeClock();
+    const store = await Store.open({ url, clock, log });
+    t.after(() => store.close());
+    /** Seconds until the trouble is, or is no more; what is asked of the database is carried out in order. */
+    const secondsUntil = async (isTroubled: boolean) => {
+      let seconds = 0;
+      for (; (store.trouble !== undefined) !== isTroubled && seconds < 200; seconds += 5) {
+        clock.run(5_000);
+        await store.time();
+        await new Promise((resolve) => setImmediate(resolve));
+      }
+      return seconds;
+    };
+    clock.run(5_000);
+    await store.time();
+    await sql(url, 'ALTER TABLE spns_unsubscribed RENAME TO elsewhere');
+    assert.equal(await secondsUntil(true), 60);
+    assert.match(store.trouble ?? '', /^the database does not write: relation "spns_unsubscribed" does not exist/);
+    assert.deepEqual([...store.errors], [['schema', 1]]);
+    await sql(url, 'ALTER TABLE elsewhere RENAME TO spns_unsubscribed');
+    assert.equal(await secondsUntil(false), 5);
+    assert.equal(store.connected, true);
+  });
 });
