@@ -78,11 +78,12 @@ export class CopyRows {
   #rows(bytes: Buffer, from: number): number {
     let at = from;
     if (!this.#started) {
-      const extension = bytes.length >= 19 ? bytes.readUInt32BE(15) : 0;
-      if (bytes.length < 19 + extension) return at;
+      if (bytes.length < 19) return at;
       if (!bytes.subarray(0, 11).equals(SIGNATURE)) throw new Error('The database did not send a binary COPY');
+      const end = 19 + bytes.readUInt32BE(15);
+      if (bytes.length < end) return at;
       this.#started = true;
-      at = 19 + extension;
+      at = end;
     }
     while (!this.#ended) {
       const next = this.#next(bytes, at);

@@ -1,7 +1,7 @@
 import assert from 'node:assert/strict';
 import { describe, test } from 'node:test';
 import { Devices } from '../../../src/hivemind/devices/devices.ts';
-import { CopyRows } from '../../../src/hivemind/store/copy-rows.ts';
+import { CopyRows, copyRows } from '../../../src/hivemind/store/copy-rows.ts';
 import { makeRow } from '../../support/rows.ts';
 
 type Row = ReturnType<typeof makeRow>;
@@ -39,6 +39,11 @@ const rows: readonly Row[] = [
   makeRow({ service: 'apns', namespaces: [2], serviceData: Buffer.alloc(10_000, 9) }),
   makeRow({ service: 'webpush', namespaces: [], serviceId: `${'x'.repeat(50)}\0` }),
   makeRow({ service: 'a'.repeat(200), namespaces: [0], encKey: Buffer.alloc(31, 7), signature: Buffer.alloc(65, 8) }),
+  makeRow({
+    account: Buffer.alloc(33, 3),
+    subaccount: { tag: Buffer.alloc(36, 1), signature: Buffer.alloc(64, 2) },
+    serviceData: Buffer.alloc(1, 4),
+  }),
   makeRow({ service: 'apns', namespaces: [0] }),
 ];
 
@@ -66,5 +71,37 @@ describe('rows that PostgreSQL sends', () => {
       assert.equal(devices.remove(account, service, serviceId), true);
     }
     assert.equal(devices.size, 0);
+  });
+
+  test('are read behind a header of any length, and have an end', () => {
+    const stream = copied(rows.slice(0, 2));
+    const header = Buffer.from(stream.subarray(0, 19));
+    header.writeUInt32BE(5, 15);
+    const found: string[] = [];
+    const reader = new CopyRows((row) => found.push(row.serviceId));
+    reader.push(header);
+    reader.push(Buffer.alloc(5, 0xff));
+    assert.deepEqual([found, reader.ended], [[], false]);
+    reader.push(stream.subarray(19, -2));
+    assert.deepEqual([found.length, reader.ended], [2, false], 'a connection that ends here was lost');
+    reader.push(stream.subarray(-2));
+    assert.equal(reader.ended, true);
+  });
+
+  test('are refused in another format, or with other columns', () => {
+    const text = new CopyRows(() => {});
+    assert.throws(() => text.push(Buffer.from('a\tb\tc\n'.repeat(10))), /did not send a binary COPY/);
+    const stream = copied([]);
+    const reader = new CopyRows(() => {});
+    reader.push(stream.subarray(0, 19));
+    assert.throws(() => reader.push(Buffer.of(0, 11)), /sent 11 columns instead of 12/);
+  });
+
+  test('of fewer than 64 slots have their namespaces looked up, of more they are read in one scan', () => {
+    const slots = (count: number) => Array.from({ length: count }, (_, slot) => slot);
+    assert.match(copyRows(slots(63)), /LEFT JOIN LATERAL .*WHERE spns_slot\(s\.account\) = ANY \('\{0,1,.*,62\}'/s);
+    assert.match(copyRows(slots(64)), /LEFT JOIN \(SELECT subscription, .* GROUP BY subscription\) .*,63\}'/s);
+    assert.match(copyRows(), /LEFT JOIN \(SELECT subscription, /);
+    assert.doesNotMatch(copyRows(), /WHERE/);
   });
 });
