@@ -113,6 +113,11 @@ export const JUDGED_EQUAL: readonly Judged[] = [
     why: 'no two pushes have the same id',
   },
   {
+    file: 'src/hivemind/store/cluster-store.ts',
+    change: '#readsOwn = false;  →  #readsOwn = true;',
+    why: 'the end of the first load sets it, and has what was read before read again',
+  },
+  {
     file: 'src/hivemind/store/copy-rows.ts',
     change:
       'if (length < this.#known.length) this.#known[length] = { bytes: own, value };  →  ' +
