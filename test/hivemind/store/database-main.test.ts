@@ -105,6 +105,9 @@ test('tables that the user may not use, or not upgrade, are told with what is to
     said,
     /answers; its tables will be upgraded at the hivemind's first start, or by "spns migrate"; 1,234 subscriptions\n$/,
   );
+  // As the original leaves them.
+  await owner.query('DROP TABLE spns_migrations');
+  assert.deepEqual(await run(['check'], url), [0, said]);
   await owner.query(`ALTER TABLE subscriptions OWNER TO ${user}; ALTER TABLE sub_namespaces OWNER TO ${user};
     ALTER TABLE service_stats OWNER TO ${user}`);
   assert.deepEqual(await run(['check'], theirs), [

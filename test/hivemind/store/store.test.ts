@@ -344,6 +344,17 @@ describe('the store', () => {
     await (await second).close();
   });
 
+  it('says that it has brought the database up to date, when it has', async (t) => {
+    const url = await createDatabase(t, { empty: true });
+    const { log, lines } = keepLog();
+    const said = () =>
+      lines.filter((line) => line.includes('the database was brought up to date: 001_original.sql')).length;
+    await (await Store.open({ url, clock: systemClock, log })).close();
+    assert.equal(said(), 1);
+    await (await Store.open({ url, clock: systemClock, log })).close();
+    assert.equal(lines.filter((line) => line.includes('up to date')).length, 1);
+  });
+
   it('reports that there is no database', async () => {
     const url = 'postgresql:///spns?host=%2Fnonexistent&user=nobody';
     await assert.rejects(Store.open({ url, clock: systemClock, log }), refusal('unavailable'));
