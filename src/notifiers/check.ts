@@ -9,8 +9,8 @@ import { Refusal } from './runtime/backend.ts';
 import { loadBackend } from './runtime/load.ts';
 
 /**
- * Checks a notifier's settings and credential without running it: `check.ts NAME`, for "spns check-config". Prints `{
- * problems, warnings }` as JSON. Nothing is sent, and no key is needed. SPNS_CONFIG must name the file.
+ * Checks a notifier's settings and credential without running it: `check.ts NAME`, for "spns check-config". Prints
+ * `{ problems, warnings }` as JSON. Sends nothing and needs no key. SPNS_CONFIG must name the file.
  */
 async function check(service: string): Promise<{ problems: readonly string[]; warnings: readonly string[] }> {
   const name = `notify-${service}`;
@@ -21,7 +21,7 @@ async function check(service: string): Promise<{ problems: readonly string[]; wa
     ini.defaults,
     process.env.CREDENTIALS_DIRECTORY,
   );
-  // The runtime's own key, which no backend reads.
+  // Read here so that it does not count as unknown: it is the runtime's, and no backend reads it.
   section.string(NOTIFIER.settings.metricsListen.key);
   const log = createLog({ level: 'none', levels: new Map(), format: 'plain' }, name);
   try {
@@ -38,7 +38,7 @@ async function check(service: string): Promise<{ problems: readonly string[]; wa
     await backend.close?.();
     return { problems: [], warnings: [...section.warnings(), ...expiryWarning(name, backend.credentialExpiry)] };
   } catch (error) {
-    // A backend says what is wrong with its settings in a sentence.
+    // A backend's errors about its settings are sentences.
     const problems = error instanceof ConfigError ? error.problems : [`[${name}]: ${(error as Error).message}`];
     return { problems, warnings: section.warnings() };
   }

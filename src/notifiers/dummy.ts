@@ -5,8 +5,8 @@ import { accepted, type Backend, type BackendContext, Refusal } from './runtime/
 const ID_BYTES = 48;
 
 /**
- * A notifier without a provider, for tests and first steps: it logs each push. Its devices are `{"foo": "TEST-…",
- * "bar": INTEGER}`.
+ * A notifier without a provider, for tests and first steps: it logs each push. Its service_infos are `{"foo": "TEST-…",
+ * "bar": INTEGER}`, as those of the original's example.
  */
 export function create({ section, log }: BackendContext): Backend {
   section.check();

@@ -1,7 +1,7 @@
 import { accepted, gone, misconfigured, type Outcome, refused, retry } from '../runtime/backend.ts';
 import type { ApnsAnswer } from './client.ts';
 
-/** What Apple calls the push itself wrong for: a fault of ours that another attempt does not mend. */
+/** Reasons that say the push itself is wrong: our fault, and another attempt does not help. */
 const OUR_MESSAGE = new Set([
   'BadCollapseId',
   'BadExpirationDate',
@@ -14,7 +14,7 @@ const OUR_MESSAGE = new Set([
   'PayloadTooLarge',
 ]);
 
-/** What Apple calls us wrong for: no push will be taken before somebody corrects it. */
+/** Reasons that say our settings are wrong: no push is accepted until somebody corrects them. */
 const OUR_CONFIGURATION = new Set([
   'BadCertificate',
   'BadCertificateEnvironment',
@@ -30,31 +30,30 @@ const OUR_CONFIGURATION = new Set([
   'UnrelatedKeyIdInToken',
 ]);
 
-/**
- * A device that got too many pushes is left alone for so long, in milliseconds: Apple does not say how long it wants.
- */
+/** How long a device that got too many pushes is left alone, in milliseconds: Apple does not say how long it wants. */
 const DEVICE_PAUSE = 60_000;
-/** After too many new tokens: for everybody, with the token there is. */
+/** How long to pause after too many new provider tokens, in milliseconds; then the current one is used again. */
 const TOKEN_PAUSE = 60_000;
-/** Apple asks for patience after its own errors. */
+/** How long to wait after an error of Apple's own, in milliseconds. */
 const SERVER_PAUSE = 10_000;
 
-/** The reason that asks for a new provider token and one more attempt. */
+/** The reason after which a new provider token is made and the push sent once more. */
 export const EXPIRED_TOKEN = 'ExpiredProviderToken';
 
 /**
- * What an answer of Apple means (providers: APNs).
- * @param asked when the push was sent, in Unix milliseconds: what Apple says is true as of then
+ * What an answer of Apple's means (docs/spec/providers.md).
+ *
+ * @param asked when the push was sent, in Unix milliseconds: Apple's answer holds as of then
  */
 export function readAnswer(answer: ApnsAnswer, asked: number): Outcome {
   if (answer.taken) return accepted;
   const { status, timestamp } = answer;
-  // The library gives one of the reasons as the message of an error.
+  // The library returns one of the reasons as the message of an error.
   const reason = wordOf(answer.reason) ?? wordOf(answer.error?.message);
   if (status === 410) return gone(reason ?? '410', validTime(timestamp) ?? asked);
-  // Without a timestamp, as of the sending: a newer subscription with the same token stays.
+  // There is no timestamp, so as of the sending: a newer subscription with the same token stays.
   if (reason === 'BadDeviceToken') return gone(reason, asked);
-  // Perhaps another app's token, perhaps our topic is wrong: the device is kept.
+  // It may be another app's token, or our topic may be wrong: the device is kept.
   if (reason === 'DeviceTokenNotForTopic') return refused(reason);
   if (status === 413 || (reason !== undefined && OUR_MESSAGE.has(reason))) return refused(reason ?? '413');
   if (reason === EXPIRED_TOKEN) return misconfigured(reason);
@@ -73,7 +72,7 @@ function serverTrouble(status: number, reason: string | undefined): Outcome {
 }
 
 /**
- * Apple's reasons are single words. Anything else may be of any length and hold a token, and is no name for a counter.
+ * Apple's reasons are single words. Anything else may have any length or contain a token, and cannot name a counter.
  */
 function wordOf(text: unknown): string | undefined {
   return typeof text === 'string' && /^\w{1,60}$/.test(text) ? text : undefined;
@@ -83,7 +82,7 @@ function validTime(timestamp: number | undefined): number | undefined {
   return timestamp !== undefined && Number.isSafeInteger(timestamp) && timestamp > 0 ? timestamp : undefined;
 }
 
-/** A word for what went wrong below HTTP, without the addresses and numbers that would make each one different. */
+/** What went wrong below HTTP, in a few words without addresses and numbers, which would make each one different. */
 function trouble({ error, status }: ApnsAnswer): string {
   const chain: string[] = [];
   for (let cause: unknown = error; cause instanceof Error && chain.length < 5; ) {
@@ -93,7 +92,7 @@ function trouble({ error, status }: ApnsAnswer): string {
   }
   const text = chain.join(' ');
   if (/timeout/.test(text)) return 'no answer in time';
-  // What a proxy did says more than what came of it.
+  // A proxy's error first: it says more than the errors that follow from it.
   const code =
     /\bERR_PROXY_\w{1,20}/.exec(text) ??
     /\b(NGHTTP2_[A-Z_]+|E[A-Z]{4,}|ERR_[A-Z0-9_]+|[A-Z]+_CERT[A-Z_]*)\b/.exec(text);

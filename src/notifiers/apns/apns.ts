@@ -14,21 +14,19 @@ import { createClients } from './client.ts';
 import { readApnsCredential } from './credential.ts';
 import { APNS } from './settings.ts';
 
-/** Apple takes no larger body, in bytes. */
+/** The largest body that Apple accepts, in bytes. */
 const MAX_BODY = 4096;
 /**
- * A device token as iOS clients send it: Apple gives it no fixed length, and 64 digits are the fewest and the most
- * usual.
+ * A device token as iOS clients send it. Apple fixes no length; 64 digits are the shortest and the usual one.
  */
 const TOKEN = /^([0-9a-f]{2}){32,200}$/i;
 const PRODUCTION = 'api.push.apple.com';
 const SANDBOX = 'api.sandbox.push.apple.com';
-/** Seconds that Apple keeps a push for a phone that is away, at most. */
+/** The longest time for which Apple keeps a push for a phone that is away, in seconds. */
 const LONGEST_STORE = 30 * 86_400;
 
 /**
- * Apple's push service, for both of its environments: `apns` is the production, `apns-sandbox` Apple's environment for
- * development builds.
+ * Apple's push service, in both of its environments: `apns` is production, `apns-sandbox` is for development builds.
  */
 export function create({ service, section, clock }: BackendContext): Backend {
   const { topic, connections, streams, port, ca, proxy, ...settings } = readTable(section, APNS);
@@ -47,12 +45,12 @@ export function create({ service, section, clock }: BackendContext): Backend {
   };
 
   const sendOne = async (delivery: Delivery): Promise<Outcome> => {
-    // Nothing else belongs into the path of a request; Apple would say BadDeviceToken.
+    // Nothing else may go into the path of a request; Apple would answer BadDeviceToken.
     if (!TOKEN.test(delivery.id)) return noToken('not a device token', clock.now());
     const body = bodyFor(delivery.payload);
     if (Buffer.byteLength(body) > MAX_BODY) return refused('larger than 4096 bytes');
     let outcome = await ask(delivery, body);
-    // The provider token has been renewed by now, for this push or another.
+    // By now the provider token has been renewed, for this push or another.
     if (isExpired(outcome)) outcome = await ask(delivery, body);
     if (isExpired(outcome)) outcome = misconfigured(`${EXPIRED_TOKEN} again; is the clock of this machine right?`);
     return outcome;
@@ -62,7 +60,7 @@ export function create({ service, section, clock }: BackendContext): Backend {
     concurrency: connections * streams,
     credentialExpiry: credential.expiry,
     validate: (info) => ({
-      // One device, whatever letters the client uses.
+      // In lower case, so that a device is the same however the client writes it.
       id: tokenOf(info, 'token', (token) => TOKEN.test(token), wrongToken, 1).toLowerCase(),
     }),
     send: (deliveries) => Promise.all(deliveries.map(sendOne)),
@@ -72,12 +70,12 @@ export function create({ service, section, clock }: BackendContext): Backend {
   };
 }
 
-/** One after the other, over and over. */
+/** Yields one after the other, over and over. */
 function* inTurn<T>(all: readonly T[]): Generator<T, never> {
   for (;;) yield* all;
 }
 
-/** The body of a push, as iOS clients know it (docs/spec/notifiers.md, section 4). */
+/** The body of a push as iOS clients expect it (docs/spec/notifiers.md, section 4). */
 function bodyFor(payload: Buffer): string {
   return `{"aps":{"alert":{"title":"Session","body":"You've got a new message"},"badge":1,"sound":"default","mutable-content":1,"category":"SECRET"},"spns":1,"enc_payload":"${payload.toString('base64')}"}`;
 }

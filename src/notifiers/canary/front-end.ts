@@ -2,24 +2,25 @@ import { encodeV4Request, encryptOnion, OnionError, parseV4Response } from '../.
 import { monitorMessage, unsubscribeMessage } from '../../session/subscription.ts';
 import type { Identity } from './identity.ts';
 
-/** The service that the canary's notifier is of. */
+/** The service of the canary's notifier. */
 export const SERVICE = 'canary';
 
-/** How the front-end is asked. */
+/** The front-end as the canary uses it. Both throw an Error with a sentence if they do not succeed. */
 export interface FrontEnd {
-  /** Subscribes the canary's device. Throws an Error with a sentence if that did not succeed. */
+  /** Subscribes the canary's device. */
   subscribe(): Promise<void>;
   unsubscribe(): Promise<void>;
 }
 
-/** A service node gives the front-end 25 s; a proxy's page of error is no longer than this, in bytes. */
+/** How long the front-end may take, ms: a service node gives it as much. */
 const TIMEOUT = 25_000;
+/** The longest answer that is read, in bytes: error pages of proxies are shorter. */
 const MAX_ANSWER = 100_000;
 
 /**
- * The front-end as clients reach it, from outside: by its public address and by onion requests.
+ * The front-end as clients reach it from outside: at its public address, by onion requests.
  *
- * @param options.url without a slash at its end
+ * @param options.url without a trailing slash
  * @param options.publicKey X25519, 32 bytes
  * @param options.now unix ms
  */

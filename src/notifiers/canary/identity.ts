@@ -1,22 +1,22 @@
 import { accountFromEd25519 } from '../../session/account.ts';
 import { blake2b, ed25519KeyPair, ed25519Sign } from '../../session/sodium.ts';
 
-/** Who the canary is: an account of Session, and the one device of it. */
+/** The canary's Session account and its one device. */
 export interface Identity {
   /** 33 bytes */
   readonly account: Buffer;
   /** 32 bytes */
   readonly sessionEd25519: Buffer;
-  /** What pushes are sealed with, 32 bytes. */
+  /** The key with which pushes are sealed, 32 bytes. */
   readonly encKey: Buffer;
-  /** What the canary's device is known by, 64 hex digits. Nobody else can know it, and so nobody else can subscribe. */
+  /** The device's id, 64 hex digits. Nobody else can know it, so nobody else can subscribe. */
   readonly device: string;
   sign(message: Uint8Array): Buffer;
 }
 
 /**
- * The canary's identity is derived from the hivemind's key: a canary that was killed leaves a subscription behind, and
- * its successor takes that over.
+ * The canary's identity, derived from the hivemind's key, so that a new canary takes over the subscription that a killed
+ * one has left.
  *
  * @param hivemindSecret 32 bytes
  */

@@ -6,10 +6,10 @@ import { addressTrouble } from '../../session/node-address.ts';
 import { parseServiceNodes, SERVICE_NODES_REQUEST, type ServiceNode } from '../../session/service-nodes.ts';
 import { SwarmSpace } from '../../session/swarm.ts';
 
-/** Why a message could not be stored; each is a result of its own in the metrics. */
+/** Why a message could not be stored; each is a result in the metrics. */
 export type StoreFailure = 'no_swarm' | 'wrong_swarm' | 'clock' | 'refused' | 'unreachable';
 
-/** A message that was not stored, and why in words. */
+/** A message could not be stored; the error's message says why. */
 export class StoreError extends Error {
   readonly failure: StoreFailure;
 
@@ -19,29 +19,32 @@ export class StoreError extends Error {
   }
 }
 
-/** What the canary does with the network of service nodes. */
+/** The swarm that keeps the canary's account. */
 export interface Swarm {
   /**
-   * Stores a message in namespace 0 at one member of the account's swarm, which spreads it. Throws a
-   * {@link StoreError} if no member took it.
+   * Stores a message in namespace 0 at one member of the swarm, which passes it on to the others.
+   *
    * @param sending called right before each attempt
+   * @throws StoreError if no member took it
    */
   store(body: Buffer, sending: () => void): Promise<void>;
   close(): Promise<void>;
 }
 
-/** How long a list of nodes is good for, ms. */
+/** How long a list of nodes is used, ms. */
 const LIST_LIFETIME = 600_000;
-/** How many members are asked until one has taken the message. */
+/** How many members are tried until one takes the message. */
 const ATTEMPTS = 3;
 const HELLO_TIMEOUT = 5_000;
 const REQUEST_TIMEOUT = 10_000;
-/** How long the storage servers keep a message, ms. */
+/** How long the storage servers are to keep a message, ms. */
 const TTL = 600_000;
 
 /**
+ * Finds the account's swarm by oxend's list, and stores messages there.
+ *
  * @param options.account 33 bytes
- * @param options.keys with which oxend knows the hivemind
+ * @param options.keys the pair by which oxend knows the hivemind
  */
 export function swarmOf(options: {
   account: Buffer;
@@ -54,7 +57,7 @@ export function swarmOf(options: {
   const { account, oxend, keys, allowPrivate, clock, random } = options;
   const routingId = Buffer.concat([Buffer.from('C'), random(16)]);
   const toOxend = new Peers({ clock, keys, routingId, helloTimeout: HELLO_TIMEOUT, commands: {} });
-  // Storage servers are asked by a stranger, as they are by whoever writes to a phone.
+  // With a random key: to storage servers the canary is a stranger, like anybody who writes to a phone.
   const toServers = new Peers({ clock, helloTimeout: HELLO_TIMEOUT, commands: {} });
   let known: { readonly members: readonly ServiceNode[]; readonly at: number } | undefined;
 
@@ -72,7 +75,7 @@ export function swarmOf(options: {
       known = { members: usable, at: clock.monotonic() };
       return usable;
     } catch (error) {
-      // The former list is better than none.
+      // An old list is better than none.
       if (known) return known.members;
       throw new StoreError('no_swarm', `oxend does not say which swarm: ${(error as Error).message}`, { cause: error });
     } finally {
@@ -115,7 +118,7 @@ export function swarmOf(options: {
           last = error;
         }
       }
-      // Whatever it is, the list may be to blame: the next time oxend is asked for it again.
+      // The list may be outdated: oxend is asked for it again the next time.
       if (known) known = { ...known, at: Number.NEGATIVE_INFINITY };
       throw last;
     },
@@ -126,7 +129,7 @@ export function swarmOf(options: {
   };
 }
 
-/** By the status of a refusal (docs/spec/network.md, section 8). */
+/** What the status of a refusal means (docs/spec/network.md, section 8). */
 function failureOf(status: string): StoreFailure {
   if (status === '421') return 'wrong_swarm';
   return status === '406' ? 'clock' : 'refused';

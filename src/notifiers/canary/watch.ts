@@ -4,28 +4,28 @@ import { openPayload } from '../../session/payload.ts';
 import type { FrontEnd } from './front-end.ts';
 import { StoreError, type StoreFailure, type Swarm } from './swarm.ts';
 
-/** What can become of a message: its push came, or it did not, or the message could not even be stored. */
+/** What became of a message: its push came, or did not, or the message could not even be stored. */
 export type Result = 'delivered' | 'lost' | 'not_registered' | 'not_subscribed' | StoreFailure;
 
 /** How long things wait, in milliseconds. */
 export interface Pace {
   /** From one message to the next. */
   readonly every: number;
-  /** The same for the first few, until one has come back: a start is soon known to be good. */
+  /** The same for the first few, until one has come back, so that one soon knows whether a start was good. */
   readonly first: number;
   /** After a subscription that may be new to the hivemind, until it has asked the storage servers. */
   readonly settle: number;
-  /** A push that takes longer is lost. */
+  /** A push that takes longer counts as lost. */
   readonly patience: number;
-  /** From one subscription to the next: how soon it is known that the front-end does not work. */
+  /** From one subscription to the next, which is how long a broken front-end may go unnoticed. */
   readonly renew: number;
 }
 
 const PACE: Pace = { every: 60_000, first: 5_000, settle: 2_000, patience: 60_000, renew: 600_000 };
-/** So many messages may be sent at the pace of the first. */
+/** How many messages may be sent at the pace of the first. */
 const FIRST_FEW = 12;
 
-/** How long the first message waits for the hivemind, and how often that is looked at, ms. */
+/** How long the first message waits for the registration with the hivemind, and how often that is checked, ms. */
 const REGISTERING = 10_000;
 const LOOK_AGAIN = 100;
 const NONCE_BYTES = 16;
@@ -41,14 +41,14 @@ export interface WatchOptions {
   readonly encKey: Buffer;
   /** Whether the hivemind has the canary's notifier. */
   readonly registered: () => boolean;
-  /** Called with how long each push that came took, in seconds. */
+  /** Called for each push that came with how long it took, in seconds. */
   readonly took: (seconds: number) => void;
   readonly pace?: Pace;
 }
 
 /**
- * The life of the canary: it subscribes, stores a message each minute, and looks which of them come back as a push. It
- * goes on with whatever works: a front-end that is away keeps no message from being stored.
+ * The canary's loop: it subscribes, stores a message each minute, and waits for its push. It goes on with whatever
+ * works: while the front-end is away, messages are stored all the same.
  */
 export class Watch {
   readonly results: Record<Result, number> = {
@@ -70,7 +70,7 @@ export class Watch {
   #deliveredAt: number | undefined;
   #lastSeconds: number | undefined;
   #subscribedAt: number | undefined;
-  /** The hivemind may have lost the subscription. */
+  /** Whether the hivemind may have lost the subscription. */
   #mayBeLost = false;
   #frontEndTrouble: string | undefined;
   #trouble: string | undefined = 'no message has come back yet';
@@ -91,12 +91,12 @@ export class Watch {
     return this.#lastSeconds;
   }
 
-  /** How long ago a push came, or since the start if none has, in seconds. */
+  /** How long ago the last push came, or the start was if none has come, in seconds. */
   get silentSeconds(): number {
     return (this.#options.clock.monotonic() - (this.#deliveredAt ?? this.#startedAt)) / 1000;
   }
 
-  /** What is wrong, in words: with the way of a message, and with the front-end. */
+  /** What is wrong, in words: with messages, and with the front-end. */
   get problems(): string[] {
     return [this.#trouble, this.#frontEndTrouble].filter((each) => each !== undefined);
   }
@@ -108,7 +108,7 @@ export class Watch {
 
   /** Goes on until {@link stop}. */
   async run(): Promise<void> {
-    // At a start the hivemind may come up at the same time.
+    // The hivemind may be starting at the same time.
     for (let left = REGISTERING; left > 0 && !this.#options.registered() && !this.#stopped; left -= LOOK_AGAIN) {
       await this.#wait(LOOK_AGAIN);
     }
@@ -120,10 +120,10 @@ export class Watch {
   }
 
   /**
-   * The notifier was handed a push.
+   * To be called when the notifier was given a push.
    *
    * @param payload nonce and ciphertext
-   * @returns whether it was for us and could be read
+   * @returns whether it could be decrypted
    */
   received(payload: Buffer): boolean {
     let text: string;
@@ -135,7 +135,7 @@ export class Watch {
     }
     const nonce = /^spns canary ([0-9a-f]+)$/.exec(text)?.[1] ?? '';
     const pending = this.#pending.get(nonce);
-    // One that was given up, that came twice, or that somebody else stored: anybody may.
+    // It came too late, or twice, or somebody else wrote to the account, as anybody may.
     if (!pending) return true;
     this.#forget(nonce);
     const now = this.#options.clock.monotonic();
@@ -150,7 +150,7 @@ export class Watch {
     return true;
   }
 
-  /** Ends what goes on, and takes the subscription back as far as that goes. */
+  /** Stops the loop, and unsubscribes if possible. */
   async stop(): Promise<void> {
     this.#stopped = true;
     this.#timer?.cancel();
@@ -179,7 +179,7 @@ export class Watch {
       });
     } catch (error) {
       if (!(error instanceof StoreError)) throw error;
-      // What a server took without saying so may have come back all the same.
+      // A server may have taken the message without confirming it, and its push may have come by now.
       if (!this.#pending.has(nonce)) return;
       this.#forget(nonce);
       if (!this.#stopped) this.#failed(error.failure, error.message);

@@ -4,16 +4,17 @@ import { retryAfter } from '../runtime/retry.ts';
 
 const FCM_ERROR = 'type.googleapis.com/google.firebase.fcm.v1.FcmError';
 const FIELD_VIOLATIONS = 'type.googleapis.com/google.rpc.BadRequest';
-/** Google asks for these waits, in milliseconds, where it names none itself. */
+/** The waits that Google's documentation asks for if an answer names none, in milliseconds. */
 const QUOTA_PAUSE = 60_000;
 const SERVER_PAUSE = 10_000;
 
-/** The reason that asks for a new access token and one more attempt. */
+/** The reason after which a new access token is fetched and the push sent once more. */
 export const UNAUTHENTICATED = 'UNAUTHENTICATED';
 
 /**
- * What an error of firebase-admin means, read from the HTTP answer behind it (providers: FCM HTTP v1).
- * @param asked when the push was sent, in Unix milliseconds: what Google says is true as of then
+ * What an error of firebase-admin's means, read from the HTTP answer behind it (docs/spec/providers.md).
+ *
+ * @param asked when the push was sent, in Unix milliseconds: Google's answer holds as of then
  * @param now Unix milliseconds, against which a Retry-After date is read
  */
 export function readError(error: FirebaseError | undefined, asked: number, now: number): Outcome {
@@ -26,7 +27,7 @@ export function readError(error: FirebaseError | undefined, asked: number, now: 
   switch (reason) {
     case 'UNREGISTERED':
     case 'UNREGISTERED_FID':
-      // Only in Google's own words: a 404 of a gateway or of a wrong address says nothing of the device.
+      // Only with FCM's own error code: a 404 from a gateway or a wrong address says nothing about the device.
       return code === undefined ? misconfigured(`${status} ${word}`) : gone(reason, asked);
     case 'INVALID_ARGUMENT':
       return isDeadToken(message, details) ? gone('not a valid FCM registration token', asked) : refused(reason);
@@ -49,7 +50,7 @@ export function readError(error: FirebaseError | undefined, asked: number, now: 
   return retry(`an answer that makes no sense (${status})`);
 }
 
-/** A word for what went wrong below HTTP; of the library's own text only what a proxy did is looked for. */
+/** What went wrong below HTTP, in a few words; of the library's own text, only a proxy's error is repeated. */
 function trouble(error: FirebaseError | undefined): string {
   if (error?.code === 'app/network-timeout') return 'no answer in time';
   const [proxy] = /\bERR_PROXY_\w{1,20}/.exec(error?.message ?? '') ?? [];
@@ -57,9 +58,9 @@ function trouble(error: FirebaseError | undefined): string {
 }
 
 interface Body {
-  /** The FcmError code. */
+  /** FCM's own error code. */
   readonly code?: string;
-  /** The canonical word. */
+  /** Google's canonical status, such as NOT_FOUND. */
   readonly word?: string;
   readonly message: string;
   readonly details: readonly Record<string, unknown>[];
@@ -79,8 +80,8 @@ function readBody(data: unknown): Body {
 }
 
 /**
- * Google calls a token that it has never seen an invalid argument. Where it names the fields that it means, they
- * decide, whatever its words are; where it names none, its words do.
+ * Google calls a token that it has never seen an invalid argument. If it names the fields that it means, they decide,
+ * whatever its message says; if it names none, the message does.
  */
 function isDeadToken(message: string, details: Body['details']): boolean {
   const named = details.filter((detail) => detail['@type'] === FIELD_VIOLATIONS);

@@ -5,14 +5,15 @@ import { Exchange, outliveGoaway } from '../runtime/exchange.ts';
 import type { HttpProxy } from '../runtime/proxy.ts';
 import { connectThrough } from '../runtime/tunnel.ts';
 
-/** Milliseconds that Google has for an answer: as many as the library would give it for each piece of one. */
+/** How long Google may take for an answer, in milliseconds: as long as the library would allow for each piece of one. */
 const TIMEOUT = 15_000;
 const GOOGLE = 'https://fcm.googleapis.com';
 
 /**
- * Switches off the retries inside firebase-admin: they delay a batch of 500 by the longest wait that any of them was
- * asked for, and ours know more. There is no public switch for it. Throws an Error if the library is not as it was when
- * this was written.
+ * Switches off the retries inside firebase-admin: they delay a batch of 500 by the longest wait that any message in it
+ * was told, and ours know more. There is no public switch for it.
+ *
+ * @throws TypeError if the library has changed inside
  */
 export function withoutRetries(messaging: Messaging): void {
   const { messagingRequestHandler: handler } = messaging as unknown as {
@@ -24,7 +25,7 @@ export function withoutRetries(messaging: Messaging): void {
   handler.http2Client.retry = undefined;
 }
 
-/** Where what the library sends to Google goes instead, and how. */
+/** How to connect to Google in place of the library. */
 export interface Detour {
   /** The address of a server in Google's place. */
   readonly to: string | undefined;
@@ -34,19 +35,19 @@ export interface Detour {
 }
 
 /**
- * Those that hold, the newest last: after a reload there are two for a while, and the library does not say for whom it
- * connects.
+ * All detours in force, the newest last: after a reload there are two for a while, and the library does not say for
+ * which app it connects.
  */
 const detours: Detour[] = [];
 const original = http2.connect;
 
 /**
- * Stands between firebase-admin and node:http2, for the library has no setting for any of it:
- * - it adds up and unpacks whatever is answered, of any size and for any time, and never says what became of a request
- *   on a connection that Google closes in order: a whole batch would have to be sent once more. It gets to see an
- *   {@link Exchange};
- * - what is meant for Google may have to go through a proxy, and of tests to another server.
- * @returns what undoes it
+ * Stands between firebase-admin and node:http2, since the library has no settings for this:
+ * - it collects and unpacks answers of any size for any time, and never says what became of a request on a connection
+ *   that Google closes in order, so that a whole batch would have to be sent again. So it is given an {@link Exchange};
+ * - requests to Google may have to go through a proxy, and in tests to another server.
+ *
+ * @returns a function that undoes it
  */
 export function intercept(detour: Detour): () => void {
   detours.push(detour);
@@ -78,7 +79,7 @@ function connect(authority: string | URL, options: SecureClientSessionOptions, .
   outliveGoaway(session);
   const request = session.request.bind(session);
   session.request = (headers, ...more) => {
-    // The library says `https:`, which Google does not mind, but others do.
+    // The library writes `https:`, which Google accepts but other servers do not.
     const stream = request({ ...(headers as OutgoingHttpHeaders), ':scheme': 'https' }, ...more);
     return new Exchange(stream, clock, TIMEOUT) as unknown as ClientHttp2Stream;
   };

@@ -4,10 +4,7 @@ import { retryAfter } from '../runtime/retry.ts';
 
 /** Our credentials, or the access token, are not accepted. */
 const AUTHENTICATION = new Set(['80200001', '80200003', '80200005']);
-/**
- * Wrong parameters or content, a body that is too large, too many tokens: a fault of ours that another attempt does not
- * mend.
- */
+/** Wrong parameters or content, a body that is too large, too many tokens: our fault, and another attempt does not help. */
 const OUR_MESSAGE = new Set([
   '80100001',
   '80100003',
@@ -19,16 +16,17 @@ const OUR_MESSAGE = new Set([
   '80300008',
   '80300010',
 ]);
-/** Huawei's own services fail behind its front. */
+/** Huawei's own services fail internally. */
 const PASSING = new Set(['80600003', '81000001']);
 const SERVER_PAUSE = 5_000;
 
-/** The outcomes that call for something before the same push is sent once more. */
+/** Outcomes after which the push is sent once more, with a new access token or with normal urgency. */
 export const AUTHENTICATE = misconfigured('authentication');
 export const USE_NORMAL = refused('80300011 no permission for HIGH urgency');
 
 /**
- * What an answer of Push Kit means; the code counts, not only the HTTP status (providers: Huawei).
+ * What an answer of Push Kit means, by its code and its HTTP status (docs/spec/providers.md).
+ *
  * @param token of the device
  * @param asked when the push was sent, in Unix milliseconds
  * @param now Unix milliseconds, against which a Retry-After date is read
@@ -54,7 +52,7 @@ export function readReply({ status, headers, text }: Reply, token: string, asked
   return retry(`an answer that makes no sense (${status})`);
 }
 
-/** With one token a request there is no part: either the token is named as bad, or it was taken. */
+/** With one token per request a "partial success" is none: either the token is listed as bad, or it was accepted. */
 function readPartial(message: unknown, token: string, asked: number): Outcome {
   const detail = typeof message === 'string' ? jsonObject(message) : undefined;
   const illegal = detail?.illegal_tokens;

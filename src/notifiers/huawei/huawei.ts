@@ -15,14 +15,14 @@ import { agentThrough } from '../runtime/tunnel.ts';
 import { AUTHENTICATE, readReply, USE_NORMAL } from './answer.ts';
 import { HUAWEI } from './settings.ts';
 
-/** Huawei takes no larger body, tokens not counted, in bytes. */
+/** The largest body that Huawei accepts, not counting tokens, in bytes. */
 const MAX_BODY = 4096;
-/** Huawei keeps a message for a phone that is away for so long at most, in seconds. */
+/** The longest time for which Huawei keeps a message for a phone that is away, in seconds. */
 const LONGEST_STORE = 1_296_000;
 const TIMEOUT = 10_000;
 /**
- * Without permission for urgency HIGH, it is tried again after so many milliseconds: the permission may have been
- * given.
+ * Without permission for urgency HIGH, it is tried again after this many milliseconds: permission may have been given by
+ * then.
  */
 const NORMAL_FOR = 3_600_000;
 const JSON_TYPE = 'application/json;charset=utf-8';
@@ -111,8 +111,7 @@ export function create({ section, log, clock }: BackendContext): Backend {
 }
 
 /**
- * The body of a push as Huawei's clients know it: the data is a JSON text inside the JSON (docs/spec/notifiers.md,
- * section 6).
+ * The body of a push as clients on Huawei's phones expect it: JSON text within JSON (docs/spec/notifiers.md, section 6).
  */
 function bodyFor({ id, payload, expiry }: Delivery, urgency: 'HIGH' | 'NORMAL', now: number): string {
   const left = expiry > 0 ? Math.floor((expiry - now) / 1000) : LONGEST_STORE;

@@ -3,18 +3,18 @@ import { misconfigured, type Outcome, retry } from './backend.ts';
 import { jsonObject, type Reply, trouble } from './http.ts';
 import { retryAfter } from './retry.ts';
 
-/** A token is not used any more this long before it ends, in milliseconds. */
+/** How long before a token expires it is no longer used, in milliseconds. */
 const MARGIN = 5 * 60_000;
 /**
- * For how long a token is believed to be good, at least and at most, in milliseconds: one that is not accepted any more
- * is replaced at once.
+ * The shortest and longest lifetime that we believe, in milliseconds: a token that is no longer accepted is replaced at
+ * once anyway.
  */
 const SHORTEST = 2 * 60_000;
 const LONGEST = 24 * 3_600_000;
-/** What can be put into a header, in a size that providers accept. */
+/** What may go into a header, and is no longer than servers accept. */
 const TOKEN = /^[\x21-\x7e]{1,8192}$/;
 
-/** There is no access token; `outcome` is what that means for the pushes that wanted one. */
+/** No access token could be had; `outcome` is what that means for the pushes that needed one. */
 export class TokenError extends Error {
   readonly outcome: Outcome;
 
@@ -32,8 +32,7 @@ interface Held {
 }
 
 /**
- * An OAuth 2 access token that is fetched when it is needed, once for all who wait for it, and kept as long as it is
- * good.
+ * An OAuth 2 access token that is fetched when it is needed, once for all who wait for it, and kept while it is valid.
  */
 export class AccessToken {
   readonly #ask: () => Promise<Reply>;
@@ -47,7 +46,7 @@ export class AccessToken {
     this.#clock = clock;
   }
 
-  /** Rejects with {@link TokenError}. */
+  /** @throws TokenError if it cannot be fetched */
   get(): Promise<string> {
     if (this.#held && this.#clock.monotonic() < this.#held.until) return Promise.resolve(this.#held.token);
     this.#fetching ??= this.#fetch().finally(() => {
@@ -56,7 +55,7 @@ export class AccessToken {
     return this.#fetching;
   }
 
-  /** The provider did not accept this token. Whoever shows one that has been replaced already changes nothing. */
+  /** The provider did not accept this token: the next {@link get} fetches a new one, unless that has happened already. */
   discard(token: string): void {
     if (this.#held?.token === token) this.#held = undefined;
   }
@@ -69,12 +68,12 @@ export class AccessToken {
     const token = json?.access_token;
     if (reply.status === 200 && typeof token === 'string' && TOKEN.test(token) && Number(json?.expires_in) > 0) {
       const lifetime = Math.min(Math.max(Number(json?.expires_in) * 1000, SHORTEST), LONGEST);
-      // A short-lived one is used for half of its time.
+      // A short-lived token is used for half of its lifetime.
       const until = this.#clock.monotonic() + Math.max(lifetime - MARGIN, lifetime / 2);
       this.#held = { token, until };
       return token;
     }
-    // A word or a number; anything else could hold what is nobody's business.
+    // Only a word or a number is repeated: anything else could hold a secret.
     const error = /^[\w.-]{1,60}$/.test(String(json?.error ?? '')) ? ` ${json?.error}` : '';
     const reason = `OAuth: ${reply.status}${error}`;
     const passing = reply.status >= 500 || reply.status === 429 || reply.status === 200;

@@ -1,4 +1,4 @@
-/** What is read of an answer, in bytes: providers' are a few hundred long. */
+/** How much of an answer is read, in bytes: providers' have a few hundred. */
 export const LONGEST_ANSWER = 100_000;
 
 /** The body of an answer while it comes in. */
@@ -6,7 +6,7 @@ export class Body {
   readonly #chunks: Buffer[] = [];
   #size = 0;
 
-  /** @returns whether more may come; if not, it is cut at {@link LONGEST_ANSWER} */
+  /** @returns false if the body had to be cut at {@link LONGEST_ANSWER} */
   add(chunk: Buffer): boolean {
     const room = LONGEST_ANSWER - this.#size;
     this.#chunks.push(chunk.length <= room ? chunk : chunk.subarray(0, room));

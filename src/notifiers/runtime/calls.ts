@@ -3,18 +3,18 @@ import { type Backend, type Delivery, type Outcome, retry } from './backend.ts';
 
 interface Call {
   readonly backend: Backend;
-  /** Ends the waiting for it. */
+  /** Ends the call with these outcomes, unless it has ended. */
   readonly settle: (outcomes: readonly Outcome[]) => void;
 }
 
-/** The calls of a backend's `send` that run. Each ends in time, with something said of each push. */
+/** The running calls of backends' `send`. Each ends in time, whatever the backend does. */
 export class Calls {
   readonly #clock: Clock;
   readonly #timeout: number;
   readonly #running = new Set<Call>();
   #unused: { readonly backend: Backend; readonly resolve: () => void }[] = [];
 
-  /** @param timeout milliseconds after which a call that says nothing counts as failed */
+  /** @param timeout milliseconds after which a call without a result counts as failed */
   constructor(clock: Clock, timeout: number) {
     this.#clock = clock;
     this.#timeout = timeout;
@@ -26,8 +26,8 @@ export class Calls {
   }
 
   /**
-   * What the backend says of each push, in their order; it may say nothing of some. A retry for all if it throws or
-   * takes too long.
+   * Sends pushes. Returns an outcome for each, in the same order, but none for some if the backend gave too few; a retry
+   * for all if it throws or takes too long.
    */
   run(backend: Backend, pushes: readonly Delivery[]): Promise<readonly (Outcome | undefined)[]> {
     return new Promise((resolve) => {
@@ -41,7 +41,7 @@ export class Calls {
       };
       const call: Call = { backend, settle };
       this.#running.add(call);
-      // Through a promise, so that a backend that throws at once is met the same way.
+      // Through a promise, so that a backend that throws at once is handled the same way.
       Promise.resolve(pushes)
         .then((all) => backend.send(all))
         .then(settle, (error: unknown) => failed(error instanceof Error ? error.message : String(error)));
@@ -56,7 +56,7 @@ export class Calls {
     });
   }
 
-  /** Waits for none of them any more. */
+  /** Ends all calls at once, without outcomes. */
   abandon(): void {
     for (const { settle } of this.#running) settle([]);
   }

@@ -19,7 +19,7 @@ export interface HivemindLinkOptions {
   readonly clock: Clock;
   readonly random: (bytes: number) => Buffer;
   readonly service: string;
-  /** Tells this process from other notifiers of the service, 16 bytes: the same towards every hivemind. */
+  /** Tells this process from other notifiers of the service, 16 bytes: the same for every hivemind. */
   readonly instance: Buffer;
   /** How many unacknowledged pushes we take. */
   readonly window: () => number;
@@ -27,38 +27,38 @@ export interface HivemindLinkOptions {
   readonly say: Repeated;
   /** In the spelling of formatAddress. */
   readonly address: string;
-  /** It stands in the settings. */
+  /** Whether it is in the settings. */
   readonly isGiven: boolean;
-  /** Where there are several: the address, for one that has not given a name. */
+  /** Tells it from others in the log while it has not told its name: "at" and its address; empty for a single one. */
   readonly label: string;
   /** The routing id that an original hivemind expects of the notifier. */
   readonly originalId: Buffer;
-  /** Connects to it, and from then on tells the link what becomes of that connection. */
+  /** Connects to it, and from then on tells the link of that connection's events. */
   readonly connect: (link: HivemindLink, routingId: Buffer) => Connection;
-  /** Called when the link's {@link MemberLink} is another one. It may close the link. */
+  /** Called when a property of {@link MemberLink} may have changed. May close the link. */
   readonly changed: () => void;
-  /** The hivemind has our registration; called again after each time it was lost. */
+  /** Called whenever the hivemind has taken our registration. */
   readonly registered: () => void;
 }
 
 const ROUTING_BYTES = 16;
 const REQUEST_TIMEOUT = 10_000;
-/** After a restart of the hivemind its notifiers come back within so many milliseconds, but not all in the same one. */
+/** Notifiers register again within this many milliseconds after a restart of the hivemind, at random times. */
 const COME_BACK = 200;
+/** How long to wait before replacing a connection that was given up, ms, and as much again at random. */
 const RECONNECT = 1_000;
 
 /**
- * The connection to one hivemind. It first asks to be registered as a notifier of ours, with a routing id of its own,
- * so that several instances of a service can run. An original hivemind does not know that command and says so at once;
- * then the link connects again as the original's notifiers do, with the routing id `L` and public key
- * (docs/spec/oxenmq.md, section 8). Every handshake starts anew with the question, so either side may be replaced at
- * any time.
+ * The link to one hivemind. It first registers as a notifier of ours, with its own routing id, so that several instances
+ * of a service can run. An original hivemind does not know that command and says so at once; then the link connects
+ * again as the original's notifiers do, with `L` and the public key as routing id (docs/spec/oxenmq.md, section 8).
+ * After every handshake it starts from the beginning, so either side may be replaced at any time.
  */
 export class HivemindLink implements MemberLink {
-  /** What of this hivemind's pushes is held and reported: its numbers mean nothing to another one. */
+  /** The pushes of this hivemind alone: their numbers mean nothing to another one. */
   readonly acknowledgements: Acknowledgements;
   readonly #options: HivemindLinkOptions;
-  /** Its own for each link: two of them may lead to the same socket, where nobody could tell them apart. */
+  /** Different for each link: two may lead to the same socket, which could not tell them apart by one id. */
   readonly #routingId: Buffer;
   #dialect: 'ours' | 'original' = 'ours';
   #connection: Connection;
@@ -99,7 +99,7 @@ export class HivemindLink implements MemberLink {
     return this.#members;
   }
 
-  /** Whether the hivemind is there and has our registration. */
+  /** Whether the hivemind is connected and has our registration. */
   get registered(): boolean {
     return this.#state === 'up';
   }
@@ -109,7 +109,7 @@ export class HivemindLink implements MemberLink {
     return this.#problem;
   }
 
-  /** How the hivemind is spoken to. */
+  /** Whether the hivemind is one of ours or an original one. */
   get dialect(): 'ours' | 'original' {
     return this.#dialect;
   }
@@ -123,27 +123,27 @@ export class HivemindLink implements MemberLink {
   ping(): void {
     if (this.#draining || this.#connection.state !== 'up') return;
     if (this.#dialect === 'ours') void this.#register();
-    // After a break it is asked first which kind it is.
+    // After a break the link first finds out which kind it is.
     else if (this.registered) this.#connection.send('admin.register_service', this.#options.service);
   }
 
-  /** @param dict bencoded (docs/spec/hivemind.md, section 1.4) */
+  /** Returns false if it cannot be sent now. @param dict bencoded (docs/spec/hivemind.md, section 1.4) */
   sendStatistics(dict: Uint8Array): boolean {
     return this.#connection.send('admin.service_stats', this.#options.service, dict);
   }
 
-  /** False if it cannot go now. */
+  /** Reports a dead device; returns false if that cannot be sent now. */
   deviceGone(gone: Omit<DeviceGone, 'service'>): boolean {
     if (!this.registered) return false;
     const { service } = this.#options;
-    // An original hivemind from before 2025 does not know the command, and says so to nobody's harm.
+    // An original hivemind from before 2025 does not know this command; its refusal does no harm.
     if (this.#dialect === 'original') {
       return this.#connection.send('admin.drop_registrations', service, encodeDropRegistrations([gone.serviceId]));
     }
     return this.#connection.send('admin.device_gone', encodeDeviceGone({ service, ...gone }));
   }
 
-  /** Asks for no more pushes. After `true` none will come. */
+  /** Asks for no more pushes; returns whether none will come any more. @param timeout milliseconds */
   async unregister(timeout: number): Promise<boolean> {
     this.#draining = true;
     if (this.#dialect === 'original' || !this.registered) return false;
@@ -155,7 +155,7 @@ export class HivemindLink implements MemberLink {
     }
   }
 
-  /** Leaves it at once: what it gave and got no report on is for it to give to another. */
+  /** Closes the link at once: the hivemind gives pushes without a report to another notifier. */
   close(): void {
     this.#closed = true;
     this.#timer?.cancel();
@@ -172,7 +172,7 @@ export class HivemindLink implements MemberLink {
     this.#timer?.cancel();
     const act = () => {
       if (this.#dialect === 'ours') void this.#register();
-      // Another hivemind than before: it may be one of ours.
+      // It has restarted, and may be one of ours now.
       else if (this.#handshakes > 1) this.#connect('ours');
       else this.#registerAsOriginal();
     };
@@ -200,7 +200,7 @@ export class HivemindLink implements MemberLink {
     this.#become('failed');
   }
 
-  /** False if it cannot go now. An original hivemind wants none, so there is nothing to keep. */
+  /** False if it cannot be sent now. An original hivemind wants no reports, so they are dropped. */
   #report(report: Report): boolean {
     if (this.#dialect === 'original') return true;
     if (!this.registered) return false;
@@ -254,7 +254,7 @@ export class HivemindLink implements MemberLink {
     }
   }
 
-  /** Adopts what it reports about itself and others. A malformed report does not cost it our registration. */
+  /** Takes in what it reports about itself and other members. A malformed report does not undo the registration. */
   #learn(part: Buffer | undefined): void {
     const { say } = this.#options;
     if (part === undefined) {
@@ -271,7 +271,7 @@ export class HivemindLink implements MemberLink {
     }
   }
 
-  /** There is no registration any more, if there was one. */
+  /** The registration, if there was one, is gone. */
   #lost(problem = this.#problem): void {
     this.#problem = problem;
     this.#become(this.registered ? 'down' : this.#state);

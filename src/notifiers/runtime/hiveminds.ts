@@ -14,11 +14,11 @@ export interface HivemindsOptions {
   readonly clock: Clock;
   readonly random: (bytes: number) => Buffer;
   readonly service: string;
-  /** Where a hivemind listens: one, or several of a cluster. The others of it are learned from whoever answers. */
+  /** Where hiveminds listen: one, or some members of a cluster. The others are learned from whoever answers. */
   readonly addresses: readonly Address[];
-  /** The notifier's own pair: its public half is the routing id towards an original hivemind. */
+  /** The notifier's own pair: its public half is part of the routing id that an original hivemind expects. */
   readonly keys: KeyPair;
-  /** The pair by which the CURVE sockets of a cluster know their own, see deriveClusterKey. */
+  /** The pair by which the CURVE sockets of a cluster admit its processes, see deriveClusterKey. */
   readonly clusterKeys: KeyPair;
   /** How many unacknowledged pushes we take from each. */
   readonly window: () => number;
@@ -28,9 +28,9 @@ export interface HivemindsOptions {
   /** `notifier.sealed` and `notifier.push`. */
   readonly sealed: (link: HivemindLink, message: Incoming) => void;
   readonly push: (link: HivemindLink, message: Incoming) => void;
-  /** One of them has taken our registration, for the first time or again. */
+  /** Called when one of them has taken our registration, for the first time or again. */
   readonly registered: () => void;
-  /** Called when there are more or fewer of them to be registered with. */
+  /** Called when the number of hiveminds to register with changes. */
   readonly counted: (count: number) => void;
   readonly log: Logger;
   readonly say: Repeated;
@@ -39,8 +39,8 @@ export interface HivemindsOptions {
 const INSTANCE_BYTES = 16;
 
 /**
- * All hiveminds that this notifier is registered with: the one of the settings, or every member of its cluster. Which
- * these are, each reply to a registration tells anew (session/members.ts).
+ * All hiveminds with which this notifier is registered: the one in the settings, or every member of its cluster. Every
+ * reply to a registration says which these are (session/members.ts).
  */
 export class Hiveminds {
   readonly #options: HivemindsOptions;
@@ -50,7 +50,7 @@ export class Hiveminds {
   /** By address. */
   readonly #links = new Map<string, HivemindLink>();
   readonly #ofRemote = new WeakMap<Remote, HivemindLink>();
-  /** Who had our statistics last. */
+  /** The one that gets our statistics. */
   #counting: HivemindLink | undefined;
   #stopping = false;
 
@@ -86,7 +86,7 @@ export class Hiveminds {
     for (const address of this.#given) this.#add(address, true);
   }
 
-  /** Those that we are registered with, or try to be. */
+  /** The hiveminds with which we are, or try to be, registered. */
   get links(): readonly HivemindLink[] {
     return [...this.#links.values()];
   }
@@ -96,7 +96,7 @@ export class Hiveminds {
     return this.links.some(({ registered }) => registered);
   }
 
-  /** Those that live, as the others say, and do not have our registration. */
+  /** Members that others report alive but that do not have our registration. */
   get missing(): readonly { readonly name: string; readonly problem: string | undefined }[] {
     return planLinks(this.links, this.#given).missing.map(({ name, address }) => {
       const link = this.links.find((one) => one.name === name) ?? this.#links.get(address);
@@ -118,13 +118,13 @@ export class Hiveminds {
     return this.#peers.counters;
   }
 
-  /** Registers again with each. */
+  /** Registers again with all of them. */
   ping(): void {
     for (const link of this.links) link.ping();
   }
 
   /**
-   * Sends statistics to one of them, to the same as long as that is there: they are added up over all.
+   * Sends statistics to one of them, the same for as long as it is there, since the cluster adds up what its members get.
    *
    * @param dict bencoded (docs/spec/hivemind.md, section 1.4)
    */
@@ -134,11 +134,11 @@ export class Hiveminds {
   }
 
   /**
-   * Reports a dead device to whoever gave its push, or if that one cannot be reached now, to another member. The
-   * rest of the cluster learns of the removal by the database; and none is told that does not hear of the pushes that
-   * were accepted, or it would find the share of dead devices unlikely.
+   * Reports a dead device to the hivemind that gave its push or, if that cannot be reached now, to another member. Not to
+   * all: they learn of the removal by the database, and one that does not hear of accepted pushes would find the share of
+   * dead devices unlikely.
    *
-   * @returns whether somebody was told
+   * @returns whether it could be reported
    */
   deviceGone(gone: Omit<DeviceGone, 'service'>, giver: HivemindLink): boolean {
     return giver.deviceGone(gone) || this.links.some((link) => link.name !== undefined && link.deviceGone(gone));
@@ -150,12 +150,12 @@ export class Hiveminds {
     await Promise.all(this.links.map((link) => link.unregister(timeout)));
   }
 
-  /** Reports what there is now. */
+  /** Sends all reports on pushes that can be sent now. */
   flush(): void {
     for (const { acknowledgements } of this.links) acknowledgements.flush();
   }
 
-  /** Ends of pushes that were not reported. */
+  /** How many ends of pushes have not been reported yet. */
   get unreported(): number {
     return this.links.reduce((sum, { acknowledgements }) => sum + acknowledgements.unreported, 0);
   }
@@ -194,7 +194,7 @@ export class Hiveminds {
     return connection;
   }
 
-  /** Goes after what was learned. */
+  /** Opens and closes links by what was learned. */
   #review(): void {
     if (this.#stopping) return;
     const { open, close } = planLinks(this.links, this.#given);

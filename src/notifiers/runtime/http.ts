@@ -2,7 +2,7 @@ import type { IncomingHttpHeaders } from 'node:http';
 import { type Agent, request } from 'node:https';
 import { Body } from './body.ts';
 
-/** A provider's answer, whole. */
+/** A provider's complete answer. */
 export interface Reply {
   readonly status: number;
   readonly headers: IncomingHttpHeaders;
@@ -19,7 +19,9 @@ export interface PostOptions {
 
 /**
  * Sends a POST over the agent's kept-alive connections. An answer longer than 100 kB is cut there, and its connection
- * closed. Rejects with an Error if no whole answer comes in time.
+ * closed.
+ *
+ * @throws Error if no complete answer comes in time
  */
 export function post(url: string, { agent, headers, body, timeout }: PostOptions): Promise<Reply> {
   return new Promise((resolve, reject) => {
@@ -45,14 +47,14 @@ export function post(url: string, { agent, headers, body, timeout }: PostOptions
   });
 }
 
-/** A word for why a request failed: the same each time, and without addresses. */
+/** Why a request failed, in a few words that are the same each time and contain no addresses. */
 export function trouble(error: unknown): string {
   const { code, message } = error as NodeJS.ErrnoException;
   if (message === 'no answer in time') return message;
   return `connection trouble${typeof code === 'string' ? ` (${code})` : ''}`;
 }
 
-/** @returns what the JSON text stands for if it is an object, else undefined */
+/** Parses JSON; undefined if it is not an object. */
 export function jsonObject(text: string): Record<string, unknown> | undefined {
   try {
     const value: unknown = JSON.parse(text);

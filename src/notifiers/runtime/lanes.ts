@@ -2,20 +2,21 @@ import type { Timer } from '../../clock.ts';
 import { Fifo } from './fifo.ts';
 import type { Outage } from './outage.ts';
 
-/** What goes to one provider, and how that is. */
+/** The pushes for one provider, and its state. */
 export class Lane<Entry> {
   readonly name: string;
   readonly outage: Outage;
-  /** Waits to be sent. */
+  /** Pushes that wait to be sent. */
   readonly queue = new Fifo<Entry>();
-  /** Calls that are running. */
+  /** How many calls are running. */
   calls = 0;
-  /** Pushes that wait aside for another attempt. */
+  /** How many pushes wait outside the queue for another attempt. */
   aside = 0;
-  /** A single push is asking whether the trouble is over. */
+  /** A single push is being sent to find out whether the trouble is over. */
   probing = false;
-  /** Set while a batch may still fill; when it has waited long enough, what there is goes. */
+  /** Set while a batch may still fill. */
   lingering: Timer | undefined;
+  /** A batch has waited long enough to fill, and is sent as it is. */
   lingered = false;
 
   constructor(name: string, outage: Outage) {
@@ -34,23 +35,23 @@ export class Lane<Entry> {
   }
 }
 
-/** Lanes without a push that are kept because they asked us to wait: anybody's server can ask for it. */
+/** How many lanes are kept for their pauses alone: anybody's server can ask us to wait. */
 const MOST_IDLE = 1_000;
 
-/** The lanes of a {@link Sender}. They take turns, so that none waits for what another has queued up. */
+/** The lanes of a sender. They take turns, so that none waits for what another has queued up. */
 export class Lanes<Entry> {
   readonly #makeOutage: (lane: () => Lane<Entry>) => Outage;
   readonly #all = new Map<string, Lane<Entry>>();
-  /** Those that may be open, in the order of their turns. */
+  /** The lanes that may be open, in the order of their turns. */
   readonly #turns = new Set<Lane<Entry>>();
   #queued = 0;
 
-  /** @param makeOutage the lane that it is given is there when it is asked for */
+  /** @param makeOutage makes a lane's outage; must not call `lane` at once, since the lane does not exist yet */
   constructor(makeOutage: (lane: () => Lane<Entry>) => Outage) {
     this.#makeOutage = makeOutage;
   }
 
-  /** Entries in all queues. */
+  /** How many entries all queues have. */
   get queued(): number {
     return this.#queued;
   }
@@ -59,7 +60,7 @@ export class Lanes<Entry> {
     return this.#all.values();
   }
 
-  /** The lane of that name, made if it is not there. */
+  /** The lane of that name, which is made if need be. */
   get(name: string): Lane<Entry> {
     const known = this.#all.get(name);
     if (known) return known;
@@ -85,8 +86,9 @@ export class Lanes<Entry> {
 
   /**
    * The lane whose turn it is; undefined if nothing may be sent.
-   * @param most a lane with so many calls running is skipped
-   * @param troubled whether it may be one whose last answer was trouble
+   *
+   * @param most lanes with this many running calls are skipped
+   * @param troubled whether it may be a lane whose last answer was trouble
    */
   next(most: number, troubled: boolean): Lane<Entry> | undefined {
     for (const lane of this.#turns) {
@@ -100,7 +102,7 @@ export class Lanes<Entry> {
     return undefined;
   }
 
-  /** To be called when a lane may have opened, or have nothing left to do. */
+  /** To be called when a lane may have opened, or may have nothing left to do. */
   changed(lane: Lane<Entry>): void {
     if (lane.isOpen) this.#turns.add(lane);
     if (lane.name === '' || lane.queue.length > 0 || lane.calls > 0 || lane.aside > 0) return;

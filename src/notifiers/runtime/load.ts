@@ -3,7 +3,7 @@ import { BUILT_IN_SERVICES, NOTIFIER } from '../../settings/notifier.ts';
 import { ConfigError, type Section } from '../../settings/section.ts';
 import type { CreateBackend } from './backend.ts';
 
-/** Services whose backend is here. Both of Apple's environments share one file. */
+/** The backends of the built-in services. Apple's two environments share one file. */
 const BUILT_IN: Readonly<Record<(typeof BUILT_IN_SERVICES)[number], string>> = {
   apns: '../apns/apns.ts',
   'apns-sandbox': '../apns/apns.ts',
@@ -14,8 +14,9 @@ const BUILT_IN: Readonly<Record<(typeof BUILT_IN_SERVICES)[number], string>> = {
 };
 
 /**
- * Finds the backend of a service: the file named by `module` in its section, or one of ours.
- * Throws ConfigError with a sentence if there is none, or the file cannot be loaded or exports no `create`.
+ * Finds the backend of a service: the file that its section names as `module`, or a built-in one.
+ *
+ * @throws ConfigError with a sentence if there is none, or if the file cannot be loaded or exports no `create`
  */
 export async function loadBackend(service: string, section: Section): Promise<CreateBackend> {
   const path = NOTIFIER.settings.module.read(section, 'notifier');

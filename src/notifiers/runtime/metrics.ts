@@ -2,10 +2,10 @@ import { Counter, Gauge, Histogram, type Registry } from 'prom-client';
 import type { Clock } from '../../clock.ts';
 import type { Notifier } from './notifier.ts';
 
-/** Seconds. Providers answer within 0.05 to 0.3; the tail is what an operator looks for. */
+/** In seconds. Providers answer within 0.05 to 0.3; operators look for the tail. */
 const BUCKETS = [0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30];
 
-/** The histogram that {@link observeNotifier}'s notifier feeds; made first, because the notifier takes it. */
+/** The histogram of how long calls take; made before the notifier, which is given it. */
 export function providerLatency(registry: Registry): (ms: number) => void {
   const histogram = new Histogram({
     name: 'spns_notifier_provider_seconds',
@@ -16,7 +16,7 @@ export function providerLatency(registry: Registry): (ms: number) => void {
   return (ms) => histogram.observe(ms / 1000);
 }
 
-/** Puts a notifier's counters on the registry. They are read when somebody asks; the push path knows nothing of it. */
+/** Registers a notifier's metrics. The figures are read when somebody asks; sending pushes costs nothing more. */
 export function observeNotifier(registry: Registry, notifier: Notifier, clock: Clock): void {
   const registers = [registry];
   const counter = (name: string, help: string, value: () => number) => {

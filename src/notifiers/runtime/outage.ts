@@ -5,20 +5,20 @@ import { ceiling, jitter, type RetryPolicy } from './retry.ts';
 export interface OutageOptions {
   readonly clock: Clock;
   readonly random: (bytes: number) => Buffer;
-  /** Sending may go on, with a single push at first. */
+  /** Called when sending may go on, with a single push at first. */
   readonly resume: () => void;
-  /** Called when all sending is put off: for how many milliseconds, and why. */
+  /** Called when all sending pauses: for how many milliseconds, and why. */
   readonly paused?: ((ms: number, reason: string) => void) | undefined;
 }
 
-/** So many answers in a row that are trouble, and it is the provider or we, not the pushes. */
+/** After this many troubled answers in a row, the trouble is the provider's or ours, not that of the pushes. */
 export const TROUBLE = 20;
-/** A pause after trouble starts at this and doubles to `cap`: one push then asks whether it is over. */
+/** A pause after trouble begins with `base` and doubles up to `cap`; after each, one push finds out whether it is over. */
 const PAUSE: RetryPolicy = { base: 1_000, cap: 60_000, lifetime: 0 };
 
 /**
- * Knows when a provider is to be left alone: after too many failures in a row, or because it asks for it. After each
- * pause a single push finds out whether it is over, so an outage costs neither attempts nor pushes.
+ * Knows when to send nothing to a provider: after too many failures in a row, or because it asks for that. After each
+ * pause a single push finds out whether the trouble is over, so that an outage uses up neither attempts nor pushes.
  */
 export class Outage {
   readonly #options: OutageOptions;
@@ -32,17 +32,17 @@ export class Outage {
     this.#options = options;
   }
 
-  /** The trouble goes on: nothing may be sent, or a single push whose answer decides. */
+  /** Whether there is an outage: nothing may be sent, or only a single push whose answer decides. */
   get isOn(): boolean {
     return this.#trouble >= TROUBLE;
   }
 
-  /** The last answer was trouble. */
+  /** Whether the last answer was trouble. */
   get isTroubled(): boolean {
     return this.#trouble > 0;
   }
 
-  /** Nothing may be sent. */
+  /** Whether nothing may be sent now. */
   get isWaiting(): boolean {
     return this.#pause !== undefined;
   }
@@ -52,7 +52,7 @@ export class Outage {
     return this.#pause ? Math.max(this.#pause.until - this.#options.clock.monotonic(), 0) : 0;
   }
 
-  /** The provider answered a push, whatever it made of it. */
+  /** The provider decided on a push, whichever way. */
   answered(): void {
     this.#trouble = 0;
     this.#pauses = 0;
@@ -68,7 +68,7 @@ export class Outage {
     this.#pauseFor(ms, reason);
   }
 
-  /** We have changed what the provider failed for: a push asks at once, unless the provider wanted us to wait. */
+  /** The settings have changed, so the trouble may be over: tries at once, unless the provider asked us to wait. */
   askAgain(): void {
     this.#pauses = 0;
     if (!this.#pause || this.#pause.asked) return;
@@ -83,7 +83,7 @@ export class Outage {
 
   #pauseFor(least: number, reason: string): void {
     const { clock, random, paused, resume } = this.#options;
-    // A batch that fails as a whole is one failure: its pushes must not double the pause 500 times.
+    // Not during a pause: a batch that fails as a whole would double it 500 times.
     if (!this.#pause) this.#pauses++;
     const high = ceiling(this.#pauses, PAUSE);
     const ms = Math.max(least, high / 2) + jitter(high / 2, random);

@@ -1,37 +1,38 @@
-/** The one policy by which every notifier tries again. All times in milliseconds. */
+/** The one policy by which every notifier retries. All times in milliseconds. */
 export interface RetryPolicy {
   /** The ceiling of the first random wait; each further one is twice as high. */
   readonly base: number;
-  /** The highest that ceiling gets. */
+  /** The highest ceiling. */
   readonly cap: number;
-  /** A push that has been tried for so long is given up, even if it has not expired: the user has looked by then. */
+  /** How long a push is tried before it is given up, even if it has not expired: the user has looked by then. */
   readonly lifetime: number;
 }
 
-/** Google asks to give up after 60 minutes; Apple's and Huawei's services recover or do not in the same time. */
+/** Google asks to give up after 60 minutes; Apple's and Huawei's services recover in the same time, or not at all. */
 export const RETRY: RetryPolicy = { base: 2_000, cap: 5 * 60_000, lifetime: 60 * 60_000 };
 
-/** What the policy must know of a push. */
+/** What the policy must know about a push. */
 export interface Attempted {
-  /** Attempts made, at least 1. */
+  /** Attempts made so far. */
   readonly attempts: number;
-  /** The first one, by the monotonic clock. */
+  /** When the first one was, by the monotonic clock. */
   readonly firstTried: number;
   /** Unix milliseconds after which the push is pointless; 0 if never. */
   readonly expiry: number;
 }
 
-/** Now, by both clocks, in milliseconds. */
+/** The present, by both clocks, in milliseconds. */
 export interface Moment {
   readonly wall: number;
   readonly monotonic: number;
 }
 
 /**
- * How long to wait before the next attempt: exponential with full jitter, so that what failed together does not come
- * back together. What the provider asked for is waited in full, and the jitter comes on top of it.
+ * How long to wait before the next attempt: exponential with full jitter, so that pushes which failed together do not
+ * come back together. The jitter comes on top of any wait that the provider asked for.
+ *
  * @param after milliseconds that the provider asked to wait, 0 if it did not
- * @returns milliseconds, or why there will be no further attempt
+ * @returns milliseconds, or why there is no further attempt
  */
 export function nextAttempt(
   push: Attempted,
@@ -57,19 +58,19 @@ export function jitter(below: number, random: (bytes: number) => Buffer): number
 }
 
 /**
- * The longest that a provider can make us wait, in milliseconds: it may be mistaken, and people wait for their
- * messages.
+ * The longest wait that a provider can ask for, in milliseconds: it may be mistaken, and people wait for their messages.
  */
 export const LONGEST_WAIT = 60 * 60_000;
 
-/** A wait that somebody else named, in milliseconds, made one that can be waited: 0 to {@link LONGEST_WAIT}. */
+/** Bounds a wait that somebody else asked for, in milliseconds: 0 to {@link LONGEST_WAIT}. */
 export function bounded(ms: number): number {
   return ms > 0 ? Math.min(ms, LONGEST_WAIT) : 0;
 }
 
 /**
- * Reads the Retry-After header of an answer (RFC 9110, section 10.2.3): seconds, or an HTTP date. A date is one of the
- * provider's clock: it counts from the answer's own Date, and only without one from our time.
+ * Reads the Retry-After header of an answer (RFC 9110, section 10.2.3): seconds, or an HTTP date. A date is by the
+ * provider's clock, so it counts from the answer's own Date, or without one from our time.
+ *
  * @param headers of the answer, names in lower case
  * @param now Unix milliseconds
  * @returns milliseconds from now, 0 to {@link LONGEST_WAIT}; undefined if there is none or it makes no sense
@@ -86,7 +87,7 @@ function first(header: unknown): string | undefined {
   return typeof text === 'string' ? text : undefined;
 }
 
-/** Only real dates: Date.parse would make a year out of "1.5". */
+/** Reads a date, but only what looks like one: Date.parse takes "1.5" for a year. */
 function httpDate(text: string | undefined): number | undefined {
   if (text === undefined || !/^\s*[A-Za-z]{3,9},? /.test(text)) return undefined;
   const date = Date.parse(text);

@@ -1,8 +1,8 @@
-/** What is counted between two reports. */
+/** What is counted for the reports. */
 export interface Tally {
   /** Pushes that the provider accepted. */
   notifies: number;
-  /** Those of them that took more than one attempt. */
+  /** Accepted pushes that took more than one attempt. */
   retries: number;
   /** Pushes that were given up or finally refused. */
   failures: number;
@@ -29,8 +29,9 @@ export class Statistics {
   #reports: Report[] = [];
 
   /**
-   * The dict for `admin.service_stats`: what was counted since the last report, and what the earlier ones come to a
-   * day. The original divides the rates by the number of reports once more than it should; these are right.
+   * The dict for `admin.service_stats`: what was counted since the last report, and rates per day from earlier reports.
+   * The original divides the rates by the number of reports once too often; these are right.
+   *
    * @param now the monotonic clock, in milliseconds
    */
   report(now: number): Record<string, number> {
@@ -47,14 +48,14 @@ export class Statistics {
     }
     this.#reports.push({ at: now, notifies });
     this.#reported = { ...total };
-    // One report older than the longest window is kept: the window's span is counted from it. A negative count takes
-    // none away.
+    // One report older than the longest window is kept, from which the window's span is counted. A negative count
+    // removes none.
     const first = this.#reports.findIndex((report) => report.at > now - 3_600_000);
     this.#reports.splice(0, first - 1);
     return dict;
   }
 
-  /** What `systemctl status` shows of them. */
+  /** The figures in one line, for `systemctl status`. */
   status(): string {
     const { notifies, retries, failures } = this.total;
     return `${notifies} notifications, ${retries} retries, ${failures} failures`;

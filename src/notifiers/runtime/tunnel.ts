@@ -5,17 +5,17 @@ import { type ConnectionOptions, connect as secure, type TLSSocket } from 'node:
 import type { Clock } from '../../clock.ts';
 import { authority, type HttpProxy } from './proxy.ts';
 
-/** What a proxy's answer to CONNECT may be long, in bytes: a status and a few headers. */
+/** How long a proxy's answer to CONNECT may be, in bytes: a status and a few headers. */
 const LONGEST_HEAD = 16_384;
-/** Milliseconds that the proxy has to make the connection. */
+/** How long the proxy may take to make the connection, in milliseconds. */
 const TIMEOUT = 10_000;
 const END_OF_HEAD = '\r\n\r\n';
 
 /**
- * A connection through an HTTP proxy (RFC 9110, section 9.3.6), which can be written to at once: what is written waits
- * until the proxy has made the connection. That way TLS and HTTP/2 use it like any other socket. If the proxy does not
- * make it, it ends with an error whose `code` is `ERR_PROXY_` and the proxy's status, or the code of what went wrong on
- * the way to the proxy.
+ * A connection through an HTTP proxy (RFC 9110, section 9.3.6) that can be written to at once: what is written waits
+ * until the proxy has made the connection. So TLS and HTTP/2 use it like any other socket. If the proxy does not make
+ * the connection, it ends with an error whose `code` is `ERR_PROXY_` and the proxy's status, or the code of what went
+ * wrong on the way to the proxy.
  */
 class Tunnel extends Duplex {
   readonly #proxy: HttpProxy;
@@ -29,7 +29,7 @@ class Tunnel extends Duplex {
     this.#proxy = proxy;
     this.#target = target;
     this.#clock = clock;
-    // Whoever is given this tunnel hears of its end by its own connection.
+    // Users of the tunnel notice its end by their own connection through it.
     this.on('error', () => {});
   }
 
@@ -88,7 +88,7 @@ class Tunnel extends Duplex {
     callback(error);
   }
 
-  /** From now on what comes is the provider's. */
+  /** Passes on everything that comes from now on, which is the provider's. */
   #pass(socket: Socket, first: Buffer): void {
     socket.on('data', (chunk: Buffer) => {
       if (!this.push(chunk)) socket.pause();
@@ -106,8 +106,9 @@ function proxyError(what: string, cause?: Error): Error {
 }
 
 /**
- * TLS with a provider through a proxy. It can be used at once.
- * @param options of TLS, without those that say where to
+ * A TLS connection to a provider through a proxy, which can be used at once.
+ *
+ * @param options of TLS, without those for the address
  */
 export function connectThrough(
   proxy: HttpProxy,
@@ -118,12 +119,12 @@ export function connectThrough(
   const socket = new Tunnel(proxy, authority(host, port), clock);
   const name = isIP(host) === 0 ? { servername: host } : {};
   const connection = secure({ ...options, host, port, ...name, socket });
-  // An unused one would otherwise live on for as long as the proxy likes.
+  // Without this, an unused connection would live for as long as the proxy likes.
   socket.on('close', () => connection.destroy());
   return connection;
 }
 
-/** An agent whose connections go through the proxy if there is one. */
+/** An agent whose connections go through the proxy, if there is one. */
 export function agentThrough(proxy: HttpProxy | undefined, options: AgentOptions, clock: Clock): Agent {
   const agent = new Agent(options);
   if (proxy) {

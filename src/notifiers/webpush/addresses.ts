@@ -2,7 +2,7 @@ import { lookup as systemLookup } from 'node:dns/promises';
 import { isIPv6, type LookupFunction } from 'node:net';
 import { specialBlock } from '../../special-addresses.ts';
 
-/** Asks the DNS; rejects with an Error that has a `code`. */
+/** Asks the DNS. Both reject with an Error that has a `code`. */
 export interface NameServers {
   resolve4(host: string): Promise<string[]>;
   resolve6(host: string): Promise<string[]>;
@@ -12,13 +12,15 @@ export interface NameServers {
 export const NOT_PUBLIC = 'ENOTPUBLIC';
 
 /**
- * How connections to endpoints find their addresses. Whoever subscribed named the host, and the DNS says what its owner
- * likes, the second time something else: so addresses that are not public are left out here, and what is left is what
- * the connection is made to, without being looked up again.
+ * How connections to endpoints look up their addresses. Subscribers choose the host, and its owner decides what the DNS
+ * answers, perhaps something else the second time. So addresses that are not public are left out here, and the
+ * connection is made to one of the rest without another look-up.
  *
- * Names are asked for by {@link NameServers}, which hold up nothing while somebody's server lets us wait: the system's
- * way blocks one of four threads for each name. The operator's own hosts go that way, for they may stand in /etc/hosts.
- * @param own hosts whose address may be a private one
+ * Names are looked up by {@link NameServers}, which hold up nothing while somebody's server lets us wait: the system's
+ * look-up blocks one of four threads for each name. The operator's own hosts use the system's, since they may be in
+ * /etc/hosts.
+ *
+ * @param own hosts that may have a private address
  */
 export function publicLookup(servers: NameServers, own: readonly string[]): LookupFunction {
   return (host, { all }, callback) => {
@@ -26,7 +28,7 @@ export function publicLookup(servers: NameServers, own: readonly string[]): Look
     found.then(
       (addresses) => {
         const list = addresses.map((address) => ({ address, family: isIPv6(address) ? 6 : 4 }));
-        // Never empty.
+        // There is always a first one.
         const [first] = list;
         if (all || !first) callback(null, list);
         else callback(null, first.address, first.family);

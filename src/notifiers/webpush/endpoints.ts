@@ -2,19 +2,19 @@ import { isIP } from 'node:net';
 
 /** Where pushes may go. */
 export interface Endpoints {
-  /** Hosts, `*.` before a domain for all below it; all hosts of the internet if there are none. */
+  /** Hosts, with `*.` before a domain for all below it; empty for all hosts of the internet. */
   readonly allowed: readonly string[];
-  /** Hosts whose address may be a private one. */
+  /** Hosts that may have a private address. */
   readonly private: readonly string[];
 }
 
 const NAME = /^([a-z0-9_]([a-z0-9_-]{0,61}[a-z0-9_])?\.)*[a-z]([a-z0-9-]{0,61}[a-z0-9])?$/;
-/** Below it ports are of services that everybody knows, and nobody but ourselves may reach some of them. */
+/** Lower ports belong to well-known services, some of which only we may reach. */
 const FIRST_FREE_PORT = 1024;
 
 /**
- * Why pushes do not go to an endpoint, by its look alone; undefined if they do. Anybody can subscribe with any address,
- * and must not make us knock at our own doors. What a name leads to is another question: addresses.ts.
+ * Why pushes are not sent to an endpoint, by its URL alone; undefined if they are. Anybody can subscribe with any
+ * address, and must not make us connect to our own machines. Where a name leads is checked in addresses.ts.
  */
 export function endpointTrouble({ protocol, hostname, port, username, password, hash }: URL, endpoints: Endpoints) {
   if (protocol !== 'https:') return 'expected an https:// address';
@@ -34,8 +34,9 @@ function isAllowed(host: string, { allowed, private: own }: Endpoints): boolean 
 }
 
 /**
- * Reads names of hosts, as settings give them, in small letters.
- * @param wildcards whether `*.` may stand before a domain
+ * Reads host names from a setting, in lower case.
+ *
+ * @param wildcards whether `*.` before a domain is allowed
  * @throws Error with a sentence
  */
 export function readHosts(text: string, wildcards: boolean): readonly string[] {

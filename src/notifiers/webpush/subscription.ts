@@ -4,18 +4,20 @@ import { type Device, Refusal, tokenOf } from '../runtime/backend.ts';
 import { AUTH_SECRET, CURVE, PUBLIC_KEY, type Recipient } from './encryption.ts';
 import { type Endpoints, endpointTrouble } from './endpoints.ts';
 
-/** What an app has of its push service: where to send to, and for whom to encrypt. */
+/** What an app got from its push service: where to send pushes, and for whom to encrypt them. */
 export interface Subscription extends Recipient {
   readonly endpoint: URL;
 }
 
-/** As UnifiedPush has it, in bytes. Browsers' services stay far below. */
+/** UnifiedPush's limit, in bytes. Browsers' services stay far below it. */
 const LONGEST_ENDPOINT = 1_000;
 const WRONG = 4;
 
 /**
- * Reads the `service_info` of a client: `endpoint`, `p256dh` and `auth`, as a PushSubscription of the Push API or
- * UnifiedPush's PushEndpoint has them. Throws {@link Refusal}.
+ * Reads the `service_info` of a client: `endpoint`, `p256dh` and `auth`, as in a PushSubscription of the Push API or
+ * UnifiedPush's PushEndpoint.
+ *
+ * @throws Refusal
  */
 export function readSubscription(info: unknown, endpoints: Endpoints): Subscription {
   const text = tokenOf(
@@ -36,8 +38,8 @@ export function readSubscription(info: unknown, endpoints: Endpoints): Subscript
 }
 
 /**
- * The device of a subscription. Its name is made of the endpoint alone: with new keys it is the same device. The
- * endpoint itself, which is all that one needs to send to it, stands in the data.
+ * The device of a subscription. Its id is made from the endpoint alone, so that it is the same device with new keys. The
+ * endpoint itself, which is all that anybody needs to send to it, is in the data.
  */
 export function deviceOf({ endpoint, p256dh, auth }: Subscription): Device {
   return {

@@ -2,11 +2,11 @@ import { type KeyObject, sign } from 'node:crypto';
 import type { Clock } from '../../clock.ts';
 import { vapidPublicKey } from '../../settings/vapid-key.ts';
 
-/** A token is good for so long, in seconds; 24 hours is the most that there is (RFC 8292, section 2). */
+/** How long a token is valid, in seconds; at most 24 hours are allowed (RFC 8292, section 2). */
 const LIFETIME = 12 * 3_600;
-/** It is used for so long, in milliseconds: clocks differ, and Apple wants no new one within an hour. */
+/** How long it is used, in milliseconds: clocks differ, and Apple wants no new one within an hour. */
 const USED_FOR = 6 * 3_600_000;
-/** Tokens that are kept: anybody can name an endpoint at an origin of their own. */
+/** How many tokens are kept: anybody can name an endpoint at their own origin. */
 const MOST_ORIGINS = 1_000;
 
 interface Held {
@@ -16,8 +16,8 @@ interface Held {
 }
 
 /**
- * What shows push services that all our pushes come from one sender: a token signed with a key (VAPID, RFC 8292), one
- * for each push service, kept for hours. A service looks at it once, too, if it does not change.
+ * Shows push services that all our pushes come from one sender: by a token signed with our key (VAPID, RFC 8292), one
+ * for each push service. It is kept for hours, so that the service need not check a new one each time.
  */
 export class Vapid {
   readonly #key: KeyObject;
@@ -28,8 +28,8 @@ export class Vapid {
   readonly #held = new Map<string, Held>();
 
   /**
-   * @param contact `mailto:` or `https:`: whom a push service may ask about our pushes
-   * @param wallClock Unix milliseconds, as others' clocks have them
+   * @param contact `mailto:` or `https:`, where a push service's operators can reach ours
+   * @param wallClock the machine's own clock, Unix milliseconds
    */
   constructor(key: KeyObject, contact: string, clock: Clock, wallClock: () => number) {
     this.#key = key;
@@ -53,7 +53,7 @@ export class Vapid {
     return header;
   }
 
-  /** That origin did not accept it. One that has been replaced already stays. */
+  /** That origin did not accept this value: the next one is new, unless it has been replaced already. */
   discard(origin: string, header: string): void {
     if (this.#held.get(origin)?.header === header) this.#held.delete(origin);
   }
