@@ -15,8 +15,8 @@ await runDaemon(`notify-${service}`, async (context) => {
   try {
     return await buildNotifier(service, context);
   } catch (error) {
-    // A backend's errors about its settings are plain Errors with a sentence; any other kind is a fault, which is logged
-    // with its stack.
+    // A backend's errors about its settings are plain Errors with a sentence; any other kind is a fault, which is
+    // logged with its stack.
     const sentence = error instanceof Error && error.constructor === Error;
     throw sentence ? new ConfigError([`[notify-${service}]: ${error.message}`]) : error;
   }

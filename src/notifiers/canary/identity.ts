@@ -15,8 +15,8 @@ export interface Identity {
 }
 
 /**
- * The canary's identity, derived from the hivemind's key, so that a new canary takes over the subscription that a killed
- * one has left.
+ * The canary's identity, derived from the hivemind's key, so that a new canary takes over the subscription that a
+ * killed one has left.
  *
  * @param hivemindSecret 32 bytes
  */

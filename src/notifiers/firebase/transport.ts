@@ -5,7 +5,9 @@ import { Exchange, outliveGoaway } from '../runtime/exchange.ts';
 import type { HttpProxy } from '../runtime/proxy.ts';
 import { connectThrough } from '../runtime/tunnel.ts';
 
-/** How long Google may take for an answer, in milliseconds: as long as the library would allow for each piece of one. */
+/**
+ * How long Google may take for an answer, in milliseconds: as long as the library would allow for each piece of one.
+ */
 const TIMEOUT = 15_000;
 const GOOGLE = 'https://fcm.googleapis.com';
 

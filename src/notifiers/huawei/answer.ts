@@ -4,7 +4,10 @@ import { retryAfter } from '../runtime/retry.ts';
 
 /** Our credentials, or the access token, are not accepted. */
 const AUTHENTICATION = new Set(['80200001', '80200003', '80200005']);
-/** Wrong parameters or content, a body that is too large, too many tokens: our fault, and another attempt does not help. */
+/**
+ * Wrong parameters or content, a body that is too large, too many tokens: our fault, and another attempt does not
+ * help.
+ */
 const OUR_MESSAGE = new Set([
   '80100001',
   '80100003',

@@ -21,8 +21,8 @@ const MAX_BODY = 4096;
 const LONGEST_STORE = 1_296_000;
 const TIMEOUT = 10_000;
 /**
- * Without permission for urgency HIGH, it is tried again after this many milliseconds: permission may have been given by
- * then.
+ * Without permission for urgency HIGH, it is tried again after this many milliseconds: permission may have been given
+ * by then.
  */
 const NORMAL_FOR = 3_600_000;
 const JSON_TYPE = 'application/json;charset=utf-8';
@@ -111,7 +111,8 @@ export function create({ section, log, clock }: BackendContext): Backend {
 }
 
 /**
- * The body of a push as clients on Huawei's phones expect it: JSON text within JSON (docs/spec/notifiers.md, section 6).
+ * The body of a push as clients on Huawei's phones expect it: JSON text within JSON (docs/spec/notifiers.md, section
+ * 6).
  */
 function bodyFor({ id, payload, expiry }: Delivery, urgency: 'HIGH' | 'NORMAL', now: number): string {
   const left = expiry > 0 ? Math.floor((expiry - now) / 1000) : LONGEST_STORE;

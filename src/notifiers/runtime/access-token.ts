@@ -55,7 +55,9 @@ export class AccessToken {
     return this.#fetching;
   }
 
-  /** The provider did not accept this token: the next {@link get} fetches a new one, unless that has happened already. */
+  /**
+   * The provider did not accept this token: the next {@link get} fetches a new one, unless that has happened already.
+   */
   discard(token: string): void {
     if (this.#held?.token === token) this.#held = undefined;
   }

@@ -24,15 +24,18 @@ export interface Backend {
   readonly batch?: number;
   /**
    * If pushes go to many independent providers: a name for the one to which this push goes. Each provider then has its
-   * own pauses when it fails or asks us to wait, and none takes up what the others need: "provider" and "everyone" in an
-   * outcome mean that one alone. Such a backend sends no batches.
+   * own pauses when it fails or asks us to wait, and none takes up what the others need: "provider" and "everyone" in
+   * an outcome mean that one alone. Such a backend sends no batches.
    */
   lane?(push: Delivery): string;
   /** The most calls of {@link send} at the same time; 16 unless given. */
   readonly concurrency?: number;
   /** Milliseconds to wait for a batch to fill; 0 unless given. */
   readonly linger?: number;
-  /** When the credential for the provider expires, in Unix milliseconds; undefined if never. For a metric and a warning. */
+  /**
+   * When the credential for the provider expires, in Unix milliseconds; undefined if never. For a metric and a
+   * warning.
+   */
   readonly credentialExpiry?: number | undefined;
   /** Closes sockets and timers. */
   close?(): void | Promise<void>;
@@ -53,7 +56,9 @@ export interface BackendContext {
   readonly log: Logger;
   /** A clock that does not step when the machine's does (judged-time.ts). */
   readonly clock: Clock;
-  /** The machine's own clock, unix milliseconds: for times that the provider checks, such as those in a signed token. */
+  /**
+   * The machine's own clock, unix milliseconds: for times that the provider checks, such as those in a signed token.
+   */
   readonly wallClock: () => number;
   readonly random: (bytes: number) => Buffer;
   /** For {@link Backend.validate} to throw: an operator's own module cannot know where to import it from. */

@@ -26,8 +26,8 @@ export class Calls {
   }
 
   /**
-   * Sends pushes. Returns an outcome for each, in the same order, but none for some if the backend gave too few; a retry
-   * for all if it throws or takes too long.
+   * Sends pushes. Returns an outcome for each, in the same order, but none for some if the backend gave too few; a
+   * retry for all if it throws or takes too long.
    */
   run(backend: Backend, pushes: readonly Delivery[]): Promise<readonly (Outcome | undefined)[]> {
     return new Promise((resolve) => {

@@ -49,10 +49,10 @@ const COME_BACK = 200;
 const RECONNECT = 1_000;
 
 /**
- * The link to one hivemind. It first registers as a notifier of ours, with its own routing id, so that several instances
- * of a service can run. An original hivemind does not know that command and says so at once; then the link connects
- * again as the original's notifiers do, with `L` and the public key as routing id (docs/spec/oxenmq.md, section 8).
- * After every handshake it starts from the beginning, so either side may be replaced at any time.
+ * The link to one hivemind. It first registers as a notifier of ours, with its own routing id, so that several
+ * instances of a service can run. An original hivemind does not know that command and says so at once; then the link
+ * connects again as the original's notifiers do, with `L` and the public key as routing id (docs/spec/oxenmq.md,
+ * section 8). After every handshake it starts from the beginning, so either side may be replaced at any time.
  */
 export class HivemindLink implements MemberLink {
   /** The pushes of this hivemind alone: their numbers mean nothing to another one. */

@@ -124,7 +124,8 @@ export class Hiveminds {
   }
 
   /**
-   * Sends statistics to one of them, the same for as long as it is there, since the cluster adds up what its members get.
+   * Sends statistics to one of them, the same for as long as it is there, since the cluster adds up what its members
+   * get.
    *
    * @param dict bencoded (docs/spec/hivemind.md, section 1.4)
    */
@@ -134,9 +135,9 @@ export class Hiveminds {
   }
 
   /**
-   * Reports a dead device to the hivemind that gave its push or, if that cannot be reached now, to another member. Not to
-   * all: they learn of the removal by the database, and one that does not hear of accepted pushes would find the share of
-   * dead devices unlikely.
+   * Reports a dead device to the hivemind that gave its push or, if that cannot be reached now, to another member. Not
+   * to all: they learn of the removal by the database, and one that does not hear of accepted pushes would find the
+   * share of dead devices unlikely.
    *
    * @returns whether it could be reported
    */

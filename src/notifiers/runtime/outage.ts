@@ -13,7 +13,10 @@ export interface OutageOptions {
 
 /** After this many troubled answers in a row, the trouble is the provider's or ours, not that of the pushes. */
 export const TROUBLE = 20;
-/** A pause after trouble begins with `base` and doubles up to `cap`; after each, one push finds out whether it is over. */
+/**
+ * A pause after trouble begins with `base` and doubles up to `cap`; after each, one push finds out whether it is
+ * over.
+ */
 const PAUSE: RetryPolicy = { base: 1_000, cap: 60_000, lifetime: 0 };
 
 /**

@@ -58,7 +58,8 @@ export function jitter(below: number, random: (bytes: number) => Buffer): number
 }
 
 /**
- * The longest wait that a provider can ask for, in milliseconds: it may be mistaken, and people wait for their messages.
+ * The longest wait that a provider can ask for, in milliseconds: it may be mistaken, and people wait for their
+ * messages.
  */
 export const LONGEST_WAIT = 60 * 60_000;
 

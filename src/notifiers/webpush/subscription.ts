@@ -38,8 +38,8 @@ export function readSubscription(info: unknown, endpoints: Endpoints): Subscript
 }
 
 /**
- * The device of a subscription. Its id is made from the endpoint alone, so that it is the same device with new keys. The
- * endpoint itself, which is all that anybody needs to send to it, is in the data.
+ * The device of a subscription. Its id is made from the endpoint alone, so that it is the same device with new keys.
+ * The endpoint itself, which is all that anybody needs to send to it, is in the data.
  */
 export function deviceOf({ endpoint, p256dh, auth }: Subscription): Device {
   return {
