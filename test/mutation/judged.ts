@@ -127,9 +127,9 @@ export const JUDGED_EQUAL: readonly Judged[] = [
   {
     file: 'src/notifiers/runtime/copies.ts',
     change:
-      "return (high + 2 * doubt + (verdict === 'accepted' ? 0 : 1)) >>> 0;  →  " +
-      "return (high + 2 * doubt + (verdict !== 'accepted' ? 0 : 1)) >>> 0;",
-    why: 'the two verdicts have only to be told apart, whichever has the smaller number',
+      "return (high + 2 * doubt + (reported === 'accepted' ? 0 : 1)) >>> 0;  →  " +
+      "return (high + 2 * doubt + (reported !== 'accepted' ? 0 : 1)) >>> 0;",
+    why: 'the two ends have only to be told apart, whichever has the smaller number',
   },
   {
     file: 'src/notifiers/runtime/fifo.ts',
@@ -177,8 +177,8 @@ export const JUDGED_EQUAL: readonly Judged[] = [
   {
     file: 'src/notifiers/runtime/copies.ts',
     change:
-      "return (high + 2 * doubt + (verdict === 'accepted' ? 0 : 1)) >>> 0;  →  " +
-      "return (high - 2 * doubt + (verdict === 'accepted' ? 0 : 1)) >>> 0;",
+      "return (high + 2 * doubt + (reported === 'accepted' ? 0 : 1)) >>> 0;  →  " +
+      "return (high - 2 * doubt + (reported === 'accepted' ? 0 : 1)) >>> 0;",
     why: 'the ends of one fingerprint have only to be told apart, in whichever order',
   },
   {

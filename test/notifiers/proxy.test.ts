@@ -198,7 +198,7 @@ test('proxies in the environment do not apply to a notifier', async (t) => {
 test('an invalid proxy is reported, without what may be a password', () => {
   for (const [text, expected] of [
     ['proxy.example.org:3128', /must be http:\/\/\[user:password@\]host:port/],
-    ['https://proxy.example.org', /must begin with http:\/\/: the proxy is asked in plain HTTP/],
+    ['https://proxy.example.org', /must begin with http:\/\/: the proxy itself is asked in plain HTTP/],
     ['socks5://proxy.example.org', /must be http/],
     ['http://', /must be http/],
     ['http://proxy/path', /must be http/],

@@ -7,7 +7,7 @@ import type { HttpProxy } from '../runtime/proxy.ts';
 import { connectThrough } from '../runtime/tunnel.ts';
 import type { ApnsCredential } from './credential.ts';
 
-/** What the library says of one push: taken, or anything of these. */
+/** What the library says about one push: that it was taken, or any of the rest. */
 export interface ApnsAnswer {
   readonly taken: boolean;
   readonly status?: number | string;
@@ -17,7 +17,7 @@ export interface ApnsAnswer {
   readonly error?: Error;
 }
 
-/** One HTTP/2 connection to Apple, made when it is first needed and made anew when it broke or fell silent. */
+/** One HTTP/2 connection to Apple, which is made when first needed, and again after it has broken or fallen silent. */
 export interface ApnsClient {
   send(body: string, headers: ApnsHeaders, device: string): Promise<ApnsAnswer>;
   close(): void;
@@ -35,19 +35,19 @@ export interface ApnsClientOptions {
   readonly ca: Buffer | undefined;
   readonly proxy: HttpProxy | undefined;
   readonly credential: ApnsCredential;
-  /** Milliseconds to a whole answer, from when a push is given to {@link ApnsClient.send}. */
+  /** How long a push may take from {@link ApnsClient.send} to its complete answer, in milliseconds. */
   readonly timeout: number;
 }
 
 /**
- * What we use of the library that has no public face: it makes the request, with its headers and tokens, and reads the
- * answer. {@link inside} checks that it is still as it was.
+ * The private parts of the library that we use: they make the request, with its headers and tokens, and read the
+ * answer. {@link inside} checks that they are still there.
  */
 interface Inside {
   config: { token: SharedToken | null } & ConnectionOptions;
   /** The connection that is kept awake with pings and closed at the end. */
   session?: ClientHttp2Session;
-  /** @returns what Apple's answer said; rejects with a {@link Failure} */
+  /** @returns Apple's answer; rejects with a {@link Failure} or an Error */
   request(
     session: { request(headers: OutgoingHttpHeaders): unknown },
     authority: string,
@@ -69,23 +69,22 @@ interface SharedToken {
 }
 
 /**
- * One of the connections that a client has had. Those that Apple said goodbye to live on until what is on them is
- * answered.
+ * One of a client's connections. Those that got a GOAWAY live on until the requests on them are answered.
  */
 interface Connection {
   readonly session: ClientHttp2Session;
-  /** When something was heard on it last, by the monotonic clock. */
+  /** When something last came in on it, by the monotonic clock. */
   heard: number;
-  /** The error code of Apple's goodbye. */
-  goodbye: number | undefined;
+  /** The error code of Apple's GOAWAY, if there was one. */
+  goaway: number | undefined;
 }
 
-/** Apple refuses tokens that change more often than every 20 minutes. */
+/** Apple refuses provider tokens that change more often than every 20 minutes. */
 const TOKEN_KEPT = 20 * 60_000;
 
 /**
- * The connections to Apple. They share one provider token, so that it is renewed once for all of them, and no more
- * often than Apple allows: a second renewal would not help, because then it is our clock that is wrong.
+ * The connections to Apple. They share one provider token, so that it is renewed once for all of them and no more often
+ * than Apple allows: if a new token is refused, our clock is wrong, and another one would not help.
  */
 export function createClients(count: number, options: ApnsClientOptions, clock: Clock): ApnsClient[] {
   const { host, port, ca, credential } = options;
@@ -116,8 +115,8 @@ export function createClients(count: number, options: ApnsClientOptions, clock: 
 }
 
 /**
- * A client with connections of its own making. The library's destroy a connection when Apple says goodbye a second
- * time, or answers 500 twice: all that Apple is just answering would be sent again, and ring twice.
+ * A client that makes its own connections. The library would destroy a connection at a second GOAWAY, or when Apple
+ * answers 500 twice: all pushes that Apple is just answering would be sent again, and ring twice.
  */
 function createClient(
   provider: apn.Provider,
@@ -130,22 +129,22 @@ function createClient(
 
   const open = (): Connection => {
     const session = connect(`https://${host}:${port}`, {
-      // Host and port are named above; the rest is how Apple knows us, and whom we trust.
+      // Our credential and whom we trust; its host and port are overridden by the address above.
       ...client.config,
       ...(proxy && {
         createConnection: () =>
           connectThrough(proxy, { host, port }, { ...client.config, ALPNProtocols: ['h2'] }, clock),
       }),
-      // Apple allows one stream at first, and refuses those that come before its word.
+      // Until Apple's SETTINGS arrive it allows only one stream, and refuses further ones.
       peerMaxConcurrentStreams: 1,
     });
-    const connection: Connection = { session, heard: clock.monotonic(), goodbye: undefined };
+    const connection: Connection = { session, heard: clock.monotonic(), goaway: undefined };
     connections.add(connection);
     outliveGoaway(session);
     session.on('goaway', (code) => {
-      connection.goodbye = code;
+      connection.goaway = code;
     });
-    // Each push on it fails by itself.
+    // Ignored: each push on it gets its own error.
     session.on('error', () => {});
     session.on('close', () => connections.delete(connection));
     client.session = session;
@@ -172,9 +171,9 @@ function createClient(
       answer = readFailure(error instanceof Error ? { error } : (error as Failure), exchange?.status);
     }
     if (exchange?.status !== undefined || !isSilence(answer)) connection.heard = clock.monotonic();
-    // A connection on which nothing at all was heard for so long no longer answers anybody.
+    // If nothing at all came in all this time, the connection is dead.
     else if (connection.heard < asked) connection.session.destroy();
-    // Without an exchange it could not even be asked for.
+    // Without an exchange the request was never made.
     return { answer, unprocessed: exchange?.unprocessed ?? true };
   };
 
@@ -188,8 +187,8 @@ function createClient(
       const headers = (note as unknown as { headers(): object }).headers();
       const connection = usable();
       const { answer, unprocessed } = await ask(connection, body, headers, device);
-      // What Apple says goodbye to without having looked at it goes again at once, over another connection, and once.
-      const again = unprocessed && connection.goodbye === constants.NGHTTP2_NO_ERROR;
+      // A push that Apple did not process because of a GOAWAY is sent again at once, over another connection, and once.
+      const again = unprocessed && connection.goaway === constants.NGHTTP2_NO_ERROR;
       return again ? (await ask(usable(), body, headers, device)).answer : answer;
     },
     close() {
@@ -199,13 +198,13 @@ function createClient(
   };
 }
 
-/** @param known the status that came, whatever the library made of the rest */
+/** @param known the status that came in, if any, whatever the library made of the rest */
 function readFailure({ status, response, error }: Failure, known: number | undefined): ApnsAnswer {
-  // Its status says that Apple took it, and nothing else in it matters.
+  // By the status Apple took it; nothing else in the answer matters.
   if (known === 200) return { taken: true };
-  // An answer without a body comes as an error that names the status.
+  // The library reports an answer without a body as an error that names the status.
   const bodyless = /with status (\d+) and empty body/.exec(error?.message ?? '')?.[1];
-  // Without a reason that can be read, only that the server is in trouble is believed of an answer.
+  // Of an answer without a readable reason we only believe that the server is in trouble.
   const trouble = known !== undefined && (known === 429 || known >= 500) ? known : undefined;
   const code = status ?? (bodyless === undefined ? trouble : Number(bodyless));
   return {
@@ -217,7 +216,7 @@ function readFailure({ status, response, error }: Failure, known: number | undef
   };
 }
 
-/** Whether nothing at all came back, in all the time there was. */
+/** Whether nothing at all came back in time. */
 function isSilence(answer: ApnsAnswer): boolean {
   return answer.error?.message.includes('timeout') === true;
 }
@@ -225,7 +224,7 @@ function isSilence(answer: ApnsAnswer): boolean {
 function inside(provider: apn.Provider): Inside {
   const { client } = provider as unknown as { client?: Inside };
   if (!client?.config || !('token' in client.config) || client.request?.length !== 5) {
-    throw new TypeError('@parse/node-apn has changed inside: how its requests are made has to be looked at anew');
+    throw new TypeError('@parse/node-apn has changed inside: check how it makes its requests');
   }
   return client;
 }

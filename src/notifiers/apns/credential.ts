@@ -1,26 +1,27 @@
 import { createPrivateKey, type KeyObject, X509Certificate } from 'node:crypto';
-import { readFileSync } from 'node:fs';
 import type { Section } from '../../settings/section.ts';
 import type { Values } from '../../settings/table.ts';
+import { readCredentialFile } from '../runtime/credential.ts';
 import type { APNS } from './settings.ts';
 
-/** How Apple knows us: a certificate with its key, or a token that is signed with a key of the team. */
+/** How Apple knows us: by a certificate with its key, or by tokens signed with a key of the team. */
 export interface ApnsCredential {
   readonly certificate?: Buffer;
   readonly token?: { readonly key: Buffer; readonly keyId: string; readonly teamId: string };
-  /** Unix milliseconds; undefined for a token's key, which does not run out. */
+  /** Unix milliseconds; undefined for a team's key, which does not expire. */
   readonly expiry: number | undefined;
 }
 
-/** In place of one that is wrong: the section's `check()` throws before anybody uses it. */
+/** A placeholder for a wrong credential: the section's `check()` throws before anybody uses it. */
 const NONE: ApnsCredential = { expiry: undefined };
 
-/** The part of the settings that says how Apple knows us. */
+/** The settings for the credential. */
 type CredentialSettings = Pick<Values<typeof APNS.settings>, 'certFile' | 'keyFile' | 'keyId' | 'teamId'>;
 
 /**
- * Reads `cert_file` (one PEM file with certificate and key, as the original has it), or `key_file` (the .p8 file),
- * `key_id` and `team_id`. What is wrong becomes a problem of the section.
+ * Reads `cert_file` (one PEM file with certificate and key, as in the original), or `key_file` (the .p8 file), `key_id`
+ * and `team_id`. Whatever is wrong becomes a problem of the section.
+ *
  * @param now Unix milliseconds
  */
 export function readApnsCredential(
@@ -32,12 +33,12 @@ export function readApnsCredential(
     section.problem('key_file', 'is set together with cert_file: keep the one that is to be used');
   } else if (certificate !== undefined) {
     return checked(section, 'cert_file', () => {
-      const pem = read(certificate);
+      const pem = readCredentialFile(certificate);
       return { certificate: pem, expiry: checkCertificate(pem, now) };
     });
   } else if (key !== undefined) {
     return checked(section, 'key_file', () => {
-      const pem = read(key);
+      const pem = readCredentialFile(key);
       checkSigningKey(pem);
       return { token: { key: pem, keyId: keyId ?? '', teamId: teamId ?? '' }, expiry: undefined };
     });
@@ -56,21 +57,9 @@ function checked(section: Section, key: string, make: () => ApnsCredential): Apn
   }
 }
 
-/** Throws an Error with a sentence. */
-function read(path: string): Buffer {
-  try {
-    return readFileSync(path);
-  } catch (error) {
-    const code = (error as NodeJS.ErrnoException).code;
-    if (code === 'ENOENT') throw new Error('is not there: correct the path', { cause: error });
-    if (code === 'EACCES') throw new Error('may not be read by this user: give it the right owner', { cause: error });
-    throw new Error(`cannot be read (${code})`, { cause: error });
-  }
-}
-
 /**
- * Throws an Error with a sentence.
- * @returns when it expires, in Unix milliseconds
+ * @returns when the certificate expires, in Unix milliseconds
+ * @throws Error with a sentence if it cannot be used
  */
 function checkCertificate(pem: Buffer, now: number): number {
   let certificate: X509Certificate;
@@ -84,7 +73,7 @@ function checkCertificate(pem: Buffer, now: number): number {
   if (now >= expiry) {
     throw new Error(`has a certificate that expired on ${day(expiry)}: get a new one from Apple and put it there`);
   }
-  if (now < from) throw new Error(`has a certificate that is good only from ${day(from)} on: is the clock right?`);
+  if (now < from) throw new Error(`has a certificate that is only valid from ${day(from)}: is the clock right?`);
   let key: KeyObject;
   try {
     key = createPrivateKey(pem);
@@ -97,7 +86,7 @@ function checkCertificate(pem: Buffer, now: number): number {
   return expiry;
 }
 
-/** Throws an Error with a sentence. */
+/** @throws Error with a sentence if it is not a key as Apple issues them */
 function checkSigningKey(pem: Buffer): void {
   let key: KeyObject;
   try {

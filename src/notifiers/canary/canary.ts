@@ -4,7 +4,7 @@ import { transportMetrics } from '../../daemon/transport-metrics.ts';
 import { parseAddress } from '../../oxenmq/address.ts';
 import { keyPairFromSecret } from '../../oxenmq/keys.ts';
 import { accepted, type Backend, Refusal, refused } from '../runtime/backend.ts';
-import { towardsHiveminds } from '../runtime/build.ts';
+import { hivemindOptions } from '../runtime/build.ts';
 import { observeNotifier } from '../runtime/metrics.ts';
 import { Notifier } from '../runtime/notifier.ts';
 import { frontEndOf, SERVICE } from './front-end.ts';
@@ -13,15 +13,15 @@ import { canaryLatency, observeCanary } from './metrics.ts';
 import { swarmOf } from './swarm.ts';
 import { type Pace, Watch } from './watch.ts';
 
-/** Of the time to stop, what taking the subscription back may have, ms. */
+/** How much of the time to stop unsubscribing may take, ms. */
 const UNSUBSCRIBING = 4_000;
 
 /**
- * The canary: a notifier whose provider is the canary itself, and whose only device is its own. It tells whether phones
- * ring, by everything that a push has to pass: the public address, the hivemind, the storage servers, a notifier
- * (docs/decisions/36).
+ * The canary: a notifier that is its own provider and has one device, its own. It finds out whether phones ring, by
+ * going through everything that a push goes through: the public address, the hivemind, the storage servers and a
+ * notifier (docs/decisions/36).
  *
- * @param pace for tests
+ * @param pace only for tests
  */
 export async function startCanary(context: Context, pace?: Pace): Promise<Daemon> {
   const { config, clock, random, registry, log } = context;
@@ -51,7 +51,7 @@ export async function startCanary(context: Context, pace?: Pace): Promise<Daemon
   });
   const backend: Backend = {
     validate(info) {
-      // Nobody else's device is sent anything.
+      // Nobody else may have a device here.
       const known = typeof info === 'object' && info !== null && 'canary' in info && info.canary === identity.device;
       if (!known) throw new Refusal(4, 'Invalid service_info: the canary has no device other than its own');
       return { id: identity.device };
@@ -62,12 +62,12 @@ export async function startCanary(context: Context, pace?: Pace): Promise<Daemon
     concurrency: 1,
   };
   const notifier = new Notifier({
-    ...towardsHiveminds(config, SERVICE),
+    ...hivemindOptions(config, SERVICE),
     backend,
     clock,
     random,
     log,
-    tells: () => ({
+    extraStatistics: () => ({
       delivered: watch.results.delivered,
       lost: watch.results.lost,
       silent_seconds: Math.round(watch.silentSeconds),

@@ -1,26 +1,26 @@
 import { Counter, Gauge, Histogram, type Registry } from 'prom-client';
 import type { Watch } from './watch.ts';
 
-/** Seconds. */
+/** In seconds. */
 const BUCKETS = [0.05, 0.1, 0.2, 0.3, 0.5, 0.75, 1, 2, 3, 5, 10, 20, 40, 60];
 
-/** The histogram that the canary feeds; made first, because it takes it. */
+/** The histogram of how long pushes take; made before the canary's watch, which is given it. */
 export function canaryLatency(registry: Registry): (seconds: number) => void {
   const histogram = new Histogram({
     name: 'spns_canary_seconds',
-    help: "From storing a message of the canary's to decrypting the push of it",
+    help: "From storing one of the canary's messages to decrypting its push",
     buckets: BUCKETS,
     registers: [registry],
   });
   return (seconds) => histogram.observe(seconds);
 }
 
-/** Puts the canary's figures on the registry. */
+/** Registers the canary's metrics. */
 export function observeCanary(registry: Registry, watch: Watch): void {
   const registers = [registry];
   new Counter({
     name: 'spns_canary_messages_total',
-    help: "The canary's messages by what became of them: delivered, lost after being stored, or why they could not be stored",
+    help: "The canary's messages, by result: delivered, lost after being stored, or why they could not be stored",
     labelNames: ['result'],
     registers,
     collect() {
@@ -30,7 +30,7 @@ export function observeCanary(registry: Registry, watch: Watch): void {
   });
   new Gauge({
     name: 'spns_canary_silent_seconds',
-    help: "Seconds since a push of the canary's came, or since its start if none has",
+    help: "Seconds since one of the canary's pushes last came, or since its start if none has",
     registers,
     collect() {
       this.set(watch.silentSeconds);

@@ -20,14 +20,14 @@ import { tokenRequest } from './service-account.ts';
 import { FIREBASE } from './settings.ts';
 import { intercept, withoutRetries } from './transport.ts';
 
-/** Google takes no more data for one message, keys and values, in bytes. */
+/** The most data that Google accepts in one message, keys and values, in bytes. */
 const MAX_DATA = 4096;
 /**
- * Messages in one call of the library, at most. Each call makes a connection of its own: single ones would cost 20
- * times as much.
+ * The most messages in one call of the library. Each call makes its own connection: single messages would cost 20 times
+ * as much.
  */
 const BATCH = 500;
-/** Google keeps a message for a phone that is away for so long at most, in milliseconds. */
+/** The longest time for which Google keeps a message for a phone that is away, in milliseconds. */
 const LONGEST_STORE = 28 * 86_400_000;
 const TOKEN_TIMEOUT = 10_000;
 
@@ -52,7 +52,7 @@ export function create({ section, clock, wallClock, random }: BackendContext): B
   const app = initializeApp(
     {
       projectId,
-      // We keep the token: one that lasts a second makes the library ask for it each time.
+      // We keep the token ourselves: with a lifetime of a second, the library asks for it each time.
       credential: { getAccessToken: async () => ({ access_token: await token.get(), expires_in: 1 }) },
     },
     `spns-${random(8).toString('hex')}`,
@@ -65,7 +65,7 @@ export function create({ section, clock, wallClock, random }: BackendContext): B
     const { responses } = await messaging.sendEach(messages);
     return responses.map(({ success, error }) => (success ? accepted : readError(error, asked, clock.now())));
   };
-  /** Sends; what failed for the access token's sake is sent once more with a new one. */
+  /** Sends; messages that failed because of the access token are sent once more with a new one. */
   const sendAll = async (messages: Message[]): Promise<Outcome[]> => {
     const shown = await token.get();
     const outcomes = await sendBatch(messages);
@@ -103,7 +103,7 @@ export function create({ section, clock, wallClock, random }: BackendContext): B
       let next = 0;
       return all.map((message) => {
         if (!message) return refused('larger than 4096 bytes');
-        return outcomes[next++] ?? retry('Google said nothing of this push');
+        return outcomes[next++] ?? retry('Google said nothing about this push');
       });
     },
     async close() {
@@ -114,7 +114,7 @@ export function create({ section, clock, wallClock, random }: BackendContext): B
   };
 }
 
-/** Without an access token nothing is sent, and that is the outcome for all. */
+/** If there is no access token nothing is sent, and that error's outcome is the one of all messages. */
 async function unlessNoToken(count: number, send: () => Promise<Outcome[]>): Promise<Outcome[]> {
   try {
     return await send();
@@ -125,8 +125,8 @@ async function unlessNoToken(count: number, send: () => Promise<Outcome[]>): Pro
 }
 
 /**
- * The message as Android clients know it (docs/spec/notifiers.md, section 5); undefined if it is larger than Google
- * takes.
+ * The message as Android clients expect it (docs/spec/notifiers.md, section 5); undefined if it is larger than Google
+ * accepts.
  */
 function messageFor({ id, payload, expiry, urgent }: Delivery, now: number): Message | undefined {
   const data = { enc_payload: payload.toString('base64'), spns: '1' };
@@ -135,8 +135,8 @@ function messageFor({ id, payload, expiry, urgent }: Delivery, now: number): Mes
   return {
     token: id,
     data,
-    // In Google's spelling; the library's types know only its own lower-case one, and hand on either. Whole seconds: a
-    // fraction has no use.
+    // In Google's spelling: the library's types only know the lower-case one, but it passes on either. Whole seconds: a
+    // fraction is of no use.
     android: { priority: (urgent ? 'HIGH' : 'NORMAL') as 'high', ttl: Math.floor(ttl / 1000) * 1000 },
   };
 }

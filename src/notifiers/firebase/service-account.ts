@@ -1,29 +1,27 @@
 import { createPrivateKey, type KeyObject, sign } from 'node:crypto';
-import { readFileSync } from 'node:fs';
+import { readCredentialFile } from '../runtime/credential.ts';
 
-/** What a Google service-account file says. */
+/** The content of a Google service-account file. */
 export interface ServiceAccount {
   readonly projectId: string;
   readonly email: string;
   readonly key: KeyObject;
   readonly keyId: string | undefined;
-  /** Where access tokens are had. */
+  /** Where to fetch access tokens. */
   readonly tokenUri: string;
 }
 
 const SCOPE = 'https://www.googleapis.com/auth/firebase.messaging';
-/** Seconds that the signed request for a token is good; Google allows an hour. */
+/** How long the signed request for a token is valid, in seconds; Google allows an hour. */
 const ASSERTION_LIFETIME = 3_600;
 
-/** Reads the JSON file that the Firebase console gives for a service account. Throws an Error with a sentence. */
+/** Reads the JSON file that the Firebase console gives for a service account. @throws Error with a sentence */
 export function readServiceAccount(path: string): ServiceAccount {
+  const text = readCredentialFile(path).toString();
   let json: Record<string, unknown>;
   try {
-    json = JSON.parse(readFileSync(path, 'utf8'));
+    json = JSON.parse(text);
   } catch (error) {
-    const code = (error as NodeJS.ErrnoException).code;
-    if (code === 'ENOENT') throw new Error('is not there: correct the path', { cause: error });
-    if (code === 'EACCES') throw new Error('may not be read by this user: give it the right owner', { cause: error });
     throw new Error('is not a JSON file: it must be the service-account file from the Firebase console', {
       cause: error,
     });
@@ -53,7 +51,8 @@ export function readServiceAccount(path: string): ServiceAccount {
 }
 
 /**
- * The form that asks Google for an access token (RFC 7523, section 2.1).
+ * The form that requests an access token from Google (RFC 7523, section 2.1).
+ *
  * @param now Unix milliseconds
  */
 export function tokenRequest({ email, key, keyId, tokenUri }: ServiceAccount, now: number): string {

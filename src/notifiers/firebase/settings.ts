@@ -15,18 +15,18 @@ export const FIREBASE = {
       default: 4,
       min: 1,
       max: 16,
-      text: `Batches that may be on their way to Google at a time, and the seconds for which pushes are gathered for
-        one.`,
+      text: `How many batches may be on their way to Google at the same time, and for how many seconds pushes are
+        gathered for one.`,
     }),
     /** Seconds. */
     notifyInterval: number('notify_interval', { default: 0.05, min: 0, max: 10 }),
     proxy: PROXY,
-    // Another server than Google's; that for access tokens is named in the service account's file.
+    // A server in place of Google's; the one for access tokens is named in the service account's file.
     url: string('url', { pattern: /^https:\/\//, what: 'an https:// address', hidden: true }),
     ca: parsed('ca_file', (file) => readFileSync(file), { hidden: true }),
   },
   obsolete: {
-    retries: 'all notifiers try again by one rule, for up to an hour',
-    retry_interval: 'all notifiers try again by one rule, for up to an hour',
+    retries: 'all notifiers retry by the same rule, for up to an hour',
+    retry_interval: 'all notifiers retry by the same rule, for up to an hour',
   },
 } satisfies Table;

@@ -13,10 +13,10 @@ export const HUAWEI = {
       default: 100,
       min: 1,
       max: 1000,
-      text: 'Pushes that may be on their way to Huawei at a time.',
+      text: 'How many pushes may be on their way to Huawei at the same time.',
     }),
     proxy: PROXY,
-    // Other servers than Huawei's.
+    // Servers in place of Huawei's.
     url: string('url', { default: 'https://push-api.cloud.huawei.com', ...HTTPS }),
     oauthUrl: string('oauth_url', { default: 'https://oauth-login.cloud.huawei.com/oauth2/v3/token', ...HTTPS }),
     ca: parsed('ca_file', (file) => readFileSync(file), { hidden: true }),

@@ -10,56 +10,56 @@ export interface Report {
   answers: (readonly [number, string])[];
 }
 
-/** What the hivemind hears of a push. */
-export type Verdict = 'accepted' | 'refused' | 'handedBack';
+/** How the end of a push is reported to the hivemind. */
+export type ReportedAs = 'accepted' | 'refused' | 'handedBack';
 
 const FLUSH_MS = 10;
 const RETRY_MS = 250;
-/** Ids in one report before it is sent without waiting for more. */
+/** A report with this many ids is sent without waiting for more. */
 const FULL = 200;
-/** Ids in one message, so that what piled up during an absence of the hivemind goes in pieces. */
+/** How many ids go into one message, so that what piled up while the hivemind was away goes in slices. */
 const SLICE = 5_000;
-/** Ends remembered for the hivemind that gives a push again because the report was lost with the connection. */
+/** How many ends are remembered, in case the hivemind gives a push again since the report got lost. */
 const REMEMBERED = 20_000;
 
 /**
- * Keeps account of the pushes that the hivemind gave: each is held once, and its end is reported, many in one message.
- * A push that comes again while it is held is not sent twice, and one that has ended is just reported again.
+ * Keeps track of the pushes that a hivemind gave: each is held once, and its end is reported, many in one message. A
+ * push that comes again while it is held is not sent twice; one that has ended is only reported again.
  */
 export class Acknowledgements {
   readonly #clock: Clock;
   readonly #send: (report: Report) => boolean;
   readonly #held = new Set<number>();
   /** Two generations, so that forgetting the oldest costs nothing. */
-  #ended = new Map<number, Verdict>();
-  #endedBefore = new Map<number, Verdict>();
+  #ended = new Map<number, ReportedAs>();
+  #endedBefore = new Map<number, ReportedAs>();
   #report: Report = empty();
   #size = 0;
   #timer: Timer | undefined;
   #closed = false;
 
-  /** @param send sends a report to the hivemind; false if it cannot go now */
+  /** @param send sends a report to the hivemind; false if it cannot be sent now */
   constructor(clock: Clock, send: (report: Report) => boolean) {
     this.#clock = clock;
     this.#send = send;
   }
 
-  /** Ids that were given and have not ended. */
+  /** How many pushes were given and have not ended. */
   get held(): number {
     return this.#held.size;
   }
 
-  /** Ids and answers that have not been reported. */
+  /** How many ids and answers have not been reported yet. */
   get unreported(): number {
     return this.#size;
   }
 
-  /** @returns whether the push is new; otherwise nothing is to be done with it */
+  /** Takes a push that the hivemind gave. @returns whether it is new; if not, there is nothing to do with it */
   take(id: number): boolean {
     if (this.#held.has(id)) return false;
-    const verdict = this.#ended.get(id) ?? this.#endedBefore.get(id);
-    if (verdict !== undefined) {
-      this.#add(id, verdict);
+    const reported = this.#ended.get(id) ?? this.#endedBefore.get(id);
+    if (reported !== undefined) {
+      this.#add(id, reported);
       return false;
     }
     this.#held.add(id);
@@ -67,27 +67,27 @@ export class Acknowledgements {
   }
 
   /** Reports the end of a push that was taken. */
-  end(id: number, verdict: Verdict): void {
+  end(id: number, reported: ReportedAs): void {
     if (!this.#held.delete(id)) return;
-    // What was handed back may come again, and is to be sent then.
-    if (verdict !== 'handedBack') {
-      this.#ended.set(id, verdict);
+    // A push that was handed back may come again, and must be sent then.
+    if (reported !== 'handedBack') {
+      this.#ended.set(id, reported);
       if (this.#ended.size >= REMEMBERED) {
         this.#endedBefore = this.#ended;
         this.#ended = new Map();
       }
     }
-    this.#add(id, verdict);
+    this.#add(id, reported);
   }
 
-  /** The provider's answer in words, for a push somebody is waiting for. */
+  /** Reports the provider's answer in words, for a push that somebody is waiting for. */
   answer(id: number, text: string): void {
     if (this.#closed) return;
     this.#report.answers.push([id, text]);
     this.#grown();
   }
 
-  /** Sends what there is now. False if some of it has to wait. */
+  /** Sends what there is now; returns false if some of it has to wait. */
   flush(): boolean {
     this.#timer?.cancel();
     this.#timer = undefined;
@@ -114,16 +114,16 @@ export class Acknowledgements {
     return true;
   }
 
-  /** Nothing is reported any more. */
+  /** Stops reporting. */
   close(): void {
     this.#closed = true;
     this.#timer?.cancel();
     this.#timer = undefined;
   }
 
-  #add(id: number, verdict: Verdict): void {
+  #add(id: number, reported: ReportedAs): void {
     if (this.#closed) return;
-    this.#report[verdict].push(id);
+    this.#report[reported].push(id);
     this.#grown();
   }
 
@@ -142,7 +142,7 @@ function count(report: Report): number {
   return report.accepted.length + report.refused.length + report.handedBack.length + report.answers.length;
 }
 
-/** What a provider said, for the operator who waits to read it. */
+/** A provider's answer in words, for the operator who waits to read it. */
 export function inWords(outcome: Outcome): string {
   switch (outcome.kind) {
     case 'accepted':
@@ -158,8 +158,8 @@ export function inWords(outcome: Outcome): string {
   }
 }
 
-/** How the hivemind is told of that end. */
-export function verdictOn({ kind }: End): Verdict {
+/** How an end is reported to the hivemind: it does not need to know why a push was not accepted. */
+export function reportedAs({ kind }: End): ReportedAs {
   if (kind === 'accepted') return 'accepted';
   return kind === 'handed-back' ? 'handedBack' : 'refused';
 }

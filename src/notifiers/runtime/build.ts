@@ -9,18 +9,18 @@ import type { Config } from '../../settings/config.ts';
 import { hivemindListens } from '../../settings/hivemind-instances.ts';
 import { type Backend, Refusal } from './backend.ts';
 import { watchCredential } from './credential.ts';
-import { fingerprint } from './fingerprint.ts';
 import { loadBackend } from './load.ts';
 import { observeNotifier, providerLatency } from './metrics.ts';
 import { Notifier } from './notifier.ts';
+import { settingsHash } from './settings-hash.ts';
 
-/** The daemon of one notifier: finds its backend, checks its settings, and connects it with the hivemind. */
+/** The daemon of one notifier: finds its backend, checks its settings, and connects it to the hivemind. */
 export async function buildNotifier(service: string, context: Context): Promise<Daemon> {
   const { log, random, registry } = context;
   const wallClock = () => context.clock.now();
-  // No step of the machine's clock makes messages expire, or a provider's date a wait.
+  // So that no step of the machine's clock makes messages expire, or turns a provider's date into a long wait.
   const clock = new JudgedClock({ clock: context.clock, log });
-  /** Throws ConfigError, or an Error with a sentence, for settings that are wrong. */
+  /** @throws ConfigError, or an Error with a sentence, for settings that are wrong */
   const createBackend = async (config: Config): Promise<Backend> => {
     const section = config.section(`notify-${service}`);
     const create = await loadBackend(service, section);
@@ -31,12 +31,12 @@ export async function buildNotifier(service: string, context: Context): Promise<
   const watchCredentialOf = ({ credentialExpiry }: Backend) =>
     watchCredential(credentialExpiry, `the credential of ${service}`, clock, log);
 
-  let current = fingerprint(context.config, service);
+  let current = settingsHash(context.config, service);
   const backend = await createBackend(context.config);
   const observe = providerLatency(registry);
   const latency = new Latency();
   const notifier: Notifier = new Notifier({
-    ...towardsHiveminds(context.config, service),
+    ...hivemindOptions(context.config, service),
     backend,
     clock,
     random,
@@ -45,7 +45,7 @@ export async function buildNotifier(service: string, context: Context): Promise<
       observe(ms);
       latency.add(ms / 1000, clock.monotonic());
     },
-    tells: () => reportOf(notifier.backend, latency.recent(clock.monotonic())),
+    extraStatistics: () => reportOf(notifier.backend, latency.recent(clock.monotonic())),
   });
   observeNotifier(registry, notifier, clock);
   transportMetrics(registry, () => [['hivemind', notifier.transport]]);
@@ -53,12 +53,12 @@ export async function buildNotifier(service: string, context: Context): Promise<
   let stopped = false;
   return {
     /**
-     * Only if something has changed: Apple takes connections that come and go, and new tokens every few minutes, for an
-     * attack.
+     * Replaces the backend only if its settings have changed: to Apple, connections that come and go and new tokens
+     * every few minutes look like an attack.
      */
     async reload(config) {
       notifier.pushLifetime = config.hivemind.outboxMaxAge * 1000;
-      const next = fingerprint(config, service);
+      const next = settingsHash(config, service);
       if (next === current) return [];
       const replacement = await createBackend(config);
       if (stopped) {
@@ -80,10 +80,10 @@ export async function buildNotifier(service: string, context: Context): Promise<
     status: () => notifier.statistics.status(),
     ready: () => {
       const reasons = [...notifier.hiveminds.troubles];
-      // One of several is enough for pushes to come.
+      // One of several hiveminds is enough for pushes to come.
       const ok = notifier.registered && !notifier.sender.isPaused;
       if (notifier.sender.isPaused) reasons.push('the provider fails or asked us to wait; nothing is sent');
-      // Its work goes on, until the provider refuses what a wrong clock has signed.
+      // No reason to be unready: it can go on until the provider refuses what a wrong clock has signed.
       if (clock.doubt !== undefined) reasons.push(`the time is in doubt: ${clock.doubt}`);
       return { ok, reasons };
     },
@@ -91,9 +91,9 @@ export async function buildNotifier(service: string, context: Context): Promise<
 }
 
 /**
- * What operators see of the provider where they look at the hivemind: how long it takes to answer, and until when it
- * takes what we show to it (unix seconds). Values that are told once are kept: one that is not there any more is told
- * as empty.
+ * What operators see about the provider in the hivemind's figures: how long it takes to answer, and when our credential
+ * expires (unix seconds). The hivemind keeps each value that it was told, so one that no longer exists is sent as
+ * empty.
  */
 function reportOf({ credentialExpiry }: Backend, latency: RecentLatency | null): Record<string, number | string> {
   const ms = (seconds: number | undefined) => (seconds === undefined ? '' : Math.round(seconds * 1000));
@@ -104,8 +104,8 @@ function reportOf({ credentialExpiry }: Backend, latency: RecentLatency | null):
   };
 }
 
-/** What the common sections say of how the notifier of a service deals with the hiveminds. */
-export function towardsHiveminds({ hivemind, ini, keys }: Config, service: string) {
+/** The options of a service's {@link Notifier} that come from the common sections, all about the hiveminds. */
+export function hivemindOptions({ hivemind, ini, keys }: Config, service: string) {
   return {
     service,
     breaker: { share: hivemind.goneBreakerShare, minimum: hivemind.goneBreakerMinimum },

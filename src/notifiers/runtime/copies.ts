@@ -1,15 +1,15 @@
 import type { Clock } from '../../clock.ts';
 import { RecentFingerprints } from '../../recent-fingerprints.ts';
 import type { SealedPush } from '../../session/notifier-protocol.ts';
-import { type Verdict, verdictOn } from './acknowledgements.ts';
+import { type ReportedAs, reportedAs } from './acknowledgements.ts';
 import type { End, HeldPush } from './sender.ts';
 
-/** A hivemind that gave a push, and wants to hear what becomes of it. */
+/** A hivemind that gave a push and is told what became of it. */
 export interface Giver<Link> {
   readonly link: Link;
-  /** Its number for the push; undefined from an original hivemind, which hears nothing. */
+  /** Its number for the push; undefined from an original hivemind, which is told nothing. */
   readonly id: number | undefined;
-  /** Somebody waits to be told the provider's answer in words. */
+  /** Whether somebody waits for the provider's answer in words. */
   readonly wantsAnswer: boolean;
 }
 
@@ -30,25 +30,25 @@ export function marksOf({ fingerprint, doubt, proven }: SealedPush): Marks {
 
 /** A push, and all who gave it. */
 export interface GivenPush<Link> extends HeldPush, Marks {
-  /** The first one gave what is sent; further ones gave copies of it. */
+  /** The first gave the push that is sent; further ones gave copies of it. */
   readonly givers: Giver<Link>[];
 }
 
-/** What became of one that is not sent again. */
-type Final = Exclude<Verdict, 'handedBack'>;
+/** The end of a push that is not sent again. */
+type Final = Exclude<ReportedAs, 'handedBack'>;
 
 /**
- * Of one generation, which lasts an hour and more: some 500 pushes a second. Two full ones take 64 MB; with more a
- * generation ends before its time.
+ * Fingerprints in one generation, which lasts for an hour and more: enough for some 500 pushes a second. Two full ones
+ * take 64 MB; with more pushes a generation ends early.
  */
 const MAX_ENTRIES = 2_000_000;
 
 /**
- * Knows which pushes are copies of another hivemind's. The first goes to the provider, and what becomes of it is the
- * answer to every further one, for as long as one may still come.
+ * Knows which pushes are copies of another hivemind's. The first goes to the provider, and its end is that of every
+ * further one, for as long as copies may still come.
  */
 export class Copies<Link> {
-  /** Of those with one fingerprint the least doubtful one. */
+  /** By fingerprint, of several pushes the least doubtful one. */
   readonly #sending = new Map<string, GivenPush<Link>>();
   readonly #ended: RecentFingerprints;
 
@@ -57,22 +57,22 @@ export class Copies<Link> {
     this.#ended = new RecentFingerprints(clock, lifetime, MAX_ENTRIES);
   }
 
-  /** Milliseconds for which ends are remembered, at least; may be set anew at any time. */
+  /** Milliseconds for which ends are remembered at least; may be changed at any time. */
   set lifetime(lifetime: number) {
     this.#ended.lifetime = lifetime;
   }
 
-  /** Fingerprints whose push has ended. */
+  /** How many ends are remembered. */
   get remembered(): number {
     return this.#ended.size;
   }
 
   /**
-   * Whether a push is a copy, and thus not to be sent.
+   * Whether a push is a copy, which is not to be sent.
    *
-   * @param giver who gave it; is told together with the first what becomes of that
-   * @returns `joined`: the first is on its way; or the verdict on it, which the giver is to be told now; undefined
-   *   for a first one, with which {@link add} is to be called
+   * @param giver who gave it, and is told the end of the first push when that comes
+   * @returns `joined` if the first push is on its way; its end if it has ended, which the caller reports now; undefined
+   *   if this is the first, for which the caller calls {@link add}
    */
   find({ fingerprint, doubt, proven }: Marks, giver: Giver<Link>): Final | 'joined' | undefined {
     if (fingerprint === null) return undefined;
@@ -94,28 +94,28 @@ export class Copies<Link> {
     return undefined;
   }
 
-  /** Takes note of a push that is sent. */
+  /** Notes a push that is sent. */
   add(push: GivenPush<Link>): void {
     if (push.fingerprint !== null) this.#sending.set(push.fingerprint, push);
   }
 
-  /** Takes note of the end of a push. One that was handed back is forgotten: when it comes again it is to be sent. */
+  /** Notes the end of a push. One that was handed back is forgotten, since it must be sent if it comes again. */
   end(push: GivenPush<Link>, end: End): void {
     const { fingerprint, doubt } = push;
     if (fingerprint === null) return;
     if (this.#sending.get(fingerprint) === push) this.#sending.delete(fingerprint);
-    const verdict = verdictOn(end);
-    if (verdict === 'handedBack') return;
-    this.#ended.add(halfOf(fingerprint, 0), marked(halfOf(fingerprint, 4), doubt, verdict));
+    const reported = reportedAs(end);
+    if (reported === 'handedBack') return;
+    this.#ended.add(halfOf(fingerprint, 0), marked(halfOf(fingerprint, 4), doubt, reported));
   }
 }
 
-/** The ends of one fingerprint are told apart by numbers that follow each other. */
-function marked(high: number, doubt: number, verdict: Final): number {
-  return (high + 2 * doubt + (verdict === 'accepted' ? 0 : 1)) >>> 0;
+/** The upper half of a fingerprint, changed so that each doubt and end of a push has its own entry. */
+function marked(high: number, doubt: number, reported: Final): number {
+  return (high + 2 * doubt + (reported === 'accepted' ? 0 : 1)) >>> 0;
 }
 
-/** 32 bits of a fingerprint, from that byte on. */
+/** 32 bits of a fingerprint, little-endian, from byte `at`. */
 function halfOf(fingerprint: string, at: number): number {
   let half = 0;
   for (let byte = 3; byte >= 0; byte--) half = (half << 8) | fingerprint.charCodeAt(at + byte);

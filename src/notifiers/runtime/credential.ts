@@ -1,13 +1,16 @@
+import { readFileSync } from 'node:fs';
 import type { Clock, Timer } from '../../clock.ts';
 import type { Logger } from '../../daemon/log.ts';
 
 const DAY = 86_400_000;
-/** From so many days before a credential expires, that is logged once a day. */
+/** How many days before it expires the warnings begin. */
 const WARNING_DAYS = 30;
 
 /**
- * Warns of a credential that is about to expire, at once and then every day from 30 days on.
- * @param expiry Unix milliseconds; undefined if it never does
+ * Warns about a credential that is about to expire, now and then once a day, beginning 30 days before.
+ *
+ * @param expiry Unix milliseconds; undefined if it never expires
+ * @param what what it is called in the log
  */
 export function watchCredential(expiry: number | undefined, what: string, clock: Clock, log: Logger): Timer {
   const look = () => {
@@ -19,4 +22,16 @@ export function watchCredential(expiry: number | undefined, what: string, clock:
   };
   look();
   return clock.setInterval(look, DAY);
+}
+
+/** Reads a credential's file. @throws Error with a sentence that follows the name of the file or its key */
+export function readCredentialFile(path: string): Buffer {
+  try {
+    return readFileSync(path);
+  } catch (error) {
+    const code = (error as NodeJS.ErrnoException).code;
+    if (code === 'ENOENT') throw new Error('does not exist: correct the path', { cause: error });
+    if (code === 'EACCES') throw new Error('may not be read by this user: give it the right owner', { cause: error });
+    throw new Error(`cannot be read (${code})`, { cause: error });
+  }
 }

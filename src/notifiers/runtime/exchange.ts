@@ -10,13 +10,13 @@ import type { Clock, Timer } from '../../clock.ts';
 import { Body } from './body.ts';
 
 /**
- * Lets a connection that the server says goodbye to with an error come to its end as after one without: node:http2
- * would give up at once what the server still answers, and that would be sent twice.
+ * Lets a connection that gets a GOAWAY with an error end like one without an error: node:http2 would abort requests
+ * that the server is still answering, and those pushes would be sent twice.
  */
 export function outliveGoaway(session: ClientHttp2Session): void {
   session.on('goaway', (code) => {
     if (code === constants.NGHTTP2_NO_ERROR) return;
-    // node:http2 calls it right after this event.
+    // node:http2 calls destroy right after this event.
     session.destroy = () => {
       Reflect.deleteProperty(session, 'destroy');
       session.close();
@@ -24,13 +24,13 @@ export function outliveGoaway(session: ClientHttp2Session): void {
   });
 }
 
-/** Headers that make a library read a body in another way than as text: as an archive of any size, or as parts. */
-const READING = ['content-encoding', 'content-type'];
+/** Headers that could make a library decode a body: unpack it to any size, or split it into parts. */
+const DECODING = ['content-encoding', 'content-type'];
 
 /**
- * A request over HTTP/2, as the providers' libraries see it. They add up whatever comes, for as long as it comes, and
- * pass over streams that end without an answer. So they are shown an answer only when it is there: whole or cut at 100
- * kB, as plain text, and within the time it has. Anything else is one `error`.
+ * A request over HTTP/2, in place of Node's stream, as the providers' libraries see it. They collect whatever comes for
+ * as long as it comes, and miss streams that end without an answer. So they are only shown an answer that is there:
+ * complete or cut at 100 kB, as plain text, and in time. Anything else becomes one `error`.
  */
 export class Exchange extends EventEmitter {
   readonly #stream: ClientHttp2Stream;
@@ -40,7 +40,7 @@ export class Exchange extends EventEmitter {
   #over = false;
   #text = false;
   #unsent = false;
-  /** Libraries take what is aborted for something that they did themselves. */
+  /** Always false: libraries take an aborted stream for something that they did themselves. */
   readonly aborted = false;
   readonly destroyed = false;
 
@@ -56,7 +56,7 @@ export class Exchange extends EventEmitter {
       this.#headers = headers;
     });
     stream.on('data', (chunk: Buffer) => this.#add(chunk));
-    // It ends also when it is closed without an answer.
+    // Also emitted when the stream is closed without an answer.
     stream.on('end', () => {
       if (this.#headers) this.#finish();
     });
@@ -70,13 +70,13 @@ export class Exchange extends EventEmitter {
     });
   }
 
-  /** The HTTP status, as soon as it is there, even of an answer that never came to its end. */
+  /** The HTTP status as soon as it is there, even of an answer that is never completed. */
   get status(): number | undefined {
     return this.#headers?.[':status'];
   }
 
   /**
-   * Whether the server is known not to have looked at the request, so that it may be sent again (RFC 9113, section
+   * Whether the server is known not to have processed the request, so that it may be sent again (RFC 9113, section
    * 8.7).
    */
   get unprocessed(): boolean {
@@ -90,7 +90,7 @@ export class Exchange extends EventEmitter {
     this.#text = true;
   }
 
-  /** How long there is, is not the library's affair: its time begins anew with each byte. */
+  /** Ignored: a library's timeout would start again with each byte. */
   setTimeout(): void {}
 
   write(chunk: string | Buffer): boolean {
@@ -119,7 +119,7 @@ export class Exchange extends EventEmitter {
     if (this.#over) return;
     this.#end();
     const headers = { ...this.#headers };
-    for (const name of READING) delete headers[name];
+    for (const name of DECODING) delete headers[name];
     this.emit('response', headers);
     const body = this.#body.bytes();
     if (body.length > 0) this.emit('data', this.#text ? body.toString() : body);

@@ -16,7 +16,7 @@ import {
 } from '../../session/notifier-protocol.ts';
 import { isShown, sealPayload } from '../../session/payload.ts';
 import { decodePush } from '../../session/push.ts';
-import { inWords, verdictOn } from './acknowledgements.ts';
+import { inWords, reportedAs } from './acknowledgements.ts';
 import { type Backend, type Outcome, Refusal } from './backend.ts';
 import { Copies, type GivenPush, type Giver, marksOf } from './copies.ts';
 import type { HivemindLink } from './hivemind-link.ts';
@@ -31,57 +31,52 @@ export interface NotifierOptions {
   readonly backend: Backend;
   /** Where the hivemind listens, or some of several. */
   readonly addresses: readonly Address[];
-  /** Both see session/notifier-key.ts. */
+  /** For both pairs see session/notifier-key.ts. */
   readonly keys: KeyPair;
   readonly clusterKeys: KeyPair;
-  /** How long a push may wait in a hivemind at most, in milliseconds. */
+  /** How long a push may wait in a hivemind, in milliseconds. */
   readonly pushLifetime: number;
   readonly clock: Clock;
   readonly random: (bytes: number) => Buffer;
-  /** When dead devices are no longer reported to a hivemind that removes whatever it is told to. */
+  /** When to stop reporting dead devices to an original hivemind, which removes whatever it is told. */
   readonly breaker: BreakerLimits;
   readonly log: Logger;
   /** Called with how long each call to the provider took, in milliseconds. */
   readonly took?: (ms: number) => void;
-  /** What it tells the hivemind with each of its reports, beside the common statistics. */
-  readonly tells?: () => Readonly<Record<string, number | string>>;
-  /**
-   * The common policy unless given, and in milliseconds how often to register and report; 5,000 unless given. Both for
-   * tests.
-   */
+  /** Figures to send to the hivemind with the common statistics. */
+  readonly extraStatistics?: () => Readonly<Record<string, number | string>>;
+  /** Only for tests: in place of the common policy. */
   readonly policy?: RetryPolicy;
+  /** Only for tests: how often to register and report, in milliseconds; 5,000 unless given. */
   readonly ping?: number;
 }
 
 const INTERNAL_ERROR: Verdict = ['4', 'Internal error'];
 const PING_MS = 5_000;
 const NONCE_BYTES = 24;
-/** Reports of dead devices that wait for the hivemind to come back. */
+/** How many reports of dead devices may wait for the hivemind to come back. */
 const MAX_GONE = 10_000;
-/** Different ends that are counted apart. */
+/** How many different ends are counted separately. */
 const MAX_REASONS = 100;
-/** What a notifier may take from the hivemind, at least: enough to keep working while reports travel. */
+/** The smallest window of pushes from the hivemind: enough to keep working while reports travel. */
 const MIN_WINDOW = 1_000;
-/**
- * Where there are many providers: those that are left alone have pushes waiting here, not at the hivemind. They take
- * some 4 kB each.
- */
+/** The window if there are many providers: pushes for paused ones wait here, not at the hivemind, at some 4 kB each. */
 const LANES_WINDOW = 10_000;
-/** An original hivemind does not wait for us; beyond so many windows the oldest pushes are given up. */
+/** An original hivemind does not wait for us: beyond this many windows the oldest pushes are given up. */
 const QUEUE_WINDOWS = 10;
 /**
- * So much longer than a push may wait are the ends of pushes remembered, in milliseconds: a hivemind may hear late of a
- * message that another one has pushed.
+ * How much longer than a push may wait its end is remembered, in milliseconds: a hivemind may hear late of a message
+ * that another one has pushed.
  */
 const LATE_COPIES = 600_000;
-/** Of the time to stop, kept for the last reports and for closing, in milliseconds. */
+/** How much of the time to stop is kept for the last reports and for closing, in milliseconds. */
 const CLOSING = 1_000;
-/** What closing the provider's connections may take, in milliseconds. */
+/** How long closing the provider's connections may take, in milliseconds. */
 const CLOSE_BACKEND = 500;
 
 /**
- * The life of a notifier: it registers, checks devices, takes pushes to the provider, tells what became of them, and
- * drains.
+ * A notifier, around its backend: registers, checks devices, takes pushes to the provider, reports what became of them,
+ * and drains when it stops.
  */
 export class Notifier {
   readonly #options: NotifierOptions;
@@ -95,11 +90,6 @@ export class Notifier {
   /** Reports of dead devices that could not be sent yet, and who gave the push. */
   #gone: { readonly gone: Omit<DeviceGone, 'service'>; readonly giver: HivemindLink }[] = [];
   readonly #say: Repeated;
-  /** What the socket to the hiveminds counts. */
-  get transport(): Counters {
-    return this.#hiveminds.counters;
-  }
-
   /** How pushes ended, by kind and reason: `accepted`, `gone:Unregistered`, `given-up:expired`, … */
   readonly ends = new Map<string, number>();
   readonly counters = {
@@ -134,7 +124,7 @@ export class Notifier {
       paused: (ms, reason, lane) => {
         const time = `for ${Math.ceil(ms / 1000)} s: ${reason}`;
         if (lane === '') return log.warn(`sending nothing ${time}`);
-        // Whose server it is may tell who somebody is.
+        // Not above debug: a server's name may tell who its owner is.
         log.debug({ lane }, `sending nothing there ${time}`);
         return this.#say.info(`sending nothing to one of the push services for a while: ${reason}`);
       },
@@ -165,16 +155,21 @@ export class Notifier {
     return this.#statistics;
   }
 
+  /** What the socket to the hiveminds counts. */
+  get transport(): Counters {
+    return this.#hiveminds.counters;
+  }
+
   get sender(): Pick<Sender<Push>, 'queued' | 'inFlight' | 'retrying' | 'held' | 'isPaused'> {
     return this.#sender;
   }
 
-  /** What it sends with. */
+  /** The backend that it sends with now. */
   get backend(): Backend {
     return this.#backend;
   }
 
-  /** Sends with another backend from now on. The one before is closed when it has answered what it was asked. */
+  /** Sends with another backend from now on. The one before is closed when its running calls have ended. */
   async use(backend: Backend): Promise<void> {
     const before = this.#backend;
     this.#backend = backend;
@@ -184,7 +179,7 @@ export class Notifier {
     await before.close?.();
   }
 
-  /** How long a push may wait in a hivemind from now on, in milliseconds. */
+  /** Changes how long a push may wait in a hivemind, in milliseconds. */
   set pushLifetime(ms: number) {
     this.#copies.lifetime = ms + LATE_COPIES;
   }
@@ -194,20 +189,21 @@ export class Notifier {
     return this.#hiveminds.registered;
   }
 
-  /** The hiveminds and what is wrong with the registrations there. */
+  /** The hiveminds, and what is wrong with the registrations. */
   get hiveminds(): Pick<Hiveminds, 'links' | 'missing' | 'troubles'> {
     return this.#hiveminds;
   }
 
   /**
-   * Takes no more pushes, lets the provider answer what it was asked, hands the rest back, and closes everything.
+   * Takes no more pushes, lets running calls to the provider end, hands back the rest, and closes everything.
+   *
    * @param deadline milliseconds that this may take
    */
   async stop(deadline: number): Promise<void> {
     const { clock, log } = this.#options;
     const end = clock.monotonic() + Math.max(deadline - CLOSING, 0);
     this.#ping.cancel();
-    // Said first, so that what is handed back from now on is not given to us again.
+    // First, so that pushes which are handed back are not given to us again.
     const signedOff = this.#hiveminds.unregister(Math.min(2_000, deadline / 4));
     const finished = this.#sender.stop();
     await signedOff;
@@ -238,8 +234,8 @@ export class Notifier {
   }
 
   #report(): Buffer {
-    const { clock, tells } = this.#options;
-    return encode({ ...this.#statistics.report(clock.monotonic()), ...tells?.() });
+    const { clock, extraStatistics } = this.#options;
+    return encode({ ...this.#statistics.report(clock.monotonic()), ...extraStatistics?.() });
   }
 
   #takeSealed(link: HivemindLink, parts: readonly Buffer[]): void {
@@ -283,7 +279,7 @@ export class Notifier {
     }
   }
 
-  /** A push of an original hivemind: it is sealed here. */
+  /** Takes a push of an original hivemind, which is sealed here. */
   #takePlain(link: HivemindLink, parts: readonly Buffer[]): void {
     try {
       const push = decodePush(parts[0] ?? Buffer.alloc(0));
@@ -315,7 +311,7 @@ export class Notifier {
     }
   }
 
-  /** Throws for what cannot be read, and then there is no reply. */
+  /** Without a reply if it throws, since the request cannot be read. */
   #validateMany(message: Incoming): void {
     const [name, infos] = message.parts;
     if (!infos || !this.#isOurs(name)) throw new Error('notifier.validate_many for another service');
@@ -337,13 +333,13 @@ export class Notifier {
     try {
       const { id, data } = this.#backend.validate(info);
       const verdict = data ? ['0', id, data] : ['0', id];
-      // An operator's own module may give anything, and must not spoil the answer to others.
+      // An operator's own module may return anything, and must not spoil the answer for other devices.
       if (!verdict.every(isPart)) throw new TypeError('a device is a text and, perhaps, bytes');
       return verdict;
     } catch (error) {
       this.counters.refusals++;
       if (error instanceof Refusal) return [String(error.code), error.message];
-      // The text of a library's error may hold the token.
+      // Only the name: the text of a library's error may contain the token.
       this.#say.error('checking a device failed', { error: error instanceof Error ? error.name : typeof error });
       this.#options.log.debug({ err: error }, 'checking a device failed');
       return INTERNAL_ERROR;
@@ -377,14 +373,14 @@ export class Notifier {
     if (end.kind === 'gone') this.#onGone(push, end);
     this.#copies.end(push, end);
     for (const { link, id } of push.givers) {
-      if (id !== undefined) link.acknowledgements.end(id, verdictOn(end));
+      if (id !== undefined) link.acknowledgements.end(id, reportedAs(end));
     }
   }
 
   #onGone({ id, givers }: Push, { time, reason, local }: Extract<End, { kind: 'gone' }>): void {
     const isLikely = local === true || this.#breaker.gone();
     for (const giver of new Set(givers.map(({ link }) => link))) {
-      // A hivemind of ours judges by itself; an original one removes whatever it is told to.
+      // A hivemind of ours has its own breaker; an original one removes whatever it is told.
       if (!isLikely && giver.dialect === 'original') {
         this.counters.goneHeldBack++;
         this.#say.error(
@@ -400,7 +396,7 @@ export class Notifier {
   }
 
   #countEnd(name: string): void {
-    // Reasons are words of the provider: it must not be able to fill our memory with them.
+    // Reasons are the provider's words, which must not be able to fill our memory.
     if (this.ends.size >= MAX_REASONS && !this.ends.has(name)) name = name.replace(/:.*/, ':other');
     this.ends.set(name, (this.ends.get(name) ?? 0) + 1);
   }
@@ -418,7 +414,7 @@ export class Notifier {
 
 type Push = GivenPush<HivemindLink>;
 
-/** Tells who waits for it what the provider said, in words. */
+/** Passes an answer in words to those who wait for it. */
 function answer({ givers }: Push, text: string): void {
   for (const { link, id, wantsAnswer } of givers) {
     if (wantsAnswer && id !== undefined) link.acknowledgements.answer(id, text);
@@ -429,7 +425,7 @@ function isPart(value: unknown): boolean {
   return typeof value === 'string' || value instanceof Uint8Array;
 }
 
-/** Pushes that the provider is asked about at a time. */
+/** How many pushes the backend sends at the same time. */
 function atOnce({ batch = 1, concurrency = 16 }: Backend): number {
   return batch * concurrency;
 }
@@ -439,19 +435,19 @@ function windowOf(backend: Backend): number {
   return Math.max(MIN_WINDOW, 2 * atOnce(backend));
 }
 
-/** @param hiveminds how many there are: each gives as many as go into a window */
+/** @param hiveminds how many there are: each gives up to a window of pushes */
 function limitsOf(backend: Backend, hiveminds: number): SenderLimits {
   const window = windowOf(backend);
   return {
     maxQueue: window * (QUEUE_WINDOWS + hiveminds - 1),
-    // Half of the windows stays free for pushes that have not been tried yet.
+    // Half of the windows stay free for pushes that have not been tried yet.
     maxRetrying: Math.max((window * hiveminds) / 2, atOnce(backend)),
   };
 }
 
 /**
- * Copies into memory of their own: a push that waits for an hour must keep neither the batch that it came in alive, nor
- * one of the slabs that Node cuts small buffers from.
+ * Copies a push's bytes into memory of their own: a push that waits for an hour must not keep in memory the batch that
+ * it came in, nor one of the slabs from which Node cuts small buffers.
  */
 function ownBytes(payload: Buffer, data: Buffer | null): { payload: Buffer; data: Buffer | null } {
   const own = Buffer.allocUnsafeSlow(payload.length + (data?.length ?? 0));

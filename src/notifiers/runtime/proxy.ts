@@ -5,18 +5,22 @@ import { parsed } from '../../settings/table.ts';
 export interface HttpProxy {
   readonly host: string;
   readonly port: number;
-  /** The value of Proxy-Authorization, if the proxy wants to know who we are. */
+  /** The value of Proxy-Authorization; undefined if the proxy needs no user. */
   readonly authorization: string | undefined;
 }
 
 /**
- * Reads `http://[user:password@]host[:port]`; user and password are percent-encoded where they hold characters that a
- * URL gives another meaning. Throws an Error with a sentence.
+ * Reads `http://[user:password@]host[:port]`. Characters in user and password that mean something else in a URL must be
+ * percent-encoded.
+ *
+ * @throws Error with a sentence
  */
 export function parseProxy(text: string): HttpProxy {
   const url = URL.canParse(text) ? new URL(text) : undefined;
   if (url?.protocol === 'https:') {
-    throw new Error('must begin with http://: the proxy is asked in plain HTTP, what goes through it is encrypted');
+    throw new Error(
+      'must begin with http://: the proxy itself is asked in plain HTTP, what goes through it is encrypted',
+    );
   }
   if (
     url?.protocol !== 'http:' ||
@@ -45,15 +49,15 @@ function authorizationOf({ username, password }: URL): string | undefined {
   return `Basic ${Buffer.from(credentials).toString('base64')}`;
 }
 
-/** Host and port as in a URL, and in a CONNECT request. */
+/** Host and port, written as in a URL and in a CONNECT request. */
 export function authority(host: string, port: number): string {
   return `${isIPv6(host) ? `[${host}]` : host}:${port}`;
 }
 
-/** The key of every notifier that can be told to use a proxy. */
+/** The key of every notifier that can use a proxy. */
 export const PROXY = parsed('proxy', parseProxy, {
   secret: true,
   example: 'http://user:password@proxy.example.org:3128',
-  text: `An HTTP proxy (CONNECT) through which the provider is reached, access tokens included. The environment variable
+  text: `An HTTP proxy (CONNECT) through which to reach the provider, also for access tokens. The environment variable
     HTTPS_PROXY is not read.`,
 });

@@ -8,26 +8,26 @@ import { bounded, nextAttempt, RETRY, type RetryPolicy } from './retry.ts';
 /** A push on its way through this process. */
 export interface HeldPush extends Delivery {
   /**
-   * Whether somebody takes it back who can have it sent by another. An original hivemind does not: what it gave is sent
+   * Whether the hivemind takes it back, to give it to another notifier. An original one does not: its pushes are sent
    * now or never.
    */
   readonly returnable: boolean;
 }
 
-/** Why a push was given up without the provider having decided. Each has its own counter. */
+/** Why a push was given up without a decision of the provider. Each has its own counter. */
 export type GiveUpReason = 'expired' | 'retried-too-long' | 'too-many-retries' | 'overflow' | 'shutdown';
 
-/** The end of a push, as far as this process is concerned. */
+/** How a push ended, as far as this process is concerned. */
 export type End =
   | Extract<Outcome, { kind: 'accepted' | 'gone' | 'refused' }>
   | { readonly kind: 'given-up'; readonly reason: GiveUpReason }
   | { readonly kind: 'handed-back' };
 
-/** How many pushes a {@link Sender} holds at most. */
+/** How many pushes a {@link Sender} may hold. */
 export interface SenderLimits {
-  /** Pushes that may wait to be sent; beyond it the oldest is given up. */
+  /** How many may wait to be sent; beyond that the oldest is given up. */
   readonly maxQueue: number;
-  /** Pushes that may wait for another attempt; beyond it a push that would join them is given up. */
+  /** How many may wait for another attempt; beyond that a push that fails is given up. */
   readonly maxRetrying: number;
 }
 
@@ -36,18 +36,18 @@ export interface SenderOptions<P extends HeldPush = HeldPush> extends SenderLimi
   readonly backend: Backend;
   readonly clock: Clock;
   readonly random: (bytes: number) => Buffer;
-  /** Milliseconds after which a call of `send` that says nothing counts as failed. */
+  /** Milliseconds after which a call of `send` without a result counts as failed. */
   readonly sendTimeout?: number;
   readonly policy?: RetryPolicy;
-  /** Called exactly once for each push. `attempts` is how often the provider was asked. */
+  /** Called exactly once for each push. `attempts` is how often it was given to the provider. */
   readonly done: (push: P, end: End, attempts: number) => void;
   /** Called with every answer of the provider, before `done`. */
   readonly answered?: (push: P, outcome: Outcome) => void;
   /** Called with how long a call of `send` took, in milliseconds. */
   readonly took?: (ms: number) => void;
   /**
-   * Called when all sending to a provider is put off: for how many milliseconds, and why; of several providers
-   * ({@link Backend.lane}) also to which.
+   * Called when all sending to a provider pauses: for how many milliseconds, why, and which of several providers it is
+   * ({@link Backend.lane}).
    */
   readonly paused?: (ms: number, reason: string, lane: string) => void;
 }
@@ -58,26 +58,28 @@ interface Entry<P extends HeldPush> {
   readonly expiry: number;
   readonly lane: Lane<Entry<P>>;
   attempts: number;
-  /** By the monotonic clock; undefined before. */
+  /** By the monotonic clock; undefined before the first attempt. */
   firstTried: number | undefined;
   /** Set while it waits for another attempt. */
   timer: Timer | undefined;
 }
 
-/** Longer than any backend waits by itself: otherwise what the provider had accepted by then would be sent twice. */
+/**
+ * Longer than any backend waits by itself: otherwise a push that the provider has just accepted would be sent again.
+ */
 const SEND_TIMEOUT = 60_000;
 const LONG_AGO = 3_600_000;
 
 /**
- * Carries pushes to a provider: a queue, so many calls at a time, and the retries. A push that has to wait for another
- * attempt waits aside, so it never holds up another device. What becomes of all of them when everything fails, {@link
- * Outage} tells.
+ * Takes pushes to a provider: a queue, a limited number of calls at a time, and the retries. A push that has to wait
+ * for another attempt waits outside the queue, so it never holds up another device. When everything fails, {@link
+ * Outage} decides when to try again.
  *
- * Where there are many providers ({@link Backend.lane}; docs/decisions/33), each has a queue and an outage of its own.
- * Of the calls that may run, and of the room aside, none gets more than it leaves free: alone it has half, and there is
- * always something left for one that comes anew. Those whose last answer was trouble share half of the calls: however
- * many names somebody's silent servers have, the others go on. The pushes of a provider that is left alone wait aside,
- * too, since what lies in queues counts as work that is about to be done.
+ * Where there are many providers ({@link Backend.lane}; docs/decisions/33), each has its own queue and outage. None
+ * gets more of the calls, or of the room to wait for another attempt, than it leaves free: alone it gets half, and
+ * there is always some left for a newcomer. All providers whose last answer was trouble share half of the calls, so
+ * that the others go on, however many names somebody's silent servers have. The pushes of a paused provider wait
+ * outside the queues, too, since pushes in queues count as work that is about to be done.
  */
 export class Sender<P extends HeldPush = HeldPush> {
   readonly #options: SenderOptions<P>;
@@ -89,9 +91,9 @@ export class Sender<P extends HeldPush = HeldPush> {
   readonly #calls: Calls;
   #retrying = 0;
   #inFlight = 0;
-  /** Calls to providers, of many, whose last answer was trouble. */
+  /** Running calls to those of many providers whose last answer was trouble. */
   #troubledCalls = 0;
-  /** Failures in a row, whichever push they were for. */
+  /** Failures in a row, over all providers. */
   #trouble = 0;
   #stopping = false;
   #idle: (() => void)[] = [];
@@ -122,7 +124,7 @@ export class Sender<P extends HeldPush = HeldPush> {
     return this.#lanes.queued;
   }
 
-  /** Pushes that the provider is being asked about. */
+  /** Pushes in running calls to the provider. */
   get inFlight(): number {
     return this.#inFlight;
   }
@@ -138,21 +140,22 @@ export class Sender<P extends HeldPush = HeldPush> {
   }
 
   /**
-   * Whether all sending is put off. It is so, too, while a single push asks whether the trouble is over. Of many
-   * providers: whether not one of the latest answers was a good one.
+   * Whether all sending is paused, also while a single push finds out whether the trouble is over. With many providers:
+   * whether all of the latest answers were trouble.
    */
   get isPaused(): boolean {
-    return this.#isParted ? this.#trouble >= TROUBLE : this.#lanes.get('').outage.isOn;
+    return this.#hasLanes ? this.#trouble >= TROUBLE : this.#lanes.get('').outage.isOn;
   }
 
   /** Whether there are many providers. */
-  get #isParted(): boolean {
+  get #hasLanes(): boolean {
     return this.#backend.lane !== undefined;
   }
 
   /**
-   * Sends everything from now on with another backend. What the one before is being asked about comes to its end there.
-   * @returns when the previous one is no longer needed
+   * Sends everything from now on with another backend; running calls of the one before go on.
+   *
+   * @returns when the previous backend is no longer needed
    */
   use(backend: Backend, limits: SenderLimits): Promise<void> {
     const before = this.#backend;
@@ -164,13 +167,13 @@ export class Sender<P extends HeldPush = HeldPush> {
     return unused;
   }
 
-  /** How many it may hold from now on; what is too many already stays. */
+  /** Changes how many it may hold; pushes that are too many already stay. */
   set limits(limits: SenderLimits) {
     this.#limits = limits;
   }
 
   add(push: P): void {
-    // The hivemind gives nothing out that expired long ago: then it is our clock that is wrong.
+    // The hivemind gives out no push that expired long ago: if it seems so, our clock is wrong.
     const expiry = this.#options.clock.now() - push.expiry > LONG_AGO ? 0 : push.expiry;
     const lane = this.#lanes.get(laneOf(this.#backend, push));
     const entry: Entry<P> = { push, lane, expiry, attempts: 0, firstTried: undefined, timer: undefined };
@@ -190,9 +193,10 @@ export class Sender<P extends HeldPush = HeldPush> {
   }
 
   /**
-   * Lets what the provider is being asked about come to its end. What nobody takes back is sent once more at most; all
-   * else is handed back.
-   * @returns when nothing is left
+   * Lets running calls end. Pushes that nobody takes back are sent if they have not been tried yet; all others are
+   * handed back.
+   *
+   * @returns when no push is left
    */
   stop(): Promise<void> {
     this.#stopping = true;
@@ -218,7 +222,7 @@ export class Sender<P extends HeldPush = HeldPush> {
     });
   }
 
-  /** Ends everything that is left, whatever the provider may still say of it, and stops all timers. */
+  /** Ends all pushes that are left, without waiting for the provider, and stops all timers. */
   abandon(): void {
     this.#stopping = true;
     for (const entry of this.#held) {
@@ -237,8 +241,8 @@ export class Sender<P extends HeldPush = HeldPush> {
     const { batch = 1, concurrency = 16, linger = 0 } = this.#backend;
     for (;;) {
       const free = concurrency - this.#calls.size;
-      const troubled = !this.#isParted || this.#troubledCalls < concurrency / 2;
-      const lane = free > 0 ? this.#lanes.next(this.#isParted ? free : concurrency, troubled) : undefined;
+      const troubled = !this.#hasLanes || this.#troubledCalls < concurrency / 2;
+      const lane = free > 0 ? this.#lanes.next(this.#hasLanes ? free : concurrency, troubled) : undefined;
       if (!lane) break;
       const probe = lane.outage.isOn;
       if (linger > 0 && lane.queue.length < batch && !lane.lingered) {
@@ -258,8 +262,9 @@ export class Sender<P extends HeldPush = HeldPush> {
   }
 
   #enqueue(entry: Entry<P>): void {
-    // Where there is one provider, the hivemind holds back what cannot be sent; of several it does not know which.
-    if (this.#isParted && entry.lane.isBlocked) this.#again(entry, entry.lane.outage.left);
+    // With one provider, the hivemind holds back what cannot be sent; with several it cannot tell which pushes those
+    // are.
+    if (this.#hasLanes && entry.lane.isBlocked) this.#again(entry, entry.lane.outage.left);
     else this.#lanes.put(entry.lane, entry);
   }
 
@@ -300,7 +305,7 @@ export class Sender<P extends HeldPush = HeldPush> {
     for (const [index, entry] of entries.entries()) {
       this.#settle(entry, outcomes[index] ?? retry('the backend said nothing of this push'));
     }
-    if (this.#isParted && lane.outage.isOn) this.#setAside(lane);
+    if (this.#hasLanes && lane.outage.isOn) this.#setAside(lane);
     this.#lanes.changed(lane);
     this.#pump();
   }
@@ -315,7 +320,7 @@ export class Sender<P extends HeldPush = HeldPush> {
       this.#end(entry, outcome);
       return;
     }
-    // A backend may hand on what its provider says.
+    // A backend may pass on whatever its provider asked for.
     const after = bounded((outcome.kind === 'retry' && outcome.after) || 0);
     const whom = (outcome.kind === 'retry' && outcome.whom) || 'provider';
     if (whom !== 'device') this.#trouble++;
@@ -324,7 +329,7 @@ export class Sender<P extends HeldPush = HeldPush> {
     this.#again(entry, after);
   }
 
-  /** What has queued up for a provider that is left alone waits until it is asked again. */
+  /** Lets all that is queued for a paused provider wait until it is tried again. */
   #setAside(lane: Lane<Entry<P>>): void {
     const { left } = lane.outage;
     for (let entry = this.#lanes.take(lane); entry; entry = this.#lanes.take(lane)) this.#again(entry, left);
@@ -345,7 +350,7 @@ export class Sender<P extends HeldPush = HeldPush> {
       return;
     }
     const room = this.#limits.maxRetrying - this.#retrying;
-    if (this.#isParted ? lane.aside >= room : room <= 0) {
+    if (this.#hasLanes ? lane.aside >= room : room <= 0) {
       this.#end(entry, { kind: 'given-up', reason: 'too-many-retries' });
       return;
     }
@@ -376,7 +381,7 @@ export class Sender<P extends HeldPush = HeldPush> {
   }
 }
 
-/** A lane's fault is met by sending, as any other of a backend's. */
+/** If `lane` throws, `send` is left to fail for that push, as for any other fault of a backend. */
 function laneOf(backend: Backend, push: Delivery): string {
   try {
     return backend.lane?.(push) ?? '';
@@ -385,7 +390,7 @@ function laneOf(backend: Backend, push: Delivery): string {
   }
 }
 
-/** The end of a push that is not sent any more because we stop. */
+/** The end of a push that is not sent, since we stop. */
 function unsent({ returnable }: HeldPush): End {
   return returnable ? { kind: 'handed-back' } : { kind: 'given-up', reason: 'shutdown' };
 }

@@ -10,8 +10,8 @@ export const WEBPUSH = {
     key: parsed('vapid_key_file', (file, section) => readVapidKey(section.path('vapid_key_file') ?? file), {
       required: true,
       example: 'vapid.pem',
-      text: `The key by which push services know this server, made by "spns keygen --vapid FILE", and an address where
-        their operators reach you. Apps register at their push services with its public half.`,
+      text: `The key by which push services know this server, made by "spns keygen --vapid FILE", and an address at
+        which their operators can reach you. Apps register at their push services with the key's public half.`,
     }),
     contact: string('contact', {
       required: true,
@@ -21,20 +21,20 @@ export const WEBPUSH = {
     }),
     allowed: parsed('allowed_endpoints', (text) => readHosts(text, true), {
       example: '*.push.services.mozilla.com, fcm.googleapis.com, ntfy.sh',
-      text: `Hosts of the push services that are pushed to, with *. for all below a domain. Unless set, every host of the
-        internet, so that people can have a UnifiedPush server of their own.`,
+      text: `Hosts of the push services to push to, with *. for all below a domain. Unless set, every host of the
+        internet, so that people can use their own UnifiedPush server.`,
     }),
     ownHosts: parsed('private_endpoints', (text) => readHosts(text, false), {
       example: 'ntfy.example.org',
-      text: `Hosts that may be at an address of a private network or of this machine, such as an ntfy of your own. All
-        others are refused there.`,
+      text: `Hosts that may have an address of a private network or of this machine, such as your own ntfy. All others
+        are refused there.`,
     }),
     connections: integer('connections', {
       default: 500,
       min: 2,
       max: 2000,
-      text: `Pushes that may be on their way at a time, to all push services together, and the seconds that one may
-        take. No service gets so many that nothing is left for the others.`,
+      text: `How many pushes may be on their way at the same time, to all push services together, and how many seconds
+        one may take. No service gets so many that nothing is left for the others.`,
     }),
     /** Seconds. */
     timeout: number('timeout', { default: 10, min: 0.1, max: 30 }),

@@ -12,16 +12,16 @@ import { WEBPUSH } from './settings.ts';
 import { deviceOf, readData, readSubscription, type Subscription } from './subscription.ts';
 import { Vapid } from './vapid.ts';
 
-/** Push services keep a push for a phone that is away for so long at most, in seconds. */
+/** The longest time for which we let push services keep a push for a phone that is away, in seconds. */
 const LONGEST_STORE = 28 * 86_400;
-/** A kept connection that nobody needs is closed after so many milliseconds: anybody can name a host of their own. */
+/** How long an idle connection is kept, in milliseconds: anybody can name their own host. */
 const IDLE = 60_000;
-/** How long a name server has for each of its tries, in milliseconds. */
+/** How long a name server may take for each of two tries, in milliseconds. */
 const NAME_TIMEOUT = 2_000;
 
 /**
- * Web Push (RFC 8030), for what no maker's service reaches: phones without Google's services, by UnifiedPush, and
- * browsers. There is no one provider: each device comes with the address of a push service of its choice.
+ * Web Push (RFC 8030), for devices without a maker's push service: phones without Google's services, by UnifiedPush,
+ * and browsers. There is no single provider: each device names the address of a push service of its choice.
  */
 export function create({ section, log, clock, wallClock, random }: BackendContext): Backend {
   const settings = readTable(section, WEBPUSH);
@@ -29,7 +29,7 @@ export function create({ section, log, clock, wallClock, random }: BackendContex
   if (proxy && allowed.length === 0) {
     section.problem(
       'proxy',
-      'needs allowed_endpoints: a proxy finds addresses by itself, so that private ones could not be refused here',
+      'needs allowed_endpoints: a proxy looks up addresses itself, so that private ones could not be refused here',
       true,
     );
   }
@@ -90,7 +90,7 @@ export function create({ section, log, clock, wallClock, random }: BackendContex
   };
 }
 
-/** What the app finds in its push when it has decrypted it (docs/spec/providers.md, section 5). */
+/** The plaintext that the app finds in its push (docs/spec/providers.md, section 5). */
 function textFor(payload: Buffer): Buffer {
   return Buffer.from(JSON.stringify({ enc_payload: payload.toString('base64'), spns: '1' }));
 }

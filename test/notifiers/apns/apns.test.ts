@@ -331,7 +331,7 @@ test('wrong credentials are reported at the start, in sentences', async (t) => {
   for (const [keys, expected] of [
     [{ ...settings, identifier: '' }, /identifier: is required/],
     [{ ...settings, cert_file: '' }, /cert_file: is required and not set: add it, or key_file/],
-    [{ ...settings, cert_file: '/no/such' }, /cert_file = \/no\/such: is not there/],
+    [{ ...settings, cert_file: '/no/such' }, /cert_file = \/no\/such: does not exist/],
     [{ ...settings, cert_file: self }, /cert_file.*holds no certificate/],
     [{ ...settings, cert_file: ca }, /cert_file.*holds no private key/],
     [{ ...token, cert_file: settings.cert_file! }, /key_file.*set together with cert_file/],
@@ -353,5 +353,5 @@ test('the expiry of a certificate is known, and an expired one is refused', asyn
   const clock = new FakeClock(Date.UTC(2120, 0, 2));
   assert.throws(() => create(contextOf('apns', settings, { clock })), /expired on 2120-01-01/);
   clock.jump(-200 * 365 * 86_400_000);
-  assert.throws(() => create(contextOf('apns', settings, { clock })), /good only from 2020-01-01 on/);
+  assert.throws(() => create(contextOf('apns', settings, { clock })), /only valid from 2020-01-01: is the clock right/);
 });

@@ -237,7 +237,7 @@ test('a service-account file that cannot be used is reported at the start, in se
     assert.throws(() => create(contextOf('firebase', { ...settings, token_file: file })), expected);
   }
   assert.throws(() => create(contextOf('firebase', {})), /token_file: is required/);
-  assert.throws(() => create(contextOf('firebase', { token_file: '/no/such' })), /is not there/);
+  assert.throws(() => create(contextOf('firebase', { token_file: '/no/such' })), /does not exist/);
   assert.throws(
     () => create(contextOf('firebase', { ...settings, url: 'http://x' })),
     /url = http:\/\/x: must be an https/,

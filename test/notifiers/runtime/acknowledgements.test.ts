@@ -1,6 +1,6 @@
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
-import { Acknowledgements, type Report, verdictOn } from '../../../src/notifiers/runtime/acknowledgements.ts';
+import { Acknowledgements, type Report, reportedAs } from '../../../src/notifiers/runtime/acknowledgements.ts';
 import { accepted, gone, refused } from '../../../src/notifiers/runtime/backend.ts';
 import { FakeClock } from '../../support/fake-clock.ts';
 
@@ -18,12 +18,12 @@ function setUp() {
 test('ends within 10 ms go in one report', async () => {
   const { clock, acknowledgements, reports } = setUp();
   for (const id of [1, 2, 3, 4, 5]) assert.ok(acknowledgements.take(id));
-  acknowledgements.end(1, verdictOn(accepted));
-  acknowledgements.end(2, verdictOn(refused('x')));
+  acknowledgements.end(1, reportedAs(accepted));
+  acknowledgements.end(2, reportedAs(refused('x')));
   await clock.advance(5);
-  acknowledgements.end(3, verdictOn(gone('y', 0)));
-  acknowledgements.end(4, verdictOn({ kind: 'given-up', reason: 'expired' }));
-  acknowledgements.end(5, verdictOn({ kind: 'handed-back' }));
+  acknowledgements.end(3, reportedAs(gone('y', 0)));
+  acknowledgements.end(4, reportedAs({ kind: 'given-up', reason: 'expired' }));
+  acknowledgements.end(5, reportedAs({ kind: 'handed-back' }));
   acknowledgements.answer(1, 'accepted');
   await clock.advance(5);
   assert.deepEqual(reports, [{ accepted: [1], refused: [2, 3, 4], handedBack: [5], answers: [[1, 'accepted']] }]);

@@ -1,5 +1,5 @@
 import type { Outbox } from '../../../../src/hivemind/notifications/outbox/outbox.ts';
-import { Acknowledgements, verdictOn } from '../../../../src/notifiers/runtime/acknowledgements.ts';
+import { Acknowledgements, reportedAs } from '../../../../src/notifiers/runtime/acknowledgements.ts';
 import type { Delivery, Outcome } from '../../../../src/notifiers/runtime/backend.ts';
 import { Copies, type GivenPush, marksOf } from '../../../../src/notifiers/runtime/copies.ts';
 import { Sender } from '../../../../src/notifiers/runtime/sender.ts';
@@ -71,7 +71,7 @@ export class SimulatedNotifier extends SimulatedProcess {
       done: (push, end) => {
         this.#copies.end(push, end);
         for (const { link, id } of push.givers) {
-          if (id !== undefined) link.acknowledgements.end(id, verdictOn(end));
+          if (id !== undefined) link.acknowledgements.end(id, reportedAs(end));
         }
       },
     });

@@ -2,7 +2,7 @@ import assert from 'node:assert/strict';
 import { writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { test } from 'node:test';
-import { fingerprint } from '../../../src/notifiers/runtime/fingerprint.ts';
+import { settingsHash } from '../../../src/notifiers/runtime/settings-hash.ts';
 import type { Config } from '../../../src/settings/config.ts';
 import { parseIni } from '../../../src/settings/ini.ts';
 import { Section } from '../../../src/settings/section.ts';
@@ -11,7 +11,7 @@ import { folder } from '../support.ts';
 function of(text: string): string {
   const ini = parseIni(text);
   const section = (name: string) => new Section(name, ini.sections.get(name) ?? new Map(), ini.defaults);
-  return fingerprint({ ini, section } as unknown as Config, 'x');
+  return settingsHash({ ini, section } as unknown as Config, 'x');
 }
 
 test('settings are the same if what they say is, and the contents of the files they name', async (t) => {
