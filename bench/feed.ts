@@ -8,8 +8,8 @@ import { pino } from 'pino';
 import { systemClock } from '../src/clock.ts';
 import { type Postgres, startPostgres } from '../src/devnet/postgres.ts';
 import type { DeviceRow } from '../src/hivemind/devices/device.ts';
-import type { MembershipOptions } from '../src/hivemind/store/cluster-start.ts';
 import { Store } from '../src/hivemind/store/store.ts';
+import { memberOptions } from '../test/support/members.ts';
 import { makeRow } from '../test/support/rows.ts';
 import { cpuSeconds, postgresSeconds } from './cpu.ts';
 import { round } from './world.ts';
@@ -17,12 +17,6 @@ import { round } from './world.ts';
 const COUNT = Number(process.env.BENCH_SUBSCRIPTIONS ?? 20_000);
 const IN_FLIGHT = 256;
 const ROUNDS = 3;
-
-/** What a member of the benchmark's cluster is opened with. */
-export function benchMember(name: string): MembershipOptions {
-  const address = `ipc://${name}`;
-  return { name, copies: 2, keyFingerprint: Buffer.alloc(8), version: '1.0.0', address, pushAddress: address };
-}
 
 interface Figures {
   perSecond: number;
@@ -74,7 +68,7 @@ async function write(postgres: Postgres, database: string, isWatched: boolean): 
     url,
     clock: systemClock,
     log,
-    ...(isWatched && { cluster: benchMember('writer') }),
+    ...(isWatched && { cluster: memberOptions('writer') }),
   });
   const reader = isWatched ? await startReader(url) : undefined;
   try {
