@@ -1,3 +1,5 @@
+import { setImmediate as nextTurn } from 'node:timers/promises';
+
 /** After this many turns of the event loop, a `receive()` that has not resolved has not begun to read a message. */
 const TURNS = 3;
 
@@ -42,7 +44,7 @@ export class BetweenMessages {
 
   /** Resolves when all is done. */
   async done(): Promise<void> {
-    while (this.#waiting.length > 0) await new Promise((resolve) => setImmediate(resolve));
+    while (this.#waiting.length > 0) await nextTurn();
   }
 
   #afterTurns(turns: number, taken: number): void {

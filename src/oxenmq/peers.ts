@@ -1,5 +1,6 @@
 /** Every outgoing connection of a process, over one ROUTER. */
 
+import { setImmediate as nextTurn } from 'node:timers/promises';
 import type { Router } from 'zeromq';
 import type { Clock } from '../clock.ts';
 import { type Address, formatAddress, zmqAddress } from './address.ts';
@@ -184,7 +185,7 @@ export class Peers {
     for (const connection of [...this.#connections.values()]) connection.close();
     await this.#between.done();
     // Gives #watch a turn: with some 2,000 unread events, libzmq's thread waits for us to read and close() for it.
-    await new Promise((resolve) => setImmediate(resolve));
+    await nextTurn();
     this.#socket.close();
     await this.#loops;
   }

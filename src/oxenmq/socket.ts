@@ -1,5 +1,6 @@
 /** zeromq.js's ROUTER, as both sides of OxenMQ use it. */
 
+import { setImmediate as nextTurn } from 'node:timers/promises';
 import { context, Router } from 'zeromq';
 
 /** The largest message accepted by default, in bytes; a sender of larger ones is cut off where that can be done. */
@@ -124,7 +125,7 @@ export async function receiveAll(
       return;
     }
     if (++taken % BATCH !== 0 || performance.now() - since < SLICE) continue;
-    await new Promise((resolve) => setImmediate(resolve));
+    await nextTurn();
     since = performance.now();
   }
 }
