@@ -1,6 +1,6 @@
 /** Counts by key. A key that is back at 0 takes no memory. */
-export class KeyCounts {
-  readonly #counts = new Map<string, number>();
+export class KeyCounts<K = string> {
+  readonly #counts = new Map<K, number>();
 
   /** How many keys have a count. */
   get size(): number {
@@ -8,18 +8,18 @@ export class KeyCounts {
   }
 
   /** The count of a key, 0 at first. */
-  get(key: string): number {
+  get(key: K): number {
     return this.#counts.get(key) ?? 0;
   }
 
   /** Adds to the count of a key, which must not become negative. */
-  add(key: string, by: number): void {
+  add(key: K, by: number): void {
     const count = this.get(key) + by;
     if (count > 0) this.#counts.set(key, count);
     else this.#counts.delete(key);
   }
 
-  keys(): Iterable<string> {
+  keys(): Iterable<K> {
     return this.#counts.keys();
   }
 }

@@ -1,3 +1,5 @@
+import { KeyCounts } from '../key-counts.ts';
+
 /**
  * A request takes one place, and another for every this many bytes: its cost to the hivemind grows with the devices in
  * it.
@@ -28,7 +30,7 @@ export interface Places {
  * @param limit how many places there are at the moment
  */
 export function createPlaces(limit: () => number): Places {
-  const held = new Map<string, number>();
+  const held = new KeyCounts();
   let total = 0;
   let large = 0;
 
@@ -38,17 +40,14 @@ export function createPlaces(limit: () => number): Places {
     const left = limit() - total - weight;
     if (left < 0) return false;
     if (weight > 1 && large > 0 && large + weight > limit() / 2) return false;
-    const has = key === undefined ? 0 : (held.get(key) ?? 0);
+    const has = key === undefined ? 0 : held.get(key);
     return has === 0 || has + weight <= CLIENT_SHARE * left;
   }
 
   function count(key: string | undefined, weight: number): void {
     total += weight;
     if (Math.abs(weight) > 1) large += weight;
-    if (key === undefined) return;
-    const now = (held.get(key) ?? 0) + weight;
-    if (now > 0) held.set(key, now);
-    else held.delete(key);
+    if (key !== undefined) held.add(key, weight);
   }
 
   return {

@@ -1,4 +1,5 @@
 import type { Clock, Timer } from '../../clock.ts';
+import { KeyCounts } from '../../key-counts.ts';
 import type { Notification } from '../../session/notification.ts';
 import { SLICE } from '../slice.ts';
 
@@ -44,7 +45,7 @@ export class HeldMessages<Server extends object> {
   readonly #options: HeldMessagesOptions<Server>;
   /** By {@link keyOf}, oldest first. */
   readonly #held = new Map<string, { readonly since: number; readonly copies: HeldCopy<Server>[] }>();
-  readonly #bytesOf = new WeakMap<Server, number>();
+  readonly #bytesOf = new KeyCounts<Server>();
   #bytes = 0;
   #size = 0;
   #timer: Timer | undefined;
@@ -78,12 +79,11 @@ export class HeldMessages<Server extends object> {
       return { confirmed, others: held.copies.filter((copy) => copy !== confirmed) };
     }
     const bytes = size + OVERHEAD;
-    const ofServer = (this.#bytesOf.get(server) ?? 0) + bytes;
-    if (ofServer > MAX_SERVER_BYTES) return 'full';
+    if (this.#bytesOf.get(server) + bytes > MAX_SERVER_BYTES) return 'full';
     const copy = { message, server, size };
     if (held) held.copies.push(copy);
     else this.#held.set(key, { since: this.#options.clock.monotonic(), copies: [copy] });
-    this.#bytesOf.set(server, ofServer);
+    this.#bytesOf.add(server, bytes);
     this.#bytes += bytes;
     this.#size++;
     // With many liars about, the oldest copies wait less long.
@@ -142,7 +142,7 @@ export class HeldMessages<Server extends object> {
     for (const { server, size } of copies) {
       this.#bytes -= size + OVERHEAD;
       this.#size--;
-      this.#bytesOf.set(server, (this.#bytesOf.get(server) ?? 0) - size - OVERHEAD);
+      this.#bytesOf.add(server, -(size + OVERHEAD));
     }
   }
 }
