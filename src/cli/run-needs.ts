@@ -2,7 +2,7 @@ import { accessSync, constants } from 'node:fs';
 import { userInfo } from 'node:os';
 import { dirname, resolve } from 'node:path';
 import { type Config, runnableServices } from '../settings/config.ts';
-import { hivemindListens } from '../settings/hivemind-instances.ts';
+import { hivemindListens, hivemindSectionNames } from '../settings/hivemind-instances.ts';
 
 /**
  * What prevents running all daemons as this user from this folder: a sentence for each folder in which one of them
@@ -11,7 +11,7 @@ import { hivemindListens } from '../settings/hivemind-instances.ts';
 export function unwritable({ ini, web, metricsListen }: Config): string[] {
   const places: readonly (readonly [setting: string, address: string | undefined])[] = [
     ...hivemindListens(ini).flatMap(({ instance, listen, listenPush }) => {
-      const section = instance === undefined ? 'hivemind' : `hivemind-${instance}`;
+      const [section] = hivemindSectionNames(instance);
       return [[`[${section}].listen`, listen] as const, [`[${section}].listen_push`, listenPush] as const];
     }),
     ['[web].listen', web.listen],

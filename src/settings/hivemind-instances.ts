@@ -34,9 +34,10 @@ export function hivemindSectionNames(instance: string | undefined): [string, ...
  */
 export function hivemindSection(ini: Ini, instance: string | undefined, credentials?: string): Section {
   const common: IniSection = ini.sections.get('hivemind') ?? new Map();
-  const own = instance === undefined ? undefined : ini.sections.get(PREFIX + instance);
+  const [name] = hivemindSectionNames(instance);
+  const own = instance === undefined ? undefined : ini.sections.get(name);
   if (!own) return new Section('hivemind', common, ini.defaults, credentials);
-  return new Section(PREFIX + instance, own, new Map([...ini.defaults, ...common]), credentials);
+  return new Section(name, own, new Map([...ini.defaults, ...common]), credentials);
 }
 
 /**
