@@ -93,6 +93,17 @@ function byService({ outbox }: MetricSources, read: (service: Service) => number
   return Array.from(outbox.services.values(), (service) => [read(service), { service: service.name }]);
 }
 
+/** A reading for each service and each of its counts, labelled with the count's name. */
+function byServiceAnd(
+  label: string,
+  { outbox }: MetricSources,
+  read: (service: Service) => Readonly<Record<string, number>>,
+): Reading[] {
+  return [...outbox.services.values()].flatMap((service) =>
+    Object.entries(read(service)).map(([name, count]): Reading => [count, { service: service.name, [label]: name }]),
+  );
+}
+
 function registerMessages({ counter, gauge }: Registrar, { intake }: MetricSources): void {
   counter(
     'spns_notifications_raw_total',
@@ -141,7 +152,7 @@ function registerMessages({ counter, gauge }: Registrar, { intake }: MetricSourc
 }
 
 function registerPushes({ counter, gauge }: Registrar, sources: MetricSources): void {
-  const { clock, outbox } = sources;
+  const { clock } = sources;
   counter('spns_pushes_queued_total', 'Pushes made, one for each device and message', ['service'], () =>
     byService(sources, ({ counters }) => counters.queued),
   );
@@ -150,17 +161,13 @@ function registerPushes({ counter, gauge }: Registrar, sources: MetricSources): 
     'Pushes by what became of them: handed to a notifier, accepted or refused by the provider, passed to a notifier that does not acknowledge, taken back to be handed out again',
     ['service', 'outcome'],
     () =>
-      [...outbox.services.values()].flatMap(({ name: service, counters }) => {
+      byServiceAnd('outcome', sources, ({ counters }) => {
         const { handed, accepted, refused, passed, redelivered } = counters;
-        return Object.entries({ handed, accepted, refused, passed, redelivered }).map(
-          ([outcome, count]): Reading => [count, { service, outcome }],
-        );
+        return { handed, accepted, refused, passed, redelivered };
       }),
   );
   counter('spns_pushes_dropped_total', 'Pushes given up by the hivemind, by reason', ['service', 'reason'], () =>
-    [...outbox.services.values()].flatMap(({ name: service, counters }) =>
-      Object.entries(counters.dropped).map(([reason, count]): Reading => [count, { service, reason }]),
-    ),
+    byServiceAnd('reason', sources, ({ counters }) => counters.dropped),
   );
   gauge('spns_outbox_pushes', 'Pushes waiting for a notifier', ['service'], () =>
     byService(sources, ({ queue }) => queue.length),
