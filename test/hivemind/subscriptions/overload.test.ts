@@ -8,6 +8,7 @@ import { Code } from '../../../src/session/request.ts';
 import { FakeClock } from '../../support/fake-clock.ts';
 import { startTestHivemind } from '../../support/hivemind.ts';
 import { silentLog } from '../../support/log.ts';
+import { NO_DEVICES } from '../../support/no-devices.ts';
 import { subscribe } from '../../support/requests.ts';
 import { TestNotifier } from '../../support/session-world.ts';
 import { until } from '../../support/until.ts';
@@ -94,13 +95,7 @@ function simulated() {
       upsert: () => pause(DATABASE_MS).then(() => 'added'),
       remove: () => pause(DATABASE_MS).then(() => true),
     },
-    devices: {
-      upsert: () => 'added',
-      remove: () => true,
-      get: () => undefined,
-      hasRoom: () => true,
-      hasSessionKey: () => false,
-    },
+    devices: NO_DEVICES,
     stats: { add: () => {} },
     notifierFor: () => ({ remote, validatesMany: false }),
     isExpected: () => true,

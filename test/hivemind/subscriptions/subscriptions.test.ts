@@ -11,6 +11,7 @@ import { OxenmqError, type Remote } from '../../../src/oxenmq/remote.ts';
 import { unsubscribeMessage } from '../../../src/session/subscription.ts';
 import { FakeClock } from '../../support/fake-clock.ts';
 import { logTo } from '../../support/log.ts';
+import { NO_DEVICES } from '../../support/no-devices.ts';
 import { subscribe } from '../../support/requests.ts';
 import { until } from '../../support/until.ts';
 
@@ -39,13 +40,7 @@ function setUp(changes: Partial<SubscriptionModules> & { validate?: () => Promis
       },
       remove: () => Promise.resolve(true),
     },
-    devices: {
-      upsert: () => 'added',
-      remove: () => true,
-      get: () => undefined,
-      hasRoom: () => true,
-      hasSessionKey: () => false,
-    },
+    devices: NO_DEVICES,
     stats: { add: () => {} },
     notifierFor: (service) => (service === 'apns' ? { remote, validatesMany: false } : undefined),
     isExpected: (service) => service === 'firebase',
@@ -70,14 +65,11 @@ test('a database that is away is a temporary failure, code 5, and nothing is rep
       remove: () => Promise.reject(new StoreError('unavailable', 'no connection')),
     },
     devices: {
+      ...NO_DEVICES,
       upsert: () => {
         indexed++;
         return 'added';
       },
-      remove: () => true,
-      get: () => undefined,
-      hasRoom: () => true,
-      hasSessionKey: () => false,
     },
   });
   assert.deepEqual(await ask(request()), {
@@ -308,13 +300,7 @@ test('an unsubscribe that was carried out without anybody being told of it takes
 
 test('an account may have only so many devices; those it has may renew', async () => {
   const { ask, stored } = setUp({
-    devices: {
-      upsert: () => 'added',
-      remove: () => true,
-      get: () => undefined,
-      hasSessionKey: () => false,
-      hasRoom: (_account, _service, serviceId) => serviceId !== TOKEN,
-    },
+    devices: { ...NO_DEVICES, hasRoom: (_account, _service, serviceId) => serviceId !== TOKEN },
   });
   assert.deepEqual(await ask(request()), { error: 4, message: 'Too many devices are subscribed to this account' });
   assert.equal(stored.length, 0);
@@ -429,13 +415,7 @@ test('for a service without a notifier the answer says whether retrying makes se
 test('a renewal need not prove again whose key it is', async () => {
   const asked: Uint8Array[][] = [];
   const { ask } = setUp({
-    devices: {
-      upsert: () => {},
-      remove: () => true,
-      get: () => undefined,
-      hasRoom: () => true,
-      hasSessionKey: (...keys) => asked.push(keys) > 0,
-    },
+    devices: { ...NO_DEVICES, hasSessionKey: (...keys) => asked.push(keys) > 0 },
   });
   const body = request();
   assert.deepEqual(await ask(body), { added: true, message: 'Subscription successful', success: true });
