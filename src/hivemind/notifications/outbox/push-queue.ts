@@ -28,8 +28,12 @@ export interface QueueLimits {
 export class PushQueue {
   limits: QueueLimits;
   readonly #drop: (push: QueuedPush, reason: EndReason) => void;
-  /** By id, in the order in which they entered. Those that were held back before may have come in earlier. */
+  /** By id, in the order in which they entered. */
   readonly #pushes = new Map<number, QueuedPush>();
+  /** Those that entered after younger ones, because another hivemind was to send them first. */
+  readonly #late = new Set<QueuedPush>();
+  /** When the latest of all that have entered came in, monotonic ms. */
+  #newest = Number.NEGATIVE_INFINITY;
   readonly #waiting = new AccountQueue();
   /** The {@link Instance.line} of every notifier that has pushes in it. */
   readonly #aside = new Set<AccountQueue>();
@@ -57,10 +61,16 @@ export class PushQueue {
     return this.#bytes;
   }
 
-  /** When the first of them came in (monotonic ms); undefined if there is none. */
+  /** When the oldest of them came in (monotonic ms); undefined if there is none. */
   get oldest(): number | undefined {
-    for (const { message } of this.#pushes.values()) return message.queuedAt;
-    return undefined;
+    let oldest = Number.POSITIVE_INFINITY;
+    for (const push of this.#pushes.values()) {
+      oldest = Math.min(oldest, push.message.queuedAt);
+      // All after it that are not late came in later.
+      if (!this.#late.has(push)) break;
+    }
+    for (const { message } of this.#late) oldest = Math.min(oldest, message.queuedAt);
+    return this.#pushes.size === 0 ? undefined : oldest;
   }
 
   /** The push that {@link take} will take. */
@@ -80,6 +90,9 @@ export class PushQueue {
 
   /** Adds a push, whose id must be higher than any before. May drop pushes for lack of room, this one among them. */
   add(push: QueuedPush): void {
+    const { queuedAt } = push.message;
+    if (queuedAt < this.#newest) this.#late.add(push);
+    else this.#newest = queuedAt;
     this.#pushes.set(push.id, push);
     this.#bytes += push.bytes;
     if (push.message.pushes++ === 0) this.#bytes += push.message.bytes;
@@ -133,6 +146,7 @@ export class PushQueue {
   /** Forgets a taken push. */
   end(push: QueuedPush): void {
     this.#pushes.delete(push.id);
+    this.#late.delete(push);
     this.#bytes -= push.bytes;
     if (--push.message.pushes === 0) this.#bytes -= push.message.bytes;
   }

@@ -175,6 +175,21 @@ test('what has waited too long is dropped, what has not stays, and what is with 
   assert.deepEqual([held.length, held.size, held.bytes, held.oldest], [0, 0, 0, undefined]);
 });
 
+test('the oldest is the one that came in first, also if it was held back and entered after younger ones', () => {
+  const { queue: held } = queue(1e9);
+  held.add(push(1, message(1, { queuedAt: 500 })));
+  held.add(push(2, message(2, { queuedAt: 600 })));
+  held.add(push(3, message(3, { queuedAt: 100 })));
+  held.add(push(4, message(4, { queuedAt: 200 })));
+  held.add(push(5, message(5, { queuedAt: 700 })));
+  const oldest = [held.oldest];
+  for (const id of [3, 1, 2, 4, 5]) {
+    held.end(held.get(id) as QueuedPush);
+    oldest.push(held.oldest);
+  }
+  assert.deepEqual(oldest, [100, 200, 200, 200, 700, undefined]);
+});
+
 test('what is put back comes out first, in its own order', () => {
   for (const accounts of [1, 7, 1_000]) {
     const { queue: held } = queue(1e9);
