@@ -120,7 +120,7 @@ async function schedule(world: SoakWorld, ledger: Ledger, writer: Writer, start:
   apns.script.all = undefined;
   await at(0.27, 'the notifier of firebase is killed');
   await world.killNotifier('firebase');
-  await at(0.33, 'Apple and Google say goodbye, again and again');
+  await at(0.33, 'Apple and Google send GOAWAY, again and again');
   for (let round = 0; round < 5; round++) {
     apns.goaway();
     firebase.goaway();
@@ -148,7 +148,7 @@ async function schedule(world: SoakWorld, ledger: Ledger, writer: Writer, start:
   await sleep(Math.min(3_000, part(0.02)));
   process.kill(daemons.pid('hivemind'), 'SIGCONT');
   for (const share of [0.75, 0.8, 0.85]) {
-    await at(share, 'a new block; Google says goodbye');
+    await at(share, 'a new block; Google sends GOAWAY');
     network.oxend.mine();
     firebase.goaway();
   }

@@ -36,7 +36,7 @@ async function setUp(t: TestContext, service: string, fake: FakeProvider, keys: 
   return { hivemind, notifier, times };
 }
 
-test('Apple: goodbyes, cut connections and refused streams under load lose nothing, and duplicate only what was unknown', async (t) => {
+test('Apple: GOAWAYs, cut connections and refused streams under load lose nothing, and duplicate only what was unknown', async (t) => {
   const fake = await startFakeApns({ delay: 3, streams: 50 });
   const { hivemind, notifier, times } = await setUp(t, 'apns', fake, { connections: '2', streams: '50' });
   const count = 2_000;

@@ -143,8 +143,8 @@ const FLOODS: Record<string, (socket: TLSSocket, stream: number) => void> = {
     socket.write(frame(FRAME.headers, END_HEADERS, stream, Buffer.from([0x8e])));
     flood(socket, frame(FRAME.data, 0, stream));
   },
-  'goodbyes that take nothing': (socket) => flood(socket, frame(FRAME.goaway, 0, 0, words(0, 0))),
-  'goodbyes that ask for calm': (socket) => flood(socket, frame(FRAME.goaway, 0, 0, words(2 ** 31 - 1, 11))),
+  'GOAWAYs that process nothing': (socket) => flood(socket, frame(FRAME.goaway, 0, 0, words(0, 0))),
+  'GOAWAYs with ENHANCE_YOUR_CALM': (socket) => flood(socket, frame(FRAME.goaway, 0, 0, words(2 ** 31 - 1, 11))),
   'no stream at all': (socket) => void socket.write(frame(FRAME.settings, 0, 0, Buffer.from([0, 3, 0, 0, 0, 0]))),
   'as many streams as there can be': (socket) =>
     void socket.write(frame(FRAME.settings, 0, 0, Buffer.from([0, 3, 0xff, 0xff, 0xff, 0xff]))),
@@ -176,7 +176,7 @@ test("a flood in Google's place ends with its push, too", async (t) => {
   const fcm = await startFakeFcm();
   t.after(() => fcm.close());
   const settings = await fcm.settings(await folder(t));
-  for (const name of ['headers without end', 'settings', 'pings', 'goodbyes that take nothing', 'noise']) {
+  for (const name of ['headers without end', 'settings', 'pings', 'GOAWAYs that process nothing', 'noise']) {
     const port = await startRawServer(t, (socket, type, stream) => {
       if (type === FRAME.headers) FLOODS[name]!(socket, stream);
     });

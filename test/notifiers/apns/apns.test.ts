@@ -203,8 +203,8 @@ async function inFlight(t: TestContext, count: number, options: FakeApnsOptions 
 }
 const pause = (ms: number) => new Promise((resolve) => setTimeout(resolve, ms));
 
-test('a goodbye in two steps, as Apple sends it: no phone rings twice, and none is left out', async (t) => {
-  // Long enough that no answer frees a stream before the goodbye, on a slow machine either.
+test('a GOAWAY in two steps, as Apple sends it: no phone rings twice, and none is left out', async (t) => {
+  // Long enough that no answer frees a stream before the GOAWAY, on a slow machine either.
   const { fake, check, once } = await inFlight(t, 1_000, { streams: 700, delay: 2_000 });
   // 700 were taken, the others wait for a stream.
   await fake.taken.reached(1 + 700);
@@ -215,7 +215,7 @@ test('a goodbye in two steps, as Apple sends it: no phone rings twice, and none 
   assert.equal(fake.connections, 2);
 });
 
-test('what is above the last stream of a goodbye was not processed and goes again once', async (t) => {
+test('what is above the last stream of a GOAWAY was not processed and goes again once', async (t) => {
   const { fake, check, once } = await inFlight(t, 300);
   // The first push was stream 1; 100 of those in flight are at or below stream 201.
   fake.lookUpTo(201);
@@ -225,7 +225,7 @@ test('what is above the last stream of a goodbye was not processed and goes agai
   assert.equal(fake.requests, 1 + 300);
 });
 
-test('a goodbye that names ever fewer streams, and the same one again and again', async (t) => {
+test('a GOAWAY that names ever lower streams, and the same one again and again', async (t) => {
   const { fake, check, once } = await inFlight(t, 100);
   await fake.taken.reached(1 + 100);
   for (const last of [HIGHEST, HIGHEST, 100_001, 1_001, 801]) fake.goaway(last);
@@ -233,7 +233,7 @@ test('a goodbye that names ever fewer streams, and the same one again and again'
   assert.deepEqual(await check(), once);
 });
 
-test('pushes during a goodbye go over a new connection at once', async (t) => {
+test('pushes after a GOAWAY go over a new connection at once', async (t) => {
   const { fake, send, check, once } = await inFlight(t, 50, { delay: 1_000 });
   await fake.taken.reached(1 + 50);
   fake.goaway(HIGHEST);
@@ -251,14 +251,14 @@ test('pushes during a goodbye go over a new connection at once', async (t) => {
   assert.deepEqual(await check(), { ...once, rang: 51 });
 });
 
-test('a goodbye with an error does not lose the answers that still come', async (t) => {
+test('a GOAWAY with an error does not lose the answers that still come', async (t) => {
   const { fake, check, once } = await inFlight(t, 100);
   await fake.taken.reached(1 + 100);
   fake.goaway(undefined, constants.NGHTTP2_ENHANCE_YOUR_CALM);
   assert.deepEqual(await check(), once);
 });
 
-test('a connection that ends after its goodbye leaves only what it had accepted in doubt', async (t) => {
+test('a connection that ends after its GOAWAY leaves only what it had accepted in doubt', async (t) => {
   const { fake, outcomes } = await inFlight(t, 100, { delay: 1_000 });
   await fake.taken.reached(1 + 100);
   fake.goaway();
@@ -266,7 +266,7 @@ test('a connection that ends after its goodbye leaves only what it had accepted 
   assert.deepEqual(new Set((await outcomes).map(({ kind }) => kind)), new Set(['retry']));
 });
 
-test('what is never answered after a goodbye is waited for as long as anything else, and goes again', async (t) => {
+test('what is never answered after a GOAWAY is waited for as long as anything else, and goes again', async (t) => {
   const { fake, backend, send } = await setUp(t, {}, { timeout: '0.5' });
   await send();
   fake.script.next({ hang: true });
@@ -278,11 +278,11 @@ test('what is never answered after a goodbye is waited for as long as anything e
   assert.equal(fake.connections, 2);
 });
 
-test('a stream that is refused before a goodbye, or with it, rings once', async (t) => {
+test('a stream that is refused before a GOAWAY, or with it, rings once', async (t) => {
   const { fake, backend, send } = await setUp(t);
   await send();
   fake.script.device(apnsToken(7), { goaway: constants.NGHTTP2_NO_ERROR }, { goaway: constants.NGHTTP2_NO_ERROR });
-  // A server that says goodbye to everybody is not asked for ever: the common policy has the next attempt.
+  // A server that always sends GOAWAY is not asked for ever: the common policy has the next attempt.
   assert.match(brief((await backend.send([delivery(apnsToken(7))]))[0]!), /^retry: connection trouble/);
   assert.deepEqual(await send(apnsToken(7)), { kind: 'accepted' });
   assert.equal(fake.taken.count, 2);

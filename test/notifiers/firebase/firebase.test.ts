@@ -194,7 +194,7 @@ test('without an access token nothing is sent, and what the OAuth server says de
   assert.deepEqual(await send(), { kind: 'accepted' });
 });
 
-test('a goodbye in the middle of a batch: what Google had accepted is known to be, and the rest goes again', async (t) => {
+test('a GOAWAY in the middle of a batch: what Google had accepted is known to be, and the rest goes again', async (t) => {
   const { fake, backend } = await setUp(t, {}, { delay: 200 });
   const tokens = Array.from({ length: 250 }, (_, index) => `d${index}`);
   const sending = backend.send(tokens.map((token) => delivery(token)));

@@ -159,7 +159,7 @@ test('what a library writes, ends, closes and destroys is done to the stream', (
   ]);
 });
 
-test('a connection that the server says goodbye to with an error comes to its end by itself, once', () => {
+test('a connection that gets a GOAWAY with an error comes to its end by itself, once', () => {
   const asked: string[] = [];
   class FakeSession extends EventEmitter {
     close() {
