@@ -5,8 +5,8 @@
 
 import { isIPv6 } from 'node:net';
 
-/** One connection, as its owner keeps it up to date. */
-export interface Held {
+/** One connection under a {@link ConnectionLimit}, as its owner keeps it up to date. */
+export interface LimitedConnection {
   /** Whose it is: see {@link networkOf}; one for all where clients cannot be told apart. */
   readonly network: string;
   /** When it last did something useful, monotonic milliseconds. */
@@ -33,7 +33,7 @@ export class ConnectionLimit {
   readonly #maxConnections: number;
   readonly #maxBytes: number;
   /** Each with what its network holds, so that making room looks at each connection once, without another look-up. */
-  readonly #held = new Map<Held, Share>();
+  readonly #connections = new Map<LimitedConnection, Share>();
   readonly #networks = new Map<string, Share>();
   #bytes = 0;
   /** Connections that were closed, or not taken, for want of room. */
@@ -45,7 +45,7 @@ export class ConnectionLimit {
   }
 
   get size(): number {
-    return this.#held.size;
+    return this.#connections.size;
   }
 
   /** Bytes of unfinished requests, over all connections. */
@@ -54,16 +54,16 @@ export class ConnectionLimit {
   }
 
   /** Takes a connection in, if need be by closing another. False if all are busy: the caller must close the new one. */
-  admit(held: Held): boolean {
-    if (this.#held.size >= this.#maxConnections && !this.#crowdOut('connections')) {
+  admit(connection: LimitedConnection): boolean {
+    if (this.#connections.size >= this.#maxConnections && !this.#crowdOut('connections')) {
       this.crowdedOut++;
       return false;
     }
-    const { network } = held;
+    const { network } = connection;
     const share = this.#networks.get(network) ?? { connections: 0, bytes: 0 };
     share.connections++;
     this.#networks.set(network, share);
-    this.#held.set(held, share);
+    this.#connections.set(connection, share);
     return true;
   }
 
@@ -72,37 +72,37 @@ export class ConnectionLimit {
    *
    * @param bytes what it holds now, in all
    */
-  hold(held: Held, bytes: number): void {
-    const share = this.#held.get(held);
+  hold(connection: LimitedConnection, bytes: number): void {
+    const share = this.#connections.get(connection);
     if (!share) return;
-    this.#bytes += bytes - held.bytes;
-    share.bytes += bytes - held.bytes;
-    held.bytes = bytes;
+    this.#bytes += bytes - connection.bytes;
+    share.bytes += bytes - connection.bytes;
+    connection.bytes = bytes;
     while (this.#bytes > this.#maxBytes && this.#crowdOut('bytes'));
   }
 
-  release(held: Held): void {
-    const share = this.#held.get(held);
+  release(connection: LimitedConnection): void {
+    const share = this.#connections.get(connection);
     if (!share) return;
-    this.#held.delete(held);
-    if (--share.connections === 0) this.#networks.delete(held.network);
-    this.#bytes -= held.bytes;
-    share.bytes -= held.bytes;
-    held.bytes = 0;
+    this.#connections.delete(connection);
+    if (--share.connections === 0) this.#networks.delete(connection.network);
+    this.#bytes -= connection.bytes;
+    share.bytes -= connection.bytes;
+    connection.bytes = 0;
   }
 
   /** Closes one of the connections that hold some of what is short; false if all of them are busy. */
   #crowdOut(short: keyof Share): boolean {
-    const holds = (held: Held) => (short === 'bytes' ? held.bytes : 1);
-    let worst: Held | undefined;
+    const holds = (connection: LimitedConnection) => (short === 'bytes' ? connection.bytes : 1);
+    let worst: LimitedConnection | undefined;
     let worstShare = 0;
-    for (const [held, share] of this.#held) {
-      if (held.busy || holds(held) === 0) continue;
+    for (const [connection, share] of this.#connections) {
+      if (connection.busy || holds(connection) === 0) continue;
       const more = worst
-        ? share[short] - worstShare || holds(held) - holds(worst) || worst.lastActive - held.lastActive
+        ? share[short] - worstShare || holds(connection) - holds(worst) || worst.lastActive - connection.lastActive
         : 1;
       if (more > 0) {
-        worst = held;
+        worst = connection;
         worstShare = share[short];
       }
     }

@@ -1,13 +1,19 @@
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
-import { ConnectionLimit, type Held, networkOf } from '../src/connection-limit.ts';
+import { ConnectionLimit, type LimitedConnection, networkOf } from '../src/connection-limit.ts';
 
 function connections(limit: ConnectionLimit) {
   const closed: string[] = [];
-  const open = (name: string, network: string, lastActive: number): Held => {
-    const held: Held = { network, lastActive, bytes: 0, busy: false, close: () => closed.push(name) };
-    if (!limit.admit(held)) closed.push(`${name} itself`);
-    return held;
+  const open = (name: string, network: string, lastActive: number): LimitedConnection => {
+    const connection: LimitedConnection = {
+      network,
+      lastActive,
+      bytes: 0,
+      busy: false,
+      close: () => closed.push(name),
+    };
+    if (!limit.admit(connection)) closed.push(`${name} itself`);
+    return connection;
   };
   return { open, closed };
 }
@@ -31,7 +37,7 @@ test('room for a newcomer is found without counting through every network', () =
   const limit = new ConnectionLimit({ maxConnections: 100, maxBytes: 1000 });
   let asked = 0;
   const open = (name: string) => {
-    const held = {
+    const connection = {
       get network() {
         asked++;
         return name;
@@ -41,7 +47,7 @@ test('room for a newcomer is found without counting through every network', () =
       busy: false,
       close: () => {},
     };
-    limit.admit(held);
+    limit.admit(connection);
   };
   for (let i = 0; i < 100; i++) open(`network ${i}`);
   asked = 0;

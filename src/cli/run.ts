@@ -1,14 +1,16 @@
+import { accessSync, constants } from 'node:fs';
+import { userInfo } from 'node:os';
+import { dirname, resolve } from 'node:path';
 import { systemClock } from '../clock.ts';
 import { startDaemon } from '../daemon/daemon-process.ts';
 import { createLog, flushLog } from '../daemon/log.ts';
 import { type Supervised, supervise } from '../daemon/supervisor.ts';
 import { openSystemd } from '../daemon/systemd.ts';
-import { loadConfig, runnableServices } from '../settings/config.ts';
-import { instancesIn } from '../settings/hivemind-instances.ts';
+import { type Config, loadConfig, runnableServices } from '../settings/config.ts';
+import { hivemindListens, hivemindSectionNames, instancesIn } from '../settings/hivemind-instances.ts';
 import { ConfigError } from '../settings/section.ts';
 import type { Command } from './command.ts';
 import { CONFIG, locateConfig } from './locate.ts';
-import { unwritable } from './run-needs.ts';
 
 export const command: Command = {
   summary: 'Runs everything: hivemind, web front-end, a notifier for each [notify-NAME] section, and a canary',
@@ -28,7 +30,7 @@ export const command: Command = {
     locateConfig(given);
     const config = loadConfig(process.env);
     process.title = 'spns-run';
-    const problems = unwritable(config);
+    const problems = unwritableFolders(config);
     if (problems.length > 0) throw new ConfigError(problems);
     const log = createLog(config.log, 'spns', { shared: true });
     if (process.getuid?.() === 0)
@@ -60,3 +62,38 @@ export const command: Command = {
     return inOrder ? 0 : 1;
   },
 };
+
+/**
+ * What prevents running all daemons as this user from this folder: a sentence for each folder in which one of them
+ * would create a socket but may not.
+ */
+function unwritableFolders({ ini, web, metricsListen }: Config): string[] {
+  const places: readonly (readonly [setting: string, address: string | undefined])[] = [
+    ...hivemindListens(ini).flatMap(({ instance, listen, listenPush }) => {
+      const [section] = hivemindSectionNames(instance);
+      return [[`[${section}].listen`, listen] as const, [`[${section}].listen_push`, listenPush] as const];
+    }),
+    ['[web].listen', web.listen],
+    ...(['hivemind', 'web'] as const).map((name) => [`[${name}].metrics_listen`, metricsListen(name)] as const),
+    ...runnableServices(ini).map((service) => {
+      const section = `notify-${service}` as const;
+      return [`[${section}].metrics_listen`, metricsListen(section)] as const;
+    }),
+  ];
+  const user = userInfo();
+  return places.flatMap(([setting, address]) => {
+    const path = /^(?:ipc:\/\/|unix:)([^@].*)$/.exec(address ?? '')?.[1];
+    if (path === undefined) return [];
+    const folder = dirname(resolve(path));
+    try {
+      accessSync(folder, constants.W_OK | constants.X_OK);
+      return [];
+    } catch (error) {
+      const missing = (error as NodeJS.ErrnoException).code === 'ENOENT';
+      const what = missing ? 'is not there' : `may not be written to by the user ${user.username} (${user.uid})`;
+      return [
+        `${setting} = ${address}: the folder ${folder} ${what}: install -d -o ${user.uid} -m 750 ${folder}, or set it to another`,
+      ];
+    }
+  });
+}

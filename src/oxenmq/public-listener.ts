@@ -102,7 +102,7 @@ export class PublicListener {
    * The network of a client, see {@link networkOf}. Undefined once it has gone, and for clients of a Unix socket.
    */
   networkOf(remote: Remote): string | undefined {
-    return this.#strangers.get(remote.id)?.held.network || undefined;
+    return this.#strangers.get(remote.id)?.limited.network || undefined;
   }
 
   /** The address bound, with the real port. */
@@ -152,7 +152,7 @@ export class PublicListener {
     id.writeUInt32BE(++this.#numbered % 2 ** 32, 1);
     const network = networkOf(connection.remoteAddress);
     const stranger = new Stranger(this.#wire, id, connection, network, this.#options, this.limit, this.#owner);
-    if (this.limit.admit(stranger.held)) this.#strangers.set(stranger.id, stranger);
+    if (this.limit.admit(stranger.limited)) this.#strangers.set(stranger.id, stranger);
     else connection.destroy();
   }
 

@@ -2,7 +2,7 @@
 
 import type { Socket } from 'node:net';
 import type { Clock, Timer } from '../clock.ts';
-import type { ConnectionLimit, Held } from '../connection-limit.ts';
+import type { ConnectionLimit, LimitedConnection } from '../connection-limit.ts';
 import { CURVE_OVERHEAD, CurveServer, MAX_HANDSHAKE } from './curve-server.ts';
 import type { KeyPair } from './keys.ts';
 import { Link, type Wire } from './link.ts';
@@ -56,7 +56,7 @@ export interface Owner {
 }
 
 export class Stranger extends Link {
-  readonly held: Held;
+  readonly limited: LimitedConnection;
   readonly #socket: Socket;
   readonly #route: Buffer;
   readonly #options: StrangerOptions;
@@ -89,7 +89,7 @@ export class Stranger extends Link {
     this.#owner = owner;
     if (options.keys) this.#curve = new CurveServer(options.keys, options.random);
     const { clock } = options;
-    this.held = {
+    this.limited = {
       network,
       lastActive: clock.monotonic(),
       bytes: 0,
@@ -110,7 +110,7 @@ export class Stranger extends Link {
   /** Work on a request of this client begins; it ends when {@link Stranger.write} sends the answer. */
   begin(): void {
     this.#inFlight++;
-    this.held.busy = true;
+    this.limited.busy = true;
   }
 
   /** Sends a message. Returns libzmq's code for the reason if it was not taken. */
@@ -118,7 +118,7 @@ export class Stranger extends Link {
     if (this.closed) return 'EHOSTUNREACH';
     if (this.#socket.writableLength > MAX_UNREAD) {
       // Now we wait for the client, so it may be closed to make room.
-      this.held.busy = false;
+      this.limited.busy = false;
       return 'EAGAIN';
     }
     for (const [index, part] of parts.entries()) {
@@ -136,7 +136,7 @@ export class Stranger extends Link {
     if (this.closed) return;
     this.#deadline.cancel();
     this.shut(reason === undefined ? 'UNREACHABLE' : 'CLOSED', reason ?? 'the client went');
-    this.#limit.release(this.held);
+    this.#limit.release(this.limited);
     if (reason !== undefined) this.#socket.destroy();
     else this.#flush();
     this.#owner.left(this, reason);
@@ -155,8 +155,8 @@ export class Stranger extends Link {
 
   #answered(): void {
     this.#inFlight--;
-    this.held.lastActive = this.#options.clock.monotonic();
-    if (this.#inFlight === 0) this.held.busy = false;
+    this.limited.lastActive = this.#options.clock.monotonic();
+    if (this.#inFlight === 0) this.limited.busy = false;
     if (this.#socket.isPaused()) this.#goOn();
   }
 
@@ -179,7 +179,7 @@ export class Stranger extends Link {
   /** Tells the limit what this client holds: unfinished messages, and answers that it has not read. */
   readonly #count = (): void => {
     const parts = this.#partsSize + PART * this.#parts.length;
-    if (!this.closed) this.#limit.hold(this.held, this.#inbox.size + parts + this.#socket.writableLength);
+    if (!this.closed) this.#limit.hold(this.limited, this.#inbox.size + parts + this.#socket.writableLength);
   };
 
   #goOn(): void {
@@ -217,7 +217,7 @@ export class Stranger extends Link {
       this.#socket.write(encodeFrame(encodeCommand('READY', ROUTER_METADATA), { command: true }));
     } else {
       const begins = decodeCommand(body).name === 'HELLO';
-      if (begins && !this.#owner.mayShakeHands(this.held.network)) throw new ProtocolError('too many handshakes');
+      if (begins && !this.#owner.mayShakeHands(this.limited.network)) throw new ProtocolError('too many handshakes');
       const { answer, clientKey } = this.#curve.handshake(body, ROUTER_METADATA);
       if (clientKey && !this.#owner.allows(clientKey)) throw new ProtocolError('its key is not admitted');
       this.#socket.write(encodeFrame(answer, { command: true }));
@@ -225,7 +225,7 @@ export class Stranger extends Link {
     }
     this.#stage = 'ready';
     this.#deadline.cancel();
-    this.held.lastActive = this.#options.clock.monotonic();
+    this.limited.lastActive = this.#options.clock.monotonic();
   }
 
   #take({ command, more, body }: Frame): void {

@@ -1,7 +1,7 @@
 import type { Socket } from 'node:net';
 import type { FastifyInstance, FastifyRequest } from 'fastify';
 import type { Clock } from '../clock.ts';
-import { type ConnectionLimit, type Held, networkOf } from '../connection-limit.ts';
+import { type ConnectionLimit, type LimitedConnection, networkOf } from '../connection-limit.ts';
 
 /** Memory that each chunk of a body takes besides its bytes; a client may send single bytes. */
 const CHUNK = 512;
@@ -18,20 +18,20 @@ const REQUESTS_A_TURN = 16;
  * request is being worked on.
  */
 export function limitConnections(server: FastifyInstance, limit: ConnectionLimit, clock: Clock): void {
-  const connections = new WeakMap<Socket, Held>();
-  const heldBy = (request: FastifyRequest) => connections.get(request.raw.socket);
+  const connections = new WeakMap<Socket, LimitedConnection>();
+  const connectionOf = (request: FastifyRequest) => connections.get(request.raw.socket);
 
   server.server.on('connection', (socket: Socket) => {
-    const held: Held = {
+    const connection: LimitedConnection = {
       network: networkOf(socket.remoteAddress),
       lastActive: clock.monotonic(),
       bytes: 0,
       busy: false,
       close: () => socket.destroy(),
     };
-    connections.set(socket, held);
-    socket.once('close', () => limit.release(held));
-    if (!limit.admit(held)) socket.destroy();
+    connections.set(socket, connection);
+    socket.once('close', () => limit.release(connection));
+    if (!limit.admit(connection)) socket.destroy();
   });
 
   let turn = new Map<Socket, number>();
@@ -48,30 +48,31 @@ export function limitConnections(server: FastifyInstance, limit: ConnectionLimit
     reply.hijack();
   });
   server.addHook('preParsing', (request, _reply, payload, done) => {
-    const held = heldBy(request);
-    if (held) payload.on('data', (chunk: Buffer) => limit.hold(held, held.bytes + chunk.length + CHUNK));
+    const connection = connectionOf(request);
+    if (connection)
+      payload.on('data', (chunk: Buffer) => limit.hold(connection, connection.bytes + chunk.length + CHUNK));
     // At once, so that Fastify listens, too, before the first byte is emitted.
     done(null, payload);
   });
   server.addHook('preValidation', (request, reply, done) => {
-    const held = heldBy(request);
-    if (held) {
-      held.busy = true;
+    const connection = connectionOf(request);
+    if (connection) {
+      connection.busy = true;
       reply.raw.once('close', () => {
-        held.busy = false;
-        held.lastActive = clock.monotonic();
-        limit.hold(held, 0);
+        connection.busy = false;
+        connection.lastActive = clock.monotonic();
+        limit.hold(connection, 0);
       });
     }
     done();
   });
   server.addHook('onSend', (request, _reply, payload: unknown, done) => {
-    const held = heldBy(request);
-    if (held) {
+    const connection = connectionOf(request);
+    if (connection) {
       // Now we wait for the client, so it may be closed to make room.
-      held.busy = false;
-      held.lastActive = clock.monotonic();
-      limit.hold(held, payload instanceof Uint8Array ? payload.length : 0);
+      connection.busy = false;
+      connection.lastActive = clock.monotonic();
+      limit.hold(connection, payload instanceof Uint8Array ? payload.length : 0);
     }
     done();
   });

@@ -36,7 +36,7 @@ export async function startWeb({ config, clock, registry, random, log: root }: C
     inFlightLimit: () => settings.inFlightLimit,
     onChange(connected, reason) {
       if (connected) log.info('connected to the hivemind');
-      else faults.warn('no connection to the hivemind: clients are asked to come again later', { reason });
+      else faults.warn('no connection to the hivemind: clients are told to retry', { reason });
     },
     onMember(name, problem) {
       if (problem === undefined) log.info(`connected to the hivemind ${name}`);

@@ -73,7 +73,7 @@ export const AREAS: Record<string, Area> = {
     inOne: true,
   },
   canary: {
-    sources: ['src/notifiers/canary/{watch,swarm,front-end,identity}.ts'],
+    sources: ['src/notifiers/canary/{prober,swarm,front-end,identity}.ts'],
     tests: ['test/notifiers/canary/*.test.ts'],
     database: true,
   },

@@ -9,7 +9,7 @@ import { buildInfo, createRegistry, reloadMetric } from '../../src/daemon/metric
 import { transportMetrics } from '../../src/daemon/transport-metrics.ts';
 import { type MetricSources, registerMetrics } from '../../src/hivemind/operators/metrics.ts';
 import { canaryLatency, observeCanary } from '../../src/notifiers/canary/metrics.ts';
-import type { Watch } from '../../src/notifiers/canary/watch.ts';
+import type { Prober } from '../../src/notifiers/canary/prober.ts';
 import { observeNotifier, providerLatency } from '../../src/notifiers/runtime/metrics.ts';
 import type { Notifier } from '../../src/notifiers/runtime/notifier.ts';
 import { webMetrics } from '../../src/web/metrics.ts';
@@ -79,7 +79,7 @@ const exported = (() => {
     providerLatency(registry);
     observeNotifier(registry, {} as Notifier, systemClock);
     canaryLatency(registry);
-    observeCanary(registry, {} as Watch);
+    observeCanary(registry, {} as Prober);
     transportMetrics(registry, () => []);
   });
   // Prometheus' own.

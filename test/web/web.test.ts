@@ -134,7 +134,7 @@ test("why the hivemind's socket cannot be used is shown where the front-end's re
   try {
     const sentence = `no connection to the hivemind: ${path} is not a socket but something else`;
     await until(() => daemon.ready!().reasons[0] === sentence);
-    assert.match(lines.join(''), /clients are asked to come again later.*is not a socket but something else/);
+    assert.match(lines.join(''), /clients are told to retry.*is not a socket but something else/);
   } finally {
     await daemon.stop(5_000);
   }

@@ -10,8 +10,8 @@ import { Notifier } from '../runtime/notifier.ts';
 import { frontEndOf, SERVICE } from './front-end.ts';
 import { deriveIdentity } from './identity.ts';
 import { canaryLatency, observeCanary } from './metrics.ts';
+import { type Pace, Prober } from './prober.ts';
 import { swarmOf } from './swarm.ts';
-import { type Pace, Watch } from './watch.ts';
 
 /** How much of the time to stop unsubscribing may take, ms. */
 const UNSUBSCRIBING = 4_000;
@@ -38,7 +38,7 @@ export async function startCanary(context: Context, pace?: Pace): Promise<Daemon
     clock,
     random,
   });
-  const watch = new Watch({
+  const prober = new Prober({
     clock,
     random,
     log,
@@ -57,7 +57,7 @@ export async function startCanary(context: Context, pace?: Pace): Promise<Daemon
       return { id: identity.device };
     },
     send: async (pushes) =>
-      pushes.map(({ payload }) => (watch.received(payload) ? accepted : refused('it cannot be decrypted'))),
+      pushes.map(({ payload }) => (prober.received(payload) ? accepted : refused('it cannot be decrypted'))),
     batch: 100,
     concurrency: 1,
   };
@@ -68,31 +68,31 @@ export async function startCanary(context: Context, pace?: Pace): Promise<Daemon
     random,
     log,
     extraStatistics: () => ({
-      delivered: watch.results.delivered,
-      lost: watch.results.lost,
-      silent_seconds: Math.round(watch.silentSeconds),
-      problem: watch.problems.join('; '),
-      ...(watch.lastSeconds !== undefined && { latency_ms: Math.round(watch.lastSeconds * 1000) }),
+      delivered: prober.results.delivered,
+      lost: prober.results.lost,
+      silent_seconds: Math.round(prober.silentSeconds),
+      problem: prober.problems.join('; '),
+      ...(prober.lastSeconds !== undefined && { latency_ms: Math.round(prober.lastSeconds * 1000) }),
     }),
   });
-  observeCanary(registry, watch);
+  observeCanary(registry, prober);
   observeNotifier(registry, notifier, clock);
   transportMetrics(registry, () => [['hivemind', notifier.transport]]);
-  const running = watch.run();
+  const running = prober.run();
   running.catch((error: Error) => context.giveUp(error));
 
   return {
     async stop(deadline) {
-      await within(watch.stop(), Math.min(UNSUBSCRIBING, deadline / 2), clock);
+      await within(prober.stop(), Math.min(UNSUBSCRIBING, deadline / 2), clock);
       await swarm.close();
       await running;
       await notifier.stop(deadline / 2);
     },
     status: () => {
-      const { delivered, lost } = watch.results;
-      const last = watch.lastSeconds === undefined ? '' : `, the last after ${watch.lastSeconds.toFixed(2)} s`;
+      const { delivered, lost } = prober.results;
+      const last = prober.lastSeconds === undefined ? '' : `, the last after ${prober.lastSeconds.toFixed(2)} s`;
       return `${delivered} pushes came${last}; ${lost} lost`;
     },
-    ready: () => ({ ok: watch.problems.length === 0, reasons: watch.problems }),
+    ready: () => ({ ok: prober.problems.length === 0, reasons: prober.problems }),
   };
 }

@@ -1,10 +1,10 @@
 import { Counter, Gauge, Histogram, type Registry } from 'prom-client';
-import type { Watch } from './watch.ts';
+import type { Prober } from './prober.ts';
 
 /** In seconds. */
 const BUCKETS = [0.05, 0.1, 0.2, 0.3, 0.5, 0.75, 1, 2, 3, 5, 10, 20, 40, 60];
 
-/** The histogram of how long pushes take; made before the canary's watch, which is given it. */
+/** The histogram of how long pushes take; made before the prober, which is given it. */
 export function canaryLatency(registry: Registry): (seconds: number) => void {
   const histogram = new Histogram({
     name: 'spns_canary_seconds',
@@ -16,7 +16,7 @@ export function canaryLatency(registry: Registry): (seconds: number) => void {
 }
 
 /** Registers the canary's metrics. */
-export function observeCanary(registry: Registry, watch: Watch): void {
+export function observeCanary(registry: Registry, prober: Prober): void {
   const registers = [registry];
   new Counter({
     name: 'spns_canary_messages_total',
@@ -25,7 +25,7 @@ export function observeCanary(registry: Registry, watch: Watch): void {
     registers,
     collect() {
       this.reset();
-      for (const [result, count] of Object.entries(watch.results)) this.inc({ result }, count);
+      for (const [result, count] of Object.entries(prober.results)) this.inc({ result }, count);
     },
   });
   new Gauge({
@@ -33,7 +33,7 @@ export function observeCanary(registry: Registry, watch: Watch): void {
     help: "Seconds since one of the canary's pushes last came, or since its start if none has",
     registers,
     collect() {
-      this.set(watch.silentSeconds);
+      this.set(prober.silentSeconds);
     },
   });
   new Gauge({
@@ -41,7 +41,7 @@ export function observeCanary(registry: Registry, watch: Watch): void {
     help: "1 while the front-end takes the canary's subscription at its public address",
     registers,
     collect() {
-      this.set(watch.frontEndWorks ? 1 : 0);
+      this.set(prober.frontEndWorks ? 1 : 0);
     },
   });
 }

@@ -25,7 +25,7 @@ export class TokenError extends Error {
   }
 }
 
-interface Held {
+interface CachedToken {
   readonly token: string;
   /** By the monotonic clock, in milliseconds. */
   readonly until: number;
@@ -37,7 +37,7 @@ interface Held {
 export class AccessToken {
   readonly #ask: () => Promise<Reply>;
   readonly #clock: Clock;
-  #held: Held | undefined;
+  #cached: CachedToken | undefined;
   #fetching: Promise<string> | undefined;
 
   /** @param ask sends the request for a token */
@@ -48,7 +48,7 @@ export class AccessToken {
 
   /** @throws TokenError if it cannot be fetched */
   get(): Promise<string> {
-    if (this.#held && this.#clock.monotonic() < this.#held.until) return Promise.resolve(this.#held.token);
+    if (this.#cached && this.#clock.monotonic() < this.#cached.until) return Promise.resolve(this.#cached.token);
     this.#fetching ??= this.#fetch().finally(() => {
       this.#fetching = undefined;
     });
@@ -59,7 +59,7 @@ export class AccessToken {
    * The provider did not accept this token: the next {@link get} fetches a new one, unless that has happened already.
    */
   discard(token: string): void {
-    if (this.#held?.token === token) this.#held = undefined;
+    if (this.#cached?.token === token) this.#cached = undefined;
   }
 
   async #fetch(): Promise<string> {
@@ -72,7 +72,7 @@ export class AccessToken {
       const lifetime = Math.min(Math.max(Number(json?.expires_in) * 1000, SHORTEST), LONGEST);
       // A short-lived token is used for half of its lifetime.
       const until = this.#clock.monotonic() + Math.max(lifetime - MARGIN, lifetime / 2);
-      this.#held = { token, until };
+      this.#cached = { token, until };
       return token;
     }
     // Only a word or a number is repeated: anything else could hold a secret.

@@ -9,7 +9,7 @@ const USED_FOR = 6 * 3_600_000;
 /** How many tokens are kept: anybody can name an endpoint at their own origin. */
 const MOST_ORIGINS = 1_000;
 
-interface Held {
+interface CachedHeader {
   readonly header: string;
   /** By the monotonic clock, in milliseconds. */
   readonly until: number;
@@ -25,7 +25,7 @@ export class Vapid {
   readonly #contact: string;
   readonly #clock: Clock;
   readonly #wallClock: () => number;
-  readonly #held = new Map<string, Held>();
+  readonly #cached = new Map<string, CachedHeader>();
 
   /**
    * @param contact `mailto:` or `https:`, where a push service's operators can reach ours
@@ -41,21 +41,21 @@ export class Vapid {
 
   /** The value of Authorization for pushes to this origin, such as `https://ntfy.sh`. */
   authorization(origin: string): string {
-    const held = this.#held.get(origin);
-    if (held && this.#clock.monotonic() < held.until) return held.header;
+    const cached = this.#cached.get(origin);
+    if (cached && this.#clock.monotonic() < cached.until) return cached.header;
     const header = `vapid t=${this.#sign(origin)}, k=${this.#publicKey}`;
-    this.#held.delete(origin);
-    for (const oldest of this.#held.keys()) {
-      if (this.#held.size < MOST_ORIGINS) break;
-      this.#held.delete(oldest);
+    this.#cached.delete(origin);
+    for (const oldest of this.#cached.keys()) {
+      if (this.#cached.size < MOST_ORIGINS) break;
+      this.#cached.delete(oldest);
     }
-    this.#held.set(origin, { header, until: this.#clock.monotonic() + USED_FOR });
+    this.#cached.set(origin, { header, until: this.#clock.monotonic() + USED_FOR });
     return header;
   }
 
   /** That origin did not accept this value: the next one is new, unless it has been replaced already. */
   discard(origin: string, header: string): void {
-    if (this.#held.get(origin)?.header === header) this.#held.delete(origin);
+    if (this.#cached.get(origin)?.header === header) this.#cached.delete(origin);
   }
 
   #sign(origin: string): string {

@@ -25,10 +25,8 @@ const MOST = 20_000;
 interface Recipient {
   /** The latest news of each push, by its key. */
   readonly gathered: Map<string, keyof News>;
-  /** News in the message under way. */
-  underWay: number;
-  /** The message under way, and whether it arrives. */
-  sending: Promise<boolean> | undefined;
+  /** The message under way: how much news is in it, and whether it arrives. */
+  underWay: { readonly count: number; readonly arrives: Promise<boolean> } | undefined;
 }
 
 /**
@@ -48,7 +46,7 @@ export class ProgressReports {
   /** How much news the members are not known to have. */
   get waiting(): number {
     let waiting = 0;
-    for (const { gathered, underWay } of this.#recipients.values()) waiting += gathered.size + underWay;
+    for (const { gathered, underWay } of this.#recipients.values()) waiting += gathered.size + (underWay?.count ?? 0);
     return waiting;
   }
 
@@ -56,7 +54,7 @@ export class ProgressReports {
   note(member: string, key: string, news: keyof News): void {
     let recipient = this.#recipients.get(member);
     if (!recipient) {
-      recipient = { gathered: new Map(), underWay: 0, sending: undefined };
+      recipient = { gathered: new Map(), underWay: undefined };
       this.#recipients.set(member, recipient);
     }
     const { gathered } = recipient;
@@ -69,11 +67,11 @@ export class ProgressReports {
   /** Sends what has been gathered, and waits until the others have it, but no longer than `ms`. */
   async flush(ms: number): Promise<void> {
     const all = async (member: string, recipient: Recipient) => {
-      while (recipient.sending || recipient.gathered.size > 0) {
+      while (recipient.underWay || recipient.gathered.size > 0) {
         if (!this.#options.isLiving(member)) return;
         this.#send(member, recipient);
         // Give up on a member that cannot be reached now.
-        if (!(await recipient.sending)) return;
+        if (!(await recipient.underWay?.arrives)) return;
       }
     };
     const sent = [...this.#recipients].map(([member, recipient]) => all(member, recipient));
@@ -96,12 +94,12 @@ export class ProgressReports {
   }
 
   #send(member: string, recipient: Recipient): void {
-    const { gathered, sending } = recipient;
+    const { gathered, underWay } = recipient;
     if (!this.#options.isLiving(member)) this.#recipients.delete(member);
-    else if (!sending && gathered.size > 0) recipient.sending = this.#tell(member, recipient);
+    else if (!underWay && gathered.size > 0) this.#tell(member, recipient);
   }
 
-  async #tell(member: string, recipient: Recipient): Promise<boolean> {
+  #tell(member: string, recipient: Recipient): void {
     const { gathered } = recipient;
     const news = { handed: [] as string[], ended: [] as string[], none: [] as string[] };
     const told: [string, keyof News][] = [];
@@ -113,13 +111,13 @@ export class ProgressReports {
       gathered.delete(key);
       news[what].push(key);
     }
-    recipient.underWay = told.length;
-    const arrived = await this.#options.tell(member, news);
-    recipient.sending = undefined;
-    recipient.underWay = 0;
-    if (!arrived)
-      for (const [key, what] of told) if (!gathered.has(key) && gathered.size < MOST) gathered.set(key, what);
-    if (gathered.size > 0) this.#arm();
-    return arrived;
+    const arrives = this.#options.tell(member, news).then((arrived) => {
+      recipient.underWay = undefined;
+      if (!arrived)
+        for (const [key, what] of told) if (!gathered.has(key) && gathered.size < MOST) gathered.set(key, what);
+      if (gathered.size > 0) this.#arm();
+      return arrived;
+    });
+    recipient.underWay = { count: told.length, arrives };
   }
 }

@@ -1,8 +1,8 @@
 import assert from 'node:assert/strict';
 import { randomBytes } from 'node:crypto';
 import { test } from 'node:test';
+import { Prober } from '../../../src/notifiers/canary/prober.ts';
 import { StoreError } from '../../../src/notifiers/canary/swarm.ts';
-import { Watch } from '../../../src/notifiers/canary/watch.ts';
 import { sealPayload } from '../../../src/session/payload.ts';
 import { FakeClock } from '../../support/fake-clock.ts';
 import { keepLog } from '../support.ts';
@@ -23,7 +23,7 @@ async function setUp(prepare: { registered?: boolean; frontEnd?: () => Promise<v
     store: async (_body: Buffer, _sending: () => void): Promise<void> => undefined,
     ...prepare,
   };
-  const watch = new Watch({
+  const prober = new Prober({
     clock,
     random: randomBytes,
     log,
@@ -47,7 +47,7 @@ async function setUp(prepare: { registered?: boolean; frontEnd?: () => Promise<v
     },
   });
   const start = clock.monotonic();
-  const running = watch.run();
+  const running = prober.run();
   await clock.advance(0);
   /** The push of a message, as a hivemind seals it. */
   const pushOf = (data: Buffer, key = encKey) =>
@@ -56,14 +56,14 @@ async function setUp(prepare: { registered?: boolean; frontEnd?: () => Promise<v
       key,
       randomBytes(24),
     );
-  const deliver = (index = -1) => watch.received(pushOf(stored.at(index)?.body ?? Buffer.alloc(0)));
+  const deliver = (index = -1) => prober.received(pushOf(stored.at(index)?.body ?? Buffer.alloc(0)));
   const stop = async () => {
-    await watch.stop();
+    await prober.stop();
     await running;
   };
   /** When messages were stored, in seconds since the start. */
   const times = () => stored.map(({ at }) => (at - start) / 1000);
-  return { clock, watch, world, stored, took, subscribed, lines, pushOf, deliver, stop, times };
+  return { clock, prober, world, stored, took, subscribed, lines, pushOf, deliver, stop, times };
 }
 
 test('the first messages come every five seconds until one has come back, then one a minute', async () => {
@@ -92,7 +92,7 @@ test('where none comes back, the pace is one a minute after twelve', async () =>
 });
 
 test('how long a push took is counted from the attempt at which its message was stored', async () => {
-  const { clock, watch, world, took, deliver, stop } = await setUp();
+  const { clock, prober, world, took, deliver, stop } = await setUp();
   world.store = (_body, sending) =>
     new Promise((resolve) => {
       clock.setTimeout(() => {
@@ -105,51 +105,51 @@ test('how long a push took is counted from the attempt at which its message was 
   await clock.advance(400);
   assert.equal(deliver(), true);
   assert.deepEqual(took, [0.4]);
-  assert.equal(watch.lastSeconds, 0.4);
-  assert.deepEqual(watch.problems, []);
-  assert.equal(watch.results.delivered, 1);
+  assert.equal(prober.lastSeconds, 0.4);
+  assert.deepEqual(prober.problems, []);
+  assert.equal(prober.results.delivered, 1);
   await clock.advance(30_000);
-  assert.equal(watch.silentSeconds, 30);
+  assert.equal(prober.silentSeconds, 30);
   await stop();
 });
 
 test('a push that comes before the storage server answers counts, even if that server never answers', async () => {
-  const { clock, watch, world, deliver, stop } = await setUp();
+  const { clock, prober, world, deliver, stop } = await setUp();
   let fail = (_error: Error): void => undefined;
   world.store = () => new Promise((_, reject) => (fail = reject));
   await clock.advance(2_000);
   deliver();
   fail(new StoreError('unreachable', 'no answer'));
   await clock.advance(0);
-  assert.deepEqual([watch.results.delivered, watch.results.unreachable], [1, 0]);
+  assert.deepEqual([prober.results.delivered, prober.results.unreachable], [1, 0]);
   world.store = async () => {
     deliver();
   };
   await clock.advance(2 * MINUTE);
-  assert.equal(watch.results.lost, 0);
+  assert.equal(prober.results.lost, 0);
   await stop();
 });
 
 test('a message is lost after a minute, and its push no longer counts; the canary subscribes anew', async () => {
-  const { clock, watch, deliver, subscribed, stop, took } = await setUp();
+  const { clock, prober, deliver, subscribed, stop, took } = await setUp();
   await clock.advance(2_000);
   deliver();
   await clock.advance(5_000);
   const before = subscribed.length;
   await clock.advance(MINUTE);
-  assert.equal(watch.results.lost, 1);
-  assert.match(watch.problems.join(), /no push came within 60 s of a message that was stored/);
+  assert.equal(prober.results.lost, 1);
+  assert.match(prober.problems.join(), /no push came within 60 s of a message that was stored/);
   assert.equal(deliver(1), true);
   assert.equal(took.length, 1, 'too late');
   await clock.advance(MINUTE);
   assert.equal(subscribed.length, before + 1);
   deliver();
-  assert.deepEqual(watch.problems, []);
+  assert.deepEqual(prober.problems, []);
   await stop();
 });
 
 test('the subscription is renewed every ten minutes, and at each message while that fails', async () => {
-  const { clock, watch, world, subscribed, stored, deliver, stop } = await setUp();
+  const { clock, prober, world, subscribed, stored, deliver, stop } = await setUp();
   const everyMinute = async (minutes: number) => {
     for (let minute = 0; minute < minutes; minute++) {
       await clock.advance(MINUTE);
@@ -164,50 +164,50 @@ test('the subscription is renewed every ten minutes, and at each message while t
   assert.equal(subscribed.length, 2);
   world.frontEnd = () => Promise.reject(new Error('the certificate has run out'));
   await everyMinute(11);
-  assert.equal(watch.frontEndWorks, false);
-  assert.deepEqual(watch.problems, ['the certificate has run out']);
+  assert.equal(prober.frontEndWorks, false);
+  assert.deepEqual(prober.problems, ['the certificate has run out']);
   const count = stored.length;
   await everyMinute(3);
   assert.equal(stored.length, count + 3, 'messages go on');
   world.frontEnd = async () => undefined;
   await everyMinute(1);
   assert.equal(subscribed.length, 3);
-  assert.equal(watch.frontEndWorks, true);
+  assert.equal(prober.frontEndWorks, true);
   await stop();
 });
 
 test('without the hivemind, or without a subscription, nothing is stored', async () => {
   const frontEnd = () => Promise.reject(new Error('gone'));
-  const { clock, watch, world, stored, lines, stop } = await setUp({ registered: false, frontEnd });
+  const { clock, prober, world, stored, lines, stop } = await setUp({ registered: false, frontEnd });
   await clock.advance(15_000);
-  assert.ok(watch.results.not_registered > 0);
+  assert.ok(prober.results.not_registered > 0);
   world.registered = true;
   await clock.advance(10_000);
-  assert.ok(watch.results.not_subscribed > 0);
+  assert.ok(prober.results.not_subscribed > 0);
   assert.equal(stored.length, 0);
-  assert.deepEqual(watch.problems, ['not subscribed', 'gone']);
+  assert.deepEqual(prober.problems, ['not subscribed', 'gone']);
   assert.ok(lines.some((line) => /phones may not ring: not registered with the hivemind/.test(line)));
   await stop();
 });
 
 test('a start waits ten seconds for the hivemind before it complains', async () => {
-  const { clock, watch, world, stored, stop } = await setUp({ registered: false });
+  const { clock, prober, world, stored, stop } = await setUp({ registered: false });
   await clock.advance(9_000);
-  assert.equal(watch.results.not_registered, 0);
+  assert.equal(prober.results.not_registered, 0);
   world.registered = true;
   await clock.advance(3_000);
   assert.equal(stored.length, 1);
-  assert.equal(watch.results.not_registered, 0);
+  assert.equal(prober.results.not_registered, 0);
   await stop();
 });
 
 test("somebody else's push is not counted, and one with another key is refused", async () => {
-  const { clock, watch, pushOf, stop } = await setUp();
+  const { clock, prober, pushOf, stop } = await setUp();
   await clock.advance(2_000);
-  assert.equal(watch.received(pushOf(Buffer.from('hello'))), true);
-  assert.equal(watch.received(pushOf(Buffer.from(`spns canary ${'0'.repeat(32)}`))), true);
-  assert.equal(watch.received(pushOf(Buffer.from('spns canary 00'), randomBytes(32))), false);
-  assert.equal(watch.received(randomBytes(10)), false);
-  assert.equal(watch.results.delivered, 0);
+  assert.equal(prober.received(pushOf(Buffer.from('hello'))), true);
+  assert.equal(prober.received(pushOf(Buffer.from(`spns canary ${'0'.repeat(32)}`))), true);
+  assert.equal(prober.received(pushOf(Buffer.from('spns canary 00'), randomBytes(32))), false);
+  assert.equal(prober.received(randomBytes(10)), false);
+  assert.equal(prober.results.delivered, 0);
   await stop();
 });

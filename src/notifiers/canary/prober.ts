@@ -30,8 +30,8 @@ const REGISTERING = 10_000;
 const LOOK_AGAIN = 100;
 const NONCE_BYTES = 16;
 
-/** What a {@link Watch} is made with. */
-export interface WatchOptions {
+/** What a {@link Prober} is made with. */
+export interface ProberOptions {
   readonly clock: Clock;
   readonly random: (bytes: number) => Buffer;
   readonly log: Logger;
@@ -50,7 +50,7 @@ export interface WatchOptions {
  * The canary's loop: it subscribes, stores a message each minute, and waits for its push. It goes on with whatever
  * works: while the front-end is away, messages are stored all the same.
  */
-export class Watch {
+export class Prober {
   readonly results: Record<Result, number> = {
     delivered: 0,
     lost: 0,
@@ -62,7 +62,7 @@ export class Watch {
     refused: 0,
     unreachable: 0,
   };
-  readonly #options: WatchOptions;
+  readonly #options: ProberOptions;
   readonly #pace: Pace;
   readonly #say: Repeated;
   readonly #pending = new Map<string, { sentAt: number; patience: Timer | undefined }>();
@@ -79,7 +79,7 @@ export class Watch {
   #wake: (() => void) | undefined;
   #stopped = false;
 
-  constructor(options: WatchOptions) {
+  constructor(options: ProberOptions) {
     this.#options = options;
     this.#pace = options.pace ?? PACE;
     this.#say = repeated(options.log, options.clock);
