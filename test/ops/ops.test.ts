@@ -3,16 +3,7 @@ import { spawnSync } from 'node:child_process';
 import { readFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { test } from 'node:test';
-import { Registry } from 'prom-client';
-import { systemClock } from '../../src/clock.ts';
-import { buildInfo, createRegistry, reloadMetric } from '../../src/daemon/metrics.ts';
-import { transportMetrics } from '../../src/daemon/transport-metrics.ts';
-import { type MetricSources, registerMetrics } from '../../src/hivemind/operators/metrics.ts';
-import { canaryLatency, observeCanary } from '../../src/notifiers/canary/metrics.ts';
-import type { Prober } from '../../src/notifiers/canary/prober.ts';
-import { observeNotifier, providerLatency } from '../../src/notifiers/runtime/metrics.ts';
-import type { Notifier } from '../../src/notifiers/runtime/notifier.ts';
-import { webMetrics } from '../../src/web/metrics.ts';
+import { exportedMetrics } from '../support/exported-metrics.ts';
 
 const ROOT = join(import.meta.dirname, '../..');
 const ALERTS = readFileSync(join(ROOT, 'ops/alerts.yml'), 'utf8');
@@ -31,59 +22,18 @@ const alertExpressions = [...ALERTS.matchAll(/^ {8}expr: (?:\|\n((?: {10}.*\n)+)
 );
 const dashboardExpressions = panels.flatMap(({ targets }) => (targets ?? []).map(({ expr }) => expr));
 
-/**
- * What the daemons export, with the labels of each. Nothing is read from the sources: names and labels stand at
- * registration.
- */
-const registered: { name: string; type: string; help: string; labelNames?: string[] }[] = [];
+const registered = await exportedMetrics();
+/** What the daemons export, with the labels of each. */
 const exported = (() => {
-  const names = new Map<string, Set<string>>();
-  const register = (fill: (registry: Registry) => void, registry = new Registry()) => {
-    fill(registry);
-    for (const metric of registry.getMetricsAsArray() as unknown as {
-      name: string;
-      type: string;
-      help: string;
-      labelNames?: string[];
-      buckets?: number[];
-    }[]) {
-      registered.push(metric);
-      const labels = new Set(metric.labelNames ?? []);
-      names.set(metric.name, labels);
-      if (!metric.buckets) continue;
-      for (const suffix of ['_sum', '_count']) names.set(metric.name + suffix, labels);
-      names.set(`${metric.name}_bucket`, new Set([...labels, 'le']));
-    }
-  };
-  const nothing = {} as never;
-  register((registry) => {
-    buildInfo(registry);
-    reloadMetric(registry, () => true);
-  }, createRegistry(true));
-  register((registry) =>
-    registerMetrics(registry, {
-      clock: nothing,
-      devices: nothing,
-      expiry: nothing,
-      intake: nothing,
-      joined: nothing,
-      network: nothing,
-      oversized: nothing,
-      outbox: nothing,
-      store: nothing,
-      subscriptions: nothing,
-    } satisfies MetricSources),
-  );
-  register((registry) => webMetrics(registry, nothing));
-  register((registry) => {
-    providerLatency(registry);
-    observeNotifier(registry, {} as Notifier, systemClock);
-    canaryLatency(registry);
-    observeCanary(registry, {} as Prober);
-    transportMetrics(registry, () => []);
-  });
   // Prometheus' own.
-  names.set('up', new Set());
+  const names = new Map<string, Set<string>>([['up', new Set()]]);
+  for (const { name, labelNames = [], buckets } of registered) {
+    const labels = new Set(labelNames);
+    names.set(name, labels);
+    if (!buckets) continue;
+    for (const suffix of ['_sum', '_count']) names.set(name + suffix, labels);
+    names.set(`${name}_bucket`, new Set([...labels, 'le']));
+  }
   return names;
 })();
 /** Labels that the scrape adds (ops/prometheus.yml). */
