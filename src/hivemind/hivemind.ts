@@ -107,8 +107,8 @@ export async function startHivemind(context: Context): Promise<Daemon> {
     devices,
     seen,
     outbox,
-    accepts: (node, account) => network.monitoring.accepts(node.member, account),
-    hasOthers: (node, account) => network.monitoring.hasOthers(node.member, account),
+    accepts: (node, account) => network.monitoring.accepts(node.swarmMember, account),
+    hasOthers: (node, account) => network.monitoring.hasOthers(node.swarmMember, account),
     nameOf: ({ key, address }) => `${key.slice(0, 12)} at ${address.host}:${address.port}`,
     log: quietLog,
   });

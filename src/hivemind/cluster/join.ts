@@ -79,7 +79,7 @@ export function joinCluster(modules: JoinModules): Joined {
     clock,
     othersOf: (slot) => cluster.duty.othersOf(slot),
     serverOf: (key) => network.find(key),
-    askedSince: ({ member }, slot) => network.monitoring.askedSince(member, slot),
+    askedSince: (node, slot) => network.monitoring.askedSince(node.swarmMember, slot),
     reconnect: (node) => network.reconnect(node),
     tell: (member, servers) => links.send(member, 'cluster.heard', encodeHeard({ ...own, servers })),
     log,

@@ -1,7 +1,7 @@
 import type { Clock } from '../../clock.ts';
 import { slotOf } from '../../session/slots.ts';
 import { SLICE } from '../slice.ts';
-import type { Member, Swarm } from './member.ts';
+import type { Swarm, SwarmMember } from './swarm-member.ts';
 import type { Accounts, Defer, Swarms } from './swarms.ts';
 
 export interface CoverageOptions {
@@ -82,7 +82,7 @@ export class Coverage {
     { accounts }: { accounts: Uint32Array },
     from: number,
     to: number,
-    up: readonly Member[],
+    up: readonly SwarmMember[],
     uncovered: Set<number>,
   ): void {
     for (let position = from; position < to; position++) {

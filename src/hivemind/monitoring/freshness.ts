@@ -1,6 +1,6 @@
 import type { Clock } from '../../clock.ts';
 import { SLICE } from '../slice.ts';
-import type { Member, Swarm } from './member.ts';
+import type { Swarm, SwarmMember } from './swarm-member.ts';
 import type { Swarms } from './swarms.ts';
 
 /** What one storage server monitors for us. */
@@ -43,7 +43,7 @@ export interface MonitoringSummary {
 export interface FreshnessOptions {
   readonly clock: Clock;
   readonly swarms: Swarms;
-  readonly members: ReadonlySet<Member>;
+  readonly members: ReadonlySet<SwarmMember>;
   /** Seconds on the monitoring clock. */
   readonly now: () => number;
   /** About how old a figure may become, in seconds. */
@@ -53,7 +53,7 @@ export interface FreshnessOptions {
 /** How up to date the servers' monitors are. Measured in slices of a few servers and swarms. */
 export class Freshness {
   readonly #options: FreshnessOptions;
-  #members: Member[] = [];
+  #members: SwarmMember[] = [];
   /** The next swarm to measure; undefined between rounds. */
   #swarm: number | undefined;
   #nextRound = 0;
@@ -89,7 +89,7 @@ export class Freshness {
   }
 
   /** A report on one server. Ages may be one interval old. */
-  report({ schedule, urgentInFlight, bulkInFlight, failures }: Member): MonitoringReport {
+  report({ schedule, urgentInFlight, bulkInFlight, failures }: SwarmMember): MonitoringReport {
     const { confirmed, unconfirmed, refused, spared, oldest, lastError } = schedule.figures;
     return {
       accounts: schedule.count,

@@ -3,9 +3,9 @@ import { parseMonitorEnded } from '../../session/monitor.ts';
 import { ChangeThrottle } from './change-throttle.ts';
 import { Coverage } from './coverage.ts';
 import { Freshness, type MonitoringReport, type MonitoringSummary } from './freshness.ts';
-import { type Link, Member } from './member.ts';
 import { Sender } from './sender.ts';
 import { Sparing } from './sparing.ts';
+import { type Link, SwarmMember } from './swarm-member.ts';
 import { type Accounts, type Defer, Swarms } from './swarms.ts';
 
 /** The accounts to monitor, and their events. {@link Devices} implements it. */
@@ -58,7 +58,7 @@ export class Monitoring {
   readonly #interval: number;
   readonly #origin: number;
   /** The servers to ask, connected or not. */
-  readonly #members = new Set<Member>();
+  readonly #members = new Set<SwarmMember>();
   readonly #swarms: Swarms;
   readonly #sender: Sender;
   readonly #sparing: Sparing;
@@ -68,7 +68,7 @@ export class Monitoring {
   readonly #ticker: Timer;
   /** Notices of ended monitors: how many came to what, and how many each server has sent since when (monotonic ms). */
   readonly #ended = { taken: 0, moved: 0, unasked: 0, malformed: 0 };
-  readonly #notices = new WeakMap<Member, { since: number; count: number }>();
+  readonly #notices = new WeakMap<SwarmMember, { since: number; count: number }>();
 
   constructor(options: MonitoringOptions) {
     const { clock, jitter, defer, accounts } = options;
@@ -85,7 +85,7 @@ export class Monitoring {
     this.#swarms = swarms;
     const sparing = new Sparing({ clock, accounts, swarms, defer, onWork: (member) => this.#sender.wake(member) });
     this.#sparing = sparing;
-    const spares = (member: Member, id: number) => sparing.spares(member, id);
+    const spares = (member: SwarmMember, id: number) => sparing.spares(member, id);
     this.#sender = new Sender({ clock, accounts, swarms, spares, now, jitter, defer, interval });
     this.#freshness = new Freshness({ clock, swarms, members: this.#members, now, interval });
     this.#coverage = new Coverage({ clock, accounts, swarms, defer });
@@ -120,9 +120,9 @@ export class Monitoring {
   }
 
   /** Makes the state of a storage server that is not asked anything yet. @param key its public key in hex */
-  newMember(key: string): Member {
+  newSwarmMember(key: string): SwarmMember {
     const now = () => this.#now();
-    return new Member({
+    return new SwarmMember({
       clock: this.#clock,
       rank: this.#rank(key),
       jitter: this.#jitter,
@@ -138,7 +138,7 @@ export class Monitoring {
   }
 
   /** From now on a storage server of this swarm is to be asked, as soon as it is up. */
-  added(member: Member, swarmId: bigint): void {
+  added(member: SwarmMember, swarmId: bigint): void {
     this.#members.add(member);
     member.listedIn(swarmId);
     this.#enter(member, swarmId);
@@ -153,12 +153,12 @@ export class Monitoring {
   }
 
   /** See {@link Sparing.askedSince}. */
-  askedSince(member: Member, slot: number): number | undefined {
+  askedSince(member: SwarmMember, slot: number): number | undefined {
     return this.#sparing.askedSince(member, slot);
   }
 
   /** A storage server is now in another swarm. */
-  moved(member: Member, swarmId: bigint): void {
+  moved(member: SwarmMember, swarmId: bigint): void {
     member.movedTo(swarmId);
     this.#leave(member);
     this.#enter(member, swarmId);
@@ -167,7 +167,7 @@ export class Monitoring {
   }
 
   /** A storage server is no longer to be asked. */
-  removed(member: Member): void {
+  removed(member: SwarmMember): void {
     this.#members.delete(member);
     this.down(member);
     this.#leave(member);
@@ -177,7 +177,7 @@ export class Monitoring {
    * A handshake is complete, the first or one after a loss. The server may know nothing of us, so it is asked for
    * everything at once.
    */
-  up(member: Member, link: Link): void {
+  up(member: SwarmMember, link: Link): void {
     this.#sender.drop(member);
     member.up(link);
     if (member.swarm) this.#sparing.choose(member.swarm);
@@ -185,7 +185,7 @@ export class Monitoring {
   }
 
   /** The connection broke. Nothing is sent before the next handshake. */
-  down(member: Member): void {
+  down(member: SwarmMember): void {
     member.down();
     this.#sender.drop(member);
     if (member.swarm) this.#sparing.choose(member.swarm);
@@ -195,7 +195,7 @@ export class Monitoring {
    * Whether a notification about an account counts if this storage server sent it: only if we may have asked it for the
    * account, that is if it is in the account's swarm or was within the lifetime of a monitor (docs/decisions/16).
    */
-  accepts(member: Member, id: number): boolean {
+  accepts(member: SwarmMember, id: number): boolean {
     if (this.#swarms.belongs(id, member.swarmId)) return true;
     if (member.formers.length === 0) return false;
     const now = this.#clock.monotonic();
@@ -206,7 +206,7 @@ export class Monitoring {
   }
 
   /** Whether some other connected storage server should report this account's messages as well. */
-  hasOthers(member: Member, id: number): boolean {
+  hasOthers(member: SwarmMember, id: number): boolean {
     const swarm = this.#swarms.swarmOf(id);
     if (!swarm) return false;
     const position = this.#swarms.positionOf(id);
@@ -220,7 +220,7 @@ export class Monitoring {
    * Handles `notify.monitor_ended`. A storage server sends it once for each account that leaves its swarm.
    * @returns why the server should be cut off, in words, if it has sent many more than that
    */
-  ended(member: Member, parts: readonly Buffer[]): string | undefined {
+  ended(member: SwarmMember, parts: readonly Buffer[]): string | undefined {
     const now = this.#clock.monotonic();
     let notices = this.#notices.get(member);
     if (!notices || now - notices.since >= ENDED_PERIOD) {
@@ -235,7 +235,7 @@ export class Monitoring {
   }
 
   /** A report on one server; ages may be one interval old. */
-  report(member: Member): MonitoringReport {
+  report(member: SwarmMember): MonitoringReport {
     return this.#freshness.report(member);
   }
 
@@ -262,14 +262,14 @@ export class Monitoring {
     return Math.floor((this.#clock.monotonic() - this.#origin) / 1000) + 1;
   }
 
-  #enter(member: Member, swarmId: bigint): void {
+  #enter(member: SwarmMember, swarmId: bigint): void {
     const swarm = this.#swarms.get(swarmId);
     if (!swarm) return;
     this.#swarms.enter(member, swarm);
     this.#sparing.entered(member, swarm);
   }
 
-  #leave(member: Member): void {
+  #leave(member: SwarmMember): void {
     const { swarm } = member;
     this.#swarms.leave(member);
     this.#sparing.forget(member);
@@ -288,7 +288,7 @@ export class Monitoring {
     this.#freshness.measureSome();
   }
 
-  #endedOf(member: Member, parts: readonly Buffer[]): 'taken' | 'moved' | 'unasked' | 'malformed' {
+  #endedOf(member: SwarmMember, parts: readonly Buffer[]): 'taken' | 'moved' | 'unasked' | 'malformed' {
     let account: Buffer;
     try {
       account = parseMonitorEnded(parts);

@@ -1,5 +1,5 @@
 import { isElsewhere, type MonitorResult, parseMonitorReply } from '../../session/monitor.ts';
-import type { Member } from './member.ts';
+import type { SwarmMember } from './swarm-member.ts';
 import type { Accounts, Swarms } from './swarms.ts';
 
 /** One `monitor.messages` request, and what is needed to understand its reply. */
@@ -121,17 +121,17 @@ const DICT = 0x64; // d
 export class Answers {
   readonly #swarms: Swarms;
   /** Called with an account to ask for at once by another signature. */
-  readonly #hurry: (member: Member, id: number) => void;
+  readonly #hurry: (member: SwarmMember, id: number) => void;
   /** Accounts by what was answered; where a signature was refused, signatures. */
   readonly counters = { confirmed: 0, refused_timestamp: 0, refused_signature: 0, elsewhere: 0, error: 0 };
 
-  constructor(swarms: Swarms, hurry: (member: Member, id: number) => void) {
+  constructor(swarms: Swarms, hurry: (member: SwarmMember, id: number) => void) {
     this.#swarms = swarms;
     this.#hurry = hurry;
   }
 
   /** Enters the answer for each account of a request. @param sentAt the second in which it was sent */
-  apply(member: Member, request: Request, sentAt: number, results: readonly MonitorResult[]): void {
+  apply(member: SwarmMember, request: Request, sentAt: number, results: readonly MonitorResult[]): void {
     const swarms = this.#swarms;
     const { schedule } = member;
     let dict = 0;

@@ -1,8 +1,8 @@
 import type { Clock, Timer } from '../../clock.ts';
 import { SLICE } from '../slice.ts';
-import { MAX_BODY, type Member } from './member.ts';
 import { Answers, type Request, RequestBuilder, readReply } from './request.ts';
 import type { ScheduleOptions } from './schedule.ts';
+import { MAX_BODY, type SwarmMember } from './swarm-member.ts';
 import type { Accounts, Defer, Swarms } from './swarms.ts';
 
 export interface SenderOptions extends ScheduleOptions {
@@ -11,7 +11,7 @@ export interface SenderOptions extends ScheduleOptions {
   readonly swarms: Swarms;
   readonly defer: Defer;
   /** See {@link Sparing.spares}. */
-  readonly spares: (member: Member, id: number) => boolean;
+  readonly spares: (member: SwarmMember, id: number) => boolean;
 }
 
 /**
@@ -46,12 +46,12 @@ export class Sender {
   readonly #bulk: RequestBuilder;
   readonly #small: RequestBuilder;
   /** The members waiting for their turn to be sent a bulk request, in order. */
-  readonly #ready = new Set<Member>();
+  readonly #ready = new Set<SwarmMember>();
   /** The member whose bulk request is being built, and its epoch when that began. */
-  #job: { member: Member; epoch: number } | undefined;
+  #job: { member: SwarmMember; epoch: number } | undefined;
   #working = false;
   /** Ids of urgent accounts, by member. */
-  readonly #urgent = new Map<Member, number[]>();
+  readonly #urgent = new Map<SwarmMember, number[]>();
   #timer: Timer | undefined;
   /** Bytes of all requests that wait for an answer. */
   #bytesInFlight = 0;
@@ -78,13 +78,13 @@ export class Sender {
   }
 
   /** Something is due at this member: it is sent when its turn comes. */
-  wake(member: Member): void {
+  wake(member: SwarmMember): void {
     member.schedule.walk.want();
     this.enqueue(member);
   }
 
   /** Something may be due at this member: gives it its turn, unless it cannot be sent anything now. */
-  enqueue(member: Member): void {
+  enqueue(member: SwarmMember): void {
     if (!member.isUp || member.bulkInFlight || this.#stopped) return;
     if (member.isResting) return; // the tick will come back to it
     this.#ready.add(member);
@@ -92,7 +92,7 @@ export class Sender {
   }
 
   /** Asks a member for an account at once. */
-  hurry(member: Member, id: number): void {
+  hurry(member: SwarmMember, id: number): void {
     if (!member.isUp || this.#stopped) return;
     const waiting = this.#urgent.get(member);
     if (member.isResting || member.failures > 0 || (waiting && waiting.length >= MAX_URGENT)) {
@@ -105,7 +105,7 @@ export class Sender {
   }
 
   /** The member's connection or swarm has changed or gone: drops what it was to be sent. */
-  drop(member: Member): void {
+  drop(member: SwarmMember): void {
     this.#urgent.delete(member);
     this.#ready.delete(member);
   }
@@ -124,7 +124,7 @@ export class Sender {
   }
 
   /** Sends a member's urgent accounts, as many as may be in flight, until `deadline` (monotonic ms); the rest later. */
-  #flush(member: Member, deadline: number): void {
+  #flush(member: SwarmMember, deadline: number): void {
     const { clock, swarms } = this.#options;
     let waiting = this.#urgent.get(member);
     while (waiting && waiting.length > 0 && member.urgentInFlight < MAX_URGENT_IN_FLIGHT) {
@@ -173,7 +173,7 @@ export class Sender {
     this.#working = false;
   }
 
-  #nextJob(): { member: Member; epoch: number } | undefined {
+  #nextJob(): { member: SwarmMember; epoch: number } | undefined {
     for (const member of this.#ready) {
       if (this.#bytesInFlight >= MAX_BYTES_IN_FLIGHT) return undefined;
       this.#ready.delete(member);
@@ -186,7 +186,7 @@ export class Sender {
   }
 
   /** Goes on building a member's bulk request. @returns whether that is over: it was sent, or there is none to send */
-  #build(member: Member, epoch: number, deadline: number): boolean {
+  #build(member: SwarmMember, epoch: number, deadline: number): boolean {
     const { schedule } = member;
     if (member.epoch !== epoch || !member.isUp) {
       // There has been a disconnect, handshake or move since: what was built so far is not sent.
@@ -214,7 +214,7 @@ export class Sender {
   }
 
   /** The walk has visited every account. */
-  #endWalk(member: Member): void {
+  #endWalk(member: SwarmMember): void {
     const { now, interval, jitter } = this.#options;
     const { schedule } = member;
     schedule.walk.end(now() + Math.ceil(interval * (0.75 + jitter() / 4)));
@@ -231,7 +231,7 @@ export class Sender {
    * @param isLast whether an account too large for a request of its own is given up, rather than left to a larger one
    * @returns false if the account has to go into another request
    */
-  #put(builder: RequestBuilder, member: Member, position: number, isLast: boolean): boolean {
+  #put(builder: RequestBuilder, member: SwarmMember, position: number, isLast: boolean): boolean {
     const { swarms, spares } = this.#options;
     const { schedule, swarm } = member;
     const id = swarm!.accounts[position]!;
@@ -251,7 +251,7 @@ export class Sender {
     return true;
   }
 
-  #send(member: Member, builder: RequestBuilder, isUrgent: boolean): void {
+  #send(member: SwarmMember, builder: RequestBuilder, isUrgent: boolean): void {
     const { clock, now } = this.#options;
     const request = builder.finish();
     const bytes = request.body.length;
@@ -274,7 +274,7 @@ export class Sender {
 
   /** Handles the reply or the failure of a request. @returns its outcome */
   #settle(
-    member: Member,
+    member: SwarmMember,
     request: Request,
     sentAt: number,
     reply: Buffer | undefined,
@@ -296,7 +296,7 @@ export class Sender {
   }
 
   /** Makes the accounts of a failed request due again. They and whatever is urgent go into the next bulk request. */
-  #requeue(member: Member, { ids }: Request): void {
+  #requeue(member: SwarmMember, { ids }: Request): void {
     const { swarms } = this.#options;
     for (const id of ids) if (swarms.swarmOf(id) === member.swarm) member.schedule.failed(swarms.positionOf(id));
     this.#urgent.delete(member);

@@ -1,7 +1,7 @@
 import type { Clock } from '../../clock.ts';
 import { SLOTS, slotOf, swarmsOfSlots } from '../../session/slots.ts';
 import { SLICE } from '../slice.ts';
-import type { Member, Swarm } from './member.ts';
+import type { Swarm, SwarmMember } from './swarm-member.ts';
 import type { Accounts, Defer, Swarms } from './swarms.ts';
 
 export interface SparingOptions {
@@ -10,7 +10,7 @@ export interface SparingOptions {
   readonly swarms: Pick<Swarms, 'current'>;
   readonly defer: Defer;
   /** Called with a storage server that has to be asked for accounts that it was spared. */
-  readonly onWork: (member: Member) => void;
+  readonly onWork: (member: SwarmMember) => void;
 }
 
 /**
@@ -37,12 +37,12 @@ export class Sparing {
   /** The slots in which another hivemind sends first. */
   #slots: ReadonlySet<number> = new Set();
   /** The servers that are not chosen. */
-  readonly #unchosen = new WeakSet<Member>();
+  readonly #unchosen = new WeakSet<SwarmMember>();
   /** Since when (monotonic ms) a slot is not among those, and a server is chosen, if it was ever otherwise. */
   readonly #slotSince = new Array<number>(SLOTS).fill(Number.NEGATIVE_INFINITY);
-  readonly #chosenSince = new WeakMap<Member, number>();
+  readonly #chosenSince = new WeakMap<SwarmMember, number>();
   /** Servers that may have to be asked for what they were spared. */
-  readonly #changed = new Set<Member>();
+  readonly #changed = new Set<SwarmMember>();
   #stopped = false;
 
   constructor(options: SparingOptions) {
@@ -66,7 +66,7 @@ export class Sparing {
   }
 
   /** Whether this server need not be asked for this account. */
-  spares(member: Member, id: number): boolean {
+  spares(member: SwarmMember, id: number): boolean {
     if (this.#slots.size === 0 || !this.#unchosen.has(member)) return false;
     const { bytes, offset } = this.#options.accounts.account(id);
     return this.#slots.has(slotOf(bytes, offset));
@@ -76,7 +76,7 @@ export class Sparing {
    * Since when (monotonic ms) this server has been asked for the accounts of this slot, -Infinity if it always has;
    * undefined if it is not.
    */
-  askedSince(member: Member, slot: number): number | undefined {
+  askedSince(member: SwarmMember, slot: number): number | undefined {
     if (!this.#slots.has(slot)) return this.#slotSince[slot];
     return this.#unchosen.has(member) ? undefined : (this.#chosenSince.get(member) ?? Number.NEGATIVE_INFINITY);
   }
@@ -87,13 +87,13 @@ export class Sparing {
   }
 
   /** A server has entered a swarm. It is unchosen at first, so that it takes nobody's place. */
-  entered(member: Member, swarm: Swarm): void {
+  entered(member: SwarmMember, swarm: Swarm): void {
     this.#unchosen.add(member);
     this.choose(swarm);
   }
 
   /** A server has left its swarm. */
-  forget(member: Member): void {
+  forget(member: SwarmMember): void {
     this.#changed.delete(member);
   }
 
@@ -117,7 +117,7 @@ export class Sparing {
   }
 
   /** Of those that answer, the ones already chosen, then by rank; all members if too few answer. */
-  #best(members: readonly Member[]): readonly Member[] {
+  #best(members: readonly SwarmMember[]): readonly SwarmMember[] {
     const able = members.filter(isAnswering);
     if (able.length < ENOUGH) return members;
     return able
@@ -125,7 +125,7 @@ export class Sparing {
       .slice(0, ENOUGH);
   }
 
-  #queue(member: Member): void {
+  #queue(member: SwarmMember): void {
     if (this.#changed.size === 0) this.#options.defer(() => this.#reconsider());
     this.#changed.add(member);
   }
@@ -147,6 +147,6 @@ export class Sparing {
 }
 
 /** Whether a server would report messages now, as far as we can tell. */
-function isAnswering(member: Member): boolean {
+function isAnswering(member: SwarmMember): boolean {
   return member.isUp && !member.isResting && !member.isSilent;
 }

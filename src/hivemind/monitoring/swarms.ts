@@ -1,8 +1,8 @@
 import type { Clock } from '../../clock.ts';
 import { SwarmSpace } from '../../session/swarm.ts';
 import { SLICE } from '../slice.ts';
-import type { Member, Swarm } from './member.ts';
 import { MONITOR_LIFETIME } from './schedule.ts';
+import type { Swarm, SwarmMember } from './swarm-member.ts';
 
 /** What monitoring needs to know about accounts. Ids are small dense integers that are reused after a removal. */
 export interface Accounts {
@@ -29,7 +29,7 @@ export interface SwarmsOptions {
   readonly now: () => number;
   readonly defer: Defer;
   /** Called with a member that has new accounts to ask for, after a change of the swarms. */
-  readonly onWork: (member: Member) => void;
+  readonly onWork: (member: SwarmMember) => void;
 }
 
 /** How many earlier sets of swarms are remembered at most. */
@@ -94,13 +94,13 @@ export class Swarms {
   }
 
   /** Makes a storage server a member of a swarm, to be asked for all its accounts. */
-  enter(member: Member, swarm: Swarm): void {
+  enter(member: SwarmMember, swarm: Swarm): void {
     swarm.members.push(member);
     member.enter(swarm);
   }
 
   /** Takes a storage server out of its swarm, if it is in one. */
-  leave(member: Member): void {
+  leave(member: SwarmMember): void {
     const members = member.swarm?.members;
     members?.splice(members.indexOf(member), 1);
     member.leave();

@@ -8,8 +8,8 @@ import type { Commands, Handler, Incoming } from '../../oxenmq/remote.ts';
 import type { ServiceNodes } from '../../session/service-nodes.ts';
 import { blake2b } from '../../session/sodium.ts';
 import type { MonitoringSummary } from '../monitoring/freshness.ts';
-import type { Link } from '../monitoring/member.ts';
 import { type MonitoredAccounts, Monitoring } from '../monitoring/monitoring.ts';
+import type { Link } from '../monitoring/swarm-member.ts';
 import type { LinkEvents, Node, NodeReport } from './node.ts';
 import { Nodes } from './nodes.ts';
 import { Oxend, type OxendConnection, type OxendEvents } from './oxend.ts';
@@ -238,7 +238,7 @@ export class Network {
 
   #monitorEnded({ remote, parts }: Incoming): void {
     const { node } = (remote as Connection).data as Attached;
-    const offence = node && this.monitoring.ended(node.member, parts);
+    const offence = node && this.monitoring.ended(node.swarmMember, parts);
     if (node && offence !== undefined) this.#nodes.cutOff(node, offence);
   }
 

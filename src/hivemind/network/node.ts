@@ -1,7 +1,7 @@
 import type { Timer } from '../../clock.ts';
 import type { ServiceNode } from '../../session/service-nodes.ts';
 import type { MonitoringReport } from '../monitoring/freshness.ts';
-import type { Link, Member } from '../monitoring/member.ts';
+import type { Link, SwarmMember } from '../monitoring/swarm-member.ts';
 
 /** What a connection tells about itself. */
 export interface LinkEvents {
@@ -38,7 +38,7 @@ export class Node {
   /** As listed; the last known one if the list has none. */
   address: ServiceNode;
   /** What monitoring knows of it. */
-  readonly member: Member;
+  readonly swarmMember: SwarmMember;
   state: NodeState = 'unusable';
   link: Link | undefined;
   /** Since when (unix ms) it has been up. */
@@ -50,10 +50,10 @@ export class Node {
   lastError = '';
   retry: Timer | undefined;
 
-  constructor(key: string, address: ServiceNode, member: Member) {
+  constructor(key: string, address: ServiceNode, swarmMember: SwarmMember) {
     this.key = key;
     this.address = address;
-    this.member = member;
+    this.swarmMember = swarmMember;
   }
 }
 
@@ -73,14 +73,14 @@ export interface NodeReport extends MonitoringReport {
 
 /** @param monitored monitoring's report of it */
 export function reportNode(node: Node, monitored: MonitoringReport): NodeReport {
-  const { address, key, member, state, upSince, lastError } = node;
+  const { address, key, swarmMember, state, upSince, lastError } = node;
   return {
     address: address.host === '' ? '' : `tcp://${address.host}:${address.port}`,
     key: key.slice(0, 12),
     swarm: address.swarm.toString(16),
-    state: member.isSilent ? 'silent' : state,
+    state: swarmMember.isSilent ? 'silent' : state,
     connected_since: upSince === undefined ? null : Math.floor(upSince / 1000),
     ...monitored,
-    last_error: member.isUp ? monitored.last_error : lastError,
+    last_error: swarmMember.isUp ? monitored.last_error : lastError,
   };
 }

@@ -2,8 +2,8 @@ import type { Clock } from '../../clock.ts';
 import { addressTrouble } from '../../session/node-address.ts';
 import type { ServiceNode, ServiceNodes } from '../../session/service-nodes.ts';
 import { swarmsOfSlots } from '../../session/slots.ts';
-import type { Link } from '../monitoring/member.ts';
 import type { Monitoring } from '../monitoring/monitoring.ts';
+import type { Link } from '../monitoring/swarm-member.ts';
 import type { Defer } from '../monitoring/swarms.ts';
 import { SLICE } from '../slice.ts';
 import { ListDoubt } from './list-doubt.ts';
@@ -81,7 +81,7 @@ export class Nodes {
   reports<T extends object>(recordOf: (node: Node) => T): (NodeReport & T)[] {
     const { monitoring } = this.#options;
     return Array.from(this.#nodes.values(), (node) => ({
-      ...reportNode(node, monitoring.report(node.member)),
+      ...reportNode(node, monitoring.report(node.swarmMember)),
       ...recordOf(node),
     }));
   }
@@ -116,7 +116,7 @@ export class Nodes {
     if (node.state !== 'up') return;
     node.reconnects++;
     this.#disconnect(node);
-    this.#options.monitoring.down(node.member);
+    this.#options.monitoring.down(node.swarmMember);
     this.#enqueue(node);
     this.#connectQueued();
   }
@@ -146,7 +146,7 @@ export class Nodes {
       if (node) {
         this.#change(node, address);
         this.#review(node);
-      } else this.#add(new Node(key, address, monitoring.newMember(key)));
+      } else this.#add(new Node(key, address, monitoring.newSwarmMember(key)));
     }
     this.#connectQueued();
     return undefined;
@@ -173,7 +173,7 @@ export class Nodes {
     const trouble = this.#troubleOf(node.address);
     node.lastError = trouble ?? '';
     if (trouble !== undefined) return;
-    this.#options.monitoring.added(node.member, node.address.swarm);
+    this.#options.monitoring.added(node.swarmMember, node.address.swarm);
     this.#enqueue(node);
   }
 
@@ -209,7 +209,7 @@ export class Nodes {
     if (state === 'unusable' || this.#isNeeded(node) === (state !== 'unneeded')) return;
     if (state !== 'unneeded') {
       this.#disconnect(node);
-      if (state === 'up' || state === 'down') this.#options.monitoring.down(node.member);
+      if (state === 'up' || state === 'down') this.#options.monitoring.down(node.swarmMember);
     }
     this.#enqueue(node);
   }
@@ -241,7 +241,7 @@ export class Nodes {
     const wasAdmitted = node.state !== 'unusable';
     this.#disconnect(node);
     node.state = 'unusable';
-    if (wasAdmitted) this.#options.monitoring.removed(node.member);
+    if (wasAdmitted) this.#options.monitoring.removed(node.swarmMember);
   }
 
   #change(node: Node, listed: ServiceNode): void {
@@ -252,7 +252,7 @@ export class Nodes {
     const isAdmitted = node.state !== 'unusable';
     if (before.swarm !== address.swarm) {
       this.counters.moved++;
-      if (isAdmitted) this.#options.monitoring.moved(node.member, address.swarm);
+      if (isAdmitted) this.#options.monitoring.moved(node.swarmMember, address.swarm);
     }
     if (before.host === host && before.port === port) return;
     this.counters.readdressed++;
@@ -265,7 +265,7 @@ export class Nodes {
     }
     const wasUp = node.state === 'up' || node.state === 'down';
     this.#disconnect(node);
-    if (wasUp) this.#options.monitoring.down(node.member);
+    if (wasUp) this.#options.monitoring.down(node.swarmMember);
     this.#enqueue(node);
   }
 
@@ -326,7 +326,7 @@ export class Nodes {
     node.state = 'up';
     node.upSince = this.#options.clock.now();
     node.failedConnects = 0;
-    this.#options.monitoring.up(node.member, link);
+    this.#options.monitoring.up(node.swarmMember, link);
     this.#connectQueued();
   }
 
@@ -336,7 +336,7 @@ export class Nodes {
     node.state = 'down';
     node.upSince = undefined;
     node.lastError = 'connection lost';
-    this.#options.monitoring.down(node.member);
+    this.#options.monitoring.down(node.swarmMember);
   }
 
   #failed(node: Node, reason: string, offence: boolean): void {
@@ -344,7 +344,7 @@ export class Nodes {
     this.counters.failures++;
     const { state } = node;
     this.#disconnect(node);
-    if (state === 'up' || state === 'down') monitoring.down(node.member);
+    if (state === 'up' || state === 'down') monitoring.down(node.swarmMember);
     node.lastError = reason;
     const longer = 1 + jitter() / 4;
     if (offence) {

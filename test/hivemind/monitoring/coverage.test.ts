@@ -1,7 +1,7 @@
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
 import { Coverage } from '../../../src/hivemind/monitoring/coverage.ts';
-import type { Member, Swarm } from '../../../src/hivemind/monitoring/member.ts';
+import type { Swarm, SwarmMember } from '../../../src/hivemind/monitoring/swarm-member.ts';
 import { slotOf } from '../../../src/session/slots.ts';
 import { FakeClock } from '../../support/fake-clock.ts';
 import { FakeAccounts, refusal, SUCCESS } from './support/fake-accounts.ts';
@@ -128,7 +128,7 @@ test('accounts are checked 256 at a time, for 8 ms between two turns of the even
         return true;
       },
     };
-    const member = { isUp: true, schedule } as unknown as Member;
+    const member = { isUp: true, schedule } as unknown as SwarmMember;
     const swarm: Swarm = { id: 1n, number: 0, accounts: new Uint32Array(1_024), count: 1_000, members: [member] };
     const turns: number[] = [];
     const coverage = new Coverage({

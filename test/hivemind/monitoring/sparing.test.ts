@@ -1,7 +1,7 @@
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
-import { Member } from '../../../src/hivemind/monitoring/member.ts';
 import { ENOUGH, Sparing } from '../../../src/hivemind/monitoring/sparing.ts';
+import { SwarmMember } from '../../../src/hivemind/monitoring/swarm-member.ts';
 import { SLOTS, slotOf } from '../../../src/session/slots.ts';
 import { FakeClock } from '../../support/fake-clock.ts';
 import { FakeAccounts, refusal, SUCCESS } from './support/fake-accounts.ts';
@@ -299,7 +299,7 @@ function simulate(seed: number): void {
     clock.run(4 * MINUTE);
     for (const number of accounts.numbers) {
       const id = accounts.idOf(number);
-      const swarm = servers.filter(({ node }) => node?.member.swarm && contains(node.member.swarm, id));
+      const swarm = servers.filter(({ node }) => node?.swarmMember.swarm && contains(node.swarmMember.swarm, id));
       const telling = swarm.filter((server) => server.monitorsAccount(number, accounts.version(number))).length;
       const least = isSpared(id) ? Math.min(ENOUGH, swarm.length) : swarm.length;
       assert.ok(telling >= least, `of account ${number} ${telling} tell, of ${swarm.length}, and ${least} should`);
@@ -309,7 +309,9 @@ function simulate(seed: number): void {
   }
   clock.run(2 * HOUR);
   // What is spared has run out: no more is asked than has to be.
-  for (const { members, accounts: ids, count } of new Set(servers.flatMap(({ node }) => node?.member.swarm ?? []))) {
+  for (const { members, accounts: ids, count } of new Set(
+    servers.flatMap(({ node }) => node?.swarmMember.swarm ?? []),
+  )) {
     for (let position = 0; position < count; position++) {
       const confirmed = members.filter(({ schedule }) => schedule.isConfirmed(position)).length;
       const wanted = isSpared(ids[position] ?? 0) ? Math.min(ENOUGH, members.length) : members.length;
@@ -328,7 +330,7 @@ function contains({ accounts, count }: { accounts: Uint32Array; count: number },
 test('what servers were spared becomes due in pieces of 8 ms, and of each once', () => {
   const clock = new FakeClock();
   const members = Array.from({ length: 7 }, (_, rank) => {
-    const member = new Member({ clock, now: () => 1, jitter: () => 0, interval: 60, rank, suspect: () => {} });
+    const member = new SwarmMember({ clock, now: () => 1, jitter: () => 0, interval: 60, rank, suspect: () => {} });
     const reconsider = member.schedule.reconsider.bind(member.schedule);
     member.schedule.reconsider = () => {
       clock.stall(3);
@@ -338,7 +340,7 @@ test('what servers were spared becomes due in pieces of 8 ms, and of each once',
   });
   const swarm = { id: 1n, number: 0, accounts: new Uint32Array(8), count: 1, members };
   const deferred: (() => void)[] = [];
-  const worked: Member[] = [];
+  const worked: SwarmMember[] = [];
   const sparing = new Sparing({
     clock,
     accounts: new FakeAccounts(),

@@ -1,6 +1,6 @@
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
-import { Member } from '../../../src/hivemind/monitoring/member.ts';
+import { SwarmMember } from '../../../src/hivemind/monitoring/swarm-member.ts';
 import { Swarms } from '../../../src/hivemind/monitoring/swarms.ts';
 import type { Node } from '../../../src/hivemind/network/node.ts';
 import { FakeClock } from '../../support/fake-clock.ts';
@@ -213,7 +213,7 @@ test('many accounts are moved in slices, so that nobody waits for the event loop
   clock.monotonic = () => time++;
   const swarms = new Swarms({ clock, accounts, now: () => 1, defer: (work) => slices.push(work), onWork: () => {} });
   swarms.setIds([LOW, HIGH]);
-  const member = new Member({ clock, now: () => 1, jitter: () => 0, interval: 1, rank: 0, suspect: () => {} });
+  const member = new SwarmMember({ clock, now: () => 1, jitter: () => 0, interval: 1, rank: 0, suspect: () => {} });
   swarms.enter(member, swarms.get(HIGH)!);
   let count = 0;
   const spent: number[] = [];

@@ -180,8 +180,8 @@ test('over real sockets: from oxend to the storage servers to a notification', {
   toLow.remote.send('notify.message', 'd1:@…e');
   const { node, body } = await notifications.first(() => true);
   assert.equal(body.toString(), 'd1:@…e');
-  assert.ok(network.monitoring.accepts(node.member, accounts.idOf(0)));
-  assert.ok(!network.monitoring.accepts(node.member, accounts.idOf(1)));
+  assert.ok(network.monitoring.accepts(node.swarmMember, accounts.idOf(0)));
+  assert.ok(!network.monitoring.accepts(node.swarmMember, accounts.idOf(1)));
 
   // A new subscription.
   const before = asked.all.length;

@@ -355,7 +355,11 @@ test('each of several hiveminds connects only to the servers that keep accounts 
 
   watch.setSlots(new Set([0xee]));
   assert.deepEqual([low.isUp, high.isUp], [false, true]);
-  assert.deepEqual([low.node!.member.isUp, high.node!.member.isUp], [false, true], 'nor is it asked any more');
+  assert.deepEqual(
+    [low.node!.swarmMember.isUp, high.node!.swarmMember.isUp],
+    [false, true],
+    'nor is it asked any more',
+  );
   clock.run(10 * MINUTE);
   assert.deepEqual([low.connects, high.connects], [1, 1]);
 
@@ -407,7 +411,7 @@ test('a server that has fallen silent is reconnected, and asked for everything',
   server.monitors.clear();
   watch.reconnect(server.node!);
   assert.equal(watch.summary().connected, 0);
-  assert.equal(server.node!.member.isUp, false, 'nothing is sent over the connection that has ended');
+  assert.equal(server.node!.swarmMember.isUp, false, 'nothing is sent over the connection that has ended');
   clock.run(SECOND);
   assert.deepEqual([server.connects, server.node!.reconnects, server.monitors.size], [2, 1, 1]);
   server.breakConnection(SECOND, true);

@@ -152,7 +152,7 @@ export class SimulatedMember extends SimulatedProcess implements Linked {
       clock,
       othersOf: (slot) => this.cluster.duty.othersOf(slot),
       serverOf: (key) => this.nodes.find(key),
-      askedSince: (node, slot) => this.monitoring.askedSince(node.member, slot),
+      askedSince: (node, slot) => this.monitoring.askedSince(node.swarmMember, slot),
       reconnect: (node) => this.nodes.reconnect(node),
       tell: (member, servers) => this.links.send(member, 'cluster.heard', encodeHeard({ ...own, servers })),
       log,
@@ -181,8 +181,8 @@ export class SimulatedMember extends SimulatedProcess implements Linked {
           this.outbox.add(message, devices, doubt);
         },
       },
-      accepts: (node, account) => this.monitoring.accepts(node.member, account),
-      hasOthers: (node, account) => this.monitoring.hasOthers(node.member, account),
+      accepts: (node, account) => this.monitoring.accepts(node.swarmMember, account),
+      hasOthers: (node, account) => this.monitoring.hasOthers(node.swarmMember, account),
       nameOf: ({ key }) => key.slice(0, 12),
       log,
     });

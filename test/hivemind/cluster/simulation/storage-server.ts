@@ -1,6 +1,6 @@
 import type { Clock } from '../../../../src/clock.ts';
 import { type Bencoded, decode } from '../../../../src/codec/bencode.ts';
-import type { Link } from '../../../../src/hivemind/monitoring/member.ts';
+import type { Link } from '../../../../src/hivemind/monitoring/swarm-member.ts';
 import type { LinkEvents } from '../../../../src/hivemind/network/node.ts';
 import { encodeNotification, type Notification } from '../../../../src/session/notification.ts';
 import type { ServiceNode } from '../../../../src/session/service-nodes.ts';

@@ -1,6 +1,6 @@
 import type { Clock } from '../../../../src/clock.ts';
-import type { Link } from '../../../../src/hivemind/monitoring/member.ts';
 import { Monitoring } from '../../../../src/hivemind/monitoring/monitoring.ts';
+import type { Link } from '../../../../src/hivemind/monitoring/swarm-member.ts';
 import type { LinkEvents, Node } from '../../../../src/hivemind/network/node.ts';
 import { Nodes } from '../../../../src/hivemind/network/nodes.ts';
 import { mulberry32 } from '../../../../src/mulberry32.ts';
@@ -156,16 +156,16 @@ function watchOver(monitoring: Monitoring, nodes: Nodes) {
     },
     uncoveredSlots: () => monitoring.uncoveredSlots(),
     spareSlots: monitoring.spareSlots.bind(monitoring),
-    askedSince: ({ member }: Node, slot: number) => monitoring.askedSince(member, slot),
+    askedSince: ({ swarmMember }: Node, slot: number) => monitoring.askedSince(swarmMember, slot),
     setSlots: nodes.setSlots.bind(nodes),
     reconnect: nodes.reconnect.bind(nodes),
     update: nodes.update.bind(nodes),
     nodes: () => nodes.reports(() => ({})),
     summary: () => ({ ...nodes.summary(), ...monitoring.summary() }),
-    accepts: ({ member }: Node, id: number) => monitoring.accepts(member, id),
-    hasOthers: ({ member }: Node, id: number) => monitoring.hasOthers(member, id),
+    accepts: ({ swarmMember }: Node, id: number) => monitoring.accepts(swarmMember, id),
+    hasOthers: ({ swarmMember }: Node, id: number) => monitoring.hasOthers(swarmMember, id),
     ended: (node: Node, parts: readonly Buffer[]) => {
-      const offence = monitoring.ended(node.member, parts);
+      const offence = monitoring.ended(node.swarmMember, parts);
       if (offence !== undefined) nodes.cutOff(node, offence);
     },
     stop: () => {

@@ -1,6 +1,6 @@
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
-import { type Link, MAX_BODY, Member } from '../../../src/hivemind/monitoring/member.ts';
+import { type Link, MAX_BODY, SwarmMember } from '../../../src/hivemind/monitoring/swarm-member.ts';
 import { FakeClock } from '../../support/fake-clock.ts';
 
 const SECOND = 1_000;
@@ -9,7 +9,7 @@ const SECOND = 1_000;
 function setUp() {
   const clock = new FakeClock();
   const now = () => Math.floor(clock.monotonic() / SECOND);
-  const member = new Member({ clock, now, jitter: () => 0.5, interval: 60, rank: 0, suspect: () => {} });
+  const member = new SwarmMember({ clock, now, jitter: () => 0.5, interval: 60, rank: 0, suspect: () => {} });
   const link: Link = { request: () => {}, close: () => {} };
   member.up(link);
   /** Seconds until it may be asked again. */
@@ -23,7 +23,7 @@ function setUp() {
 
 test('a server that was never connected has nothing in flight, no swarm and no failures', () => {
   const clock = new FakeClock();
-  const member = new Member({ clock, now: () => 1, jitter: () => 0, interval: 60, rank: 7, suspect: () => {} });
+  const member = new SwarmMember({ clock, now: () => 1, jitter: () => 0, interval: 60, rank: 7, suspect: () => {} });
   const { isUp, bulkInFlight, urgentInFlight, failures, limit, isResting, isSilent, swarm, rank } = member;
   assert.deepEqual(
     { isUp, bulkInFlight, urgentInFlight, failures, limit, isResting, isSilent, swarm, rank },
@@ -107,7 +107,7 @@ test('a server that says that accounts are elsewhere is asked again in seconds, 
   const suspect = () => {
     state.suspected++;
   };
-  const member = new Member({ clock, now, jitter: () => 0.5, interval: 60, rank: 0, suspect });
+  const member = new SwarmMember({ clock, now, jitter: () => 0.5, interval: 60, rank: 0, suspect });
   member.schedule.begin(2, 2);
   const { walk } = member.schedule;
   /** Seconds until what is elsewhere is asked for again. */
@@ -138,7 +138,7 @@ test('an ended monitor counts if it was confirmed, and is disputed unless a requ
   const suspect = () => {
     state.suspected++;
   };
-  const member = new Member({ clock, now: () => 1_000, jitter: () => 0.5, interval: 60, rank: 0, suspect });
+  const member = new SwarmMember({ clock, now: () => 1_000, jitter: () => 0.5, interval: 60, rank: 0, suspect });
   const { schedule } = member;
   schedule.begin(2, 2);
   assert.equal(member.ended(0), false);

@@ -7,7 +7,7 @@ export interface Swarm {
   readonly number: number;
   accounts: Uint32Array;
   count: number;
-  readonly members: Member[];
+  readonly members: SwarmMember[];
 }
 
 /** A connection to a storage server. Hides the sockets, so that the rules can be tested without any. */
@@ -20,9 +20,9 @@ export interface Link {
   close(): void;
 }
 
-export interface MemberOptions extends ScheduleOptions {
+export interface SwarmMemberOptions extends ScheduleOptions {
   readonly clock: Clock;
-  /** See {@link Member.rank}. */
+  /** See {@link SwarmMember.rank}. */
   readonly rank: number;
   /** Called when the storage server disagrees with us about where accounts are. */
   readonly suspect: () => void;
@@ -50,11 +50,11 @@ const SILENT_AFTER = 3;
  * it can take. Request bodies grow while good answers come and shrink when they do not, and a server that does not
  * answer is left alone for a while.
  */
-export class Member {
+export class SwarmMember {
   readonly schedule: Schedule;
   /** If only some servers of a swarm are asked, low ranks are preferred. */
   readonly rank: number;
-  readonly #options: MemberOptions;
+  readonly #options: SwarmMemberOptions;
   #swarm: Swarm | undefined;
   #swarmId = -1n;
   #formers: { id: bigint; until: number }[] = [];
@@ -75,7 +75,7 @@ export class Member {
   #disputes = 0;
   #disputeUntil = Number.NEGATIVE_INFINITY;
 
-  constructor(options: MemberOptions) {
+  constructor(options: SwarmMemberOptions) {
     this.#options = options;
     this.rank = options.rank;
     this.schedule = new Schedule(options);
