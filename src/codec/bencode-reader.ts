@@ -17,7 +17,7 @@ export class BencodeError extends Error {
 }
 
 /** Lists and dictionaries may be nested this deep; no peer of ours needs more than four. */
-export const MAX_DEPTH = 256;
+const MAX_DEPTH = 256;
 
 const INT = 0x69; // i
 const LIST = 0x6c; // l
@@ -34,10 +34,8 @@ export const MAX_UINT64 = 2n ** 64n - 1n;
 /** The smallest integer there is: signed, 64 bits. */
 export const MIN_INT64 = -(2n ** 63n);
 
-/**
- * The kind of the value that comes next in a {@link BencodeReader}; `end` closes the list or dictionary that is open.
- */
-export type Kind = 'string' | 'integer' | 'list' | 'dict' | 'end';
+/** The kind of the value that comes next in a {@link BencodeReader}. */
+export type Kind = 'string' | 'integer' | 'list' | 'dict';
 
 /**
  * Reads bencode forwards over one buffer, without copying and without building what nobody asked for: byte strings come
@@ -46,8 +44,6 @@ export type Kind = 'string' | 'integer' | 'list' | 'dict' | 'end';
 export class BencodeReader {
   readonly #data: Buffer;
   #at: number;
-  /** How many more values {@link skip} may go past. */
-  #left = 0;
 
   /**
    * @param data the bytes to read; they must not change while the views handed out are in use
@@ -76,8 +72,7 @@ export class BencodeReader {
     if (byte === INT) return 'integer';
     if (byte === LIST) return 'list';
     if (byte === DICT) return 'dict';
-    if (byte === END) return 'end';
-    throw this.#error('expected one of 0-9, i, l, d, e');
+    throw this.#error('expected a value: one of 0-9, i, l, d');
   }
 
   /** Steps into a list; its elements follow, until {@link leave} says that it is over. */
@@ -139,16 +134,16 @@ export class BencodeReader {
     if (negative) at++;
     const start = at;
     let value = 0;
-    for (; at < data.length; at++) {
-      const byte = data[at]!;
-      if (!isDigit(byte)) break;
+    for (; ; at++) {
+      const byte = data[at];
+      if (byte === undefined || !isDigit(byte)) break;
       value = value * 10 + (byte - ZERO);
     }
     if (at === start || data[at] !== END) throw this.#error('expected the digits of an integer and an e');
     // Sums of more than 2^53 have been rounded: read those again, exactly. The first test keeps a megabyte of digits
     // from becoming a bigint.
     if (value > Number.MAX_SAFE_INTEGER) {
-      if (value > 2 ** 64) throw this.#error('integer of more than 64 bits');
+      if (value > Number(MAX_UINT64)) throw this.#error('integer of more than 64 bits');
       const digits = BigInt(data.toString('latin1', start, at));
       const exact = negative ? -digits : digits;
       if (exact > MAX_UINT64 || exact < MIN_INT64) throw this.#error('integer of more than 64 bits');
@@ -163,11 +158,12 @@ export class BencodeReader {
   safeInteger(min = Number.MIN_SAFE_INTEGER, max = Number.MAX_SAFE_INTEGER): number {
     const start = this.#at;
     const value = this.integer();
-    if (typeof value === 'bigint' || value < min || value > max) {
+    // A bigint is beyond all safe integers.
+    if (value < min || value > max) {
       this.#at = start;
       throw this.#error(`expected an integer from ${min} to ${max}`);
     }
-    return value;
+    return Number(value);
   }
 
   /**
@@ -184,7 +180,7 @@ export class BencodeReader {
       const start = this.#at;
       if (data[start] === END) return false;
       const length = this.#length();
-      const first = length === 0 ? -1 : data[this.#at]!;
+      const first = length === 0 ? Number.NEGATIVE_INFINITY : data[this.#at]!;
       if (first > wanted || (first === wanted && length > 1)) {
         this.#at = start;
         return false;
@@ -202,9 +198,7 @@ export class BencodeReader {
    * @returns how many it held
    */
   skip(most = Number.MAX_SAFE_INTEGER): number {
-    this.#left = most;
-    this.#skip(0);
-    return most - this.#left;
+    return most - this.#skip(0, most);
   }
 
   /** Reads the next value, whatever it is. Nesting is limited to {@link MAX_DEPTH}. */
@@ -217,27 +211,28 @@ export class BencodeReader {
     if (!this.done) throw this.#error('data after the end of the value');
   }
 
-  #skip(depth: number): void {
-    if (--this.#left < 0) throw this.#error('more values than there should be');
+  /** @returns how many of the `left` values may still follow */
+  #skip(depth: number, left: number): number {
+    if (left < 1) throw this.#error('more values than there should be');
+    left--;
     const kind = this.peek();
     if (kind === 'string') this.#skipString();
     else if (kind === 'integer') this.integer();
-    else if (kind === 'end') throw this.#error('expected a value, found an end');
     else {
       if (depth >= MAX_DEPTH) throw this.#error('nested too deeply');
       this.#at++;
       while (!this.leave()) {
         if (kind === 'dict') this.#skipString();
-        this.#skip(depth + 1);
+        left = this.#skip(depth + 1, left);
       }
     }
+    return left;
   }
 
   #value(depth: number): Bencoded {
     const kind = this.peek();
     if (kind === 'string') return this.string();
     if (kind === 'integer') return this.integer();
-    if (kind === 'end') throw this.#error('expected a value, found an end');
     if (depth >= MAX_DEPTH) throw this.#error('nested too deeply');
     this.#at++;
     if (kind === 'list') {
@@ -267,9 +262,8 @@ export class BencodeReader {
     for (; ; at++) {
       const byte = data[at];
       if (byte === undefined || !isDigit(byte)) break;
+      // Rounded, or infinite, where it is far longer than any data.
       length = length * 10 + (byte - ZERO);
-      // Checked at each digit, so that the sum stays exact however many digits there are.
-      if (length > data.length) throw this.#error('string longer than the data');
     }
     if (at === this.#at) throw this.#error('expected a string');
     if (data[at] !== COLON) throw this.#error('expected a : after the length of a string');

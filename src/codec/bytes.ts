@@ -25,7 +25,7 @@ export function fromHex(text: string): Buffer | undefined {
  */
 export function fromBase64(text: string): Buffer | undefined {
   let length = text.length;
-  while (length > 0 && text.charCodeAt(length - 1) === 0x3d) length--;
+  while (text.charCodeAt(length - 1) === 0x3d) length--;
   if (length % 4 === 1) return undefined;
   // Buffer.from also takes the URL alphabet and skips what it does not know, so the characters are checked here.
   if (!/^[A-Za-z0-9+/]*=*$/.test(text)) return undefined;
@@ -43,16 +43,13 @@ const BASE32Z_VALUES: ReadonlyMap<string, number> = new Map(
 
 /** Writes z-base-32 in lower case, without padding: 32 bytes become 52 characters. */
 export function toBase32z(bytes: Uint8Array): string {
+  const padded = Buffer.concat([bytes, Buffer.alloc(1)]);
   let text = '';
-  let bits = 0;
-  let value = 0;
-  for (const byte of bytes) {
-    value = (value << 8) | byte;
-    bits += 8;
-    for (; bits >= 5; bits -= 5) text += BASE32Z[(value >> (bits - 5)) & 31];
-    value &= 31;
+  for (let bit = 0; bit < 8 * bytes.length; bit += 5) {
+    const pair = padded.readUInt16BE(bit >> 3);
+    text += BASE32Z[(pair >> (11 - (bit & 7))) & 31];
   }
-  return bits > 0 ? text + BASE32Z[(value << (5 - bits)) & 31] : text;
+  return text;
 }
 
 /**

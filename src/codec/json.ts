@@ -77,7 +77,7 @@ function reviveNumber(_key: string, value: unknown, context: { source?: string }
   if (typeof value !== 'number' || Number.isSafeInteger(value)) return value;
   if (!Number.isFinite(value)) throw new JsonError('Invalid JSON: number out of range');
   const source = context.source ?? '';
-  if (source.length > 20 || !/^-?\d+$/.test(source)) return value;
+  if (!/^-?\d{1,20}$/.test(source)) return value;
   const exact = BigInt(source);
   return exact <= MAX_UINT64 && exact >= MIN_INT64 ? exact : value;
 }

@@ -1,7 +1,6 @@
 import assert from 'node:assert/strict';
 import { describe, it } from 'node:test';
 import { type Bencoded, BencodeError, BencodeReader, decode, type Encodable, encode } from '../../src/codec/bencode.ts';
-import { MAX_DEPTH } from '../../src/codec/bencode-reader.ts';
 import { fuzz } from '../support/fuzz.ts';
 import { vectors } from '../support/vectors.ts';
 
@@ -71,14 +70,14 @@ describe('decode', () => {
     assert.deepEqual(decode(new Uint8Array(Buffer.from('xx3:abcxx')).subarray(2, 7)), Buffer.from('abc'));
   });
 
-  it('accepts lists and dictionaries nested to the limit and refuses one level more', () => {
+  it('accepts lists and dictionaries nested 256 deep and refuses one level more', () => {
     const lists = (depth: number) => Buffer.from('l'.repeat(depth) + 'e'.repeat(depth));
     const dicts = (depth: number) => Buffer.from(`${'d1:a'.repeat(depth)}0:${'e'.repeat(depth)}`);
     for (const nested of [lists, dicts]) {
-      decode(nested(MAX_DEPTH));
-      assert.throws(() => decode(nested(MAX_DEPTH + 1)), /nested too deeply/);
-      new BencodeReader(nested(MAX_DEPTH)).skip();
-      assert.throws(() => new BencodeReader(nested(MAX_DEPTH + 1)).skip(), /nested too deeply/);
+      decode(nested(256));
+      assert.throws(() => decode(nested(257)), /nested too deeply/);
+      new BencodeReader(nested(256)).skip();
+      assert.throws(() => new BencodeReader(nested(257)).skip(), /nested too deeply/);
     }
   });
 
@@ -144,11 +143,23 @@ describe('BencodeReader', () => {
     assert.equal(reader.integer(), 3);
   });
 
+  it('does not take a longer key for one that begins alike', () => {
+    const reader = new BencodeReader(Buffer.from('d2:aai1e1:bi2ee'));
+    reader.enterDict();
+    assert.equal(reader.find('a'), false);
+    assert.equal(reader.key(), 'aa');
+  });
+
   it('stays where it was when an integer is out of range', () => {
-    const reader = new BencodeReader(Buffer.from('i70000e'));
-    assert.throws(() => reader.safeInteger(-32768, 32767), /expected an integer from -32768 to 32767/);
-    assert.equal(reader.offset, 0);
-    assert.equal(reader.integer(), 70000);
+    for (const outside of [70000, 32768, -32769, 2n ** 63n]) {
+      const reader = new BencodeReader(encode(outside));
+      assert.throws(() => reader.safeInteger(-32768, 32767), /expected an integer from -32768 to 32767/);
+      assert.equal(reader.offset, 0);
+      assert.equal(reader.integer(), outside);
+    }
+    for (const within of [-32768, 32767]) {
+      assert.equal(new BencodeReader(encode(within)).safeInteger(-32768, 32767), within);
+    }
   });
 
   it('reads from an offset', () => assert.equal(new BencodeReader(Buffer.from('xxi5e'), 2).integer(), 5));
@@ -168,6 +179,7 @@ describe('BencodeReader', () => {
       assert.equal(reader.offset, 1);
       assert.equal(reader.accept(expected), true);
       assert.equal(reader.offset, 1 + size);
+      assert.equal(new BencodeReader(expected).accept(expected), true, 'up to the end of the data');
     }
   });
 
@@ -178,12 +190,23 @@ describe('BencodeReader', () => {
       ['d1:ali1ei2eee', 4],
     ] as const) {
       assert.equal(new BencodeReader(Buffer.from(text)).skip(values), values);
+      assert.equal(new BencodeReader(Buffer.from(text)).skip(values + 7), values);
+      assert.equal(new BencodeReader(Buffer.from(text)).skip(), values);
       assert.throws(() => new BencodeReader(Buffer.from(text)).skip(values - 1), /more values/);
     }
   });
 
   it('says where the bytes go wrong', () => {
-    assert.throws(() => decode(Buffer.from('li1ex')), /^BencodeError: Invalid bencode at byte 4: expected one of/);
+    assert.throws(() => decode(Buffer.from('li1ex')), /^BencodeError: Invalid bencode at byte 4: expected a value/);
+    assert.throws(() => decode(Buffer.from('e')), /at byte 0: expected a value/);
+  });
+
+  it('refuses a string that is one byte longer than the data, and reads one that ends with them', () => {
+    for (const length of [3, 12]) {
+      const text = 'x'.repeat(length);
+      assert.equal(new BencodeReader(Buffer.from(`${length}:${text}`)).string().toString(), text);
+      assert.throws(() => new BencodeReader(Buffer.from(`${length + 1}:${text}`)).string(), /longer than the data/);
+    }
   });
 });
 

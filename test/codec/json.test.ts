@@ -13,6 +13,7 @@ describe('parseJson', () => {
     assert.equal(parseJson('9007199254740991'), 9007199254740991);
     assert.equal(parseJson('9007199254740993'), 9007199254740993n);
     assert.equal(parseJson('-9223372036854775808'), -9223372036854775808n);
+    assert.equal(parseJson('-9223372036854775809'), -(2 ** 63), 'one less is rounded');
     assert.equal(parseJson('18446744073709551615'), 18446744073709551615n);
     assert.deepEqual(parseJson('["1e5",9007199254740993,"",{"1":-9007199254740993}]'), [
       '1e5',
@@ -32,7 +33,29 @@ describe('parseJson', () => {
   it('reads bytes as UTF-8, with a byte order mark or without', () => {
     assert.equal(parseJson(Buffer.from('"ü€😀"')), 'ü€😀');
     assert.deepEqual(parseJson(Buffer.from('\ufeff {} ')), {});
+    assert.deepEqual(parseJson(Buffer.from('\ufeff{}')), {});
     assert.deepEqual(parseJson(new Uint8Array(Buffer.from('x[1]x')).subarray(1, 4)), [1]);
+  });
+
+  it('calls a function for each value, which is slow, only where a number may not be exact', (t) => {
+    const parse = t.mock.method(JSON, 'parse');
+    const isSlow = (text: string) => {
+      parseJson(text);
+      return parse.mock.calls.at(-1)!.arguments.length > 1;
+    };
+    for (const text of [
+      'true',
+      '[true,false,-0.25]',
+      '123456789012345',
+      '{"a":123456789012345,"e":[999999999999999]}',
+      '"5e7 12345678901234567890"',
+      '{"1e5":"\\"1E5 12345678901234567890"}',
+    ]) {
+      assert.equal(isSlow(text), false, text);
+    }
+    for (const text of ['1000000000000000', '[0.1234567890123456]', '1e5', '{"a":2E3}', '[true,1234567890123456]']) {
+      assert.equal(isSlow(text), true, text);
+    }
   });
 
   it('treats a key named __proto__ as any other', () => {
@@ -65,7 +88,9 @@ describe('parseJson', () => {
     assert.throws(() => parseJson(Buffer.from([0x22, 0xed, 0xa0, 0x80, 0x22])), JsonError);
     assert.throws(() => parseJson('"\\ud800"'), JsonError);
     assert.throws(() => parseJson('[{"\\uDFFF":1}]'), JsonError);
+    assert.throws(() => parseJson('[null,{"a":["\\uDC00"]}]'), JsonError);
     assert.equal(parseJson('"\\ud83d\\ude00"'), '😀');
+    assert.deepEqual(parseJson('[{"\\ud83d\\ude00":5},null]'), [{ '😀': 5 }, null]);
     assert.equal(parseJson('"\\\\ud800"'), '\\ud800');
   });
 

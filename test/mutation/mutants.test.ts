@@ -50,6 +50,13 @@ test('texts, templates and regular expressions are left alone, and what is insid
   assert.equal(mask('a / 2 / b.match(/[/"]1/);'), `a / 2 / b.match(${' '.repeat(7)});`);
 });
 
+test('of a comparison that sorts only the side is changed, since no more than the sign of its result counts', () => {
+  assert.deepEqual(
+    mutantsOf('list.sort((a, b) => (a < b ? -1 : 1));\n').map(({ text }) => text),
+    [';', '<=', '>='],
+  );
+});
+
 test('every area has its sources and tests, and every source can be changed', () => {
   for (const [name, { sources, tests }] of Object.entries(AREAS)) {
     for (const glob of [...sources, ...tests]) assert.ok(globSync(glob, { cwd: ROOT }).length > 0, `${name}: ${glob}`);

@@ -38,6 +38,8 @@ const TURNED: Record<string, readonly string[]> = {
 /** Operators that stand between spaces, as the formatter sets them, those that do not, and words. */
 const OPERATOR = /(?<= )(?:[!=]==|[<>]=?|&&|\|\||\?\?|[-+*/%]|[-+]=)(?= |$)|\+\+|--|\b(?:true|false)\b/gm;
 const INTEGER = /(?<![\w.#$])(?:0x[\da-f]+|\d[\d_]*)n?(?![\w.])/gi;
+/** Of what tells a sort which comes first only the sign counts. */
+const ORDER = /\? -1 : 1\b/g;
 const CONDITION = /\bif \(/g;
 const EARLY_END = /^ *(?:if \(.*\) )?(?:return\b.*|continue);$/gm;
 const CALL = /^ *(?:void |await )?(?!return\b|throw\b|if\b|super\b)[\w#.?!]+\(.*\);$/gm;
@@ -61,7 +63,7 @@ export function mutantsOf(source: string): Mutant[] {
   };
   for (const { 0: token, index } of code.matchAll(OPERATOR))
     for (const text of TURNED[token]!) add(index, token.length, text);
-  for (const { 0: token, index } of code.matchAll(INTEGER)) {
+  for (const { 0: token, index } of code.replace(ORDER, (order) => ' '.repeat(order.length)).matchAll(INTEGER)) {
     const isBig = token.endsWith('n');
     add(index, token.length, `${BigInt(token.replace(/[_n]/g, '')) + 1n}${isBig ? 'n' : ''}`);
   }
