@@ -64,8 +64,8 @@ export interface Heard extends Sender {
   readonly servers: readonly HeardServer[];
 }
 
-export const MAX_NAME = 64;
-export const MAX_VERSION = 64;
+const MAX_NAME = 64;
+const MAX_VERSION = 64;
 export const MAX_FINGERPRINTS = 4_096;
 export const MAX_SERVERS = 4_096;
 const SLOT_BYTES = SLOTS / 8;

@@ -97,10 +97,11 @@ export function openPayload(
   payload: Uint8Array,
   encKey: Uint8Array,
 ): { readonly metadata: PayloadMetadata; readonly data: Buffer | null } {
-  const padded = payload.length > 24 && xchachaDecrypt(payload.subarray(24), payload.subarray(0, 24), encKey);
+  const nonce = payload.subarray(0, 24);
+  const padded = nonce.length === 24 ? xchachaDecrypt(payload.subarray(24), nonce, encKey) : undefined;
   if (!padded) throw new BencodeError('Invalid payload: it does not decrypt');
   let length = padded.length;
-  while (length > 0 && padded[length - 1] === 0) length--;
+  while (padded[length - 1] === 0) length--;
   const list = decode(padded.subarray(0, length));
   const [first, data = null] = Array.isArray(list) ? list : [];
   if (data !== null && !Buffer.isBuffer(data)) throw new BencodeError('Invalid payload: the message is no string');
@@ -132,10 +133,8 @@ function jsonMetadata(notification: Sealable, length: number): string {
 
 /** The hash as a JSON string. Nearly every one is base64, which needs no escapes; invalid UTF-8 is replaced. */
 function hashText(hash: Buffer): string {
-  for (const byte of hash) {
-    if (byte < 0x20 || byte > 0x7e || byte === 0x22 || byte === 0x5c) return pythonString(hash.toString());
-  }
-  return `"${hash.toString('latin1')}"`;
+  const text = hash.toString('latin1');
+  return /^[ !#-[\]-~]*$/.test(text) ? `"${text}"` : pythonString(hash.toString());
 }
 
 function bodyless({ account, hash, namespace, timestamp, expiry, data }: Sealable): Buffer {

@@ -52,7 +52,7 @@ export interface ServiceNodes {
  */
 export function parseServiceNodes(reply: readonly Buffer[]): ServiceNodes {
   const [status, body] = reply;
-  if (!status || !body || reply.length !== 2) throw new Error(`oxend answered with ${reply.length} parts instead of 2`);
+  if (!status || !body || reply.length > 2) throw new Error(`oxend answered with ${reply.length} parts instead of 2`);
   if (status.toString('latin1') !== '200') {
     throw new Error(`oxend answered ${status.toString().slice(0, 20)}: ${body.toString().slice(0, 200)}`);
   }

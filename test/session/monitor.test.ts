@@ -1,6 +1,6 @@
 import assert from 'node:assert/strict';
 import { describe, it } from 'node:test';
-import { BencodeError, decode, encode } from '../../src/codec/bencode.ts';
+import { BencodeError, BencodeReader, decode, type Encodable, encode } from '../../src/codec/bencode.ts';
 import { isElsewhere, parseMonitorEnded, parseMonitorReply } from '../../src/session/monitor.ts';
 import { parseSubscribe } from '../../src/session/request.ts';
 import type { Subscription } from '../../src/session/subscription.ts';
@@ -189,6 +189,30 @@ describe('refusals of storage servers that know accounts elsewhere', () => {
     assert.deepEqual(codes, [6, 7]);
   });
 
+  it('are parsed once each while there are few kinds, however often they come', (t) => {
+    const keys = t.mock.method(BencodeReader.prototype, 'key');
+    const refusals = Array.from({ length: 5 }, (_, errcode) => encode({ errcode: errcode + 1 }));
+    const parsed = (kinds: number) => {
+      keys.mock.resetCalls();
+      const elements = Array.from({ length: 10 }, () => refusals.slice(0, kinds)).flat();
+      parseMonitorReply(Buffer.concat([Buffer.from('l'), ...elements, Buffer.from('e')]), elements.length);
+      return keys.mock.callCount();
+    };
+    // The fifth is parsed each time.
+    assert.deepEqual([parsed(1), parsed(4), parsed(5)], [1, 4, 14]);
+  });
+
+  it('may hold 400 keys and values, and not one more', () => {
+    const parse = (body: string) => parseMonitorReply(Buffer.from(`l${body}e`), 1)[0]!.code;
+    for (const [most, more] of [
+      [`d${'7:successi1e'.repeat(400)}e`, `d${'7:successi1e'.repeat(401)}e`],
+      [`d7:successi1e1:xl${'i0e'.repeat(397)}ee`, `d7:successi1e1:xl${'i0e'.repeat(398)}ee`],
+    ] as const) {
+      assert.equal(parse(most), 0);
+      assert.throws(() => parse(more), BencodeError);
+    }
+  });
+
   it('cannot take up our time: a result of very many values or keys is not one', () => {
     for (const body of [
       `ld6:snodesl${'le'.repeat(1000)}e7:successi1eee`,
@@ -211,6 +235,15 @@ describe('parseMonitorEnded', () => {
   it('gives the account, also with keys that are not known yet', () => {
     assert.deepEqual(parseMonitorEnded([body]), account);
     assert.deepEqual(parseMonitorEnded([encode({ '!': 1, '@': account, x: [[1], { y: 2 }] })]), account);
+  });
+
+  it('may hold 400 values besides the account, and not one more', () => {
+    const ended = (...counts: number[]) => {
+      const lists = counts.map((count, n) => [`x${n}`, Array.from({ length: count }, () => 0)] as const);
+      return parseMonitorEnded([encode(new Map<string, Encodable>([['@', account], ...lists]))]);
+    };
+    for (const counts of [[399], [199, 199]]) assert.deepEqual(ended(...counts), account);
+    for (const counts of [[400], [199, 200]]) assert.throws(() => ended(...counts), BencodeError);
   });
 
   it('reads 64 KiB and not a byte more', () => {

@@ -79,6 +79,26 @@ describe('parseNotification', () => {
     data: Buffer.from('hello'),
   });
 
+  it('reads the outermost namespaces and times, and nothing beyond', () => {
+    const whole = parseNotification(intact);
+    assert.ok(typeof whole !== 'string');
+    const outcome = (more: Partial<typeof whole>) => {
+      const result = parseNotification(encodeNotification({ ...whole, ...more }));
+      return typeof result === 'string' ? result : 'ok';
+    };
+    assert.deepEqual(
+      [-32_769, -32_768, 32_767, 32_768].map((namespace) => outcome({ namespace })),
+      ['bad-namespace', 'ok', 'ok', 'bad-namespace'],
+    );
+    for (const name of ['timestamp', 'expiry'] as const) {
+      assert.deepEqual(
+        [2n ** 63n - 1n, 2n ** 63n].map((time) => outcome({ [name]: time })),
+        ['ok', 'bad-time'],
+        name,
+      );
+    }
+  });
+
   it('returns views of the body', () => {
     const result = parseNotification(intact);
     assert.ok(typeof result !== 'string');

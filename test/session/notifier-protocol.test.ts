@@ -113,16 +113,30 @@ describe('the protocol between hivemind and notifiers', () => {
   });
 
   it('refuses names that are empty or too long, and a negative window', () => {
-    decodeRegistration(encodeRegistration({ ...registration, instance: Buffer.alloc(64) }));
+    decodeRegistration(encodeRegistration({ ...registration, instance: Buffer.alloc(64), service: 's'.repeat(32) }));
     for (const wrong of [
       { instance: Buffer.alloc(0) },
       { instance: Buffer.alloc(65) },
       { service: '' },
+      { service: 's'.repeat(33) },
       { service: 'ü'.repeat(17) },
       { window: -1 },
     ]) {
       assert.throws(() => decodeRegistration(encodeRegistration({ ...registration, ...wrong })), BencodeError);
     }
+  });
+
+  it('reads answers as pairs of number and text alone', () => {
+    for (const answer of ['le', 'li2ee', 'l1:xe', 'l1:x1:ye', 'li2ei3ee', 'li2e1:xi3ee', 'li2e1:x1:ye', '1:x']) {
+      assert.throws(() => decodePushReport(Buffer.from(`d1:s1:x1:wl${answer}ee`)), /pairs of number and text/, answer);
+    }
+  });
+
+  it('reads dropped registrations, one or more', () => {
+    for (const ids of [['a'], ['a', 'ü', '']]) {
+      assert.deepEqual(decodeDropRegistrations(encodeDropRegistrations(ids)), ids);
+    }
+    assert.throws(() => decodeDropRegistrations(encodeDropRegistrations([])), BencodeError);
   });
 
   it('refuses a fingerprint of another size, and an impossible doubt', () => {

@@ -216,6 +216,15 @@ describe('the v4 layer', () => {
     );
   });
 
+  it('takes one stray byte for no body, an empty string for an empty one, and refuses anything else', () => {
+    const answer = (rest: string) => parseV4Response(Buffer.from(`l25:{"code":200,"headers":{}}${rest}e`));
+    assert.deepEqual(answer('0:').body, Buffer.alloc(0));
+    for (const rest of ['', 'x', 'xx', '1:', '0:x', '0:0:']) assert.throws(() => answer(rest), OnionError, rest);
+    const request = (rest: string) => parseV4Request(Buffer.from(`l32:{"method":"POST","endpoint":"/"}${rest}e`));
+    for (const rest of ['', 'x', '0:']) assert.deepEqual(request(rest).body, Buffer.alloc(0), rest);
+    for (const rest of ['xx', '1:', '0:x']) assert.throws(() => request(rest), OnionError, rest);
+  });
+
   it('reads or refuses damaged plaintexts, and throws nothing but OnionError', () => {
     const intact = hex(file.v4[0]!.plaintext_hex!);
     for (let length = 0; length < intact.length; length++) {

@@ -128,6 +128,10 @@ describe('openPayload', () => {
     }
   });
 
+  it('refuses what is shorter than a nonce, or nothing but one', () => {
+    for (const size of [0, 23, 24, 25, 39]) assert.throws(() => openPayload(Buffer.alloc(size), key), BencodeError);
+  });
+
   it('opens it only with its key, and only whole', () => {
     const payload = sealPayload(notification(cases[0]!), key, nonce);
     assert.throws(() => openPayload(payload, Buffer.alloc(32)), BencodeError);

@@ -155,6 +155,17 @@ const group = JSON.parse(file.cases.find(({ name }) => name === 'group with suba
   unknown
 >;
 
+it('errors have the codes that clients know', () => {
+  assert.deepEqual(Code, {
+    OK: 0,
+    BAD_INPUT: 1,
+    SERVICE_NOT_AVAILABLE: 2,
+    SERVICE_TIMEOUT: 3,
+    ERROR: 4,
+    INTERNAL_ERROR: 5,
+  });
+});
+
 describe('parseSubscribe', () => {
   it('returns everything that the request holds', () => {
     const request = parseSubscribe(group, now, known);

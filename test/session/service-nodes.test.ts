@@ -54,6 +54,18 @@ describe('parseServiceNodes', () => {
     });
   }
 
+  it('reads any port from 1 to 65535, and addresses of 45 characters', () => {
+    for (const port of [1, 65535]) {
+      assert.equal(parseServiceNodes(reply(`[${replaced('storage_lmq_port', port)}]`)).nodes[0]?.port, port);
+    }
+    for (const [length, port] of [
+      [45, 22020],
+      [46, 0],
+    ] as const) {
+      assert.equal(parseServiceNodes(reply(`[${replaced('public_ip', '1'.repeat(length))}]`)).nodes[0]?.port, port);
+    }
+  });
+
   const nameless: [string, string][] = [
     ['without a key', without('pubkey_x25519')],
     ['with an empty key', replaced('pubkey_x25519', '')],
@@ -89,6 +101,9 @@ describe('parseServiceNodes', () => {
       () => parseServiceNodes([Buffer.from('400'), Buffer.from('Unable to parse request: x')]),
       /answered 400: Unable to parse/,
     );
+    assert.throws(() => parseServiceNodes([Buffer.from('4'.repeat(30)), Buffer.from('x'.repeat(300))]), {
+      message: `oxend answered ${'4'.repeat(20)}: ${'x'.repeat(200)}`,
+    });
     assert.throws(() => parseServiceNodes([Buffer.from('200'), Buffer.from('nope')]), JsonError);
     for (const body of ['null', '[]', '{}', '5', '{"service_node_states":{}}']) {
       assert.throws(() => parseServiceNodes([Buffer.from('200'), Buffer.from(body)]), /without a list/);
