@@ -180,13 +180,6 @@ export const JUDGED_EQUAL: readonly Judged[] = [
     why: 'the end of the first load sets it, and has what was read before read again',
   },
   {
-    file: 'src/hivemind/store/copy-rows.ts',
-    change:
-      'if (length < this.#known.length) this.#known[length] = { bytes: own, value };  →  ' +
-      'if (length >= this.#known.length) this.#known[length] = { bytes: own, value };',
-    why: 'what is not remembered is made anew, which only takes longer',
-  },
-  {
     file: 'src/notifiers/runtime/copies.ts',
     change:
       "return (high + 2 * doubt + (reported === 'accepted' ? 0 : 1)) >>> 0;  →  " +
@@ -211,13 +204,6 @@ export const JUDGED_EQUAL: readonly Judged[] = [
     file: 'src/notifiers/runtime/notifier.ts',
     change: 'const MAX_GONE = 10_000;  →  const MAX_GONE = 10001;',
     why: 'some ten thousand are meant, so that they do not fill the memory',
-  },
-  {
-    file: 'src/hivemind/store/copy-rows.ts',
-    change:
-      'const known = length < this.#known.length ? this.#known[length] : undefined;  →  ' +
-      'const known = length >= this.#known.length ? this.#known[length] : undefined;',
-    why: 'what is not remembered is made anew, which only takes longer',
   },
   {
     file: 'src/hivemind/store/migrate.ts',

@@ -25,6 +25,8 @@ export function copyRows(slots?: readonly number[]): string {
 
 const FIELDS = 12;
 const SIGNATURE = Buffer.from('PGCOPY\n\xff\r\n\0', 'latin1');
+/** Bytes up to the end of the length of the header's extension. */
+const HEADER = 19;
 const EMPTY = Buffer.alloc(0);
 /** Bytes of a chunk that are joined to a row that was cut: nearly every row is shorter. */
 const JOINED = 2048;
@@ -39,8 +41,8 @@ export class CopyRows {
   #started = false;
   #ended = false;
   readonly #visit: (row: DeviceRow) => void;
-  readonly #at = new Array<number>(FIELDS).fill(0);
-  readonly #size = new Array<number>(FIELDS).fill(-1);
+  readonly #at = new Int32Array(FIELDS);
+  readonly #size = new Int32Array(FIELDS);
   readonly #row = makeRow();
   readonly #account = Buffer.alloc(ACCOUNT_SIZE);
   readonly #sessionEd25519 = Buffer.alloc(32);
@@ -78,24 +80,24 @@ export class CopyRows {
   #rows(bytes: Buffer, from: number): number {
     let at = from;
     if (!this.#started) {
-      if (bytes.length < 19) return at;
+      if (bytes.length < HEADER) return at;
       if (!bytes.subarray(0, 11).equals(SIGNATURE)) throw new Error('The database did not send a binary COPY');
-      const end = 19 + bytes.readUInt32BE(15);
+      const end = HEADER + bytes.readUInt32BE(HEADER - 4);
       if (bytes.length < end) return at;
       this.#started = true;
       at = end;
     }
     while (!this.#ended) {
       const next = this.#next(bytes, at);
-      if (next < 0) break;
+      if (next === undefined) break;
       at = next;
     }
     return at;
   }
 
-  /** Reads one row. @returns the offset after it, or -1 if it is not complete */
-  #next(bytes: Buffer, at: number): number {
-    if (at + 2 > bytes.length) return -1;
+  /** Reads one row. @returns the offset after it, or undefined if it is not complete */
+  #next(bytes: Buffer, at: number): number | undefined {
+    if (at + 2 > bytes.length) return undefined;
     const fields = bytes.readInt16BE(at);
     at += 2;
     if (fields === -1) {
@@ -104,14 +106,14 @@ export class CopyRows {
     }
     if (fields !== FIELDS) throw new Error(`The database sent ${fields} columns instead of ${FIELDS}`);
     for (let field = 0; field < FIELDS; field++) {
-      if (at + 4 > bytes.length) return -1;
+      if (at + 4 > bytes.length) return undefined;
       const size = bytes.readInt32BE(at);
       at += 4;
       this.#at[field] = at;
       this.#size[field] = size;
-      if (size > 0) at += size;
+      at += Math.max(size, 0);
     }
-    if (at > bytes.length) return -1;
+    if (at > bytes.length) return undefined;
     this.#visit(this.#read(bytes));
     return at;
   }
@@ -195,18 +197,18 @@ class Remembered<T> {
   readonly #known: ({ readonly bytes: Buffer; readonly value: T } | undefined)[];
 
   /**
-   * @param longest values of more bytes than this are not cached
+   * @param limit values of so many bytes or more are not cached
    * @param make makes a value; its bytes may be kept
    */
-  constructor(longest: number, make: (bytes: Buffer) => T) {
+  constructor(limit: number, make: (bytes: Buffer) => T) {
     this.#make = make;
-    this.#known = Array.from({ length: longest + 1 });
+    this.#known = Array.from({ length: limit });
   }
 
   /** @param size in bytes; -1 (NULL) counts as 0 */
   read(bytes: Buffer, at: number, size: number): T {
     const length = Math.max(size, 0);
-    const known = length < this.#known.length ? this.#known[length] : undefined;
+    const known = this.#known[length];
     if (known !== undefined && isAt(bytes, at, known.bytes)) return known.value;
     const own = Buffer.from(bytes.subarray(at, at + length));
     const value = this.#make(own);

@@ -28,7 +28,7 @@ export class FeedPosition {
     const xip = new Set([...this.xip, ...other.xip].filter((xid) => xid < xmax));
     return new FeedPosition(
       xmax,
-      [...xip].sort((a, b) => (a < b ? -1 : 1)),
+      [...xip].sort((a, b) => Number(a - b)),
     );
   }
 

@@ -130,20 +130,19 @@ export class GroupCommit {
   }
 
   async #work(): Promise<void> {
-    while (this.#waiting.length > 0) {
+    for (let [oldest] = this.#waiting; oldest; [oldest] = this.#waiting) {
       // Wait a turn, so that requests that arrived together are written together.
       await nextTurn();
-      if (!this.#connection.connected) await this.#waitForConnection();
+      if (!this.#connection.connected) await this.#waitForConnection(oldest.since);
       for (const batch of this.#takeBatch()) await this.#write(batch);
     }
     // In the same turn as the check of the queue, so that the next request starts us again.
     this.#working = undefined;
   }
 
-  async #waitForConnection(): Promise<void> {
-    const [oldest] = this.#waiting;
-    if (!oldest) return;
-    const left = PATIENCE - (this.#clock.monotonic() - oldest.since);
+  /** @param oldest since when the first request waits; monotonic ms */
+  async #waitForConnection(oldest: number): Promise<void> {
+    const left = PATIENCE - (this.#clock.monotonic() - oldest);
     if (left > 0 && (await this.#connection.whenConnected(this.#closed ? 0 : left))) return;
     const now = this.#clock.monotonic();
     const isPatient = ({ since }: Waiting) => !this.#closed && now - since < PATIENCE;
@@ -172,9 +171,10 @@ export class GroupCommit {
       n++;
       const cost = one.kind === 'upsert' ? one.what.namespaces.length : 1;
       const before = spent.get(one.account) ?? 0;
+      // One that exceeds a limit by itself is the first of its kind.
       const isTooMuch =
-        (before > 0 && before + cost > ACCOUNT_NAMESPACES) ||
-        (cost > WIDE && wide > 0 && wide + cost > WIDE_NAMESPACES);
+        before + cost > Math.max(ACCOUNT_NAMESPACES, cost) ||
+        (cost > WIDE && wide + cost > Math.max(WIDE_NAMESPACES, cost));
       if (isTooMuch || keys.has(one.key)) {
         // Nothing else of this account may overtake it.
         spent.set(one.account, Number.POSITIVE_INFINITY);
@@ -225,7 +225,7 @@ export class GroupCommit {
   /** Answers a batch, {@link SETTLED_AT_ONCE} in each turn of the event loop. */
   async #settle(batch: readonly Waiting[], result: (n: number) => Parameters<Waiting['settle']>[0]): Promise<void> {
     for (let at = 0; at < batch.length; at += SETTLED_AT_ONCE) {
-      if (at > 0) await nextTurn();
+      if (at >= SETTLED_AT_ONCE) await nextTurn();
       const some = batch.slice(at, at + SETTLED_AT_ONCE);
       for (const [n, one] of some.entries()) one.settle(result(at + n));
       // By the next turn their senders have handled the answers.

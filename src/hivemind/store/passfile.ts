@@ -1,6 +1,9 @@
 import fs from 'node:fs';
 import type { Conninfo, Host } from './conninfo.ts';
 
+const FIELD = String.raw`((?:\\.|[^:\\])*)`;
+const LINE = new RegExp(`^${FIELD}:${FIELD}:${FIELD}:${FIELD}:${FIELD}`);
+
 /**
  * Finds the password for a server in libpq's password file (PostgreSQL's documentation, "The Password File"): lines
  * `host:port:database:user:password`, where `*` matches anything and `\` escapes the next character.
@@ -22,8 +25,8 @@ export function passwordFor(info: Conninfo, host: Host): string | undefined {
   const wanted = [name, String(host.port), info.database, info.user];
   for (const line of text.split(/\r?\n/)) {
     if (line.startsWith('#')) continue;
-    const fields = [...line.matchAll(/((?:\\.|[^:\\])*)(?::|$)/g)].map(([, field]) => field);
-    const [, , , , password] = fields;
+    const [, ...fields] = LINE.exec(line) ?? [];
+    const password = fields.pop();
     if (password === undefined) continue;
     if (wanted.every((value, n) => fields[n] === '*' || unescaped(fields[n] ?? '') === value))
       return unescaped(password);

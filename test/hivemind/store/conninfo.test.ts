@@ -53,13 +53,33 @@ describe("the database's address", () => {
       PGHOSTADDR: '192.0.2.9',
     };
     assert.equal(short('postgresql://', env), 'eu/ep@eh(192.0.2.9):7/ed');
+    assert.equal(short('postgresql://h/', env), 'eu/ep@h(192.0.2.9):7/ed');
     assert.equal(short('postgresql://u:p@h:8/d?hostaddr=192.0.2.8', env), 'u/p@h(192.0.2.8):8/d');
     assert.equal(read('postgresql:///d', { PGSSLMODE: 'verify-full' }).sslmode, 'verify-full');
     assert.equal(read('postgresql:///d', { PGREQUIRESSL: '1' }).sslmode, 'require');
     assert.equal(read('postgresql:///d?sslmode=disable', { PGSSLMODE: 'require' }).sslmode, 'disable');
     assert.equal(read('postgresql:///d', { PGCONNECT_TIMEOUT: '1' }).connectTimeout, 2);
+    for (const [seconds, expected] of [
+      ['3', 3],
+      ['0', undefined],
+      ['-1', undefined],
+      ['', undefined],
+    ] as const)
+      assert.equal(read('postgresql:///d', { PGCONNECT_TIMEOUT: seconds }).connectTimeout, expected, seconds);
     assert.equal(read('postgresql:///d?passfile=/x', { PGPASSFILE: '/y' }).passfile, '/x');
     assert.equal(read('postgresql:///d').passfile, '/home/me/.pgpass');
+  });
+
+  it('finds the files of TLS in the home, unless they are named', () => {
+    const files = (url: string) => {
+      const { sslrootcert, sslcert, sslkey } = read(url);
+      return [sslrootcert, sslcert, sslkey];
+    };
+    assert.deepEqual(
+      files('postgresql:///d'),
+      ['root.crt', 'postgresql.crt', 'postgresql.key'].map((name) => `/home/me/.postgresql/${name}`),
+    );
+    assert.deepEqual(files('postgresql:///d?sslrootcert=/r&sslcert=/c&sslkey=/k'), ['/r', '/c', '/k']);
   });
 
   it("reads ssl=true as JDBC does, and knows which modes use the system's authorities", () => {
@@ -90,6 +110,7 @@ describe("the database's address", () => {
       ['postgresql://h:0/d', /^a port must be/],
       ['postgresql://a,b,c:1,2/d?port=1,2', /one port, or as many/],
       ['postgresql://a,b/d?hostaddr=192.0.2.1', /different numbers/],
+      ['postgresql://a/d?hostaddr=192.0.2.1,192.0.2.2', /different numbers/],
       ['postgresql://[]/d', /IPv6 address/],
       ['postgresql://[::1]x/d', /something unexpected/],
       ['postgresql://u:hunter2%@h/d', /^the password has a %/],

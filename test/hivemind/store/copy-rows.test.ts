@@ -36,6 +36,7 @@ const rows: readonly Row[] = [
   makeRow({ service: 'huawei', namespaces: [-10, 0, 3], serviceId: `Gerät ${'ü'.repeat(40)}` }),
   makeRow({ service: 'huaway', namespaces: Array.from({ length: 300 }, (_, n) => n - 150) }),
   makeRow({ service: 'apns', namespaces: [0], signedAt: 2 ** 32 - 1, serviceData: Buffer.alloc(0) }),
+  makeRow({ service: '', serviceId: '', signedAt: 2 ** 33 + 7 }),
   makeRow({ service: 'apns', namespaces: [2], serviceData: Buffer.alloc(10_000, 9) }),
   makeRow({ service: 'webpush', namespaces: [], serviceId: `${'x'.repeat(50)}\0` }),
   makeRow({ service: 'a'.repeat(200), namespaces: [0], encKey: Buffer.alloc(31, 7), signature: Buffer.alloc(65, 8) }),
@@ -62,6 +63,33 @@ describe('rows that PostgreSQL sends', () => {
     });
   }
 
+  test('are all put into the same buffers', () => {
+    const made = new Set<Buffer | null>();
+    const visit = ({ account, sessionEd25519, signature, encKey }: Omit<Row, 'serviceId'>) => {
+      for (const value of [account, sessionEd25519, signature, encKey]) made.add(value);
+    };
+    new CopyRows(visit).push(copied([makeRow(), makeRow(), makeRow()]));
+    assert.equal(made.size, 4);
+  });
+
+  test('share their list of namespaces with others that have the same, unless it is of more than 31', () => {
+    const lists = (count: number) => {
+      const namespaces = Array.from({ length: count }, (_, n) => n);
+      const made = new Set<readonly number[]>();
+      new CopyRows((row) => made.add(row.namespaces)).push(copied([makeRow({ namespaces }), makeRow({ namespaces })]));
+      return made.size;
+    };
+    assert.deepEqual([0, 1, 31, 32, 300].map(lists), [1, 1, 1, 2, 2]);
+  });
+
+  test('have the name of their device as bytes if it is ASCII without NUL, else as a string', () => {
+    const names = ['x', '\x7f', '\x01', 'ü', 'x\0', ''];
+    const asBytes: boolean[] = [];
+    const reader = new CopyRows((row) => asBytes.push(row.serviceIdBytes !== undefined));
+    reader.push(copied(names.map((serviceId) => makeRow({ serviceId }))));
+    assert.deepEqual(asBytes, [true, true, true, false, false, true]);
+  });
+
   test('are found by their device, whether its name comes as bytes or as a string', () => {
     const devices = new Devices({ random: (bytes) => Buffer.alloc(bytes, 5) });
     const good = rows.slice(0, 4);
@@ -74,7 +102,8 @@ describe('rows that PostgreSQL sends', () => {
   });
 
   test('are read behind a header of any length, and have an end', () => {
-    const stream = copied(rows.slice(0, 2));
+    // A field of no bytes ends with its length.
+    const stream = copied([makeRow(), makeRow({ namespaces: [] })]);
     const header = Buffer.from(stream.subarray(0, 19));
     header.writeUInt32BE(5, 15);
     const found: string[] = [];
@@ -90,7 +119,7 @@ describe('rows that PostgreSQL sends', () => {
 
   test('are refused in another format, or with other columns', () => {
     const text = new CopyRows(() => {});
-    assert.throws(() => text.push(Buffer.from('a\tb\tc\n'.repeat(10))), /did not send a binary COPY/);
+    assert.throws(() => text.push(Buffer.from('a\tb\tc\n'.repeat(4)).subarray(0, 19)), /did not send a binary COPY/);
     const stream = copied([]);
     const reader = new CopyRows(() => {});
     reader.push(stream.subarray(0, 19));

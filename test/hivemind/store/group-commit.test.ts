@@ -94,6 +94,10 @@ test('each is answered with what became of it', async () => {
   const keys = many(2, (n) => ({ account: of(n), service: 'apns', serviceId: 'x', signedAt: NOW }));
   assert.deepEqual(await Promise.all(keys.map((key) => commits.remove(key))), [false, true]);
   assert.deepEqual(await Promise.all(keys.map((key) => commits.drop(key))), [false, true]);
+  // More than are answered in one turn.
+  server.answer = () => many(200, (n) => ({ n, added: true })).slice(100);
+  const results = await Promise.all(many(200, () => commits.upsert(makeRow())));
+  assert.deepEqual([results.indexOf('added'), results.lastIndexOf('stale')], [100, 99]);
 });
 
 test('of several changes to one key each has a statement of its own, and other keys do not wait for them', async () => {
@@ -107,7 +111,9 @@ test('a statement takes the first four megabytes of service data', async () => {
   const { commits, sizes } = setUp();
   const of = (bytes: number) => commits.upsert(makeRow({ serviceData: Buffer.alloc(bytes) }));
   await Promise.all([of(3_999_999), of(1), of(0)]);
-  assert.deepEqual(sizes(), [2, 1]);
+  assert.deepEqual(sizes().splice(0), [2, 1]);
+  await Promise.all([of(3_999_999), commits.upsert(makeRow()), of(0)]);
+  assert.deepEqual(sizes().slice(2), [3]);
 });
 
 test('one account has 256 namespaces of a statement, or one subscription with more, and nothing of it goes before the rest', async () => {
@@ -119,6 +125,8 @@ test('one account has 256 namespaces of a statement, or one subscription with mo
   assert.deepEqual(sizes().splice(0), [3]);
   await Promise.all([upsert(128), upsert(128), upsert(1), upsert(1)]);
   assert.deepEqual(sizes().slice(1), [2, 2]);
+  await Promise.all([upsert(1), upsert(256)]);
+  assert.deepEqual(sizes().slice(3), [1, 1]);
   // A removal counts as one, and stays behind what it came after.
   const order: string[] = [];
   const key = { account, service: 'apns', serviceId: 'x', signedAt: NOW };
@@ -128,21 +136,25 @@ test('one account has 256 namespaces of a statement, or one subscription with mo
     commits.remove(key).then(() => order.push('removal')),
     upsert(300, { account: of(4) }).then(() => order.push('other account')),
   ]);
-  assert.deepEqual(sizes().slice(3), [2, 1, 1]);
+  assert.deepEqual(sizes().slice(5), [2, 1, 1]);
   assert.deepEqual(order, ['other account', 'second', 'removal']);
+  await Promise.all(many(200, (n) => commits.remove({ ...key, serviceId: `${n}` })));
+  assert.deepEqual(sizes().slice(8), [200]);
 });
 
 test('of subscriptions with more than 32 namespaces, those with 1,024 together are in a statement', async () => {
   const { commits, sizes } = setUp();
   const upsert = (count: number) => commits.upsert(makeRow({ namespaces: namespaces(count) }));
-  await Promise.all(many(40, () => upsert(32)));
-  assert.deepEqual(sizes(), [40]);
-  await Promise.all([...many(40, () => upsert(33)), upsert(1)]);
-  assert.deepEqual(sizes().slice(1), [32, 9]);
-  await Promise.all(many(5, () => upsert(256)));
-  assert.deepEqual(sizes().slice(3), [4, 1]);
-  await Promise.all(many(2, () => upsert(2_000)));
-  assert.deepEqual(sizes().slice(5), [1, 1], 'the first goes however wide it is');
+  const together = async (...counts: number[]) => {
+    const before = sizes().length;
+    await Promise.all(counts.map(upsert));
+    return sizes().slice(before);
+  };
+  assert.deepEqual(await together(...many(40, () => 32), 33), [41]);
+  assert.deepEqual(await together(...many(40, () => 33), 32), [32, 9]);
+  assert.deepEqual(await together(256, 256, 256, 256, 256), [4, 1]);
+  assert.deepEqual(await together(256, 256, 256, 257), [3, 1]);
+  assert.deepEqual(await together(2_000, 2_000), [1, 1], 'the first goes however wide it is');
 });
 
 test('only the first 4,096 that wait are looked at for a statement', async () => {
@@ -155,24 +167,26 @@ test('only the first 4,096 that wait are looked at for a statement', async () =>
     const row = makeRow({ account, namespaces: namespaces(256) });
     const all = many(before, () => commits.upsert(row));
     all.push(commits.upsert(makeRow()));
-    // What comes after the first two does not matter here.
-    const answer = server.answer;
+    // What comes after the first statement does not matter here.
     server.answer = (statement) => {
-      if (sizes().length > 2) throw new StoreError('unavailable', 'enough');
-      return answer(statement);
+      server.connected = false;
+      return takesAll(statement);
     };
-    await Promise.race([all[before]]);
-    assert.equal(sizes()[0], first);
     await Promise.allSettled(all);
+    assert.deepEqual(sizes(), [first]);
   }
 });
 
 test('20,000 requests wait at most, and one more fails at once and is counted as overload', async () => {
-  const { commits, health } = setUp();
-  const all = many(20_000, () => commits.upsert(makeRow({ namespaces: [] })));
+  const { commits, server, health } = setUp();
+  const row = makeRow();
+  const all = many(20_000, () => commits.upsert(row));
   await assert.rejects(commits.upsert(makeRow()), refusal('unavailable', /^Too many requests wait/));
   assert.equal(health.failures.length, 1);
-  await Promise.all(all);
+  // To write them would take seconds.
+  server.connected = false;
+  await Promise.allSettled(all);
+  server.connected = true;
   assert.equal(await commits.upsert(makeRow()), 'added');
 });
 
@@ -193,6 +207,28 @@ test('a request waits two seconds for the connection, from when it came', async 
   assert.equal(await second, 'added');
   assert.deepEqual(waits, [1_500, 1_999]);
   assert.deepEqual(sizes(), [1]);
+});
+
+test('a request is given up after two seconds, neither earlier nor later', async () => {
+  for (const [waited, expected] of [
+    [1_999, [1]],
+    [2_000, []],
+  ] as const) {
+    const { clock, commits, server, waits } = setUp();
+    server.connected = false;
+    const end = assert.rejects(commits.upsert(makeRow()), refusal('unavailable', /cannot be reached/));
+    clock.stall(waited);
+    await end;
+    assert.deepEqual(waits, expected);
+  }
+});
+
+test('a wait that ends a moment early goes on, and counts as no failure', async () => {
+  const { clock, commits, server, waits, health } = setUp();
+  server.connected = false;
+  server.whileWaiting = (ms) => clock.stall(Math.max(ms - 1, 1));
+  await assert.rejects(commits.upsert(makeRow()), refusal('unavailable', /cannot be reached/));
+  assert.deepEqual([waits, health.failures.length], [[2_000, 1], 1]);
 });
 
 test('when the connection is back in time, all that waited are written together', async () => {
@@ -254,21 +290,25 @@ test('a connection that is lost fails its statement with its own error', async (
   assert.deepEqual(health.failures, [error]);
 });
 
-test('64 are answered in one turn of the event loop', async () => {
-  const { commits } = setUp();
-  const turns = new Map<number, number>();
-  let turn = 0;
-  const all = many(130, () => commits.upsert(makeRow()).then(() => turns.set(turn, (turns.get(turn) ?? 0) + 1)));
-  let done = false;
-  const end = Promise.all(all).then(() => {
-    done = true;
-  });
-  while (!done) {
-    await nextTurn();
-    turn++;
+test('64 are answered in one turn of the event loop, from the one in which they were written', async () => {
+  for (const [count, expected] of [
+    [130, [64, 64, 2]],
+    [64, [64, 1]],
+  ] as const) {
+    const { commits } = setUp();
+    const answered: number[] = [];
+    let turn = 0;
+    const note = () => {
+      answered[turn] = (answered[turn] ?? 0) + 1;
+    };
+    const row = makeRow();
+    const all = many(count, (n) => commits.upsert(n === 0 ? row : makeRow()).then(note));
+    // The second change to a key is in the statement after, one turn later.
+    if (count === 64) all.push(commits.upsert(row).then(note));
+    const end = Promise.all(all).then(() => true);
+    while (!(await Promise.race([end, nextTurn(false)]))) turn++;
+    assert.deepEqual(answered, expected);
   }
-  await end;
-  assert.deepEqual([...turns.values()], [64, 64, 2]);
 });
 
 test('a watch knows what was being written when it began and what has come since, until it ends', async () => {

@@ -17,6 +17,8 @@ test('the password is that of the first line that matches, and comments do not c
     return passwordFor(info, { host: 'db', port: 5432, ...host } as Host);
   };
   assert.equal(found('db:5432:spns:me:one\ndb:5432:spns:me:two\n'), 'one');
+  assert.equal(found('db:5432:spns:me\n*:*:*:*\n*:*:*:*:two\n'), 'two', 'a line without a password is none');
+  assert.equal(found('*:*:*:*:one:two\n'), 'one');
   assert.equal(found('#db:5432:spns:me:one\r\n\r\nshort:line\r\n*:*:*:*:two\r\n'), 'two');
   assert.equal(found('#:*:*:*:one\n', { host: '#' }), undefined);
   for (const other of ['dc:5432:spns:me', 'db:5433:spns:me', 'db:5432:spmt:me', 'db:5432:spns:you'])
