@@ -13,8 +13,9 @@ const BUCKET_MS = 60_000;
 
 /**
  * Guards the subscriptions of one service against mass removal: in the hivemind, and in a notifier whose hivemind has
- * no guard of its own. When a provider reports an unlikely share of the devices as gone, most likely our certificate,
- * topic or environment is wrong, which is no reason to remove anybody. Counts over a sliding window of ten minutes.
+ * no guard of its own. When a provider reports a suspiciously large share of the devices as gone, most likely our
+ * certificate, topic or environment is wrong, which is no reason to remove anybody. Counts over a sliding window of ten
+ * minutes.
  */
 export class Breaker {
   limits: BreakerLimits;

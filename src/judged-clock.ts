@@ -130,7 +130,7 @@ export class JudgedClock implements Clock {
     if (is !== undefined && was === undefined) log.error(`the time is in doubt: ${is}`);
     if (is !== undefined || was === undefined || !before) return;
     const taken = this.#time.offset - before.offset;
-    const how = Math.abs(taken) > AGREE ? `: a step of ${Math.round(taken / 1000)} s was taken over` : '';
+    const how = Math.abs(taken) > AGREE ? `: a step of ${Math.round(taken / 1000)} s was accepted` : '';
     log.info(`the time is no longer in doubt${how}`);
   }
 }

@@ -78,7 +78,7 @@ async function checkAll(file: string, given: Given): Promise<Findings> {
   }
   findings.warnings.push(...exposedSecrets(file, ini), ...webHasTooMuch(file, ini, users));
 
-  if (units) take(underUnits(file, ini, units), [], `what the units of systemd change`);
+  if (units) take(underUnits(file, ini, units), [], 'what the systemd units change');
   const ownFolder = units?.[0]?.unit.folder;
   const reached = await reach(ini, users, ownFolder !== undefined && existsSync(ownFolder) ? ownFolder : process.cwd());
   for (const kind of ['problems', 'warnings', 'good'] as const) findings[kind].push(...reached[kind]);

@@ -7,8 +7,8 @@ export const command: Command = {
   summary: 'Creates an X25519 key, which the hivemind and the web front-end each need, or a key for Web Push',
   words: ['FILE'],
   help: [
-    'Writes the secret key to FILE, readable only by its owner, and prints the public key. For the public key of the',
-    'web front-end clients encrypt their onion requests; with that for Web Push apps register at their push service.',
+    'Writes the secret key to FILE, readable only by its owner, and prints the public key. Clients encrypt their onion',
+    'requests to the public key of the web front-end; apps register at their push service with that for Web Push.',
     'A file that exists is never overwritten.',
   ].join('\n'),
   options: {

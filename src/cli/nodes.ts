@@ -36,7 +36,7 @@ export const command: Command = {
   help: [
     'Those that need attention come first: not connected, silent, or with accounts that they have not confirmed.',
     'by         with several hiveminds, the one that reports it; storage servers that it does not need are left out',
-    'state      cut-off: did us harm, and is left alone for an hour; unusable: has no address that we connect to',
+    'state      cut-off: sent what no honest server sends, and is disconnected for an hour; unusable: has no usable address',
     'confirmed  accounts, of those that the server should monitor for us; oldest: its stalest confirmation',
     'refused    accounts whose signature the server does not accept',
     'spared     with several hiveminds: accounts that the server need not monitor, as another one sends their pushes first',

@@ -6,7 +6,7 @@ import { TO_HIVEMIND, withAdmin } from './hivemind.ts';
 const PATIENCE = 50_000;
 
 export const command: Command = {
-  summary: "Sends one real push through the running suite, and shows the provider's answer",
+  summary: "Sends one real push through the running server, and shows the provider's answer",
   words: ['SERVICE', '[TOKEN]'],
   help: [
     'TOKEN is the device token that the app gave to the server, for example from its debug log. The push is',

@@ -120,7 +120,7 @@ function socketFile(path: string, where: string, { name, writable, hidden }: Uni
   const cover = coverOf(path, hidden);
   if (cover)
     return [
-      `${where} ${name} would create its socket in ${cover[0]}, which nobody else sees then (${cover[1]}): set it to a path in ${suggestion(writable)}`,
+      `${where} ${name} would create its socket in ${cover[0]}, which nobody else can see (${cover[1]}): set it to a path in ${suggestion(writable)}`,
     ];
   if (writable === undefined || writable.some((folder) => isIn(path, folder))) return [];
   return [

@@ -63,7 +63,7 @@ export function parseIni(file: string | Uint8Array): Ini {
     for (const [key, { value, line }] of entries) {
       const expanded = expand(value, entries, defaults, budget);
       if (expanded === undefined)
-        problems.push(`line ${line}: [${name}].${key} grows out of bounds by its %(…)s: write it out`);
+        problems.push(`line ${line}: [${name}].${key} becomes too long by its %(…)s: write it out`);
       filled.set(key, { value: expanded ?? '', line });
     }
     return filled;

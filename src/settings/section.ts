@@ -177,7 +177,7 @@ export class Section {
       .map(([key, entry]) => {
         const why = this.#obsolete.get(key);
         if (why !== undefined)
-          return `[${this.name}].${key} (line ${entry.line}) has no meaning for this server: ${why}. The original may need it, should you go back`;
+          return `[${this.name}].${key} (line ${entry.line}) has no meaning for this server: ${why}. Keep it if you may go back to the original`;
         const near = nearest(key, this.#asked);
         const help = near ? `did you mean ${near}?` : 'remove it, or see spns.ini.example for all keys';
         return `[${this.name}].${key} (line ${entry.line}) is not a known key and is ignored: ${help}`;

@@ -42,7 +42,7 @@ export function readVapidKey(path: string): KeyObject {
     throw new Error('holds no private key: it must be a PEM file, as "spns keygen --vapid" makes it', { cause: error });
   }
   if (key.asymmetricKeyType !== 'ec' || key.asymmetricKeyDetails?.namedCurve !== CURVE) {
-    throw new Error('holds a key of another kind: it must be on the curve P-256');
+    throw new Error('holds the wrong kind of key: it must be on the curve P-256');
   }
   return key;
 }

@@ -69,12 +69,12 @@ function proxyWarnings({ listen, trustProxy, rateLimit }: WebSettings): string[]
   if (rateLimit > 0 && trustProxy === false && local) {
     const effect = 'path' in address ? 'has no effect' : 'counts all clients as one';
     return [
-      `[web].rate_limit ${effect}: with listen = ${listen} clients come through a proxy, and are told apart only if [web].trust_proxy believes it`,
+      `[web].rate_limit ${effect}: with listen = ${listen} clients come through a proxy, and can be told apart only if [web].trust_proxy is set`,
     ];
   }
   if (trustProxy === true && !local) {
     return [
-      `[web].trust_proxy = yes believes everybody who can connect to ${listen} about his address: name your proxies instead, unless nobody else can`,
+      `[web].trust_proxy = yes believes the X-Forwarded-For of everybody who can connect to ${listen}: name your proxies instead, unless nobody else can connect`,
     ];
   }
   return [];

@@ -54,7 +54,7 @@ export function webMetrics(registry: Registry, hivemind: Hivemind): WebMetrics {
   });
   new Gauge({
     name: 'spns_web_hiveminds_missing',
-    help: 'Hiveminds of the cluster that live and are not connected',
+    help: 'Hiveminds of the cluster that are alive but not connected',
     registers,
     collect() {
       this.set(hivemind.missing.length);

@@ -77,7 +77,10 @@ export async function startWeb({ config, clock, registry, random, log: root }: C
         maxConnections: forCurve,
         stray: (reason) => log.debug(reason),
       });
-      log.info({ address: strangers.endpoint, publicKey: strangers.publicKey.toString('hex') }, 'listening to anybody');
+      log.info(
+        { address: strangers.endpoint, publicKey: strangers.publicKey.toString('hex') },
+        'listening for anonymous clients',
+      );
     }
   } catch (error) {
     await server.close();

@@ -199,13 +199,13 @@ test('expire shows what is held back, releases it when told to, and refuses whil
     expire: ([word]) => (word === 'yes' ? { expired: 61_000 } : { expired: 0, held: 'more than 3,050 of 61,000' }),
   });
   assert.equal(succeeded(await spns(['expire'], dir)).trim(), 'more than 3,050 of 61,000');
-  assert.equal(succeeded(await spns(['expire', '--yes'], dir)).trim(), '61000 subscriptions were released');
+  assert.equal(succeeded(await spns(['expire', '--yes'], dir)).trim(), '61000 subscriptions were deleted');
   const calm = await hivemind(t, { expire: () => ({ expired: 0 }) });
   assert.equal(succeeded(await spns(['expire'], calm)).trim(), 'nothing is held');
   const doubting = await hivemind(t, { expire: () => ({ expired: 0, doubt: 'two clocks' }) });
   const { code, err } = await spns(['expire', '--yes'], doubting);
   assert.equal(code, 1);
-  assert.match(err, /nothing is released while the time is in doubt: two clocks/);
+  assert.match(err, /nothing is deleted while the time is in doubt: two clocks/);
 });
 
 test('nodes lists those that need attention first, and their text cannot control the terminal', async (t) => {

@@ -127,7 +127,7 @@ test('what runs when started by hand and fails under the units is reported', () 
       /^\[hivemind\]\.listen_push = ipc:\/\/\.\/push\.sock: .*\/etc\/spns\/push\.sock/,
     ],
     ['ipc:///run/spns/push.sock', 'ipc:///run/spns-web/push.sock', /may not write to/],
-    ['ipc:///run/spns/push.sock', 'ipc:///tmp/push.sock', /in \/tmp, which nobody else sees then \(PrivateTmp\)/],
+    ['ipc:///run/spns/push.sock', 'ipc:///tmp/push.sock', /in \/tmp, which nobody else can see \(PrivateTmp\)/],
     ['ipc:///run/spns/push.sock', 'ipc:///home/x/push.sock', /\(ProtectHome\)/],
     [
       'unix:/run/spns-web/web.sock',

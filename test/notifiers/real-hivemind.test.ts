@@ -373,7 +373,9 @@ test('a provider that calls every device dead is not believed: the removals stop
   const broken = await suite.until(settled(100));
   assert.equal(broken.breaker_open, true);
   assert.ok(broken.subscriptions > 90, `${broken.subscriptions} of 100 are left`);
-  assert.ok(suite.hivemind.log.some((line) => /apns reports an unlikely share of its devices as gone/.test(line)));
+  assert.ok(
+    suite.hivemind.log.some((line) => /apns reports a suspiciously large share of its devices as gone/.test(line)),
+  );
   fake.script.clear();
   await suite.write(phones, 'b');
   await suite.until(settled(100 + broken.subscriptions));

@@ -216,8 +216,8 @@ test("each of the original's example files is a valid configuration, once its ke
   assert.deepEqual(
     told('2026').filter((warning) => !admin.test(warning)),
     [
-      '[hivemind].quic_listen has no meaning for this server: it takes requests as onion requests, HTTPS and OxenMQ, not over QUIC. The original may need it, should you go back',
-      '[keys].quic has no meaning for this server: it does not speak QUIC. The original may need it, should you go back',
+      '[hivemind].quic_listen has no meaning for this server: it takes requests as onion requests, HTTPS and OxenMQ, not over QUIC. Keep it if you may go back to the original',
+      '[keys].quic has no meaning for this server: it does not speak QUIC. Keep it if you may go back to the original',
     ],
   );
 });
@@ -292,7 +292,10 @@ test('a limit for clients who cannot be told apart, and trust in everybody, are 
   }
   assert.match(warnings('rate_limit = 10')[0]!, /^\[web\]\.rate_limit counts all clients as one: .*trust_proxy/);
   assert.match(warnings('rate_limit = 10\nlisten = unix:web.sock')[0]!, /^\[web\]\.rate_limit has no effect/);
-  assert.match(warnings('trust_proxy = yes\nlisten = [::]:8000')[0]!, /^\[web\]\.trust_proxy = yes believes everybody/);
+  assert.match(
+    warnings('trust_proxy = yes\nlisten = [::]:8000')[0]!,
+    /^\[web\]\.trust_proxy = yes believes the X-Forwarded-For of everybody/,
+  );
 });
 
 test('the address of oxend is parsed, key and all', () => {

@@ -78,7 +78,7 @@ test("a key of the original's that has no meaning for us is named as such, witho
   s.obsolete('retries', 'all try again by one rule');
   s.obsolete('interval', 'nobody waits');
   assert.deepEqual(s.warnings(), [
-    '[notify-x].retries (line 4) has no meaning for this server: all try again by one rule. The original may need it, should you go back',
+    '[notify-x].retries (line 4) has no meaning for this server: all try again by one rule. Keep it if you may go back to the original',
   ]);
 });
 

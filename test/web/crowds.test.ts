@@ -51,7 +51,7 @@ async function front(t: TestContext, { descriptors }: { descriptors: number }) {
     for await (const line of createInterface(child.stdout)) {
       const { msg, address, listen } = JSON.parse(line);
       found.set(msg, address ?? listen ?? '');
-      if (found.has('connected to the hivemind') && found.has('listening to anybody')) return;
+      if (found.has('connected to the hivemind') && found.has('listening for anonymous clients')) return;
     }
   })();
   await Promise.race([told, dead]);
@@ -62,7 +62,7 @@ async function front(t: TestContext, { descriptors }: { descriptors: number }) {
   };
   return {
     http: http.replace(/^http:\/\//, ''),
-    curve: addressOf(found.get('listening to anybody')!, keyPairFromSecret(secret).publicKey),
+    curve: addressOf(found.get('listening for anonymous clients')!, keyPairFromSecret(secret).publicKey),
     pid: child.pid,
     metrics,
     dead,

@@ -96,7 +96,7 @@ export class Hearing<Server extends Speaker> {
       record.reconnectedAt = now;
       this.counters.reconnects++;
       log.warn(
-        `storage server ${server.key.slice(0, 12)} speaks to the hivemind ${name} and not to us: reconnecting to it`,
+        `storage server ${server.key.slice(0, 12)} reports to the hivemind ${name} but not to us: reconnecting to it`,
       );
       reconnect(server);
     }

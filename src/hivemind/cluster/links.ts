@@ -165,7 +165,7 @@ export class Links {
     if (answer.name !== target.name) {
       this.#complain(
         target,
-        `at ${target.address} there is the hivemind ${answer.name}: is advertise the same in both?`,
+        `at ${target.address} there is the hivemind ${answer.name}: do both advertise the same address?`,
       );
       return;
     }

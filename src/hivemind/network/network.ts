@@ -261,8 +261,8 @@ export class Network {
     if (unread <= maxUnread) return;
     const loudest = this.#toNodes.loudest();
     loudest?.connection.fail(
-      `messages come faster than they are read, about ${megabytes(unread)} MB are waiting, and this server sent most ` +
-        `of those before (${megabytes(loudest.bytes)} MB)`,
+      `messages arrive faster than they are read: about ${megabytes(unread)} MB are waiting, and this server sent most ` +
+        `of them (${megabytes(loudest.bytes)} MB)`,
       true,
     );
     // What it sent is freed, but malloc may keep the memory.

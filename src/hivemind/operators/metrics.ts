@@ -231,7 +231,7 @@ function registerRequests({ counter, gauge }: Registrar, { store, subscriptions 
   );
   counter(
     'spns_requests_shed_total',
-    'Requests told to retry, by reason: too long a wait, no room, invalid and made room for others; and elements too late for anybody to wait for',
+    'Requests turned away, by reason: too long a wait (wait), no room (room), displaced by others because invalid (invalid); and elements that nobody waited for any more (late)',
     ['reason'],
     () => byLabel('reason', Object.entries({ ...shed, late: work.late })),
   );
@@ -300,7 +300,7 @@ function registerNetwork({ counter, gauge }: Registrar, { network, oversized }: 
   });
   counter(
     'spns_nodes_cut_off_total',
-    'Storage servers that did us harm and were left alone for an hour',
+    'Storage servers that sent what no honest one sends and were disconnected for an hour',
     [],
     () => network.counters.nodes.cutOff,
   );

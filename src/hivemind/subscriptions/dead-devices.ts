@@ -65,7 +65,7 @@ export class DeadDevices {
       service.counters.goneHeldBack++;
       if (!wasOpen) {
         log.error(
-          `${report.service} reports an unlikely share of its devices as gone (${report.reason}): no more are removed until that ` +
+          `${report.service} reports a suspiciously large share of its devices as gone (${report.reason}): no more are removed until that ` +
             'share falls. Check the certificate, topic and environment of that notifier',
         );
       }

@@ -106,7 +106,7 @@ export class Expiry {
     const when = new Date(cutoff * 1000).toISOString().slice(0, 10);
     return (
       `more than ${moreThan} of ${of} subscriptions seem to be out of date (signed before ${when}) and are kept: ` +
-      'if the time is right, "spns expire --yes" lets them go'
+      'if the time is right, "spns expire --yes" deletes them'
     );
   }
 
@@ -144,8 +144,8 @@ export class Expiry {
     if (this.#held)
       log.info(
         approved
-          ? 'the operator has released the subscriptions that were held back'
-          : 'no mass of subscriptions is out of date any more',
+          ? 'the operator has approved deleting the expired subscriptions'
+          : 'there are no longer too many expired subscriptions at once',
       );
     this.#held = undefined;
     let expired = 0;

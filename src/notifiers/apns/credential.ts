@@ -95,7 +95,7 @@ function checkSigningKey(pem: Buffer): void {
     throw new Error('holds no private key that can be read: it must be the .p8 file from Apple', { cause: error });
   }
   if (key.asymmetricKeyType !== 'ec' || key.asymmetricKeyDetails?.namedCurve !== 'prime256v1') {
-    throw new Error('holds a key of another kind than Apple gives: it must be the .p8 file from Apple');
+    throw new Error('holds the wrong kind of key: it must be the .p8 file from Apple');
   }
 }
 

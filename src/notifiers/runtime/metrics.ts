@@ -59,7 +59,7 @@ export function observeNotifier(registry: Registry, notifier: Notifier, clock: C
   const { counters, sender } = notifier;
   counter(
     'spns_notifier_gone_held_back_total',
-    'Devices that the provider called gone, not reported to an original hivemind because they were unlikely many',
+    'Devices that the provider called gone, not reported to an original hivemind because there were suspiciously many',
     () => counters.goneHeldBack,
   );
   counter('spns_notifier_received_total', 'Pushes that came from the hivemind', () => counters.received);
@@ -89,7 +89,7 @@ export function observeNotifier(registry: Registry, notifier: Notifier, clock: C
   gauge('spns_notifier_registered', '1 while a hivemind has our registration', () => (notifier.registered ? 1 : 0));
   gauge(
     'spns_notifier_hiveminds_missing',
-    'Hiveminds of the cluster that live and do not have our registration',
+    'Hiveminds of the cluster that are alive but do not have our registration',
     () => notifier.hiveminds.missing.length,
   );
   gauge('spns_notifier_credential_seconds_left', 'Seconds until the credential for the provider expires', () => {

@@ -384,7 +384,7 @@ export class Notifier {
       if (!isLikely && giver.dialect === 'original') {
         this.counters.goneHeldBack++;
         this.#say.error(
-          'the provider reports an unlikely share of the devices as gone: no more are reported until that share falls. ' +
+          'the provider reports a suspiciously large share of the devices as gone: no more are reported until that share falls. ' +
             'Check the certificate, topic and environment',
         );
         continue;

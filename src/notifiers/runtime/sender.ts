@@ -303,7 +303,7 @@ export class Sender<P extends HeldPush = HeldPush> {
     if (probe) lane.probing = false;
     this.#options.took?.(clock.monotonic() - start);
     for (const [index, entry] of entries.entries()) {
-      this.#settle(entry, outcomes[index] ?? retry('the backend said nothing of this push'));
+      this.#settle(entry, outcomes[index] ?? retry('the backend returned no outcome for this push'));
     }
     if (this.#hasLanes && lane.outage.isOn) this.#setAside(lane);
     this.#lanes.changed(lane);

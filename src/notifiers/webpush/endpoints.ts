@@ -18,11 +18,11 @@ const FIRST_FREE_PORT = 1024;
  */
 export function endpointTrouble({ protocol, hostname, port, username, password, hash }: URL, endpoints: Endpoints) {
   if (protocol !== 'https:') return 'expected an https:// address';
-  if (username !== '' || password !== '') return 'a user has no place in it';
-  if (hash !== '') return 'a fragment has no place in it';
+  if (username !== '' || password !== '') return 'it must not have a user';
+  if (hash !== '') return 'it must not have a fragment';
   if (hostname.startsWith('[') || isIP(hostname) !== 0) return 'an IP address is no name of a push service';
-  if (!NAME.test(hostname)) return 'its host is no name';
-  if (!hostname.includes('.') && !endpoints.private.includes(hostname)) return 'its host is no name of the internet';
+  if (!NAME.test(hostname)) return 'its host is not a name';
+  if (!hostname.includes('.') && !endpoints.private.includes(hostname)) return 'its host is not a public name';
   if (port !== '' && Number(port) < FIRST_FREE_PORT) return `its port is below ${FIRST_FREE_PORT} and not 443`;
   if (!isAllowed(hostname, endpoints)) return 'this server does not push to that host';
   return undefined;

@@ -142,7 +142,7 @@ test('another hivemind at that address is not taken for the one that is meant', 
   await log.first(
     (text) =>
       text ===
-      `the hivemind b cannot be reached: at ${c.address} there is the hivemind c: is advertise the same in both?`,
+      `the hivemind b cannot be reached: at ${c.address} there is the hivemind c: do both advertise the same address?`,
   );
   assert.equal(links.send('b', 'cluster.leaving', Buffer.from('x')), false);
   assert.deepEqual(

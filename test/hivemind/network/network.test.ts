@@ -357,7 +357,7 @@ test('a server that sends more than can be read is cut off before the memory is 
   const warning = await warnings.first((text) => text.includes('cut off'));
   assert.match(
     warning,
-    new RegExp(`^storage server ${publicKey.slice(0, 12)} at .* messages come faster than they are`),
+    new RegExp(`^storage server ${publicKey.slice(0, 12)} at .* messages arrive faster than they are`),
   );
   const waiting = Number(/about (\d+) MB are waiting/.exec(warning)?.[1]);
   assert.ok(waiting >= bound && waiting < 4 * bound, warning);

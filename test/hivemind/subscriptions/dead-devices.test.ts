@@ -136,7 +136,7 @@ test("a list of an original's notifier removes devices, but none that subscribed
   assert.ok(devices.size === 37, 'the one that subscribed since stays');
   assert.equal(await dropAll([...ids.slice(4), 'unknown'.padEnd(32, '.')]), 6);
   assert.equal(devices.size, 31, 'ten of twenty is half, one more is too many');
-  assert.match(lines.at(-1)!, /unlikely share/);
+  assert.match(lines.at(-1)!, /suspiciously large share/);
 });
 
 test('what the database could not remove is gone from memory all the same, and said', async () => {

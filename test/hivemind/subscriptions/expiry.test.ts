@@ -140,7 +140,7 @@ test('it looks every half minute, and tells of what it holds every six hours', a
   await clock.advance(HALF_MINUTE);
   assert.equal(told(), 2);
   await expiry.report(true);
-  assert.match(log.at(-1)!, /the operator has released the subscriptions that were held back/);
+  assert.match(log.at(-1)!, /the operator has approved deleting the expired subscriptions/);
   devices.upsert(makeRow({ signedAt: clock.now() / 1_000 - 15 * DAY }), 0);
   await clock.advance(HALF_MINUTE - 1);
   assert.equal(devices.size, 901);

@@ -336,7 +336,7 @@ test('wrong credentials are reported at the start, in sentences', async (t) => {
     [{ ...settings, cert_file: ca }, /cert_file.*holds no private key/],
     [{ ...token, cert_file: settings.cert_file! }, /key_file.*set together with cert_file/],
     [{ ...token, key_file: self }, /key_file.*holds no private key.*\.p8/],
-    [{ ...token, key_file: settings.cert_file! }, /key_file.*another kind than Apple gives/],
+    [{ ...token, key_file: settings.cert_file! }, /key_file.*the wrong kind of key/],
     [{ ...token, key_id: 'short' }, /key_id = short: must be 10 capital/],
     [{ ...token, team_id: '' }, /team_id: is required/],
     [{ ...settings, connections: '0' }, /connections = 0: must be at least 1/],
