@@ -5,7 +5,7 @@ import { type DaemonName, type LoadOptions, loadConfig, programOf } from '../set
 import { formatListen } from '../settings/listen-address.ts';
 import { ConfigError } from '../settings/section.ts';
 import type { Context, Daemon } from './daemon.ts';
-import { createLog, flushLog } from './log.ts';
+import { createLog, flushLog, type Logger } from './log.ts';
 import { describeError } from './log-line.ts';
 import {
   buildInfo,
@@ -47,101 +47,143 @@ export async function runDaemon(
   { read }: Pick<LoadOptions, 'read'> = {},
 ): Promise<void> {
   process.title = processTitle(name, process.env.SPNS_INSTANCE);
-  const options: LoadOptions = { role: programOf(name), ...(read && { read }) };
-  const systemd = openSystemd(process.env);
-  const stopping = new AbortController();
-  // With the defaults, until the configuration is read.
-  let log = createLog({ level: 'info', levels: new Map(), format: 'auto' }, name);
-  const exit = async (code: number): Promise<never> => {
-    await flushLog(log, FLUSH_DEADLINE);
-    process.exit(code);
-  };
-  const fail = async (error: unknown, message: string): Promise<never> => {
-    if (error instanceof ConfigError) {
-      for (const warning of error.warnings) log.warn(warning);
-      for (const problem of error.problems) log.fatal(problem);
-    } else log.fatal({ err: error }, message);
-    return await exit(1);
-  };
+  const run = new DaemonRun(name, build, { role: programOf(name), ...(read && { read }) });
+  run.handleEvents();
+  await run.start();
+}
 
-  // An uncaught exception leaves the process in an unknown state. Going on could give wrong answers for days; stopping
-  // in order would write from that state, and may hang. So the process ends at once and systemd starts a new one. That
-  // loses no subscription: whatever a client was told has succeeded is committed in PostgreSQL, and tests cover a start
-  // after a kill. A rejection that nobody awaited is the same fault in an async function. Faults from outside never get
-  // here; they are caught where they arise.
-  const fault = (error: unknown) => {
-    const { message, stack } = describeError(error);
-    log.fatal({ stack }, `internal error, exiting so that a fresh process can take over: ${message}`);
-    void exit(1);
-  };
-  process.on('uncaughtException', fault);
-  process.on('unhandledRejection', fault);
+/** The one run of a daemon in this process: its start, and what ends it. */
+class DaemonRun {
+  readonly #name: DaemonName;
+  readonly #build: (context: Context) => Promise<Daemon>;
+  readonly #options: LoadOptions;
+  readonly #systemd = openSystemd(process.env);
+  readonly #stopping = new AbortController();
+  #log: Logger;
+  /** undefined until it has started. */
+  #life: Life | undefined;
+  /** The exit code after a stop in order. */
+  #code = 0;
+  #reloadAfterStart = false;
 
-  let life: Life | undefined;
-  let code = 0;
-  const stop = (why: string) => {
-    systemd.stopping();
-    systemClock.setTimeout(() => {
-      log.fatal({ seconds: EXIT_DEADLINE / 1000 }, 'did not stop in time, exiting');
-      void exit(1);
-    }, EXIT_DEADLINE - FLUSH_DEADLINE);
-    stopping.abort(new Error(`stopped by ${why}`));
-    life?.stop().then(
-      () => exit(code),
-      (error) => fail(error, 'could not stop in order'),
-    );
-  };
-  for (const signal of ['SIGTERM', 'SIGINT'] as const) {
-    process.on(signal, () => {
-      if (stopping.signal.aborted) {
-        log.fatal({ signal }, 'told to stop a second time, exiting');
-        void exit(1);
-        return;
-      }
-      log.info({ signal }, 'stopping');
-      stop(signal);
+  constructor(name: DaemonName, build: (context: Context) => Promise<Daemon>, options: LoadOptions) {
+    this.#name = name;
+    this.#build = build;
+    this.#options = options;
+    // With the defaults, until the configuration is read.
+    this.#log = createLog({ level: 'info', levels: new Map(), format: 'auto' }, name);
+  }
+
+  /** Reacts to faults, signals and the end of the parent process, and feeds systemd's watchdog. */
+  handleEvents(): void {
+    process.on('uncaughtException', (error) => this.#fault(error));
+    process.on('unhandledRejection', (error) => this.#fault(error));
+    for (const signal of ['SIGTERM', 'SIGINT'] as const) process.on(signal, () => this.#onSignal(signal));
+    // Under "spns run" there is a channel to the parent. If it breaks, the parent is dead, and nobody else would stop us.
+    process.once('disconnect', () => {
+      if (this.#stopping.signal.aborted) return;
+      this.#log.error('the process that started this one is gone, stopping');
+      this.#stop('the death of its parent');
     });
-  }
-  // Under "spns run" there is a channel to the parent. If it breaks, the parent is dead, and nobody else would stop us.
-  process.once('disconnect', () => {
-    if (stopping.signal.aborted) return;
-    log.error('the process that started this one is gone, stopping');
-    stop('the death of its parent');
-  });
-  const giveUp = (error: Error) => {
-    if (stopping.signal.aborted) return;
-    code = 1;
-    log.fatal(`cannot go on, stopping: ${error.message}`);
-    stop('its own decision');
-  };
-  let reloadAfterStart = false;
-  process.on('SIGHUP', () => {
-    if (life) life.reload();
-    else reloadAfterStart = true;
-  });
-  if (systemd.watchdogInterval !== undefined) {
-    // From the event loop itself and nowhere else, so that systemd sees when it is stuck; from the beginning, since a
-    // start may take long.
-    systemClock.setInterval(() => systemd.watchdog(), systemd.watchdogInterval);
+    process.on('SIGHUP', () => {
+      if (this.#life) this.#life.reload();
+      else this.#reloadAfterStart = true;
+    });
+    const { watchdogInterval } = this.#systemd;
+    if (watchdogInterval !== undefined) {
+      // From the event loop itself and nowhere else, so that systemd sees when it is stuck; from the beginning, since a
+      // start may take long.
+      systemClock.setInterval(() => this.#systemd.watchdog(), watchdogInterval);
+    }
   }
 
-  try {
-    const config = loadConfig(process.env, options);
-    log = createLog(config.log, name);
-    for (const warning of config.warnings) log.warn(warning);
-    const { signal } = stopping;
-    const context = { name, config, log, clock: systemClock, systemd, random: randomBytes, stopping: signal, giveUp };
-    life = await startLife(context, build, options);
-  } catch (error) {
-    // A start that was cancelled has not failed.
-    if (stopping.signal.aborted) return await exit(code);
-    return await fail(error, 'could not start');
+  /** Resolves when the daemon is running; exits if it cannot start, or was told to stop meanwhile. */
+  async start(): Promise<void> {
+    const { signal } = this.#stopping;
+    let life: Life;
+    try {
+      const config = loadConfig(process.env, this.#options);
+      this.#log = createLog(config.log, this.#name);
+      for (const warning of config.warnings) this.#log.warn(warning);
+      const context = {
+        name: this.#name,
+        config,
+        log: this.#log,
+        clock: systemClock,
+        systemd: this.#systemd,
+        random: randomBytes,
+        stopping: signal,
+        giveUp: (error: Error) => this.#giveUp(error),
+      };
+      life = await startLife(context, this.#build, this.#options);
+      this.#life = life;
+    } catch (error) {
+      // A start that was cancelled has not failed.
+      if (signal.aborted) return await this.#exit(this.#code);
+      return await this.#fail(error, 'could not start');
+    }
+    if (signal.aborted) return await this.#end(life);
+    if (this.#reloadAfterStart) life.reload();
   }
-  if (stopping.signal.aborted) {
-    await life.stop().catch((error) => fail(error, 'could not stop in order'));
-    await exit(code);
+
+  /**
+   * An uncaught exception leaves the process in an unknown state. Going on could give wrong answers for days; stopping
+   * in order would write from that state, and may hang. So the process ends at once and systemd starts a new one. That
+   * loses no subscription: whatever a client was told has succeeded is committed in PostgreSQL, and tests cover a start
+   * after a kill. A rejection that nobody awaited is the same fault in an async function. Faults from outside never get
+   * here; they are caught where they arise.
+   */
+  #fault(error: unknown): void {
+    const { message, stack } = describeError(error);
+    this.#log.fatal({ stack }, `internal error, exiting so that a fresh process can take over: ${message}`);
+    void this.#exit(1);
   }
-  if (reloadAfterStart) life.reload();
+
+  #onSignal(signal: 'SIGTERM' | 'SIGINT'): void {
+    if (this.#stopping.signal.aborted) {
+      this.#log.fatal({ signal }, 'told to stop a second time, exiting');
+      void this.#exit(1);
+      return;
+    }
+    this.#log.info({ signal }, 'stopping');
+    this.#stop(signal);
+  }
+
+  #giveUp(error: Error): void {
+    if (this.#stopping.signal.aborted) return;
+    this.#code = 1;
+    this.#log.fatal(`cannot go on, stopping: ${error.message}`);
+    this.#stop('its own decision');
+  }
+
+  /** Stops what is running; a start under way notices by itself. */
+  #stop(why: string): void {
+    this.#systemd.stopping();
+    systemClock.setTimeout(() => {
+      this.#log.fatal({ seconds: EXIT_DEADLINE / 1000 }, 'did not stop in time, exiting');
+      void this.#exit(1);
+    }, EXIT_DEADLINE - FLUSH_DEADLINE);
+    this.#stopping.abort(new Error(`stopped by ${why}`));
+    if (this.#life) void this.#end(this.#life);
+  }
+
+  async #end(life: Life): Promise<never> {
+    await life.stop().catch((error) => this.#fail(error, 'could not stop in order'));
+    return await this.#exit(this.#code);
+  }
+
+  async #fail(error: unknown, message: string): Promise<never> {
+    if (error instanceof ConfigError) {
+      for (const warning of error.warnings) this.#log.warn(warning);
+      for (const problem of error.problems) this.#log.fatal(problem);
+    } else this.#log.fatal({ err: error }, message);
+    return await this.#exit(1);
+  }
+
+  async #exit(code: number): Promise<never> {
+    await flushLog(this.#log, FLUSH_DEADLINE);
+    process.exit(code);
+  }
 }
 
 /** A running daemon, with its metrics and status. */
