@@ -68,16 +68,10 @@ const SECTIONS = ['canary', 'db', 'hivemind', 'keys', 'log', 'web'];
 export function loadConfig(env: NodeJS.ProcessEnv, { role = 'all', read }: LoadOptions = {}): Config {
   const file = env.SPNS_CONFIG === '' ? '' : resolve(env.SPNS_CONFIG ?? 'spns.ini');
   const ini = parseIni(file === '' ? '' : readBytes(file));
-  const problems = [...ini.problems];
   const warnings: string[] = [];
   const opened: Section[] = [];
 
-  const open = (name: string): Section => {
-    const section = new Section(name, ini.sections.get(name) ?? new Map(), ini.defaults, env.CREDENTIALS_DIRECTORY);
-    // A notifier does not read its own metrics_listen, run.ts does: read here, so that it does not count as unknown.
-    if (name.startsWith('notify-')) NOTIFIER.settings.metricsListen.read(section, role);
-    return section;
-  };
+  const open = (name: string) => openSection(ini, name, role, env.CREDENTIALS_DIRECTORY);
   const collect = <T>(name: string, reader: (section: Section) => T): T => {
     const section = open(name);
     opened.push(section);
@@ -85,17 +79,8 @@ export function loadConfig(env: NodeJS.ProcessEnv, { role = 'all', read }: LoadO
   };
 
   const db = collect('db', (section) => readTable(section, DATABASE));
-  const instance = env.SPNS_INSTANCE || ini.sections.get('hivemind')?.get('instance')?.value || undefined;
-  const own = hivemindSection(ini, instance, env.CREDENTIALS_DIRECTORY);
-  opened.push(own);
-  const hivemind = readHivemind(own, role, warnings, instance);
-  // The sections of other instances are checked as well: those processes read the same file.
-  for (const other of [undefined, ...instancesIn(ini)]) {
-    const section = hivemindSection(ini, other);
-    if (section.name === own.name) continue;
-    readHivemind(section, 'web', [], other);
-    opened.push(section);
-  }
+  const [hivemind, hiveminds] = readHiveminds(ini, env, role, warnings);
+  opened.push(...hiveminds);
   const keys = collect('keys', (section) => readKeys(section, role, warnings));
   const log = collect('log', (section) => readLog(section, warnings));
   const web = collect('web', (section) => readWeb(section, warnings));
@@ -105,15 +90,7 @@ export function loadConfig(env: NodeJS.ProcessEnv, { role = 'all', read }: LoadO
       : undefined;
   read?.((name) => collect(name, (section) => section));
 
-  for (const section of opened) {
-    problems.push(...section.problems);
-    warnings.push(...section.warnings());
-  }
-  warnings.push(...unknownSections(ini), ...foreignNotifiers(ini));
-  if (problems.length > 0) {
-    const located = problems.map((problem) => (file === '' ? problem : `${file}: ${problem}`));
-    throw new ConfigError(located, warnings);
-  }
+  checkAll(file, ini, opened, warnings);
   warnings.push(...canaryWarnings(canary, keys));
 
   return Object.freeze({
@@ -136,6 +113,51 @@ export function loadConfig(env: NodeJS.ProcessEnv, { role = 'all', read }: LoadO
     },
     ini,
   });
+}
+
+function openSection(ini: Ini, name: string, role: Role, credentials: string | undefined): Section {
+  const section = new Section(name, ini.sections.get(name) ?? new Map(), ini.defaults, credentials);
+  // A notifier does not read its own metrics_listen, run.ts does: read here, so that it does not count as unknown.
+  if (name.startsWith('notify-')) NOTIFIER.settings.metricsListen.read(section, role);
+  return section;
+}
+
+/** Reads the hivemind's settings, of the instance that this process belongs to if it is one of several. */
+function readHiveminds(
+  ini: Ini,
+  env: NodeJS.ProcessEnv,
+  role: Role,
+  warnings: string[],
+): [own: HivemindSettings, opened: Section[]] {
+  const instance = env.SPNS_INSTANCE || ini.sections.get('hivemind')?.get('instance')?.value || undefined;
+  const own = hivemindSection(ini, instance, env.CREDENTIALS_DIRECTORY);
+  const opened = [own];
+  const settings = readHivemind(own, role, warnings, instance);
+  // The sections of other instances are checked as well: those processes read the same file.
+  for (const other of [undefined, ...instancesIn(ini)]) {
+    const section = hivemindSection(ini, other);
+    if (section.name === own.name) continue;
+    readHivemind(section, 'web', [], other);
+    opened.push(section);
+  }
+  return [settings, opened];
+}
+
+/**
+ * Adds what is odd in the file and its sections to the warnings.
+ *
+ * @throws ConfigError with everything that is wrong in them
+ */
+function checkAll(file: string, ini: Ini, opened: readonly Section[], warnings: string[]): void {
+  const problems = [...ini.problems];
+  for (const section of opened) {
+    problems.push(...section.problems);
+    warnings.push(...section.warnings());
+  }
+  warnings.push(...unknownSections(ini), ...foreignNotifiers(ini));
+  if (problems.length === 0) return;
+  const located = problems.map((problem) => (file === '' ? problem : `${file}: ${problem}`));
+  throw new ConfigError(located, warnings);
 }
 
 /**
