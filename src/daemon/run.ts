@@ -79,7 +79,8 @@ class DaemonRun {
     process.on('uncaughtException', (error) => this.#fault(error));
     process.on('unhandledRejection', (error) => this.#fault(error));
     for (const signal of ['SIGTERM', 'SIGINT'] as const) process.on(signal, () => this.#onSignal(signal));
-    // Under "spns run" there is a channel to the parent. If it breaks, the parent is dead, and nobody else would stop us.
+    // Under "spns run" there is a channel to the parent. If it breaks, the parent is dead, and nobody else would stop
+    // us.
     process.once('disconnect', () => {
       if (this.#stopping.signal.aborted) return;
       this.#log.error('the process that started this one is gone, stopping');

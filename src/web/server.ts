@@ -68,7 +68,7 @@ export interface ServerModules {
  * Builds the HTTP server; {@link listen} starts it. It logs no requests, since they hold tokens and account ids.
  */
 export async function buildServer(modules: ServerModules): Promise<FastifyInstance> {
-  const { hivemind, onionKeys, clock, metrics } = modules;
+  const { clock, metrics } = modules;
   const { bodyLimit, maxConnections } = modules.options;
 
   const server = fastify({
@@ -94,7 +94,16 @@ export async function buildServer(modules: ServerModules): Promise<FastifyInstan
     delete request.raw.headers['content-type'];
   });
 
-  server.setErrorHandler((error: FastifyError & { answer?: Answer }, request, reply) => {
+  server.setErrorHandler(errorHandler(modules));
+  server.setNotFoundHandler((request, reply) => send(reply, unrouted(request)));
+  await server.register(plainRoutes(modules));
+  addOnionRoute(server, modules);
+  return server;
+}
+
+/** Answers a request that failed, or was refused before its route was called. */
+function errorHandler({ metrics, onFault }: ServerModules) {
+  return (error: FastifyError & { answer?: Answer }, request: FastifyRequest, reply: FastifyReply) => {
     const path = request.routeOptions.url ?? '';
     if (error.answer) {
       metrics.request('plain', path, error.answer, reply.elapsedTime / 1000);
@@ -109,49 +118,20 @@ export async function buildServer(modules: ServerModules): Promise<FastifyInstan
       if (path === ONION_PATH) return send(reply, undecryptable);
     }
     const status = error.statusCode ?? 500;
-    if (status >= 500) modules.onFault('a request failed', error);
+    if (status >= 500) onFault('a request failed', error);
     return send(reply, {
       status,
       headers: { 'content-type': 'text/plain; charset=utf-8' },
       body: status >= 500 ? 'Internal server error\n' : 'Bad request\n',
     });
-  });
-  server.setNotFoundHandler((request, reply) => send(reply, unrouted(request)));
-
-  await server.register(plainRoutes(modules, metrics));
-
-  let longOnions = 0;
-  const admit = async (request: FastifyRequest, reply: FastifyReply) => {
-    const length = Number(request.headers['content-length'] ?? MAX_ONION_SIZE);
-    if (length <= bodyLimit + ONION_EXTRA || length > MAX_ONION_SIZE) return;
-    if (longOnions + length > MAX_LONG_ONIONS) {
-      metrics.onionFailure('busy');
-      reply.header('connection', 'close');
-      return send(reply, busy);
-    }
-    longOnions += length;
-    reply.raw.once('close', () => {
-      longOnions -= length;
-    });
   };
-  server.post(ONION_PATH, { bodyLimit: MAX_ONION_SIZE, onRequest: admit }, async (request, reply) => {
-    const start = clock.monotonic();
-    const body = (request.body as Buffer | undefined) ?? Buffer.alloc(0);
-    const answer = await onionRequest({ hivemind, onionKeys, bodyLimit, client: clientName(request) }, body, {
-      failed: metrics.onionFailure,
-      answered: (path, inner) => metrics.request('onion', path, inner, (clock.monotonic() - start) / 1000),
-    });
-    return send(reply, answer);
-  });
-
-  return server;
 }
 
 /**
  * /subscribe and /unsubscribe, which share one limit by client address. Onion requests have none.
  */
-function plainRoutes(modules: ServerModules, metrics: WebMetrics): FastifyPluginAsync {
-  const { hivemind, clock } = modules;
+function plainRoutes(modules: ServerModules): FastifyPluginAsync {
+  const { hivemind, clock, metrics } = modules;
   const { bodyLimit, listen, trustProxy, rateLimit: perMinute } = modules.options;
   return async (plain) => {
     // On a Unix socket without a trusted proxy all clients have the same, empty address: there is nothing to limit by.
@@ -177,6 +157,35 @@ function plainRoutes(modules: ServerModules, metrics: WebMetrics): FastifyPlugin
       });
     }
   };
+}
+
+/** Onion requests, whose long ones share {@link MAX_LONG_ONIONS}. */
+function addOnionRoute(server: FastifyInstance, modules: ServerModules): void {
+  const { hivemind, onionKeys, clock, metrics } = modules;
+  const { bodyLimit } = modules.options;
+  let longOnions = 0;
+  const admit = async (request: FastifyRequest, reply: FastifyReply) => {
+    const length = Number(request.headers['content-length'] ?? MAX_ONION_SIZE);
+    if (length <= bodyLimit + ONION_EXTRA || length > MAX_ONION_SIZE) return;
+    if (longOnions + length > MAX_LONG_ONIONS) {
+      metrics.onionFailure('busy');
+      reply.header('connection', 'close');
+      return send(reply, busy);
+    }
+    longOnions += length;
+    reply.raw.once('close', () => {
+      longOnions -= length;
+    });
+  };
+  server.post(ONION_PATH, { bodyLimit: MAX_ONION_SIZE, onRequest: admit }, async (request, reply) => {
+    const start = clock.monotonic();
+    const body = (request.body as Buffer | undefined) ?? Buffer.alloc(0);
+    const answer = await onionRequest({ hivemind, onionKeys, bodyLimit, client: clientName(request) }, body, {
+      failed: metrics.onionFailure,
+      answered: (path, inner) => metrics.request('onion', path, inner, (clock.monotonic() - start) / 1000),
+    });
+    return send(reply, answer);
+  });
 }
 
 /** Not encrypted: the client's key is in the request, which was not read. */
