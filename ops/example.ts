@@ -15,15 +15,15 @@ import { WEB } from '../src/settings/web.ts';
 const HEAD = [
   `SPNS configuration. Copy this to spns.ini, or anywhere else and name it in the environment variable SPNS_CONFIG.`,
   '',
-  `Keys that are commented out show their default, or an example where they are not set unless you do. Lines that start
-   with ; or # are comments; a comment after a value is part of the value.`,
+  `Keys that are commented out show their default, or an example if they have none. Lines that start with ; or # are
+   comments; after a value, ; and # are part of it.`,
   'A % sign is written %% (as in the original, where a password in db.url may contain one).',
-  `"spns check-config" (with --unit: as systemd runs it) reports everything that is wrong with the file. SIGHUP (systemctl reload) makes a daemon read it
-   again; what needs a restart instead is marked so.`,
+  `"spns check-config" (with --unit: as systemd runs it) reports everything that is wrong with the file. SIGHUP
+   (systemctl reload) makes a daemon read it again; keys that need a restart say so.`,
 ];
 
 const NOTIFIERS = `One section for each notifier that you run. Each may have a metrics_listen of its own, which needs a
-  restart; all else is taken over by a reload, certificates and tokens that were replaced too.`;
+  restart; a reload applies everything else, including certificates and tokens that were replaced.`;
 
 const common = [
   renderSection({ name: 'db', tables: [DATABASE] }),
@@ -72,7 +72,7 @@ const notifiers = [
 const canary = renderSection({
   name: 'canary',
   text: `A canary: a process that stores a small message in the network each minute, for an account of its own, and measures
-    until its push comes. Whoever has this section runs one (spns-canary), and one is enough.`,
+    how long its push takes. With this section, run one (spns-canary); one is enough.`,
   tables: [CANARY],
   optional: true,
   marked: true,

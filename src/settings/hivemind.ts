@@ -77,20 +77,20 @@ export const HIVEMIND = {
       default: 30,
       min: 1,
       restart: ['hivemind'],
-      text: 'How often, in seconds, to look which subscriptions are due for renewal at the storage servers.',
+      text: 'How often, in seconds, to check which subscriptions are due for renewal at the storage servers.',
     }),
     maxConnects: integer('max_connects', {
       default: 500,
       min: 0,
       restart: ['hivemind'],
-      text: `How many connections to storage servers may be in the making at the same time. 0: connect to none, for a dry
+      text: `How many connections to storage servers may be opening at the same time. 0: connect to none, for a dry
         run.`,
     }),
     allowPrivateNodes: boolean('allow_private_nodes', {
       default: false,
       restart: ['hivemind', 'canary'],
       text: `Whether to connect to storage servers at addresses of a private network or of this machine. Only for a
-        network of your own: in the public one anybody can register a node with any address.`,
+        network of your own: in the public one, anybody can register a node with any address.`,
     }),
     /** Seconds after which the duplicate filter begins a new generation. */
     filterLifetime: integer('filter_lifetime', {
@@ -114,8 +114,8 @@ export const HIVEMIND = {
         many bytes, and each for this many seconds. A push takes about 1,000 bytes and its body, whether it waits or a
         notifier has it; those that notifiers have, or that are on their way there, may take a quarter more. When there
         is no room, the account with the most waiting pushes loses its oldest; among accounts with equally many, the
-        oldest push of all goes. Every lost push is counted. A service never takes more than an eighth of Node's heap
-        (node --max-old-space-size).`,
+        oldest push of all is dropped. Every dropped push is counted. A service never takes more than an eighth of
+        Node's heap (node --max-old-space-size).`,
     }),
     /** Seconds that a push is held before it is dropped. */
     outboxMaxAge: integer('outbox_max_age', { default: 3600, min: 1, max: 1_209_600 }),
@@ -125,7 +125,7 @@ export const HIVEMIND = {
       min: 0,
       max: 1,
       text: `When more than this share of a service's answers say "device gone", and at least this many do, no device is
-        removed any more: that is a wrong certificate rather than a thousand dead phones.`,
+        removed any more: the cause is probably a wrong certificate, not a thousand dead phones.`,
     }),
     goneBreakerMinimum: integer('gone_breaker_minimum', { default: 100, min: 1 }),
     /** The name of this hivemind among several on one database; undefined if it is alone. */
@@ -134,7 +134,7 @@ export const HIVEMIND = {
       what: INSTANCE_IN_WORDS,
       restart: ['hivemind'],
       example: 'a',
-      text: `Several hiveminds can share a database, so that no push is lost when one of them goes (docs/several.md). Each
+      text: `Several hiveminds can share a database, so that no push is lost when one of them fails (docs/several.md). Each
         has a name, given here or by the unit spns-hivemind@NAME.service. What differs between those of one machine goes
         into sections [hivemind-NAME], whose keys override the ones here.`,
     }),
@@ -144,7 +144,7 @@ export const HIVEMIND = {
       min: 1,
       max: 8,
       restart: ['hivemind'],
-      text: `With several hiveminds: how many of them look after each account. With 2 any one of them may fail without a
+      text: `With several hiveminds: how many of them handle each account. With 2, any one of them may fail without a
         loss; 1 only divides the work. Must be the same in all of them.`,
     }),
     /** OxenMQ address. */
@@ -152,7 +152,7 @@ export const HIVEMIND = {
       restart: ['hivemind'],
       example: `curve://hivemind-a.example.org:22030/${'0123456789abcdef'.repeat(4)}`,
       text: `With several hiveminds on different machines: where the other hiveminds and the notifiers reach this one (its
-        listen_curve, with the public key of [keys] hivemind), and where the web front-ends do. Without these keys
+        listen_curve, with the public key of [keys] hivemind), and where the web front-ends do. Without these settings,
         listen and listen_push are used, which only this machine can reach.`,
     }),
     /** OxenMQ address. */
