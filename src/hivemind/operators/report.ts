@@ -242,11 +242,12 @@ export function statusSample(sources: ReportSources, complaints: readonly string
  * the original's.
  */
 export function statusLine({ startedAt, devices, network, stats, outbox, intake }: ReportSources): string {
-  const { connected, nodes, pending, blockHeight, fresh } = network.summary();
+  const { connected, nodes, unneeded, pending, blockHeight, fresh } = network.summary();
+  const needed = nodes - unneeded;
   const alive = stats.alive(Math.floor(startedAt / 1000));
   return [
-    `SN conns: ${connected}/${nodes} (${pending} pending)`,
-    `Fresh: ${fresh}/${nodes}`,
+    `SN conns: ${connected}/${needed} (${pending} pending)`,
+    `Fresh: ${fresh}/${needed}`,
     `Height: ${blockHeight}`,
     `Accts/Subs: ${devices.accounts}/${devices.size}`,
     `svcs: ${alive.join(', ') || 'none'}`,

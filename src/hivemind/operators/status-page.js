@@ -86,7 +86,7 @@ function plotList() {
       lines: [
         { name: 'fresh', read: (point) => point.fresh },
         { name: 'connected', read: (point) => point.connected },
-        { name: 'known', read: (point) => point.nodes },
+        { name: 'needed', read: (point) => point.needed },
       ],
       format: whole.format,
     },
@@ -345,7 +345,7 @@ function drawTiles() {
       'fresh',
       'Storage servers fresh',
       whole.format(current.fresh),
-      `of ${whole.format(current.nodes)}; ${whole.format(current.connected)} connected`,
+      `of ${whole.format(current.nodes - current.unneeded)}; ${whole.format(current.connected)} connected`,
     ],
     [
       'stalest',

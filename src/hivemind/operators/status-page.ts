@@ -15,7 +15,8 @@ export interface StatusPage {
 interface Point {
   /** Unix milliseconds. */
   readonly time: number;
-  readonly nodes: number;
+  /** Storage servers that keep accounts of this hivemind. */
+  readonly needed: number;
   readonly connected: number;
   readonly fresh: number;
   readonly stalest: number;
@@ -140,7 +141,7 @@ function pointBetween(before: StatusSample, now: StatusSample, seconds: number, 
   });
   return {
     time,
-    nodes: now.nodes,
+    needed: now.nodes - now.unneeded,
     connected: now.connected,
     fresh: now.fresh,
     stalest: Math.round(now.oldestSeconds),

@@ -17,6 +17,7 @@ interface StatusJson {
     time: number;
     raw: number;
     fresh: number;
+    needed: number;
     services: Record<string, { pushes: number; waiting: number; dropped: number }>;
   }[];
   problems: unknown[];
@@ -40,6 +41,7 @@ test('a point every 10 s holds the rates since the previous one, and the gauges 
   sample = sampleWith({
     raw: 500,
     fresh: 7,
+    unneeded: 1_400,
     services: [
       report('apns', {
         handed: 40,
@@ -56,7 +58,7 @@ test('a point every 10 s holds the rates since the previous one, and the gauges 
   assert.equal(points.length, 1);
   assert.equal(points[0]!.time, clock.now());
   assert.equal(points[0]!.raw, 50);
-  assert.equal(points[0]!.fresh, 7);
+  assert.deepEqual([points[0]!.fresh, points[0]!.needed], [7, 600]);
   assert.deepEqual(points[0]!.services.apns, {
     pushes: 4,
     waiting: 5,
@@ -283,7 +285,7 @@ test('in a browser', { skip: noChromium }, async (t) => {
     const labels = await page.evaluate<string[]>(
       "[...document.querySelectorAll('figure > svg')].map((svg) => svg.getAttribute('aria-label'))",
     );
-    assert.match(labels[0]!, /^Storage servers, the last hour; now: fresh 1,9\d\d, connected 1,998, known 2,000$/);
+    assert.match(labels[0]!, /^Storage servers, the last hour; now: fresh 1,9\d\d, connected 1,998, needed 2,000$/);
     assert.match(labels[4]!, /apns \d+, firebase \d+, huawei 0/);
     assert.match(
       await page.evaluate("document.querySelector('#services').textContent"),
