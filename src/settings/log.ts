@@ -23,7 +23,10 @@ const LEVEL_ALIASES: ReadonlyMap<string, LogLevel> = new Map([
   ['crit', 'critical'],
   ['off', 'none'],
 ]);
-/** Known categories: names that are nearly one of these get a warning. Any others are accepted. */
+/**
+ * Known categories, ours and those that only the original has: names that are nearly one of these get a warning. Any
+ * others are accepted.
+ */
 const CATEGORIES = ['hivemind', 'snode', 'oxenmq', 'stats', 'pg', 'utils', 'web', 'notifier'];
 
 /** `[log]`, which every program reads. */
@@ -31,8 +34,8 @@ export const LOG = {
   settings: {
     level: parsed('level', compoundLevel, {
       default: 'info',
-      text: `trace, debug, info, warning, error, critical or none; for everything, and for single categories such as
-        hivemind, snode (connections to storage servers), oxenmq, stats, pg (database), web, notifier.`,
+      text: `trace, debug, info, warning, error, critical or none; for everything, and for single categories: hivemind,
+        snode (connections to storage servers), pg (database) and web (front-end).`,
     }),
     /** One key for each category, `level-` and its name. */
     single: { key: 'level-snode', default: undefined, example: 'warning', read: singleLevels },

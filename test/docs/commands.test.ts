@@ -122,3 +122,14 @@ test('every setting, label and result that the pages for operators name is in th
   }
   assert.ok(found > 30, `only ${found} found`);
 });
+
+test('the categories of the log that are documented are those of the code', () => {
+  const source = globSync('src/**/*.ts', { cwd: ROOT }).map(read).join('\n');
+  const used = new Set([...source.matchAll(/\bcategory\([\w.]+, '(\w+)'\)/g)].map(([, name]) => name!));
+  const example = /^; trace, debug[\s\S]*?single categories: ([\s\S]*?)\.\n/m.exec(read('spns.ini.example'))?.[1] ?? '';
+  const named = example.replace(/\n;|\([^)]*\)/g, ' ').match(/[a-z]+/g) ?? [];
+  assert.deepEqual(new Set(named.filter((word) => word !== 'and')), used);
+  const logs = /\n## Logs\n([\s\S]*?)\n## /.exec(read('docs/operate.md'))?.[1] ?? '';
+  for (const name of used)
+    assert.ok(logs.includes(`\`${name}\``), `docs/operate.md does not name the category ${name}`);
+});
