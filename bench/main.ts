@@ -107,7 +107,7 @@ async function subscribed(world: BenchWorld): Promise<Account[]> {
   const refused = replies.find(([reply]) => !reply?.includes('"success":true'));
   if (refused) throw new Error(`a subscription was refused: ${refused[0]}`);
   const watched = () =>
-    accounts.every(({ id }) => world.network.membersFor(id).every((server) => server.watches(id, 0)));
+    accounts.every(({ id }) => world.network.membersFor(id).every((server) => server.isMonitored(id, 0)));
   while (!watched()) await new Promise((resolve) => setTimeout(resolve, 20));
   return accounts;
 }

@@ -96,7 +96,7 @@ export async function untilWatched(
   const members = network.membersFor(account.id);
   const namespace = namespaceOf(account);
   for (;;) {
-    const watching = members.filter((server) => server.watches(account.id, namespace)).length;
+    const watching = members.filter((server) => server.isMonitored(account.id, namespace)).length;
     if (watching === members.length) return;
     if (performance.now() > deadline) {
       throw new Error(`only ${watching} of ${members.length} storage servers monitor ${name}`);

@@ -58,7 +58,7 @@ export interface StorageServer {
   /** How many (account, connection) pairs it monitors, including those that have expired. */
   readonly monitors: number;
   /** Whether somebody monitors that account and namespace here now. */
-  watches(account: Uint8Array, namespace: number): boolean;
+  isMonitored(account: Uint8Array, namespace: number): boolean;
   /** Stores a message, and notifies whoever monitors its account and namespace. Returns how many were notified. */
   store(message: Envelope): number;
   /**
@@ -85,7 +85,7 @@ export interface StorageServer {
   };
 }
 
-interface Watch {
+interface Monitor {
   /** By the monotonic clock, ms. */
   until: number;
   namespaces: readonly number[];
@@ -117,7 +117,7 @@ export async function startStorageServer(modules: {
    * By account, then by routing id: a client that comes back with the same id after a break gets messages again, as
    * from the real one.
    */
-  const watches = new Map<string, Map<string, Watch>>();
+  const monitors = new Map<string, Map<string, Monitor>>();
   const remotes = new Map<string, Remote>();
   const behaviour: Behaviour = { silent: false, refuse: undefined, refuseStore: undefined, delay: 0 };
   const counters = { requests: 0, accepted: 0, refused: 0, told: 0, untold: 0, ended: 0, stored: 0 };
@@ -156,7 +156,7 @@ export async function startStorageServer(modules: {
         return { ...refusal };
       }
       counters.accepted++;
-      watch(remote.id, checked.account.toString('latin1'), checked.namespaces, checked.wantData);
+      renew(remote.id, checked.account.toString('latin1'), checked.namespaces, checked.wantData);
       return SUCCESS;
     });
     const [first] = answers;
@@ -202,10 +202,10 @@ export async function startStorageServer(modules: {
   }
 
   /** A renewal only adds: namespaces are merged, and data once wanted stays wanted while the monitor is renewed. */
-  function watch(id: string, key: string, namespaces: readonly number[], wantData: boolean): void {
+  function renew(id: string, key: string, namespaces: readonly number[], wantData: boolean): void {
     const now = clock.monotonic();
-    const here = watches.get(key) ?? new Map<string, Watch>();
-    if (here.size === 0) watches.set(key, here);
+    const here = monitors.get(key) ?? new Map<string, Monitor>();
+    if (here.size === 0) monitors.set(key, here);
     const known = here.get(id);
     if (!known || known.until <= now) {
       here.set(id, { until: now + LIFETIME, namespaces, wantData });
@@ -226,17 +226,17 @@ export async function startStorageServer(modules: {
     behaviour,
     get monitors() {
       let count = 0;
-      for (const here of watches.values()) count += here.size;
+      for (const here of monitors.values()) count += here.size;
       return count;
     },
-    watches(account, namespace) {
-      const here = watches.get(Buffer.from(account).toString('latin1'));
+    isMonitored(account, namespace) {
+      const here = monitors.get(Buffer.from(account).toString('latin1'));
       if (!here) return false;
       const now = clock.monotonic();
       return [...here.values()].some((one) => one.until > now && one.namespaces.includes(namespace));
     },
     store(message) {
-      const here = watches.get(message.key);
+      const here = monitors.get(message.key);
       if (!here) return 0;
       const now = clock.monotonic();
       let told = 0;
@@ -254,18 +254,18 @@ export async function startStorageServer(modules: {
     takeOver(view) {
       judge = judgeOf(view);
       if (!judge.informed) return;
-      for (const [key, here] of watches) {
+      for (const [key, here] of monitors) {
         const ended = judge.ended(Buffer.from(key, 'latin1'));
         if (!ended) continue;
-        watches.delete(key);
+        monitors.delete(key);
         for (const id of here.keys()) if (remoteOf(id)?.send('notify.monitor_ended', ended)) counters.ended++;
       }
     },
     forget() {
-      watches.clear();
+      monitors.clear();
     },
     async stop() {
-      watches.clear();
+      monitors.clear();
       await listener?.close();
       listener = undefined;
       remotes.clear();

@@ -249,7 +249,7 @@ class Clients {
     await this.#subscribe(phone);
     this.counters.joined++;
     const { id } = phone.accounts[0]!;
-    const watching = () => this.#world.network.membersFor(id).filter((server) => server.watches(id, 0)).length;
+    const watching = () => this.#world.network.membersFor(id).filter((server) => server.isMonitored(id, 0)).length;
     await until(() => watching() >= 3);
     this.ready.push(phone);
   }

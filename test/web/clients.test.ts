@@ -402,7 +402,7 @@ test('a phone that subscribed with its app is woken through its provider, and ca
       [accounts[1]!, 11],
     ] as const) {
       const watching = () =>
-        world.network.membersFor(account.id).every((server) => server.watches(account.id, namespace));
+        world.network.membersFor(account.id).every((server) => server.isMonitored(account.id, namespace));
       await until(watching);
       const count = taken.count;
       world.network.deliver(message(account, `to ${service}`, namespace));
