@@ -144,9 +144,7 @@ export class Connection {
     for (const done of [...this.#waiting]) done();
     const last = this.#client;
     this.#client = undefined;
-    if (!last) return;
-    await this.#within(last.socket, last.client.end()).catch(() => undefined);
-    last.socket.destroy();
+    if (last) await this.#within(last.socket, last.client.end()).catch(() => undefined);
   }
 
   async #query<Row extends pg.QueryResultRow>(query: pg.QueryConfig): Promise<pg.QueryResult<Row>> {
@@ -220,7 +218,6 @@ export class Connection {
     this.#fault = undefined;
     this.#client = made;
     made.client.on('error', (error) => this.#lost(made, error));
-    made.client.on('end', () => this.#lost(made, new Error('the connection was ended')));
     for (const done of [...this.#waiting]) done();
   }
 

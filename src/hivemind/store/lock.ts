@@ -37,8 +37,8 @@ export async function takeLock(client: pg.Client, mark: number, name: string | u
     `SELECT pg_try_advisory_lock${name === undefined ? '' : '_shared'}($1, $2) AS locked, pg_backend_pid() AS pid`,
     [SPACE, HIVEMIND],
   );
-  const pid = rows[0]?.pid ?? 0;
-  if (!rows[0]?.locked) {
+  const [own] = rows;
+  if (!own?.locked) {
     const holder = await findHolder(client, mark, SPACE, String(HIVEMIND));
     if (name !== undefined) {
       throw locked('A hivemind without a name', holder, 'stop it first, or give it a name too ([hivemind] instance)');
@@ -52,12 +52,12 @@ export async function takeLock(client: pg.Client, mark: number, name: string | u
     }
     throw locked('Another hivemind', holder, 'stop it first, or give this one a database of its own');
   }
-  if (name === undefined) return pid;
+  if (name === undefined) return own.pid;
   const named = await client.query<{ locked: boolean }>(
     `SELECT pg_try_advisory_lock($1, ${lockOfName('$2::text')}) AS locked`,
     [NAMES, name],
   );
-  if (named.rows[0]?.locked) return pid;
+  if (named.rows[0]?.locked) return own.pid;
   const holder = await findHolder(client, mark, NAMES, lockOfName(client.escapeLiteral(name)));
   throw locked(`Another hivemind named ${name}`, holder, 'stop it first, or give this one a name of its own');
 }

@@ -1,5 +1,6 @@
 import fs from 'node:fs/promises';
 import type { ClientBase } from 'pg';
+import { StoreError } from './store-error.ts';
 
 const FOLDER = new URL('./migrations/', import.meta.url);
 
@@ -18,8 +19,8 @@ const OLDEST = 13;
  * transaction of its own.
  *
  * @returns the names of the files that were run
- * @throws Error if the database is of a later version than this program, PostgreSQL is older than {@link OLDEST}, or a
- *   file fails
+ * @throws StoreError `refused` if the database is of a later version than this program, or PostgreSQL is older than
+ *   {@link OLDEST}; Error if a file fails
  */
 export async function migrate(client: ClientBase): Promise<string[]> {
   await requireVersion(client);
@@ -39,7 +40,7 @@ export async function migrate(client: ClientBase): Promise<string[]> {
 /**
  * The names of the files that {@link migrate} would run. Changes nothing.
  *
- * @throws Error if the database is of a later version than this program
+ * @throws StoreError `refused` if the database is of a later version than this program
  */
 export async function pendingMigrations(client: ClientBase): Promise<string[]> {
   const files = (await fs.readdir(FOLDER)).filter((name) => /^\d{3}_.*\.sql$/.test(name)).sort();
@@ -49,20 +50,22 @@ export async function pendingMigrations(client: ClientBase): Promise<string[]> {
   const done = new Set(rows.map((row) => row.number));
   const latest = Math.max(0, ...done);
   if (latest > files.length) {
-    throw new Error(
+    throw new StoreError(
+      'refused',
       `The database was last used by a later version (its tables are at ${latest}, this version knows ${files.length}): install that version`,
     );
   }
   return files.filter((name) => !done.has(numberOf(name)));
 }
 
-/** @throws Error with a sentence if PostgreSQL is older than {@link OLDEST} */
+/** @throws StoreError `refused` if PostgreSQL is older than {@link OLDEST} */
 export async function requireVersion(client: Pick<ClientBase, 'query'>): Promise<void> {
   const { rows } = await client.query<{ number: number; version: string }>(
     `SELECT current_setting('server_version_num')::int AS number, current_setting('server_version') AS version`,
   );
   const { number, version } = rows[0] ?? { number: 0, version: 'unknown' };
-  if (number < OLDEST * 10_000) throw new Error(`PostgreSQL ${OLDEST} or later is needed, and this is ${version}`);
+  if (number < OLDEST * 10_000)
+    throw new StoreError('refused', `PostgreSQL ${OLDEST} or later is needed, and this is ${version}`);
 }
 
 function numberOf(name: string): number {

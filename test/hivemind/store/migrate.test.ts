@@ -220,7 +220,10 @@ describe('the migrations', () => {
     await client.query(`CREATE FUNCTION current_setting(name TEXT) RETURNS TEXT LANGUAGE sql AS
       $$ SELECT CASE name WHEN 'server_version_num' THEN '120022' ELSE '12.22' END $$`);
     await client.query('SET search_path = public, pg_catalog');
-    await assert.rejects(migrate(client), /^Error: PostgreSQL 13 or later is needed, and this is 12\.22$/);
+    await assert.rejects(migrate(client), {
+      code: 'refused',
+      message: 'PostgreSQL 13 or later is needed, and this is 12.22',
+    });
     await client.query('RESET search_path');
     assert.equal((await migrate(client)).length, 6);
   });
@@ -231,6 +234,7 @@ describe('the migrations', () => {
     await client.query("INSERT INTO spns_migrations (number, name) VALUES (99, '099_later.sql')");
     await assert.rejects(Store.open({ url, clock: systemClock, log }), (error: unknown) => {
       assert.ok(error instanceof StoreError);
+      assert.equal(error.code, 'refused');
       assert.match(error.message, /last used by a later version/);
       return true;
     });
