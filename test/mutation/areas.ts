@@ -43,8 +43,8 @@ export const AREAS: Record<string, Area> = {
   store: {
     sources: ['src/hivemind/store/*.ts'],
     tests: [
-      'test/hivemind/store/{client,cluster-store,connection,conninfo,copy-rows,database-main,database-refuses,feed-position}.test.ts',
-      'test/hivemind/store/{group-commit,migrate,passfile,pgbouncer,psql,stat-changes,statements,store,store-faults}.test.ts',
+      'test/hivemind/store/{client,cluster-start,cluster-store,connection,conninfo,copy-rows,database-main,database-refuses,feed-position}.test.ts',
+      'test/hivemind/store/{group-commit,load,migrate,open,passfile,pgbouncer,probe,psql,stat-changes,statements,store,store-faults}.test.ts',
       'test/hivemind/store/write-health.test.ts',
     ],
     database: true,

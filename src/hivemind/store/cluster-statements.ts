@@ -1,5 +1,6 @@
 import type { QueryConfig } from 'pg';
 import type { Membership } from './cluster-start.ts';
+import type { MemberRow } from './cluster-store.ts';
 import type { FeedPosition } from './feed-position.ts';
 import { COLUMNS, type SubscriptionRow } from './subscription-rows.ts';
 
@@ -56,6 +57,22 @@ CROSS JOIN LATERAL (
   SELECT ${COLUMNS} FROM subscriptions s
   WHERE c.id IS NULL AND s.account = c.account AND s.service = c.service AND s.svcid = c.svcid
 ) s`;
+
+/** A row of {@link beatStatement}: of a member, ourselves included if our run is the latest of our name. */
+export interface BeatRow {
+  /** The database's time when the others were read, as well as when this one started and was last seen; unix ms. */
+  readonly now: string;
+  readonly started: string;
+  readonly seen: string;
+  readonly name: string;
+  readonly generation: string;
+  readonly run: string;
+  readonly state: MemberRow['state'];
+  readonly address: string;
+  readonly push_address: string;
+  readonly version: string;
+  readonly covers: Buffer;
+}
 
 /** A row of {@link changesStatement}. If there are no changes, there is one row without one. */
 export interface ChangeRow {

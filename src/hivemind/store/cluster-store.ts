@@ -2,6 +2,7 @@ import type { QueryConfig } from 'pg';
 import { type DeviceKey, type DeviceRow, rowFault } from '../devices/device.ts';
 import type { Membership } from './cluster-start.ts';
 import {
+  type BeatRow,
   beatStatement,
   type ChangeRow,
   type CurrentRow,
@@ -94,23 +95,21 @@ export class ClusterStore {
    * @throws StoreError; `locked` if we are no longer a member
    */
   async beat({ state, covers }: Heartbeat): Promise<{ now: number; members: MemberRow[] }> {
-    const { name, run } = this.membership;
-    const rows = await this.#query<Record<string, string> & { covers: Buffer }>(
-      beatStatement(this.membership, state, covers, this.#keptFrom()),
-    );
+    const { name } = this.membership;
+    const rows = await this.#query<BeatRow>(beatStatement(this.membership, state, covers, this.#keptFrom()));
     const members = rows.map((row) => ({
-      name: row.name ?? '',
-      generation: BigInt(row.generation ?? 0),
-      run: BigInt(row.run ?? 0),
-      state: row.state as MemberRow['state'],
-      address: row.address ?? '',
-      pushAddress: row.push_address ?? '',
-      version: row.version ?? '',
+      name: row.name,
+      generation: BigInt(row.generation),
+      run: BigInt(row.run),
+      state: row.state,
+      address: row.address,
+      pushAddress: row.push_address,
+      version: row.version,
       started: Number(row.started),
       seen: Number(row.seen),
       covers: row.covers,
     }));
-    if (!members.some((member) => member.name === name && member.run === run)) {
+    if (!members.some((member) => member.name === name)) {
       const error = new StoreError(
         'locked',
         `The database no longer knows this hivemind (${name}): while it could not be reached, a hivemind without a name or ` +

@@ -26,10 +26,8 @@ export function passwordFor(info: Conninfo, host: Host): string | undefined {
   for (const line of text.split(/\r?\n/)) {
     if (line.startsWith('#')) continue;
     const [, ...fields] = LINE.exec(line) ?? [];
-    const password = fields.pop();
-    if (password === undefined) continue;
     if (wanted.every((value, n) => fields[n] === '*' || unescaped(fields[n] ?? '') === value))
-      return unescaped(password);
+      return unescaped(fields[4] ?? '');
   }
   return undefined;
 }

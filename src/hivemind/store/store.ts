@@ -105,7 +105,8 @@ export class Store {
       if (cluster === undefined) await dissolveCluster(client);
       else membership = await becomeMember(client, cluster, random(8).readBigUInt64LE() >> 1n);
       await client.query(`SET statement_timeout = ${timeout}`);
-      if (applied.length > 0) log.info(`the database was brought up to date: ${applied.join(', ')}`);
+      const files = applied.join(', ');
+      if (files !== '') log.info(`the database was brought up to date: ${files}`);
     });
     return new Store(options, connection, membership && new ClusterStore(connection, membership, onTaken));
   }
@@ -378,8 +379,9 @@ export class Store {
     let total = 0;
     for (;;) {
       const { rowCount } = await this.#connection.query(statement);
-      total += rowCount ?? 0;
-      if ((rowCount ?? 0) < EXPIRE_SLICE || total >= most) return total;
+      const deleted = rowCount ?? 0;
+      total += deleted;
+      if (deleted < EXPIRE_SLICE || total >= most) return total;
     }
   }
 
@@ -415,7 +417,6 @@ export class Store {
   }
 
   async #writeStats(): Promise<void> {
-    if (!this.connected) return;
     const changes = this.#stats.take();
     while (changes.length > 0) {
       const some = changes.splice(0, STATS_AT_ONCE);

@@ -24,13 +24,15 @@ export interface SubscriptionRow {
   readonly namespaces: Buffer | null;
 }
 
+const EMPTY = Buffer.of();
+
 /** Converts a row. The result may be invalid: see {@link rowFault}. */
 export function deviceRow(row: SubscriptionRow): DeviceRow {
   const { subaccount_tag: tag, subaccount_sig: signature } = row;
   return {
     account: row.account,
     sessionEd25519: row.session_ed25519,
-    subaccount: tag || signature ? { tag: tag ?? Buffer.alloc(0), signature: signature ?? Buffer.alloc(0) } : null,
+    subaccount: tag || signature ? { tag: tag ?? EMPTY, signature: signature ?? EMPTY } : null,
     signature: row.signature,
     signedAt: Number(row.signature_ts),
     wantData: row.want_data,
@@ -38,7 +40,7 @@ export function deviceRow(row: SubscriptionRow): DeviceRow {
     service: row.service,
     serviceId: row.svcid,
     serviceData: row.svcdata,
-    namespaces: readNamespaces(row.namespaces ?? Buffer.alloc(0)),
+    namespaces: readNamespaces(row.namespaces ?? EMPTY),
   };
 }
 

@@ -31,7 +31,7 @@ function copied(rows: readonly Row[]): Buffer {
 
 const rows: readonly Row[] = [
   makeRow({ service: 'apns', namespaces: [0] }),
-  makeRow({ service: 'apns', namespaces: [1] }),
+  makeRow({ service: 'apns', namespaces: [256] }),
   makeRow({ service: 'firebase', namespaces: [-10, 0, 3], wantData: false, serviceData: Buffer.from('{"a":1}') }),
   makeRow({ service: 'huawei', namespaces: [-10, 0, 3], serviceId: `Gerät ${'ü'.repeat(40)}` }),
   makeRow({ service: 'huaway', namespaces: Array.from({ length: 300 }, (_, n) => n - 150) }),

@@ -206,7 +206,8 @@ describe('the store', () => {
     const gone = makeRow();
     await store.remove(gone.account, gone.service, gone.serviceId, NOW);
     assert.equal(await store.deleteExpired(NOW, 300), 500, 'no more than it may, to a slice');
-    assert.equal(await store.deleteExpired(NOW, 2_000), 701);
+    assert.equal(await store.deleteExpired(NOW, 250), 250);
+    assert.equal(await store.deleteExpired(NOW, 2_000), 451);
     assert.deepEqual([...(await stored(store)).keys()], [young.serviceId]);
     assert.deepEqual(await sql(url, 'SELECT count(*)::int AS n FROM sub_namespaces'), [{ n: 1 }]);
     assert.deepEqual(await sql(url, 'SELECT count(*)::int AS n FROM spns_unsubscribed'), [{ n: 0 }]);
@@ -327,39 +328,6 @@ describe('the store', () => {
     assert.deepEqual(rows.sort(), [good.serviceId, old].sort());
   });
 
-  it('refuses a database that another hivemind uses, with a sentence', async (t) => {
-    const { url } = await openStore(t);
-    await assert.rejects(Store.open({ url, clock: systemClock, log }), (error: Error) => {
-      assert.ok(refusal('locked')(error));
-      assert.match(error.message, /^Another hivemind is at work on this database .*: stop it first/);
-      return true;
-    });
-  });
-
-  it('can be opened as soon as the previous one is closed', async (t) => {
-    const url = await createDatabase(t);
-    const first = await Store.open({ url, clock: systemClock, log });
-    const second = Store.open({ url, clock: systemClock, log });
-    await first.close();
-    await (await second).close();
-  });
-
-  it('says that it has brought the database up to date, when it has', async (t) => {
-    const url = await createDatabase(t, { empty: true });
-    const { log, lines } = keepLog();
-    const said = () =>
-      lines.filter((line) => line.includes('the database was brought up to date: 001_original.sql')).length;
-    await (await Store.open({ url, clock: systemClock, log })).close();
-    assert.equal(said(), 1);
-    await (await Store.open({ url, clock: systemClock, log })).close();
-    assert.equal(lines.filter((line) => line.includes('up to date')).length, 1);
-  });
-
-  it('reports that there is no database', async () => {
-    const url = 'postgresql:///spns?host=%2Fnonexistent&user=nobody';
-    await assert.rejects(Store.open({ url, clock: systemClock, log }), refusal('unavailable'));
-  });
-
   it("adds up statistics in memory and writes them by the original's rules", async (t) => {
     const { store, url } = await openStore(t);
     await sql(
@@ -400,9 +368,14 @@ describe('the store', () => {
     const url = await createDatabase(t);
     const store = await Store.open({ url, clock: systemClock, log });
     store.addStats('', { pushes: 5 });
+    const written = store.upsert(makeRow());
     await store.close();
+    assert.equal(await written, 'added');
     assert.deepEqual(await sql(url, 'SELECT name, val_int FROM service_stats'), [{ name: 'pushes', val_int: '5' }]);
     await assert.rejects(store.upsert(makeRow()), refusal('unavailable'));
+    await assert.rejects(store.find(makeRow().account, 'apns', 'x'), refusal('unavailable'));
+    await assert.rejects(store.deleteExpired(NOW, 1), refusal('unavailable'));
+    assert.equal(store.trouble, 'the database does not answer');
   });
 
   it('writes statistics every five seconds, and at once when they are read', async (t) => {
@@ -482,11 +455,14 @@ describe('the store', () => {
     assert.equal(await find({ service: 'apns' }), undefined);
     await sql(url, 'UPDATE subscriptions SET enc_key = $1', [Buffer.alloc(31)]);
     assert.equal(await find({}), undefined, 'one that is not as it must be is none');
+    await sql(url, "UPDATE subscriptions SET enc_key = $1, subaccount_sig = '\\x01'", [longest.encKey]);
+    assert.equal(await find({}), undefined, 'nor is one with half of a subaccount');
     assert.equal(await store.removeDevices([longest]), 1);
+    assert.equal(await store.remove(Buffer.of(3), 'apns', 'x', NOW), false, 'any account may be asked about');
   });
 
   it('counts the devices of an account, and those of a subaccount among them', async (t) => {
-    const { store } = await openStore(t);
+    const { store, url } = await openStore(t);
     const account = Buffer.alloc(33, 3);
     const tag = Buffer.alloc(36, 1);
     const subaccount = { tag, signature: Buffer.alloc(64, 2) };
@@ -495,6 +471,14 @@ describe('the store', () => {
     assert.deepEqual(await store.countDevices(account, tag), { all: 3, alike: 1 });
     assert.deepEqual(await store.countDevices(account), { all: 3, alike: 0 });
     assert.deepEqual(await store.countDevices(Buffer.alloc(33, 5), tag), { all: 0, alike: 0 });
+    await sql(
+      url,
+      `INSERT INTO subscriptions (account, subaccount_tag, signature, signature_ts, want_data, enc_key, service, svcid)
+       SELECT $1, $2, '', 0, true, '', 'apns', n::text FROM generate_series(1, 1200) n`,
+      [Buffer.alloc(33, 5), tag],
+    );
+    const many = await store.countDevices(Buffer.alloc(33, 5), tag);
+    assert.deepEqual(many, { all: 1_100, alike: 1_100 }, 'no further than an account may have');
   });
 
   it('deletes what is out of date once at a time', async (t) => {
@@ -518,48 +502,5 @@ describe('the store', () => {
       store.load(() => {}, AbortSignal.abort()),
       refusal('unavailable'),
     );
-  });
-
-  it('tries writing when nobody has written for a minute, and leaves nothing of that behind', async (t) => {
-    const url = await createDatabase(t);
-    const clock = new FakeClock();
-    const store = await Store.open({ url, clock, log });
-    t.after(() => store.close());
-    // The connection does one statement after the other: what a timer has asked of it is done before the time goes on.
-    const settle = async () => void (await store.time());
-    await clock.advance(4 * 60_000, settle);
-    assert.equal(store.connected, true);
-    // Numbers are given out for good, also to rows that are taken back.
-    const [ids] = await sql<{ given: string }>(url, 'SELECT last_value AS given FROM subscriptions_id_seq');
-    assert.ok(Number(ids?.given) >= 4, `${ids?.given} trials`);
-    const left =
-      'SELECT FROM subscriptions UNION ALL SELECT FROM sub_namespaces UNION ALL SELECT FROM spns_unsubscribed';
-    assert.deepEqual(await sql(url, left), []);
-  });
-
-  it('tries to write when nobody has written for a minute, and more often while it fails', async (t) => {
-    const url = await createDatabase(t);
-    const clock = new FakeClock();
-    const store = await Store.open({ url, clock, log });
-    t.after(() => store.close());
-    /** Seconds until the trouble is, or is no more; what is asked of the database is carried out in order. */
-    const secondsUntil = async (isTroubled: boolean) => {
-      let seconds = 0;
-      for (; (store.trouble !== undefined) !== isTroubled && seconds < 200; seconds += 5) {
-        clock.run(5_000);
-        await store.time();
-        await new Promise((resolve) => setImmediate(resolve));
-      }
-      return seconds;
-    };
-    clock.run(5_000);
-    await store.time();
-    await sql(url, 'ALTER TABLE spns_unsubscribed RENAME TO elsewhere');
-    assert.equal(await secondsUntil(true), 60);
-    assert.match(store.trouble ?? '', /^the database does not write: relation "spns_unsubscribed" does not exist/);
-    assert.deepEqual([...store.errors], [['schema', 1]]);
-    await sql(url, 'ALTER TABLE elsewhere RENAME TO spns_unsubscribed');
-    assert.equal(await secondsUntil(false), 5);
-    assert.equal(store.connected, true);
   });
 });
