@@ -133,3 +133,20 @@ test('the categories of the log that are documented are those of the code', () =
   for (const name of used)
     assert.ok(logs.includes(`\`${name}\``), `docs/operate.md does not name the category ${name}`);
 });
+
+test('every message that the documentation quotes is in the code', () => {
+  const source = globSync('src/**/*.ts', { cwd: ROOT }).map(read).join('\n');
+  const command = /^(?:apt|docker|man|npm|spns|sudo|systemctl) /;
+  let found = 0;
+  // The specification quotes other programs, too.
+  for (const page of PAGES.filter((name) => !name.startsWith('docs/spec/'))) {
+    for (const span of spansOf(page)) {
+      // Words, and perhaps what varies in brackets after them.
+      const [, text] = /^([A-Za-z']+(?: [a-z']+)+)(?: \(.*\))?$/.exec(span) ?? [];
+      if (text === undefined || command.test(span)) continue;
+      found++;
+      assert.ok(source.includes(text), `${page}: ${span}`);
+    }
+  }
+  assert.ok(found > 5, `only ${found} found`);
+});
