@@ -133,8 +133,15 @@ function readHiveminds(
   const own = hivemindSection(ini, instance, env.CREDENTIALS_DIRECTORY);
   const opened = [own];
   const settings = readHivemind(own, role, warnings, instance);
+  const named = instancesIn(ini);
+  if (role === 'hivemind' && instance === undefined && named.length > 0) {
+    const sections = named.map((name) => `[hivemind-${name}]`).join(', ');
+    warnings.push(
+      `this hivemind has no name, but the file has ${sections}: the front-end, the notifiers and the commands connect only to those. Remove them, or start spns-hivemind@NAME instead`,
+    );
+  }
   // The sections of other instances are checked as well: those processes read the same file.
-  for (const other of [undefined, ...instancesIn(ini)]) {
+  for (const other of [undefined, ...named]) {
     const section = hivemindSection(ini, other);
     if (section.name === own.name) continue;
     readHivemind(section, 'web', [], other);

@@ -55,6 +55,13 @@ test('the name comes from the environment, or else from the file', () => {
   assert.equal(load(TWO).hivemind.instance, undefined);
 });
 
+test('a hivemind without a name is warned of sections with names, by which all others go', () => {
+  const [warning, ...more] = load(TWO).warnings;
+  assert.match(warning!, /^this hivemind has no name, but the file has \[hivemind-a\], \[hivemind-b\]: /);
+  assert.deepEqual(more, []);
+  assert.deepEqual(load('[hivemind]\noxend_rpc = ipc:///oxend.sock').warnings, []);
+});
+
 test('what is wrong in the section of any instance is reported with its name', () => {
   const problems = (text: string, instance?: string) => {
     try {
