@@ -123,7 +123,7 @@ function parseIpcCurve(text: string): Address {
     let publicKey: Buffer | undefined;
     if (length === 64) publicKey = fromHex(key);
     else if (length === 52) publicKey = fromBase32z(key);
-    else if (length === 43 || key.endsWith('=')) publicKey = fromBase64(key.slice(0, 43));
+    else publicKey = fromBase64(key);
     if (publicKey?.length === 32) return { protocol: 'ipc', path: text.slice(0, start - 1), publicKey };
   }
   throw new AddressError(`icp+curve:// requires a trailing /PUBKEY value, got: ${text}`);

@@ -22,10 +22,10 @@ export class CurveServer {
   readonly #random: (bytes: number) => Buffer;
   readonly #cookie: Buffer;
   #next: Next = 'HELLO';
-  #clientTransient: Buffer = Buffer.alloc(0);
-  #transient: { publicKey: Uint8Array; privateKey: Uint8Array } | undefined;
-  #shared: Uint8Array | undefined;
-  #received = 0n;
+  /** The keys of this connection alone: the client's public one, and our secret one. */
+  #transient: { readonly client: Buffer; readonly secret: Uint8Array } | undefined;
+  /** What both sides encrypt with once the handshake is over, and the client's last number. */
+  #session: { readonly shared: Uint8Array; received: bigint } | undefined;
   #sent = 0n;
 
   constructor(keys: KeyPair, random: (bytes: number) => Buffer) {
@@ -51,11 +51,11 @@ export class CurveServer {
     const client = Buffer.from(data.subarray(74, 106));
     const shared = attempt(() => sodium.crypto_box_beforenm(client, this.#keys.secretKey));
     open(data.subarray(114), nonce('CurveZMQHELLO---', data.subarray(106, 114)), shared);
-    this.#clientTransient = client;
-    this.#transient = sodium.crypto_box_keypair();
+    const { publicKey, privateKey } = sodium.crypto_box_keypair();
+    this.#transient = { client, secret: privateKey };
     this.#next = 'INITIATE';
     const long = this.#random(16);
-    const content = Buffer.concat([this.#transient.publicKey, this.#cookie]);
+    const content = Buffer.concat([publicKey, this.#cookie]);
     const box = sodium.crypto_box_easy_afternm(content, nonce('WELCOME-', long), shared);
     return encodeCommand('WELCOME', Buffer.concat([long, box]));
   }
@@ -63,21 +63,20 @@ export class CurveServer {
   #initiate(data: Buffer, metadata: Buffer): { answer: Buffer; clientKey: Buffer } {
     if (data.length < 96 + 8 + 16 + 128) throw new ProtocolError('INITIATE is too short');
     if (!timingSafeEqual(data.subarray(0, 96), this.#cookie)) throw new ProtocolError('wrong cookie');
-    const privateKey = this.#transient?.privateKey;
-    if (!privateKey) throw new ProtocolError('HELLO was expected');
-    const shared = attempt(() => sodium.crypto_box_beforenm(this.#clientTransient, privateKey));
+    if (!this.#transient) throw new ProtocolError('HELLO was expected');
+    const { client, secret } = this.#transient;
+    const shared = attempt(() => sodium.crypto_box_beforenm(client, secret));
     const short = data.subarray(96, 104);
     const content = open(data.subarray(104), nonce('CurveZMQINITIATE', short), shared);
     const clientKey = content.subarray(0, 32);
     const vouched = open(
       content.subarray(48, 128),
       nonce('VOUCH---', content.subarray(32, 48)),
-      attempt(() => sodium.crypto_box_beforenm(clientKey, privateKey)),
+      attempt(() => sodium.crypto_box_beforenm(clientKey, secret)),
     );
-    const expected = Buffer.concat([this.#clientTransient, this.#keys.publicKey]);
+    const expected = Buffer.concat([client, this.#keys.publicKey]);
     if (!vouched.equals(expected)) throw new ProtocolError('the vouch is for another connection');
-    this.#shared = shared;
-    this.#received = short.readBigUInt64BE();
+    this.#session = { shared, received: short.readBigUInt64BE() };
     this.#next = 'MESSAGE';
     const counter = this.#count();
     const box = sodium.crypto_box_easy_afternm(metadata, nonce('CurveZMQREADY---', counter), shared);
@@ -88,11 +87,12 @@ export class CurveServer {
   decrypt(body: Buffer): Frame {
     const { name, data } = decodeCommand(body);
     if (name !== MESSAGE || data.length < 8 + sodium.crypto_box_MACBYTES + 1) throw new ProtocolError('no MESSAGE');
+    const session = this.#established;
     const counter = data.readBigUInt64BE();
-    if (counter <= this.#received) throw new ProtocolError('a repeated MESSAGE');
-    this.#received = counter;
-    const plain = open(data.subarray(8), nonce('CurveZMQMESSAGEC', data.subarray(0, 8)), this.#key);
-    const [flags = 0] = plain;
+    if (counter <= session.received) throw new ProtocolError('a repeated MESSAGE');
+    session.received = counter;
+    const plain = open(data.subarray(8), nonce('CurveZMQMESSAGEC', data.subarray(0, 8)), session.shared);
+    const flags = plain.readUInt8();
     return { command: (flags & COMMAND) !== 0, more: (flags & MORE) !== 0, body: plain.subarray(1) };
   }
 
@@ -101,14 +101,13 @@ export class CurveServer {
     const flags = (command ? COMMAND : 0) | (more ? MORE : 0);
     const counter = this.#count();
     const plain = Buffer.concat([Buffer.from([flags]), body]);
-    const box = sodium.crypto_box_easy_afternm(plain, nonce('CurveZMQMESSAGES', counter), this.#key);
+    const box = sodium.crypto_box_easy_afternm(plain, nonce('CurveZMQMESSAGES', counter), this.#established.shared);
     return encodeCommand(MESSAGE, Buffer.concat([counter, box]));
   }
 
-  /** The key that both sides encrypt with once the handshake is over. */
-  get #key(): Uint8Array {
-    if (!this.#shared) throw new ProtocolError('the handshake is not finished');
-    return this.#shared;
+  get #established() {
+    if (!this.#session) throw new ProtocolError('the handshake is not finished');
+    return this.#session;
   }
 
   #count(): Buffer {

@@ -125,9 +125,7 @@ export class Outlet {
 
   resume(): void {
     this.#paused = false;
-    this.#backlog.bytes -= this.#heldBytes;
-    this.#heldBytes = 0;
-    for (const frames of this.#held.splice(0)) if (!this.#hand(frames)) this.#counters.lost++;
+    for (const frames of this.#takeHeld()) if (!this.#hand(frames)) this.#counters.lost++;
   }
 
   /** Gives up what is held; what ZeroMQ has taken is out of our hands. */
@@ -136,10 +134,13 @@ export class Outlet {
     this.#closed = true;
     this.#paused = false;
     this.#retry?.cancel();
-    this.#counters.lost += this.#held.length - this.#taken;
+    this.#counters.lost += this.#takeHeld().length - this.#taken;
+  }
+
+  #takeHeld(): Frames[] {
     this.#backlog.bytes -= this.#heldBytes;
-    this.#held.length = 0;
     this.#heldBytes = 0;
+    return this.#held.splice(0);
   }
 
   #hand(frames: Frames): boolean {
@@ -211,8 +212,6 @@ export class Outlet {
         return;
       }
       this.#counters.sent++;
-      // Closed while the message was on its way: the rest has been counted as lost, this one with it.
-      if (this.#closed) return;
       this.#taken++;
     }
     this.#letGo();

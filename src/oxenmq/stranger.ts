@@ -148,6 +148,7 @@ export class Stranger extends Link {
 
   /** Lets what was written go out, but does not wait for a client that does not read. */
   #flush(): void {
+    if (this.#socket.destroyed) return;
     const late = this.#options.clock.setTimeout(() => this.#socket.destroy(), LINGER);
     this.#socket.once('close', () => late.cancel());
     this.#socket.destroySoon();
@@ -162,7 +163,7 @@ export class Stranger extends Link {
 
   #read(): void {
     try {
-      for (let frames = 0; !this.closed && this.#next(); frames++) {
+      for (let frames = 1; !this.closed && this.#next(); frames++) {
         if (frames >= FRAMES_A_TURN || this.#inFlight >= this.#options.inFlight) {
           this.#socket.pause();
           if (this.#inFlight < this.#options.inFlight) this.#goOn();

@@ -30,9 +30,12 @@ export function greeting(mechanism: Mechanism, asServer: boolean): Buffer {
   return bytes;
 }
 
-/** @throws ProtocolError if it is not the greeting of a ZMTP 3 client with this mechanism */
+/**
+ * @param bytes of {@link GREETING_SIZE}
+ * @throws ProtocolError if it is not the greeting of a ZMTP 3 client with this mechanism
+ */
 export function checkGreeting(bytes: Buffer, mechanism: Mechanism): void {
-  const isGreeting = bytes[0] === 0xff && ((bytes[9] ?? 0) & 1) === 1 && (bytes[10] ?? 0) >= 3;
+  const isGreeting = bytes[0] === 0xff && (bytes.readUInt8(9) & 1) === 1 && bytes.readUInt8(10) >= 3;
   if (!isGreeting) throw new ProtocolError('not a greeting of ZMTP 3');
   const offered = bytes.toString('latin1', 12, 32).replace(/\0+$/, '');
   if (offered !== mechanism) throw new ProtocolError(`a security mechanism other than ${mechanism}`);
@@ -105,7 +108,7 @@ export class Inbox {
    */
   frame(maxSize: number): Frame | undefined {
     if (this.#length < 2) return undefined;
-    const [flags = 0] = this.#peek(2);
+    const flags = this.#peek(2).readUInt8();
     if (flags > 7 || (flags & (COMMAND | MORE)) === (COMMAND | MORE)) throw new ProtocolError('not a frame');
     const headSize = flags & LONG ? 9 : 2;
     if (this.#length < headSize) return undefined;
@@ -119,8 +122,8 @@ export class Inbox {
 
   /** The first chunk, joined with those after it if it is shorter than `size`. */
   #peek(size: number): Buffer {
-    const [first = Buffer.alloc(0)] = this.#chunks;
-    if (first.length >= size) return first;
+    const [first] = this.#chunks;
+    if (first && first.length >= size) return first;
     // Copies once a frame, and once more if its head was split: callers know that enough bytes are there.
     const joined = Buffer.concat(this.#chunks);
     this.#chunks = [joined];

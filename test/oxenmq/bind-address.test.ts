@@ -1,8 +1,9 @@
 import assert from 'node:assert/strict';
 import { randomBytes } from 'node:crypto';
 import { mkdtempSync, rmSync } from 'node:fs';
+import { syncBuiltinESMExports } from 'node:module';
 import { createServer } from 'node:net';
-import { hostname, networkInterfaces, tmpdir } from 'node:os';
+import os, { hostname, networkInterfaces, tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { describe, test } from 'node:test';
 import { systemClock } from '../../src/clock.ts';
@@ -124,6 +125,26 @@ test('what cannot be bound, or could not be reached, is refused with a sentence'
   }
 });
 
+test('the name of an interface stands for its first IPv4 address, or else for its first address', (t) => {
+  const address = (family: string, address: string) => ({ family, address });
+  t.mock.method(os, 'networkInterfaces', () => ({
+    six: [address('IPv6', 'fd00::6'), address('IPv6', 'fd00::7')],
+    both: [address('IPv6', 'fd00::6'), address('IPv4', '192.0.2.4'), address('IPv4', '192.0.2.5')],
+  }));
+  syncBuiltinESMExports();
+  t.after(() => {
+    t.mock.restoreAll();
+    syncBuiltinESMExports();
+  });
+  assert.equal(formatBindAddress(parseBindAddress('tcp://six:1')), 'tcp://[fd00::6]:1');
+  assert.equal(formatBindAddress(parseBindAddress('tcp://both:1')), 'tcp://192.0.2.4:1');
+});
+
+test('a path is connected to as it was bound', () => {
+  assert.deepEqual(connectAddress('ipc:///run/s'), { protocol: 'ipc', path: '/run/s' });
+});
+
 test('a listener itself may bind any port', () => {
+  assert.equal(formatBindAddress(parseBindAddress('tcp://127.0.0.1:65535')), 'tcp://127.0.0.1:65535');
   assert.equal(formatBindAddress(parseBindAddress('tcp://*:*')), 'tcp://0.0.0.0:0');
 });

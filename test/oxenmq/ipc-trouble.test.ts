@@ -1,7 +1,7 @@
 import assert from 'node:assert/strict';
 import { spawnSync } from 'node:child_process';
 import { chmodSync, chownSync, mkdirSync, mkdtempSync, rmSync, writeFileSync } from 'node:fs';
-import { createServer } from 'node:net';
+import { connect, createServer } from 'node:net';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { type TestContext, test } from 'node:test';
@@ -58,6 +58,26 @@ test('what does not exist, is something else or is abandoned is named as such', 
     assert.match(trouble?.text ?? '', text);
     assert.equal(trouble?.lasting, lasting, path);
   }
+});
+
+test('a socket may have a path of 107 bytes', (t) => {
+  const dir = folder(t);
+  assert.match(ipcTrouble(join(dir, 'l'.repeat(107 - dir.length - 1)))!.text, /^there is no socket/);
+  assert.match(ipcTrouble(join(dir, 'l'.repeat(107 - dir.length)))!.text, /has more than 107 bytes/);
+});
+
+test("a listener that is too busy to take a connection is told with the system's word for it, and may recover", async (t) => {
+  const path = join(folder(t), 's');
+  const server = createServer();
+  await new Promise<void>((resolve) => server.listen({ path, backlog: 1 }, resolve));
+  t.after(() => server.close());
+  // Its queue has room for two, and it accepts none before the event loop turns.
+  const earlier = [connect(path), connect(path)];
+  t.after(() => {
+    for (const socket of earlier) socket.destroy();
+  });
+  const trouble = await ipcConnectTrouble(path);
+  assert.deepEqual(trouble, { text: `the socket ${path} cannot be connected to (EAGAIN)`, lasting: false });
 });
 
 test('a relative path is shown with the folder that it starts from', () => {

@@ -33,6 +33,7 @@ test('a refusal names a request by its tag and anything else by its name', () =>
     assert.deepEqual(read(word, 'a.b'), { kind: 'refusal', word, name: 'a.b' });
     assert.equal(read(word).kind, 'garbage');
     assert.equal(read(word, 'a.b', 'more').kind, 'garbage');
+    assert.equal(read(word, 'x'.repeat(251)).kind, 'refusal');
     assert.equal(read(word, 'x'.repeat(252)).kind, 'garbage');
   }
 });

@@ -11,6 +11,7 @@ test('a request ends once, by whatever comes first, and leaves no timer', async 
   const late = pending.add('a.b', 1000);
   const failed = pending.add('a.c', 5000);
   assert.equal(pending.size, 4);
+  for (const { tag } of [answered, refused, late, failed]) assert.equal(tag.length, 15);
   assert.equal(pending.settle(answered.tag, [Buffer.from('x')]), true);
   assert.equal(pending.settle(answered.tag, []), false);
   assert.deepEqual(await answered.reply, [Buffer.from('x')]);

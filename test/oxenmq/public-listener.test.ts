@@ -1,61 +1,20 @@
 import assert from 'node:assert/strict';
 import { randomBytes } from 'node:crypto';
-import { connect, type Socket } from 'node:net';
-import { type TestContext, test } from 'node:test';
-import { systemClock } from '../../src/clock.ts';
+import type { Socket } from 'node:net';
+import { test } from 'node:test';
 import { randomKeyPair } from '../../src/oxenmq/keys.ts';
-import { PublicListener, type PublicListenerOptions } from '../../src/oxenmq/public-listener.ts';
 import type { Commands, Incoming, Remote } from '../../src/oxenmq/remote.ts';
 import { FakeClock } from '../support/fake-clock.ts';
 import { closed, once } from '../support/once.ts';
 import { until } from '../support/until.ts';
+import { enter, openPublic, plainSocket } from './public-support.ts';
 import { frame, GREETING, PING, ready } from './raw-zmtp.ts';
 import { addressOf, greet, Happenings, openPeers, rawClient, temporaryDirectory } from './support.ts';
-
-const echo: Commands = {
-  push: {
-    access: 'none',
-    commands: { echo: { kind: 'request', handler: (message) => message.reply(...message.parts) } },
-  },
-  admin: { access: 'admin', commands: { stop: { kind: 'request', handler: () => assert.fail('not allowed') } } },
-};
-
-async function open(t: TestContext, options: Partial<PublicListenerOptions> = {}): Promise<PublicListener> {
-  const listener = new PublicListener({
-    clock: systemClock,
-    random: randomBytes,
-    address: 'tcp://127.0.0.1:*',
-    access: 'none',
-    commands: echo,
-    maxMessageSize: 1024 * 1024,
-    maxConnections: 100,
-    inFlight: 16,
-    ...options,
-  });
-  await listener.bind();
-  t.after(() => listener.close());
-  return listener;
-}
-
-function plainSocket(endpoint: string, localAddress = '127.0.0.1'): Socket {
-  const socket = connect({ host: '127.0.0.1', port: Number(endpoint.split(':').at(-1)), localAddress });
-  socket.on('error', () => {});
-  return socket;
-}
-
-async function enter(endpoint: string, localAddress?: string): Promise<Socket> {
-  const socket = plainSocket(endpoint, localAddress);
-  await once(socket, 'connect');
-  socket.write(Buffer.concat([GREETING, ready('DEALER', '')]));
-  let received = '';
-  while (!received.includes('READY')) received += String(await once(socket.setEncoding('latin1'), 'data'));
-  return socket;
-}
 
 for (const security of ['plain', 'CURVE'] as const) {
   test(`libzmq's clients are answered (${security}): greeting, requests of any size, parts, refusals`, async (t) => {
     const keys = security === 'CURVE' ? randomKeyPair() : undefined;
-    const listener = await open(t, { keys });
+    const listener = await openPublic(t, { keys });
     const client = rawClient(t, listener.endpoint, keys && { serverKey: keys.publicKey });
     await greet(client);
     for (const size of [0, 1, 200, 255, 256, 70_000, 500_000]) {
@@ -74,7 +33,7 @@ for (const security of ['plain', 'CURVE'] as const) {
   test(`our own peers connect (${security}), and learn when the connection ends`, async (t) => {
     const keys = security === 'CURVE' ? randomKeyPair() : undefined;
     const gone = new Happenings<Remote>();
-    const listener = await open(t, { keys, on: { disconnect: (remote) => gone.add(remote) } });
+    const listener = await openPublic(t, { keys, on: { disconnect: (remote) => gone.add(remote) } });
     const { peers, events } = openPeers(t);
     const connection = peers.connect(addressOf(listener.endpoint, keys?.publicKey));
     await events.first(({ event }) => event === 'hello');
@@ -91,15 +50,15 @@ for (const security of ['plain', 'CURVE'] as const) {
 
 test('over a Unix socket, with the permissions asked for, and again after a process that was killed', async (t) => {
   const address = `ipc://${await temporaryDirectory(t)}/push.sock`;
-  const first = await open(t, { address, mode: 0o660 });
+  const first = await openPublic(t, { address, mode: 0o660 });
   assert.equal(first.endpoint, address);
   await greet(rawClient(t, address));
-  await assert.rejects(open(t, { address }), /another process is listening there/);
+  await assert.rejects(openPublic(t, { address }), /another process is listening there/);
 });
 
 test('only keys that are admitted get in, and only clients that know ours', async (t) => {
   const [keys, friend] = [randomKeyPair(), randomKeyPair()];
-  const listener = await open(t, { keys, allow: (key) => key.equals(friend.publicKey) });
+  const listener = await openPublic(t, { keys, allow: (key) => key.equals(friend.publicKey) });
   const { peers, events } = openPeers(t, { helloTimeout: 1500 });
   peers.connect(addressOf(listener.endpoint, keys.publicKey), { label: 'stranger' });
   peers.connect(addressOf(listener.endpoint, randomKeyPair().publicKey), { label: 'misled' });
@@ -109,7 +68,7 @@ test('only keys that are admitted get in, and only clients that know ours', asyn
 });
 
 test('clients with the same routing id are told apart, and each gets its own answers', async (t) => {
-  const listener = await open(t);
+  const listener = await openPublic(t);
   const clients = Array.from({ length: 5 }, () => rawClient(t, listener.endpoint, { routingId: Buffer.from('one') }));
   for (const [i, client] of clients.entries()) await client.send(['push.echo', 't', String(i)]);
   for (const [i, client] of clients.entries()) {
@@ -141,7 +100,7 @@ const offences: { readonly [name: string]: Buffer } = {
 };
 for (const [name, bytes] of Object.entries(offences)) {
   test(`a client that sends ${name} is cut off, and others go on`, async (t) => {
-    const listener = await open(t);
+    const listener = await openPublic(t);
     const honest = rawClient(t, listener.endpoint);
     await greet(honest);
     const socket = plainSocket(listener.endpoint);
@@ -159,7 +118,7 @@ test('bytes that come one by one, with PINGs among them, make the same message',
   const commands: Commands = {
     push: { access: 'none', commands: { echo: { kind: 'request', handler: (m) => calls.add(m) } } },
   };
-  const listener = await open(t, { commands });
+  const listener = await openPublic(t, { commands });
   const socket = await enter(listener.endpoint);
   const body = randomBytes(300);
   for (const byte of Buffer.concat([PING, frame('push.echo', true), frame('tag', true), frame(body)])) {
@@ -172,7 +131,7 @@ test('bytes that come one by one, with PINGs among them, make the same message',
 
 test('a client that says nothing is disconnected after ten seconds', async (t) => {
   const clock = new FakeClock();
-  const listener = await open(t, { clock });
+  const listener = await openPublic(t, { clock });
   const socket = plainSocket(listener.endpoint);
   const [greeting] = (await once(socket, 'data')) as [Buffer];
   assert.equal(greeting.length, 64);
@@ -185,7 +144,7 @@ test('a client that says nothing is disconnected after ten seconds', async (t) =
 });
 
 test('when there is no room a newcomer takes the place of the quietest connection of those who hold most', async (t) => {
-  const listener = await open(t, { maxConnections: 10 });
+  const listener = await openPublic(t, { maxConnections: 10 });
   const others = [await enter(listener.endpoint, '127.0.0.2'), await enter(listener.endpoint, '127.0.0.3')];
   const crowd: Socket[] = [];
   for (let i = 0; i < 50; i++) crowd.push(await enter(listener.endpoint));
@@ -204,7 +163,7 @@ test('a client is not read from while it has so many requests in progress, and t
   const commands: Commands = {
     push: { access: 'none', commands: { wait: { kind: 'request', handler: (m) => calls.add(m) } } },
   };
-  const listener = await open(t, { commands, inFlight: 4 });
+  const listener = await openPublic(t, { commands, inFlight: 4 });
   const client = rawClient(t, listener.endpoint);
   for (let i = 0; i < 20; i++) await client.send(['push.wait', `t${i}`]);
   for (let answered = 0; answered < 20; answered++) {
@@ -222,7 +181,7 @@ test('a client that does not read its answers costs a bounded number of them, an
     message.reply(Buffer.alloc(100_000));
   };
   const commands: Commands = { push: { access: 'none', commands: { much: { kind: 'request', handler } } } };
-  const listener = await open(t, { commands, maxConnections: 2 });
+  const listener = await openPublic(t, { commands, maxConnections: 2 });
   const silent = await enter(listener.endpoint);
   silent.pause();
   silent.write(Buffer.concat(Array.from({ length: 5000 }, () => [frame('push.much', true), frame('t')]).flat()));
@@ -241,7 +200,7 @@ test('a client that does not read its answers costs a bounded number of them, an
 });
 
 test('bytes that come one by one count as what they occupy until the message is complete', async (t) => {
-  const listener = await open(t);
+  const listener = await openPublic(t);
   const socket = await enter(listener.endpoint);
   socket.setNoDelay(true);
   socket.write(frame(Buffer.alloc(1000)).subarray(0, 9));
@@ -262,7 +221,7 @@ test('answers that a client has not read count as held until it reads them', asy
       commands: { much: { kind: 'request', handler: (m) => m.reply(Buffer.alloc(100_000)) } },
     },
   };
-  const listener = await open(t, { commands });
+  const listener = await openPublic(t, { commands });
   const silent = await enter(listener.endpoint);
   silent.pause();
   await until(async () => {
