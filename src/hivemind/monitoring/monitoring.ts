@@ -106,7 +106,10 @@ export class Monitoring {
       throttle.forget(id);
       swarms.remove(id);
     };
-    accounts.onUpstreamChanged = (id, isMore) => throttle.changed(id, isMore);
+    accounts.onUpstreamChanged = (id, isMore) => {
+      this.#sender.changed(id);
+      throttle.changed(id, isMore);
+    };
     this.#ticker = clock.setInterval(() => this.#tick(), 1000);
   }
 

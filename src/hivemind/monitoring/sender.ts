@@ -1,8 +1,9 @@
 import type { Clock, Timer } from '../../clock.ts';
 import { SLICE } from '../slice.ts';
+import { RecentRequests } from './recent-requests.ts';
 import { Answers, type Request, RequestBuilder, readReply } from './request.ts';
 import type { ScheduleOptions } from './schedule.ts';
-import { MAX_BODY, type SwarmMember } from './swarm-member.ts';
+import { MAX_BODY, type Swarm, type SwarmMember } from './swarm-member.ts';
 import type { Accounts, Defer, Swarms } from './swarms.ts';
 
 export interface SenderOptions extends ScheduleOptions {
@@ -45,8 +46,13 @@ export class Sender {
   readonly #answers: Answers;
   readonly #bulk: RequestBuilder;
   readonly #small: RequestBuilder;
-  /** The members waiting for their turn to be sent a bulk request, in order. */
+  readonly #recent = new RecentRequests();
+  /**
+   * The members waiting for their turn to be sent a bulk request, in order, and those whose turn it is: of one swarm,
+   * since what was made for one can often be sent to the others.
+   */
   readonly #ready = new Set<SwarmMember>();
+  #turn: SwarmMember[] = [];
   /** The member whose bulk request is being built, and its epoch when that began. */
   #job: { member: SwarmMember; epoch: number } | undefined;
   #working = false;
@@ -104,6 +110,14 @@ export class Sender {
     this.#timer ??= this.#options.clock.setTimeout(() => this.#flushAll(), GATHER);
   }
 
+  /** Other signatures are to be used for an account from now on, or something else is asked for it. */
+  changed(id: number): void {
+    const swarm = this.#options.swarms.swarmOf(id);
+    if (!swarm) return;
+    this.#recent.drop(swarm);
+    if (this.#job?.member.swarm === swarm) this.#bulk.dropModels();
+  }
+
   /** The member's connection or swarm has changed or gone: drops what it was to be sent. */
   drop(member: SwarmMember): void {
     this.#urgent.delete(member);
@@ -115,16 +129,21 @@ export class Sender {
     this.#timer?.cancel();
     this.#urgent.clear();
     this.#ready.clear();
+    this.#recent.clear();
   }
 
   #flushAll(): void {
     this.#timer = undefined;
     const deadline = this.#options.clock.monotonic() + SLICE;
-    for (const member of this.#urgent.keys()) this.#flush(member, deadline);
+    const sent = new Map<Swarm, Request[]>();
+    for (const member of this.#urgent.keys()) this.#flush(member, deadline, sent);
   }
 
-  /** Sends a member's urgent accounts, as many as may be in flight, until `deadline` (monotonic ms); the rest later. */
-  #flush(member: SwarmMember, deadline: number): void {
+  /**
+   * Sends a member's urgent accounts, as many as may be in flight, until `deadline` (monotonic ms); the rest later.
+   * @param sent the urgent requests that were sent in this turn, by swarm
+   */
+  #flush(member: SwarmMember, deadline: number, sent?: Map<Swarm, Request[]>): void {
     const { clock, swarms } = this.#options;
     let waiting = this.#urgent.get(member);
     while (waiting && waiting.length > 0 && member.urgentInFlight < MAX_URGENT_IN_FLIGHT) {
@@ -132,7 +151,7 @@ export class Sender {
         this.#timer ??= clock.setTimeout(() => this.#flushAll(), 0);
         return;
       }
-      this.#small.begin(URGENT_BODY);
+      this.#small.begin(URGENT_BODY, sent?.get(member.swarm!));
       let taken = 0;
       for (const id of waiting) {
         if (swarms.swarmOf(id) === member.swarm) {
@@ -142,7 +161,10 @@ export class Sender {
         }
         taken++;
       }
-      if (this.#small.count > 0) this.#send(member, this.#small, true);
+      if (this.#small.count > 0) {
+        const request = this.#send(member, this.#small, true);
+        if (request.isShareable) sent?.set(member.swarm!, [request, ...(sent.get(member.swarm!) ?? [])]);
+      }
       // Too large for a small request: a bulk request can hold it.
       if (taken === 0) this.wake(member);
       waiting = waiting.slice(Math.max(taken, 1));
@@ -174,15 +196,29 @@ export class Sender {
   }
 
   #nextJob(): { member: SwarmMember; epoch: number } | undefined {
-    for (const member of this.#ready) {
-      if (this.#bytesInFlight >= MAX_BYTES_IN_FLIGHT) return undefined;
-      this.#ready.delete(member);
+    while (this.#ready.size > 0 && this.#bytesInFlight < MAX_BYTES_IN_FLIGHT) {
+      const member = this.#nextMember();
+      if (!this.#ready.delete(member)) continue;
       if (!member.isUp || !member.swarm || member.bulkInFlight) continue;
-      this.#bulk.begin(member.limit);
-      member.schedule.walk.begin(this.#options.now());
+      const recent = this.#recent.of(member.swarm);
+      this.#bulk.begin(member.limit, recent);
+      // Where it can catch up with the others, so that from then on all are sent the same requests.
+      const start = recent[0]?.ids[0];
+      const { now, swarms } = this.#options;
+      const isThere = start !== undefined && swarms.swarmOf(start) === member.swarm;
+      member.schedule.walk.begin(now(), isThere ? swarms.positionOf(start) : 0);
       return { member, epoch: member.epoch };
     }
     return undefined;
+  }
+
+  /** The next member of the turn, or of a new one. */
+  #nextMember(): SwarmMember {
+    const next = this.#turn.pop();
+    if (next) return next;
+    const [first] = this.#ready as Iterable<SwarmMember>;
+    this.#turn = first?.swarm?.members.filter((other) => other !== first && this.#ready.has(other)) ?? [];
+    return first!;
   }
 
   /** Goes on building a member's bulk request. @returns whether that is over: it was sent, or there is none to send */
@@ -251,9 +287,10 @@ export class Sender {
     return true;
   }
 
-  #send(member: SwarmMember, builder: RequestBuilder, isUrgent: boolean): void {
+  #send(member: SwarmMember, builder: RequestBuilder, isUrgent: boolean): Request {
     const { clock, now } = this.#options;
     const request = builder.finish();
+    if (!isUrgent && request.isShareable) this.#recent.add(member.swarm!, request);
     const bytes = request.body.length;
     const sentAt = now();
     this.#counters.sentBytes += bytes;
@@ -262,6 +299,7 @@ export class Sender {
     else this.#counters.sent++;
     member.request(request.body, isUrgent, (reply, failure, isLate) => {
       this.#bytesInFlight -= bytes;
+      if (this.#bytesInFlight === 0) this.#recent.clear();
       if (this.#stopped) return;
       const outcome = isLate ? 'late' : this.#settle(member, request, sentAt, reply, failure, isUrgent);
       this.#counters.requests[outcome]++;
@@ -270,6 +308,7 @@ export class Sender {
       // Other members may have waited for MAX_BYTES_IN_FLIGHT.
       this.#work();
     });
+    return request;
   }
 
   /** Handles the reply or the failure of a request. @returns its outcome */

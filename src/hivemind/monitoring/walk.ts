@@ -14,6 +14,8 @@ export class Walk {
   #seen = 0;
   #isOver = false;
   #horizon = 0;
+  /** Whether no walk has begun since {@link restart}. */
+  #isFirst = true;
 
   get isGoing(): boolean {
     return this.#isGoing;
@@ -45,9 +47,15 @@ export class Walk {
     if (this.#isGoing) this.#isWanted = true;
   }
 
-  /** Begins a walk in this second, or goes on with the current one. */
-  begin(now: number): void {
+  /**
+   * Begins a walk in this second, or goes on with the current one.
+   * @param position where the first walk since {@link restart} begins, below the count; later ones go on where the last
+   *   one ended
+   */
+  begin(now: number, position = 0): void {
     if (this.#isGoing) return;
+    if (this.#isFirst) this.#cursor = position;
+    this.#isFirst = false;
     this.#isGoing = true;
     this.#seen = 0;
     this.#horizon = now;
@@ -110,7 +118,7 @@ export class Walk {
   /** Starts over, with another list. */
   restart(): void {
     this.#isGoing = false;
-    this.#cursor = 0;
+    this.#isFirst = true;
     this.#retryAt = Number.POSITIVE_INFINITY;
   }
 }

@@ -354,6 +354,87 @@ test('requests are built in slices, one at a time, so that nobody waits for the 
   assert.equal(deferred.most, 1);
 });
 
+/** Counts how often the monitor dicts of an account are written. */
+function countWrites(accounts: FakeAccounts): () => number {
+  const write = accounts.writeMonitors.bind(accounts);
+  let writes = 0;
+  accounts.writeMonitors = (...args) => {
+    writes++;
+    return write(...args);
+  };
+  return () => writes;
+}
+
+test('the servers of a swarm are sent the same requests, each written once, whenever they connect', () => {
+  const accounts = new FakeAccounts(900);
+  for (let n = 0; n < 3_000; n++) accounts.add();
+  const writes = countWrites(accounts);
+  const net = new FakeNetwork(accounts);
+  const servers = Array.from({ length: 5 }, () => net.add(SWARM));
+  net.publish();
+  net.clock.run(100);
+  const late = net.add(SWARM);
+  net.publish();
+  net.clock.run(30 * SECOND);
+  for (const server of [...servers, late])
+    assert.ok(accounts.numbers.every((number) => server.monitorsAccount(number, 1)));
+  // The one that came late did so among the requests of the others, and what was sent before it came is written again.
+  assert.ok(writes() >= 3_000 && writes() < 6_000, `${writes()} accounts were written`);
+});
+
+test('a new subscription is written once for all servers of its swarm', () => {
+  const { accounts, servers, clock } = network({ accounts: 10, servers: 7 });
+  const writes = countWrites(accounts);
+  const number = accounts.add();
+  clock.run(200);
+  for (const server of servers) assert.ok(server.monitorsAccount(number, 1));
+  assert.equal(writes(), 1);
+});
+
+test('the second signature for a server that refused the first is not sent to the others of its swarm', () => {
+  // Too large for an urgent request, so that the second signature is asked for by a bulk request, too.
+  const accounts = new FakeAccounts(70_000);
+  for (let n = 0; n < 10; n++) accounts.add(n === 7 ? [[70, 71]] : undefined);
+  const net = new FakeNetwork(accounts);
+  const first = net.add(SWARM);
+  first.behave = (request) => {
+    if (request.some(({ ref }) => ref === 71)) first.delay = 10 * SECOND;
+    return Buffer.from(`l${request.map(({ ref }) => (ref === 70 ? refusal(5) : SUCCESS)).join('')}e`);
+  };
+  const asked = (server: FakeServer) =>
+    server.log.flatMap(({ elements }) => elements.filter(({ account }) => account === 7).map(({ ref }) => ref));
+  net.publish();
+  net.clock.run(8 * SECOND);
+  assert.deepEqual(asked(first), [70, 71]);
+  const second = net.add(SWARM);
+  net.publish();
+  net.clock.run(SECOND);
+  assert.deepEqual(asked(second), [70]);
+});
+
+test('a server that is asked later than the others of its swarm is sent the signature of that time', () => {
+  for (const change of ['changed', 'removed'] as const) {
+    const accounts = new FakeAccounts();
+    for (let n = 0; n < 100; n++) accounts.add();
+    const net = new FakeNetwork(accounts);
+    const first = net.add(SWARM);
+    first.delay = 10 * SECOND;
+    net.publish();
+    net.clock.run(SECOND);
+    const second = net.add(SWARM);
+    net.publish();
+    if (change === 'changed') accounts.change(7, [[77]], false);
+    else accounts.remove(7);
+    net.clock.run(5 * SECOND);
+    const refs = second.log.flatMap(({ elements }) => elements.filter(({ account }) => account === 7));
+    assert.deepEqual(
+      refs.map(({ ref }) => ref),
+      change === 'changed' ? [77] : [],
+    );
+    assert.ok(second.monitorsAccount(6, 1));
+  }
+});
+
 test('a refused signature is replaced by the next best one at once, at this server only', () => {
   for (const code of [4, 5]) {
     const { accounts, servers, clock, watch } = network({ accounts: 0, servers: 2 });

@@ -255,3 +255,27 @@ test('a swarm that has left the network is forgotten when its accounts have move
   finish();
   assert.equal(swarms.get(MIDDLE)!.number, high.number);
 });
+
+test('the list of a swarm grows only a few times at the start, and is hardly larger than it has to be', () => {
+  const accounts = new FakeAccounts();
+  for (let n = 0; n < 40_000; n++) accounts.add();
+  const clock = new FakeClock();
+  const swarms = new Swarms({ clock, accounts, now: () => 1, defer: (work) => clock.setTimeout(work, 0), onWork() {} });
+  // One has a quarter of all accounts, the other the rest.
+  swarms.setIds([MIDDLE, MIDDLE + 2n ** 62n + 2n ** 61n]);
+  const lists = swarms.current.map((swarm) => new Set([swarm.accounts]));
+  const wanted = () => swarms.recalculating;
+  while (wanted()) {
+    clock.run(1);
+    for (const [n, swarm] of swarms.current.entries()) lists[n]!.add(swarm.accounts);
+  }
+  const sizes = swarms.current.map(({ count, accounts }) => ({ count, spare: accounts.length / count - 1 }));
+  assert.equal(sizes[0]!.count + sizes[1]!.count, 40_000);
+  for (const { count, spare } of sizes) assert.ok(spare >= 0 && spare < 0.08, `${count} accounts, ${spare} to spare`);
+  // Those that come later find room, in small steps.
+  const { count } = swarms.current[0]!;
+  const more = accounts.capacity;
+  for (let n = 0; n < 20_000; n++) swarms.add(accounts.idOf(accounts.add()));
+  assert.equal(swarms.current[0]!.count + swarms.current[1]!.count, more + 20_000);
+  assert.ok(swarms.current[0]!.accounts.length < Math.max(count, swarms.current[0]!.count) * 1.4);
+});

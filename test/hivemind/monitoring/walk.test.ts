@@ -42,6 +42,18 @@ test('the next walk continues where one was given up, and sees everything again'
   assert.deepEqual(found(walk, [0, 0]), [0, 1]);
 });
 
+test('only the first walk over a list begins where it is told to, and it sees everything, too', () => {
+  const walk = new Walk();
+  walk.begin(0, 3);
+  assert.deepEqual(found(walk, [0, 0, 0, 0, 0]), [3, 4, 0, 1, 2]);
+  walk.end(1);
+  walk.begin(1, 1);
+  assert.deepEqual(found(walk, [0, 0, 0, 0, 0]), [3, 4, 0, 1, 2], 'goes on where the last one ended');
+  walk.restart();
+  walk.begin(0, 2);
+  assert.deepEqual(found(walk, [0, 0, 0]), [2, 0, 1]);
+});
+
 test('the next walk begins when its time has come, or sooner when one is wanted', () => {
   const walk = new Walk();
   walk.begin(0);
