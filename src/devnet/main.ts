@@ -7,7 +7,7 @@ import { play } from './play.ts';
 
 const HELP = `npm start [-- OPTIONS]
 
-Runs a whole world on this machine: a simulated Session network, the daemons as real processes, fake providers, and
+Runs everything on this machine: a simulated Session network, the daemons as real processes, fake providers, and
 phones that subscribe and are woken. Ctrl-C ends it.
 
   --once          end as soon as every phone has been woken; exit 1 if that takes more than 60 s

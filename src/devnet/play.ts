@@ -157,7 +157,7 @@ export async function play(modules: {
   }
 
   try {
-    say('A whole world on this machine. Stored messages wake phones; times are from there to the provider.');
+    say('Everything runs on this machine. Stored messages wake phones; times are from storing to the provider.');
     say();
     if (once) later(() => end(overdue(world, woken)), ONCE_LIMIT);
     const started = await startWorld({
