@@ -46,8 +46,9 @@ async function check(client: pg.Client, shared: boolean): Promise<string> {
     );
   }
   const { rows: foreign } = await client.query<{ name: string; owner: string }>(
-    `SELECT relname AS name, pg_get_userbyid(relowner) AS owner FROM pg_class
-       WHERE oid IN (SELECT to_regclass(name) FROM unnest($1::text[]) AS name) AND NOT pg_has_role(relowner, 'USAGE')`,
+    `SELECT relname AS name, pg_get_userbyid(relowner) AS owner
+       FROM unnest($1::text[]) WITH ORDINALITY AS t(name, n) JOIN pg_class ON oid = to_regclass(t.name)
+       WHERE NOT pg_has_role(relowner, 'USAGE') ORDER BY n`,
     [TABLES],
   );
   const pending = await pendingMigrations(client);

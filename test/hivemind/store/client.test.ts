@@ -209,10 +209,16 @@ test('a connection is probed while it is idle, and its loss without anybody list
   );
 });
 
-test('a client that is served by the process it was told of needs no second connection to show that', async () => {
+test('a client that is served by the process it was told of needs no second connection to show that', async (t) => {
   const client = { processID: 7 } as unknown as pg.Client;
   await requireSession(client, 7, 'postgresql://u@127.0.0.1:1/d', 5_000);
   await assert.rejects(requireSession(client, 8, 'postgresql://u@127.0.0.1:1/d', 5_000), /ECONNREFUSED/);
+  const url = await createDatabase(t);
+  const { client: admin } = await openClient(url, 5_000);
+  await requireSession(client, 8, `${url}&application_name=second`, 5_000);
+  const second = "SELECT FROM pg_stat_activity WHERE application_name = 'second' AND datname = current_database()";
+  await until(async () => (await admin.query(second)).rowCount === 0);
+  await admin.end();
 });
 
 test('our certificate is shown to a server that wants it, and TLS is of the versions that the address names', async (t) => {

@@ -63,6 +63,8 @@ test('an empty database is fine for a user who may create the tables, and else i
   assert.equal(migrated, 0);
   assert.match(done, /^done: 001_original\.sql, 002_.*\.sql\n$/);
   assert.deepEqual(await run(['migrate'], url), [0, 'the tables are up to date\n']);
+  await owner.query('DELETE FROM spns_migrations WHERE number = 5');
+  assert.deepEqual(await run(['migrate'], url), [0, 'done: 005_apns_tokens.sql\n']);
 });
 
 test('tables that the user may not use, or not upgrade, are told with what is to be granted', async (t) => {
@@ -73,6 +75,9 @@ test('tables that the user may not use, or not upgrade, are told with what is to
     1,
     `the user ${user} may not use the tables: GRANT ALL ON subscriptions, sub_namespaces TO ${user}, or make it their owner\n`,
   ]);
+  await owner.query(`GRANT ALL ON sub_namespaces TO ${user}`);
+  const [, ofOne] = await run(['check'], theirs);
+  assert.match(ofOne, /: GRANT ALL ON subscriptions TO /);
   await owner.query(`GRANT ALL ON ALL TABLES IN SCHEMA public TO ${user}`);
   const good = /^PostgreSQL \d+\.\d+.* answers; 1,234 subscriptions\n$/;
   await owner.query(`INSERT INTO subscriptions (account, signature, signature_ts, want_data, enc_key, service, svcid)
@@ -108,8 +113,10 @@ test('tables that the user may not use, or not upgrade, are told with what is to
   // As the original leaves them.
   await owner.query('DROP TABLE spns_migrations');
   assert.deepEqual(await run(['check'], url), [0, said]);
-  await owner.query(`ALTER TABLE subscriptions OWNER TO ${user}; ALTER TABLE sub_namespaces OWNER TO ${user};
-    ALTER TABLE service_stats OWNER TO ${user}`);
+  await owner.query(`ALTER TABLE subscriptions OWNER TO ${user}; ALTER TABLE sub_namespaces OWNER TO ${user}`);
+  const [, ofOther] = await run(['check'], theirs);
+  assert.match(ofOther, /, and service_stats of postgres is not /);
+  await owner.query(`ALTER TABLE service_stats OWNER TO ${user}`);
   assert.deepEqual(await run(['check'], theirs), [
     1,
     `the user ${user} may not create the tables: GRANT CREATE ON SCHEMA public TO ${user}\n`,

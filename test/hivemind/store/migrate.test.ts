@@ -224,8 +224,23 @@ describe('the migrations', () => {
       code: 'refused',
       message: 'PostgreSQL 13 or later is needed, and this is 12.22',
     });
-    await client.query('RESET search_path');
+    await client.query(`CREATE OR REPLACE FUNCTION current_setting(name TEXT) RETURNS TEXT LANGUAGE sql AS
+      $$ SELECT CASE name WHEN 'server_version_num' THEN '130000' ELSE '13.0' END $$`);
     assert.equal((await migrate(client)).length, 6);
+  });
+
+  it('undo a file whose end cannot be noted, and keep those before it', async (t) => {
+    const client = await connect(t, await createDatabase(t, { empty: true }));
+    await client.query(`CREATE TABLE spns_migrations (number INT PRIMARY KEY CHECK (number < 3), name VARCHAR NOT NULL,
+      applied TIMESTAMPTZ NOT NULL DEFAULT now())`);
+    await assert.rejects(
+      migrate(client),
+      /^Error: The database could not be brought up to date by 003_unsubscribed\.sql: /,
+    );
+    const { rows } = await client.query(
+      "SELECT to_regclass('spns_unsubscribed') AS made, (SELECT count(*)::int FROM spns_migrations) AS noted",
+    );
+    assert.deepEqual(rows, [{ made: null, noted: 2 }]);
   });
 
   it('refuse the database of a later version', async (t) => {

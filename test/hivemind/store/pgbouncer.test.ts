@@ -1,5 +1,5 @@
 import assert from 'node:assert/strict';
-import { execFileSync, spawn } from 'node:child_process';
+import { execFileSync, spawn, spawnSync } from 'node:child_process';
 import { chmodSync, mkdtempSync, rmSync, statSync, writeFileSync } from 'node:fs';
 import { tmpdir, userInfo } from 'node:os';
 import { join } from 'node:path';
@@ -105,5 +105,11 @@ describe('behind PgBouncer', { skip }, () => {
     const words = /set pool_mode = session, or connect directly/;
     await assert.rejects(Store.open({ url, clock: systemClock, log: silent }), words);
     await assert.rejects(openMember(t, url, 'a'), words);
+    const node = join(import.meta.dirname, '../../../src/cli/node');
+    const main = join(import.meta.dirname, '../../../src/hivemind/store/database-main.ts');
+    const env = { ...process.env, SPNS_DATABASE_URL: url };
+    const { status, stdout } = spawnSync(node, [main, 'check'], { env, encoding: 'utf8' });
+    assert.equal(status, 1);
+    assert.match(stdout, words);
   });
 });
