@@ -1,6 +1,10 @@
 import { randomBytes } from 'node:crypto';
+import { systemClock } from '../src/clock.ts';
 import type { Account } from '../src/devnet/account.ts';
+import { parseAddress } from '../src/oxenmq/address.ts';
+import { Peers } from '../src/oxenmq/peers.ts';
 import { messageHash } from '../src/session/message-hash.ts';
+import { startAnswerer } from './clients.ts';
 import { residentMegabytes } from './cpu.ts';
 import { type BenchWorld, measureCpu, percentile, round } from './world.ts';
 
@@ -152,28 +156,62 @@ export async function burst(world: BenchWorld, accounts: readonly Account[], cou
  * apart: the compilers of both processes are at work then.
  */
 export async function steady(world: BenchWorld, accounts: readonly Account[]): Promise<object> {
-  const rate = 200;
-  const warmUp = rate * 5;
-  const count = rate * 20;
   const writer = new Writer(world, accounts);
   const cpu = measureCpu(world);
-  const start = performance.now();
-  for (let index = 0; index < count; index++) {
-    const due = start + (index * 1000) / rate;
-    const wait = due - performance.now();
-    if (wait > 0) await new Promise((resolve) => setTimeout(resolve, wait));
-    writer.write();
-  }
-  while (writer.pushed < count) await new Promise((resolve) => setTimeout(resolve, 5));
+  await paced(() => writer.write());
+  while (writer.pushed < STEADY_COUNT) await new Promise((resolve) => setTimeout(resolve, 5));
   return {
-    row: `notifications at ${rate} a second`,
-    p50_ms: percentile(writer.latencies.slice(warmUp), 0.5),
-    p99_ms: percentile(writer.latencies.slice(warmUp), 0.99),
-    at_first: {
-      p50_ms: percentile(writer.latencies.slice(0, warmUp), 0.5),
-      p99_ms: percentile(writer.latencies.slice(0, warmUp), 0.99),
-    },
-    messages: count,
+    row: `notifications at ${STEADY_RATE} a second`,
+    ...latencies(writer.latencies),
+    messages: STEADY_COUNT,
     cpu_seconds: cpu(),
+    echoed_by_nobody_else: await echoed(),
+  };
+}
+
+const STEADY_RATE = 200;
+const STEADY_COUNT = STEADY_RATE * 20;
+
+/**
+ * As many requests at the same rate to a process that answers at once: what the machine, libzmq and the load itself
+ * take. It is one message there and one back, where a notification comes from five servers.
+ */
+async function echoed(): Promise<object> {
+  const answerer = await startAnswerer();
+  const peers = new Peers({ clock: systemClock, commands: {} });
+  try {
+    const client = peers.connect(parseAddress(answerer.address));
+    const taken: number[] = [];
+    const body = randomBytes(1_000);
+    await client.request('push.subscribe', [body]);
+    const answers: Promise<void>[] = [];
+    await paced(() => {
+      const sent = performance.now();
+      answers.push(client.request('push.subscribe', [body]).then(() => void taken.push(performance.now() - sent)));
+    });
+    await Promise.all(answers);
+    return latencies(taken);
+  } finally {
+    await peers.close();
+    await answerer.stop();
+  }
+}
+
+/** Calls `write` for each message, at the rate of {@link steady}. */
+async function paced(write: () => void): Promise<void> {
+  const start = performance.now();
+  for (let index = 0; index < STEADY_COUNT; index++) {
+    const wait = start + (index * 1000) / STEADY_RATE - performance.now();
+    if (wait > 0) await new Promise((resolve) => setTimeout(resolve, wait));
+    write();
+  }
+}
+
+function latencies(all: readonly number[]) {
+  const [first, later] = [all.slice(0, STEADY_RATE * 5), all.slice(STEADY_RATE * 5)];
+  return {
+    p50_ms: percentile(later, 0.5),
+    p99_ms: percentile(later, 0.99),
+    at_first: { p50_ms: percentile(first, 0.5), p99_ms: percentile(first, 0.99) },
   };
 }

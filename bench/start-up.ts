@@ -1,5 +1,8 @@
+import { spawn } from 'node:child_process';
 import { randomBytes } from 'node:crypto';
+import { once } from 'node:events';
 import fs from 'node:fs';
+import path from 'node:path';
 import { Readable } from 'node:stream';
 import { pipeline } from 'node:stream/promises';
 import { setTimeout as sleep } from 'node:timers/promises';
@@ -10,7 +13,7 @@ import { monitorMessage } from '../src/session/subscription.ts';
 import { cpuSeconds, postgresSeconds } from './cpu.ts';
 import { replay } from './replay.ts';
 import { digestOf, SAMPLED, type StorageServers, SWARM_SIZE, startServers } from './storage-servers.ts';
-import { type BenchWorld, memoryOf, round, startBench } from './world.ts';
+import { type BenchWorld, memoryOf, nodeFlags, round, startBench } from './world.ts';
 
 const SUBSCRIPTIONS = Number(process.env.BENCH_SUBSCRIPTIONS ?? 100_000);
 const SERVERS = Number(process.env.BENCH_SERVERS ?? 10);
@@ -23,8 +26,8 @@ const RENEWED_AFTER = 50 * 60;
 
 /**
  * Start with many subscriptions stored (BENCH_SUBSCRIPTIONS), on a network of BENCH_SERVERS: until it is loaded, and
- * until every storage server has all of its own. Then the same servers are asked the same by a process that does
- * nothing else: what the row has beyond that is the hivemind's.
+ * until every storage server has all of its own. Then the same rows are read, and the same servers are asked the same,
+ * by processes that do nothing else: what the row has beyond that is the hivemind's.
  */
 export async function startUp(): Promise<object> {
   return inWorld(SUBSCRIPTIONS, SERVERS, async (world, digest) => {
@@ -34,9 +37,22 @@ export async function startUp(): Promise<object> {
     return {
       row: `start with ${SUBSCRIPTIONS} subscriptions on ${SERVERS} storage servers`,
       ...started,
+      read_by_nobody_else: await drain(world),
       asked_by_nobody_else: await replay(world.network, SUBSCRIPTIONS),
     };
   });
+}
+
+/** A process that starts, reads all rows and ends (bench/drain.ts), with the hivemind's flags. */
+async function drain(world: World): Promise<object> {
+  const program = path.join(import.meta.dirname, 'drain.ts');
+  const before = postgresSeconds(world.postgres.pid);
+  const begun = performance.now();
+  const child = spawn(process.execPath, [...nodeFlags('spns-hivemind'), program, world.database], { stdio: 'inherit' });
+  const [code] = await once(child, 'exit');
+  if (code !== 0) throw new Error(`the process that reads all rows ended with ${code}`);
+  const seconds = round((performance.now() - begun) / 1000);
+  return { seconds, cpu_seconds: { postgres: round(postgresSeconds(world.postgres.pid) - before) } };
 }
 
 /** A hivemind with nothing to do, that has everything confirmed. */

@@ -51,6 +51,8 @@ export async function* subscriptions(world: BenchWorld): AsyncGenerator<object> 
         rows_a_commit: round(group),
         monitors_asked_for: upstream() - upstreamBefore,
         cpu_ms_each: msEach(used, COUNT),
+        // Of as many as the machine has: if it is nearly all, nothing but less work makes it faster.
+        cores_busy: round(((used.hivemind + used.postgres + used.bench) * rates.per_second) / COUNT),
       };
       yield { row: `${row}, PostgreSQL alone`, ...(await writeGroups(world, database, signedAt, Math.round(group))) };
     }
