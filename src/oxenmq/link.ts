@@ -17,6 +17,10 @@ export interface Wire {
   readonly backlog: Backlog;
 }
 
+export function newWire(socket: Sender, clock: Clock, counters: Counters): Wire {
+  return { socket, clock, counters, backlog: { bytes: 0 } };
+}
+
 export abstract class Link implements Remote {
   readonly id: string;
   readonly pending: Pending;

@@ -7,7 +7,7 @@ import { type Counters, newCounters } from './counters.ts';
 import { Dispatch, type Stray } from './dispatch.ts';
 import { checkIpcPath, ipcPath, ownIpcFile } from './ipc.ts';
 import { type KeyPair, toZ85 } from './keys.ts';
-import { Link, type Wire } from './link.ts';
+import { Link, newWire, type Wire } from './link.ts';
 import { readMessage } from './message.ts';
 import type { Access, Commands, Remote } from './remote.ts';
 import { excess, MAX_MESSAGE_SIZE, NOTIFY_DISCONNECT, openRouter, receiveAll, sizeOf } from './socket.ts';
@@ -44,6 +44,9 @@ export interface ListenerOptions {
   };
 }
 
+/** The events with which a socket has let go of its address. */
+const UNBOUND: ReadonlySet<string> = new Set(['close', 'close:error', 'end']);
+
 export class Listener {
   readonly counters: Counters = newCounters();
   readonly #options: ListenerOptions;
@@ -67,7 +70,7 @@ export class Listener {
     // 4.3.5 aborts the process (`!_io_error`). So a routing id stays with its first client until that is seen to have
     // gone: at once on ipc; on TCP by its FIN, or by missing heartbeats within 45 s. Only then can it come back.
     this.#socket.handover = false;
-    this.#wire = { socket: this.#socket, clock: options.clock, counters: this.counters, backlog: { bytes: 0 } };
+    this.#wire = newWire(this.#socket, options.clock, this.counters);
     this.#dispatch = new Dispatch(options.commands, options.access, this.counters, (reason) => this.#stray(reason));
   }
 
@@ -140,9 +143,7 @@ export class Listener {
       const { events } = socket;
       // zeromq.js's unbind would let another thread at a socket that is in use; this is done at once.
       socket.disconnect(this.#endpoint);
-      for (let type = ''; type !== 'close' && type !== 'close:error' && type !== 'end'; ) {
-        type = (await events.receive()).type;
-      }
+      while (!UNBOUND.has((await events.receive()).type));
       // Reads the events that came meanwhile, for the reason given in Peers.
       socket.close();
       while (!events.closed) await events.receive();
@@ -176,8 +177,7 @@ export class Listener {
   }
 
   #take(frames: Buffer[]): void {
-    const [id] = frames;
-    if (!id) return;
+    const id = frames[0] as Buffer;
     this.counters.received++;
     const offence = excess(frames, sizeOf(frames), this.#maxMessageSize);
     if (offence) {
@@ -239,7 +239,6 @@ class Client extends Link {
   }
 
   leave(): void {
-    if (this.closed) return;
     this.end('UNREACHABLE', 'the client went');
     this.#left(this);
   }

@@ -10,7 +10,7 @@ import { type Counters, newCounters } from './counters.ts';
 import { Dispatch, type Stray } from './dispatch.ts';
 import { ipcTrouble } from './ipc-trouble.ts';
 import { type KeyPair, randomKeyPair, toZ85 } from './keys.ts';
-import type { Wire } from './link.ts';
+import { newWire, type Wire } from './link.ts';
 import { readMessage } from './message.ts';
 import type { Commands } from './remote.ts';
 import {
@@ -108,7 +108,7 @@ export class Peers {
     this.#socket = openRouter(this.#maxMessageSize, NOTIFY_CONNECT_AND_DISCONNECT);
     this.#socket.curvePublicKey = toZ85(keys.publicKey);
     this.#socket.curveSecretKey = toZ85(keys.secretKey);
-    this.#wire = { socket: this.#socket, clock: options.clock, counters: this.counters, backlog: { bytes: 0 } };
+    this.#wire = newWire(this.#socket, options.clock, this.counters);
     this.#dispatch = new Dispatch(options.commands, 'basic', this.counters, (reason) => this.#stray(reason));
     this.#owner = {
       handshake: (connection) => this.#tell(() => this.#on.handshake?.(connection)),

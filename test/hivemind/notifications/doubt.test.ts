@@ -15,6 +15,10 @@ function copy(given: Partial<Notification> = {}): Notification {
   return { account, hash, namespace: 0, timestamp: NOW, expiry: NOW + 14 * DAY, data, ...given };
 }
 
+test('doubt has the numbers that notifiers and other hiveminds are told', () => {
+  assert.deepEqual(Doubt, { none: 0, unproven: 1, untimely: 2 });
+});
+
 test('times are believed from 12 hours to 31 days ahead, for messages between 31 days old and an hour ahead', () => {
   const doubt = (given: Partial<Notification>) => leastDoubt(copy(given), NOW);
   assert.equal(doubt({}), Doubt.none);

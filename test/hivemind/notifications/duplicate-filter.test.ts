@@ -24,7 +24,7 @@ describe('what was seen recently', () => {
     assert.equal(seen.size, 1);
     assert.ok(seen.hasMessage(ACCOUNT, 0, Buffer.from(HASH)));
     assert.ok(!seen.hasMessage(ACCOUNT, 1, HASH));
-    assert.ok(!seen.hasMessage(ACCOUNT, -1, HASH));
+    for (const namespace of [-1, 256]) assert.ok(!seen.hasMessage(ACCOUNT, namespace, HASH));
     assert.ok(!seen.hasMessage(Buffer.alloc(33, 3), 0, HASH));
     assert.ok(!seen.hasMessage(ACCOUNT, 0, HASH.subarray(1)));
   });
@@ -43,6 +43,54 @@ describe('what was seen recently', () => {
     const { seen } = makeSeen();
     seen.addMessage(ACCOUNT, 0, HASH);
     assert.ok(!seen.hasDevice('', `\0\0${ACCOUNT.toString('latin1')}`, HASH));
+  });
+
+  it('knows a message and a hash that were added with doubt where as much doubt or more is asked about', () => {
+    for (const added of [0, 1, 2] as const) {
+      const { seen } = makeSeen();
+      seen.addMessage(ACCOUNT, 3, HASH, added);
+      seen.addHash(ACCOUNT, HASH, added);
+      for (const asked of [0, 1, 2] as const) {
+        assert.equal(seen.hasMessage(ACCOUNT, 3, HASH, asked), asked >= added, `${added}, ${asked}`);
+        assert.equal(seen.hasHash(ACCOUNT, HASH, asked), asked >= added, `${added}, ${asked}`);
+      }
+      assert.equal(seen.hasMessage(ACCOUNT, 3, HASH), added === 0);
+      assert.equal(seen.hasMessage(ACCOUNT, 4, HASH, 2), false);
+      assert.equal(seen.hasHash(Buffer.alloc(33, 6), HASH, 2), false);
+      assert.equal(seen.hasHash(ACCOUNT, HASH, 2), true, 'whatever was asked before');
+      assert.equal(seen.hasMessage(Buffer.alloc(33, 6), 3, HASH, 2), false);
+      assert.equal(seen.hasMessage(ACCOUNT, 3, HASH, 2), true, 'whatever was asked before');
+    }
+    const { seen } = makeSeen();
+    seen.addMessage(ACCOUNT, 3, HASH);
+    assert.equal(seen.hasHash(ACCOUNT, HASH, 2), false);
+    seen.addMessage(ACCOUNT, 3, HASH.subarray(1));
+    seen.addHash(ACCOUNT, HASH, 0);
+    assert.equal(seen.hasMessage(ACCOUNT, 0, HASH, 2), false);
+    assert.equal(seen.hasHash(ACCOUNT, HASH, 0), true);
+  });
+
+  it('knows a doubtful push in its namespace alone, and a push without doubt in all', () => {
+    const { seen } = makeSeen();
+    seen.addDevice('apns', 'device', HASH, 3, 1);
+    assert.equal(seen.hasDevice('apns', 'device', HASH), false);
+    assert.equal(seen.hasDevice('apns', 'device', HASH, 3, 0), false);
+    assert.equal(seen.hasDevice('apns', 'device', HASH, 3, 1), true);
+    assert.equal(seen.hasDevice('apns', 'device', HASH, 3, 2), true);
+    assert.equal(seen.hasDevice('apns', 'device', HASH, 4, 2), false);
+    assert.equal(seen.hasDevice('apns', 'other', HASH, 3, 2), false);
+    seen.addDevice('apns', 'device', HASH);
+    for (const doubt of [0, 1, 2] as const) assert.equal(seen.hasDevice('apns', 'device', HASH, 4, doubt), true);
+    const { seen: doubtful } = makeSeen();
+    doubtful.addDevice('apns', 'device', HASH, 0, 1);
+    assert.equal(doubtful.hasDevice('apns', 'device', HASH), false, 'unless doubt is asked about');
+  });
+
+  it('does not mistake a device whose name begins like a namespace for a doubtful push', () => {
+    const { seen } = makeSeen();
+    // The bytes of namespace 0x6261 are those of `ab`.
+    seen.addDevice('ab', 'device', HASH);
+    assert.equal(seen.hasDevice('', 'device', HASH, 0x6261, 2), false);
   });
 
   it('remembers for one to two lifetimes', async () => {
