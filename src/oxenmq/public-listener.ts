@@ -149,7 +149,7 @@ export class PublicListener {
 
   #welcome(connection: Socket): void {
     const id = Buffer.alloc(5);
-    id.writeUInt32BE(++this.#numbered % 2 ** 32, 1);
+    id.writeUInt32BE(++this.#numbered >>> 0, 1);
     const network = networkOf(connection.remoteAddress);
     const stranger = new Stranger(this.#wire, id, connection, network, this.#options, this.limit, this.#owner);
     if (this.limit.admit(stranger.limited)) this.#strangers.set(stranger.id, stranger);

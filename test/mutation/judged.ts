@@ -552,6 +552,28 @@ export const JUDGED_EQUAL: readonly Judged[] = [
     change: 'return this.#hash.bytes(this.#scratch, 0, size);  →  return this.#hash.bytes(this.#scratch, 1, size);',
     why: 'kinds of entries are told apart by what follows as well',
   },
+  {
+    file: 'src/oxenmq/public-listener.ts',
+    change: 'const id = Buffer.alloc(5);  →  const id = Buffer.alloc(6);',
+    why: 'ids have only to be told apart',
+  },
+  {
+    file: 'src/oxenmq/public-listener.ts',
+    change: '#numbered = 0;  →  #numbered = 1;',
+    why: 'ids have only to be told apart',
+  },
+  {
+    file: 'src/oxenmq/public-listener.ts',
+    change: 'const KEEP_ALIVE = 30_000;  →  const KEEP_ALIVE = 30001;',
+    why: 'Node takes whole seconds of it',
+  },
+  {
+    file: 'src/oxenmq/public-listener.ts',
+    change:
+      'this.#server.listen({ ...whereToListen(address), backlog: 511 }, () => {  →  ' +
+      'this.#server.listen({ ...whereToListen(address), backlog: 512 }, () => {',
+    why: 'some five hundred are meant',
+  },
 ];
 
 export function isJudgedEqual(file: string, { change }: Mutant): boolean {

@@ -1,10 +1,12 @@
 import assert from 'node:assert/strict';
+import { type AddressInfo, createServer } from 'node:net';
 import { test } from 'node:test';
 import { zmqAddress } from '../../src/oxenmq/address.ts';
 import { randomKeyPair } from '../../src/oxenmq/keys.ts';
 import type { Incoming, OxenmqError } from '../../src/oxenmq/remote.ts';
 import { busy } from '../support/busy.ts';
 import { FakeClock } from '../support/fake-clock.ts';
+import { once } from '../support/once.ts';
 import { addressOf, Happenings, openPeers, RawServer, temporaryDirectory } from './support.ts';
 
 /** The code with which a request fails. */
@@ -322,6 +324,59 @@ test('an empty message does no lasting harm: the connection checks whether it is
   await events.first((e) => e.event === 'disconnect');
   await events.when((all) => (all.filter((e) => e.event === 'handshake').length === 2 ? true : undefined));
   assert.equal(connection.state, 'up');
+});
+
+test('over a broken connection HI is said at once, after a second, and then every ten seconds until an answer comes', async (t) => {
+  const clock = new FakeClock();
+  const server = await RawServer.open(t);
+  const { peers, events } = openPeers(t, { clock });
+  const connection = peers.connect(addressOf(server.endpoint));
+  await events.first((e) => e.event === 'hello');
+  const { route } = await server.message('HI');
+  const { counters } = peers;
+  const before = counters.sent;
+  server.hello = false;
+  await server.send(route, '');
+  await events.first((e) => e.event === 'disconnect');
+  for (const [ms, said] of [
+    [0, 1],
+    [999, 1],
+    [1, 2],
+    [9_999, 2],
+    [1, 3],
+    [9_999, 3],
+    [1, 4],
+  ] as const) {
+    await clock.advance(ms);
+    assert.equal(counters.sent - before, said);
+  }
+  server.hello = true;
+  await clock.advance(10_000);
+  await events.when((all) => all.filter((e) => e.event === 'handshake').length === 2 || undefined);
+  assert.equal(connection.state, 'up');
+  assert.equal(clock.pending, 0);
+  assert.deepEqual([counters.handshakes, counters.disconnects, counters.failures], [2, 1, 0]);
+});
+
+test('a peer that cannot be reached, does not speak or does not greet is given up with that reason', async (t) => {
+  const mute = createServer();
+  t.after(() => mute.close());
+  mute.listen(0, '127.0.0.1');
+  await once(mute, 'listening');
+  const { port } = mute.address() as AddressInfo;
+  const rude = await RawServer.open(t, { hello: false });
+  const closed = await RawServer.open(t);
+  await closed.close();
+  const { peers, events } = openPeers(t, { helloTimeout: 1000 });
+  peers.connect({ protocol: 'tcp', host: '127.0.0.1', port }, { label: 'mute' });
+  peers.connect(addressOf(rude.endpoint), { label: 'rude' });
+  peers.connect(addressOf(closed.endpoint), { label: 'closed' });
+  await events.when((all) => all.filter((e) => e.event === 'failure').length === 3 || undefined);
+  const reasons = new Map(events.all.map((e) => [e.id.replace(/#.*/, ''), e.reason]));
+  assert.equal(reasons.get('mute'), 'no HELLO within 1000 ms: the peer accepted the connection and said nothing');
+  assert.equal(reasons.get('rude'), 'no HELLO within 1000 ms: the peer did not answer HI');
+  assert.equal(reasons.get('closed'), 'no HELLO within 1000 ms: no connection could be made');
+  assert.equal(peers.counters.failures, 3);
 });
 
 test('a broken connection that does not come back is given up after a minute', async (t) => {

@@ -1,13 +1,16 @@
 import assert from 'node:assert/strict';
 import { randomBytes } from 'node:crypto';
+import { statSync, writeFileSync } from 'node:fs';
 import type { Socket } from 'node:net';
 import { test } from 'node:test';
 import { randomKeyPair } from '../../src/oxenmq/keys.ts';
 import type { Commands, Incoming, Remote } from '../../src/oxenmq/remote.ts';
+import { encodeFrame, greeting } from '../../src/oxenmq/zmtp.ts';
 import { FakeClock } from '../support/fake-clock.ts';
 import { closed, once } from '../support/once.ts';
 import { until } from '../support/until.ts';
-import { enter, openPublic, plainSocket } from './public-support.ts';
+import { CurveClient } from './curve-client.ts';
+import { echo, enter, openPublic, plainSocket } from './public-support.ts';
 import { frame, GREETING, PING, ready } from './raw-zmtp.ts';
 import { addressOf, greet, Happenings, openPeers, rawClient, temporaryDirectory } from './support.ts';
 
@@ -52,6 +55,7 @@ test('over a Unix socket, with the permissions asked for, and again after a proc
   const address = `ipc://${await temporaryDirectory(t)}/push.sock`;
   const first = await openPublic(t, { address, mode: 0o660 });
   assert.equal(first.endpoint, address);
+  assert.equal(statSync(address.slice('ipc://'.length)).mode & 0o777, 0o660);
   await greet(rawClient(t, address));
   await assert.rejects(openPublic(t, { address }), /another process is listening there/);
 });
@@ -64,7 +68,9 @@ test('only keys that are admitted get in, and only clients that know ours', asyn
   peers.connect(addressOf(listener.endpoint, randomKeyPair().publicKey), { label: 'misled' });
   await events.when((all) => (all.filter(({ event }) => event === 'failure').length === 2 ? true : undefined));
   assert.ok(listener.counters.denied > 0);
+  assert.equal(listener.counters.handshakes, 0);
   await greet(rawClient(t, listener.endpoint, { serverKey: keys.publicKey, keys: friend }));
+  assert.equal(listener.counters.handshakes, 1);
 });
 
 test('clients with the same routing id are told apart, and each gets its own answers', async (t) => {
@@ -234,4 +240,154 @@ test('answers that a client has not read count as held until it reads them', asy
   await until(() => listener.limit.bytes === 0, 0);
   assert.equal(listener.size, 1);
   silent.destroy();
+});
+
+test('a network may begin 50 CURVE handshakes a second, and all networks together 200', async (t) => {
+  const clock = new FakeClock();
+  const keys = randomKeyPair();
+  const strays: string[] = [];
+  const listener = await openPublic(t, {
+    clock,
+    keys,
+    maxConnections: 1000,
+    on: { stray: (reason) => strays.push(reason) },
+  });
+  /** Whether HELLO is answered. */
+  const begins = async (network: string) => {
+    const socket = plainSocket(listener.endpoint, network);
+    t.after(() => socket.destroy());
+    const hello = encodeFrame(new CurveClient(keys.publicKey).hello(), { command: true });
+    socket.write(Buffer.concat([greeting('CURVE', false), hello]));
+    let received = '';
+    socket.on('data', (data) => (received += data.toString('latin1')));
+    await until(() => received.includes('WELCOME') || socket.closed, 0);
+    return !socket.closed;
+  };
+  const fifty = async (network: string) => {
+    for (let n = 0; n < 50; n++) assert.equal(await begins(network), true, `${network}, ${n}`);
+  };
+  for (let second = 0; second < 2; second++) {
+    await fifty('127.0.0.2');
+    assert.equal(await begins('127.0.0.2'), false);
+    for (const network of ['127.0.0.3', '127.0.0.4', '127.0.0.5']) await fifty(network);
+    assert.equal(await begins('127.0.0.6'), false);
+    await clock.advance(999);
+    assert.equal(await begins('127.0.0.6'), false);
+    await clock.advance(1);
+  }
+  assert.deepEqual(new Set(strays), new Set(['a client was cut off: too many handshakes']));
+  assert.equal(strays.length, 6);
+});
+
+test('the unfinished messages of all clients may hold 64 MiB', async (t) => {
+  const { limit } = await openPublic(t);
+  let closings = 0;
+  const client = { network: 'a', lastActive: 0, bytes: 0, busy: false, close: () => void closings++ };
+  limit.admit(client);
+  limit.hold(client, 64 * 1024 * 1024);
+  assert.equal(closings, 0);
+  limit.hold(client, 64 * 1024 * 1024 + 1);
+  assert.equal(closings, 1);
+});
+
+test('commands, refused calls and answers to our own requests are not work in progress', async (t) => {
+  const calls = new Happenings<Incoming>();
+  const commands: Commands = {
+    ...echo,
+    a: { access: 'none', commands: { b: { kind: 'command', handler: (call) => calls.add(call) } } },
+  };
+  const listener = await openPublic(t, { commands, inFlight: 1 });
+  const client = rawClient(t, listener.endpoint);
+  for (let n = 0; n < 3; n++) await client.send(['a.b', `${n}`]);
+  const { remote } = await calls.when((all) => (all.length === 3 ? all[2] : undefined));
+  for (const [call, answer] of [
+    [['no.such'], ['UNKNOWNCOMMAND', 'no.such']],
+    [
+      ['admin.stop', 't'],
+      ['FORBIDDEN', 'REPLY', 't'],
+    ],
+    [['push.echo'], ['NO_REPLY_TAG', 'push.echo']],
+    [
+      ['push.echo', 't', 'x'],
+      ['REPLY', 't', 'x'],
+    ],
+  ] as const) {
+    await client.send(call as unknown as string[]);
+    assert.deepEqual((await client.receive()).map(String), answer);
+  }
+  const reply = remote.request('x.y', ['z']);
+  const [name, tag, part] = await client.receive();
+  assert.deepEqual([String(name), String(part)], ['x.y', 'z']);
+  await client.send(['REPLY', tag!, 'yes']);
+  assert.deepEqual((await reply).map(String), ['yes']);
+  await client.send(['a.b', 'last']);
+  await calls.when((all) => all.length === 4 || undefined);
+  assert.equal(listener.counters.received, 9);
+});
+
+test('the owner learns of a client who it is, from which network, and that it has gone, and may throw', async (t) => {
+  const calls = new Happenings<Incoming>();
+  const gone = new Happenings<Remote>();
+  const strays = new Happenings<string>();
+  const listener = await openPublic(t, {
+    commands: { a: { access: 'none', commands: { b: { kind: 'command', handler: (call) => calls.add(call) } } } },
+    on: {
+      disconnect: (remote) => gone.add(remote),
+      stray: (reason) => {
+        strays.add(reason);
+        throw new Error('of stray');
+      },
+    },
+  });
+  const sockets = [await enter(listener.endpoint, '127.0.0.7'), await enter(listener.endpoint, '127.0.0.8')];
+  for (const socket of sockets) socket.write(frame('a.b'));
+  await calls.when((all) => all.length === 2 || undefined);
+  const [one, two] = calls.all.map(({ remote }) => remote) as [Remote, Remote];
+  assert.notEqual(one.id, two.id);
+  assert.deepEqual(
+    [one, two].map((remote) => listener.networkOf(remote)),
+    ['127.0.0.7', '127.0.0.8'],
+  );
+  sockets[0]!.destroy();
+  assert.equal(await gone.first(() => true), one);
+  assert.equal(listener.networkOf(one), undefined);
+  assert.equal(listener.counters.disconnects, 1);
+  sockets[1]!.write(Buffer.concat([frame('REPLY', true), frame('t')]));
+  await strays.first((reason) => reason === 'a reply to no request');
+  assert.equal(listener.counters.handlerErrors, 1);
+  assert.equal(listener.size, 1);
+  sockets[1]!.destroy();
+});
+
+test('an address that cannot be bound is an error that names it, and what is there stays', async (t) => {
+  const folder = await temporaryDirectory(t);
+  writeFileSync(`${folder}/file`, 'precious');
+  const taken = await openPublic(t);
+  for (const [address, reason] of [
+    [taken.endpoint, 'EADDRINUSE'],
+    [`ipc://${folder}/file`, 'something other than a socket'],
+    ['nonsense', 'must be an address'],
+  ] as const) {
+    await assert.rejects(openPublic(t, { address }), (error: Error) => {
+      assert.ok(error.message.startsWith(`cannot listen on ${address}: `), error.message);
+      return error.message.includes(reason);
+    });
+  }
+  assert.ok(statSync(`${folder}/file`).isFile());
+});
+
+test('a closed listener has let go of its clients and its address, and may be closed again', async (t) => {
+  const abstract = `ipc://@spns-public-${process.pid}`;
+  const listener = await openPublic(t, { address: abstract });
+  assert.equal(listener.endpoint, abstract);
+  const client = rawClient(t, abstract);
+  await greet(client);
+  await Promise.all([listener.close(), listener.close()]);
+  assert.equal(listener.size, 0);
+  const overTcp = await openPublic(t);
+  await overTcp.close();
+  assert.throws(() => overTcp.endpoint, /not listening on tcp:/);
+  const next = await openPublic(t, { address: abstract });
+  await greet(rawClient(t, abstract));
+  assert.equal(next.counters.received, 1);
 });

@@ -100,9 +100,10 @@ export class RawServer {
   readonly received = new Happenings<Buffer[]>();
   readonly socket: Router;
   readonly loop: Promise<void>;
+  /** Whether HI is answered. */
+  hello: boolean;
   endpoint = '';
 
-  /** @param hello whether HI is answered */
   static async open(
     t: TestContext,
     { keys, address = 'tcp://127.0.0.1:*', hello = true }: { keys?: KeyPair; address?: string; hello?: boolean } = {},
@@ -130,10 +131,11 @@ export class RawServer {
 
   constructor(socket: Router, hello: boolean) {
     this.socket = socket;
-    this.loop = this.#receive(hello);
+    this.hello = hello;
+    this.loop = this.#receive();
   }
 
-  async #receive(hello: boolean): Promise<void> {
+  async #receive(): Promise<void> {
     for (;;) {
       let frames: Buffer[];
       try {
@@ -142,7 +144,7 @@ export class RawServer {
         return;
       }
       // Whoever said HI may be gone.
-      if (hello && String(frames[1]) === 'HI') await this.send(frames[0]!, 'HELLO').catch(() => {});
+      if (this.hello && String(frames[1]) === 'HI') await this.send(frames[0]!, 'HELLO').catch(() => {});
       this.received.add(frames);
     }
   }

@@ -35,7 +35,12 @@ test('fingerprints stay as they are from version to version: hiveminds and notif
   const hex = (text: string) => Buffer.from(text, 'latin1').toString('hex');
   assert.equal(hex(of().key), '1e6458b3ea4d770c');
   const { fingerprint, key, lesser } = of({ doubt: Doubt.untimely, namespace: -3 });
-  assert.deepEqual([fingerprint, key, ...lesser].map(hex), ['a8b3d304dd68e98c', 'a8b3d304df68e98c', '1e6458b3ea4d770c', 'a8b3d304de68e98c']);
+  assert.deepEqual([fingerprint, key, ...lesser].map(hex), [
+    'a8b3d304dd68e98c',
+    'a8b3d304df68e98c',
+    '1e6458b3ea4d770c',
+    'a8b3d304de68e98c',
+  ]);
 });
 
 test('the slot is that of the account', () => {
