@@ -6,17 +6,19 @@ import type { Dealer } from 'zeromq';
 import { systemClock } from '../../src/clock.ts';
 import { randomKeyPair } from '../../src/oxenmq/keys.ts';
 import { Listener } from '../../src/oxenmq/listener.ts';
-import type { Commands, Incoming, OxenmqError, Remote } from '../../src/oxenmq/remote.ts';
+import type { Commands, Incoming, Remote } from '../../src/oxenmq/remote.ts';
 import { FakeClock } from '../support/fake-clock.ts';
 import { until } from '../support/until.ts';
-import { addressOf, greet, Happenings, openListener, openPeers, rawClient, temporaryDirectory } from './support.ts';
-
-async function failure(request: Promise<unknown>): Promise<string> {
-  return request.then(
-    () => 'answered',
-    (error: OxenmqError) => error.code,
-  );
-}
+import {
+  addressOf,
+  failureOf,
+  greet,
+  Happenings,
+  openListener,
+  openPeers,
+  rawClient,
+  temporaryDirectory,
+} from './support.ts';
 
 /** Offers `a.command` and `a.request`, and writes down what comes. */
 function offers(calls: Happenings<Incoming>): Commands {
@@ -202,7 +204,7 @@ test('the owner learns that a client has gone, and its requests fail', async (t)
   await greet(other);
   await client.send(['a.command']);
   const { remote } = await calls.first(() => true);
-  const waiting = failure(remote.request('x.y', []));
+  const waiting = failureOf(remote.request('x.y', []));
   await client.receive();
   client.close();
   assert.equal(await gone.first(() => true), remote);
@@ -254,7 +256,7 @@ test('a message to nobody is lost, counted, and ends the remote', async (t) => {
   const gone = new Happenings<Remote>();
   const listener = await openListener(t, { on: { disconnect: (remote) => gone.add(remote) } });
   const nobody = listener.remote(Buffer.from('nobody'));
-  const waiting = failure(nobody.request('x.y', []));
+  const waiting = failureOf(nobody.request('x.y', []));
   assert.equal(await waiting, 'UNREACHABLE');
   assert.equal(await gone.first(() => true), nobody);
   assert.equal(nobody.send('x.y'), false);
@@ -469,7 +471,7 @@ test('closing fails what waits and frees the address at once', async (t) => {
   const client = rawClient(t, listener.endpoint);
   await client.send(['a.request', 'tag']);
   const call = await calls.first(() => true);
-  const waiting = failure(call.remote.request('x.y', []));
+  const waiting = failureOf(call.remote.request('x.y', []));
   const { endpoint } = listener;
   await Promise.all([listener.close(), listener.close()]);
   assert.equal(await waiting, 'CLOSED');

@@ -1,21 +1,11 @@
 import assert from 'node:assert/strict';
-import { type AddressInfo, createServer } from 'node:net';
 import { test } from 'node:test';
 import { zmqAddress } from '../../src/oxenmq/address.ts';
 import { randomKeyPair } from '../../src/oxenmq/keys.ts';
-import type { Incoming, OxenmqError } from '../../src/oxenmq/remote.ts';
+import type { Incoming } from '../../src/oxenmq/remote.ts';
 import { busy } from '../support/busy.ts';
 import { FakeClock } from '../support/fake-clock.ts';
-import { once } from '../support/once.ts';
-import { addressOf, Happenings, openPeers, RawServer, temporaryDirectory } from './support.ts';
-
-/** The code with which a request fails. */
-async function failure(request: Promise<unknown>): Promise<string> {
-  return request.then(
-    () => 'answered',
-    (error: OxenmqError) => error.code,
-  );
-}
+import { addressOf, failureOf, Happenings, openPeers, RawServer, temporaryDirectory } from './support.ts';
 
 test('a connection says HI once, under L and the public key, and is up with the HELLO', async (t) => {
   const serverKeys = randomKeyPair();
@@ -132,7 +122,7 @@ test("a request fails with the peer's error, by its tag or, if the peer does not
   const server = await RawServer.open(t);
   const { peers, events } = openPeers(t);
   const connection = peers.connect(addressOf(server.endpoint));
-  const requests = ['a.b', 'a.c', 'a.c', 'a.d'].map((name) => failure(connection.request(name, [])));
+  const requests = ['a.b', 'a.c', 'a.c', 'a.d'].map((name) => failureOf(connection.request(name, [])));
   const b = await server.message('a.b');
   await server.message('a.c');
   const { route, frames } = await server.message('a.c');
@@ -153,8 +143,8 @@ test('a request fails when its time is over', async (t) => {
   const { peers, events } = openPeers(t, { clock });
   const connection = peers.connect(addressOf(server.endpoint));
   await events.first((e) => e.event === 'hello');
-  const short = failure(connection.request('a.b', [], 5000));
-  const usual = failure(connection.request('a.b', []));
+  const short = failureOf(connection.request('a.b', [], 5000));
+  const usual = failureOf(connection.request('a.b', []));
   await clock.advance(5000);
   assert.equal(await short, 'TIMEOUT');
   await clock.advance(9999);
@@ -282,173 +272,6 @@ test('garbage is dropped and counted', async (t) => {
   assert.equal(connection.state, 'up');
 });
 
-test('a server that comes back is reported as a break and a new handshake, of its connection alone', async (t) => {
-  // Unlike a port, a path of our own is taken by nobody else in between.
-  const server = await RawServer.open(t, { address: `ipc://${await temporaryDirectory(t)}/s` });
-  const steady = await RawServer.open(t);
-  const { peers, events } = openPeers(t);
-  const connection = peers.connect(addressOf(server.endpoint), { label: 'restarts' });
-  const other = peers.connect(addressOf(steady.endpoint), { label: 'steady' });
-  await events.first((e) => e.event === 'hello' && e.id === connection.id);
-  await events.first((e) => e.event === 'hello' && e.id === other.id);
-  const waiting = failure(connection.request('a.b', []));
-  await server.message('a.b');
-  await server.close();
-  await events.first((e) => e.event === 'disconnect');
-  assert.equal(await waiting, 'UNREACHABLE');
-  assert.equal(connection.state, 'down');
-  assert.equal(connection.send('a.b'), false);
-  assert.equal(await failure(connection.request('a.b', [])), 'UNREACHABLE');
-
-  const again = await RawServer.open(t, { address: server.endpoint });
-  await events.when((all) => (all.filter((e) => e.event === 'handshake').length === 3 ? true : undefined));
-  assert.equal(connection.state, 'up');
-  const reply = connection.request('a.b', []);
-  const { route, frames } = await again.message('a.b');
-  await again.send(route, 'REPLY', frames[0]!);
-  assert.deepEqual(await reply, []);
-  assert.deepEqual(
-    events.all.filter((e) => e.id === connection.id).map((e) => e.event),
-    ['handshake', 'hello', 'disconnect', 'handshake'],
-  );
-  assert.equal(other.state, 'up');
-});
-
-test('an empty message does no lasting harm: the connection checks whether it is up', async (t) => {
-  const server = await RawServer.open(t);
-  const { peers, events } = openPeers(t);
-  const connection = peers.connect(addressOf(server.endpoint));
-  await events.first((e) => e.event === 'hello');
-  const { route } = await server.message('HI');
-  await server.send(route, '');
-  await events.first((e) => e.event === 'disconnect');
-  await events.when((all) => (all.filter((e) => e.event === 'handshake').length === 2 ? true : undefined));
-  assert.equal(connection.state, 'up');
-});
-
-test('over a broken connection HI is said at once, after a second, and then every ten seconds until an answer comes', async (t) => {
-  const clock = new FakeClock();
-  const server = await RawServer.open(t);
-  const { peers, events } = openPeers(t, { clock });
-  const connection = peers.connect(addressOf(server.endpoint));
-  await events.first((e) => e.event === 'hello');
-  const { route } = await server.message('HI');
-  const { counters } = peers;
-  const before = counters.sent;
-  server.hello = false;
-  await server.send(route, '');
-  await events.first((e) => e.event === 'disconnect');
-  for (const [ms, said] of [
-    [0, 1],
-    [999, 1],
-    [1, 2],
-    [9_999, 2],
-    [1, 3],
-    [9_999, 3],
-    [1, 4],
-  ] as const) {
-    await clock.advance(ms);
-    assert.equal(counters.sent - before, said);
-  }
-  server.hello = true;
-  await clock.advance(10_000);
-  await events.when((all) => all.filter((e) => e.event === 'handshake').length === 2 || undefined);
-  assert.equal(connection.state, 'up');
-  assert.equal(clock.pending, 0);
-  assert.deepEqual([counters.handshakes, counters.disconnects, counters.failures], [2, 1, 0]);
-});
-
-test('a peer that cannot be reached, does not speak or does not greet is given up with that reason', async (t) => {
-  const mute = createServer();
-  t.after(() => mute.close());
-  mute.listen(0, '127.0.0.1');
-  await once(mute, 'listening');
-  const { port } = mute.address() as AddressInfo;
-  const rude = await RawServer.open(t, { hello: false });
-  const closed = await RawServer.open(t);
-  await closed.close();
-  const { peers, events } = openPeers(t, { helloTimeout: 1000 });
-  peers.connect({ protocol: 'tcp', host: '127.0.0.1', port }, { label: 'mute' });
-  peers.connect(addressOf(rude.endpoint), { label: 'rude' });
-  peers.connect(addressOf(closed.endpoint), { label: 'closed' });
-  await events.when((all) => all.filter((e) => e.event === 'failure').length === 3 || undefined);
-  const reasons = new Map(events.all.map((e) => [e.id.replace(/#.*/, ''), e.reason]));
-  assert.equal(reasons.get('mute'), 'no HELLO within 1000 ms: the peer accepted the connection and said nothing');
-  assert.equal(reasons.get('rude'), 'no HELLO within 1000 ms: the peer did not answer HI');
-  assert.equal(reasons.get('closed'), 'no HELLO within 1000 ms: no connection could be made');
-  assert.equal(peers.counters.failures, 3);
-});
-
-test('a broken connection that does not come back is given up after a minute', async (t) => {
-  const clock = new FakeClock();
-  const server = await RawServer.open(t, { address: `ipc://${await temporaryDirectory(t)}/s` });
-  const { peers, events } = openPeers(t, { clock });
-  peers.connect(addressOf(server.endpoint));
-  await events.first((e) => e.event === 'hello');
-  await server.close();
-  await events.first((e) => e.event === 'disconnect');
-  await clock.advance(59_999);
-  assert.equal(peers.counters.failures, 0);
-  await clock.advance(1);
-  assert.match((await events.first((e) => e.event === 'failure')).reason, /broke and was not restored/);
-  assert.equal(clock.pending, 0);
-  assert.equal(peers.size, 0);
-});
-
-test('a server that never says HELLO is given up', async (t) => {
-  const clock = new FakeClock();
-  const server = await RawServer.open(t, { hello: false });
-  const { peers, events } = openPeers(t, { clock });
-  const connection = peers.connect(addressOf(server.endpoint));
-  const waiting = failure(connection.request('a.b', [], 60_000));
-  await server.message('a.b');
-  await clock.advance(10_000);
-  assert.match((await events.first((e) => e.event === 'failure')).reason, /^no HELLO within 10000 ms/);
-  assert.equal(await waiting, 'UNREACHABLE');
-  assert.equal(connection.state, 'closed');
-  assert.equal(connection.send('a.b'), false);
-  assert.equal(await failure(connection.request('a.b', [])), 'CLOSED');
-  assert.equal(clock.pending, 0);
-});
-
-test('a server with another key, a server without one, and no server are given up, each with its reason', async (t) => {
-  const curve = await RawServer.open(t, { keys: randomKeyPair() });
-  const plain = await RawServer.open(t);
-  const directory = await temporaryDirectory(t);
-  const { peers, events } = openPeers(t, { helloTimeout: 1500 });
-  const key = randomKeyPair().publicKey;
-  peers.connect(addressOf(curve.endpoint, key), { label: 'other key' });
-  peers.connect(addressOf(plain.endpoint, key), { label: 'no key' });
-  peers.connect({ protocol: 'ipc', path: `${directory}/none` }, { label: 'nobody' });
-  await events.when((all) => (all.filter((e) => e.event === 'failure').length === 3 ? true : undefined));
-  const reasons = new Map(events.all.map((e) => [e.id.replace(/#.*/, ''), e.reason]));
-  assert.match(reasons.get('other key')!, /is its key another one/);
-  assert.match(reasons.get('no key')!, /the handshake failed/);
-  assert.match(reasons.get('nobody')!, /there is no socket/);
-  assert.equal(peers.counters.handshakes, 0);
-  assert.equal(peers.size, 0);
-});
-
-test('what connect() itself refuses is reported as a failure, after the caller has its connection', async (t) => {
-  const { peers, events } = openPeers(t);
-  const connection = peers.connect({ protocol: 'tcp', host: 'a b', port: 1 });
-  assert.equal(events.all.length, 0);
-  const { id, reason } = await events.first((e) => e.event === 'failure');
-  assert.equal(id, connection.id);
-  assert.match(reason, /^connect\(\) failed: .*tcp:\/\/a b:1|Invalid argument/);
-  assert.equal(connection.state, 'closed');
-});
-
-test('BYE closes the connection', async (t) => {
-  const server = await RawServer.open(t);
-  const { peers, events } = openPeers(t);
-  const connection = peers.connect(addressOf(server.endpoint));
-  const { route } = await server.message('HI');
-  await server.send(route, 'BYE');
-  assert.equal((await events.first((e) => e.event === 'failure')).reason, 'the peer said BYE');
-  assert.equal(connection.state, 'closed');
-});
-
 test('a message that is too large ends its connection for good, and no other', async (t) => {
   const server = await RawServer.open(t);
   const steady = await RawServer.open(t);
@@ -489,7 +312,7 @@ for (const [what, parts, words] of [
     const connection = peers.connect(addressOf(server.endpoint), { label: 'bad' });
     const other = peers.connect(addressOf(steady.endpoint), { label: 'good' });
     await happenings.when((all) => all.length === 2 || undefined);
-    const waiting = failure(connection.request('c.d', []));
+    const waiting = failureOf(connection.request('c.d', []));
     const { route } = await server.message('HI');
     // Once: libzmq ends the process of a sender that closes its socket while a message is half sent and the peer hangs
     // up.
@@ -657,7 +480,7 @@ test('a peer that accepts nothing costs a bounded queue', async (t) => {
   }
   assert.ok(taken <= 2000, `${taken} messages were taken`);
   assert.equal(connection.send('a.b'), false);
-  assert.equal(await failure(connection.request('a.b', [])), 'UNREACHABLE');
+  assert.equal(await failureOf(connection.request('a.b', [])), 'UNREACHABLE');
   const { lost } = peers.counters;
   connection.close();
   assert.ok(peers.counters.lost > lost);
@@ -688,7 +511,7 @@ test('closing fails what waits, ends every timer, and may be done twice', async 
   const connection = peers.connect(addressOf(server.endpoint));
   const second = peers.connect(addressOf(server.endpoint));
   await events.first((e) => e.event === 'hello');
-  const waiting = failure(connection.request('a.b', []));
+  const waiting = failureOf(connection.request('a.b', []));
   second.close();
   second.close();
   await Promise.all([peers.close(), peers.close()]);

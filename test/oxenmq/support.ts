@@ -8,6 +8,7 @@ import { type Address, parseAddress } from '../../src/oxenmq/address.ts';
 import { type KeyPair, randomKeyPair, toZ85 } from '../../src/oxenmq/keys.ts';
 import { Listener, type ListenerOptions } from '../../src/oxenmq/listener.ts';
 import { Peers, type PeersOptions } from '../../src/oxenmq/peers.ts';
+import type { OxenmqError } from '../../src/oxenmq/remote.ts';
 import { inTime } from '../support/until.ts';
 
 /** Things that happen, in order, for tests that await them instead of sleeping. */
@@ -192,6 +193,14 @@ export async function greet(socket: Dealer): Promise<void> {
   await socket.send('HI');
   const frames = await socket.receive();
   if (String(frames[0]) !== 'HELLO' || frames.length !== 1) throw new Error(`no HELLO but ${frames.map(String)}`);
+}
+
+/** The code with which a request fails. */
+export async function failureOf(request: Promise<unknown>): Promise<string> {
+  return request.then(
+    () => 'answered',
+    (error: OxenmqError) => error.code,
+  );
 }
 
 /** A directory of its own for ipc sockets, removed at the end of the test. */

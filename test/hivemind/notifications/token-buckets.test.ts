@@ -31,3 +31,16 @@ test('memory is used for those that are not full, not for all that ever were', (
     if (n % 100 === 0 && n > 0) assert.equal(taken(buckets, 'busy', 5, n), 1);
   }
 });
+
+test('full ones are looked for beyond 1,024 buckets, and then whenever there are twice as many as were in use', () => {
+  const buckets = new TokenBuckets<number>({ burst: 5, every: 100 });
+  const take = (from: number, to: number, now: number) => {
+    for (let key = from; key < to; key++) buckets.take(key, now);
+    return buckets.size;
+  };
+  assert.equal(take(0, 1_024, 0), 1_024);
+  assert.equal(take(1_024, 1_025, 100), 1, 'the others are full again');
+  assert.equal(take(2_000, 3_024, 100), 1_025, 'all in use');
+  assert.equal(take(4_000, 5_025, 200), 2_050);
+  assert.equal(take(5_025, 5_026, 200), 1_026);
+});

@@ -26,7 +26,7 @@ test('progress is sent together after a tenth of a second, and for each push onl
   reports.note('b', 'push 002', 'none');
   reports.note('c', 'push 003', 'handed');
   reports.note('b', 'push 001', 'ended');
-  await clock.advance(GATHER - 1);
+  await clock.advance(99);
   assert.deepEqual(told, []);
   await clock.advance(1);
   assert.deepEqual(told, [
@@ -102,6 +102,29 @@ test('what is gathered for a member that cannot be reached is bounded', async ()
   await clock.advance(10 * GATHER);
   assert.ok(told.reduce((sum, [, { ended }]) => sum + ended.length, 0) <= 20_000);
   assert.equal(told.at(-1)?.[1].ended.at(-1), 'last');
+});
+
+test('what is gathered for a member is given up beyond 20,000, and it hears again of what comes then', () => {
+  const { reports, state } = setUp();
+  state.answered = new Promise(() => {});
+  // The first 500 are under way.
+  for (let n = 0; n < 20_500; n++) reports.note('b', `${n}`, 'ended');
+  assert.equal(reports.waiting, 20_500);
+  reports.note('b', 'one more', 'ended');
+  assert.equal(reports.waiting, 501);
+});
+
+test('a member that has died is not waited for, though a message to it is under way', async () => {
+  const { clock, reports, state } = setUp();
+  state.answered = new Promise(() => {});
+  reports.note('b', 'push 001', 'ended');
+  await clock.advance(GATHER);
+  assert.equal(reports.waiting, 1);
+  state.living.delete('b');
+  let isDone = false;
+  void reports.flush(1_000).then(() => (isDone = true));
+  await clock.advance(0);
+  assert.equal(isDone, true);
 });
 
 test('the rest goes at the end, and is waited for, but not for long', async () => {
