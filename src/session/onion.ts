@@ -57,7 +57,7 @@ export function decryptOnion(
   if (data.length > MAX_ONION_SIZE) throw new OnionError('onion request too big');
   if (data.length < 4) throw new OnionError('onion request too small');
   const end = 4 + data.readUInt32LE(0);
-  if (end > data.length) throw new OnionError('onion request shorter than it says');
+  // What is shorter than it says has no metadata.
   const meta = parseMeta(data.subarray(end));
   const encryption = parseEncryption(meta.enc_type);
   const clientPublic = parseKey(meta.ephemeral_key);

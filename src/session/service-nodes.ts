@@ -57,15 +57,15 @@ export function parseServiceNodes(reply: readonly Buffer[]): ServiceNodes {
     throw new Error(`oxend answered ${status.toString().slice(0, 20)}: ${body.toString().slice(0, 200)}`);
   }
   const answer = record(parseJson(body));
-  const states = answer?.service_node_states;
-  if (!answer || !Array.isArray(states)) throw new Error('oxend answered without a list of service nodes');
+  const states = answer.service_node_states;
+  if (!Array.isArray(states)) throw new Error('oxend answered without a list of service nodes');
   const { height, block_hash: blockHash } = answer;
   if (typeof height !== 'number' || !Number.isInteger(height)) throw new Error('oxend answered without a height');
   if (typeof blockHash !== 'string' || blockHash.length !== 64) throw new Error('oxend answered without a block hash');
   const nodes: ServiceNode[] = [];
   const swarms: bigint[] = [];
   for (const state of states) {
-    const fields = record(state) ?? {};
+    const fields = record(state);
     const swarm = swarmOf(fields.swarm_id);
     if (swarm === undefined) continue;
     swarms.push(swarm);
@@ -77,7 +77,7 @@ export function parseServiceNodes(reply: readonly Buffer[]): ServiceNodes {
 }
 
 function swarmOf(id: unknown): bigint | undefined {
-  const swarm = typeof id === 'bigint' ? id : Number.isSafeInteger(id) ? BigInt(id as number) : -1n;
+  const swarm = typeof id === 'bigint' ? id : Number.isSafeInteger(id) ? BigInt(id as number) : INVALID_SWARM;
   return swarm >= 0n && swarm < INVALID_SWARM ? swarm : undefined;
 }
 
@@ -93,6 +93,7 @@ function addressOf({ public_ip: host, storage_lmq_port: port }: Record<string, u
   return known ? { host, port } : { host: '', port: 0 };
 }
 
-function record(value: unknown): Record<string, unknown> | undefined {
-  return typeof value === 'object' && value !== null ? (value as Record<string, unknown>) : undefined;
+/** What is no object has no fields. */
+function record(value: unknown): Record<string, unknown> {
+  return Object(value);
 }

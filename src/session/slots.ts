@@ -16,7 +16,7 @@ export const SLOTS = 256;
  */
 export function slotOf(account: Uint8Array, offset = 0): number {
   const at = offset + 1;
-  return (account[at] ?? 0) ^ (account[at + 8] ?? 0) ^ (account[at + 16] ?? 0) ^ (account[at + 24] ?? 0);
+  return account[at]! ^ account[at + 8]! ^ account[at + 16]! ^ account[at + 24]!;
 }
 
 /**
@@ -47,7 +47,7 @@ export function swarmsOfSlots(ids: readonly bigint[], slots: Iterable<number>): 
   for (const slot of slots) {
     for (const id of inSlot.get(slot) ?? []) swarms.add(id);
     for (const rest of [0x00, 0xff]) {
-      edge.fill(rest, 1, 9)[1] = slot;
+      edge.fill(rest, 2, 9)[1] = slot;
       const closest = space.ids[space.closest(edge)];
       if (closest !== undefined) swarms.add(closest);
     }

@@ -9,10 +9,10 @@
 import { native } from './sodium-native.ts';
 import { wasm } from './sodium-wasm.ts';
 
-/** Which build of libsodium runs. */
-export const build: 'native' | 'wasm' = native ? 'native' : 'wasm';
-
 const sodium = native ?? wasm;
+
+/** Which build of libsodium runs. */
+export const build: 'native' | 'wasm' = sodium === wasm ? 'wasm' : 'native';
 
 /** An Ed25519 pair: a public key of 32 bytes and libsodium's secret key of 64 (seed and public key). */
 export interface Ed25519KeyPair {

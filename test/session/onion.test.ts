@@ -14,7 +14,7 @@ import {
   parseV4Request,
   parseV4Response,
 } from '../../src/session/onion.ts';
-import { x25519, x25519Public } from '../../src/session/sodium.ts';
+import { x25519, x25519Public, xchachaEncrypt } from '../../src/session/sodium.ts';
 import { fuzz } from '../support/fuzz.ts';
 import { vectors } from '../support/vectors.ts';
 
@@ -106,6 +106,19 @@ describe('decryptOnion', () => {
       else assert.throws(() => decryptOnion(hex(body_hex), keys), OnionError);
     });
   }
+
+  it('takes the ephemeral key verbatim, too, which is 32 bytes of UTF-8', () => {
+    for (const text of ['k'.repeat(32), 'ü'.repeat(16)]) {
+      const clientPublic = Buffer.from(text);
+      const key = deriveOnionKey('xchacha20', x25519(serverSecret, clientPublic)!, clientPublic, serverPublic);
+      const nonce = randomBytes(24);
+      const ciphertext = Buffer.concat([nonce, xchachaEncrypt(Buffer.from('hello'), nonce, key)]);
+      const length = Buffer.alloc(4);
+      length.writeUInt32LE(ciphertext.length);
+      const meta = Buffer.from(JSON.stringify({ ephemeral_key: text, enc_type: 'xchacha20' }));
+      assert.equal(decryptOnion(Buffer.concat([length, ciphertext, meta]), keys).plaintext.toString(), 'hello');
+    }
+  });
 
   for (const { total_size, outcome } of file.size_limit) {
     it(`${outcome === 'ok' ? 'reads' : 'refuses'} a request of ${total_size} bytes`, () => {

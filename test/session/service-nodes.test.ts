@@ -23,6 +23,11 @@ describe('parseServiceNodes', () => {
     ]);
   });
 
+  it('counts swarm 0 as any other', () => {
+    const { nodes, swarms } = parseServiceNodes(reply(`[${node.replace('16212958658533785599', '0')}]`));
+    assert.deepEqual([nodes[0]?.swarm, swarms], [0n, [0n]]);
+  });
+
   it('asks for the fields that it reads', () => {
     const { active_only, fields } = JSON.parse(SERVICE_NODES_REQUEST);
     assert.equal(active_only, true);
@@ -108,10 +113,10 @@ describe('parseServiceNodes', () => {
     for (const body of ['null', '[]', '{}', '5', '{"service_node_states":{}}']) {
       assert.throws(() => parseServiceNodes([Buffer.from('200'), Buffer.from(body)]), /without a list/);
     }
-    assert.throws(
-      () => parseServiceNodes([Buffer.from('200'), Buffer.from('{"service_node_states":[]}')]),
-      /without a height/,
-    );
+    for (const height of ['', '"height":"1",', '"height":1.5,', '"height":null,']) {
+      const body = `{${height}"service_node_states":[]}`;
+      assert.throws(() => parseServiceNodes([Buffer.from('200'), Buffer.from(body)]), /without a height/);
+    }
     assert.throws(
       () => parseServiceNodes([Buffer.from('200'), Buffer.from('{"height":1,"service_node_states":[]}')]),
       /without a block hash/,

@@ -1,4 +1,5 @@
 import assert from 'node:assert/strict';
+import { createHash } from 'node:crypto';
 import { test } from 'node:test';
 import { holdersOf, SLOTS, slotOf, swarmsOfSlots } from '../../src/session/slots.ts';
 import { SwarmSpace } from '../../src/session/swarm.ts';
@@ -35,6 +36,28 @@ test('the slots are spread: each of four is first of a fifth to a third of them'
   }
 });
 
+test('every version ranks the same names alike, for members of two versions work together during an upgrade', () => {
+  const names = ['a', 'b', 'hive-1', 'hive-2', 'another-hivemind'];
+  const ranked = ALL.map((slot) => holdersOf(slot, names, 5).join());
+  assert.deepEqual(ranked.slice(0, 3), [
+    'a,hive-2,hive-1,another-hivemind,b',
+    'another-hivemind,b,hive-2,a,hive-1',
+    'hive-2,another-hivemind,b,a,hive-1',
+  ]);
+  assert.equal(
+    createHash('sha256').update(ranked.join(';')).digest('hex'),
+    '96537fd4667c3e2b660308f89476ec92aa764b494b89674c4739089b800cac48',
+  );
+});
+
+test('two names that rank alike come in the order of their letters', () => {
+  for (const names of [
+    ['ujgylgv', 'znydunr'],
+    ['znydunr', 'ujgylgv'],
+  ])
+    for (const slot of [0, 255]) assert.deepEqual(holdersOf(slot, names, 2), ['ujgylgv', 'znydunr']);
+});
+
 test('when one goes, only its places are filled anew', () => {
   for (const slot of ALL) {
     const before = holdersOf(slot, NAMES, 2);
@@ -63,6 +86,21 @@ test('the swarms of some slots are exactly those that keep accounts of them', ()
     assert.ok(swarms.size <= keeps.get(slot)!.size + 1, `slot ${slot}`);
   }
   assert.deepEqual([...swarmsOfSlots([], ALL)], []);
+  // Two swarms far apart, which meet at the very edge of a slot: of two at the same distance the one below keeps it.
+  const [first, last] = [0x0800_0000_0000_0000n, 0x08ff_ffff_ffff_ffffn];
+  const far = 2n ** 55n;
+  for (const [below, above, has] of [
+    [first - far, first + far, true],
+    [first - far - 1n, first + far, false],
+  ] as const) {
+    assert.equal(swarmsOfSlots([below, above], [8]).has(below), has);
+  }
+  for (const [below, above, has] of [
+    [last - far, last + far - 1n, true],
+    [last - far, last + far, false],
+  ] as const) {
+    assert.equal(swarmsOfSlots([below, above], [8]).has(above), has);
+  }
   assert.deepEqual([...swarmsOfSlots([7n], [200])], [7n]);
   assert.equal(swarmsOfSlots(ids, ALL).size, 150);
 });

@@ -28,6 +28,11 @@ describe('Ed25519', () => {
     assert.equal(ed25519Verify(signature, message, ed25519KeyPair(Buffer.alloc(32, 8)).publicKey), false);
   });
 
+  it('takes seeds and secret keys of their size alone', () => {
+    for (const size of [31, 33]) assert.throws(() => ed25519KeyPair(Buffer.alloc(size)), RangeError);
+    for (const size of [63, 65]) assert.throws(() => ed25519Sign(message, Buffer.alloc(size)), RangeError);
+  });
+
   it('returns false for wrong sizes instead of throwing', () => {
     for (const size of [0, 63, 65]) assert.equal(ed25519Verify(Buffer.alloc(size), message, pair.publicKey), false);
     for (const size of [0, 31, 33]) assert.equal(ed25519Verify(signature, message, Buffer.alloc(size)), false);

@@ -86,6 +86,13 @@ describe('the verdict on a signed request', () => {
     assert.throws(() => checkWith(256), { code: 4, message: /verification failed/ });
   });
 
+  it('refuses a subaccount without flags, as one that may not read', () => {
+    const vector = signatures.cases.find(({ verdict, subaccount }) => verdict === 'ok' && subaccount !== undefined)!;
+    const intact = subscription(vector);
+    const subaccount = { ...intact.subaccount!, tag: intact.subaccount!.tag.subarray(0, 1) };
+    assert.throws(() => check('subscribe', { ...intact, subaccount }, signatures.now), /not have read permission/);
+  });
+
   it('fails with any single bit of what was signed changed', () => {
     const good = signatures.cases.filter(({ verdict, op }) => verdict === 'ok' && op === 'subscribe');
     fuzz(150, (random) => {
