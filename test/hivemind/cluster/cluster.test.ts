@@ -1,135 +1,10 @@
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
-import { Cluster } from '../../../src/hivemind/cluster/cluster.ts';
-import type { MemberRow } from '../../../src/hivemind/store/cluster-store.ts';
+import { slotBits } from '../../../src/hivemind/cluster/roster.ts';
 import { SLOTS } from '../../../src/session/slots.ts';
-import { FakeClock } from '../../support/fake-clock.ts';
+import { SECOND, world } from './cluster-world.ts';
 
-const SECOND = 1_000;
 const EVERY = SLOTS;
-
-interface TestMember {
-  readonly cluster: Cluster;
-  readonly loaded: Set<number>;
-  readonly connected: { slots: ReadonlySet<number> };
-  readonly spared: { slots: ReadonlySet<number> };
-  readonly log: string[];
-  /** Slots that were taken out of memory. */
-  readonly removed: number[];
-  /** What a load waits for. */
-  stuck: Promise<void> | undefined;
-  /** Slots that are not covered, whatever is loaded; undefined: the network is not known. */
-  gaps: Set<number> | undefined;
-  /** To whom it has no connection. */
-  unreached: string[];
-  /** Whether loading, and whether the database, works. */
-  broken: boolean;
-  away: boolean;
-  drops: number;
-  /** It no longer writes heartbeats. */
-  kill(): void;
-}
-
-/** Members on one database, which is a map, over links that lose nothing. */
-function world(copies = 2) {
-  const clock = new FakeClock();
-  const rows = new Map<string, MemberRow>();
-  const members = new Map<string, TestMember>();
-  let runs = 0n;
-
-  const join = async (name: string, start = true): Promise<TestMember> => {
-    const run = ++runs;
-    let dead = false;
-    const row = (more: Partial<MemberRow>) => ({
-      name,
-      generation: run,
-      run,
-      state: 'starting' as const,
-      address: `ipc:///${name}`,
-      pushAddress: '',
-      version: '2.0.0',
-      started: clock.now(),
-      seen: clock.now(),
-      covers: Buffer.alloc(SLOTS / 8),
-      ...more,
-    });
-    const member: TestMember = {
-      loaded: new Set(),
-      connected: { slots: new Set() },
-      spared: { slots: new Set() },
-      log: [],
-      removed: [],
-      stuck: undefined,
-      gaps: new Set(),
-      unreached: [],
-      broken: false,
-      away: false,
-      drops: 0,
-      kill: () => {
-        dead = true;
-        member.cluster.stop();
-      },
-      cluster: new Cluster({
-        clock,
-        own: { name, run },
-        copies,
-        beat: async (own) => {
-          if (member.away || dead) throw new Error('the database is away');
-          rows.set(name, { ...row(own), started: rows.get(name)?.started ?? clock.now() });
-          return { now: clock.now(), members: [...rows.values()].sort((a, b) => (a.name < b.name ? -1 : 1)) };
-        },
-        load: async (slots) => {
-          for (const slot of slots) {
-            member.loaded.add(slot);
-            if (member.broken) throw new Error('no rows today');
-          }
-          await member.stuck;
-        },
-        devices: {
-          removeAccounts: (isRemoved) => {
-            member.drops++;
-            for (const slot of member.loaded) {
-              const account = Buffer.alloc(33);
-              account[1] = slot;
-              if (isRemoved(account, 0) && member.loaded.delete(slot)) member.removed.push(slot);
-            }
-            return undefined;
-          },
-        },
-        uncovered: async () => {
-          const { gaps } = member;
-          return gaps && new Set([...Array(SLOTS).keys()].filter((slot) => gaps.has(slot) || !member.loaded.has(slot)));
-        },
-        setSlots: (slots) => (member.connected.slots = slots),
-        spareSlots: (slots) => (member.spared.slots = slots),
-        links: {
-          update: () => {},
-          get troubles() {
-            return member.unreached.map((other) => ({ name: other, trouble: 'the connection broke' }));
-          },
-          send: (to, command) => {
-            const other = members.get(to);
-            if (!other || dead) return false;
-            if (command === 'cluster.leaving') other.cluster.refresh();
-            if (command === 'cluster.changed') other.log.push(`${name} has changes`);
-            return true;
-          },
-        },
-        log: { info: (text) => member.log.push(text), warn: (text) => member.log.push(text) },
-      }),
-    };
-    members.set(name, member);
-    if (start) {
-      await member.cluster.start();
-      member.cluster.ready();
-      await clock.advance(2 * SECOND);
-    }
-    return member;
-  };
-  const firsts = ({ cluster }: TestMember, name: string) =>
-    [...Array(SLOTS).keys()].filter((slot) => cluster.duty.firstOf(slot) === name).length;
-  return { clock, join, firsts, rows };
-}
 
 test('a member on its own holds, connects, covers and sends everything', async () => {
   const { join, firsts } = world();
@@ -349,7 +224,7 @@ test('slots that are released and taken up again are loaded anew: changes in bet
   await clock.advance(6 * SECOND);
   assert.deepEqual([a.removed, passed.filter((slot) => !a.cluster.holdsSlot(slot))], [[], []]);
   loading.resolve();
-  await clock.advance(SECOND);
+  for (let n = 0; n < 3; n++) await clock.advance(SECOND);
   assert.deepEqual(new Set(a.removed), new Set(passed));
   assert.equal(a.loaded.size, EVERY);
 });
@@ -357,27 +232,186 @@ test('slots that are released and taken up again are loaded anew: changes in bet
 test('others are told once of all changes that come together', async () => {
   const { clock, join } = world();
   const [a, b] = [await join('a'), await join('b')];
+  const told = () => [a, b].map(({ log }) => log.filter((text) => text.startsWith('a has changes')));
   for (let n = 0; n < 100; n++) a.cluster.changed(n % 7);
+  await clock.advance(9);
+  assert.deepEqual(told(), [[], []]);
+  await clock.advance(1);
+  assert.deepEqual(told(), [[], ['a has changes in 0,1,2,3,4,5,6']]);
   await clock.advance(SECOND);
+  a.cluster.changed(255);
+  await clock.advance(SECOND);
+  assert.deepEqual(told()[1]!.slice(1), ['a has changes in 255']);
   a.cluster.changed(1);
+  a.cluster.stop();
   await clock.advance(SECOND);
-  assert.equal(b.log.filter((text) => text === 'a has changes').length, 2);
+  assert.equal(told()[1]!.length, 2, 'nothing after the stop');
 });
 
-test('the report says what each member covers and sends', async () => {
+test('a slot counts as held from the moment that it is to be loaded, by its number, by an account or among others', async () => {
+  const { join } = world(1);
+  const [a] = [await join('a'), await join('b', false)];
+  const account = Buffer.alloc(40);
+  account[8] = 255;
+  assert.ok(a.cluster.holdsSlot(0) && a.cluster.holdsSlot(255));
+  await (await join('c')).cluster.leave(0);
+  const d = await join('d');
+  for (const slot of [0, 1, 7, 254, 255]) {
+    account[8] = slot;
+    assert.equal(d.cluster.holds(account, 7), d.cluster.holdsSlot(slot));
+    assert.equal(d.cluster.holds(account.subarray(7)), d.cluster.holdsSlot(slot));
+    assert.equal(d.cluster.holdsAnyOf(slotBits([slot])), d.cluster.holdsSlot(slot));
+  }
+  const all = [...Array(SLOTS).keys()];
+  assert.equal(d.cluster.holdsAnyOf(slotBits(all)), true);
+  assert.equal(d.cluster.holdsAnyOf(slotBits(all.filter((slot) => !d.cluster.holdsSlot(slot)))), false);
+  assert.equal(a.cluster.holdsAnyOf(slotBits([])), false);
+});
+
+test('others work as soon as one of them has joined the network, of which they learn at once', async () => {
+  const { clock, join, rows } = world();
+  const a = await join('a');
+  assert.equal(a.cluster.othersWork, false);
+  const b = await join('b', false);
+  await b.cluster.start();
+  await clock.advance(SECOND);
+  assert.equal(a.cluster.othersWork, false);
+  const { beats } = b.counts;
+  b.cluster.ready();
+  await clock.advance(0);
+  assert.deepEqual([b.counts.beats, rows.get('b')?.state], [beats + 1, 'ready']);
+  await clock.advance(SECOND);
+  assert.equal(a.cluster.othersWork, true);
+  void b.cluster.leave(0);
+  b.cluster.ready();
+  await clock.advance(2 * SECOND);
+  assert.equal(rows.get('b')?.state, 'leaving', 'it does not come back');
+  assert.equal(a.cluster.othersWork, false);
+});
+
+test('what a member covers is checked at every fifth heartbeat, and at each while a slot is missing', async () => {
   const { clock, join } = world();
-  const [a] = [await join('a'), await join('b')];
+  const a = await join('a');
+  await clock.advance(10 * SECOND);
+  const { beats, checks } = a.counts;
+  await clock.advance(50 * SECOND);
+  assert.deepEqual([a.counts.beats - beats, a.counts.checks - checks], [50, 10]);
+  a.gaps = new Set([3]);
+  await clock.advance(10 * SECOND);
+  const missing = a.counts.checks;
+  await clock.advance(10 * SECOND);
+  assert.equal(a.counts.checks - missing, 10);
+  a.cluster.stop();
+  await clock.advance(10 * SECOND);
+  assert.equal(a.counts.checks - missing, 10);
+});
+
+test('while nothing changes, nothing is loaded, released or connected anew', async () => {
+  const { clock, join } = world();
+  const [a, b] = [await join('a'), await join('b')];
+  await clock.advance(10 * SECOND);
+  assert.deepEqual([a.linked, b.linked], [['b'], ['a']]);
+  const { loads, settings } = a.counts;
+  await clock.advance(30 * SECOND);
+  assert.deepEqual([a.counts.loads, a.counts.settings, a.drops], [loads, settings, 0]);
+  assert.deepEqual([loads, settings], [1, 1]);
+  assert.ok(!a.log.some((text) => text.includes('released')));
+});
+
+test('a member that leaves looks every 200 ms whether others have taken over, until its time is over', async () => {
+  const { clock, join } = world(1);
+  const [a, b] = [await join('a'), await join('b')];
   await clock.advance(8 * SECOND);
-  const report = a.cluster.report().members;
+  b.gaps = undefined;
+  let handedOver: boolean | undefined;
+  // Off the beat of the other heartbeats.
+  await clock.advance(10);
+  const { beats } = a.counts;
+  void a.cluster.leave(400).then((whole) => (handedOver = whole));
+  await clock.advance(0);
+  await clock.advance(199);
+  assert.equal(a.counts.beats - beats, 1);
+  await clock.advance(1);
+  assert.equal(a.counts.beats - beats, 2);
+  await clock.advance(0);
+  await clock.advance(199);
+  assert.equal(handedOver, undefined);
+  await clock.advance(1);
+  assert.equal(handedOver, false);
+});
+
+test('operators are told of slots that nobody covers, and with one copy a member on its own is nothing to tell', async () => {
+  const { clock, join } = world(1);
+  const a = await join('a');
+  await clock.advance(5 * SECOND);
+  assert.deepEqual(a.cluster.complaints(), []);
+  a.gaps = new Set([3, 200]);
+  await clock.advance(10 * SECOND);
+  assert.deepEqual(a.cluster.complaints(), ['2 of 256 slots are covered by no hivemind']);
+  assert.deepEqual(a.cluster.report().coverage, { full: EVERY - 2, fewer: 0, none: 2 });
+  const b = await join('b', false);
+  await b.cluster.start();
+  assert.deepEqual(b.cluster.complaints(), [], 'it has only begun');
+});
+
+test('what becomes of other members is logged once', async () => {
+  const { clock, join, rows } = world();
+  const a = await join('a');
+  const b = await join('b');
+  await clock.advance(5 * SECOND);
+  b.kill();
+  rows.set('b', { ...rows.get('b')!, state: 'stopped' });
+  await clock.advance(5 * SECOND);
+  await join('b');
+  await clock.advance(5 * SECOND);
+  const again = { ...rows.get('b')!, run: 99n };
+  rows.set('c', { ...again, name: 'c' });
+  await clock.advance(SECOND);
+  rows.set('c', { ...again, name: 'c', run: 100n });
+  await clock.advance(SECOND);
   assert.deepEqual(
-    report.map(({ name, state, covers }) => [name, state, covers]),
+    a.log.filter((text) => text.startsWith('the hivemind')),
     [
-      ['a', 'ready', EVERY],
-      ['b', 'ready', EVERY],
+      'the hivemind b (2.0.0) is alive',
+      'the hivemind b has stopped',
+      'the hivemind b (2.0.0) is alive',
+      'the hivemind c (2.0.0) is alive',
+      'the hivemind c (2.0.0) is alive',
     ],
   );
-  assert.equal(
-    report.reduce((sum, { first }) => sum + first, 0),
-    EVERY,
-  );
+});
+
+test('the report says what each member covers and sends, and of those that are gone when they were last seen', async () => {
+  const { clock, join, firsts, rows } = world();
+  const start = clock.now() / 1000;
+  const [a, b] = [await join('a'), await join('b')];
+  await clock.advance(8_100);
+  const member = (name: string, run: string, started: number, seen: number) => ({
+    name,
+    run,
+    state: 'ready',
+    address: `ipc:///${name}`,
+    version: '2.0.0',
+    covers: EVERY,
+    first: firsts(a, name),
+    started: start + started,
+    seen: start + seen,
+  });
+  const [first, second] = [member('a', '1', 0, 12), member('b', '2', 2, 11)];
+  const { members, ...rest } = a.cluster.report();
+  assert.deepEqual(members, [first, second]);
+  assert.deepEqual(rest, {
+    own: 'a',
+    copies: 2,
+    coverage: { full: EVERY, fewer: 0, none: 0 },
+    spared: second.first,
+  });
+  assert.equal(first.first + second.first, EVERY);
+  b.kill();
+  await clock.advance(8 * SECOND);
+  const gone = { ...second, state: 'dead', covers: 0, first: 0, seen: second.seen + 1 };
+  assert.deepEqual(a.cluster.report().members[1], gone);
+  rows.set('b', { ...rows.get('b')!, state: 'stopped' });
+  await clock.advance(SECOND);
+  assert.deepEqual(a.cluster.report().members[1], { ...gone, state: 'stopped' });
 });
