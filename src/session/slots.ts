@@ -7,6 +7,8 @@ import { ACCOUNT_SIZE } from './account.ts';
 import { SwarmSpace } from './swarm.ts';
 
 export const SLOTS = 256;
+/** 0 to 255. */
+export const ALL_SLOTS: readonly number[] = Array.from({ length: SLOTS }, (_, slot) => slot);
 
 /**
  * The slot of an account, 0 to 255: the upper eight bits of its place in swarm space (session/swarm.ts).

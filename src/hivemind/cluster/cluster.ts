@@ -2,7 +2,7 @@ import { setImmediate as nextTurn } from 'node:timers/promises';
 import type { Clock, Timer } from '../../clock.ts';
 import type { Log } from '../../log.ts';
 import { encodeChanged, encodeLeaving, type Sender } from '../../session/cluster-protocol.ts';
-import { SLOTS, slotOf } from '../../session/slots.ts';
+import { ALL_SLOTS, SLOTS, slotOf } from '../../session/slots.ts';
 import type { Devices } from '../devices/devices.ts';
 import type { MemberRow } from '../store/cluster-store.ts';
 import { Duties } from './duties.ts';
@@ -114,8 +114,7 @@ export class Cluster {
 
   /** {@link holdsSlot} for any of several. @param slots 32 bytes, a bit for each slot */
   holdsAnyOf(slots: Buffer): boolean {
-    for (let slot = 0; slot < SLOTS; slot++) if (this.#slots.has(slot) && hasSlot(slots, slot)) return true;
-    return false;
+    return ALL_SLOTS.some((slot) => this.#slots.has(slot) && hasSlot(slots, slot));
   }
 
   /** {@link holdsSlot} for an account's slot. @param account has the account's 33 bytes at `offset` */
@@ -217,7 +216,7 @@ export class Cluster {
     const members = this.#roster.members.map((member): MemberReport => {
       const { name, run, state, living, address, version, started, seen } = member;
       let [covers, first] = [0, 0];
-      for (let slot = 0; slot < SLOTS; slot++) {
+      for (const slot of ALL_SLOTS) {
         if (coversIt(name, slot)) covers++;
         if (this.duty.firstOf(slot) === name) first++;
       }
@@ -349,7 +348,7 @@ export class Cluster {
     const covers = this.#coversOf();
     const { living } = this;
     const counts = { full: 0, fewer: 0, none: 0 };
-    for (let slot = 0; slot < SLOTS; slot++) {
+    for (const slot of ALL_SLOTS) {
       const count = living.filter(({ name }) => covers(name, slot)).length;
       if (count === 0) counts.none++;
       else if (count < this.#modules.copies) counts.fewer++;

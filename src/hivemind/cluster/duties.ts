@@ -1,4 +1,4 @@
-import { SLOTS } from '../../session/slots.ts';
+import { ALL_SLOTS } from '../../session/slots.ts';
 import type { Duty } from '../notifications/copies/duty.ts';
 import type { Holders } from './holders.ts';
 import { coversOf, firstOfSlots, type KnownMember } from './roster.ts';
@@ -51,7 +51,7 @@ export class Duties implements Duty {
     const covers = coversOf(members, own, covered);
     const living = new Map(members.filter((member) => member.living).map(({ name, run }) => [name, run]));
     const first = firstOfSlots(holders, covers);
-    const others = Array.from({ length: SLOTS }, (_, slot) => {
+    const others = ALL_SLOTS.map((slot) => {
       const owners = holders.of(slot, copies);
       return [...living.keys()].filter((name) => name !== own && (owners.includes(name) || covers(name, slot)));
     });

@@ -1,7 +1,7 @@
 import { setImmediate as nextTurn } from 'node:timers/promises';
 import type { Clock, Timer } from '../../clock.ts';
 import type { Log } from '../../log.ts';
-import { SLOTS, slotOf } from '../../session/slots.ts';
+import { ALL_SLOTS, slotOf } from '../../session/slots.ts';
 import type { Devices } from '../devices/devices.ts';
 import { SLICE } from '../slice.ts';
 import type { Change, ClusterStore } from '../store/cluster-store.ts';
@@ -32,7 +32,6 @@ export interface FeedCounters {
   reloads: number;
 }
 
-const ALL_SLOTS = Array.from({ length: SLOTS }, (_, slot) => slot);
 /** Subscriptions that one query reads. */
 export const AT_ONCE = 250;
 /** From this many pages on, of 4,000 changes each, loading everything again costs less than reading on. */

@@ -1,4 +1,4 @@
-import { holdersOf, SLOTS } from '../../session/slots.ts';
+import { ALL_SLOTS, holdersOf } from '../../session/slots.ts';
 
 /** The members that slots are divided among: alive and not leaving. Their ranking for each slot is worked out once. */
 export class Holders {
@@ -8,7 +8,7 @@ export class Holders {
   /** @param names each once, in any order */
   constructor(names: readonly string[]) {
     this.names = names;
-    this.#ranked = Array.from({ length: SLOTS }, (_, slot) => holdersOf(slot, names, names.length));
+    this.#ranked = ALL_SLOTS.map((slot) => holdersOf(slot, names, names.length));
   }
 
   /** All of them, best first for that slot. */

@@ -1,5 +1,5 @@
 import type { Clock } from '../../clock.ts';
-import { SLOTS } from '../../session/slots.ts';
+import { ALL_SLOTS, SLOTS } from '../../session/slots.ts';
 import type { MemberRow } from '../store/cluster-store.ts';
 import type { Holders } from './holders.ts';
 
@@ -50,16 +50,6 @@ export class Roster {
     return this.members.filter(({ living, state }) => living && state !== 'leaving').map(({ name }) => name);
   }
 
-  /** Whether we may call others dead. See {@link JUDGES_AFTER}. */
-  get isJudge(): boolean {
-    const now = this.#clock.monotonic();
-    return (
-      this.#unbrokenSince !== undefined &&
-      now - this.#beatAt <= UNBROKEN &&
-      this.#beatAt - this.#unbrokenSince >= JUDGES_AFTER
-    );
-  }
-
   /**
    * Takes over the rows that came back with our heartbeat.
    *
@@ -70,7 +60,7 @@ export class Roster {
     const at = this.#clock.monotonic();
     if (this.#unbrokenSince === undefined || at - this.#beatAt > UNBROKEN) this.#unbrokenSince = at;
     this.#beatAt = at;
-    const { isJudge } = this;
+    const isJudge = at - this.#unbrokenSince >= JUDGES_AFTER;
     const before = this.#members;
     this.#members = new Map(
       rows.map((row) => [
@@ -98,7 +88,7 @@ export class Roster {
  * @param covers whether that member covers the slot
  */
 export function firstOfSlots(holders: Holders, covers: (name: string, slot: number) => boolean): string[] {
-  return Array.from({ length: SLOTS }, (_, slot) => {
+  return ALL_SLOTS.map((slot) => {
     const ranked = holders.ranked(slot);
     return ranked.find((name) => covers(name, slot)) ?? ranked[0] ?? '';
   });
@@ -111,7 +101,7 @@ export function coversSlot({ covers }: Pick<MemberRow, 'covers'>, slot: number):
 
 /** Whether the bit of a slot is set. @param bits 32 bytes */
 export function hasSlot(bits: Uint8Array, slot: number): boolean {
-  return ((bits[slot >> 3] ?? 0) & (1 << (slot & 7))) !== 0;
+  return (bits[slot >> 3]! & (1 << (slot & 7))) !== 0;
 }
 
 /**

@@ -1,4 +1,4 @@
-import { SLOTS } from '../../session/slots.ts';
+import { ALL_SLOTS } from '../../session/slots.ts';
 import type { Holders } from './holders.ts';
 
 /**
@@ -68,7 +68,7 @@ export class SlotsHeld {
   update({ own, holders, copies, covers }: SlotsInput, now: number): { loads: number[]; drops: number[] } {
     const loads: number[] = [];
     const drops: number[] = [];
-    for (let slot = 0; slot < SLOTS; slot++) {
+    for (const slot of ALL_SLOTS) {
       const owners = holders.of(slot, copies);
       if (owners.includes(own)) {
         this.#passed.delete(slot);
@@ -80,12 +80,11 @@ export class SlotsHeld {
         this.#passed.set(slot, since);
         const isCovered = owners.length > 0 && owners.every((name) => covers(name, slot));
         if (!isCovered && now - since < HANDOVER) continue;
-        this.#passed.delete(slot);
         this.#held.delete(slot);
         drops.push(slot);
       }
     }
-    if (drops.length > 0) this.setCovered(this.#covered);
+    this.setCovered(this.#covered);
     return { loads, drops };
   }
 

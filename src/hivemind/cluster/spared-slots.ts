@@ -1,4 +1,4 @@
-import { SLOTS } from '../../session/slots.ts';
+import { ALL_SLOTS } from '../../session/slots.ts';
 import type { Holders } from './holders.ts';
 
 /**
@@ -41,7 +41,7 @@ export class SparedSlots {
    */
   update(input: SparingInput, now: number): ReadonlySet<number> | undefined {
     let isChanged = false;
-    for (let slot = 0; slot < SLOTS; slot++) {
+    for (const slot of ALL_SLOTS) {
       const before = this.#spared.get(slot);
       const after = relyOn(input, slot, before, now);
       if (after) this.#spared.set(slot, after);

@@ -60,3 +60,8 @@ test('an account of another hivemind has as much room as one of ours', async () 
   assert.equal(await ask({ all: 100, alike: 100 }), false);
   assert.equal(await ask({ all: 1_000, alike: 0 }, true), true, 'who has subscribed already may renew');
 });
+
+test('of an account of ours the devices in memory are counted, and not those in the database', async () => {
+  const { ours, shared } = world({ all: 1_000, alike: 1_000 });
+  assert.equal(await shared.hasRoom(ours.account, ours.service, ours.serviceId, undefined), true);
+});

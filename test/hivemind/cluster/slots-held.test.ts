@@ -90,6 +90,22 @@ test('only a slot that is held can be covered, and it is no longer covered once 
   assert.equal(slots.covered.size, 0);
 });
 
+test('a single slot that is dropped is no longer covered, while the others are', () => {
+  const slots = held(['a', 'b'], 2);
+  slots.setCovered(ALL);
+  const three = ['a', 'b', 'c'];
+  const one = ALL.find((slot) => !holdersOf(slot, three, 2).includes('a'))!;
+  const { drops } = slots.update(
+    others(three, 2, (_, slot) => slot === one),
+    0,
+  );
+  assert.deepEqual(drops, [one]);
+  assert.deepEqual(
+    [...slots.covered],
+    ALL.filter((slot) => slot !== one),
+  );
+});
+
 test('what nobody is to hold is kept as long as possible', () => {
   const slots = held(['a'], 1);
   assert.deepEqual(slots.update(others([], 1), 0).drops, []);
