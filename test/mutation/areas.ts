@@ -57,7 +57,7 @@ export const AREAS: Record<string, Area> = {
   cluster: {
     sources: ['src/hivemind/cluster/*.ts'],
     tests: [
-      'test/hivemind/cluster/{cluster,duties,feed,hearing,holders,links,roster}.test.ts',
+      'test/hivemind/cluster/{cluster,duties,feed,feed-pace,hearing,holders,links,roster}.test.ts',
       'test/hivemind/cluster/{second-copies,shared-subscriptions,slots-held,spared-slots,stop}.test.ts',
     ],
     database: true,

@@ -128,6 +128,21 @@ export const JUDGED_EQUAL: readonly Judged[] = [
     why: 'what is not remembered is made anew, which only takes longer',
   },
   {
+    file: 'src/session/slots.ts',
+    change: 'return (hash ^ (hash >>> 16)) >>> 0;  →  return (hash ^ (hash >>> 17)) >>> 0;',
+    why: 'it decides only between ranks that are alike in all upper bits',
+  },
+  {
+    file: 'src/session/slots.ts',
+    change: 'return (hash ^ (hash >>> 16)) >>> 0;  →  return (hash ^ (hash >>> 16)) >>> 1;',
+    why: 'it decides only between ranks that are alike in all upper bits',
+  },
+  {
+    file: 'src/hivemind/cluster/feed.ts',
+    change: '#isLost = false;  →  #isLost = true;',
+    why: 'set before it is read',
+  },
+  {
     file: 'src/hivemind/devices/devices.ts',
     change:
       'let hash = Math.imul(a ^ Math.imul(b, 0x9e3779b1), 0x85ebca6b);  →  ' +

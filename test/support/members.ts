@@ -10,10 +10,12 @@ import type { MembershipOptions } from '../../src/hivemind/store/cluster-start.t
 import type { ClusterStore } from '../../src/hivemind/store/cluster-store.ts';
 import { Store, type StoreOptions } from '../../src/hivemind/store/store.ts';
 import { SLOTS, slotOf } from '../../src/session/slots.ts';
+
+export { ALL_SLOTS } from '../../src/session/slots.ts';
+
 import type { Cleaner } from './hivemind.ts';
 
 export const silent = pino({ level: process.env.SPNS_TEST_LOG ?? 'silent' });
-export const ALL_SLOTS: readonly number[] = Array.from({ length: SLOTS }, (_, slot) => slot);
 export const EVERY_SLOT = Buffer.alloc(SLOTS / 8, 0xff);
 /** What a member reports that covers nothing. */
 export const NO_SLOTS = Buffer.alloc(SLOTS / 8);

@@ -3,7 +3,6 @@ import { randomBytes } from 'node:crypto';
 import { describe, it } from 'node:test';
 import { setTimeout as sleep } from 'node:timers/promises';
 import type pg from 'pg';
-import { Feed, type FeedModules } from '../../../src/hivemind/cluster/feed.ts';
 import type { DeviceKey, DeviceRow } from '../../../src/hivemind/devices/device.ts';
 import { Devices } from '../../../src/hivemind/devices/devices.ts';
 import type { Change } from '../../../src/hivemind/store/cluster-store.ts';
@@ -15,7 +14,6 @@ import {
   cutConnections,
   type FedMember,
   removeAsOriginal,
-  silent,
   startMember,
   writeAsOriginal,
 } from '../../support/members.ts';
@@ -23,6 +21,7 @@ import { createDatabase } from '../../support/postgres.ts';
 import { seededRandom } from '../../support/random.ts';
 import { makeRow } from '../../support/rows.ts';
 import { until } from '../../support/until.ts';
+import { makeFeed } from './make-feed.ts';
 
 /** What is stored, by key, in the form of {@link plain}. */
 async function stored(client: pg.Client): Promise<Map<string, { key: DeviceKey; row: string }>> {
@@ -274,27 +273,6 @@ describe('the feed', () => {
 });
 
 const key = ({ account, service, serviceId }: DeviceRow): DeviceKey => ({ account, service, serviceId });
-
-function makeFeed(given: Partial<FeedModules>): Feed {
-  return new Feed({
-    clock: new FakeClock(),
-    store: {
-      load: () => Promise.reject(new Error('nothing is to be loaded')),
-      watchWrites: () => ({ has: () => false, end: () => {} }),
-    },
-    cluster: {
-      readChanges: async () => ({ changes: [], more: false }),
-      readCurrent: async () => [],
-      skip: () => {},
-      trim: async () => false,
-    },
-    devices: new Devices({ random: randomBytes }),
-    holds: () => true,
-    inWork: () => false,
-    log: silent,
-    ...given,
-  });
-}
 
 describe('the feed under load', () => {
   it('leaves all members with what is stored, whoever writes, for however long, and whatever is rolled back', async (t) => {
