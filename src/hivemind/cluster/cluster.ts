@@ -296,7 +296,6 @@ export class Cluster {
         await load(slots);
         this.#slots.loaded(slots);
         this.#trouble = undefined;
-        if (!this.#stopped && this.#timer) this.#reassign();
       } catch (error) {
         this.#slots.failed(slots);
         this.#trouble = `the subscriptions of ${slots.size} slots cannot be loaded: ${(error as Error).message}`;

@@ -108,9 +108,9 @@ export class Feed {
   /** What an operator should know, in one sentence; undefined if all is well. */
   get complaint(): string | undefined {
     if (this.#timers.length === 0) return undefined;
-    const seconds = Math.floor((this.#modules.clock.monotonic() - this.#readAt) / 1000);
-    if (seconds * 1000 < BEHIND) return undefined;
-    return `changes that other hiveminds made in the database have not been read for ${seconds} s`;
+    const since = this.#modules.clock.monotonic() - this.#readAt;
+    if (since < BEHIND) return undefined;
+    return `changes that other hiveminds made in the database have not been read for ${Math.floor(since / 1000)} s`;
   }
 
   /** Stops reading. Resolves when nothing is being read or loaded any more. */

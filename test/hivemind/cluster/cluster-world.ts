@@ -1,4 +1,5 @@
 import assert from 'node:assert/strict';
+import { setImmediate as nextTurn } from 'node:timers/promises';
 import { Cluster } from '../../../src/hivemind/cluster/cluster.ts';
 import { hasSlot } from '../../../src/hivemind/cluster/roster.ts';
 import type { MemberRow } from '../../../src/hivemind/store/cluster-store.ts';
@@ -16,8 +17,11 @@ interface TestMember {
   readonly log: string[];
   /** Slots that were taken out of memory. */
   readonly removed: number[];
-  /** What a load waits for. */
+  /** The parts in which that was done, and what else had its turn. */
+  readonly parts: string[];
+  /** What a load waits for, and what a check of what is covered waits for. */
   stuck: Promise<void> | undefined;
+  checking: Promise<void> | undefined;
   /** Slots that are not covered, whatever is loaded; undefined: the network is not known. */
   gaps: Set<number> | undefined;
   /** To whom it has no connection, and to whom it is to have one. */
@@ -62,7 +66,9 @@ export function world(copies = 2) {
       spared: { slots: new Set() },
       log: [],
       removed: [],
+      parts: [],
       stuck: undefined,
+      checking: undefined,
       gaps: new Set(),
       unreached: [],
       linked: [],
@@ -96,6 +102,8 @@ export function world(copies = 2) {
           // In two parts, as where there are very many.
           removeAccounts: (isRemoved, from = 0) => {
             member.drops++;
+            member.parts.push('part');
+            setImmediate(() => member.parts.push('other work'));
             const [first, end] = from === 0 ? [0, SLOTS / 2] : [SLOTS / 2, SLOTS];
             for (let slot = first; slot < end; slot++) {
               const account = Buffer.alloc(34);
@@ -110,6 +118,8 @@ export function world(copies = 2) {
         },
         uncovered: async () => {
           member.counts.checks++;
+          await nextTurn();
+          await member.checking;
           const { gaps } = member;
           return gaps && new Set([...Array(SLOTS).keys()].filter((slot) => gaps.has(slot) || !member.loaded.has(slot)));
         },
