@@ -101,7 +101,11 @@ export const AREAS: Record<string, Area> = {
     tests: ['test/notifiers/proxy.test.ts'],
     inOne: true,
   },
-  web: { sources: ['src/web/*.ts'], tests: ['test/web/*.test.ts'], database: true },
+  web: {
+    sources: ['src/web/*.ts'],
+    tests: ['test/web/{hiveminds,metrics,onion,places,server,strangers,subscriptions,web}.test.ts'],
+    inOne: true,
+  },
   settings: { sources: ['src/settings/*.ts'], tests: ['test/settings/*.test.ts'], inOne: true },
   daemon: { sources: ['src/daemon/*.ts'], tests: ['test/daemon/*.test.ts'] },
 };

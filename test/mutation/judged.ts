@@ -143,6 +143,30 @@ export const JUDGED_EQUAL: readonly Judged[] = [
     why: 'set before it is read',
   },
   {
+    file: 'src/hivemind/cluster/cluster.ts',
+    change: '#beats = 0;  →  #beats = 1;',
+    why: 'which of five heartbeats the checks go with does not matter',
+  },
+  {
+    file: 'src/web/places.ts',
+    change:
+      'if (weight > 1 && large > 0 && large + weight > limit() / 2) return false;  →  ' +
+      'if (weight > 1 && large > 1 && large + weight > limit() / 2) return false;',
+    why: 'a large request takes two places or more',
+  },
+  {
+    file: 'src/hivemind/cluster/cluster.ts',
+    change:
+      'if (this.#beats++ % CHECK_EVERY === 0 || !isCovered) void this.#checkCovered();  →  if (this.#beats-- % CHECK_EVERY === 0 || !isCovered) void this.#checkCovered();',
+    why: 'which of five heartbeats the checks go with does not matter',
+  },
+  {
+    file: 'src/hivemind/cluster/cluster.ts',
+    change:
+      'if (this.#beats++ % CHECK_EVERY === 0 || !isCovered) void this.#checkCovered();  →  if (this.#beats++ % CHECK_EVERY === 1 || !isCovered) void this.#checkCovered();',
+    why: 'which of five heartbeats the checks go with does not matter',
+  },
+  {
     file: 'src/hivemind/devices/devices.ts',
     change:
       'let hash = Math.imul(a ^ Math.imul(b, 0x9e3779b1), 0x85ebca6b);  →  ' +

@@ -104,12 +104,25 @@ test('onion requests that are far too long take a bounded share of memory, and n
     begun.push(request);
     await arrived;
   }
-  const refused = await ask(onion, { headers: { 'content-length': String(long.length) } }, (request) => {
-    request.on('error', () => undefined);
-    request.flushHeaders();
-  });
+  const refusal = (length: number) =>
+    ask(onion, { headers: { 'content-length': String(length) } }, (request) => {
+      request.on('error', () => undefined);
+      request.flushHeaders();
+    });
+  const room = 64 * 1024 * 1024 - 6 * long.length;
+  const refused = await refusal(room + 1);
   assert.deepEqual([refused.status, refused.headers['retry-after'], refused.headers.connection], [503, '15', 'close']);
   assert.match(await registry.metrics(), /spns_web_onion_failures_total\{reason="busy"\} 1/);
+  const fits = http.request(onion, { agent: false, method: 'POST', headers: { 'content-length': room } });
+  const arrived = once(server.server, 'request');
+  fits.on('error', () => undefined);
+  fits.flushHeaders();
+  await arrived;
+  // What is 64 KiB longer than the longest body counts as usual.
+  const usual = 100_000 + 64 * 1024;
+  assert.equal((await refusal(usual + 1)).status, 503);
+  assert.equal((await ask(onion, {}, (request) => request.end(Buffer.alloc(usual)))).status, 400);
+  fits.destroy();
   const { body } = encryptOnion(Buffer.from('l2:{}e'), x25519Public(onionKey), 'xchacha20');
   assert.equal((await ask(onion, {}, (request) => request.end(body))).status, 200);
 
@@ -141,6 +154,24 @@ test('a body in pieces of one byte counts as what it occupies', async (t) => {
   socket.end();
   await gone;
   assert.match(await registry.metrics(), /spns_web_crowded_out_total\{listener="http"\} 1/);
+});
+
+test('what was received of a body counts with 512 bytes for each piece, until the request is answered', async (t) => {
+  const { url, registry } = await start(t);
+  const { hostname, port } = new URL(url);
+  const socket = net.connect(Number(port), hostname);
+  t.after(() => socket.destroy());
+  let answer = '';
+  socket.on('error', () => undefined).on('data', (data) => (answer += data));
+  const bytes = async (figure: number) =>
+    (await registry.metrics()).includes(`spns_web_unfinished_request_bytes{listener="http"} ${figure}\n`);
+  socket.write(`POST /subscribe HTTP/1.1\r\nHost: x\r\nContent-Length: 2000\r\n\r\n${'x'.repeat(1_000)}`);
+  await until(() => bytes(1_512));
+  socket.write('x'.repeat(999));
+  await until(() => bytes(3_023));
+  socket.write('x');
+  await until(() => answer.endsWith('push.subscribe 2000'));
+  await until(() => bytes(0));
 });
 
 test('a client that does not read its answer gives way to others', async (t) => {
@@ -181,7 +212,8 @@ test('a connection that sends requests by the thousand is cut off, and one that 
     await gone;
     return received.split('HTTP/1.1 404').length - 1;
   };
-  assert.equal(await answers(8), 8);
+  assert.equal(await answers(16), 16);
+  assert.ok((await answers(17)) <= 16);
   assert.ok((await answers(2000)) <= 16);
   assert.equal(await answers(1), 1);
 });
@@ -190,6 +222,7 @@ test('a client that does not finish its headers or its body is disconnected when
   const { url, server } = await start(t);
   assert.equal(server.server.headersTimeout, 10_000);
   assert.equal(server.server.requestTimeout, 30_000);
+  assert.equal(server.server.keepAliveTimeout, 75_000);
   server.server.headersTimeout = 1;
   server.server.requestTimeout = 1;
   const { hostname, port } = new URL(url);

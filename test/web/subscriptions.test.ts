@@ -76,6 +76,46 @@ test('without an answer of the hivemind the client is told to come again, in the
   }
 });
 
+test('an error is repeated for up to 1,000 elements, and of a status that is retried only in up to 8,000 bytes', async () => {
+  const count = async (outcome: Outcome, body: string) => {
+    const value = JSON.parse((await answerTo(outcome, body)).body);
+    return Array.isArray(value) ? value.length : 'one';
+  };
+  const failed: Outcome = { kind: 'failed', reason: 'FORBIDDEN' };
+  const elements = (length: number) => JSON.stringify(Array.from({ length }, () => 0));
+  const sized = (bytes: number) => `[${' '.repeat(bytes - 3)}0]`;
+  for (const outcome of [{ kind: 'away' }, { kind: 'busy' }, failed] as const) {
+    assert.equal(await count(outcome, elements(1_000)), 1_000);
+    assert.equal(await count(outcome, elements(1_001)), 'one');
+    assert.equal(await count(outcome, elements(1)), 1);
+    assert.equal(await count(outcome, sized(8_000)), 1);
+    assert.equal(await count(outcome, sized(8_001)), outcome === failed ? 1 : 'one');
+  }
+});
+
+test('a body of as many bytes as are allowed is passed on, and a longer one is refused unread', async () => {
+  const asked: number[] = [];
+  const hivemind = {
+    ask: async (_: string, body: Uint8Array): Promise<Outcome> => {
+      asked.push(body.length);
+      return reply('{}');
+    },
+    problem: undefined,
+    missing: [],
+    connected: true,
+    inFlight: 0,
+    close: async () => undefined,
+  };
+  for (const [size, text] of [
+    [LIMIT, '{}'],
+    [LIMIT + 1, '{"error":1,"message":"Invalid request: request too large"}\n'],
+  ] as const) {
+    const answer = await subscription(hivemind, '/subscribe', Buffer.alloc(size), LIMIT);
+    assert.deepEqual([answer.status, String(answer.body)], [200, text]);
+  }
+  assert.deepEqual(asked, [LIMIT]);
+});
+
 test('when too many requests wait already, the client is told when to come again', async () => {
   const answer = await answerTo({ kind: 'busy' });
   assert.equal(answer.status, 503);
