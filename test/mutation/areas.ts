@@ -51,14 +51,17 @@ export const AREAS: Record<string, Area> = {
   },
   feed: {
     sources: ['src/hivemind/cluster/feed.ts', 'src/hivemind/store/{cluster-store,feed-position}.ts'],
-    tests: ['test/hivemind/store/{cluster-store,feed-position}.test.ts', 'test/hivemind/cluster/feed.test.ts'],
+    tests: [
+      'test/hivemind/store/{cluster-store,feed-position}.test.ts',
+      'test/hivemind/cluster/{feed,feed-pace}.test.ts',
+    ],
     database: true,
   },
   cluster: {
     sources: ['src/hivemind/cluster/*.ts'],
     tests: [
       'test/hivemind/cluster/{cluster,duties,feed,feed-pace,hearing,holders,links,roster}.test.ts',
-      'test/hivemind/cluster/{second-copies,shared-subscriptions,slots-held,spared-slots,stop}.test.ts',
+      'test/hivemind/cluster/{shared-subscriptions,slots-held,spared-slots,stop}.test.ts',
     ],
     database: true,
   },

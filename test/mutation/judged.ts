@@ -157,14 +157,27 @@ export const JUDGED_EQUAL: readonly Judged[] = [
   {
     file: 'src/hivemind/cluster/cluster.ts',
     change:
-      'if (this.#beats++ % CHECK_EVERY === 0 || !isCovered) void this.#checkCovered();  →  if (this.#beats-- % CHECK_EVERY === 0 || !isCovered) void this.#checkCovered();',
+      'if (this.#beats++ % CHECK_EVERY === 0 || !isCovered) void this.#checkCovered();  →  ' +
+      'if (this.#beats-- % CHECK_EVERY === 0 || !isCovered) void this.#checkCovered();',
     why: 'which of five heartbeats the checks go with does not matter',
   },
   {
     file: 'src/hivemind/cluster/cluster.ts',
     change:
-      'if (this.#beats++ % CHECK_EVERY === 0 || !isCovered) void this.#checkCovered();  →  if (this.#beats++ % CHECK_EVERY === 1 || !isCovered) void this.#checkCovered();',
+      'if (this.#beats++ % CHECK_EVERY === 0 || !isCovered) void this.#checkCovered();  →  ' +
+      'if (this.#beats++ % CHECK_EVERY === 1 || !isCovered) void this.#checkCovered();',
     why: 'which of five heartbeats the checks go with does not matter',
+  },
+  {
+    file: 'src/web/places.ts',
+    change:
+      "const key = client === undefined ? undefined : `${weight > 1 ? 'large' : 'small'} ${client}`;  →  const key = client === undefined ? undefined : `${weight <= 1 ? 'large' : 'small'} ${client}`;",
+    why: 'the two have only to be told apart',
+  },
+  {
+    file: 'src/web/subscriptions.ts',
+    change: 'if (!reply.includes(\'"error"\')) return false;  →  (nothing)',
+    why: 'a shortcut: what does not hold the word has no such member',
   },
   {
     file: 'src/hivemind/devices/devices.ts',

@@ -46,6 +46,8 @@ test('a client that takes all it can get leaves places for others, and for its o
   const places = createPlaces(() => 500);
   const flood = takeAll(() => places.take('flood', 700));
   assert.equal(flood.length, 400, 'four times what it leaves');
+  const fewer = createPlaces(() => 101);
+  assert.equal(takeAll(() => fewer.take('flood', 700)).length, 80);
   assert.ok(takeAll(() => places.take('other', 700)).length > 50);
   // There are places left even so, for those who have none.
   for (let client = 0; client < 10; client++) assert.ok(places.take(`phone ${client}`, 700));
