@@ -60,7 +60,7 @@ export const AREAS: Record<string, Area> = {
   cluster: {
     sources: ['src/hivemind/cluster/*.ts'],
     tests: [
-      'test/hivemind/cluster/{cluster,duties,feed,feed-pace,hearing,holders,links,roster}.test.ts',
+      'test/hivemind/cluster/{cluster,commands,duties,feed,feed-pace,hearing,holders,links,roster}.test.ts',
       'test/hivemind/cluster/{shared-subscriptions,slots-held,spared-slots,stop}.test.ts',
     ],
     database: true,

@@ -4,24 +4,25 @@ import { mkdtempSync, rmSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { type TestContext, test } from 'node:test';
-import { systemClock } from '../../../src/clock.ts';
+import { type Clock, systemClock } from '../../../src/clock.ts';
 import { Links } from '../../../src/hivemind/cluster/links.ts';
 import { openListeners } from '../../../src/hivemind/listeners.ts';
 import { keyPairFromSecret } from '../../../src/oxenmq/keys.ts';
 import type { Commands, Remote } from '../../../src/oxenmq/remote.ts';
 import { decodeHello, encodeHello, type Hello } from '../../../src/session/cluster-protocol.ts';
 import type { HivemindSettings } from '../../../src/settings/hivemind.ts';
-import { Happenings } from '../../oxenmq/support.ts';
+import { Happenings, openListener } from '../../oxenmq/support.ts';
+import { FakeClock } from '../../support/fake-clock.ts';
 import { logTo } from '../../support/log.ts';
 import { until } from '../../support/until.ts';
 
 const SECRET = randomBytes(32);
 const hello = (name: string, run = 1n): Hello => ({ name, run, version: '2.0.0' });
 
-function open(t: TestContext, secret = SECRET) {
+function open(t: TestContext, secret = SECRET, clock: Clock = systemClock) {
   const log = new Happenings<string>();
   const links = new Links({
-    clock: systemClock,
+    clock,
     secret,
     routingId: Buffer.from('one of a kind'),
     own: hello('a'),
@@ -182,4 +183,79 @@ test('the next run of a member is connected anew, and counts only once it is the
   links.update([{ name: 'b', run: 2n, address: b.address }]);
   await connected();
   assert.deepEqual(links.reached, ['b']);
+});
+
+test('a member has two seconds to greet and to answer, and a second later another attempt is made', async (t) => {
+  const clock = new FakeClock();
+  const folder = mkdtempSync(join(tmpdir(), 'spns-links-'));
+  t.after(() => rmSync(folder, { recursive: true, force: true }));
+  const address = `ipc://${folder}/late.sock`;
+  const { links, log, connected } = open(t, SECRET, clock);
+  links.update([{ name: 'late', run: 1n, address }]);
+  await clock.advance(1_999);
+  assert.deepEqual([links.troubles, log.all], [[], []]);
+  await clock.advance(1);
+  const said = await log.first((text) => text.startsWith('the hivemind late cannot be reached: '));
+  assert.ok(said.endsWith(`(${address})`), said);
+  assert.deepEqual(
+    links.troubles.map(({ name, trouble }) => `the hivemind ${name} cannot be reached: ${trouble}`),
+    [said],
+  );
+  await assert.rejects(links.request('late', 'cluster.progress', []), { code: 'UNREACHABLE', message: /late.sock/ });
+  await assert.rejects(links.request('nobody', 'cluster.progress', []), {
+    code: 'UNREACHABLE',
+    message: /not connected/,
+  });
+  const late = await member(t, hello('late'), { listen: address });
+  await clock.advance(1_000);
+  await connected();
+  assert.deepEqual([links.reached, links.troubles], [['late'], []]);
+
+  let error: { readonly code?: string } | undefined;
+  links.request('late', 'cluster.progress', ['say nothing']).catch((reason) => (error = reason));
+  await late.told.first((text) => text === 'say nothing');
+  await clock.advance(1_999);
+  assert.equal(error, undefined);
+  await clock.advance(1);
+  await until(() => error !== undefined, 0);
+  assert.equal(error?.code, 'TIMEOUT');
+});
+
+test('a member whose connection breaks is complained about, and is reached again when it is back', async (t) => {
+  const b = await member(t, hello('b'));
+  const { links, log, connected } = open(t);
+  links.update([{ name: 'b', run: 1n, address: b.address }]);
+  await connected();
+  await b.close();
+  await log.first((text) => text === `the hivemind b cannot be reached: the connection broke (${b.address})`);
+  assert.deepEqual(links.reached, []);
+  await member(t, hello('b'), { listen: b.address });
+  await log.when((all) => all.filter((text) => text.startsWith('connected to the hivemind b at '))[1]);
+  assert.deepEqual([links.reached, links.troubles], [['b'], []]);
+});
+
+test('a member that has moved is connected at its new address, and no more at the old one', async (t) => {
+  const [before, after] = [await member(t, hello('b')), await member(t, hello('b'))];
+  const { links, log } = open(t);
+  for (const { address } of [before, after]) {
+    links.update([{ name: 'b', run: 1n, address }]);
+    await log.first((text) => text === `connected to the hivemind b at ${address}`);
+  }
+  await before.gone.first(() => true);
+  // To say the same again changes nothing.
+  links.update([{ name: 'b', run: 1n, address: after.address }]);
+  assert.equal(links.send('b', 'cluster.leaving', Buffer.from('moved')), true);
+  await after.told.first((text) => text === 'moved');
+  assert.deepEqual(before.told.all, []);
+  assert.equal(after.greetings.length, 1);
+});
+
+test('what is no hivemind of a cluster is told by what it answers', async (t) => {
+  const alone = await openListener(t, { commands: {} });
+  const { links, log } = open(t);
+  links.update([{ name: 'b', run: 1n, address: alone.endpoint }]);
+  await log.first((text) =>
+    /^the hivemind b cannot be reached: what answers at .* is not a hivemind of a cluster/.test(text),
+  );
+  assert.deepEqual(links.reached, []);
 });
