@@ -93,12 +93,16 @@ export function connect(
   { clock = systemClock as Clock, limit = 500 } = {},
 ) {
   const waiting: { connected: boolean; resolve: () => void }[] = [];
+  /** What was told of the connection, and of members of a cluster, in order. */
+  const told: string[] = [];
   const hivemind = connectHivemind({
     clock,
     random: randomBytes,
     addresses: [address].flat().map((one) => parseAddress(one)),
     inFlightLimit: () => limit,
-    onChange(connected) {
+    onMember: (name, problem) => told.push(`${name}: ${problem ?? 'connected'}`),
+    onChange(connected, reason) {
+      told.push(`${connected}: ${reason}`);
       for (const one of waiting.splice(0)) {
         if (one.connected === connected) one.resolve();
         else waiting.push(one);
@@ -114,7 +118,7 @@ export function connect(
       }),
       () => (connected ? 'connected to the hivemind' : 'the hivemind gone'),
     );
-  return { hivemind, untilConnected };
+  return { hivemind, told, untilConnected };
 }
 
 /** A server on a port of the system's choice. */

@@ -164,3 +164,77 @@ test('with none of them there a request waits, and is answered by whichever come
   await fakes.b!.start();
   assert.equal(await waiting, 'b');
 });
+
+test('what becomes of the connections is told once each: to any hivemind, and to each member of a cluster', async (t) => {
+  const { fakes, listed } = await cluster(t, { a: says('a'), b: says('b') });
+  const clock = new FakeClock();
+  const { hivemind, told } = connect(t, fakes.a!.address, { clock });
+  /** Everything so far, of which none says the same as the one before. */
+  const taken = () => {
+    assert.ok(
+      told.every((text, n) => text !== told[n - 1]),
+      told.join('; '),
+    );
+    return told.splice(0);
+  };
+  await later(clock, () => hivemind.problem !== undefined);
+  await clock.advance(30_000);
+  assert.equal(told.at(-1), `false: ${hivemind.problem}`);
+  assert.match(hivemind.problem ?? '', /hivemind\.sock/);
+  for (const text of taken()) assert.match(text, /^false: /);
+  await fakes.a!.start();
+  await fakes.b!.start();
+  const isGood = (text: string) => text.endsWith(': connected');
+  await later(clock, () => listed.size === 2 && told.filter(isGood).length >= 3);
+  assert.equal(hivemind.problem, undefined);
+  assert.deepEqual(taken().filter(isGood).sort(), ['a: connected', 'b: connected', 'true: connected']);
+  await fakes.b!.stop();
+  await until(() => told.length > 0);
+  await later(clock, () => told.length > 1);
+  await clock.advance(30_000);
+  const [first, ...rest] = taken();
+  assert.equal(first, 'b: the connection broke', 'there is still a hivemind to ask');
+  for (const text of rest) assert.match(text, /^b: .*hivemind\.sock/);
+  await fakes.b!.start();
+  await later(clock, () => told.includes('b: connected'));
+  taken();
+  await fakes.a!.stop();
+  await fakes.b!.stop();
+  await until(() => told.includes('false: the connection broke'));
+  assert.deepEqual(taken().slice(0, 2).sort(), ['a: the connection broke', 'b: the connection broke']);
+});
+
+test('a member of a cluster is asked every five seconds which others there are', async (t) => {
+  const clock = new FakeClock();
+  let lists = 0;
+  const fake = await fakeHivemind(
+    t,
+    (_, request) => request.reply('a', 'final'),
+    () => {
+      lists++;
+      return encodeMembers({ own: 'a', members: [{ name: 'a', address: fake.address }] });
+    },
+  );
+  await fake.start();
+  const { hivemind, untilConnected } = connect(t, fake.address, { clock });
+  await untilConnected(true);
+  await until(() => lists === 1);
+  // The first answer has come once another request is answered.
+  assert.equal(await ask(hivemind), 'a');
+  for (let n = 2; n < 6; n++) {
+    await clock.advance(4_999);
+    assert.equal(await ask(hivemind), 'a');
+    assert.equal(lists, n - 1);
+    await clock.advance(1);
+    await until(() => lists === n);
+    assert.equal(await ask(hivemind), 'a');
+  }
+});
+
+test('of several hiveminds that have as much to do the first in the settings is asked', async (t) => {
+  const { fakes, listed } = await cluster(t, { a: says('a'), b: says('b'), c: says('c') });
+  for (const fake of Object.values(fakes)) await fake.start();
+  const { hivemind } = connect(t, [fakes.b!.address, fakes.a!.address]);
+  await until(() => listed.size === 3);
+  for (let n = 0; n < 3; n++) assert.equal(await ask(hivemind), 'b');
+});

@@ -131,6 +131,47 @@ test('metadata inside that would take up our time is malformed', async (t) => {
   assert.deepEqual(asked, []);
 });
 
+test('metadata of 16 KiB is read, outside and inside, and not a byte more', async (t) => {
+  const { url, asked } = await echo(t);
+  const inner = (size: number) => {
+    const meta = '{"method":"POST","endpoint":"/subscribe"}'.padEnd(size, ' ');
+    return Buffer.from(`l${meta.length}:${meta}2:{}e`);
+  };
+  const code = async (plaintext: Buffer) => {
+    const request = encryptOnion(plaintext, publicKey, 'xchacha20');
+    return /"code": (\d+)/.exec(request.open((await post(url, request.body)).body).toString())?.[1];
+  };
+  assert.equal(await code(inner(16_384)), '200');
+  assert.equal(await code(inner(16_385)), '400');
+  assert.equal(await code(Buffer.from(String(inner(100)).replace('l', `l${'0'.repeat(17)}`))), '200', '20 digits');
+  assert.equal(await code(Buffer.from(String(inner(100)).replace('l', `l${'0'.repeat(18)}`))), '400', '21 digits');
+  assert.equal(asked.length, 2);
+
+  const { body } = encryptOnion(inner(100), publicKey, 'xchacha20');
+  const meta = body.length - 4 - body.readUInt32LE(0);
+  const padded = (size: number) => Buffer.concat([body, Buffer.alloc(size - meta, ' ')]);
+  assert.equal((await post(url, padded(16_384))).status, 200);
+  assert.equal((await post(url, padded(16_385))).status, 400);
+});
+
+test('what is decrypted has two megabytes at most, and the time that a request took is told', async (t) => {
+  const { url, registry } = await echo(t);
+  const sized = (size: number) => {
+    const overhead = encryptOnion(Buffer.alloc(0), publicKey, 'aes-gcm').body.length;
+    return encryptOnion(Buffer.alloc(size - overhead), publicKey, 'aes-gcm').body;
+  };
+  const limit = 2 * 1024 * 1024;
+  assert.equal(sized(limit).length, limit);
+  assert.equal((await post(url, sized(limit))).status, 200);
+  assert.equal((await post(url, sized(limit + 1))).status, 400);
+  const failures = (reason: string) => `spns_web_onion_failures_total{reason="${reason}"} 1\n`;
+  const metrics = await registry.metrics();
+  for (const reason of ['malformed', 'undecryptable']) assert.ok(metrics.includes(failures(reason)), reason);
+  const meta = '{"method":"POST","endpoint":"/subscribe"}';
+  await post(url, encryptOnion(Buffer.from(`l${meta.length}:${meta}2:{}e`), publicKey, 'aes-gcm').body);
+  assert.match(await registry.metrics(), /spns_web_request_duration_seconds_bucket\{le="10",route="subscribe"\} 1\n/);
+});
+
 function x25519Of(): Buffer {
   // Any 32 bytes are a public key.
   return randomBytes(32);

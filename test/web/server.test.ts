@@ -1,5 +1,6 @@
 import assert from 'node:assert/strict';
 import { randomBytes } from 'node:crypto';
+import { rename, stat } from 'node:fs/promises';
 import http from 'node:http';
 import net from 'node:net';
 import { test } from 'node:test';
@@ -189,9 +190,47 @@ test('a client that does not read its answer gives way to others', async (t) => 
     socket.write('POST /subscribe HTTP/1.1\r\nHost: x\r\nContent-Length: 2\r\n\r\n{}');
     await until(async () => (await registry.metrics()).includes(`route="subscribe",status="200"} ${i + 1}`), 0);
   }
+  const bytes = async (count: number) =>
+    (await registry.metrics()).includes(`spns_web_unfinished_request_bytes{listener="http"} ${count}\n`);
+  await until(() => bytes(2 * 8_000_000), 0);
   const answer = await ask(`${url}/subscribe`, {}, (request) => request.end('{}'));
   assert.deepEqual([answer.status, answer.body.length], [200, 8_000_000]);
   assert.match(await registry.metrics(), /spns_web_crowded_out_total\{listener="http"\} 1/);
+});
+
+test('when all connections are busy a newcomer is turned away, and those that are there are answered', async (t) => {
+  const held: (() => void)[] = [];
+  const fake = await fakeHivemind(t, (_, request) => held.push(() => request.reply('late')));
+  await fake.start();
+  const { hivemind, untilConnected } = connect(t, fake.address);
+  await untilConnected(true);
+  const { url, registry } = await serve(t, hivemind, onionKey, { maxConnections: 1 });
+  const first = ask(`${url}/subscribe`, {}, (request) => request.end('{}'));
+  await until(() => held.length === 1, 0);
+  await assert.rejects(ask(`${url}/subscribe`, {}, (request) => request.end('{}')));
+  assert.match(await registry.metrics(), /spns_web_crowded_out_total\{listener="http"\} 1/);
+  held[0]!();
+  assert.equal((await first).body, 'late');
+  await until(async () => (await registry.metrics()).includes('spns_web_connections{listener="http"} 0'));
+  assert.match(await registry.metrics(), /spns_web_unfinished_request_bytes\{listener="http"\} 0\n/);
+});
+
+test('a fault of ours is reported and told as such, and what is too large for no path at all is a bad request', async (t) => {
+  const fault = new Error('out of order');
+  const hivemind = {
+    ask: () => Promise.reject(fault),
+    connected: true,
+    problem: undefined,
+    missing: [],
+    inFlight: 0,
+    close: async () => undefined,
+  };
+  const { url, faults } = await serve(t, hivemind, onionKey);
+  const failed = await ask(`${url}/subscribe`, {}, (request) => request.end('{}'));
+  assert.deepEqual([failed.status, failed.body], [500, 'Internal server error\n']);
+  assert.deepEqual(faults, ['a request failed', fault]);
+  const large = await ask(`${url}/elsewhere`, {}, (request) => request.end(Buffer.alloc(100_001)));
+  assert.deepEqual([large.status, large.body, faults.length], [413, 'Bad request\n', 2]);
 });
 
 test('a connection that sends requests by the thousand is cut off, and one that sends a few at once is answered', async (t) => {
@@ -244,6 +283,7 @@ test('what is refused before it is looked at is counted, too', async (t) => {
   assert.equal((await post(' '.repeat(100_001))).status, 200);
   assert.equal((await post('{}')).status, 429);
   const metrics = await registry.metrics();
+  assert.match(metrics, /spns_web_request_duration_seconds_bucket\{le="10",route="subscribe"\} 2\n/);
   for (const status of ['200', '429']) {
     assert.match(
       metrics,
@@ -309,12 +349,18 @@ test('listens on a Unix socket, where whoever reaches it is the proxy in front',
   const { hivemind, untilConnected } = connect(t, fake.address);
   await untilConnected(true);
   const path = `${fake.folder}/web.sock`;
+  // What a process that was killed leaves: a socket file that nobody listens to.
+  const before = net.createServer();
+  await new Promise<void>((resolve) => before.listen(`${path}.before`, resolve));
+  await rename(`${path}.before`, path);
+  await new Promise((resolve) => before.close(resolve));
   const { url } = await serve(t, hivemind, onionKey, {
     listen: { path },
     trustProxy: 'loopback',
     rateLimit: () => 1,
   });
   assert.equal(url, `unix:${path}`);
+  assert.equal((await stat(path)).mode & 0o777, 0o666, 'as open as a port');
   const from = (address: string) =>
     ask(
       { socketPath: path },

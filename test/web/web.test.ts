@@ -1,11 +1,13 @@
 import assert from 'node:assert/strict';
 import { randomBytes } from 'node:crypto';
 import { writeFileSync } from 'node:fs';
+import { type AddressInfo, createServer } from 'node:net';
 import { type TestContext, test } from 'node:test';
 import { Registry } from 'prom-client';
 import { systemClock } from '../../src/clock.ts';
 import { createLog } from '../../src/daemon/log.ts';
 import type { Context } from '../../src/daemon/run.ts';
+import { encodeMembers } from '../../src/session/members.ts';
 import { parseIni } from '../../src/settings/ini.ts';
 import { startWeb } from '../../src/web/web.ts';
 import { post as postTo } from '../support/http.ts';
@@ -138,6 +140,50 @@ test("why the hivemind's socket cannot be used is shown where the front-end's re
   } finally {
     await daemon.stop(5_000);
   }
+});
+
+test('a member of the cluster that cannot be reached is named where readiness is asked for, and does not end it', async (t) => {
+  const members = [
+    { name: 'a', address: '' },
+    { name: 'b', address: 'curve://nowhere' },
+  ];
+  const fake = await fakeHivemind(
+    t,
+    () => undefined,
+    () => encodeMembers({ own: 'a', members }),
+  );
+  members[0]!.address = fake.address;
+  await fake.start();
+  const { context, lines } = contextFor(['[hivemind]', `listen = ${fake.address}`], `${fake.folder}/web.sock`);
+  const daemon = await startWeb(context);
+  try {
+    await until(() => daemon.ready!().reasons.length > 0 && daemon.ready!().ok);
+    assert.deepEqual(daemon.ready!(), {
+      ok: true,
+      reasons: ['no connection to the hivemind b: the address that it announces is invalid'],
+    });
+    assert.match(lines.join(''), /connected to the hivemind a/);
+    await fake.stop();
+    await until(() => lines.join('').includes('no connection to the hivemind a'));
+  } finally {
+    await daemon.stop(2_100);
+  }
+});
+
+test('the front-end that cannot listen says why, and is gone', async (t) => {
+  const { fake, context } = await start(t, () => '[]');
+  const taken = createServer();
+  await new Promise<void>((resolve) => taken.listen(0, '127.0.0.1', resolve));
+  t.after(() => taken.close());
+  const { port } = taken.address() as AddressInfo;
+  await fake.start();
+  const config = { ...context.config, web: { ...context.config.web, listen: `127.0.0.1:${port}` } };
+  await assert.rejects(startWeb({ ...context, config }), /EADDRINUSE/);
+  const without = { ...context.config, keys: { ...context.config.keys, onionreq: undefined } };
+  await assert.rejects(
+    startWeb({ ...context, config: without as unknown as Context['config'] }),
+    /\[keys\]\.onionreq is required/,
+  );
 });
 
 test('a reload adopts the limits and names them', async (t) => {
