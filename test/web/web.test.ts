@@ -10,6 +10,7 @@ import type { Context } from '../../src/daemon/run.ts';
 import { encodeMembers } from '../../src/session/members.ts';
 import { parseIni } from '../../src/settings/ini.ts';
 import { startWeb } from '../../src/web/web.ts';
+import { addressOf, openPeers } from '../oxenmq/support.ts';
 import { post as postTo } from '../support/http.ts';
 import { until } from '../support/until.ts';
 import { fakeHivemind } from './fake-hivemind.ts';
@@ -184,6 +185,26 @@ test('the front-end that cannot listen says why, and is gone', async (t) => {
     startWeb({ ...context, config: without as unknown as Context['config'] }),
     /\[keys\]\.onionreq is required/,
   );
+});
+
+test('with listen_curve_public anybody may subscribe by CURVE until the front-end stops', async (t) => {
+  const { fake, context, lines } = await start(t, (body) => body);
+  await fake.start();
+  const hivemind = { ...context.config.hivemind, listenCurvePublic: 'tcp://127.0.0.1:0' };
+  const daemon = await startWeb({ ...context, config: { ...context.config, hivemind } });
+  try {
+    await untilReady(daemon);
+    const [, endpoint, key] = /address=(tcp:\S+) publicKey=([\da-f]{64})/.exec(lines.join(''))!;
+    const { peers, events } = openPeers(t);
+    const connection = peers.connect(addressOf(endpoint!, Buffer.from(key!, 'hex')));
+    await events.first(({ event }) => event === 'hello');
+    assert.deepEqual((await connection.request('push.subscribe', ['"echo"'])).map(String), ['"echo"']);
+    const figures = await context.registry.metrics();
+    assert.match(figures, /spns_web_requests_total\{via="curve",route="subscribe",status="200"\} 1/);
+    assert.match(figures, /listener="curve"/);
+  } finally {
+    await daemon.stop(2_100);
+  }
 });
 
 test('a reload adopts the limits and names them', async (t) => {
