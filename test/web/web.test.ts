@@ -11,6 +11,7 @@ import { encodeMembers } from '../../src/session/members.ts';
 import { parseIni } from '../../src/settings/ini.ts';
 import { startWeb } from '../../src/web/web.ts';
 import { addressOf, openPeers } from '../oxenmq/support.ts';
+import { FakeClock } from '../support/fake-clock.ts';
 import { post as postTo } from '../support/http.ts';
 import { until } from '../support/until.ts';
 import { fakeHivemind } from './fake-hivemind.ts';
@@ -114,12 +115,19 @@ test('requests in flight when the front-end stops are answered: by the hivemind,
 
 test('starts before the hivemind, is ready when that is there, and logs nothing of what clients send', async (t) => {
   const { fake, socket, context, lines } = await start(t, (body) => `{"error":5,"message":"${body.length}"}`);
-  const daemon = await startWeb(context);
+  const clock = new FakeClock();
+  const daemon = await startWeb({ ...context, clock });
   try {
     assert.deepEqual(daemon.ready!(), { ok: false, reasons: ['no connection to the hivemind'] });
-    assert.equal((await post(socket, 'secret-token')).status, 503);
+    const early = post(socket, 'secret-token');
+    await until(() => daemon.status!() === '1 requests in flight');
+    await clock.advance(10_000);
+    assert.equal((await early).status, 503);
     await fake.start();
-    await untilReady(daemon);
+    await until(async () => {
+      await clock.advance(60);
+      return daemon.ready!().ok;
+    });
     assert.deepEqual(await post(socket, 'secret-token'), { status: 503, body: '{"error":5,"message":"12"}' });
     assert.equal(daemon.status!(), '0 requests in flight');
     assert.doesNotMatch(lines.join('\n'), /secret-token/);
