@@ -38,12 +38,13 @@ function cleanUp(scope: Scope, work: () => Promise<void>): void {
 /**
  * A listener in the hivemind's place that answers push.* by `answer`, and keeps what it was asked.
  *
- * @param list its answer to push.hiveminds, which only one of several has; the others do not know the question
+ * @param list its answer to push.hiveminds, which only one of several has; the others do not know the question. Null is
+ *   an answer without a part, as of one that is alone; undefined is none
  */
 export async function fakeHivemind(
   scope: Scope,
   answer: (command: string, request: Incoming) => void,
-  list?: () => Uint8Array,
+  list?: () => Uint8Array | null | undefined,
 ) {
   const folder = await fs.mkdtemp(path.join(os.tmpdir(), 'spns-web-'));
   const address = `ipc://${folder}/hivemind.sock`;
@@ -58,6 +59,10 @@ export async function fakeHivemind(
         answer(command, request);
       },
     });
+    const tell = (request: Incoming) => {
+      const part = list?.();
+      if (part !== undefined) request.reply(...(part === null ? [] : [part]));
+    };
     listener = new Listener({
       clock: systemClock,
       address,
@@ -68,7 +73,7 @@ export async function fakeHivemind(
           commands: {
             subscribe: handle('push.subscribe'),
             unsubscribe: handle('push.unsubscribe'),
-            ...(list && { hiveminds: { kind: 'request', handler: (request) => request.reply(list()) } }),
+            ...(list && { hiveminds: { kind: 'request', handler: tell } }),
           },
         },
       },

@@ -238,3 +238,61 @@ test('of several hiveminds that have as much to do the first in the settings is 
   await until(() => listed.size === 3);
   for (let n = 0; n < 3; n++) assert.equal(await ask(hivemind), 'b');
 });
+
+test('a hivemind that is alone is asked once, for as long as the connection lasts', async (t) => {
+  const clock = new FakeClock();
+  let lists = 0;
+  const fake = await fakeHivemind(
+    t,
+    (_, request) => request.reply('a', 'final'),
+    () => {
+      lists++;
+      return null;
+    },
+  );
+  await fake.start();
+  const { hivemind, told } = connect(t, fake.address, { clock });
+  assert.equal(await ask(hivemind), 'a');
+  await until(() => lists === 1);
+  assert.equal(await ask(hivemind), 'a');
+  for (let n = 0; n < 4; n++) {
+    await clock.advance(5_000);
+    assert.equal(await ask(hivemind), 'a');
+  }
+  assert.deepEqual([lists, told, hivemind.missing], [1, ['true: connected'], []]);
+});
+
+test('one in the settings that does not say who it is within four seconds is no reason to wait with the others', async (t) => {
+  const clock = new FakeClock();
+  const { fakes, listed } = await cluster(t, { b: says('b'), c: says('c') });
+  let asked = 0;
+  const silent = await fakeHivemind(
+    t,
+    (_, request) => request.reply('silent', 'final'),
+    () => {
+      asked++;
+      return undefined;
+    },
+  );
+  for (const fake of [silent, ...Object.values(fakes)]) await fake.start();
+  const { hivemind } = connect(t, [silent.address, fakes.b!.address], { clock });
+  await until(() => asked === 1 && listed.has('b'));
+  await until(() => hivemind.missing.length === 1);
+  await clock.advance(3_999);
+  assert.equal(await ask(hivemind), 'silent', 'it takes requests meanwhile');
+  assert.equal(listed.has('c'), false);
+  await clock.advance(1);
+  await until(() => listed.has('c'));
+  await until(() => hivemind.missing.length === 0);
+});
+
+test('a connection that was given up is made anew half a second later', async (t) => {
+  const clock = new FakeClock();
+  const fake = await fakeHivemind(t, (_, request) => request.reply('a', 'final'));
+  const { hivemind, told, untilConnected } = connect(t, fake.address, { clock });
+  await later(clock, () => told.length > 0);
+  await fake.start();
+  await clock.advance(500);
+  await untilConnected(true);
+  assert.equal(await ask(hivemind), 'a');
+});
