@@ -24,7 +24,7 @@ export const AREAS: Record<string, Area> = {
     sources: ['src/hivemind/notifications/**/*.ts'],
     tests: [
       'test/hivemind/notifications/{,copies/}*.test.ts',
-      'test/hivemind/notifications/outbox/{outbox,push-queue,cluster,instances}.test.ts',
+      'test/hivemind/notifications/outbox/{outbox,push-queue,cluster,instances,service}.test.ts',
     ],
     inOne: true,
   },

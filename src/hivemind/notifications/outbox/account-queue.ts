@@ -51,9 +51,9 @@ export class AccountQueue {
     return this.#accounts.get(message.account)?.first;
   }
 
-  /** How many pushes of this one's account wait. */
+  /** How many pushes of the account of this one, which waits, wait. */
   countOf({ message }: QueuedPush): number {
-    return this.#accounts.get(message.account)?.count ?? 0;
+    return (this.#accounts.get(message.account) as Account).count;
   }
 
   /** Adds a push at the end of its account; a new account goes to the end of the round. */
