@@ -33,7 +33,10 @@ test('a ROUTER has the options of the original, and no limit on what it receives
     { handshakeInterval, heartbeatInterval, heartbeatTimeout, connectTimeout },
     { handshakeInterval: 10_000, heartbeatInterval: 15_000, heartbeatTimeout: 30_000, connectTimeout: 10_000 },
   );
-  assert.deepEqual({ reconnectInterval, reconnectMaxInterval }, { reconnectInterval: 250, reconnectMaxInterval: 5_000 });
+  assert.deepEqual(
+    { reconnectInterval, reconnectMaxInterval },
+    { reconnectInterval: 250, reconnectMaxInterval: 5_000 },
+  );
   assert.ok(FAILED_LINGER[1] < reconnectInterval, 'or a failed connection would be made once more');
 });
 
