@@ -531,6 +531,18 @@ export const JUDGED_EQUAL: readonly Judged[] = [
     why: 'one version that is too old for another',
   },
   {
+    file: 'src/hivemind/subscriptions/dead-devices.ts',
+    change:
+      'for (let at = 0; at < serviceIds.length; at += AT_ONCE) {  →  ' +
+      'for (let at = 0; at <= serviceIds.length; at += AT_ONCE) {',
+    why: 'of no devices nothing is removed',
+  },
+  {
+    file: 'src/hivemind/subscriptions/expiry.ts',
+    change: 'const DAY_MS = 86_400_000;  →  ' + 'const DAY_MS = 86400001;',
+    why: 'about a day is meant',
+  },
+  {
     file: 'src/notifiers/runtime/acknowledgements.ts',
     change: 'const REMEMBERED = 20_000;  →  const REMEMBERED = 20001;',
     why: 'some twenty thousand are meant, so that they do not fill the memory',

@@ -116,7 +116,7 @@ export class Expiry {
    * @returns how many were removed from memory
    */
   run(approved = false): Promise<number> {
-    const work = (this.#work ?? Promise.resolve(0)).then(() => this.#run(approved));
+    const work = (this.#work ?? Promise.resolve()).then(() => this.#run(approved));
     this.#work = work;
     return work;
   }

@@ -45,7 +45,7 @@ export class FairQueue {
   #turn = 0;
   #scheduled = false;
   /** When the last slice ended, and the decaying sums of time and tasks that make the pace. */
-  #mark = 0;
+  #mark: number;
   #paceMs = FIRST_PACE * 20;
   #paceTasks = 20;
   /** Time spent on tasks in ms, how many were done, and how many were not because nobody waited any more. */
@@ -234,7 +234,6 @@ export class Ticket {
   }
 
   #doubt(): void {
-    if (this.doubtful) return;
     const expected = this.#expected;
     this.expect(0);
     this.#queue.lane(this.#lane).remove(this);
@@ -305,9 +304,8 @@ class Lane {
 
   remove(ticket: Ticket): void {
     const tickets = this.#tickets.get(ticket.client);
-    const at = tickets?.indexOf(ticket) ?? -1;
-    if (!tickets || at < 0) return;
-    tickets.splice(at, 1);
+    if (!tickets?.includes(ticket)) return;
+    tickets.splice(tickets.indexOf(ticket), 1);
     if (tickets.length > 0) return;
     this.#tickets.delete(ticket.client);
     this.#ring.splice(this.#ring.indexOf(tickets), 1);

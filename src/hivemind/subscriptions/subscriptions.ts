@@ -119,10 +119,8 @@ export class Subscriptions {
   readonly #admission: Admission;
   readonly #troubles: Troubles;
   readonly #validation = new Validation();
-  /** Functions that end each wait for a notifier's verdict. */
-  readonly #giveUp = new Set<() => void>();
-  /** How many elements wait for each service's notifier. */
-  readonly #validating = new KeyCounts();
+  /** For each service, functions that end the waits for its notifier's verdicts. */
+  readonly #validating = new Map<string, Set<() => void>>();
   #storing = 0;
   #requests = 0;
   #accepting = true;
@@ -220,7 +218,7 @@ export class Subscriptions {
     this.#accepting = false;
     if (this.#requests === 0) return;
     const timer = this.#modules.clock.setTimeout(() => {
-      for (const giveUp of [...this.#giveUp]) giveUp();
+      for (const waits of this.#validating.values()) for (const giveUp of waits) giveUp();
     }, patience);
     await new Promise<void>((resolve) => (this.#idle = resolve));
     timer.cancel();
@@ -340,18 +338,16 @@ export class Subscriptions {
   #validate(service: string, serviceInfo: unknown): Promise<ValidDevice> {
     const notifier = this.#modules.notifierFor(service);
     if (!notifier) return Promise.reject(new UnavailableError(service));
-    if (this.#validating.get(service) >= MAX_VALIDATING) return Promise.reject(BUSY);
-    this.#validating.add(service, 1);
+    const waits = this.#validating.get(service) ?? new Set();
+    if (waits.size >= MAX_VALIDATING) return Promise.reject(BUSY);
+    this.#validating.set(service, waits);
     return new Promise((resolve, reject) => {
       const giveUp = () => reject(timedOut(service));
-      this.#giveUp.add(giveUp);
+      waits.add(giveUp);
       this.#validation
         .ask(service, notifier, serviceInfo)
         .then(resolve, reject)
-        .finally(() => {
-          this.#giveUp.delete(giveUp);
-          this.#validating.add(service, -1);
-        });
+        .finally(() => waits.delete(giveUp));
     });
   }
 

@@ -135,7 +135,7 @@ async function requestVerdicts(service: string, remote: Remote, infos: readonly 
   const [reply, ...more] = await request(service, remote, 'notifier.validate_many', encodeServiceInfos(infos));
   let verdicts: Buffer[][];
   try {
-    verdicts = decodeVerdicts(reply ?? Buffer.alloc(0));
+    verdicts = decodeVerdicts(reply ?? Buffer.of());
   } catch (error) {
     if (!(error instanceof BencodeError)) throw error;
     throw new RequestError(Code.ERROR, GENERIC_ERROR);

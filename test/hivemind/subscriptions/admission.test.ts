@@ -57,6 +57,21 @@ test('one client may have four times what it leaves to others', () => {
   );
 });
 
+test('the room is given out to the last byte', () => {
+  for (const [more, isLetIn] of [
+    [0, true],
+    [1, false],
+  ] as const) {
+    const { hold } = setUp();
+    for (const client of ['a', 'b']) assert.ok(hold(mib(24), client));
+    // So that the next of 10,000 bytes leaves a quarter of its own.
+    let left = 16 * MIB - 12_500 + more;
+    for (; left >= 20_000; left -= 10_000) assert.ok(hold(8_000, `client ${left}`));
+    for (const bytes of [8_000, left - 10_000 - OVERHEAD]) assert.ok(hold(bytes, `client of ${bytes}`));
+    assert.equal(hold(8_000, 'last') !== undefined, isLetIn);
+  }
+});
+
 test('large requests have three quarters of the room', () => {
   const { admission, hold } = setUp();
   const first = hold(mib(24), 'a')!;
@@ -83,18 +98,23 @@ test('who would wait for more than five seconds is told to come again', () => {
   const { admission } = setUp();
   const enter = (bytes: number, client: string) => admission.enter(client, bytes);
   // Each element is thought to take half a millisecond before any was done.
+  const first = enter(600 * 5_000, 'a')!;
+  assert.equal(enter(600 * 5_001, 'b'), undefined);
+  first.leave();
+  assert.equal(admission.queue.wait('b', 'large', 5_000), 0, 'nobody waits for one that has left');
+  assert.deepEqual(admission.shed, { wait: 1, room: 0, invalid: 0 });
   assert.ok(enter(600 * 5_000, 'a'));
   assert.equal(admission.queue.wait('b', 'large', 5_000), 5_000);
   assert.ok(enter(600 * 5_000, 'b'));
   assert.equal(enter(600 * 5_001, 'c'), undefined);
-  assert.deepEqual(admission.shed, { wait: 1, room: 0, invalid: 0 });
+  assert.deepEqual(admission.shed, { wait: 2, room: 0, invalid: 0 });
   assert.ok(enter(500, 'd'), 'a small one goes first');
 });
 
 test('what was not begun within ten seconds is not begun', async () => {
   for (const [ms, isDone] of [
     [9_999, true],
-    [10_001, false],
+    [10_000, false],
   ] as const) {
     const { clock, state, admission } = setUp();
     const { ticket } = admission.enter('a', 500)!;

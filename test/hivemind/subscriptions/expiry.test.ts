@@ -44,8 +44,9 @@ function setup(ages: readonly number[], upMs = 0) {
 const of = (old: number, young: number) => [...Array(old).fill(15), ...Array(young).fill(1)];
 
 test('what a normal day brings expires by itself, in memory and database', async () => {
-  const { expiry, devices, deleted, clock } = setup(of(50, 950));
+  const { expiry, devices, deleted, log, clock } = setup(of(50, 950));
   await expiry.start();
+  assert.deepEqual(log, []);
   assert.equal(devices.size, 950);
   assert.equal(deleted[0]!.cutoff, clock.now() / 1000 - SIGNATURE_LIFETIME);
   assert.equal(deleted[0]!.most, 50 + 20, 'and no more of the database, but for a few');
@@ -77,14 +78,40 @@ test('a mass expiry is held back, however many or few subscriptions there are', 
 });
 
 test('an operator releases a mass expiry', async () => {
-  const { expiry, devices, deleted } = setup(of(5_000, 10));
+  const { expiry, devices, deleted, log } = setup(of(5_000, 10));
   await expiry.start();
-  assert.match((await expiry.report(false)).held ?? '', /spns expire/);
+  assert.equal(await expiry.run(), 0);
+  const held =
+    'more than 250 of 5010 subscriptions seem to be out of date (signed before 2027-01-01) and are kept: ' +
+    'if the time is right, "spns expire --yes" deletes them';
+  assert.deepEqual(await expiry.report(false), { expired: 0, held });
+  assert.deepEqual(log, [`error: ${held}`]);
   assert.equal(devices.size, 5_010);
+  let hasTurned = false;
+  setImmediate(() => {
+    hasTurned = true;
+  });
   assert.deepEqual(await expiry.report(true), { expired: 5_000 });
+  assert.ok(hasTurned, 'others had their turn meanwhile');
   assert.equal(devices.size, 10);
   assert.ok(deleted[0]!.most > 5_000);
   assert.equal(expiry.complaint, undefined);
+  expiry.stop();
+});
+
+test('what is held expires by itself once there are enough others', async () => {
+  const { expiry, devices, deleted, log, clock } = setup(of(51, 949));
+  await expiry.start();
+  assert.ok(expiry.held);
+  for (let n = 0; n < 200; n++) devices.upsert(makeRow({ signedAt: clock.now() / 1_000 }), 0);
+  await clock.advance(HALF_MINUTE);
+  assert.deepEqual([expiry.held, devices.size], [undefined, 1_149]);
+  assert.equal(log.at(-1), 'info: there are no longer too many expired subscriptions at once');
+  assert.equal(deleted[0]!.most, 51 + 20);
+  devices.upsert(makeRow({ signedAt: clock.now() / 1_000 - 15 * DAY }), 0);
+  const { length } = log;
+  await clock.advance(HALF_MINUTE);
+  assert.deepEqual([devices.size, log.length], [1_149, length]);
   expiry.stop();
 });
 
@@ -190,4 +217,13 @@ test('the newest hundredth of the times of signatures is not believed', () => {
   for (let n = 0; n < 500; n++) times.add(1_000_000 + n);
   for (let n = 0; n < 5; n++) times.add(4_000_000_000);
   assert.equal(times.newest(), Math.floor(1_000_499 / 3600) * 3600);
+  for (const [count, newest] of [
+    [99, 7_200],
+    [100, 3_600],
+  ] as const) {
+    const few = new SigningTimes();
+    few.add(7_200);
+    for (let n = 1; n < count; n++) few.add(3_600);
+    assert.equal(few.newest(), newest, `${count}`);
+  }
 });

@@ -168,3 +168,191 @@ test('a process that was frozen for a minute does not consider itself slow after
   assert.ok(queue.wait('other', 'large', 100) < 1_000, `${queue.wait('other', 'large', 100)} ms`);
   waiting.close();
 });
+
+/** What was done in each turn of the event loop, until all tasks are. */
+async function byTurn(done: string[], tasks: Promise<void>[]): Promise<string[]> {
+  const found: string[] = [];
+  let isOver = false;
+  void Promise.allSettled(tasks).then(() => {
+    isOver = true;
+  });
+  while (!isOver) {
+    await turns(1);
+    if (done.length > 0) found.push(done.splice(0).join(' '));
+  }
+  return found;
+}
+
+test('a slice ends after four milliseconds, after a doubtful task, and with the last task of a large request', async () => {
+  const { clock, queue, done, ticket, add } = setUp();
+  clock.stall(1_000);
+  const small = add(ticket('a'), 's', 10);
+  queue.wake();
+  queue.wake();
+  assert.deepEqual(await byTurn(done, small), ['s s s s', 's s s s', 's s']);
+  const large = [...add(ticket('a', 'large'), '1'), ...add(ticket('b', 'large'), '2', 2), ...add(ticket('a'), 's')];
+  assert.deepEqual(await byTurn(done, large), ['s 1', '2 2']);
+  const bad = ticket('bad');
+  const doubtful = [...add(bad, 'b', 3, (n) => n === 0), ...add(ticket('a'), 's', 2)];
+  assert.deepEqual(await byTurn(done, doubtful), ['b s s b', 'b']);
+  assert.deepEqual([queue.counters.ms, queue.counters.tasks], [19, 19]);
+  for (const lane of ['small', 'large', 'doubtful'] as const) assert.equal(queue.lane(lane).busy, false, lane);
+});
+
+test('of twenty turns three are for large requests first and one for doubtful ones, the others for small ones', async () => {
+  const { done, ticket, add, rest } = setUp();
+  const bad = ticket('bad');
+  const tasks = [
+    ...add(bad, 'doubtful', 10, (n) => n === 0),
+    ...add(ticket('a', 'large'), 'large', 20),
+    ...add(ticket('b'), 'small', 60),
+  ];
+  await rest(tasks);
+  // The first turn was that of the request that was not doubtful yet.
+  const expected = Array.from({ length: 60 }, (_, turn) => {
+    if (turn === 0 || turn % 20 === 19) return 'doubtful';
+    return [4, 9, 14].includes(turn % 20) ? 'large' : 'small';
+  });
+  assert.deepEqual(done.slice(0, 60), expected);
+});
+
+test('the turns of those who have nothing to do are others’', async () => {
+  for (const kinds of [
+    ['small', 'large'],
+    ['small', 'doubtful'],
+    ['large', 'doubtful'],
+  ] as const) {
+    const { done, ticket, add, rest } = setUp();
+    const bad = ticket('bad');
+    // Doubtful from now on, at the cost of two turns: the second finds nothing to do.
+    await rest(add(bad, 'first', 1, () => true));
+    done.length = 0;
+    const tasks = kinds.flatMap((kind) => add(kind === 'doubtful' ? bad : ticket(kind, kind), kind, 30));
+    await rest(tasks);
+    const firstOf = (turn: number) => {
+      if (turn === 19) return kinds.includes('doubtful' as never) ? 'doubtful' : 'small';
+      if ([4, 9, 14].includes(turn)) return kinds.includes('large' as never) ? 'large' : 'small';
+      return kinds[0];
+    };
+    assert.deepEqual(
+      done.slice(0, 25),
+      Array.from({ length: 25 }, (_, n) => firstOf((n + 2) % 20)),
+      kinds.join(),
+    );
+    assert.equal(done.length, 60);
+  }
+});
+
+test('each small or doubtful request gets a task done in its turn, and each client a turn', async () => {
+  const { done, ticket, add, rest } = setUp();
+  const [x1, x2, y] = [ticket('x'), ticket('x'), ticket('y')];
+  await rest([...add(x1, 'x1', 3), ...add(x2, 'x2', 2), ...add(y, 'y', 3)]);
+  assert.equal(done.splice(0).join(' '), 'x1 y x2 y x1 y x2 x1');
+  await rest([...add(x1, 'x1', 3, (n) => n === 0), ...add(y, 'y', 3, (n) => n === 0)]);
+  assert.equal(done.join(' '), 'x1 y x1 y x1 y');
+});
+
+test('a large request is finished in its client’s turn, and goes first when more of it arrives', async () => {
+  const { done, ticket, add, rest } = setUp();
+  const order = async (tasks: Promise<void>[]) => {
+    await rest(tasks);
+    return done.splice(0).join(' ');
+  };
+  const large = (client: string) => ticket(client, 'large');
+  const [a1, a2, b, c] = [large('a'), large('a'), large('b'), large('c')];
+  assert.equal(await order([...add(a1, 'a1', 2), ...add(a2, 'a2', 2), ...add(b, 'b', 2)]), 'a1 a1 b b a2 a2');
+  // Of those that wait for their first task.
+  const [d, e] = [large('d'), large('e')];
+  assert.equal(await order([...add(d, 'd'), ...add(e, 'e'), ...add(a1, 'a1', 2)]), 'a1 a1 d e');
+  // Also before another one of its own client, which keeps its turn.
+  const [a3, f] = [large('a'), large('f')];
+  assert.equal(await order([...add(f, 'f'), ...add(a3, 'a3'), ...add(a1, 'a1')]), 'a1 f a3');
+  // After one that is being worked on.
+  const tasks = [...add(b, 'b', 6), ...add(c, 'c')];
+  await turns(1);
+  assert.equal(await order([...tasks, ...add(a1, 'a1')]), 'b b b b b b a1 c');
+  const last = add(b, 'b', 6);
+  await turns(1);
+  assert.equal(await order([...last, ...add(a1, 'a1')]), 'b b b b b b a1');
+});
+
+test('a request that is given up takes none of its client’s and of others with it', async () => {
+  const { queue, done, ticket, add, rest } = setUp();
+  const [a1, a2, a3, idle, b, c] = [ticket('a'), ticket('a'), ticket('a'), ticket('a'), ticket('b'), ticket('c')];
+  const tasks = [a1, a2, a3, b, c].flatMap((one, n) => add(one, `${n}`));
+  idle.cancel();
+  a2.cancel();
+  a2.cancel();
+  b.cancel();
+  await rest(tasks);
+  assert.deepEqual(done, ['0', '4', '2']);
+  assert.equal(queue.lane('small').busy, false);
+});
+
+test('what is expected of a request is done, however many tasks it turns out to have, and goes where it goes', async () => {
+  const { queue, ticket, add, rest } = setUp();
+  const expected = () => (['small', 'large', 'doubtful'] as const).map((name) => queue.lane(name).expected);
+  const [one, other] = [ticket('a', 'small', 1), ticket('b', 'small', 5)];
+  assert.deepEqual(expected(), [6, 0, 0]);
+  await rest(add(one, '1', 3));
+  assert.deepEqual(expected(), [5, 0, 0]);
+  await rest(add(other, '2', 2, (n) => n === 0));
+  assert.deepEqual(expected(), [0, 0, 3]);
+  other.close();
+  assert.deepEqual(expected(), [0, 0, 0]);
+});
+
+test('the wait is what goes before and what is asked for, at the pace', () => {
+  const { queue, ticket } = setUp();
+  ticket('flood', 'small', 30);
+  assert.equal(queue.wait('phone', 'small', 2), (2 + 2) / 2);
+  assert.equal(queue.wait('flood', 'small', 2), (30 + 2) / 2);
+  ticket('a', 'large', 40);
+  assert.equal(queue.wait('b', 'large', 3), (3 + 30 + 3) / 2);
+  assert.equal(queue.wait('a', 'large', 3), (40 + 30 + 3) / 2);
+  ticket('c', 'large', 100);
+  assert.equal(queue.wait('b', 'large', 3), (2 * 3 + 30 + 3) / 2);
+});
+
+test('the pace is that of the last second with work to do, without the time in which there was none', async () => {
+  const { clock, queue, ticket, add, rest, setOpen } = setUp();
+  let [ms, count] = [10, 20];
+  const pass = (elapsed: number, done: number) => {
+    const fading = Math.exp(-elapsed / 1_000);
+    [ms, count] = [ms * fading + elapsed, count * fading + done];
+  };
+  const meter = ticket('meter', 'large', 1_000);
+  const check = (what: string) => {
+    const wait = queue.wait('other', 'large', 1);
+    assert.ok(Math.abs(wait - (2 * ms) / count) < 1e-9, `${what}: ${wait} ms`);
+  };
+  check('at first');
+  const other = ticket('a');
+  other.close();
+  clock.stall(5_000);
+  await rest(add(other, 'a'));
+  pass(1, 1);
+  check('one after a time of rest');
+  const tasks = add(other, 'a');
+  clock.stall(3);
+  await rest([...tasks, ...add(other, 'a')]);
+  pass(5, 2);
+  check('it waits from the first');
+  setOpen(false);
+  const held = add(other, 'a');
+  clock.stall(500);
+  setOpen(true);
+  await rest(held);
+  pass(501, 1);
+  check('what is held up is slow');
+  const frozen = add(ticket('b', 'small', 0, 100_000), 'b');
+  clock.stall(70_000);
+  await rest(frozen);
+  pass(1_000, 1);
+  check('frozen');
+  const late = add(ticket('b', 'small', 0, 5), 'b');
+  clock.stall(50);
+  await rest(late);
+  check('nothing was done');
+  meter.close();
+});

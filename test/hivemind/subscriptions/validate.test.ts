@@ -95,6 +95,73 @@ test('a message holds at most 64 devices and 64 KiB', async () => {
   );
 });
 
+test('devices of other services and of other notifiers go in messages of their own', async () => {
+  const { validation, flush } = setUp();
+  const [one, other] = [notifier(), notifier()];
+  const ask = (service: string, { remote }: typeof one, name: string) =>
+    validation.ask(service, { remote, validatesMany: true }, name);
+  const asked = Promise.all([ask('a', one, '1'), ask('b', one, '2'), ask('a', other, '3'), ask('a', one, '4')]);
+  flush();
+  await asked;
+  assert.deepEqual(
+    [one, other].map((each) => each.asked.map(({ service, infos }) => [service, ...infos])),
+    [
+      [
+        ['a', '"1"', '"4"'],
+        ['b', '"2"'],
+      ],
+      [['a', '"3"']],
+    ],
+  );
+});
+
+test('65,536 bytes of service_infos fit into a message', async () => {
+  for (const [bytes, expected] of [
+    [35_532, [2]],
+    [35_533, [1, 1]],
+  ] as const) {
+    const { validation, flush } = setUp();
+    const { remote, asked } = notifier((infos) =>
+      infos.length > 1 ? [encodeVerdicts(infos.map(() => ['0', id('x')]))] : ['0', id('x')],
+    );
+    // Each has two quotation marks.
+    const names = [30_000, bytes].map((length) => 'x'.repeat(length));
+    const devices = names.map((name) => validation.ask('apns', { remote, validatesMany: true }, name));
+    flush();
+    await Promise.all(devices);
+    assert.deepEqual(
+      asked.map(({ infos }) => infos.length),
+      expected,
+    );
+  }
+});
+
+test('a device has a name of 32 to 999 bytes of UTF-8 without NUL, and at most 99,999 bytes of data', async () => {
+  const x = (count: number) => 'x'.repeat(count);
+  for (const [reply, isGood] of [
+    [['0', x(31)], false],
+    [['0', x(32)], true],
+    [['0', x(999)], true],
+    [['0', x(1_000)], false],
+    [['0', `${x(40)}\0`], false],
+    [['0', `${x(40)}\x01`], true],
+    [['0', Buffer.alloc(40, 0xff)], false],
+    [['0', x(32), Buffer.alloc(99_999)], true],
+    [['0', x(32), Buffer.alloc(100_000)], false],
+    [['0'], false],
+    [[], false],
+    [['nought', x(32)], false],
+  ] as const) {
+    const { validation } = setUp();
+    const { remote } = notifier(() => [...reply]);
+    const asked = validation.ask('apns', { remote, validatesMany: false }, 'a');
+    if (isGood) {
+      const { serviceId, serviceData } = await asked;
+      assert.deepEqual([serviceId, serviceData], [String(reply[1]), reply[2] ?? null]);
+    } else await assert.rejects(asked, { name: 'RequestError', code: 4 });
+  }
+});
+
 test('each client is told its own verdict, and a malformed one concerns nobody else', async () => {
   const { validation, flush } = setUp();
   const verdicts = [['4', 'no'], ['0', 'short'], ['0', id('ok'), Buffer.from('data')], [], ['0', id('x'), 'y', 'z']];
