@@ -127,7 +127,7 @@ export async function startHivemind(context: Context): Promise<Daemon> {
     devices: joined ? new SharedSubscriptions({ devices, store, cluster: joined.cluster }) : devices,
     stats,
     notifierFor: (service) => outbox.validator(service),
-    isExpected: expectedServices({ config, outbox, devices, stats }),
+    isExpected: expectedServices({ config, outbox, devices, hasReported: (service) => stats.hasReported(service) }),
     log: quietLog,
   });
   const deadDevices = new DeadDevices({

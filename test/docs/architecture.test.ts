@@ -45,6 +45,50 @@ test('a room imports from the floors below it and from itself, and from nowhere 
   }
 });
 
+/** A circle in a graph, from a node back to itself; undefined if there is none. */
+function circleIn(graph: ReadonlyMap<string, ReadonlySet<string>>): readonly string[] | undefined {
+  const done = new Set<string>();
+  const path: string[] = [];
+  const search = (node: string): readonly string[] | undefined => {
+    if (path.includes(node)) return [...path.slice(path.indexOf(node)), node];
+    if (done.has(node)) return undefined;
+    path.push(node);
+    for (const next of graph.get(node) ?? []) {
+      const circle = search(next);
+      if (circle) return circle;
+    }
+    path.pop();
+    done.add(node);
+    return undefined;
+  };
+  for (const node of graph.keys()) {
+    const circle = search(node);
+    if (circle) return circle;
+  }
+  return undefined;
+}
+
+/** What imports what, types included, where a file counts as `nameOf` says; files without a name are left out. */
+function graphOf(nameOf: (file: string) => string | undefined): Map<string, Set<string>> {
+  const graph = new Map<string, Set<string>>();
+  for (const { file, of } of IMPORTS) {
+    const [from, to] = [nameOf(file), nameOf(of)];
+    if (from !== undefined && to !== undefined && from !== to) graph.set(from, (graph.get(from) ?? new Set()).add(to));
+  }
+  return graph;
+}
+
+test('neither files nor the rooms of the hivemind and the notifiers import each other in a circle', () => {
+  const circle = new Map(['ab', 'bc', 'cb'].map((arrow) => [arrow[0]!, new Set(arrow[1])]));
+  assert.deepEqual(circleIn(circle), ['b', 'c', 'b']);
+  assert.equal(circleIn(graphOf((file) => file))?.join(' → '), undefined);
+  for (const base of ['src/hivemind/', 'src/notifiers/']) {
+    const rooms = graphOf((file) => (file.startsWith(base) ? roomOf(file, base) : undefined));
+    assert.ok(rooms.size > 2, base);
+    assert.equal(circleIn(rooms)?.join(' → '), undefined);
+  }
+});
+
 test('the table of rooms has all of them, and what the rooms of the hivemind import of each other', () => {
   for (const room of new Set(IMPORTS.map(({ file }) => roomOf(file, 'src/')))) {
     if (room !== undefined) assert.ok(PAGE.includes(`| \`src/${room}/\` |`), `src/${room}/ has no row`);

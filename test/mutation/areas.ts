@@ -30,11 +30,11 @@ export const AREAS: Record<string, Area> = {
   },
   standby: {
     sources: [
-      'src/hivemind/notifications/copies/{copy,progress-reports,standby}.ts',
+      'src/hivemind/notifications/copies/{fingerprints,progress-reports,standby}.ts',
       'src/session/cluster-protocol.ts',
     ],
     tests: [
-      'test/hivemind/notifications/copies/{copy,progress-reports,standby}.test.ts',
+      'test/hivemind/notifications/copies/{fingerprints,progress-reports,standby}.test.ts',
       'test/session/cluster-protocol.test.ts',
       'test/hivemind/notifications/outbox/cluster.test.ts',
     ],

@@ -528,13 +528,13 @@ export const JUDGED_EQUAL: readonly Judged[] = [
     why: 'some five hundred are meant',
   },
   {
-    file: 'src/hivemind/notifications/copies/copy.ts',
+    file: 'src/hivemind/notifications/outbox/push.ts',
     change: 'since = 0;  →  since = 1;',
     why: 'set whenever a copy begins to wait, and of no meaning before',
   },
   {
-    file: 'src/hivemind/notifications/copies/copy.ts',
-    change: 'export const COPY_COST = 240;  →  export const COPY_COST = 241;',
+    file: 'src/hivemind/notifications/outbox/push.ts',
+    change: 'const COPY_COST = 240;  →  const COPY_COST = 241;',
     why: 'measured to within some percent',
   },
   {

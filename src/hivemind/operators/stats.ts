@@ -88,6 +88,11 @@ export class Stats {
     return this.#values.get('')?.get(name);
   }
 
+  /** Whether a notifier of that service has ever reported. */
+  hasReported(service: string): boolean {
+    return this.get(`last.${service}`) !== undefined;
+  }
+
   /** What the notifiers of a service have ever reported. */
   of(service: string): ReadonlyMap<string, StatValue> {
     return this.#values.get(service) ?? new Map();

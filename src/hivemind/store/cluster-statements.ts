@@ -1,6 +1,5 @@
 import type { QueryConfig } from 'pg';
 import type { Membership } from './cluster-start.ts';
-import type { MemberRow } from './cluster-store.ts';
 import type { FeedPosition } from './feed-position.ts';
 import { COLUMNS, type SubscriptionRow } from './subscription-rows.ts';
 
@@ -67,7 +66,7 @@ export interface BeatRow {
   readonly name: string;
   readonly generation: string;
   readonly run: string;
-  readonly state: MemberRow['state'];
+  readonly state: 'starting' | 'ready' | 'leaving' | 'stopped';
   readonly address: string;
   readonly push_address: string;
   readonly version: string;

@@ -25,7 +25,7 @@ export interface MemberRow {
   readonly generation: bigint;
   /** Differs from one run of its process to the next. */
   readonly run: bigint;
-  readonly state: 'starting' | 'ready' | 'leaving' | 'stopped';
+  readonly state: BeatRow['state'];
   /** OxenMQ addresses: where members and notifiers reach it, and where web front-ends do. */
   readonly address: string;
   readonly pushAddress: string;

@@ -1,14 +1,14 @@
 import type { Config } from '../../settings/config.ts';
 import type { Devices } from '../devices/devices.ts';
 import type { Outbox } from '../notifications/outbox/outbox.ts';
-import type { Stats } from '../operators/stats.ts';
 
 /** Where a service may be known from. */
 export interface ServiceSources {
   readonly config: Pick<Config, 'hivemind' | 'ini'>;
   readonly outbox: Pick<Outbox, 'services'>;
   readonly devices: Pick<Devices, 'countByService'>;
-  readonly stats: Pick<Stats, 'get'>;
+  /** Whether a notifier of it has ever reported, as the statistics have it. */
+  readonly hasReported: (service: string) => boolean;
 }
 
 /**
@@ -19,12 +19,17 @@ export interface ServiceSources {
  * @returns a function that tells whether a service is configured or expected, has ever had a notifier, or has
  *   subscriptions
  */
-export function expectedServices({ config, outbox, devices, stats }: ServiceSources): (service: string) => boolean {
+export function expectedServices({
+  config,
+  outbox,
+  devices,
+  hasReported,
+}: ServiceSources): (service: string) => boolean {
   const sections = [...config.ini.sections.keys()].map((name) => /^notify-(.+)$/.exec(name)?.[1]);
   const configured = new Set([...config.hivemind.notifiersExpected, ...sections]);
   return (service) =>
     configured.has(service) ||
     outbox.services.has(service) ||
-    stats.get(`last.${service}`) !== undefined ||
+    hasReported(service) ||
     devices.countByService().has(service);
 }

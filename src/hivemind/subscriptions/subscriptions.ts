@@ -17,7 +17,6 @@ import {
 import { isStale } from '../../session/subscription.ts';
 import type { DeviceRow } from '../devices/device.ts';
 import type { Devices } from '../devices/devices.ts';
-import type { Stats } from '../operators/stats.ts';
 import type { Store } from '../store/store.ts';
 import { StoreError } from '../store/store-error.ts';
 import { Admission, type ShedCounters } from './admission.ts';
@@ -55,7 +54,8 @@ export interface SubscriptionModules {
   /** Every time that it may be now (unix ms), and whether that is in doubt; what the clock says if not given. */
   time?: () => { readonly possible: readonly number[]; readonly inDoubt: boolean };
   store: Pick<Store, 'upsert' | 'remove'>;
-  stats: Pick<Stats, 'add'>;
+  /** Counts for the operators; the service '' has the sums. */
+  stats: { add(service: string, increments: Record<string, number>): void };
   devices: Subscribed;
   /** The notifier to ask about devices of that service; undefined if there is none. */
   notifierFor: (service: string) => Validator | undefined;

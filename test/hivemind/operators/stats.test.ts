@@ -47,7 +47,7 @@ test('a report with anything wrong in it is discarded as a whole', () => {
   assert.equal(written.length, 0);
 });
 
-test('a notifier is alive for a minute after its report', async () => {
+test('a notifier is alive for a minute after its report, and known from then on', async () => {
   const { clock, stats } = setUp();
   stats.report('apns', encode({ '+notifies': 0 }));
   assert.deepEqual(stats.alive(), ['apns']);
@@ -55,6 +55,7 @@ test('a notifier is alive for a minute after its report', async () => {
   await clock.advance(60_000);
   assert.deepEqual(stats.alive(), []);
   assert.equal(stats.snapshot()['alive.apns'], false);
+  assert.deepEqual([stats.hasReported('apns'), stats.hasReported('huawei')], [true, false]);
 });
 
 test('counting continues from what the database had', () => {

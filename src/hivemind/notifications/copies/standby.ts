@@ -1,8 +1,9 @@
 import type { Clock, Timer } from '../../../clock.ts';
 import { RecentFingerprints } from '../../../recent-fingerprints.ts';
 import type { News, Progress } from '../../../session/cluster-protocol.ts';
-import { type Copy, highOf, type Keeper, lowOf } from './copy.ts';
+import type { Copy, Keeper } from '../outbox/push.ts';
 import type { Duty } from './duty.ts';
+import { highOf, lowOf } from './fingerprints.ts';
 import { ProgressReports, type Tell } from './progress-reports.ts';
 
 /** Where pushes go once they are ours to send. */

@@ -1,5 +1,4 @@
 import type { Remote } from '../../../oxenmq/remote.ts';
-import { AccountQueue } from './account-queue.ts';
 
 /** A registered notifier process. */
 export interface Instance {
@@ -20,8 +19,6 @@ export interface Instance {
   lastSeen: number;
   /** Mixed with a device's hash to rank the instances for it. */
   readonly rank: number;
-  /** Pushes that wait until it has room: in a cluster no other notifier may take them. */
-  readonly line: AccountQueue;
 }
 
 /** The notifiers of one service, and which of them gets the pushes of which device. */
@@ -84,7 +81,6 @@ export class Instances {
       draining: false,
       lastSeen: now,
       rank: hashText(id?.toString('latin1') ?? remote.id),
-      line: new AccountQueue(),
     };
     if (!acknowledges) this.#all = this.#all.filter((known) => known.acknowledges);
     this.#all.push(instance);

@@ -1,7 +1,6 @@
-import type { Copy } from '../copies/copy.ts';
 import { AccountQueue } from './account-queue.ts';
 import type { Instance } from './instances.ts';
-import type { QueuedPush } from './push.ts';
+import type { Copy, QueuedPush } from './push.ts';
 
 /**
  * Why a push was given up. Each reason has its own counter, since each calls for another remedy. `overflow`: there was
@@ -35,8 +34,8 @@ export class PushQueue {
   /** When the latest of all that have entered came in, monotonic ms. */
   #newest = Number.NEGATIVE_INFINITY;
   readonly #waiting = new AccountQueue();
-  /** The {@link Instance.line} of every notifier that has pushes in it. */
-  readonly #aside = new Set<AccountQueue>();
+  /** Pushes that wait until one notifier has room, by that notifier: in a cluster no other may take them. */
+  readonly #aside = new Map<Instance, AccountQueue>();
   #bytes = 0;
 
   constructor(limits: QueueLimits, drop: (push: QueuedPush, reason: EndReason) => void) {
@@ -47,7 +46,7 @@ export class PushQueue {
   /** How many pushes wait, those put aside included. */
   get length(): number {
     let total = this.#waiting.length;
-    for (const line of this.#aside) total += line.length;
+    for (const line of this.#aside.values()) total += line.length;
     return total;
   }
 
@@ -108,15 +107,25 @@ export class PushQueue {
   /** Lets a taken push wait for that notifier in a line of its own, so that it does not hold up others. */
   putAside(push: QueuedPush, instance: Instance): void {
     push.aside = instance;
-    instance.line.insert(push);
-    this.#aside.add(instance.line);
+    let line = this.#aside.get(instance);
+    if (!line) {
+      line = new AccountQueue();
+      this.#aside.set(instance, line);
+    }
+    line.insert(push);
+  }
+
+  /** Whether pushes wait in that notifier's line. */
+  hasAside(instance: Instance): boolean {
+    return this.#aside.has(instance);
   }
 
   /** As {@link take}, from that notifier's line. */
-  takeAside({ line }: Instance): QueuedPush | undefined {
-    const push = line.take();
+  takeAside(instance: Instance): QueuedPush | undefined {
+    const line = this.#aside.get(instance);
+    const push = line?.take();
     if (push) push.aside = undefined;
-    if (line.length === 0) this.#aside.delete(line);
+    if (line?.length === 0) this.#aside.delete(instance);
     return push;
   }
 
@@ -131,7 +140,7 @@ export class PushQueue {
   cancel(copy: Copy): void {
     copy.state = 'over';
     const { push } = copy;
-    const line = lineOf(push, this.#waiting);
+    const line = this.#lineOf(push);
     for (let first = line.firstOf(push); first?.copy?.state === 'over'; first = line.firstOf(push)) {
       this.#takeFirst(first);
       this.#giveUp(first, 'elsewhere');
@@ -182,25 +191,25 @@ export class PushQueue {
   /** The line with the account that has the most pushes. */
   #heaviestLine(): AccountQueue {
     let best = this.#waiting;
-    for (const line of this.#aside) if (weight(line) > weight(best)) best = line;
+    for (const line of this.#aside.values()) if (weight(line) > weight(best)) best = line;
     return best;
   }
 
   #takeFirst(push: QueuedPush): void {
-    const line = lineOf(push, this.#waiting);
+    const line = this.#lineOf(push);
     line.takeFirst(push);
+    if (push.aside && line.length === 0) this.#aside.delete(push.aside);
     push.aside = undefined;
-    if (line.length === 0) this.#aside.delete(line);
+  }
+
+  #lineOf({ aside }: QueuedPush): AccountQueue {
+    return (aside && this.#aside.get(aside)) ?? this.#waiting;
   }
 
   #giveUp(push: QueuedPush, reason: EndReason): void {
     this.end(push);
     this.#drop(push, push.copy?.state === 'over' ? 'elsewhere' : reason);
   }
-}
-
-function lineOf({ aside }: QueuedPush, waiting: AccountQueue): AccountQueue {
-  return aside?.line ?? waiting;
 }
 
 function weight(line: AccountQueue): number {

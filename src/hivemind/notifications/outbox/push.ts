@@ -1,7 +1,8 @@
 import type { Notification } from '../../../session/notification.ts';
 import { MAX_BODY, type Sealable } from '../../../session/payload.ts';
 import type { Push } from '../../../session/push.ts';
-import { COPY_COST, Copy, type PushIdentity } from '../copies/copy.ts';
+import type { PushIdentity } from '../copies/fingerprints.ts';
+import type { Doubt } from '../doubt.ts';
 import type { Instance } from './instances.ts';
 
 /** The device that a push is for. */
@@ -21,6 +22,8 @@ export interface PushedDevice {
 const MESSAGE_COST = 450;
 /** What the objects of a push and its places in indexes take besides its strings, in bytes. */
 const PUSH_COST = 270;
+/** What the objects of a copy and its places in indexes take besides its push, in bytes. */
+const COPY_COST = 240;
 /** What a push takes at a notifier besides what was sent of it, in bytes. */
 export const NOTIFIER_COST = 800;
 
@@ -91,7 +94,7 @@ export class QueuedPush {
   readonly copy: Copy | undefined;
   /** The notifier that has it and has not acknowledged it yet. */
   holder: Instance | undefined;
-  /** The notifier in whose {@link Instance.line} it waits. */
+  /** The one notifier that it waits for, if no other may take it. */
   aside: Instance | undefined;
   /** The memory it takes on the way to its holder and there, in bytes. */
   wireBytes = 0;
@@ -117,6 +120,48 @@ export class QueuedPush {
     this.bytes = PUSH_COST + size + (identity ? COPY_COST : 0);
     this.onAnswer = onAnswer;
     this.copy = identity && new Copy(this, identity);
+  }
+}
+
+/**
+ * The state of a push in a cluster:
+ *
+ *     waiting     the member that sends first has not mentioned it yet
+ *     kept        another member has it in hand: in its queue, and a notifier to give it to
+ *     due         we would send it now, but have no notifier for it, and another member has it as well
+ *     released    on its way into the queue
+ *     ours        in the queue, or with a notifier of ours
+ *     over        another member has ended it while it was in our queue
+ */
+export type CopyState = 'waiting' | 'kept' | 'due' | 'released' | 'ours' | 'over';
+
+/** One run of another member, which has pushes in hand. */
+export interface Keeper {
+  readonly name: string;
+  readonly run: bigint;
+}
+
+/** What only a push in a cluster has. */
+export class Copy implements PushIdentity {
+  readonly push: QueuedPush;
+  readonly fingerprint: string;
+  readonly doubt: Doubt;
+  readonly key: string;
+  readonly lesser: readonly string[];
+  readonly slot: number;
+  state: CopyState = 'ours';
+  /** The member that has it in hand, while the state is `kept`. */
+  keeper: Keeper | undefined;
+  /** Since when the state has been `waiting`; monotonic ms. */
+  since = 0;
+
+  constructor(push: QueuedPush, { fingerprint, doubt, key, lesser, slot }: PushIdentity) {
+    this.push = push;
+    this.fingerprint = fingerprint;
+    this.doubt = doubt;
+    this.key = key;
+    this.lesser = lesser;
+    this.slot = slot;
   }
 }
 

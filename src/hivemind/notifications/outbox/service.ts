@@ -6,10 +6,9 @@ import type { Remote } from '../../../oxenmq/remote.ts';
 import { encodeSealedPushes, type PushReport, type SealedPush } from '../../../session/notifier-protocol.ts';
 import { isShown, sealPayload } from '../../../session/payload.ts';
 import { encodePush } from '../../../session/push.ts';
-import type { Copy } from '../copies/copy.ts';
 import type { Standby } from '../copies/standby.ts';
 import { hasRoom, type Instance, Instances } from './instances.ts';
-import { latin1, NOTIFIER_COST, plainPush, type QueuedMessage, type QueuedPush, sealable } from './push.ts';
+import { type Copy, latin1, NOTIFIER_COST, plainPush, type QueuedMessage, type QueuedPush, sealable } from './push.ts';
 import { type DropReason, type EndReason, PushQueue, type QueueLimits } from './push-queue.ts';
 
 /** What a service counts; plain numbers that the metrics and `admin.get_stats` read. */
@@ -263,7 +262,7 @@ export class Service {
     let isBlocked = false;
     // Pushes that wait for one notifier are older than the rest, but leave the rest half of the slice.
     for (const instance of this.instances.all) {
-      while (left > SLICE / 2 && !isBlocked && instance.line.length > 0 && hasRoom(instance) && this.#hasRoom()) {
+      while (left > SLICE / 2 && !isBlocked && this.queue.hasAside(instance) && hasRoom(instance) && this.#hasRoom()) {
         const push = this.queue.takeAside(instance);
         if (!push) break;
         left--;
@@ -278,7 +277,7 @@ export class Service {
       if (!instance && !this.#endReasonOf(push)) break;
       this.queue.take();
       if (this.#endIfOver(push) || !instance) continue;
-      if (hasRoom(instance) && instance.line.length === 0) isBlocked = !this.#give(instance, push, batches);
+      if (hasRoom(instance) && !this.queue.hasAside(instance)) isBlocked = !this.#give(instance, push, batches);
       else this.queue.putAside(push, instance);
     }
     for (const [instance, batch] of batches) if (!this.#send(instance, batch)) isBlocked = true;

@@ -1,6 +1,6 @@
 import assert from 'node:assert/strict';
 import { describe, it } from 'node:test';
-import { PushFingerprints, type PushIdentity } from '../../../../src/hivemind/notifications/copies/copy.ts';
+import { PushFingerprints, type PushIdentity } from '../../../../src/hivemind/notifications/copies/fingerprints.ts';
 import { GATHER } from '../../../../src/hivemind/notifications/copies/progress-reports.ts';
 import { SILENCE, Standby } from '../../../../src/hivemind/notifications/copies/standby.ts';
 import { Doubt } from '../../../../src/hivemind/notifications/doubt.ts';

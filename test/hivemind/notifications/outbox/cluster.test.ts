@@ -1,7 +1,7 @@
 import assert from 'node:assert/strict';
 import { randomBytes } from 'node:crypto';
 import { test } from 'node:test';
-import { PushFingerprints } from '../../../../src/hivemind/notifications/copies/copy.ts';
+import { PushFingerprints } from '../../../../src/hivemind/notifications/copies/fingerprints.ts';
 import { SILENCE } from '../../../../src/hivemind/notifications/copies/standby.ts';
 import { Doubt } from '../../../../src/hivemind/notifications/doubt.ts';
 import { Outbox } from '../../../../src/hivemind/notifications/outbox/outbox.ts';

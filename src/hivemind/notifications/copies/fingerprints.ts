@@ -3,7 +3,6 @@ import { blake2b } from '../../../session/sodium.ts';
 import { SipHash } from '../../devices/siphash.ts';
 import { Doubt } from '../doubt.ts';
 import { hashPush, pushScratch } from '../duplicate-filter.ts';
-import type { QueuedPush } from '../outbox/push.ts';
 
 /** Identifies the same push at several hiveminds. Fingerprints are 8 bytes, as latin1 strings. */
 export interface PushIdentity {
@@ -20,51 +19,6 @@ export interface PushIdentity {
   /** The slot of the account. */
   readonly slot: number;
 }
-
-/**
- * The state of a push in a cluster:
- *
- *     waiting     the member that sends first has not mentioned it yet
- *     kept        another member has it in hand: in its queue, and a notifier to give it to
- *     due         we would send it now, but have no notifier for it, and another member has it as well
- *     released    on its way into the queue
- *     ours        in the queue, or with a notifier of ours
- *     over        another member has ended it while it was in our queue
- */
-export type CopyState = 'waiting' | 'kept' | 'due' | 'released' | 'ours' | 'over';
-
-/** One run of another member, which has pushes in hand. */
-export interface Keeper {
-  readonly name: string;
-  readonly run: bigint;
-}
-
-/** What only a push in a cluster has. */
-export class Copy implements PushIdentity {
-  readonly push: QueuedPush;
-  readonly fingerprint: string;
-  readonly doubt: Doubt;
-  readonly key: string;
-  readonly lesser: readonly string[];
-  readonly slot: number;
-  state: CopyState = 'ours';
-  /** The member that has it in hand, while the state is `kept`. */
-  keeper: Keeper | undefined;
-  /** Since when the state has been `waiting`; monotonic ms. */
-  since = 0;
-
-  constructor(push: QueuedPush, { fingerprint, doubt, key, lesser, slot }: PushIdentity) {
-    this.push = push;
-    this.fingerprint = fingerprint;
-    this.doubt = doubt;
-    this.key = key;
-    this.lesser = lesser;
-    this.slot = slot;
-  }
-}
-
-/** The memory that a copy takes besides its push, in bytes: its objects and its places in indexes. */
-export const COPY_COST = 240;
 
 /** Bytes of the derived key: the fewest that libsodium's BLAKE2b gives. */
 const DERIVED = 16;

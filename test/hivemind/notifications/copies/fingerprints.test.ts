@@ -1,6 +1,6 @@
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
-import { highOf, lowOf, PushFingerprints } from '../../../../src/hivemind/notifications/copies/copy.ts';
+import { highOf, lowOf, PushFingerprints } from '../../../../src/hivemind/notifications/copies/fingerprints.ts';
 import { Doubt } from '../../../../src/hivemind/notifications/doubt.ts';
 import { FINGERPRINT_SIZE } from '../../../../src/session/notifier-protocol.ts';
 import { slotOf } from '../../../../src/session/slots.ts';
