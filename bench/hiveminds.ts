@@ -144,13 +144,14 @@ async function send(
   phones: HivemindsWorld['phones'],
   rate: number,
 ): Promise<void> {
-  const fates = world.ledger.of('apns');
-  const end = fates.told + count;
+  const counts = world.deliveries.of('apns');
+  const end = counts.sent + count;
   const writing = world.write(rate, phones);
-  while (fates.told < end) await sleep(5);
+  while (counts.sent < end) await sleep(5);
   await writing.stop();
   await world.settled(10_000);
-  if (fates.taken !== fates.told || fates.twice > 0) throw new Error(`not sent once each: ${JSON.stringify(fates)}`);
+  if (counts.taken !== counts.sent || counts.twice > 0)
+    throw new Error(`not sent once each: ${JSON.stringify(counts)}`);
 }
 
 /** Of a million raw notifications from swarms of so many servers. */

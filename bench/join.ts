@@ -10,7 +10,7 @@ import { monitorEventLoopDelay } from 'node:perf_hooks';
 import { systemClock } from '../src/clock.ts';
 import { Devices } from '../src/hivemind/devices/devices.ts';
 import { Monitoring } from '../src/hivemind/monitoring/monitoring.ts';
-import type { Link } from '../src/hivemind/monitoring/swarm-member.ts';
+import type { Channel } from '../src/hivemind/monitoring/swarm-member.ts';
 import { Nodes } from '../src/hivemind/network/nodes.ts';
 import { keyPairFromSecret, randomKeyPair } from '../src/oxenmq/keys.ts';
 import { Listener } from '../src/oxenmq/listener.ts';
@@ -94,7 +94,7 @@ async function bench(accounts: number, sockets: boolean): Promise<void> {
     const up = (connection: Connection) => (connection.data as { up(): void }).up();
     peers = new Peers({ clock: systemClock, commands: {}, on: { hello: up } });
   }
-  const connectHere = (events: { up(): void }): Link => {
+  const connectHere = (events: { up(): void }): Channel => {
     setImmediate(() => events.up());
     return {
       // Found out before the reply comes, so as not to be counted as ours.
@@ -108,7 +108,7 @@ async function bench(accounts: number, sockets: boolean): Promise<void> {
       close: () => {},
     };
   };
-  const connectThere = (events: { up(): void }): Link => {
+  const connectThere = (events: { up(): void }): Channel => {
     const connection = peers!.connect({ protocol: 'tcp', ...address }, { data: events });
     return {
       request: (body, done) =>

@@ -106,8 +106,8 @@ async function subscribed(world: BenchWorld): Promise<Account[]> {
   const replies = await Promise.all(accounts.map(subscribe));
   const refused = replies.find(([reply]) => !reply?.includes('"success":true'));
   if (refused) throw new Error(`a subscription was refused: ${refused[0]}`);
-  const watched = () =>
+  const monitored = () =>
     accounts.every(({ id }) => world.network.membersFor(id).every((server) => server.isMonitored(id, 0)));
-  while (!watched()) await new Promise((resolve) => setTimeout(resolve, 20));
+  while (!monitored()) await new Promise((resolve) => setTimeout(resolve, 20));
   return accounts;
 }

@@ -108,8 +108,8 @@ export async function flatOut(world: BenchWorld, accounts: readonly Account[]): 
 }
 
 /** How fast a burst comes: 10,000 messages in 1.5 s, to every server of their swarm. */
-const SLICE = 100;
-const SLICE_MS = 15;
+const BURST_STEP = 100;
+const BURST_STEP_MS = 15;
 
 /**
  * Messages that come faster than they can be dealt with. From five servers 10,000 are the burst in which the original
@@ -118,30 +118,30 @@ const SLICE_MS = 15;
  */
 export async function burst(world: BenchWorld, accounts: readonly Account[], count: number): Promise<object> {
   const { servers } = world.network;
-  const untold = () => servers.reduce((sum, { server }) => sum + server.counters.untold, 0);
+  const unreported = () => servers.reduce((sum, { server }) => sum + server.counters.unreported, 0);
   const pid = world.hivemind.pid as number;
-  const [untoldBefore, memoryBefore] = [untold(), residentMegabytes(pid)];
+  const [unreportedBefore, memoryBefore] = [unreported(), residentMegabytes(pid)];
   const writer = new Writer(world, accounts);
   const cpu = measureCpu(world);
   let memory = memoryBefore;
-  const watch = setInterval(() => {
+  const sampling = setInterval(() => {
     memory = Math.max(memory, residentMegabytes(pid));
   }, 50);
   const start = performance.now();
-  for (let slice = 0; slice < count / SLICE; slice++) {
-    for (let index = 0; index < SLICE; index++) writer.write();
-    const next = start + (slice + 1) * SLICE_MS;
+  for (let step = 0; step < count / BURST_STEP; step++) {
+    for (let index = 0; index < BURST_STEP; index++) writer.write();
+    const next = start + (step + 1) * BURST_STEP_MS;
     await new Promise((resolve) => setTimeout(resolve, Math.max(0, next - performance.now())));
   }
   const offered = (performance.now() - start) / 1000;
   const end = performance.now() + 60_000;
   while (writer.pushed < count && performance.now() < end) await new Promise((resolve) => setTimeout(resolve, 10));
-  clearInterval(watch);
+  clearInterval(sampling);
   return {
     row: `burst from ${servers.length} servers`,
     messages: count,
     raw: writer.raw,
-    not_sent: untold() - untoldBefore,
+    not_sent: unreported() - unreportedBefore,
     offered_in_seconds: round(offered),
     delivered: writer.pushed,
     pushed_twice: writer.twice,

@@ -52,8 +52,8 @@ async function receiver(kind: 'zeromq' | 'oxenmq'): Promise<object> {
       return { host, port, key: publicKey.toString('hex') };
     });
     child.send({ servers, request: encode(elements).toString('base64') });
-    const watched = () => network.servers.every(({ server }) => server.counters.accepted === ACCOUNTS);
-    while (!watched()) await new Promise((resolve) => setTimeout(resolve, 10));
+    const monitored = () => network.servers.every(({ server }) => server.counters.accepted === ACCOUNTS);
+    while (!monitored()) await new Promise((resolve) => setTimeout(resolve, 10));
 
     const letters = Array.from({ length: MESSAGES }, (_, index) => {
       const { id } = accounts[index % ACCOUNTS]!;

@@ -89,9 +89,9 @@ export async function startNetwork(modules: {
     },
     deliver(message) {
       const stored = envelope(message);
-      let told = 0;
-      for (const server of network.membersFor(message.account)) told += server.store(stored);
-      return told;
+      let reports = 0;
+      for (const server of network.membersFor(message.account)) reports += server.store(stored);
+      return reports;
     },
     move(member, swarm) {
       member.swarm = swarm;

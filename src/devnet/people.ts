@@ -96,10 +96,10 @@ export async function untilWatched(
   const members = network.membersFor(account.id);
   const namespace = namespaceOf(account);
   for (;;) {
-    const watching = members.filter((server) => server.isMonitored(account.id, namespace)).length;
-    if (watching === members.length) return;
+    const monitoring = members.filter((server) => server.isMonitored(account.id, namespace)).length;
+    if (monitoring === members.length) return;
     if (performance.now() > deadline) {
-      throw new Error(`only ${watching} of ${members.length} storage servers monitor ${name}`);
+      throw new Error(`only ${monitoring} of ${members.length} storage servers monitor ${name}`);
     }
     await sleep(20, undefined, { signal });
   }

@@ -77,8 +77,8 @@ export interface StorageServer {
     requests: number;
     accepted: number;
     refused: number;
-    told: number;
-    untold: number;
+    reported: number;
+    unreported: number;
     ended: number;
     /** Messages stored at a client's request. */
     stored: number;
@@ -120,7 +120,7 @@ export async function startStorageServer(modules: {
   const monitors = new Map<string, Map<string, Monitor>>();
   const remotes = new Map<string, Remote>();
   const behaviour: Behaviour = { silent: false, refuse: undefined, refuseStore: undefined, delay: 0 };
-  const counters = { requests: 0, accepted: 0, refused: 0, told: 0, untold: 0, ended: 0, stored: 0 };
+  const counters = { requests: 0, accepted: 0, refused: 0, reported: 0, unreported: 0, ended: 0, stored: 0 };
   /** When what has been stored expires, unix ms, by hash. */
   const stored = new Map<string, number>();
   let judge = judgeOf(undefined);
@@ -239,17 +239,17 @@ export async function startStorageServer(modules: {
       const here = monitors.get(message.key);
       if (!here) return 0;
       const now = clock.monotonic();
-      let told = 0;
+      let reported = 0;
       for (const [id, one] of here) {
         if (one.until <= now) {
           here.delete(id);
         } else if (one.namespaces.includes(message.namespace)) {
-          if (remoteOf(id)?.send('notify.message', one.wantData ? message.full() : message.bare())) told++;
-          else counters.untold++;
+          if (remoteOf(id)?.send('notify.message', one.wantData ? message.full() : message.bare())) reported++;
+          else counters.unreported++;
         }
       }
-      counters.told += told;
-      return told;
+      counters.reported += reported;
+      return reported;
     },
     takeOver(view) {
       judge = judgeOf(view);

@@ -16,7 +16,7 @@ import { until } from '../support/until.ts';
 
 const DAY = 86_400_000;
 
-/** Two swarms of two servers each, and somebody who watches an account in one of them. */
+/** Two swarms of two servers each, and somebody who has an account in one of them monitored. */
 async function start(t: TestContext) {
   const network = await startNetwork({ clock: systemClock, random: randomBytes, servers: 4, swarms: 2 });
   network.oxend.mine();

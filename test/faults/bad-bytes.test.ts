@@ -12,7 +12,7 @@ import { encodeNotification } from '../../src/session/notification.ts';
 import { ownAddress } from '../support/loopback.ts';
 import { closed, once } from '../support/once.ts';
 import { subscribe } from '../support/requests.ts';
-import { message, startWorld, watched } from '../support/session-world.ts';
+import { message, monitored, startWorld } from '../support/session-world.ts';
 import { SkippingClock } from '../support/skipping-clock.ts';
 import { openStorageListener } from '../support/storage-listener.ts';
 import { until } from '../support/until.ts';
@@ -102,7 +102,7 @@ test('storage servers that greet with garbage, hang up, or hold another key harm
     'subscribe',
     accounts.map((account, index) => subscribe(account, `phone ${index}`)),
   );
-  for (const account of accounts) await watched(world, account);
+  for (const account of accounts) await monitored(world, account);
   await until(async () => (await readFigures(world.client)).pending_connections === 5);
   clock.skip(10_000);
   await until(async () => (await readFigures(world.client)).pending_connections === 0);
@@ -189,7 +189,7 @@ test('rubbish from clients is answered or dropped, and too much of it costs them
   const world = await startWorld(t, { settings: { listen_push: ownAddress() } });
   const account = sessionAccount(randomBytes);
   await world.send('subscribe', subscribe(account, 'phone'));
-  await watched(world, account);
+  await monitored(world, account);
   const [, address = ''] = world.hivemind.log.map((line) => /listening at (tcp:\S+)/.exec(line)).find(Boolean) ?? [];
 
   const { client } = world;

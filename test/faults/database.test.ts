@@ -10,7 +10,7 @@ import type { Cleaner } from '../support/hivemind.ts';
 import { createDatabase } from '../support/postgres.ts';
 import { startProxy } from '../support/proxy.ts';
 import { subscribe } from '../support/requests.ts';
-import { message, startWorld, type World, watched } from '../support/session-world.ts';
+import { message, monitored, startWorld, type World } from '../support/session-world.ts';
 import { SkippingClock } from '../support/skipping-clock.ts';
 import { until } from '../support/until.ts';
 import { assertOnceEach, checkFigures, pushedHashes, readFigures } from './support.ts';
@@ -44,7 +44,7 @@ test('a half-open connection to the database is given up in bounded time, and th
   const { world, clock, proxy } = await startProxiedWorld(t);
   const account = sessionAccount(randomBytes);
   await ask(world, account, 'phone');
-  await watched(world, account);
+  await monitored(world, account);
   const before = proxy.accepted;
 
   // PostgreSQL still believes in the old connection, and with it in the lock that it holds.
@@ -62,7 +62,7 @@ test('a half-open connection to the database is given up in bounded time, and th
   const again = sessionAccount(randomBytes);
   await until(async () => (await ask(world, again, 'again')).success === true);
   assert.ok(proxy.accepted > before);
-  await watched(world, again);
+  await monitored(world, again);
   const second = message(again, 'afterwards');
   sent += world.network.deliver(second);
   await checkAccount(world, sent, [first, second]);
@@ -73,7 +73,7 @@ test('a database that answers after a second delays neither pushes nor the event
   const accounts = Array.from({ length: 50 }, () => sessionAccount(randomBytes));
   const signed = accounts.map((account, index) => subscribe(account, `phone ${index}`));
   await world.send('subscribe', signed);
-  for (const account of accounts) await watched(world, account);
+  for (const account of accounts) await monitored(world, account);
 
   proxy.way = { delay: 500 };
   // Renewals wait for the database, all the while.
@@ -103,7 +103,7 @@ test('a database that answers slowly costs bounded memory: what does not fit is 
   const accounts = Array.from({ length: 50 }, () => sessionAccount(randomBytes));
   const signed = accounts.map((account, index) => subscribe(account, `phone ${index}`));
   await world.send('subscribe', signed);
-  for (const account of accounts) await watched(world, account);
+  for (const account of accounts) await monitored(world, account);
   proxy.way = { delay: 500 };
   const replies = world.send('subscribe', signed) as Promise<Reply[]>;
   world.notifier.acknowledge = false;

@@ -30,7 +30,7 @@ export interface ProcessWorld {
 
 /**
  * A hivemind as a process of its own in one swarm of five storage servers, with a notifier, and accounts that are
- * watched.
+ * monitored.
  */
 export async function startProcess(
   t: TestContext,

@@ -20,7 +20,7 @@ import { parseAddress } from '../../src/oxenmq/address.ts';
 import { Peers } from '../../src/oxenmq/peers.ts';
 import { messageHash } from '../../src/session/message-hash.ts';
 import { x25519Public } from '../../src/session/sodium.ts';
-import { Ledger } from '../long/ledger.ts';
+import { Deliveries } from '../long/deliveries.ts';
 import { createDaemons } from '../support/daemons.ts';
 import type { Cleaner } from '../support/hivemind.ts';
 import { type FaultyProxy, startProxy } from '../support/proxy.ts';
@@ -58,7 +58,7 @@ interface NodeFigures {
 /** Several hiveminds and a notifier as real processes, on one database; the network and Apple are in this one. */
 export interface HivemindsWorld {
   readonly network: Network;
-  readonly ledger: Ledger;
+  readonly deliveries: Deliveries;
   readonly apns: FakeApns;
   readonly ini: string;
   /** Asks the database. */
@@ -125,11 +125,11 @@ export async function startHiveminds(
   });
   t.after(() => network.stop());
 
-  const ledger = new Ledger();
+  const deliveries = new Deliveries();
   const byToken = new Map<string, Phone>();
   const apns = await startFakeApns({ keep: 10, delay: 20 });
   t.after(() => apns.close());
-  apns.taken.onPush = ({ token, payload }) => ledger.taken(byToken.get(token), SERVICE, payload);
+  apns.taken.onPush = ({ token, payload }) => deliveries.taken(byToken.get(token), SERVICE, payload);
 
   const socket = (name: string) => path.join(folder, `${name}.sock`);
   await keyFile(path.join(folder, 'key'));
@@ -185,7 +185,7 @@ export async function startHiveminds(
   const phones: Phone[] = [];
   const world: HivemindsWorld = {
     network,
-    ledger,
+    deliveries,
     apns,
     ini,
     proxies,
@@ -266,11 +266,11 @@ export async function startHiveminds(
       };
     },
     async settled(patience) {
-      const { told } = ledger.of(SERVICE);
+      const { sent } = deliveries.of(SERVICE);
       let [taken, since] = [-1, performance.now()];
       for (;;) {
-        const now = ledger.of(SERVICE).taken;
-        if (now >= told) return;
+        const now = deliveries.of(SERVICE).taken;
+        if (now >= sent) return;
         if (now !== taken) [taken, since] = [now, performance.now()];
         if (performance.now() - since > patience) return;
         await sleep(50);
@@ -321,7 +321,7 @@ export async function startHiveminds(
     const message = envelope({ account, hash, namespace: 0, timestamp: now, expiry: now + DAY, data });
     let copies = 0;
     for (const server of network.membersFor(account)) copies += server.store(message);
-    ledger.told(hash, SERVICE, copies);
+    deliveries.sent(hash, SERVICE, copies);
   }
   await Promise.all([
     daemons.start(`notify-${SERVICE}`),
@@ -452,9 +452,9 @@ export const SHORT_TRIALS = {
 
 /** What was written, and what Apple's double was given: nothing is lost, and nothing came twice. */
 export function account(t: TestContext, world: HivemindsWorld, { seconds, rate }: Writing): void {
-  const { told, taken, twice } = world.ledger.of(SERVICE);
-  t.diagnostic(JSON.stringify({ told, taken, lost: told - taken, twice }));
-  assert.ok(told > seconds * rate * 0.4, `${told} messages were written`);
-  assert.deepEqual({ lost: told - taken, twice, wrong: world.ledger.wrong }, { lost: 0, twice: 0, wrong: [] });
+  const { sent, taken, twice } = world.deliveries.of(SERVICE);
+  t.diagnostic(JSON.stringify({ sent, taken, lost: sent - taken, twice }));
+  assert.ok(sent > seconds * rate * 0.4, `${sent} messages were written`);
+  assert.deepEqual({ lost: sent - taken, twice, wrong: world.deliveries.wrong }, { lost: 0, twice: 0, wrong: [] });
   assert.deepEqual(world.deaths, []);
 }

@@ -8,7 +8,7 @@ import type { ListedNode } from '../../src/devnet/oxend.ts';
 import type { Notification } from '../../src/session/notification.ts';
 import { type FaultyProxy, startProxy } from '../support/proxy.ts';
 import { subscribe } from '../support/requests.ts';
-import { message, startWorld, TestNotifier, type World, watched } from '../support/session-world.ts';
+import { message, monitored, startWorld, TestNotifier, type World } from '../support/session-world.ts';
 import { SkippingClock } from '../support/skipping-clock.ts';
 import { until } from '../support/until.ts';
 import { assertOnceEach, checkFigures, readFigures } from './support.ts';
@@ -41,7 +41,7 @@ async function checkAccount(
 
 test('whatever oxend answers, the known network stays, and the next good answer counts', async (t) => {
   const { world, accounts } = await startSubscribed(t, 10, {});
-  for (const account of accounts) await watched(world, account);
+  for (const account of accounts) await monitored(world, account);
   const { oxend } = world.network;
   const before = await readFigures(world.client);
   const body = (states: unknown, more: object = {}) =>
@@ -133,7 +133,7 @@ test('with hundreds of storage servers that do not exist, no more are tried at a
     }
     return false;
   });
-  for (const account of accounts) await watched(world, account);
+  for (const account of accounts) await monitored(world, account);
   assert.ok(highest <= most, `${highest} were tried at a time`);
   // What libzmq closes takes a moment to go.
   assert.ok(hole.most <= 2 * most, `${hole.most} connections were open at a time`);
@@ -149,11 +149,11 @@ test('with hundreds of storage servers that do not exist, no more are tried at a
 
 test('all storage servers break off at once, again and again: all come back, and nothing is announced twice', async (t) => {
   const { world, accounts } = await startSubscribed(t, 50, {});
-  for (const account of accounts) await watched(world, account);
+  for (const account of accounts) await monitored(world, account);
   for (let round = 0; round < 3; round++) {
     await Promise.all(world.network.servers.map(({ server }) => server.stop()));
     await Promise.all(world.network.servers.map(({ server }) => server.start()));
-    for (const account of accounts) await watched(world, account);
+    for (const account of accounts) await monitored(world, account);
   }
   const messages = accounts.map((account) => message(account, 'hello'));
   let sent = 0;
@@ -164,7 +164,7 @@ test('all storage servers break off at once, again and again: all come back, and
 test('a wall clock that jumps, and a process that was suspended, lose nothing and duplicate nothing', async (t) => {
   const clock = new SkippingClock();
   const { world, accounts } = await startSubscribed(t, 20, { clock });
-  for (const account of accounts) await watched(world, account);
+  for (const account of accounts) await monitored(world, account);
   const second = await new TestNotifier(world.hivemind).register();
   const messages: Notification[] = [];
   let sent = 0;

@@ -10,7 +10,7 @@ import { openPayload } from '../../src/session/payload.ts';
 import type { Cleaner } from '../support/hivemind.ts';
 import type { FaultyProxy, Way } from '../support/proxy.ts';
 import { subscribe } from '../support/requests.ts';
-import { message, startWorld, type World, watched } from '../support/session-world.ts';
+import { message, monitored, startWorld, type World } from '../support/session-world.ts';
 import { SkippingClock } from '../support/skipping-clock.ts';
 import { until } from '../support/until.ts';
 import { assertOnceEach, checkFigures, nodeAt, readFigures, startProxies } from './support.ts';
@@ -46,7 +46,7 @@ const subscribeAll = (world: World, accounts: readonly Account[]) =>
     accounts.map((account, index) => subscribe(account, `phone ${index}`)),
   );
 
-/** Every member of their swarm but the first server watches them. */
+/** Every member of their swarm but the first server monitors them. */
 async function watchedByOthers({ network }: World, accounts: readonly Account[]): Promise<void> {
   await until(() =>
     accounts.every((account) =>
@@ -70,7 +70,7 @@ test('a storage server whose connection is reset is asked for everything again, 
   const { world, sick, proxies, sickProxy } = await startProxiedWorld(t);
   const accounts = accountsOfFirst(world, 20);
   await subscribeAll(world, accounts);
-  for (const account of accounts) await watched(world, account);
+  for (const account of accounts) await monitored(world, account);
   const before = proxies.map(({ accepted }) => accepted);
 
   const messages = [];
@@ -101,7 +101,7 @@ test('a storage server that turns into a black hole is noticed as silent, and as
   const { world, clock, sick, sickProxy } = await startProxiedWorld(t);
   const accounts = accountsOfFirst(world, 10);
   await subscribeAll(world, accounts.slice(0, 5));
-  for (const account of accounts.slice(0, 5)) await watched(world, account);
+  for (const account of accounts.slice(0, 5)) await monitored(world, account);
   // Its answer, too, must be through.
   await until(async () => (await nodeAt(world.client, sickProxy.port)).confirmed === 5);
   sickProxy.way = 'hole';
@@ -124,9 +124,9 @@ test('a storage server that turns into a black hole is noticed as silent, and as
   const messages = accounts.map((account) => message(account, 'in the meantime'));
   let sent = 0;
   for (const one of messages) {
-    const told = world.network.deliver(one);
-    // The hole swallows what the sick one tells, of the accounts that it watched.
-    sent += told - (sick.isMonitored(one.account, 0) ? 1 : 0);
+    const reports = world.network.deliver(one);
+    // The hole swallows what the sick one reports, of the accounts that it monitored.
+    sent += reports - (sick.isMonitored(one.account, 0) ? 1 : 0);
   }
   await world.notifier.pushes(messages.length);
 
@@ -168,7 +168,7 @@ test('a storage server that accepts connections and says nothing delays no other
   sickProxy.way = 'pass';
   // Jittered: between 10 and 12.5 s.
   clock.skip(12_500);
-  for (const account of accounts) await watched(world, account);
+  for (const account of accounts) await monitored(world, account);
   await until(async () => (await readFigures(world.client)).freshness.fresh_nodes === 6);
   assertOnceEach([world.notifier], messages);
   await checkAccount(world, sent);
@@ -178,7 +178,7 @@ test('storage servers behind slow and sliced connections are monitored and heard
   const { world } = await startProxiedWorld(t, ['slice', { delay: 150 }, 'slice', { delay: 30 }]);
   const accounts = Array.from({ length: 20 }, () => sessionAccount(randomBytes));
   await subscribeAll(world, accounts);
-  for (const account of accounts) await watched(world, account);
+  for (const account of accounts) await monitored(world, account);
   const messages = accounts.map((account) => message(account, 'x'.repeat(2_000)));
   let sent = 0;
   for (const one of messages) sent += world.network.deliver(one);
@@ -197,7 +197,7 @@ test('a storage server that refuses every connection is left alone for a while, 
   await until(async () => (await nodeAt(world.client, sickProxy.port)).state === 'cooldown');
   sickProxy.way = 'pass';
   clock.skip(12_500);
-  for (const account of accounts) await watched(world, account);
+  for (const account of accounts) await monitored(world, account);
   const messages = accounts.map((account) => message(account, 'hello'));
   let sent = 0;
   for (const one of messages) sent += world.network.deliver(one);
@@ -210,7 +210,7 @@ test('a storage server that lies about messages can neither suppress nor change 
   const { server: liar } = world.network.servers[0]!;
   const accounts = accountsOfFirst(world, 4);
   await subscribeAll(world, accounts);
-  for (const account of accounts) await watched(world, account);
+  for (const account of accounts) await monitored(world, account);
   const tell = (lie: Notification, truth: Notification) => {
     liar.store(envelope(lie));
     const members = world.network.membersFor(truth.account);

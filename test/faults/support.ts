@@ -1,6 +1,7 @@
 import assert from 'node:assert/strict';
 import { listed, type Network } from '../../src/devnet/network.ts';
 import type { NodeReport } from '../../src/hivemind/network/node.ts';
+import type { ServiceReport } from '../../src/hivemind/operators/report.ts';
 import type { Connection } from '../../src/oxenmq/peers.ts';
 import type { Notification } from '../../src/session/notification.ts';
 import { openPayload } from '../../src/session/payload.ts';
@@ -18,7 +19,7 @@ export async function startProxies(t: Cleaner, network: Network): Promise<Faulty
   return proxies;
 }
 
-/** The parts of admin.get_stats that an account is made of. */
+/** The parts of admin.get_stats that {@link checkFigures} adds up, and more. */
 export interface Figures {
   connections: number;
   pending_connections: number;
@@ -46,20 +47,7 @@ export interface Figures {
     held: number;
     malformed: Record<string, number>;
   };
-  services: {
-    service: string;
-    notifiers: number;
-    queued: number;
-    queued_bytes: number;
-    in_flight: number;
-    handed: number;
-    accepted: number;
-    refused: number;
-    passed: number;
-    unreported: number;
-    redelivered: number;
-    dropped: Record<string, number>;
-  }[];
+  services: ServiceReport[];
 }
 
 /** An admin's request whose answer is JSON. */
@@ -70,7 +58,7 @@ async function ask<T>(client: Connection, name: string): Promise<T> {
 
 export const readFigures = (client: Connection) => ask<Figures>(client, 'get_stats');
 
-/** What the hivemind tells of the storage server behind that port. */
+/** What the hivemind reports of the storage server behind that port. */
 export async function nodeAt(client: Connection, port: number): Promise<NodeReport> {
   const report = (await ask<NodeReport[]>(client, 'get_nodes')).find(({ address }) => address.endsWith(`:${port}`));
   assert.ok(report, `a node at port ${port}`);
@@ -80,7 +68,7 @@ export async function nodeAt(client: Connection, port: number): Promise<NodeRepo
 export const sum = (counts: Record<string, number>) => Object.values(counts).reduce((total, count) => total + count, 0);
 
 /**
- * The account that every fault ends with: each notification that came in is a duplicate, or was passed on, or was
+ * What must add up after every fault: each notification that came in is a duplicate, or was passed on, or was
  * dropped under its reason; each push was accepted or refused, or given up under its reason, or is still held.
  */
 export function checkFigures({ since_start: intake, services }: Figures): void {

@@ -6,7 +6,7 @@ import { listed } from '../../src/devnet/network.ts';
 import type { Contact } from '../../src/devnet/swarm-view.ts';
 import type { Cleaner } from '../support/hivemind.ts';
 import { subscribe } from '../support/requests.ts';
-import { message, startWorld, type World, watched } from '../support/session-world.ts';
+import { message, monitored, startWorld, type World } from '../support/session-world.ts';
 import { SkippingClock } from '../support/skipping-clock.ts';
 import { until } from '../support/until.ts';
 import { assertOnceEach, readFigures } from './support.ts';
@@ -19,7 +19,7 @@ async function start(t: Cleaner) {
   const accounts = Array.from({ length: ACCOUNTS }, () => sessionAccount(randomBytes));
   const list = accounts.map((account, index) => subscribe(account, `phone ${index}`));
   await world.send('subscribe', list);
-  for (const account of accounts) await watched(world, account);
+  for (const account of accounts) await monitored(world, account);
   return { world, clock, accounts };
 }
 
@@ -57,7 +57,7 @@ test('a server that moves announces the monitors it has ended, and every account
   network.move(mover!, network.swarms.find((swarm) => swarm !== mover!.swarm)!);
   network.oxend.mine();
   await until(() => mover!.server.counters.ended > 0);
-  for (const account of accounts) await watched(world, account);
+  for (const account of accounts) await monitored(world, account);
   await until(async () => (await readFigures(world.client)).freshness.unconfirmed === 0);
   await allRing(world, accounts);
 });

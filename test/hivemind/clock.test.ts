@@ -5,7 +5,7 @@ import { sessionAccount } from '../../src/devnet/account.ts';
 import { encodeDeviceGone } from '../../src/session/notifier-protocol.ts';
 import type { Cleaner } from '../support/hivemind.ts';
 import { seconds, subscribe, unsubscribe } from '../support/requests.ts';
-import { message, startWorld, stats, TestNotifier, type World, watched } from '../support/session-world.ts';
+import { message, monitored, startWorld, stats, TestNotifier, type World } from '../support/session-world.ts';
 import { createSkewedDatabase, type SkewedDatabase } from '../support/skewed-database.ts';
 import { SkippingClock } from '../support/skipping-clock.ts';
 import { until } from '../support/until.ts';
@@ -86,7 +86,7 @@ for (const [name, ms] of [
       const before = subscribe(left, 'gone', { at: seconds() - 100 });
       await send(world, before);
       await world.send('unsubscribe', unsubscribe(left, 'gone'));
-      for (const account of accounts) await watched(world, account);
+      for (const account of accounts) await monitored(world, account);
       const said = reasons();
       assert.doesNotMatch(said, /time/);
 
@@ -121,7 +121,7 @@ test('a machine that was suspended for days recovers the time by itself, and ser
   const { world, reasons, step } = setting;
   const account = sessionAccount(randomBytes);
   await send(world, subscribe(account, 'phone'));
-  await watched(world, account);
+  await monitored(world, account);
   await step(3 * DAY, true);
   const then = seconds() + (3 * DAY) / SECOND;
   await pass(setting, 40 * SECOND);
@@ -161,12 +161,12 @@ test('started 15 days ahead it keeps everything, pushes, and turns nobody away f
   const setting = await setup(t, first.database, 15 * DAY);
   const { world, database, reasons, step } = setting;
   // Connections that are still being made would be given up in the time that passes.
-  await watched(world, accounts[0]!);
+  await monitored(world, accounts[0]!);
   await pass(setting, 40 * SECOND);
   assert.match(reasons(), /more than 2 of 5 subscriptions seem to be out of date .* "spns expire --yes"/);
   assert.equal((await stats(world)).subscriptions.total, 5);
   assert.equal(await count(database, 'subscriptions'), 5);
-  await watched(world, accounts[0]!);
+  await monitored(world, accounts[0]!);
   world.network.deliver(message(accounts[0]!, 'from the past, it seems'));
   await world.notifier.pushes(1);
   const more = sessionAccount(randomBytes);
@@ -194,7 +194,7 @@ test("started with the wrong time beside a database with the right one, it uses 
     assert.match(reasons(), /in doubt/);
     const account = sessionAccount(randomBytes);
     assert.equal((await send(world, subscribe(account, 'phone'))).success, true);
-    await watched(world, account);
+    await monitored(world, account);
     world.network.deliver(message(account, 'hello'));
     await world.notifier.pushes(1);
     assert.equal(await count(database, 'subscriptions'), 1);

@@ -5,7 +5,7 @@ import { sessionAccount } from '../../src/devnet/account.ts';
 import { startPostgres } from '../../src/devnet/postgres.ts';
 import { startOwnServer } from '../support/postgres.ts';
 import { subscribe } from '../support/requests.ts';
-import { message, startWorld, stats, TestNotifier, watched } from '../support/session-world.ts';
+import { message, monitored, startWorld, stats, TestNotifier } from '../support/session-world.ts';
 import { until } from '../support/until.ts';
 
 test('pushing goes on without a database; requests fail with a temporary error, and work again when it is back', async (t) => {
@@ -16,7 +16,7 @@ test('pushing goes on without a database; requests fail with a temporary error, 
   const world = await startWorld(t, { database: postgres.url('spns') });
   const account = sessionAccount(randomBytes);
   await world.send('subscribe', subscribe(account, 'phone'));
-  await watched(world, account);
+  await monitored(world, account);
 
   await postgres.stop('immediate');
   world.network.deliver(message(account, 'without a database'));
@@ -43,13 +43,13 @@ test('a storage server that restarts is asked again at once for everything of it
     'subscribe',
     accounts.map((account, index) => subscribe(account, `phone ${index}`)),
   );
-  for (const account of accounts) await watched(world, account);
+  for (const account of accounts) await monitored(world, account);
   const [member] = world.network.servers;
   assert.ok(member);
-  const monitored = member.server.monitors;
+  const before = member.server.monitors;
   await member.server.stop();
   await member.server.start();
-  await until(() => member.server.monitors === monitored);
+  await until(() => member.server.monitors === before);
 });
 
 test('a storage server that refuses, is silent or sends nonsense delays no other', async (t) => {
@@ -68,7 +68,7 @@ test('an oxend that comes late, goes away and comes back is waited for, and the 
   const world = await startWorld(t);
   const account = sessionAccount(randomBytes);
   await world.send('subscribe', subscribe(account, 'phone'));
-  await watched(world, account);
+  await monitored(world, account);
   await world.network.oxend.stop();
   world.network.deliver(message(account, 'without oxend'));
   await world.notifier.pushes(1);
@@ -84,7 +84,7 @@ test('an account is monitored by its new swarm when the swarms change', async (t
     'subscribe',
     accounts.map((account, index) => subscribe(account, `phone ${index}`)),
   );
-  for (const account of accounts) await watched(world, account);
+  for (const account of accounts) await monitored(world, account);
   // A third swarm appears in the middle of the larger half, made of one server of each of the others.
   const [first, second] = world.network.servers;
   assert.ok(first && second);
@@ -92,7 +92,7 @@ test('an account is monitored by its new swarm when the swarms change', async (t
   world.network.move(first, middle);
   world.network.move(second, middle);
   world.network.oxend.mine();
-  for (const account of accounts) await watched(world, account);
+  for (const account of accounts) await monitored(world, account);
   for (const account of accounts) world.network.deliver(message(account, 'hello'));
   await world.notifier.pushes(accounts.length);
 });
@@ -104,7 +104,7 @@ test('every push is accounted for when notifiers die under load', async (t) => {
     'subscribe',
     accounts.map((account, index) => subscribe(account, `phone ${index}`)),
   );
-  for (const account of accounts) await watched(world, account);
+  for (const account of accounts) await monitored(world, account);
   let current = world.notifier;
   current.acknowledge = false;
   const rounds = 5;

@@ -11,7 +11,7 @@ import { openPayload } from '../../src/session/payload.ts';
 import { startTestHivemind } from '../support/hivemind.ts';
 import { ownAddress } from '../support/loopback.ts';
 import { seconds, subscribe, unsubscribe } from '../support/requests.ts';
-import { message, startWorld, stats, TestNotifier, watched } from '../support/session-world.ts';
+import { message, monitored, startWorld, stats, TestNotifier } from '../support/session-world.ts';
 import { until } from '../support/until.ts';
 
 test('a device subscribes, a message arrives in five copies, and one sealed push reaches the notifier', async (t) => {
@@ -23,7 +23,7 @@ test('a device subscribes, a message arrives in five copies, and one sealed push
     message: 'Subscription successful',
     success: true,
   });
-  await watched(world, account);
+  await monitored(world, account);
   const copies = world.network.deliver(message(account, 'hello'));
   assert.equal(copies, 3, 'each member of the swarm tells it');
   await world.notifier.pushes(1);
@@ -49,11 +49,11 @@ test('a new subscription reaches every storage server of its swarm without waiti
   const world = await startWorld(t, { clock });
   const first = sessionAccount(randomBytes);
   await world.send('subscribe', subscribe(first, 'first'));
-  await watched(world, first);
+  await monitored(world, first);
   held = true;
   const account = sessionAccount(randomBytes);
   await world.send('subscribe', subscribe(account, 'second'));
-  await watched(world, account);
+  await monitored(world, account);
   assert.ok(world.network.membersFor(account.id).every((server) => server.isMonitored(account.id, 0)));
 });
 
@@ -63,7 +63,7 @@ test('a group is monitored through a subaccount, in its namespaces, negative one
   const member = groupMember(group, randomBytes);
   const key = randomBytes(32);
   await world.send('subscribe', subscribe(member, 'phone', { key, namespaces: [-11, 11] }));
-  await watched(world, group, -11);
+  await monitored(world, group, -11);
   world.network.deliver(message(group, 'revoked', -11));
   await world.notifier.pushes(1);
   assert.equal(openPayload(world.notifier.sealed[0]?.payload as Buffer, key).metadata.namespace, -11);
@@ -74,7 +74,7 @@ test("a notifier of the original's kind is given the original's dict", async (t)
   const old = new TestNotifier(world.hivemind);
   const account = sessionAccount(randomBytes);
   await world.send('subscribe', subscribe(account, 'phone'));
-  await watched(world, account);
+  await monitored(world, account);
   world.notifier.connection.close();
   old.connection.send('admin.register_service', 'test');
   // Until the other's end is known, the push may go there and come back only after a while.
@@ -93,7 +93,7 @@ test('pushes wait for a notifier, and what one did not acknowledge goes to the n
   const world = await startWorld(t);
   const account = sessionAccount(randomBytes);
   await world.send('subscribe', subscribe(account, 'phone'));
-  await watched(world, account);
+  await monitored(world, account);
   world.notifier.acknowledge = false;
   world.network.deliver(message(account, 'one'));
   await world.notifier.pushes(1);
@@ -110,7 +110,7 @@ test('after an unsubscribe nothing is pushed, and an older subscribe cannot brin
   const account = sessionAccount(randomBytes);
   const early = subscribe(account, 'phone', { at: seconds() - 100 });
   await world.send('subscribe', early);
-  await watched(world, account);
+  await monitored(world, account);
   assert.deepEqual(await world.send('unsubscribe', unsubscribe(account, 'phone')), {
     message: 'Device unsubscribed from push notifications',
     removed: true,
@@ -121,7 +121,7 @@ test('after an unsubscribe nothing is pushed, and an older subscribe cannot brin
   assert.match(replayed.message, /signed before/);
   const other = sessionAccount(randomBytes);
   await world.send('subscribe', subscribe(other, 'other'));
-  await watched(world, other);
+  await monitored(world, other);
   world.network.deliver(message(account, 'nobody hears this'));
   world.network.deliver(message(other, 'but this'));
   await world.notifier.pushes(1);
@@ -139,7 +139,7 @@ test('a request signed earlier than the stored one changes neither key nor names
     success: true,
     updated: false,
   });
-  await watched(world, account);
+  await monitored(world, account);
   world.network.deliver(message(account, 'hello'));
   await world.notifier.pushes(1);
   assert.equal(openPayload(world.notifier.sealed[0]?.payload as Buffer, key).data?.toString(), 'hello');
@@ -176,7 +176,7 @@ test('get_stats has every key of the original', async (t) => {
   const world = await startWorld(t);
   const account = sessionAccount(randomBytes);
   await world.send('subscribe', subscribe(account, 'phone'));
-  await watched(world, account);
+  await monitored(world, account);
   await world.send('subscribe', subscribe(account, 'phone'));
   world.network.deliver(message(account, 'hello'));
   await world.notifier.pushes(1);
@@ -246,7 +246,7 @@ test('subscriptions and unsubscriptions survive a restart, and notifications flo
   const world = await startWorld(t, { secret });
   const account = sessionAccount(randomBytes);
   await world.send('subscribe', subscribe(account, 'phone'));
-  await watched(world, account);
+  await monitored(world, account);
   const left = sessionAccount(randomBytes);
   const replayed = subscribe(left, 'phone', { at: seconds() - 100 });
   await world.send('subscribe', replayed);
@@ -286,7 +286,7 @@ test('rubbish from notifiers and storage servers does no harm', async (t) => {
   }
   const account = sessionAccount(randomBytes);
   await world.send('subscribe', subscribe(account, 'phone'));
-  await watched(world, account);
+  await monitored(world, account);
   world.network.deliver(message(account, 'still there'));
   await world.notifier.pushes(1);
 });

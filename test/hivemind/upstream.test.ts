@@ -11,7 +11,7 @@ import { encodePush } from '../../src/session/push.ts';
 import { startTestHivemind } from '../support/hivemind.ts';
 import { ownAddress } from '../support/loopback.ts';
 import { seconds, subscribe } from '../support/requests.ts';
-import { message, startWorld, watched } from '../support/session-world.ts';
+import { message, monitored, startWorld } from '../support/session-world.ts';
 import { until } from '../support/until.ts';
 
 /**
@@ -97,7 +97,7 @@ test('a notifier of the original, whatever it calls itself, is asked, answered a
         notifier.asked.map((parts) => parts.map(String)),
         [[service, `{"a":[1],"b":"ü","token":"${device}"}`]],
       );
-      await watched(world, account);
+      await monitored(world, account);
       const sent = message(account, 'hello');
       world.network.deliver(sent);
       await until(() => notifier.pushed.length > 0);

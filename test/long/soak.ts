@@ -8,7 +8,7 @@ import { envelope, type StorageServer } from '../../src/devnet/storage-server.ts
 import { messageHash } from '../../src/session/message-hash.ts';
 import { checkFigures, type Figures, readFigures, sum } from '../faults/support.ts';
 import { until } from '../support/until.ts';
-import { Ledger } from './ledger.ts';
+import { Deliveries } from './deliveries.ts';
 import { Vitals } from './vitals.ts';
 import { SERVICES, type SoakWorld, startSoak } from './world.ts';
 
@@ -36,8 +36,8 @@ const part = (share: number) => LENGTH * share;
 const say = (text: string) => process.stdout.write(`${text}\n`);
 
 test(`${LENGTH / 1000} s at ${RATE} messages a second, and one fault after the other: nothing is lost`, async (t) => {
-  const ledger = new Ledger();
-  const world = await startSoak(t, ledger);
+  const deliveries = new Deliveries();
+  const world = await startSoak(t, deliveries);
   const over = new AbortController();
   const clients = new Clients(world);
   for (let index = 0; index < PHONES; index++) await clients.join(SHARES[index % SHARES.length]!);
@@ -47,9 +47,9 @@ test(`${LENGTH / 1000} s at ${RATE} messages a second, and one fault after the o
   t.after(async () => over.abort());
 
   const start = performance.now();
-  const writer = new Writer(world, clients, ledger);
+  const writer = new Writer(world, clients, deliveries);
   const work = [writer.run(over.signal), clients.run(over.signal), storageServerFaults(world, over.signal)];
-  const { before, during } = await schedule(world, ledger, writer, start);
+  const { before, during } = await schedule(world, deliveries, writer, start);
   over.abort();
   await Promise.all(work);
   for (const proxy of world.proxies) Object.assign(proxy, { way: 'pass' });
@@ -60,9 +60,9 @@ test(`${LENGTH / 1000} s at ${RATE} messages a second, and one fault after the o
   const figures = await readFigures(world.client);
   const dummyLog = await fs.readFile(world.daemons.log('notify-dummy'), 'utf8');
   const pushesOfDummy = dummyLog.split('push of ').length - 1;
-  ledger.of('dummy').taken = pushesOfDummy;
+  deliveries.of('dummy').taken = pushesOfDummy;
 
-  const accounts = SERVICES.map((service) => account(service, figures, ledger, world));
+  const accounts = SERVICES.map((service) => account(service, figures, deliveries, world));
   const trends = Array.from(world.daemons.pids, ([name, pid]) => ({
     process: name,
     ...vitals.trend(pid, LENGTH / 2000),
@@ -76,17 +76,21 @@ test(`${LENGTH / 1000} s at ${RATE} messages a second, and one fault after the o
 
   checkFigures(figures);
   assert.deepEqual(world.daemons.deaths, [], 'no program ends of itself');
-  assert.deepEqual(ledger.wrong.slice(0, 5), [], 'each phone can read what it is pushed, and it is what was written');
+  assert.deepEqual(
+    deliveries.wrong.slice(0, 5),
+    [],
+    'each phone can read what it is pushed, and it is what was written',
+  );
   assert.ok(intake.contradicted > 0 || intake.unheld === 0, 'the lying server was noticed');
-  for (const { service, told, taken, twice, accepted, lost, held, redelivered, at_provider: all } of accounts) {
-    assert.ok(told > 0, `${service} was pushed to`);
+  for (const { service, sent, taken, twice, accepted, lost, held, redelivered, at_provider: all } of accounts) {
+    assert.ok(sent > 0, `${service} was pushed to`);
     assert.equal(held, 0, `${service}: everything that was held has gone out`);
-    assert.ok(lost <= 0, `${service}: ${lost} of ${told} messages are lost, ${taken} were taken`);
+    assert.ok(lost <= 0, `${service}: ${lost} of ${sent} messages are lost, ${taken} were taken`);
     assert.ok(lost >= -redelivered, `${service}: more is accounted for than was written`);
     assert.ok(twice <= redelivered, `${service}: ${twice} came again, ${redelivered} were given to another notifier`);
     assert.ok(accepted <= all, `${service}: ${accepted} are said to be taken, the provider knows of ${all}`);
   }
-  assert.equal(clients.counters.failed, 0, 'no client got another answer than success or "come again"');
+  assert.equal(clients.counters.failed, 0, 'no client got another answer than success or "retry"');
   assert.equal(await world.countSubscriptions(), clients.ready.length, 'each client that was told of success');
   // In a shorter one they have just started, and still grow to their size.
   for (const { process: name, megabytes, megabytesGrown, descriptorsGrown } of LENGTH < 300_000 ? [] : trends) {
@@ -104,19 +108,19 @@ test(`${LENGTH / 1000} s at ${RATE} messages a second, and one fault after the o
  * What happens to all but the storage servers, at its time. The second half has no new process, so that what grows in
  * it grows for good.
  */
-async function schedule(world: SoakWorld, ledger: Ledger, writer: Writer, start: number) {
+async function schedule(world: SoakWorld, deliveries: Deliveries, writer: Writer, start: number) {
   const { apns, firebase, huawei, webpush, network, daemons } = world;
   const at = async (share: number, what: string) => {
     await sleep(Math.max(0, start + part(share) - performance.now()));
     say(`${Math.round((performance.now() - start) / 1000)} s: ${what}`);
   };
   await at(0.03, 'all is well');
-  ledger.p99();
+  deliveries.p99();
   await at(0.12, 'Apple hangs');
-  const before = ledger.p99();
+  const before = deliveries.p99();
   apns.script.all = { hang: true };
   await at(0.22, 'Apple answers again');
-  const during = ledger.p99();
+  const during = deliveries.p99();
   apns.script.all = undefined;
   await at(0.27, 'the notifier of firebase is killed');
   await world.killNotifier('firebase');
@@ -180,12 +184,12 @@ class Writer {
   liar: StorageServer | undefined;
   readonly #world: SoakWorld;
   readonly #clients: Clients;
-  readonly #ledger: Ledger;
+  readonly #deliveries: Deliveries;
 
-  constructor(world: SoakWorld, clients: Clients, ledger: Ledger) {
+  constructor(world: SoakWorld, clients: Clients, deliveries: Deliveries) {
     this.#world = world;
     this.#clients = clients;
-    this.#ledger = ledger;
+    this.#deliveries = deliveries;
   }
 
   async run(signal: AbortSignal): Promise<void> {
@@ -212,13 +216,13 @@ class Writer {
       if (server === this.liar) server.store(envelope({ ...message, data: randomBytes(BODY_SIZE) }));
       else copies += server.store(truth);
     }
-    this.#ledger.told(hash, service, copies);
+    this.#deliveries.sent(hash, service, copies);
   }
 }
 
 /** Phones that subscribe, and renew. */
 class Clients {
-  /** Told of success, and watched by most of their swarm. */
+  /** Subscribed, and monitored by most of their swarm. */
   readonly ready: Phone[] = [];
   readonly counters = { joined: 0, renewed: 0, again: 0, failed: 0 };
   readonly #world: SoakWorld;
@@ -249,8 +253,8 @@ class Clients {
     await this.#subscribe(phone);
     this.counters.joined++;
     const { id } = phone.accounts[0]!;
-    const watching = () => this.#world.network.membersFor(id).filter((server) => server.isMonitored(id, 0)).length;
-    await until(() => watching() >= 3);
+    const monitored = () => this.#world.network.membersFor(id).filter((server) => server.isMonitored(id, 0)).length;
+    await until(() => monitored() >= 3);
     this.ready.push(phone);
   }
 
@@ -271,13 +275,13 @@ class Clients {
 }
 
 /** What became of the messages to one service, by the provider and by the hivemind. */
-function account(service: string, { services }: Figures, ledger: Ledger, world: SoakWorld) {
-  const { told, taken, twice } = ledger.of(service);
+function account(service: string, { services }: Figures, deliveries: Deliveries, world: SoakWorld) {
+  const { sent, taken, twice } = deliveries.of(service);
   const own = services.find((one) => one.service === service);
   assert.ok(own, service);
   const { accepted, refused, dropped, unreported, redelivered, queued, in_flight } = own;
   const held = queued + in_flight;
-  const lost = told - taken - refused - sum(dropped) - unreported - held;
+  const lost = sent - taken - refused - sum(dropped) - unreported - held;
   const providers: Record<string, { taken: { count: number } }> = {
     apns: world.apns,
     firebase: world.firebase,
@@ -285,5 +289,5 @@ function account(service: string, { services }: Figures, ledger: Ledger, world: 
     webpush: world.webpush,
   };
   const all = providers[service]?.taken.count ?? taken;
-  return { service, told, taken, twice, at_provider: all, accepted, refused, dropped, held, redelivered, lost };
+  return { service, sent, taken, twice, at_provider: all, accepted, refused, dropped, held, redelivered, lost };
 }

@@ -20,11 +20,11 @@ import { startProxies } from '../faults/support.ts';
 import { createDaemons, type Daemons } from '../support/daemons.ts';
 import type { Cleaner } from '../support/hivemind.ts';
 import type { FaultyProxy } from '../support/proxy.ts';
-import type { Ledger } from './ledger.ts';
+import type { Deliveries } from './deliveries.ts';
 
 /** How long a provider takes to answer, ms. */
 const PROVIDER_DELAY = 20;
-/** How many taken pushes the fakes keep: the ledger has them. */
+/** How many taken pushes the fakes keep: {@link Deliveries} counts all. */
 const KEEP = 10;
 
 /** The whole suite as real processes, the network and the providers in this one. */
@@ -52,7 +52,7 @@ export interface SoakWorld {
 
 export const SERVICES = ['apns', 'firebase', 'huawei', 'webpush', 'dummy'] as const;
 
-export async function startSoak(t: Cleaner, ledger: Ledger): Promise<SoakWorld> {
+export async function startSoak(t: Cleaner, deliveries: Deliveries): Promise<SoakWorld> {
   const folder = await fs.mkdtemp(path.join(os.tmpdir(), 'spns-soak-'));
   t.after(() => fs.rm(folder, { recursive: true, force: true }));
   const dataDir = path.join(folder, 'postgres');
@@ -72,7 +72,7 @@ export async function startSoak(t: Cleaner, ledger: Ledger): Promise<SoakWorld> 
   const webpush = await startFakeWebPush(options);
   const providers = { apns, firebase, huawei, webpush };
   for (const [service, { taken }] of Object.entries(providers)) {
-    taken.onPush = ({ token, payload }) => ledger.taken(phones.get(`${service} ${token}`), service, payload);
+    taken.onPush = ({ token, payload }) => deliveries.taken(phones.get(`${service} ${token}`), service, payload);
   }
   t.after(async () => void (await Promise.all(Object.values(providers).map((provider) => provider.close()))));
 

@@ -14,6 +14,7 @@ import {
 } from '../../src/devnet/providers/apns.ts';
 import { startFakeHuawei } from '../../src/devnet/providers/huawei.ts';
 import type { FakeProvider } from '../../src/devnet/providers/script.ts';
+import type { ServiceReport } from '../../src/hivemind/operators/report.ts';
 import type { Connection } from '../../src/oxenmq/peers.ts';
 import { openPayload } from '../../src/session/payload.ts';
 import { decodePush, type Push } from '../../src/session/push.ts';
@@ -29,18 +30,19 @@ import { folder } from './support.ts';
 /** With what every phone decrypts here. */
 const KEY = Buffer.alloc(32, 9);
 
-interface Report {
-  notifiers: number;
-  subscriptions: number;
-  queued: number;
-  in_flight: number;
-  accepted: number;
-  refused: number;
-  redelivered: number;
-  dropped: Record<string, number>;
-  gone: number;
-  breaker_open: boolean;
-}
+type Report = Pick<
+  ServiceReport,
+  | 'notifiers'
+  | 'subscriptions'
+  | 'queued'
+  | 'in_flight'
+  | 'accepted'
+  | 'refused'
+  | 'redelivered'
+  | 'dropped'
+  | 'gone'
+  | 'breaker_open'
+>;
 
 interface Phone {
   readonly account: Account;
@@ -122,7 +124,7 @@ class Suite {
     return report ?? (await this.report());
   }
 
-  /** Subscribes so many phones, each with an account of its own, and waits until the storage servers watch them all. */
+  /** Subscribes so many phones, each with an account of its own, and waits until storage servers monitor them all. */
   async phones(count: number, at = seconds()): Promise<Phone[]> {
     const phones = Array.from({ length: count }, () => ({
       account: sessionAccount(randomBytes),

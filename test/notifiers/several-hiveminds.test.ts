@@ -92,9 +92,9 @@ test('two hiveminds are restarted one after the other while messages come: each 
   await until(() => hasNotifier(a));
   await until(() => hasNotifier(b));
   const phones = await subscribeAll(b, 40);
-  // Both watch every account at both servers.
-  const watched = () => suite.network.servers.every(({ server }) => server.monitors === 2 * phones.length);
-  await until(watched);
+  // Both have every account monitored by both servers.
+  const monitored = () => suite.network.servers.every(({ server }) => server.monitors === 2 * phones.length);
+  await until(monitored);
   let [written, writing] = [0, true];
   const writer = (async () => {
     for (; writing; written++) {
@@ -108,7 +108,7 @@ test('two hiveminds are restarted one after the other while messages come: each 
   await until(() => written >= before + 20);
   a = await suite.start('a');
   await until(() => hasNotifier(a));
-  await until(watched);
+  await until(monitored);
   before = written;
   await until(() => written >= before + 20);
   await b.hivemind.stop();

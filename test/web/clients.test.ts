@@ -401,9 +401,9 @@ test('a phone that subscribed with its app is woken through its provider, and ca
       [accounts[0]!, 0],
       [accounts[1]!, 11],
     ] as const) {
-      const watching = () =>
+      const monitored = () =>
         world.network.membersFor(account.id).every((server) => server.isMonitored(account.id, namespace));
-      await until(watching);
+      await until(monitored);
       const count = taken.count;
       world.network.deliver(message(account, `to ${service}`, namespace));
       await taken.reached(count + 1);

@@ -59,7 +59,7 @@ test('where the hivemind says whether an answer is final, the codes are not cons
   }
 });
 
-test('without an answer of the hivemind the client is told to come again, in the form in which it asked', async () => {
+test('without an answer of the hivemind the client is told to retry, in the form in which it asked', async () => {
   const error = '{"error":3,"message":"Timeout waiting for push notification backend"}';
   for (const kind of ['away', 'timeout'] as const) {
     assert.deepEqual(await answerTo({ kind }, '{}').then(({ status, body }) => [status, body]), [503, `${error}\n`]);
@@ -116,7 +116,7 @@ test('a body of as many bytes as are allowed is passed on, and a longer one is r
   assert.deepEqual(asked, [LIMIT]);
 });
 
-test('when too many requests wait already, the client is told when to come again', async () => {
+test('when too many requests wait already, the client is told when to retry', async () => {
   const answer = await answerTo({ kind: 'busy' });
   assert.equal(answer.status, 503);
   assert.equal(answer.headers['retry-after'], '15');

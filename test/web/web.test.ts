@@ -97,7 +97,7 @@ test('one of several hiveminds in the settings is enough', async (t) => {
   await daemon.stop(2_100);
 });
 
-test('requests in flight when the front-end stops are answered: by the hivemind, or with the advice to come again', async (t) => {
+test('requests in flight when the front-end stops are answered: by the hivemind, or told to retry', async (t) => {
   const { fake, socket, context, nextAsked } = await start(t, () => undefined);
   await fake.start();
   const daemon = await startWeb(context);

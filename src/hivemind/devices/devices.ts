@@ -26,10 +26,10 @@ export interface RemovedDevice {
 }
 
 /** The most subscriptions that one call removes, of one device or of all, so that it does not hold the event loop. */
-const DEVICE_SLICE = 2000;
-const SLICE = 500;
+const MAX_REMOVED_OF_DEVICE = 2000;
+const MAX_REMOVED = 500;
 /** The most accounts that one call looks at. */
-const SCAN_SLICE = 10_000;
+const MAX_SCANNED = 10_000;
 /** Subscriptions are listed by when they were signed, in buckets of this many seconds. */
 const BUCKET = 60;
 const MAX_SERVICES = 65_536;
@@ -213,7 +213,7 @@ export class Devices {
    * Removes a device from all its accounts.
    *
    * @param notAfter unix seconds: subscriptions signed or asked for later stay
-   * @returns what was removed; at most {@link DEVICE_SLICE} in one call
+   * @returns what was removed; at most {@link MAX_REMOVED_OF_DEVICE} in one call
    */
   removeDevice(service: string, serviceId: string, notAfter: number): RemovedDevice[] {
     const records = this.#records;
@@ -222,7 +222,7 @@ export class Devices {
     if (number === undefined) return removed;
     const deviceHash = this.#seekDevice(number, serviceId);
     let next = this.#byDevice.find(deviceHash, this.#isDevice);
-    while (next !== 0 && removed.length < DEVICE_SLICE) {
+    while (next !== 0 && removed.length < MAX_REMOVED_OF_DEVICE) {
       const ref = next;
       next = records.next(ref, List.DEVICE);
       if (Math.max(records.signedAt(ref), records.confirmedAt(ref)) > notAfter) continue;
@@ -237,7 +237,7 @@ export class Devices {
    * Removes subscriptions whose signature is too old.
    *
    * @param cutoff unix seconds: those signed then or earlier are removed
-   * @returns how many were removed; at most {@link SLICE} in one call, the rest in the next
+   * @returns how many were removed; at most {@link MAX_REMOVED} in one call, the rest in the next
    */
   expire(cutoff: number): number {
     const records = this.#records;
@@ -249,7 +249,7 @@ export class Devices {
         const ref = next;
         next = records.next(ref, List.TIME);
         if (records.signedAt(ref) > cutoff) continue;
-        if (count === SLICE) return count;
+        if (count === MAX_REMOVED) return count;
         this.#drop(ref, this.#accountHashOf(records.account(ref)), this.#deviceHashOf(ref));
         count++;
       }
@@ -258,19 +258,19 @@ export class Devices {
   }
 
   /**
-   * Removes accounts with all their subscriptions. One call looks at {@link SCAN_SLICE} accounts at most.
+   * Removes accounts with all their subscriptions. One call looks at {@link MAX_SCANNED} accounts at most.
    *
    * @param isRemoved tells whether to remove the account whose 33 bytes are at `offset`
    * @param from the account id to begin at, 0 at first
    * @returns the account id to go on at; undefined when all have been looked at
    */
   removeAccounts(isRemoved: (bytes: Uint8Array, offset: number) => boolean, from: number): number | undefined {
-    const end = Math.min(from + SCAN_SLICE, this.capacity);
+    const end = Math.min(from + MAX_SCANNED, this.capacity);
     let removed = 0;
     for (let id = from; id < end; id++) {
       if (!this.isLive(id) || !isRemoved(this.#accounts.keyBytes(id), this.#accounts.keyOffset(id))) continue;
       removed += this.#dropAccount(id);
-      if (removed >= SLICE) return id + 1;
+      if (removed >= MAX_REMOVED) return id + 1;
     }
     return end < this.capacity ? end : undefined;
   }
@@ -282,7 +282,7 @@ export class Devices {
 
   /**
    * Removes the subscriptions that were not put here since {@link beginComparison}. One call looks at
-   * {@link SCAN_SLICE} accounts at most.
+   * {@link MAX_SCANNED} accounts at most.
    *
    * @param isCompared tells whether the account whose 33 bytes are at `offset` was compared; others stay as they are
    * @param from the account id to begin at, 0 at first
@@ -290,7 +290,7 @@ export class Devices {
    */
   removeUnseen(isCompared: (bytes: Uint8Array, offset: number) => boolean, from: number): number | undefined {
     const records = this.#records;
-    const end = Math.min(from + SCAN_SLICE, this.capacity);
+    const end = Math.min(from + MAX_SCANNED, this.capacity);
     let removed = 0;
     for (let id = from; id < end; id++) {
       if (!this.isLive(id) || !isCompared(this.#accounts.keyBytes(id), this.#accounts.keyOffset(id))) continue;
@@ -302,7 +302,7 @@ export class Devices {
         this.#drop(ref, accountHash, this.#deviceHashOf(ref));
         removed++;
       }
-      if (removed >= SLICE) return id + 1;
+      if (removed >= MAX_REMOVED) return id + 1;
     }
     return end < this.capacity ? end : undefined;
   }

@@ -5,7 +5,7 @@ import { Coverage } from './coverage.ts';
 import { Freshness, type MonitoringReport, type MonitoringSummary } from './freshness.ts';
 import { Sender } from './sender.ts';
 import { Sparing } from './sparing.ts';
-import { type Link, SwarmMember } from './swarm-member.ts';
+import { type Channel, SwarmMember } from './swarm-member.ts';
 import { type Accounts, type Defer, Swarms } from './swarms.ts';
 
 /** The accounts to monitor, and their events. {@link Devices} implements it. */
@@ -180,9 +180,9 @@ export class Monitoring {
    * A handshake is complete, the first or one after a loss. The server may know nothing of us, so it is asked for
    * everything at once.
    */
-  up(member: SwarmMember, link: Link): void {
+  up(member: SwarmMember, channel: Channel): void {
     this.#sender.drop(member);
-    member.up(link);
+    member.up(channel);
     if (member.swarm) this.#sparing.choose(member.swarm);
     this.#sender.wake(member);
   }

@@ -11,7 +11,7 @@ export interface Swarm {
 }
 
 /** A connection to a storage server. Hides the sockets, so that the rules can be tested without any. */
-export interface Link {
+export interface Channel {
   /**
    * Sends one `monitor.messages` request.
    * @param done called exactly once, later: with the reply's first part, or with what failed, in a word
@@ -58,7 +58,7 @@ export class SwarmMember {
   #swarm: Swarm | undefined;
   #swarmId = -1n;
   #formers: { id: bigint; until: number }[] = [];
-  #link: Link | undefined;
+  #channel: Channel | undefined;
   /** Raised by every handshake and change of swarm: replies to requests of an earlier epoch do not count. */
   #epoch = 0;
   #bulkInFlight = false;
@@ -97,7 +97,7 @@ export class SwarmMember {
   }
 
   get isUp(): boolean {
-    return this.#link !== undefined;
+    return this.#channel !== undefined;
   }
 
   get epoch(): number {
@@ -162,10 +162,10 @@ export class SwarmMember {
   }
 
   /** A handshake is complete: it may know nothing of us, so everything is asked at once. */
-  up(link: Link): void {
+  up(channel: Channel): void {
     const { clock, jitter } = this.#options;
     const now = clock.monotonic();
-    this.#link = link;
+    this.#channel = channel;
     this.#failures = 0;
     // A connection that keeps breaking must not have us send everything each time.
     this.#flaps = now - this.#upAt < FLAPPING ? this.#flaps + 1 : 0;
@@ -179,7 +179,7 @@ export class SwarmMember {
 
   /** The connection broke. */
   down(): void {
-    this.#link = undefined;
+    this.#channel = undefined;
   }
 
   /**
@@ -192,11 +192,11 @@ export class SwarmMember {
     done: (reply: Buffer | undefined, failure: string | undefined, isLate: boolean) => void,
   ): void {
     const epoch = this.#epoch;
-    const link = this.#link;
-    if (!link) throw new Error('a request to a server that is not connected');
+    const channel = this.#channel;
+    if (!channel) throw new Error('a request to a server that is not connected');
     if (isUrgent) this.#urgentInFlight++;
     else this.#bulkInFlight = true;
-    link.request(body, (reply, failure) => {
+    channel.request(body, (reply, failure) => {
       const isLate = this.#epoch !== epoch;
       if (!isLate && isUrgent) this.#urgentInFlight--;
       else if (!isLate) this.#bulkInFlight = false;

@@ -9,8 +9,8 @@ import type { ServiceNodes } from '../../session/service-nodes.ts';
 import { blake2b } from '../../session/sodium.ts';
 import type { MonitoringSummary } from '../monitoring/freshness.ts';
 import { type MonitoredAccounts, Monitoring } from '../monitoring/monitoring.ts';
-import type { Link } from '../monitoring/swarm-member.ts';
-import type { LinkEvents, Node, NodeReport } from './node.ts';
+import type { Channel } from '../monitoring/swarm-member.ts';
+import type { ChannelEvents, Node, NodeReport } from './node.ts';
 import { Nodes } from './nodes.ts';
 import { Oxend, type OxendConnection, type OxendEvents } from './oxend.ts';
 import { unreadOfThisProcess } from './unread.ts';
@@ -56,7 +56,7 @@ const MAX_MESSAGE = 10 * 1024 * 1024;
 
 /** What we attach to each connection. */
 interface Attached {
-  readonly events: LinkEvents | OxendEvents;
+  readonly events: ChannelEvents | OxendEvents;
   /** The server at the other end; undefined for oxend. */
   readonly node?: Node;
   greeted: boolean;
@@ -270,7 +270,7 @@ export class Network {
     this.#toNodes.countAnew();
   }
 
-  #connectNode(node: Node, events: LinkEvents): Link {
+  #connectNode(node: Node, events: ChannelEvents): Channel {
     const { host, port, publicKey } = node.address;
     const attached: Attached = { events, node, greeted: false };
     const address = { protocol: 'tcp' as const, host, port, publicKey };

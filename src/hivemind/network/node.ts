@@ -1,10 +1,10 @@
 import type { Timer } from '../../clock.ts';
 import type { ServiceNode } from '../../session/service-nodes.ts';
 import type { MonitoringReport } from '../monitoring/freshness.ts';
-import type { Link, SwarmMember } from '../monitoring/swarm-member.ts';
+import type { Channel, SwarmMember } from '../monitoring/swarm-member.ts';
 
 /** What a connection tells about itself. */
-export interface LinkEvents {
+export interface ChannelEvents {
   /** The server has greeted us, or a lost connection has been restored: requests can be sent from now on. */
   up(): void;
   /** The connection broke. ZeroMQ is restoring it. */
@@ -17,7 +17,7 @@ export interface LinkEvents {
 }
 
 /** Makes a connection to a storage server. May throw. */
-export type Connect = (node: Node, events: LinkEvents) => Link;
+export type Connect = (node: Node, events: ChannelEvents) => Channel;
 
 /**
  * - `queued`: waits for its turn to be connected
@@ -40,7 +40,7 @@ export class Node {
   /** What monitoring knows of it. */
   readonly swarmMember: SwarmMember;
   state: NodeState = 'unusable';
-  link: Link | undefined;
+  channel: Channel | undefined;
   /** Since when (unix ms) it has been up. */
   upSince: number | undefined;
   /** How often we have reconnected to it under a new routing id, because it had fallen silent. */

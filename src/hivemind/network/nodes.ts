@@ -3,7 +3,7 @@ import { addressTrouble } from '../../session/node-address.ts';
 import type { ServiceNode, ServiceNodes } from '../../session/service-nodes.ts';
 import { swarmsOfSlots } from '../../session/slots.ts';
 import type { Monitoring } from '../monitoring/monitoring.ts';
-import type { Link } from '../monitoring/swarm-member.ts';
+import type { Channel } from '../monitoring/swarm-member.ts';
 import type { Defer } from '../monitoring/swarms.ts';
 import { SLICE } from '../slice.ts';
 import { ListDoubt } from './list-doubt.ts';
@@ -154,7 +154,7 @@ export class Nodes {
 
   /** Disconnects from a server that did us harm, and leaves it alone for an hour. */
   cutOff(node: Node, reason: string): void {
-    if (node.link) this.#failed(node, reason, true);
+    if (node.channel) this.#failed(node, reason, true);
   }
 
   stop(): void {
@@ -276,9 +276,9 @@ export class Nodes {
     if (node.state === 'connecting') this.#pending--;
     node.state = 'queued';
     node.upSince = undefined;
-    const link = node.link;
-    node.link = undefined;
-    link?.close();
+    const channel = node.channel;
+    node.channel = undefined;
+    channel?.close();
   }
 
   #connectQueued(): void {
@@ -306,27 +306,27 @@ export class Nodes {
     this.#pending++;
     node.state = 'connecting';
     // Late events of an earlier connection must not count as this one's.
-    let link: Link | undefined;
-    const isCurrent = () => link !== undefined && node.link === link;
+    let channel: Channel | undefined;
+    const isCurrent = () => channel !== undefined && node.channel === channel;
     try {
-      link = this.#options.connect(node, {
-        up: () => link && isCurrent() && this.#up(node, link),
+      channel = this.#options.connect(node, {
+        up: () => channel && isCurrent() && this.#up(node, channel),
         down: () => isCurrent() && this.#down(node),
         failed: (reason, offence) => isCurrent() && this.#failed(node, reason, offence),
       });
-      node.link = link;
+      node.channel = channel;
     } catch (error) {
       this.#failed(node, error instanceof Error ? error.message : String(error), false);
     }
   }
 
-  #up(node: Node, link: Link): void {
+  #up(node: Node, channel: Channel): void {
     this.counters.handshakes++;
     if (node.state === 'connecting') this.#pending--;
     node.state = 'up';
     node.upSince = this.#options.clock.now();
     node.failedConnects = 0;
-    this.#options.monitoring.up(node.swarmMember, link);
+    this.#options.monitoring.up(node.swarmMember, channel);
     this.#connectQueued();
   }
 

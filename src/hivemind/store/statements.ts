@@ -4,7 +4,7 @@ import type { DeviceKey, DeviceRow } from '../devices/device.ts';
 import { COLUMNS } from './subscription-rows.ts';
 
 /** How many expired rows one statement deletes: that takes some tens of milliseconds, then others have their turn. */
-export const EXPIRE_SLICE = 250;
+export const EXPIRED_PER_STATEMENT = 250;
 
 /**
  * How many unsubscriptions are remembered for one account: the latest of devices that were subscribed, and of devices
@@ -107,12 +107,12 @@ RETURNING i.n`;
 /** Skips rows that somebody is just renewing. */
 const EXPIRE = `
 DELETE FROM subscriptions WHERE id IN (
-  SELECT id FROM subscriptions WHERE signature_ts <= $1 ORDER BY signature_ts LIMIT ${EXPIRE_SLICE} FOR UPDATE SKIP LOCKED
+  SELECT id FROM subscriptions WHERE signature_ts <= $1 ORDER BY signature_ts LIMIT ${EXPIRED_PER_STATEMENT} FOR UPDATE SKIP LOCKED
 )`;
 
 const FORGET = `
 DELETE FROM spns_unsubscribed WHERE ctid IN (
-  SELECT ctid FROM spns_unsubscribed WHERE signature_ts <= $1 ORDER BY signature_ts LIMIT ${EXPIRE_SLICE} FOR UPDATE SKIP LOCKED
+  SELECT ctid FROM spns_unsubscribed WHERE signature_ts <= $1 ORDER BY signature_ts LIMIT ${EXPIRED_PER_STATEMENT} FOR UPDATE SKIP LOCKED
 )`;
 
 /** When the latest surplus unsubscription of a device that was never subscribed was signed. */

@@ -18,7 +18,7 @@ import { migrate } from './migrate.ts';
 import { StatChanges } from './stat-changes.ts';
 import {
   countStatement,
-  EXPIRE_SLICE,
+  EXPIRED_PER_STATEMENT,
   expireStatement,
   findStatement,
   forgetStatement,
@@ -381,7 +381,7 @@ export class Store {
       const { rowCount } = await this.#connection.query(statement);
       const deleted = rowCount ?? 0;
       total += deleted;
-      if (deleted < EXPIRE_SLICE || total >= most) return total;
+      if (deleted < EXPIRED_PER_STATEMENT || total >= most) return total;
     }
   }
 

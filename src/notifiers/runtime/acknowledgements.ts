@@ -17,8 +17,8 @@ const FLUSH_MS = 10;
 const RETRY_MS = 250;
 /** A report with this many ids is sent without waiting for more. */
 const FULL = 200;
-/** How many ids go into one message, so that what piled up while the hivemind was away goes in slices. */
-const SLICE = 5_000;
+/** How many ids go into one message, so that what piled up while the hivemind was away goes in pieces. */
+const MAX_REPORTED = 5_000;
 /** How many ends are remembered, in case the hivemind gives a push again since the report got lost. */
 const REMEMBERED = 20_000;
 
@@ -94,20 +94,20 @@ export class Acknowledgements {
     while (this.#size > 0) {
       const { accepted, refused, handedBack, answers } = this.#report;
       const slice = {
-        accepted: accepted.slice(0, SLICE),
-        refused: refused.slice(0, SLICE),
-        handedBack: handedBack.slice(0, SLICE),
-        answers: answers.slice(0, SLICE),
+        accepted: accepted.slice(0, MAX_REPORTED),
+        refused: refused.slice(0, MAX_REPORTED),
+        handedBack: handedBack.slice(0, MAX_REPORTED),
+        answers: answers.slice(0, MAX_REPORTED),
       };
       if (!this.#send(slice)) {
         this.#timer = this.#clock.setTimeout(() => this.flush(), RETRY_MS);
         return false;
       }
       this.#report = {
-        accepted: accepted.slice(SLICE),
-        refused: refused.slice(SLICE),
-        handedBack: handedBack.slice(SLICE),
-        answers: answers.slice(SLICE),
+        accepted: accepted.slice(MAX_REPORTED),
+        refused: refused.slice(MAX_REPORTED),
+        handedBack: handedBack.slice(MAX_REPORTED),
+        answers: answers.slice(MAX_REPORTED),
       };
       this.#size = count(this.#report);
     }

@@ -52,12 +52,12 @@ test('two hiveminds cover every slot twice, and each takes subscriptions for bot
     const answer = await ask(to, 'push.subscribe', JSON.stringify(subscribe(account, `token ${n}`)));
     assert.deepEqual(answer, { added: true, message: 'Subscription successful', success: true });
   }
-  // Each server is watched by both, so that it tells each of them.
+  // Both ask each server, so that it reports to both.
   const waiting = new Set(accounts);
   await until(() => {
     for (const account of waiting) {
-      const told = network.deliver(message(account, 'are you there?'));
-      if (told === 2 * network.membersFor(account.id).length) waiting.delete(account);
+      const reports = network.deliver(message(account, 'are you there?'));
+      if (reports === 2 * network.membersFor(account.id).length) waiting.delete(account);
     }
     return waiting.size === 0;
   });

@@ -21,7 +21,7 @@ function network(count: number, servers = 2) {
     const { bytes, offset } = accounts.account(id);
     slots.add(slotOf(bytes, offset));
   }
-  return { net, accounts, members, slots, monitoring: net.watch };
+  return { net, accounts, members, slots, monitoring: net.monitoring };
 }
 
 /** What is not covered, looked at while the simulated clock runs. */

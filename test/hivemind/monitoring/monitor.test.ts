@@ -15,7 +15,7 @@ function network(size: { accounts: number; servers: number; padding?: number; in
   const servers = Array.from({ length: size.servers }, () => net.add(SWARM));
   net.publish();
   net.clock.run(5 * SECOND);
-  return { net, accounts, servers, clock: net.clock, watch: net.watch };
+  return { net, accounts, servers, clock: net.clock, monitoring: net.monitoring };
 }
 
 /** When each account was asked for, by its number. */
@@ -133,11 +133,11 @@ test('a new subscription is asked for beside a large request that is still in fl
   net.publish();
   clock.run(SECOND);
   assert.equal(server.inFlight, 1);
-  assert.deepEqual([net.watch.counters.sent, net.watch.counters.sentUrgent], [1, 0]);
+  assert.deepEqual([net.monitoring.counters.sent, net.monitoring.counters.sentUrgent], [1, 0]);
   const number = accounts.add();
   clock.run(100);
   assert.equal(server.inFlight, 2);
-  assert.deepEqual([net.watch.counters.sent, net.watch.counters.sentUrgent], [1, 1]);
+  assert.deepEqual([net.monitoring.counters.sent, net.monitoring.counters.sentUrgent], [1, 1]);
   assert.deepEqual(
     server.log.at(-1)!.elements.map(({ account }) => account),
     [number],
@@ -145,11 +145,11 @@ test('a new subscription is asked for beside a large request that is still in fl
 });
 
 test('a new subscription that is too large for a small request goes at once with a large one', () => {
-  const { accounts, servers, clock, watch } = network({ accounts: 1, servers: 1, padding: 70_000 });
+  const { accounts, servers, clock, monitoring } = network({ accounts: 1, servers: 1, padding: 70_000 });
   const number = accounts.add();
   clock.run(200);
   assert.ok(servers[0]!.monitorsAccount(number, 1));
-  assert.equal(watch.counters.sentUrgent, 0);
+  assert.equal(monitoring.counters.sentUrgent, 0);
 });
 
 test('what is asked and answered is counted', () => {
@@ -157,7 +157,7 @@ test('what is asked and answered is counted', () => {
   for (let n = 0; n < 10; n++) accounts.add();
   const net = new FakeNetwork(accounts);
   const counts = () => {
-    const { requests, passedOver, sent, sentUrgent, sentBytes, answers, swarms, ended } = net.watch.counters;
+    const { requests, passedOver, sent, sentUrgent, sentBytes, answers, swarms, ended } = net.monitoring.counters;
     return { requests: { ...requests }, passedOver, sent, sentUrgent, sentBytes, answers, swarms, ended };
   };
   const requests = { answered: 0, rejected: 0, unreadable: 0, timeout: 0, failed: 0, late: 0 };
@@ -190,10 +190,10 @@ test('what is asked and answered is counted', () => {
   ];
   for (const [behave, outcome] of answers) {
     server.behave = behave;
-    const before = net.watch.counters.requests[outcome];
+    const before = net.monitoring.counters.requests[outcome];
     accounts.change(3);
     net.clock.run(16 * SECOND);
-    assert.ok(net.watch.counters.requests[outcome] > before, outcome);
+    assert.ok(net.monitoring.counters.requests[outcome] > before, outcome);
     server.behave = willing;
     net.clock.run(5 * MINUTE);
   }
@@ -203,7 +203,7 @@ test('what is asked and answered is counted', () => {
   net.clock.run(SECOND);
   server.breakConnection(100, false);
   net.clock.run(MINUTE);
-  assert.equal(net.watch.counters.requests.late, 1);
+  assert.equal(net.monitoring.counters.requests.late, 1);
 });
 
 test('a new subscription that waits for a free request goes as soon as one is answered', () => {
@@ -218,16 +218,16 @@ test('a new subscription that waits for a free request goes as soon as one is an
     added.push(accounts.add());
     clock.run(200);
   }
-  assert.deepEqual([server.inFlight, net.watch.counters.sentUrgent], [1 + 8, 8]);
+  assert.deepEqual([server.inFlight, net.monitoring.counters.sentUrgent], [1 + 8, 8]);
   clock.run(3 * SECOND);
-  assert.equal(net.watch.counters.sentUrgent, 9);
+  assert.equal(net.monitoring.counters.sentUrgent, 9);
   clock.run(3 * SECOND);
-  assert.equal(net.watch.counters.sent, 1, 'the large request is still in flight');
+  assert.equal(net.monitoring.counters.sent, 1, 'the large request is still in flight');
   for (const number of added) assert.ok(server.monitorsAccount(number, 1));
 });
 
 test('while a server catches up, one request is in flight, of at most 5 MB, and they grow as it keeps up', () => {
-  const { net, clock, watch } = network({ accounts: 6000, servers: 0, padding: 3000 });
+  const { net, clock, monitoring } = network({ accounts: 6000, servers: 0, padding: 3000 });
   const server = net.add(SWARM);
   net.publish();
   clock.run(60 * SECOND);
@@ -236,18 +236,18 @@ test('while a server catches up, one request is in flight, of at most 5 MB, and 
   assert.ok(sizes[0]! <= 256 * 1024, `the first has ${sizes[0]} bytes`);
   assert.ok(Math.max(...sizes) <= 5_000_000);
   assert.ok(Math.max(...sizes) > 4_900_000, `the largest has ${Math.max(...sizes)} bytes`);
-  assert.equal(watch.summary().unconfirmed, 0);
+  assert.equal(monitoring.summary().unconfirmed, 0);
 });
 
 test('nothing more is sent while all servers together have 64 MiB in flight', () => {
-  const { net, clock, watch } = network({ accounts: 100, servers: 0, padding: 3000 });
+  const { net, clock, monitoring } = network({ accounts: 100, servers: 0, padding: 3000 });
   for (let i = 0; i < 600; i++) net.add(SWARM).delay = 9 * SECOND;
   net.publish();
   clock.run(10 * MINUTE);
   const most = 64 * 1024 ** 2;
   assert.ok(net.mostBytesBefore < most, `${net.mostBytesBefore} bytes`);
   assert.ok(net.mostBytesInFlight >= most, `${net.mostBytesInFlight} bytes`);
-  assert.equal(watch.summary().unconfirmed, 0);
+  assert.equal(monitoring.summary().unconfirmed, 0);
 });
 
 test('renewals come between 45 and 55 minutes after the confirmation, spread over that time', () => {
@@ -294,10 +294,10 @@ test('renewals are gathered for a second at least and a minute at most, whatever
 });
 
 test('after each handshake everything of the swarm is asked for again at once', () => {
-  const { servers, clock, watch } = network({ accounts: 100, servers: 2 });
+  const { servers, clock, monitoring } = network({ accounts: 100, servers: 2 });
   servers[0]!.breakConnection(3 * SECOND, true);
   clock.run(2 * SECOND);
-  assert.equal(watch.summary().connected, 1);
+  assert.equal(monitoring.summary().connected, 1);
   clock.run(1200);
   for (let number = 0; number < 100; number++) assert.ok(servers[0]!.monitorsAccount(number, 1));
   const others = servers[1]!.log.length;
@@ -306,7 +306,7 @@ test('after each handshake everything of the swarm is asked for again at once', 
 });
 
 test('a server whose connection breaks again and again is not sent everything each time', () => {
-  const { servers, clock, watch } = network({ accounts: 100, servers: 1 });
+  const { servers, clock, monitoring } = network({ accounts: 100, servers: 1 });
   const [server] = servers as [FakeServer];
   const before = server.log.length;
   for (let i = 0; i < 200; i++) {
@@ -315,7 +315,7 @@ test('a server whose connection breaks again and again is not sent everything ea
   }
   assert.ok(server.log.length - before < 15, `${server.log.length - before} requests`);
   clock.run(2 * MINUTE);
-  assert.equal(watch.summary().unconfirmed, 0);
+  assert.equal(monitoring.summary().unconfirmed, 0);
 });
 
 test('requests are built in slices, one at a time, so that nobody waits for the event loop', () => {
@@ -348,7 +348,7 @@ test('requests are built in slices, one at a time, so that nobody waits for the 
   for (let i = 0; i < 5; i++) net.add(SWARM);
   net.publish();
   clock.run(20 * SECOND);
-  assert.equal(net.watch.summary().unconfirmed, 0);
+  assert.equal(net.monitoring.summary().unconfirmed, 0);
   assert.ok(spent >= 500);
   assert.ok(longest < 15, `${longest} ms in one piece`);
   assert.equal(deferred.most, 1);
@@ -437,7 +437,7 @@ test('a server that is asked later than the others of its swarm is sent the sign
 
 test('a refused signature is replaced by the next best one at once, at this server only', () => {
   for (const code of [4, 5]) {
-    const { accounts, servers, clock, watch } = network({ accounts: 0, servers: 2 });
+    const { accounts, servers, clock, monitoring } = network({ accounts: 0, servers: 2 });
     servers[0]!.behave = (request) =>
       Buffer.from(`l${request.map(({ ref }) => (ref === 9001 ? refusal(code) : SUCCESS)).join('')}e`);
     accounts.add([[9001, 9002]]);
@@ -446,13 +446,16 @@ test('a refused signature is replaced by the next best one at once, at this serv
       servers.map((server) => server.log.flatMap(({ elements }) => elements.map(({ ref }) => ref))),
       [[9001, 9002], [9001]],
     );
-    assert.equal(watch.summary().unconfirmed, 0);
-    assert.equal(code === 4 ? watch.counters.answers.refused_timestamp : watch.counters.answers.refused_signature, 1);
+    assert.equal(monitoring.summary().unconfirmed, 0);
+    assert.equal(
+      code === 4 ? monitoring.counters.answers.refused_timestamp : monitoring.counters.answers.refused_signature,
+      1,
+    );
   }
 });
 
 test('with no signature left an account is dropped at this server, counted, and given another chance at the next renewal', () => {
-  const { accounts, servers, clock, watch } = network({ accounts: 5, servers: 1 });
+  const { accounts, servers, clock, monitoring } = network({ accounts: 5, servers: 1 });
   const [server] = servers as [FakeServer];
   const refusing = (request: { account: number }[]) =>
     Buffer.from(`l${request.map(({ account }) => (account === 5 ? refusal(5) : SUCCESS)).join('')}e`);
@@ -463,16 +466,16 @@ test('with no signature left an account is dropped at this server, counted, and 
     server.log.flatMap(({ elements }) => elements.filter(({ account }) => account === 5).map(({ ref }) => ref)),
     [70, 71],
   );
-  assert.equal(watch.counters.answers.refused_signature, 2);
-  assert.equal(watch.counters.passedOver.nothing_left, 1);
+  assert.equal(monitoring.counters.answers.refused_signature, 2);
+  assert.equal(monitoring.counters.passedOver.nothing_left, 1);
   assert.deepEqual(
-    watch.nodes().map(({ confirmed, refused, unconfirmed }) => ({ confirmed, refused, unconfirmed })),
+    monitoring.nodes().map(({ confirmed, refused, unconfirmed }) => ({ confirmed, refused, unconfirmed })),
     [{ confirmed: 5, refused: 1, unconfirmed: 0 }],
   );
   server.behave = willing;
   clock.run(30 * MINUTE);
   assert.ok(server.monitorsAccount(5, 1));
-  assert.equal(watch.summary().refused, 0);
+  assert.equal(monitoring.summary().refused, 0);
 });
 
 test('a new signature is tried at once where the old ones were refused', () => {
@@ -487,7 +490,7 @@ test('a new signature is tried at once where the old ones were refused', () => {
 });
 
 test('an account answered with another error is asked for again soon, and then more and more rarely', () => {
-  const { accounts, servers, clock, watch } = network({ accounts: 5, servers: 1 });
+  const { accounts, servers, clock, monitoring } = network({ accounts: 5, servers: 1 });
   servers[0]!.behave = (request) =>
     Buffer.from(`l${request.map(({ account }) => (account === 5 ? refusal(3) : SUCCESS)).join('')}e`);
   accounts.add();
@@ -497,20 +500,20 @@ test('an account answered with another error is asked for again soon, and then m
   assert.ok(gaps[0]! < 10, `${gaps}`);
   assert.ok(gaps.length > 6 && gaps.length < 20, `${gaps.length} attempts in an hour`);
   assert.ok(gaps.at(-1)! > 200, `${gaps}`);
-  assert.equal(watch.counters.answers.error, times.length);
-  assert.equal(watch.nodes()[0]!.confirmed, 5);
-  assert.equal(watch.nodes()[0]!.last_error, 'error 3: no');
+  assert.equal(monitoring.counters.answers.error, times.length);
+  assert.equal(monitoring.nodes()[0]!.confirmed, 5);
+  assert.equal(monitoring.nodes()[0]!.last_error, 'error 3: no');
 });
 
 test('one account that spoils every request is found, and the others are confirmed within a minute', () => {
-  const { servers, net, clock, watch } = network({ accounts: 2000, servers: 0 });
+  const { servers, net, clock, monitoring } = network({ accounts: 2000, servers: 0 });
   assert.equal(servers.length, 0);
   const server = net.add(SWARM);
   server.behave = (request) =>
     request.some(({ account }) => account === 777) ? Buffer.from(refusal(1)) : willing(request);
   net.publish();
   clock.run(MINUTE);
-  assert.equal(watch.nodes()[0]!.confirmed, 1999);
+  assert.equal(monitoring.nodes()[0]!.confirmed, 1999);
   assert.ok(server.log.length < 60, `${server.log.length} requests`);
   // Neither does it slow down what is new.
   const { length } = server.log;
@@ -519,23 +522,23 @@ test('one account that spoils every request is found, and the others are confirm
 });
 
 test('a timeout is retried with back-off, in a smaller request, and the server counts as silent until it answers', () => {
-  const { net, clock, watch } = network({ accounts: 3000, servers: 0 });
+  const { net, clock, monitoring } = network({ accounts: 3000, servers: 0 });
   const server = net.add(SWARM);
   server.behave = () => undefined;
   net.publish();
   clock.run(2 * MINUTE);
   assert.ok(server.log.length >= 4 && server.log.length <= 8, `${server.log.length} requests in 2 minutes`);
   assert.ok(server.log.at(-1)!.size < server.log[0]!.size / 4);
-  assert.equal(watch.summary().silent, 1);
-  assert.equal(watch.nodes()[0]!.state, 'silent');
-  assert.equal(watch.nodes()[0]!.last_error, 'TIMEOUT');
-  assert.ok(watch.counters.requests.timeout >= 3);
-  assert.ok(watch.summary().oldestSeconds > 60);
+  assert.equal(monitoring.summary().silent, 1);
+  assert.equal(monitoring.nodes()[0]!.state, 'silent');
+  assert.equal(monitoring.nodes()[0]!.last_error, 'TIMEOUT');
+  assert.ok(monitoring.counters.requests.timeout >= 3);
+  assert.ok(monitoring.summary().oldestSeconds > 60);
 
   server.behave = willing;
   clock.run(3 * MINUTE);
-  assert.equal(watch.summary().silent, 0);
-  assert.equal(watch.summary().unconfirmed, 0);
+  assert.equal(monitoring.summary().silent, 0);
+  assert.equal(monitoring.summary().unconfirmed, 0);
 });
 
 test('a server that never answers does not delay the others', () => {
@@ -551,48 +554,48 @@ test('a server that never answers does not delay the others', () => {
 
 test('a malformed answer confirms nothing and is counted', () => {
   for (const rubbish of ['', 'rubbish', 'le', `l${SUCCESS}`, `l${SUCCESS}${SUCCESS}e`, `l${SUCCESS.repeat(4)}e`]) {
-    const { net, clock, watch } = network({ accounts: 3, servers: 0 });
+    const { net, clock, monitoring } = network({ accounts: 3, servers: 0 });
     net.add(SWARM).behave = () => Buffer.from(rubbish);
     net.publish();
     clock.run(SECOND);
-    assert.equal(watch.nodes()[0]!.confirmed, 0);
-    assert.ok(watch.counters.requests.unreadable > 0);
+    assert.equal(monitoring.nodes()[0]!.confirmed, 0);
+    assert.ok(monitoring.counters.requests.unreadable > 0);
   }
 });
 
 test('freshness: the age of the oldest confirmation is known for each server and for the whole', () => {
-  const { accounts, servers, clock, watch } = network({ accounts: 50, servers: 2 });
+  const { accounts, servers, clock, monitoring } = network({ accounts: 50, servers: 2 });
   clock.run(40 * MINUTE);
-  assert.ok(Math.abs(watch.summary().oldestSeconds - 40 * 60) < 40);
-  assert.equal(watch.summary().fresh, 2);
+  assert.ok(Math.abs(monitoring.summary().oldestSeconds - 40 * 60) < 40);
+  assert.equal(monitoring.summary().fresh, 2);
   clock.run(20 * MINUTE);
-  const { oldestSeconds } = watch.summary();
+  const { oldestSeconds } = monitoring.summary();
   assert.ok(oldestSeconds > 0 && oldestSeconds < 57 * 60, `${oldestSeconds} s`);
 
-  // One of two falls silent: the accounts are still watched by the other, but the server's own age grows.
+  // One of two falls silent: the accounts are still monitored by the other, but the server's own age grows.
   servers[0]!.behave = () => undefined;
   clock.run(70 * MINUTE);
-  assert.equal(watch.summary().fresh, 1);
-  assert.equal(watch.summary().uncovered, 0);
-  assert.ok(watch.summary().oldestSeconds < 57 * 60);
-  const report = watch.nodes().find(({ state }) => state === 'silent')!;
+  assert.equal(monitoring.summary().fresh, 1);
+  assert.equal(monitoring.summary().uncovered, 0);
+  assert.ok(monitoring.summary().oldestSeconds < 57 * 60);
+  const report = monitoring.nodes().find(({ state }) => state === 'silent')!;
   assert.ok(report.oldest_seconds > 70 * 60);
   assert.equal(report.confirmed, 0, 'a confirmation is worth nothing once the server has forgotten it');
 
   servers[1]!.behave = () => undefined;
   clock.run(70 * MINUTE);
-  assert.equal(watch.summary().uncovered, 50);
-  assert.ok(watch.summary().oldestSeconds > 70 * 60);
+  assert.equal(monitoring.summary().uncovered, 50);
+  assert.ok(monitoring.summary().oldestSeconds > 70 * 60);
   assert.equal(accounts.numbers.length, 50);
 });
 
 test('the time of a confirmation is that of the question, before which the server cannot have answered', () => {
-  const { net, clock, watch } = network({ accounts: 5, servers: 0 });
+  const { net, clock, monitoring } = network({ accounts: 5, servers: 0 });
   net.add(SWARM).delay = 12 * SECOND;
   net.publish();
   clock.run(12 * SECOND + 100);
-  assert.equal(watch.nodes()[0]!.confirmed, 5);
-  assert.equal(watch.nodes()[0]!.oldest_seconds, 12);
+  assert.equal(monitoring.nodes()[0]!.confirmed, 5);
+  assert.equal(monitoring.nodes()[0]!.oldest_seconds, 12);
 });
 
 test('a wall clock that jumps changes nothing', () => {
@@ -604,11 +607,11 @@ test('a wall clock that jumps changes nothing', () => {
   assert.equal(servers[0]!.log.length, before);
 });
 
-test('a stopped watch leaves no timer and ignores answers', () => {
-  const { net, accounts, servers, clock, watch } = network({ accounts: 20, servers: 2 });
+test('monitoring that is stopped leaves no timer and ignores answers', () => {
+  const { net, accounts, servers, clock, monitoring } = network({ accounts: 20, servers: 2 });
   accounts.add();
   servers[0]!.breakConnection(SECOND, true);
-  watch.stop();
+  monitoring.stop();
   const asked = servers[1]!.log.length;
   accounts.add();
   accounts.change(3);
@@ -619,7 +622,7 @@ test('a stopped watch leaves no timer and ignores answers', () => {
 });
 
 test('what is asked for at a restart is not all renewed at the same moment later', () => {
-  // Two watches started at once with different seeds do not renew together.
+  // Two that start at once with different seeds do not renew together.
   const times = [1, 2].map((seed) => {
     const { servers, clock } = network({ accounts: 1, servers: 1, seed: seeded(seed)() * 1e6 });
     clock.run(60 * MINUTE);
@@ -636,21 +639,21 @@ const elsewhere =
 
 for (const code of [6, 7]) {
   test(`a server that answers everything with error ${code} is asked again within seconds, in requests as large as before`, () => {
-    const { net, clock, watch } = network({ accounts: 5000, servers: 0 });
+    const { net, clock, monitoring } = network({ accounts: 5000, servers: 0 });
     const server = net.add(SWARM);
     server.behave = elsewhere(code);
     net.publish();
     clock.run(SECOND);
     const first = server.log.map(({ at }) => at);
-    assert.equal(watch.counters.requests.rejected, 0);
-    assert.equal(watch.counters.answers.elsewhere, 5000);
-    assert.equal(watch.nodes()[0]!.confirmed, 0);
-    assert.equal(watch.nodes()[0]!.failures, 0, 'it answers');
-    assert.match(watch.nodes()[0]!.last_error, new RegExp(`error ${code}`));
+    assert.equal(monitoring.counters.requests.rejected, 0);
+    assert.equal(monitoring.counters.answers.elsewhere, 5000);
+    assert.equal(monitoring.nodes()[0]!.confirmed, 0);
+    assert.equal(monitoring.nodes()[0]!.failures, 0, 'it answers');
+    assert.match(monitoring.nodes()[0]!.last_error, new RegExp(`error ${code}`));
     assert.equal(net.suspected, 1, 'the list is doubted once, not for each account');
     server.behave = willing;
     clock.run(8 * SECOND);
-    assert.equal(watch.nodes()[0]!.confirmed, 5000);
+    assert.equal(monitoring.nodes()[0]!.confirmed, 5000);
     const again = server.log.slice(first.length);
     assert.ok(again.length <= 3, `${again.length} requests`);
   });
@@ -671,13 +674,13 @@ test('a server that answers with error 6 for ever is asked more and more rarely,
 });
 
 test('a code 6 for some accounts leaves the others confirmed, and applies to accounts that were confirmed before', () => {
-  const { net, clock, watch, servers } = network({ accounts: 100, servers: 1 });
-  assert.equal(watch.nodes()[0]!.confirmed, 100);
+  const { net, clock, monitoring, servers } = network({ accounts: 100, servers: 1 });
+  assert.equal(monitoring.nodes()[0]!.confirmed, 100);
   servers[0]!.behave = (request) =>
     Buffer.from(`l${request.map(({ account }) => (account < 10 ? refusal(6) : SUCCESS)).join('')}e`);
   clock.run(56 * MINUTE);
-  assert.equal(watch.nodes()[0]!.confirmed, 90);
-  assert.equal(watch.nodes()[0]!.unconfirmed, 10);
+  assert.equal(monitoring.nodes()[0]!.confirmed, 90);
+  assert.equal(monitoring.nodes()[0]!.unconfirmed, 10);
   assert.ok(net.suspected > 0);
 });
 
@@ -686,13 +689,13 @@ test('an error 6 of the whole request, and a list full of another error, are nar
     [true, false],
     [false, true],
   ]) {
-    const { net, clock, watch } = network({ accounts: 1000, servers: 0 });
+    const { net, clock, monitoring } = network({ accounts: 1000, servers: 0 });
     const server = net.add(SWARM);
     server.behave = (request) =>
       Buffer.from(one && request.length > 1 ? refusal(6) : list ? `l${refusal(1).repeat(request.length)}e` : 'le');
     net.publish();
     clock.run(30 * SECOND);
-    assert.ok(watch.counters.requests.rejected > 0);
+    assert.ok(monitoring.counters.requests.rejected > 0);
     assert.ok(server.log.at(-1)!.size < server.log[0]!.size);
   }
 });
@@ -712,19 +715,19 @@ test('no request holds more than 2,000 dicts, so that no reply can be too large 
     assert.ok(elements.length <= 2000 || isHuge, 'one account may have more, alone');
   }
   assert.ok(Math.max(...sizes.filter((size) => size <= 2000)) > 1990, `${sizes}`);
-  assert.equal(net.watch.summary().unconfirmed, 0);
+  assert.equal(net.monitoring.summary().unconfirmed, 0);
 });
 
 test('a monitor that a server has ended is unconfirmed there, and asked for again if the account stays', () => {
-  const { net, clock, watch, servers, accounts } = network({ accounts: 50, servers: 2 });
+  const { net, clock, monitoring, servers, accounts } = network({ accounts: 50, servers: 2 });
   servers[0]!.endMonitor(7);
   assert.deepEqual(
-    watch.nodes().map(({ confirmed }) => confirmed),
+    monitoring.nodes().map(({ confirmed }) => confirmed),
     [49, 50],
   );
   assert.equal(net.suspected, 1);
-  assert.deepEqual(watch.counters.ended, { taken: 1, moved: 0, unasked: 0, malformed: 0 });
-  assert.equal(watch.summary().uncovered, 0, 'the other one covers for it');
+  assert.deepEqual(monitoring.counters.ended, { taken: 1, moved: 0, unasked: 0, malformed: 0 });
+  assert.equal(monitoring.summary().uncovered, 0, 'the other one covers for it');
   const before = servers[0]!.log.length;
   clock.run(8 * SECOND);
   assert.ok(servers[0]!.monitorsAccount(7, 1));
@@ -732,18 +735,18 @@ test('a monitor that a server has ended is unconfirmed there, and asked for agai
     servers[0]!.log.slice(before).map(({ elements }) => elements.map(({ account }) => account)),
     [[7]],
   );
-  assert.equal(watch.nodes()[0]!.confirmed, 50);
+  assert.equal(monitoring.nodes()[0]!.confirmed, 50);
   assert.ok(accounts.numbers.every((number) => servers[0]!.monitorsAccount(number, 1)));
 });
 
 test('a monitor that ended because the account moved is asked for where it is now, and no longer where it was', () => {
-  const { net, accounts, clock, watch, servers } = network({ accounts: 100, servers: 1 });
+  const { net, accounts, clock, monitoring, servers } = network({ accounts: 100, servers: 1 });
   const old = servers[0]!;
   const newcomer = net.add(SWARM - (1n << 62n));
   // The server is a block ahead of our list.
   const moving = accounts.numbers.filter((number) => number % 3 === 0);
   for (const number of moving) old.endMonitor(number);
-  assert.equal(watch.counters.ended.taken, moving.length);
+  assert.equal(monitoring.counters.ended.taken, moving.length);
   assert.equal(net.suspected, 1);
   net.publish();
   clock.run(10 * SECOND);
@@ -751,16 +754,16 @@ test('a monitor that ended because the account moved is asked for where it is no
   assert.ok(now.length > 10);
   const asked = new Set(old.log.slice(1).flatMap(({ elements }) => elements.map(({ account }) => account)));
   for (const number of now) assert.ok(!asked.has(number));
-  assert.equal(watch.summary().unconfirmed, 0);
+  assert.equal(monitoring.summary().unconfirmed, 0);
   // Late notices of what has moved change nothing.
   const { suspected } = net;
   for (const number of now) old.endMonitor(number);
-  assert.equal(watch.counters.ended.moved, now.length);
+  assert.equal(monitoring.counters.ended.moved, now.length);
   assert.equal(net.suspected, suspected);
 });
 
 test('the end of a monitor is accepted only from a server that confirmed it, and anything else is counted and dropped', () => {
-  const { net, watch, servers, accounts, clock } = network({ accounts: 3, servers: 1 });
+  const { net, monitoring, servers, accounts, clock } = network({ accounts: 3, servers: 1 });
   const stranger = net.add(2n);
   stranger.behave = () => undefined;
   net.publish();
@@ -782,14 +785,14 @@ test('the end of a monitor is accepted only from a server that confirmed it, and
     [of(bytes, `6:snodesl${'le'.repeat(30_000)}ee`)],
     [of(bytes, `1:x70000:${'x'.repeat(70_000)}e`)],
   ];
-  for (const parts of malformed) watch.ended(node!, parts);
-  watch.ended(node!, [of(Buffer.alloc(33, 9))]);
-  watch.ended(stranger.node!, [of(bytes)]);
-  assert.deepEqual(watch.counters.ended, { taken: 0, moved: 0, unasked: 2, malformed: malformed.length });
+  for (const parts of malformed) monitoring.ended(node!, parts);
+  monitoring.ended(node!, [of(Buffer.alloc(33, 9))]);
+  monitoring.ended(stranger.node!, [of(bytes)]);
+  assert.deepEqual(monitoring.counters.ended, { taken: 0, moved: 0, unasked: 2, malformed: malformed.length });
   assert.equal(net.suspected, 0);
-  watch.ended(node!, [of(bytes, '7:errcodei6e5:error2:no6:snodesld2:ip7:1.2.3.4ee5:swarm16:ffffffffffffffffe')]);
-  watch.ended(node!, [of(bytes)]);
-  assert.deepEqual(watch.counters.ended, { taken: 1, moved: 0, unasked: 3, malformed: malformed.length });
+  monitoring.ended(node!, [of(bytes, '7:errcodei6e5:error2:no6:snodesld2:ip7:1.2.3.4ee5:swarm16:ffffffffffffffffe')]);
+  monitoring.ended(node!, [of(bytes)]);
+  assert.deepEqual(monitoring.counters.ended, { taken: 1, moved: 0, unasked: 3, malformed: malformed.length });
 });
 
 test('a server that ends monitors as fast as it is asked is asked ever more rarely, and further ended monitors cost no more', () => {
@@ -806,27 +809,27 @@ test('a server that ends monitors as fast as it is asked is asked ever more rare
 });
 
 test('a flood of ended monitors is cut off, and costs the others nothing', () => {
-  const { net, clock, watch, servers } = network({ accounts: 20, servers: 2 });
+  const { net, clock, monitoring, servers } = network({ accounts: 20, servers: 2 });
   const { node } = servers[0]!;
   const notice = [Buffer.from(`d1:@33:${'x'.repeat(33)}e`)];
   let sent = 0;
-  while (watch.nodes()[0]!.state === 'up' && sent < 1_000_000) {
-    watch.ended(node!, notice);
+  while (monitoring.nodes()[0]!.state === 'up' && sent < 1_000_000) {
+    monitoring.ended(node!, notice);
     // Half an hour in all.
     if (++sent % 2_000 === 0) clock.run(6 * MINUTE);
   }
   assert.equal(sent, 10_041);
-  assert.equal(watch.nodes()[0]!.state, 'cut-off');
+  assert.equal(monitoring.nodes()[0]!.state, 'cut-off');
   assert.match(net.cutOff[0]!, /10041 notices of ended monitors/);
-  assert.equal(watch.nodes()[1]!.state, 'up');
+  assert.equal(monitoring.nodes()[1]!.state, 'up');
   clock.run(80 * MINUTE);
-  assert.equal(watch.summary().connected, 2);
-  assert.equal(watch.summary().unconfirmed, 0);
+  assert.equal(monitoring.summary().connected, 2);
+  assert.equal(monitoring.summary().unconfirmed, 0);
 });
 
 test('what changes after the stop is asked of nobody, and sets no timer', () => {
-  const { accounts, clock, watch, servers } = network({ accounts: 2, servers: 1 });
-  watch.stop();
+  const { accounts, clock, monitoring, servers } = network({ accounts: 2, servers: 1 });
+  monitoring.stop();
   clock.run(MINUTE);
   const requests = servers[0]!.log.length;
   accounts.change(0);

@@ -158,7 +158,7 @@ function simulate(seed: number): void {
   for (let i = 20 + below(60); i > 0; i--) {
     clock.run(random() < 0.5 ? below(1000) : below(5 * MINUTE));
     pick(actions)();
-    assert.ok(network.watch.summary().pending <= 6);
+    assert.ok(network.monitoring.summary().pending <= 6);
   }
 
   for (const server of listed) {
@@ -181,7 +181,7 @@ function simulate(seed: number): void {
     check(accounts, [...listed]);
   }
   clock.run(2 * MINUTE);
-  const summary = network.watch.summary();
+  const summary = network.monitoring.summary();
   assert.equal(summary.connected, listed.size);
   assert.equal(summary.fresh, listed.size);
   const { unconfirmed, refused, uncovered, silent } = summary;
@@ -191,7 +191,7 @@ function simulate(seed: number): void {
   );
   assert.ok(summary.oldestSeconds < 57 * 60, `the oldest confirmation is of ${summary.oldestSeconds} s ago`);
 
-  network.watch.stop();
+  network.monitoring.stop();
   again?.cancel();
   clock.run(30_000);
   assert.equal(clock.pending, 0, 'timers are left');

@@ -20,14 +20,14 @@ function network({ accounts: count = 40, servers: size = 7, spared = ALL as Read
   for (let n = 0; n < count; n++) accounts.add();
   const net = new FakeNetwork(accounts, { rank: (key) => -Number.parseInt(key.slice(0, 8), 16) });
   const servers = Array.from({ length: size }, () => net.add(SWARM));
-  net.watch.spareSlots(spared);
+  net.monitoring.spareSlots(spared);
   net.publish();
   net.clock.run(5 * SECOND);
   /** Of how many accounts each server would tell. */
   const telling = () =>
     servers.map((server) => accounts.numbers.filter((n) => server.monitorsAccount(n, accounts.version(n))).length);
   const slotOfNumber = (number: number) => slotOf(accounts.bytesOf(number));
-  return { net, accounts, servers, clock: net.clock, watch: net.watch, telling, slotOfNumber };
+  return { net, accounts, servers, clock: net.clock, monitoring: net.monitoring, telling, slotOfNumber };
 }
 
 /** The servers that have been asked anything since then. */
@@ -45,7 +45,7 @@ test('where another hivemind is first, three servers are asked, and the rest not
     const each = network({ servers });
     assert.equal(each.telling().filter((count) => count === 40).length, enough);
     assert.equal(each.servers.filter(({ log }) => log.length > 0).length, enough);
-    const { fresh, unconfirmed, spared, uncovered, oldestSeconds } = each.watch.summary();
+    const { fresh, unconfirmed, spared, uncovered, oldestSeconds } = each.monitoring.summary();
     assert.deepEqual(
       { fresh, unconfirmed, spared, uncovered },
       { fresh: servers, unconfirmed: 0, spared: 40 * (servers - enough), uncovered: 0 },
@@ -54,8 +54,8 @@ test('where another hivemind is first, three servers are asked, and the rest not
     // Nor is a server stale of which nothing is wanted.
     each.clock.run(2 * HOUR);
     assert.equal(each.servers.filter(({ log }) => log.length > 0).length, enough);
-    assert.ok(each.watch.nodes().every(({ oldest_seconds: oldest }) => oldest < HOUR / SECOND));
-    const later = each.watch.summary();
+    assert.ok(each.monitoring.nodes().every(({ oldest_seconds: oldest }) => oldest < HOUR / SECOND));
+    const later = each.monitoring.summary();
     assert.deepEqual([later.fresh, later.unconfirmed, later.uncovered], [servers, 0, 0]);
     assert.ok(later.oldestSeconds < HOUR / SECOND, `${later.oldestSeconds} s`);
   }
@@ -71,19 +71,19 @@ test('for the other slots of the same swarm all servers are asked', () => {
 });
 
 test('when the first is gone, all others are asked at once, and nobody twice', () => {
-  const { servers, clock, watch, telling } = network();
+  const { servers, clock, monitoring, telling } = network();
   const before = clock.monotonic();
-  watch.spareSlots(NONE);
+  monitoring.spareSlots(NONE);
   clock.run(300);
   assert.deepEqual(telling(), Array(7).fill(40));
   assert.equal(askedSince(servers, before).length, 4);
-  assert.equal(watch.summary().spared, 0);
+  assert.equal(monitoring.summary().spared, 0);
 });
 
 test('only what may have been spared is looked at when a slot becomes ours, and nothing of other slots is asked', () => {
-  const { accounts, servers, clock, watch, slotOfNumber } = network();
+  const { accounts, servers, clock, monitoring, slotOfNumber } = network();
   const ours = slotOfNumber(11);
-  watch.spareSlots(new Set([...ALL].filter((slot) => slot !== ours)));
+  monitoring.spareSlots(new Set([...ALL].filter((slot) => slot !== ours)));
   clock.run(300);
   for (const number of accounts.numbers) {
     const telling = servers.filter((server) => server.monitorsAccount(number, 1)).length;
@@ -92,20 +92,20 @@ test('only what may have been spared is looked at when a slot becomes ours, and 
 });
 
 test('when another becomes first the best servers go on being asked, and the others are not asked again', () => {
-  const { clock, servers, watch, telling } = network({ spared: NONE });
+  const { clock, servers, monitoring, telling } = network({ spared: NONE });
   assert.deepEqual(telling(), Array(7).fill(40));
-  watch.spareSlots(ALL);
+  monitoring.spareSlots(ALL);
   clock.run(2 * HOUR);
   assert.deepEqual(telling(), [0, 0, 0, 0, 40, 40, 40]);
   assert.deepEqual(askedSince(servers, 5 * SECOND + 1), [4, 5, 6]);
-  const { confirmed, spared, unconfirmed } = watch.nodes()[0]!;
+  const { confirmed, spared, unconfirmed } = monitoring.nodes()[0]!;
   assert.deepEqual({ confirmed, spared, unconfirmed }, { confirmed: 0, spared: 40, unconfirmed: 0 });
 });
 
 test('a hivemind that is first again within the hour asks nothing again before it has to be renewed', () => {
-  const { clock, servers, watch, telling } = network({ spared: NONE });
+  const { clock, servers, monitoring, telling } = network({ spared: NONE });
   for (let n = 0; n < 20; n++) {
-    watch.spareSlots(n % 2 === 0 ? ALL : NONE);
+    monitoring.spareSlots(n % 2 === 0 ? ALL : NONE);
     clock.run(2 * MINUTE);
   }
   assert.deepEqual(askedSince(servers, 5 * SECOND + 1), []);
@@ -114,7 +114,7 @@ test('a hivemind that is first again within the hour asks nothing again before i
 });
 
 test('a chosen server that is lost is replaced at once by the best of the others, and finds its place taken', () => {
-  const { clock, servers, watch, telling } = network();
+  const { clock, servers, monitoring, telling } = network();
   const chosen = telling().flatMap((count, index) => (count > 0 ? [index] : []));
   const best = Math.max(...[...servers.keys()].filter((index) => !chosen.includes(index)));
   const lost = servers[chosen[0]!]!;
@@ -124,14 +124,14 @@ test('a chosen server that is lost is replaced at once by the best of the others
   clock.run(2 * MINUTE);
   assert.ok(lost.isUp);
   assert.deepEqual([telling()[chosen[0]!], telling().filter((count) => count > 0).length], [0, 3]);
-  assert.equal(watch.summary().unconfirmed, 0);
+  assert.equal(monitoring.summary().unconfirmed, 0);
 });
 
 test('a chosen server that is connected anew, since it speaks to others alone, has lost its place', () => {
-  const { clock, servers, watch, telling } = network();
+  const { clock, servers, monitoring, telling } = network();
   const deaf = servers[telling().indexOf(40)]!;
   deaf.monitors.clear();
-  watch.reconnect(deaf.node!);
+  monitoring.reconnect(deaf.node!);
   clock.run(MINUTE);
   assert.equal(deaf.isUp, true);
   assert.deepEqual([telling()[servers.indexOf(deaf)], telling().filter((count) => count === 40).length], [0, 3]);
@@ -161,7 +161,7 @@ test('where too few are there, all that come are asked', () => {
 });
 
 test('what subscribes or changes in a spared slot is asked of the chosen servers within 200 ms, and of nobody else', () => {
-  const { accounts, clock, servers, watch } = network();
+  const { accounts, clock, servers, monitoring } = network();
   const before = clock.monotonic();
   const number = accounts.add();
   accounts.change(3);
@@ -169,26 +169,26 @@ test('what subscribes or changes in a spared slot is asked of the chosen servers
   assert.equal(servers.filter((server) => server.monitorsAccount(number, 1)).length, 3);
   assert.equal(servers.filter((server) => server.monitorsAccount(3, 2)).length, 3);
   assert.equal(askedSince(servers, before).length, 3);
-  assert.deepEqual([watch.summary().unconfirmed, watch.summary().fresh], [0, 7]);
+  assert.deepEqual([monitoring.summary().unconfirmed, monitoring.summary().fresh], [0, 7]);
   accounts.remove(number);
   accounts.change(4, undefined, false);
   clock.run(200);
-  assert.deepEqual([watch.summary().unconfirmed, watch.summary().spared], [0, 4 * 40]);
+  assert.deepEqual([monitoring.summary().unconfirmed, monitoring.summary().spared], [0, 4 * 40]);
 });
 
 test('an account that changes after its server was left out no longer counts as monitored there', () => {
-  const { accounts, clock, watch } = network({ spared: NONE });
-  watch.spareSlots(ALL);
+  const { accounts, clock, monitoring } = network({ spared: NONE });
+  monitoring.spareSlots(ALL);
   accounts.change(3);
   clock.run(SECOND);
   assert.deepEqual(
-    watch.nodes().map(({ confirmed, spared }) => [confirmed, spared]),
+    monitoring.nodes().map(({ confirmed, spared }) => [confirmed, spared]),
     [...Array(4).fill([39, 1]), ...Array(3).fill([40, 0])],
   );
 });
 
 test('a server that joins the swarm or leaves it', () => {
-  const { net, clock, servers, watch, telling } = network({ servers: 5 });
+  const { net, clock, servers, monitoring, telling } = network({ servers: 5 });
   servers.push(net.add(SWARM));
   net.publish();
   clock.run(5 * SECOND);
@@ -197,25 +197,25 @@ test('a server that joins the swarm or leaves it', () => {
   net.publish(servers.filter((server) => server !== left));
   clock.run(5 * SECOND);
   assert.equal(servers.filter((server, index) => server !== left && telling()[index] === 40).length, 3);
-  assert.equal(watch.summary().unconfirmed, 0);
+  assert.equal(monitoring.summary().unconfirmed, 0);
 });
 
 test('an account that all asked servers refuse is not stale for want of a word from those that are spared', () => {
-  const { clock, servers, watch } = network({ accounts: 8 });
+  const { clock, servers, monitoring } = network({ accounts: 8 });
   for (const server of servers)
     server.behave = (request) =>
       Buffer.from(`l${request.map(({ account }) => (account === 7 ? refusal(5) : SUCCESS)).join('')}e`);
   for (const server of servers) server.breakConnection(50, true);
   clock.run(3 * HOUR);
-  assert.equal(watch.summary().refused, 3);
-  assert.ok(watch.summary().oldestSeconds < HOUR / SECOND, `${watch.summary().oldestSeconds} s`);
+  assert.equal(monitoring.summary().refused, 3);
+  assert.ok(monitoring.summary().oldestSeconds < HOUR / SECOND, `${monitoring.summary().oldestSeconds} s`);
 });
 
 test('a server that is not asked is not expected to confirm what another one announces', () => {
-  const { accounts, servers, clock, watch, telling } = network({ servers: 5, accounts: 1 });
+  const { accounts, servers, clock, monitoring, telling } = network({ servers: 5, accounts: 1 });
   const asked = servers.filter((_, index) => telling()[index] === 1);
   const [one, two, three] = asked as [FakeServer, FakeServer, FakeServer];
-  const hasOthers = () => watch.hasOthers(one.node!, accounts.idOf(0));
+  const hasOthers = () => monitoring.hasOthers(one.node!, accounts.idOf(0));
   assert.equal(hasOthers(), true);
   // They refuse its signature, and will not tell: of those that are connected no other would.
   for (const server of [two, three]) {
@@ -227,16 +227,16 @@ test('a server that is not asked is not expected to confirm what another one ann
 });
 
 test('since when a server has been asked for a slot is known, as far as that has changed', () => {
-  const { clock, servers, watch, telling, slotOfNumber } = network();
+  const { clock, servers, monitoring, telling, slotOfNumber } = network();
   const slot = slotOfNumber(0);
   const left = servers[telling().indexOf(0)]!.node!;
-  assert.equal(watch.askedSince(left, slot), undefined);
+  assert.equal(monitoring.askedSince(left, slot), undefined);
   const now = clock.monotonic();
-  watch.spareSlots(NONE);
-  assert.equal(watch.askedSince(left, slot), now);
+  monitoring.spareSlots(NONE);
+  assert.equal(monitoring.askedSince(left, slot), now);
   clock.run(MINUTE);
-  watch.spareSlots(ALL);
-  assert.equal(watch.askedSince(left, slot), undefined);
+  monitoring.spareSlots(ALL);
+  assert.equal(monitoring.askedSince(left, slot), undefined);
 });
 
 /** SIMULATION_SEEDS=5000 looks longer, SIMULATION_SEED=17 at one alone. */
@@ -261,7 +261,7 @@ function simulate(seed: number): void {
   const accounts = new FakeAccounts();
   for (let n = 20 + below(60); n > 0; n--) accounts.add();
   const net = new FakeNetwork(accounts, { seed, rank: (key) => Number.parseInt(key.slice(0, 8), 16) % 5 });
-  const { clock, watch } = net;
+  const { clock, monitoring } = net;
   const swarms = [SWARM, 5n];
   const servers = Array.from({ length: 2 + below(14) }, () => net.add(pick(swarms)));
   let spared: ReadonlySet<number> = NONE;
@@ -270,7 +270,7 @@ function simulate(seed: number): void {
     () => {
       const share = pick([0, 0.1, 0.5, 1]);
       spared = new Set([...ALL].filter(() => random() < share));
-      watch.spareSlots(spared);
+      monitoring.spareSlots(spared);
     },
     () => void accounts.add(),
     () => accounts.numbers.length > 1 && accounts.remove(pick(accounts.numbers)),
@@ -304,7 +304,7 @@ function simulate(seed: number): void {
       const least = isSpared(id) ? Math.min(ENOUGH, swarm.length) : swarm.length;
       assert.ok(telling >= least, `of account ${number} ${telling} tell, of ${swarm.length}, and ${least} should`);
     }
-    const { unconfirmed, uncovered, fresh } = watch.summary();
+    const { unconfirmed, uncovered, fresh } = monitoring.summary();
     assert.deepEqual({ unconfirmed, uncovered, fresh }, { unconfirmed: 0, uncovered: 0, fresh: servers.length });
   }
   clock.run(2 * HOUR);
@@ -318,7 +318,7 @@ function simulate(seed: number): void {
       assert.equal(confirmed, wanted);
     }
   }
-  watch.stop();
+  monitoring.stop();
   clock.run(30 * SECOND);
   assert.equal(clock.pending, 0, 'timers are left');
 }

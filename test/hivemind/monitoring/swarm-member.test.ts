@@ -1,6 +1,6 @@
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
-import { type Link, MAX_BODY, SwarmMember } from '../../../src/hivemind/monitoring/swarm-member.ts';
+import { type Channel, MAX_BODY, SwarmMember } from '../../../src/hivemind/monitoring/swarm-member.ts';
 import { FakeClock } from '../../support/fake-clock.ts';
 
 const SECOND = 1_000;
@@ -10,15 +10,15 @@ function setUp() {
   const clock = new FakeClock();
   const now = () => Math.floor(clock.monotonic() / SECOND);
   const member = new SwarmMember({ clock, now, jitter: () => 0.5, interval: 60, rank: 0, suspect: () => {} });
-  const link: Link = { request: () => {}, close: () => {} };
-  member.up(link);
+  const channel: Channel = { request: () => {}, close: () => {} };
+  member.up(channel);
   /** Seconds until it may be asked again. */
   const rest = () => {
     let seconds = 0;
     for (; member.isResting && seconds < 1_000; seconds++) clock.run(SECOND);
     return seconds;
   };
-  return { clock, member, link, rest };
+  return { clock, member, channel, rest };
 }
 
 test('a server that was never connected has nothing in flight, no swarm and no failures', () => {
@@ -68,16 +68,16 @@ test('requests that fail together are one failure; after three in a row the serv
 });
 
 test('a connection that breaks again and again has its first handshakes acted on at once, later ones after a while', () => {
-  const { clock, member, link, rest } = setUp();
+  const { clock, member, channel, rest } = setUp();
   const rests: number[] = [];
   for (let n = 0; n < 10; n++) {
     member.down();
-    member.up(link);
+    member.up(channel);
     rests.push(rest());
   }
   assert.deepEqual(rests, [0, 0, 0, 2, 4, 8, 16, 32, 60, 0], 'the last one held for a minute');
   clock.run(60 * SECOND);
-  member.up(link);
+  member.up(channel);
   assert.equal(rest(), 0);
 });
 
@@ -154,7 +154,7 @@ test('an ended monitor counts if it was confirmed, and is disputed unless a requ
 test('replies count for the handshake and the swarm that they were asked under', () => {
   const { member } = setUp();
   const replies: (() => void)[] = [];
-  const link: Link = {
+  const channel: Channel = {
     request: (_body, done) => replies.push(() => done(Buffer.from('le'), undefined)),
     close: () => {},
   };
@@ -162,7 +162,7 @@ test('replies count for the handshake and the swarm that they were asked under',
   const ask = (isUrgent: boolean) =>
     member.request(Buffer.from('x'), isUrgent, (_reply, _failure, isLate) => late.push(isLate));
   const inFlight = () => [member.bulkInFlight, member.urgentInFlight];
-  member.up(link);
+  member.up(channel);
   ask(false);
   ask(true);
   ask(true);
@@ -172,7 +172,7 @@ test('replies count for the handshake and the swarm that they were asked under',
   replies[0]!();
   assert.deepEqual(inFlight(), [false, 1]);
   const swarm = { id: 7n, number: 0, accounts: new Uint32Array(8), count: 3, members: [] };
-  for (const change of [() => member.up(link), () => member.enter(swarm), () => member.leave()]) {
+  for (const change of [() => member.up(channel), () => member.enter(swarm), () => member.leave()]) {
     ask(false);
     ask(true);
     const { epoch } = member;
@@ -212,14 +212,14 @@ test('nothing left to ask makes no server silent, unless something urgent waits 
 });
 
 test('a server is fresh when it is connected and has nothing unconfirmed', () => {
-  const { member, link } = setUp();
+  const { member, channel } = setUp();
   member.schedule.begin(1, 1);
   assert.equal(member.isFresh, false);
   member.schedule.confirmed(0, 1);
   assert.equal(member.isFresh, true);
   member.down();
   assert.equal(member.isFresh, false);
-  member.up(link);
+  member.up(channel);
   assert.equal(member.isFresh, false, 'it may have forgotten everything');
 });
 

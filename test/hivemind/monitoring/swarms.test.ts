@@ -20,7 +20,7 @@ function network(swarms: readonly bigint[], accounts = 300) {
   const servers = swarms.flatMap((swarm) => [net.add(swarm), net.add(swarm)]);
   net.publish();
   net.clock.run(5 * SECOND);
-  return { net, accounts: fake, servers, clock: net.clock, watch: net.watch };
+  return { net, accounts: fake, servers, clock: net.clock, monitoring: net.monitoring };
 }
 
 function move(server: FakeServer, swarm: bigint): void {
@@ -28,7 +28,7 @@ function move(server: FakeServer, swarm: bigint): void {
 }
 
 /** Which of the servers monitor an account, by their places in the list. */
-function watchers(servers: readonly FakeServer[], number: number): number[] {
+function monitoredBy(servers: readonly FakeServer[], number: number): number[] {
   return servers.flatMap((server, i) => (server.monitorsAccount(number, 1) ? [i] : []));
 }
 
@@ -44,9 +44,9 @@ test('a swarm that splits: only the accounts that move are asked for, and only a
   );
   const moved = accounts.numbers.filter((number) => newcomers[0]!.monitorsAccount(number, 1));
   assert.ok(moved.length > 100 && moved.length < 200, `${moved.length} moved`);
-  assert.deepEqual({ ...net.watch.counters.swarms }, { recalculations: 2, moved: moved.length });
+  assert.deepEqual({ ...net.monitoring.counters.swarms }, { recalculations: 2, moved: moved.length });
   assert.deepEqual(
-    net.watch.nodes().map(({ accounts }) => accounts),
+    net.monitoring.nodes().map(({ accounts }) => accounts),
     [300 - moved.length, 300 - moved.length, moved.length, moved.length],
   );
 });
@@ -60,7 +60,7 @@ test('a swarm that vanishes: its accounts are asked for at those that are closes
   clock.run(2 * SECOND);
   assert.ok(orphans.length > 50);
   for (const number of orphans) {
-    assert.equal(watchers(servers, number).filter((i) => i < 2 || i > 3).length, 2);
+    assert.equal(monitoredBy(servers, number).filter((i) => i < 2 || i > 3).length, 2);
   }
   const askedSince = new Set(
     servers[0]!.log.slice(logged).flatMap(({ elements }) => elements.map(({ account }) => account)),
@@ -74,12 +74,12 @@ test('swarms that merge: the servers that change sides are asked for everything 
   move(servers[3]!, LOW);
   net.publish();
   clock.run(2 * SECOND);
-  for (const number of accounts.numbers) assert.deepEqual(watchers(servers, number).slice(0, 2), [0, 1]);
-  for (const number of accounts.numbers) assert.equal(watchers(servers, number).length, 4);
+  for (const number of accounts.numbers) assert.deepEqual(monitoredBy(servers, number).slice(0, 2), [0, 1]);
+  for (const number of accounts.numbers) assert.equal(monitoredBy(servers, number).length, 4);
 });
 
 test('1,000 changes of the swarms, back and forth: each account ends up at all its servers', () => {
-  const { net, accounts, servers, clock, watch } = network([LOW, MIDDLE, HIGH], 50);
+  const { net, accounts, servers, clock, monitoring } = network([LOW, MIDDLE, HIGH], 50);
   for (let i = 0; i < 1000; i++) {
     move(servers[i % servers.length]!, [LOW, MIDDLE, HIGH, 7n, 2n ** 64n - 9n][(i * 7) % 5]!);
     net.publish();
@@ -87,18 +87,18 @@ test('1,000 changes of the swarms, back and forth: each account ends up at all i
   }
   clock.run(MINUTE);
   for (const number of accounts.numbers) {
-    const swarms = new Set(watchers(servers, number).map((i) => servers[i]!.address.swarm));
+    const swarms = new Set(monitoredBy(servers, number).map((i) => servers[i]!.address.swarm));
     assert.ok(swarms.size > 0);
   }
-  assert.equal(watch.summary().unconfirmed, 0);
+  assert.equal(monitoring.summary().unconfirmed, 0);
   assert.equal(
-    watch.nodes().reduce((sum, { accounts, confirmed }) => sum + accounts - confirmed, 0),
+    monitoring.nodes().reduce((sum, { accounts, confirmed }) => sum + accounts - confirmed, 0),
     0,
   );
 });
 
 test('the same list again, in another order, changes nothing', () => {
-  const { net, servers, clock, watch } = network([LOW, HIGH]);
+  const { net, servers, clock, monitoring } = network([LOW, HIGH]);
   const logged = servers.map((server) => server.log.length);
   net.publish([...servers].reverse());
   clock.run(MINUTE);
@@ -110,25 +110,25 @@ test('the same list again, in another order, changes nothing', () => {
     servers.map((server) => server.connects),
     [1, 1, 1, 1],
   );
-  assert.equal(watch.counters.swarms.recalculations, 1);
+  assert.equal(monitoring.counters.swarms.recalculations, 1);
 });
 
 test('a notification counts only from a server of the swarm of its account', () => {
-  const { accounts, servers, watch } = network([LOW, HIGH]);
+  const { accounts, servers, monitoring } = network([LOW, HIGH]);
   const nodes = servers.map((server) => server.node as Node);
   for (const number of accounts.numbers) {
-    const accepting = nodes.flatMap((node, i) => (watch.accepts(node, accounts.idOf(number)) ? [i] : []));
-    assert.deepEqual(accepting, watchers(servers, number));
+    const accepting = nodes.flatMap((node, i) => (monitoring.accepts(node, accounts.idOf(number)) ? [i] : []));
+    assert.deepEqual(accepting, monitoredBy(servers, number));
   }
-  assert.ok(!watch.accepts(nodes[0]!, -1));
-  assert.ok(!watch.accepts(nodes[0]!, 300));
+  assert.ok(!monitoring.accepts(nodes[0]!, -1));
+  assert.ok(!monitoring.accepts(nodes[0]!, 300));
 });
 
 test('another server may announce an account too, if it is of its swarm, is connected and does not refuse it', () => {
-  const { accounts, servers, clock, watch } = network([LOW, HIGH]);
+  const { accounts, servers, clock, monitoring } = network([LOW, HIGH]);
   const [first, second] = servers as [FakeServer, FakeServer];
-  const [refused, number] = accounts.numbers.filter((one) => watchers(servers, one)[0] === 0) as [number, number];
-  const hasOthers = (one: number) => watch.hasOthers(first.node as Node, accounts.idOf(one));
+  const [refused, number] = accounts.numbers.filter((one) => monitoredBy(servers, one)[0] === 0) as [number, number];
+  const hasOthers = (one: number) => monitoring.hasOthers(first.node as Node, accounts.idOf(one));
   assert.deepEqual([hasOthers(refused), hasOthers(number)], [true, true]);
   second.behave = (request) =>
     Buffer.from(`l${request.map(({ account }) => (account === refused ? refusal(5) : SUCCESS)).join('')}e`);
@@ -139,36 +139,36 @@ test('another server may announce an account too, if it is of its swarm, is conn
   second.breakConnection(60_000, true);
   clock.run(100);
   assert.equal(hasOthers(number), false);
-  assert.equal(watch.hasOthers(first.node as Node, -1), false);
+  assert.equal(monitoring.hasOthers(first.node as Node, -1), false);
 });
 
 test('after a change of the swarms the former servers of an account still count for 65 minutes', () => {
-  const { net, accounts, servers, clock, watch } = network([LOW]);
+  const { net, accounts, servers, clock, monitoring } = network([LOW]);
   const node = servers[0]!.node as Node;
   net.add(HIGH);
   net.publish();
   clock.run(64 * MINUTE);
-  for (const number of accounts.numbers) assert.ok(watch.accepts(node, accounts.idOf(number)));
+  for (const number of accounts.numbers) assert.ok(monitoring.accepts(node, accounts.idOf(number)));
   clock.run(2 * MINUTE);
-  const still = accounts.numbers.filter((number) => watch.accepts(node, accounts.idOf(number)));
+  const still = accounts.numbers.filter((number) => monitoring.accepts(node, accounts.idOf(number)));
   assert.deepEqual(
     still,
-    accounts.numbers.filter((number) => watchers(servers.slice(0, 1), number).length === 1),
+    accounts.numbers.filter((number) => monitoredBy(servers.slice(0, 1), number).length === 1),
   );
   assert.ok(still.length < 200);
 });
 
 test('a server that moved to another swarm still counts for its former accounts for 65 minutes', () => {
-  const { net, accounts, servers, clock, watch } = network([LOW, HIGH]);
+  const { net, accounts, servers, clock, monitoring } = network([LOW, HIGH]);
   const own = accounts.numbers.filter((number) => servers[0]!.monitorsAccount(number, 1));
   const node = servers[0]!.node as Node;
   move(servers[0]!, HIGH);
   net.publish();
   clock.run(64 * MINUTE);
-  assert.ok(accounts.numbers.every((number) => watch.accepts(node, accounts.idOf(number))));
+  assert.ok(accounts.numbers.every((number) => monitoring.accepts(node, accounts.idOf(number))));
   clock.run(2 * MINUTE);
   assert.ok(own.length > 100);
-  assert.ok(own.every((number) => !watch.accepts(node, accounts.idOf(number))));
+  assert.ok(own.every((number) => !monitoring.accepts(node, accounts.idOf(number))));
 });
 
 for (const [what, leave] of [
@@ -189,17 +189,17 @@ for (const [what, leave] of [
     absent.absent = true;
     net.publish();
     net.clock.run(60 * MINUTE);
-    const own = fake.numbers.filter((number) => watchers([first], number).length === 1);
+    const own = fake.numbers.filter((number) => monitoredBy([first], number).length === 1);
     assert.ok(own.length > 100);
-    const before = net.watch.summary();
+    const before = net.monitoring.summary();
     assert.equal(before.uncovered, 0);
     assert.ok(before.oldestSeconds < 60 * 60 - 60, 'renewed before');
     leave(net, [absent, third], first);
     net.clock.run(2 * MINUTE);
-    const { uncovered, oldestSeconds } = net.watch.summary();
+    const { uncovered, oldestSeconds } = net.monitoring.summary();
     assert.equal(uncovered, own.length);
     assert.ok(oldestSeconds >= 60 * 60, `${oldestSeconds} s`);
-    for (const number of own) assert.equal(net.watch.hasOthers(absent.node as Node, fake.idOf(number)), false);
+    for (const number of own) assert.equal(net.monitoring.hasOthers(absent.node as Node, fake.idOf(number)), false);
   });
 }
 

@@ -6,7 +6,7 @@ import type { Incoming, Remote } from '../../../src/oxenmq/remote.ts';
 import { decodeMembers, MAX_MEMBERS } from '../../../src/session/members.ts';
 import { encodeRegistration } from '../../../src/session/notifier-protocol.ts';
 
-test('a caller that speaks for clients of its own names them, and is told whether to come again; without a name it is a client itself', async () => {
+test('a caller that speaks for clients of its own names them, and is told whether to retry; without a name it is a client itself', async () => {
   const senders: RequestOrigin[] = [];
   const handle = async (_kind: string, _body: unknown, sender: RequestOrigin) => {
     senders.push(sender);

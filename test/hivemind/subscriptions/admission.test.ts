@@ -94,7 +94,7 @@ test('a place that is left is free again, once', () => {
   assert.equal(hold(mib(20), 'b'), undefined, 'no more than before');
 });
 
-test('who would wait for more than five seconds is told to come again', () => {
+test('a client that would wait for more than five seconds is told to retry', () => {
   const { admission } = setUp();
   const enter = (bytes: number, client: string) => admission.enter(client, bytes);
   // Each element is thought to take half a millisecond before any was done.

@@ -171,7 +171,7 @@ test('in a storm of large requests as many are answered completely as without it
   const { clock, subscriptions, ask, pause, through } = simulated();
   const { results, shed } = subscriptions.counters;
   /**
-   * With so many clients, who come again when they are told to: how many requests were answered in whole within so many
+   * With so many clients, who retry when they are told to: how many requests were answered in whole within so many
    * simulated ms, and for which part of the elements that was.
    */
   const run = async (clients: number, ms: number) => {

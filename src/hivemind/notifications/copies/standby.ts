@@ -41,7 +41,7 @@ const REMEMBERED = 60_000;
 /** The most news of each kind in one generation: 10 MB. */
 const MAX_REMEMBERED = 500_000;
 /** How many pushes are released before the event loop gets its turn: about 2 ms. */
-const SLICE = 500;
+const RELEASES_PER_TURN = 500;
 
 /**
  * Holds back the pushes that another member of the cluster sends first. They are kept, unsealed, until some member says
@@ -367,7 +367,7 @@ export class Standby {
 
   /** In slices, because all that a member had is released at once when it dies. */
   #sendReleased(): void {
-    let left = SLICE;
+    let left = RELEASES_PER_TURN;
     for (const [copy, reason] of this.#released) {
       if (left-- === 0) break;
       this.#released.delete(copy);

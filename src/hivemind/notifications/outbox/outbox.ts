@@ -235,7 +235,7 @@ export class Outbox {
   }
 
   /**
-   * Closes the books: what a notifier has not reported on yet counts as unreported.
+   * Ends all counting: what notifiers have not reported on by now counts as unreported.
    * @returns the totals of all services
    */
   close(): Totals {

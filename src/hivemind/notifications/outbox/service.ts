@@ -57,7 +57,7 @@ const REGISTRATION_LIFETIME = 20_000;
 /** The most pushes in one message to a notifier, so that the first need not wait long for the last to be sealed. */
 const BATCH = 64;
 /** How many pushes are handled before the event loop gets its turn: about 5 ms of sealing. */
-const SLICE = 192;
+const PUSHES_PER_TURN = 192;
 /** Pushes with notifiers or on the way there may take this share of the queue's byte limit, on top of it. */
 const WIRE_SHARE = 1 / 4;
 /** Why we give up pushes that another hivemind may still send. */
@@ -258,11 +258,17 @@ export class Service {
 
   #deliver(): void {
     const batches = new Map<Instance, Batch>();
-    let left = SLICE;
+    let left = PUSHES_PER_TURN;
     let isBlocked = false;
     // Pushes that wait for one notifier are older than the rest, but leave the rest half of the slice.
     for (const instance of this.instances.all) {
-      while (left > SLICE / 2 && !isBlocked && this.queue.hasAside(instance) && hasRoom(instance) && this.#hasRoom()) {
+      while (
+        left > PUSHES_PER_TURN / 2 &&
+        !isBlocked &&
+        this.queue.hasAside(instance) &&
+        hasRoom(instance) &&
+        this.#hasRoom()
+      ) {
         const push = this.queue.takeAside(instance);
         if (!push) break;
         left--;
@@ -282,7 +288,7 @@ export class Service {
     }
     for (const [instance, batch] of batches) if (!this.#send(instance, batch)) isBlocked = true;
     if (isBlocked) this.#pumpLater();
-    else if (left <= SLICE / 2) this.#pump();
+    else if (left <= PUSHES_PER_TURN / 2) this.#pump();
   }
 
   /**
@@ -388,7 +394,7 @@ export class Service {
     return false;
   }
 
-  /** Takes a push off its notifier's books. */
+  /** The push is no longer with its notifier. */
   #unassign(push: QueuedPush): void {
     const { holder } = push;
     if (!holder) return;

@@ -6,7 +6,7 @@ import { SharedSubscriptions } from '../../../../src/hivemind/cluster/shared-sub
 import type { DeviceKey, DeviceRow } from '../../../../src/hivemind/devices/device.ts';
 import { Devices } from '../../../../src/hivemind/devices/devices.ts';
 import { Monitoring } from '../../../../src/hivemind/monitoring/monitoring.ts';
-import type { LinkEvents, Node } from '../../../../src/hivemind/network/node.ts';
+import type { ChannelEvents, Node } from '../../../../src/hivemind/network/node.ts';
 import { Nodes } from '../../../../src/hivemind/network/nodes.ts';
 import { DuplicateFilter } from '../../../../src/hivemind/notifications/duplicate-filter.ts';
 import { Intake } from '../../../../src/hivemind/notifications/intake.ts';
@@ -292,7 +292,7 @@ export class SimulatedMember extends SimulatedProcess implements Linked {
     return loadSubscriptions({ clock, store, devices, stopping: this.#stopping.signal, log: this.#log }, slots);
   }
 
-  #connect(node: Node, events: LinkEvents) {
+  #connect(node: Node, events: ChannelEvents) {
     const { name, generation } = this.#membership;
     const routingId = `${name} ${generation} ${node.reconnects}`;
     return this.#options.server(node.key).connect(this, routingId, events, (frame) => {

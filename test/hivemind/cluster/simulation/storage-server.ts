@@ -1,7 +1,7 @@
 import type { Clock } from '../../../../src/clock.ts';
 import { type Bencoded, decode } from '../../../../src/codec/bencode.ts';
-import type { Link } from '../../../../src/hivemind/monitoring/swarm-member.ts';
-import type { LinkEvents } from '../../../../src/hivemind/network/node.ts';
+import type { Channel } from '../../../../src/hivemind/monitoring/swarm-member.ts';
+import type { ChannelEvents } from '../../../../src/hivemind/network/node.ts';
 import { encodeNotification, type Notification } from '../../../../src/session/notification.ts';
 import type { ServiceNode } from '../../../../src/session/service-nodes.ts';
 import type { Random } from '../../../support/random.ts';
@@ -24,7 +24,7 @@ export interface Caller {
 
 interface Connection {
   readonly caller: Caller;
-  readonly events: LinkEvents;
+  readonly events: ChannelEvents;
   readonly onNotification: (frame: Buffer) => void;
   isUp: boolean;
   /** Whether what the server tells goes elsewhere, although it answers here. */
@@ -59,7 +59,7 @@ export class StorageServer {
   }
 
   /** @param routingId by what it knows the caller again */
-  connect(caller: Caller, routingId: string, events: LinkEvents, onNotification: (frame: Buffer) => void): Link {
+  connect(caller: Caller, routingId: string, events: ChannelEvents, onNotification: (frame: Buffer) => void): Channel {
     const connection: Connection = { caller, events, onNotification, isUp: false, isDeaf: false, session: 0 };
     // Two with one routing id would bring the server down: the world must not let that happen.
     const other = this.#connections.get(routingId);
@@ -164,7 +164,7 @@ export class StorageServer {
     caller.does(() => events.up());
   }
 
-  #request(connection: Connection, routingId: string, body: Buffer, done: Parameters<Link['request']>[1]): void {
+  #request(connection: Connection, routingId: string, body: Buffer, done: Parameters<Channel['request']>[1]): void {
     const { caller, session } = connection;
     let isOver = false;
     const settle = (reply: Buffer | undefined, failure: string | undefined) =>

@@ -198,7 +198,7 @@ export class ClusterWorld {
     });
     this.members.set(name, member);
     this.runs.push(member);
-    this.#watch(
+    this.#mustSucceed(
       member.start().catch((error: Error) => {
         if (member.isDead) return;
         // As systemd does with a start that failed.
@@ -221,7 +221,7 @@ export class ClusterWorld {
 
   /** It stops in order; then something else may follow. */
   stop(name: string, then: () => void = () => {}): void {
-    this.#watch(this.#stop(name).then(then));
+    this.#mustSucceed(this.#stop(name).then(then));
   }
 
   async #stop(name: string): Promise<void> {
@@ -300,7 +300,7 @@ export class ClusterWorld {
 
   /** As {@link stop}. */
   stopNotifier(notifier: SimulatedNotifier, then: () => void): void {
-    this.#watch(this.#stopNotifier(notifier).then(then));
+    this.#mustSucceed(this.#stopNotifier(notifier).then(then));
   }
 
   async #stopNotifier(notifier: SimulatedNotifier): Promise<void> {
@@ -430,7 +430,7 @@ export class ClusterWorld {
   }
 
   /** Nothing that was simulated has thrown. */
-  #watch(work: Promise<unknown>): void {
+  #mustSucceed(work: Promise<unknown>): void {
     work.catch((error: Error) => {
       this.failure ??= error;
     });
@@ -511,14 +511,14 @@ export class ClusterWorld {
     const answered = this.#ask((member) => member.subscribe(row)).then((done) => {
       if (done) subscribed.since ??= this.clock.monotonic();
     });
-    this.#watch(answered);
+    this.#mustSucceed(answered);
   }
 
   #unsubscribe(row: DeviceRow): void {
     const key = keyOf(row);
     this.subscribed.delete(key);
     for (const push of this.pushes.values()) if (push.serviceId === row.serviceId) push.isSettled = false;
-    this.#watch(this.#ask((member) => member.unsubscribe(row, this.#seconds())));
+    this.#mustSucceed(this.#ask((member) => member.unsubscribe(row, this.#seconds())));
   }
 
   /** Asks one hivemind after the other, as web does. @returns whether one of them has done it */

@@ -1,7 +1,7 @@
 import type { Clock } from '../../../../src/clock.ts';
 import { Monitoring } from '../../../../src/hivemind/monitoring/monitoring.ts';
-import type { Link } from '../../../../src/hivemind/monitoring/swarm-member.ts';
-import type { LinkEvents, Node } from '../../../../src/hivemind/network/node.ts';
+import type { Channel } from '../../../../src/hivemind/monitoring/swarm-member.ts';
+import type { ChannelEvents, Node } from '../../../../src/hivemind/network/node.ts';
 import { Nodes } from '../../../../src/hivemind/network/nodes.ts';
 import { mulberry32 } from '../../../../src/mulberry32.ts';
 import type { ServiceNode } from '../../../../src/session/service-nodes.ts';
@@ -22,7 +22,7 @@ export const willing: Behaviour = (request) => Buffer.from(`l${SUCCESS.repeat(re
 
 const LIFETIME = 65 * 60_000;
 
-/** A storage server as the rules see it through a link, with the memory of a real one. */
+/** A storage server as the rules see it through a channel, with the memory of a real one. */
 export class FakeServer {
   readonly #clock: Clock;
   readonly #network: FakeNetwork;
@@ -41,7 +41,7 @@ export class FakeServer {
   mostInFlight = 0;
   /** The connection to it. */
   node: Node | undefined;
-  events: LinkEvents | undefined;
+  events: ChannelEvents | undefined;
   isUp = false;
   /** What it has been asked and not yet answered belongs to this connection. */
   #session = 0;
@@ -52,7 +52,7 @@ export class FakeServer {
     this.address = address;
   }
 
-  connect(node: Node, events: LinkEvents): Link {
+  connect(node: Node, events: ChannelEvents): Channel {
     this.connects++;
     this.node = node;
     this.events = events;
@@ -146,7 +146,7 @@ export class FakeServer {
 }
 
 /** The nodes and the monitoring of a network without sockets, joined as `Network` joins them. */
-function watchOver(monitoring: Monitoring, nodes: Nodes) {
+function joined(monitoring: Monitoring, nodes: Nodes) {
   return {
     get counters() {
       return { ...monitoring.counters, nodes: nodes.counters };
@@ -175,10 +175,10 @@ function watchOver(monitoring: Monitoring, nodes: Nodes) {
   };
 }
 
-/** Storage servers without sockets, and a watch over them. */
+/** Storage servers without sockets, and our monitoring of them. */
 export class FakeNetwork {
   readonly clock = new FakeClock();
-  readonly watch: ReturnType<typeof watchOver>;
+  readonly monitoring: ReturnType<typeof joined>;
   readonly servers = new Map<string, FakeServer>();
   bytesInFlight = 0;
   mostBytesInFlight = 0;
@@ -234,7 +234,7 @@ export class FakeNetwork {
         return this.servers.get(node.key)!.connect(node, events);
       },
     });
-    this.watch = watchOver(monitoring, nodes);
+    this.monitoring = joined(monitoring, nodes);
   }
 
   /** A new storage server, which is not in the list before {@link publish} is called. */
@@ -256,11 +256,11 @@ export class FakeNetwork {
   /** oxend lists these. */
   list(nodes: readonly ServiceNode[], height = ++this.height): string | undefined {
     const swarms = nodes.map(({ swarm }) => swarm);
-    return this.watch.update({ height, blockHash: '', nodes, swarms, skipped: 0 });
+    return this.monitoring.update({ height, blockHash: '', nodes, swarms, skipped: 0 });
   }
 
   ended(server: FakeServer, account: number): void {
     const bytes = this.#accounts.bytesOf(account);
-    this.watch.ended(server.node!, [Buffer.concat([Buffer.from('d1:@33:'), bytes, Buffer.from('7:errcodei6ee')])]);
+    this.monitoring.ended(server.node!, [Buffer.concat([Buffer.from('d1:@33:'), bytes, Buffer.from('7:errcodei6ee')])]);
   }
 }

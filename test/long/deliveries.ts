@@ -9,18 +9,19 @@ interface Sent {
   taken: number;
 }
 
-/** What became of the messages of one service, by the provider's own count. */
-export interface Fates {
-  told: number;
+/** Messages of one service, as its provider counts them. */
+export interface DeliveryCounts {
+  /** Messages of which at least one storage server sent a notification. */
+  sent: number;
   /** Messages that the provider took at least once. */
   taken: number;
   /** Further times. */
   twice: number;
 }
 
-/** Who was written to, and what the providers took: kept outside of the programs that are tried. */
-export class Ledger {
-  readonly fates = new Map<string, Fates>();
+/** The messages that were sent and the pushes that providers took, counted outside of the programs under test. */
+export class Deliveries {
+  readonly counts = new Map<string, DeliveryCounts>();
   /** Pushes that no phone could read, that nobody had written, or whose text was another one. */
   readonly wrong: string[] = [];
   readonly #sent = new Map<string, Sent>();
@@ -28,18 +29,18 @@ export class Ledger {
   readonly #latencies = new Map<string, number[]>();
 
   /**
-   * @param copies how many storage servers were there to tell of it; a message that none tells of is nobody's loss here
+   * @param copies how many storage servers sent a notification; without any, the hivemind cannot know of the message
    */
-  told(hash: Buffer, service: string, copies: number): void {
+  sent(hash: Buffer, service: string, copies: number): void {
     if (copies === 0) return;
     this.#sent.set(hash.toString(), { service, at: performance.now(), taken: 0 });
-    this.of(service).told++;
+    this.of(service).sent++;
   }
 
   taken(phone: Phone | undefined, service: string, payload: Buffer): void {
     let woken: Woken;
     try {
-      if (phone === undefined) throw new Error('for a device that there is not');
+      if (phone === undefined) throw new Error('for an unknown device');
       woken = phone.open(payload);
     } catch (error) {
       this.wrong.push(`${service}: ${(error as Error).message}`);
@@ -62,13 +63,13 @@ export class Ledger {
     latencies.push(performance.now() - sent.at);
   }
 
-  of(service: string): Fates {
-    let fates = this.fates.get(service);
-    if (!fates) {
-      fates = { told: 0, taken: 0, twice: 0 };
-      this.fates.set(service, fates);
+  of(service: string): DeliveryCounts {
+    let counts = this.counts.get(service);
+    if (!counts) {
+      counts = { sent: 0, taken: 0, twice: 0 };
+      this.counts.set(service, counts);
     }
-    return fates;
+    return counts;
   }
 
   /** From the storage servers to the provider, ms: what 99 of 100 pushes took at most since the last call. */
