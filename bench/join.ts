@@ -7,6 +7,7 @@
 import { type ChildProcess, fork } from 'node:child_process';
 import { randomBytes } from 'node:crypto';
 import { monitorEventLoopDelay } from 'node:perf_hooks';
+import { setTimeout as sleep } from 'node:timers/promises';
 import { systemClock } from '../src/clock.ts';
 import { Devices } from '../src/hivemind/devices/devices.ts';
 import { Monitoring } from '../src/hivemind/monitoring/monitoring.ts';
@@ -147,7 +148,7 @@ async function bench(accounts: number, sockets: boolean): Promise<void> {
   publish([{ ...dummy, host: '127.0.0.9' }]);
   const reports = () => nodes.reports(() => ({}));
   const settled = () => reports().every(({ unconfirmed }) => unconfirmed === 0);
-  while (!settled() || reports()[0]!.accounts < accounts) await new Promise((resolve) => setTimeout(resolve, 50));
+  while (!settled() || reports()[0]!.accounts < accounts) await sleep(50);
   (globalThis as { gc?: () => void }).gc?.();
   servers = 0;
 
@@ -157,7 +158,7 @@ async function bench(accounts: number, sockets: boolean): Promise<void> {
   const began = performance.now();
   const { sentBytes, sent } = monitoring.counters;
   publish([{ ...dummy, host: '127.0.0.9' }, address]);
-  while (!settled()) await new Promise((resolve) => setTimeout(resolve, 5));
+  while (!settled()) await sleep(5);
   delay.disable();
   const spent = process.cpuUsage(cpu);
   const row = {

@@ -1,3 +1,4 @@
+import { setTimeout as sleep } from 'node:timers/promises';
 import type { Account } from '../src/devnet/account.ts';
 import { checksByWorker, crypto } from './crypto.ts';
 import { feed } from './feed.ts';
@@ -108,6 +109,6 @@ async function subscribed(world: BenchWorld): Promise<Account[]> {
   if (refused) throw new Error(`a subscription was refused: ${refused[0]}`);
   const monitored = () =>
     accounts.every(({ id }) => world.network.membersFor(id).every((server) => server.isMonitored(id, 0)));
-  while (!monitored()) await new Promise((resolve) => setTimeout(resolve, 20));
+  while (!monitored()) await sleep(20);
   return accounts;
 }

@@ -1,4 +1,5 @@
 import { randomBytes } from 'node:crypto';
+import { setTimeout as sleep } from 'node:timers/promises';
 import { systemClock } from '../src/clock.ts';
 import type { Account } from '../src/devnet/account.ts';
 import { parseAddress } from '../src/oxenmq/address.ts';
@@ -131,11 +132,11 @@ export async function burst(world: BenchWorld, accounts: readonly Account[], cou
   for (let step = 0; step < count / BURST_STEP; step++) {
     for (let index = 0; index < BURST_STEP; index++) writer.write();
     const next = start + (step + 1) * BURST_STEP_MS;
-    await new Promise((resolve) => setTimeout(resolve, Math.max(0, next - performance.now())));
+    await sleep(Math.max(0, next - performance.now()));
   }
   const offered = (performance.now() - start) / 1000;
   const end = performance.now() + 60_000;
-  while (writer.pushed < count && performance.now() < end) await new Promise((resolve) => setTimeout(resolve, 10));
+  while (writer.pushed < count && performance.now() < end) await sleep(10);
   clearInterval(sampling);
   return {
     row: `burst from ${servers.length} servers`,
@@ -159,7 +160,7 @@ export async function steady(world: BenchWorld, accounts: readonly Account[]): P
   const writer = new Writer(world, accounts);
   const cpu = measureCpu(world);
   await paced(() => writer.write());
-  while (writer.pushed < STEADY_COUNT) await new Promise((resolve) => setTimeout(resolve, 5));
+  while (writer.pushed < STEADY_COUNT) await sleep(5);
   return {
     row: `notifications at ${STEADY_RATE} a second`,
     ...latencies(writer.latencies),

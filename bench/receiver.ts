@@ -1,6 +1,7 @@
 import { type ChildProcess, fork } from 'node:child_process';
 import { randomBytes } from 'node:crypto';
 import { once } from 'node:events';
+import { setTimeout as sleep } from 'node:timers/promises';
 import { systemClock } from '../src/clock.ts';
 import { encode } from '../src/codec/bencode.ts';
 import { startNetwork } from '../src/devnet/network.ts';
@@ -53,7 +54,7 @@ async function receiver(kind: 'zeromq' | 'oxenmq'): Promise<object> {
     });
     child.send({ servers, request: encode(elements).toString('base64') });
     const monitored = () => network.servers.every(({ server }) => server.counters.accepted === ACCOUNTS);
-    while (!monitored()) await new Promise((resolve) => setTimeout(resolve, 10));
+    while (!monitored()) await sleep(10);
 
     const letters = Array.from({ length: MESSAGES }, (_, index) => {
       const { id } = accounts[index % ACCOUNTS]!;

@@ -3,6 +3,7 @@ import { randomUUID } from 'node:crypto';
 import { readFileSync } from 'node:fs';
 import { createServer } from 'node:net';
 import { describe, type TestContext, test } from 'node:test';
+import { setTimeout as sleep } from 'node:timers/promises';
 import { VERSION } from '../../src/version.ts';
 import { start } from './child.ts';
 import { NotifySocket } from './notify-socket.ts';
@@ -188,7 +189,7 @@ describe('the life of a daemon', { concurrency: 4 }, () => {
     // Its last line before it blocks, in the same turn of the event loop.
     await blocked.line(/up$/);
     const count = stuck.socket.read().length;
-    await new Promise((resolve) => setTimeout(resolve, 100));
+    await sleep(100);
     assert.equal(stuck.socket.read().length, count);
     blocked.process.kill('SIGKILL');
     assert.equal(await blocked.ended, 'SIGKILL');

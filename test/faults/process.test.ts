@@ -1,5 +1,6 @@
 import assert from 'node:assert/strict';
 import { type TestContext, test } from 'node:test';
+import { setTimeout as sleep } from 'node:timers/promises';
 import type { Notification } from '../../src/session/notification.ts';
 import { until } from '../support/until.ts';
 import { deliver, startProcess } from './hivemind-process.ts';
@@ -74,7 +75,7 @@ test('a hivemind that was frozen for seconds handles what arrived meanwhile, and
   world.child.kill('SIGSTOP');
   sent += await deliver(world, 500, messages);
   // Real time: this is about a process that does not run.
-  await new Promise((resolve) => setTimeout(resolve, 3_000));
+  await sleep(3_000);
   world.child.kill('SIGCONT');
   await until(async () => (await readFigures(world.client)).since_start.raw === sent);
   sent += await deliver(world, 100, messages);

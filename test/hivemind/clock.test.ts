@@ -1,6 +1,7 @@
 import assert from 'node:assert/strict';
 import { randomBytes } from 'node:crypto';
 import { test } from 'node:test';
+import { setTimeout as sleep } from 'node:timers/promises';
 import { sessionAccount } from '../../src/devnet/account.ts';
 import { encodeDeviceGone } from '../../src/session/notifier-protocol.ts';
 import type { Cleaner } from '../support/hivemind.ts';
@@ -50,7 +51,7 @@ async function pass({ clock, world, database }: Setup, ms: number): Promise<void
   clock.jump(ms);
   clock.skip(ms);
   // Behind the timers that the skip has made due: what they began is under way.
-  await new Promise((resolve) => setTimeout(resolve, 1));
+  await sleep(1);
   // Twice, for an answer may lead to another question; and a question to its event loop, which then has the answer.
   for (let round = 0; round < 2; round++) {
     await database.othersIdle();

@@ -1,6 +1,7 @@
 import assert from 'node:assert/strict';
 import { randomBytes } from 'node:crypto';
 import { type TestContext, test } from 'node:test';
+import { setTimeout as sleep } from 'node:timers/promises';
 import { systemClock } from '../../src/clock.ts';
 import { type Account, sessionAccount } from '../../src/devnet/account.ts';
 import { startNetwork } from '../../src/devnet/network.ts';
@@ -99,7 +100,7 @@ test('two hiveminds are restarted one after the other while messages come: each 
   const writer = (async () => {
     for (; writing; written++) {
       suite.write(phones, `message ${written}`);
-      await new Promise((resolve) => setTimeout(resolve, 50));
+      await sleep(50);
     }
   })();
   await until(() => written >= 10);

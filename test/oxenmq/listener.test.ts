@@ -2,6 +2,7 @@ import assert from 'node:assert/strict';
 import { existsSync, statSync, writeFileSync } from 'node:fs';
 import { createServer } from 'node:net';
 import { test } from 'node:test';
+import { setTimeout as sleep } from 'node:timers/promises';
 import type { Dealer } from 'zeromq';
 import { systemClock } from '../../src/clock.ts';
 import { randomKeyPair } from '../../src/oxenmq/keys.ts';
@@ -281,7 +282,7 @@ test('a client that does not read costs a bounded queue, and the others nothing'
       continue;
     }
     refused++;
-    await new Promise((resolve) => setTimeout(resolve, 5));
+    await sleep(5);
   }
   const fast = rawClient(t, listener.endpoint);
   await greet(fast);
@@ -298,7 +299,7 @@ async function flood(client: Dealer, count: number, message: (number: number) =>
       await client.send(message(number) as string[]);
       number++;
     } catch {
-      await new Promise((resolve) => setTimeout(resolve, 1));
+      await sleep(1);
     }
   }
 }

@@ -2,6 +2,7 @@ import { mkdtemp, rm } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import type { TestContext } from 'node:test';
+import { setTimeout as sleep } from 'node:timers/promises';
 import { Dealer, Router } from 'zeromq';
 import { systemClock } from '../../src/clock.ts';
 import { type Address, parseAddress } from '../../src/oxenmq/address.ts';
@@ -121,7 +122,7 @@ export class RawServer {
         break;
       } catch (error) {
         if (tries === 200) throw error;
-        await new Promise((resolve) => setTimeout(resolve, 20));
+        await sleep(20);
       }
     }
     const server = new RawServer(socket, hello);

@@ -1,4 +1,5 @@
 import net from 'node:net';
+import { setTimeout as sleep } from 'node:timers/promises';
 import type { Cleaner } from './hivemind.ts';
 
 /**
@@ -78,7 +79,7 @@ export async function startProxy(t: Cleaner, target: net.NetConnectOpts, listen?
         const { way } = proxy;
         if (way === 'hole') line.dead = true;
         if (line.dead) continue;
-        if (typeof way === 'object') await new Promise((resolve) => setTimeout(resolve, way.delay));
+        if (typeof way === 'object') await sleep(way.delay);
         if (way === 'slice') await slice(chunk, to);
         else await write(to, chunk);
         if (typeof way === 'object') delayed++;

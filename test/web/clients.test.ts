@@ -3,6 +3,7 @@ import { randomBytes } from 'node:crypto';
 import { mkdir } from 'node:fs/promises';
 import { join } from 'node:path';
 import { type TestContext, test } from 'node:test';
+import { setTimeout as sleep } from 'node:timers/promises';
 import { systemClock } from '../../src/clock.ts';
 import { type Account, groupAccount, groupMember, sessionAccount } from '../../src/devnet/account.ts';
 import { startNetwork } from '../../src/devnet/network.ts';
@@ -313,7 +314,7 @@ test('what the apps ask for is answered so that each app does the right thing ne
         notifier.child.kill('SIGSTOP');
         const asked = world.ask(app, '/subscribe', requests(app));
         // Nothing tells that it was asked; if it was not yet, that is the other error of those that pass.
-        await new Promise((resolve) => setTimeout(resolve, 300));
+        await sleep(300);
         await notifier.end('SIGKILL');
         const answer = await asked;
         const next = app === 'android' ? androidDoes(2, answer) : iosDoes(answer);

@@ -1,6 +1,7 @@
 import assert from 'node:assert/strict';
 import { randomBytes } from 'node:crypto';
 import { type TestContext, test } from 'node:test';
+import { setTimeout as sleep } from 'node:timers/promises';
 import { sessionAccount } from '../../../src/devnet/account.ts';
 import { createUnownedDatabase, othersIdle } from '../../support/postgres.ts';
 import { subscribe, unsubscribe } from '../../support/requests.ts';
@@ -46,7 +47,7 @@ async function passing({ clock, owner }: Setting, ms: number, condition: () => b
     await othersIdle(owner);
     clock.jump(ms);
     clock.skip(ms);
-    for (let wait = 0; wait < 100 && !condition(); wait++) await new Promise((resolve) => setTimeout(resolve, 10));
+    for (let wait = 0; wait < 100 && !condition(); wait++) await sleep(10);
   }
   await until(condition);
 }

@@ -1,6 +1,7 @@
 import assert from 'node:assert/strict';
 import { randomBytes } from 'node:crypto';
 import { test } from 'node:test';
+import { setTimeout as sleep } from 'node:timers/promises';
 import { sessionAccount } from '../../../src/devnet/account.ts';
 import { Subscriptions } from '../../../src/hivemind/subscriptions/subscriptions.ts';
 import type { Remote } from '../../../src/oxenmq/remote.ts';
@@ -48,7 +49,7 @@ test('beside 520 clients that post arrays of bad signatures every phone is serve
       answered++;
       assert.ok(!reply?.includes('success'));
       // One that is told to retry does so soon.
-      if (reply?.[0] !== 0x5b) await new Promise((resolve) => setTimeout(resolve, 100));
+      if (reply?.[0] !== 0x5b) await sleep(100);
     }
   };
   const attack = Promise.all(Array.from({ length: ATTACKERS }, attacker));

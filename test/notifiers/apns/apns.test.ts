@@ -1,6 +1,7 @@
 import assert from 'node:assert/strict';
 import { constants } from 'node:http2';
 import { type TestContext, test } from 'node:test';
+import { setTimeout as sleep } from 'node:timers/promises';
 import { type ApnsAnswer, type FakeApnsOptions, HIGHEST, startFakeApns } from '../../../src/devnet/providers/apns.ts';
 import { create } from '../../../src/notifiers/apns/apns.ts';
 import type { Outcome } from '../../../src/notifiers/runtime/backend.ts';
@@ -156,7 +157,7 @@ test('a provider token that has expired is renewed once for all, and the pushes 
     fake.script.device(apnsToken(index), { status: 403, reason: 'ExpiredProviderToken' });
   }
   // Tokens made within one second are alike.
-  await new Promise((resolve) => setTimeout(resolve, 1_050));
+  await sleep(1_050);
   const outcomes = await Promise.all(
     Array.from({ length: 30 }, (_, index) => backend.send([delivery(apnsToken(index))])),
   );
@@ -201,7 +202,6 @@ async function inFlight(t: TestContext, count: number, options: FakeApnsOptions 
   const once = { kinds: new Set(['accepted']), rang: count, twice: 0 };
   return { fake, send, check, outcomes, once };
 }
-const pause = (ms: number) => new Promise((resolve) => setTimeout(resolve, ms));
 
 test('a GOAWAY in two steps, as Apple sends it: no phone rings twice, and none is left out', async (t) => {
   // Long enough that no answer frees a stream before the GOAWAY, on a slow machine either.
@@ -209,7 +209,7 @@ test('a GOAWAY in two steps, as Apple sends it: no phone rings twice, and none i
   // 700 were taken, the others wait for a stream.
   await fake.taken.reached(1 + 700);
   fake.goaway(HIGHEST);
-  await pause(20);
+  await sleep(20);
   fake.goaway();
   assert.deepEqual(await check(), once);
   assert.equal(fake.connections, 2);
