@@ -60,7 +60,7 @@ test('each member that covers the slot is told of a server once in a period, how
   assert.equal(told.length, 4);
 });
 
-test('a server that speaks to another member and not to us is reconnected at the second report', async () => {
+test('a server that reports to another member but not to us is reconnected at the second report', async () => {
   const { clock, renewed, log, hearing, server, report } = world();
   const deaf = server('0123456789abcdef');
   await clock.advance(30 * SECOND);
@@ -69,7 +69,7 @@ test('a server that speaks to another member and not to us is reconnected at the
   await clock.advance(10 * SECOND);
   report('b', deaf);
   assert.deepEqual([renewed, hearing.counters.reconnects], [[deaf], 1]);
-  assert.deepEqual(log, ['storage server 0123456789ab speaks to the hivemind b and not to us: reconnecting to it']);
+  assert.deepEqual(log, ['storage server 0123456789ab reports to the hivemind b but not to us: reconnecting to it']);
 });
 
 test('reports count from 20 s after a connection, or after what was heard, and 5 s after one another', async () => {
