@@ -5,7 +5,7 @@ import { feed } from './feed.ts';
 import { hiveminds } from './hiveminds.ts';
 import { intake } from './intake.ts';
 import { memory } from './memory.ts';
-import { burst, flatOut, steady } from './messages.ts';
+import { burst, droppedCopy, flatOut, steady } from './messages.ts';
 import { notifier } from './notifiers.ts';
 import { onionRequests } from './onion.ts';
 import { receivers } from './receiver.ts';
@@ -27,6 +27,7 @@ const ROWS = [
   'second-copy',
   'crypto',
   'flat-out',
+  'dropped-copy',
   'burst',
   'burst-of-200000',
   'steady',
@@ -56,6 +57,10 @@ if (['subscriptions', 'onion', 'flat-out', 'burst', 'steady'].some((row) => want
   await hivemindRows();
 if (wanted('burst-of-200000')) {
   print(await inWorld(10, async (world) => burst(world, await subscribed(world), 20_000)));
+}
+if (wanted('dropped-copy')) {
+  const measured = (servers: number) => inWorld(servers, async (world) => flatOut(world, await subscribed(world)));
+  print(droppedCopy(await measured(5), await measured(10)));
 }
 if (wanted('memory')) print(await inWorld(5, async (world) => memory(world, await subscribed(world))));
 if (wanted('receivers')) print(await receivers());

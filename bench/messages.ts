@@ -84,8 +84,10 @@ export function writeAll(writer: Writer, count: number): Promise<void> {
   });
 }
 
+type FlatOut = Awaited<ReturnType<typeof flatOut>>;
+
 /** As many messages as go through with {@link WINDOW} in flight. */
-export async function flatOut(world: BenchWorld, accounts: readonly Account[]): Promise<object> {
+export async function flatOut(world: BenchWorld, accounts: readonly Account[]) {
   const count = 30_000;
   const writer = new Writer(world, accounts);
   const cpu = measureCpu(world);
@@ -105,6 +107,19 @@ export async function flatOut(world: BenchWorld, accounts: readonly Account[]): 
     in_flight: WINDOW,
     seconds: round(seconds),
     cpu_seconds: used,
+  };
+}
+
+/**
+ * What a copy takes that is dropped since the message has been passed on: what a message takes the main thread with ten
+ * copies, less what it takes with five, over the five.
+ */
+export function droppedCopy(five: FlatOut, ten: FlatOut): object {
+  const each = ({ main_thread_us_a_raw, copies }: FlatOut) => main_thread_us_a_raw * copies;
+  return {
+    row: 'a copy that is dropped',
+    main_thread_us: round((each(ten) - each(five)) / (ten.copies - five.copies)),
+    main_thread_us_a_message: { five_copies: round(each(five)), ten_copies: round(each(ten)) },
   };
 }
 
