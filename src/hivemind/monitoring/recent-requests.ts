@@ -2,7 +2,7 @@ import type { Request } from './request.ts';
 import type { Swarm } from './swarm-member.ts';
 
 /** The most requests of a swarm that are kept, and the most bytes of all bodies. */
-const MAX_OF_SWARM = 8;
+const MAX_OF_SWARM = 32;
 const MAX_BYTES = 32 * 1024 * 1024;
 
 /**

@@ -17,8 +17,11 @@ export interface Request {
   readonly offsets: Uint32Array;
   /** For each dict the number that stands for its signature. */
   readonly refs: readonly number[];
-  /** Whether other servers would be sent the same: this one has refused no signature of these accounts. */
-  readonly isShareable: boolean;
+  /**
+   * Whether another request should copy from this one: the server has refused no signature of these accounts, and not
+   * all of them are in an earlier one.
+   */
+  readonly isModel: boolean;
 }
 
 /**
@@ -52,7 +55,9 @@ export class RequestBuilder {
   #ends = new Uint32Array(256);
   #offsets = new Uint32Array(256);
   #refs: number[] = [];
-  #isShareable = true;
+  /** Whether a dict was written rather than copied, and whether one was so because of a refused signature. */
+  #hasWritten = false;
+  #hasRefused = false;
   /** The requests to copy from, the one that had the latest account, and the index in it of the account after that. */
   #models: readonly Request[] = [];
   #model: Request | undefined;
@@ -78,7 +83,7 @@ export class RequestBuilder {
 
   /**
    * @param limit the largest body, in bytes; a single account may exceed it, up to the size of the buffer
-   * @param models shareable requests to copy from. If what is asked for one of their accounts changes without a new
+   * @param models requests to copy from. If what is asked for one of their accounts changes without a new
    *   version of the account, call {@link dropModels}
    */
   begin(limit: number, models: readonly Request[] = []): void {
@@ -87,7 +92,8 @@ export class RequestBuilder {
     this.#offset = 1;
     this.#count = 0;
     this.#refs = [];
-    this.#isShareable = true;
+    this.#hasWritten = false;
+    this.#hasRefused = false;
     this.#models = models;
     this.#model = undefined;
     this.#misses = 0;
@@ -118,7 +124,8 @@ export class RequestBuilder {
     this.#ends[n] = this.#refs.length;
     this.#offsets[n] = offset;
     this.#offset = offset;
-    if (refused !== undefined) this.#isShareable = false;
+    if (!isCopy) this.#hasWritten = true;
+    if (refused !== undefined) this.#hasRefused = true;
     return 'added';
   }
 
@@ -144,7 +151,7 @@ export class RequestBuilder {
       ends: this.#ends.slice(0, n),
       offsets: this.#offsets.slice(0, n),
       refs: this.#refs,
-      isShareable: this.#isShareable,
+      isModel: this.#hasWritten && !this.#hasRefused,
     };
   }
 

@@ -163,7 +163,7 @@ export class Sender {
       }
       if (this.#small.count > 0) {
         const request = this.#send(member, this.#small, true);
-        if (request.isShareable) sent?.set(member.swarm!, [request, ...(sent.get(member.swarm!) ?? [])]);
+        if (request.isModel) sent?.set(member.swarm!, [request, ...(sent.get(member.swarm!) ?? [])]);
       }
       // Too large for a small request: a bulk request can hold it.
       if (taken === 0) this.wake(member);
@@ -290,7 +290,7 @@ export class Sender {
   #send(member: SwarmMember, builder: RequestBuilder, isUrgent: boolean): Request {
     const { clock, now } = this.#options;
     const request = builder.finish();
-    if (!isUrgent && request.isShareable) this.#recent.add(member.swarm!, request);
+    if (!isUrgent && request.isModel) this.#recent.add(member.swarm!, request);
     const bytes = request.body.length;
     const sentAt = now();
     this.#counters.sentBytes += bytes;

@@ -13,7 +13,7 @@ function request(bytes = 10): Request {
     ends: none,
     offsets: none,
     refs: [],
-    isShareable: true,
+    isModel: true,
   };
 }
 
@@ -21,16 +21,16 @@ function swarm(number: number): Swarm {
   return { id: BigInt(number), number, accounts: new Uint32Array(0), count: 0, members: [] };
 }
 
-test('of each swarm the latest eight requests are kept, in the order of when they were last sent', () => {
+test('of each swarm the latest 32 requests are kept, in the order of when they were last sent', () => {
   const recent = new RecentRequests();
   const [one, other] = [swarm(1), swarm(2)];
-  const requests = Array.from({ length: 9 }, () => request());
-  for (const sent of requests.slice(0, 8)) recent.add(one, sent);
-  assert.deepEqual(recent.of(one), requests.slice(0, 8));
+  const requests = Array.from({ length: 33 }, () => request());
+  for (const sent of requests.slice(0, 32)) recent.add(one, sent);
+  assert.deepEqual(recent.of(one), requests.slice(0, 32));
   recent.add(one, requests[0]!);
-  assert.deepEqual(recent.of(one), [...requests.slice(1, 8), requests[0]]);
-  recent.add(one, requests[8]!);
-  assert.deepEqual(recent.of(one), [...requests.slice(2, 8), requests[0], requests[8]]);
+  assert.deepEqual(recent.of(one), [...requests.slice(1, 32), requests[0]]);
+  recent.add(one, requests[32]!);
+  assert.deepEqual(recent.of(one), [...requests.slice(2, 32), requests[0], requests[32]]);
   assert.deepEqual(recent.of(other), []);
 });
 
@@ -76,6 +76,6 @@ test('a request that is kept no longer makes room', () => {
   const [one, other] = [swarm(1), swarm(2)];
   const MIB = 1024 * 1024;
   recent.add(other, request(16 * MIB));
-  for (let n = 0; n < 20; n++) recent.add(one, request(2 * MIB));
-  assert.deepEqual([recent.of(one).length, recent.of(other).length], [8, 1]);
+  for (let n = 0; n < 80; n++) recent.add(one, request(MIB / 2));
+  assert.deepEqual([recent.of(one).length, recent.of(other).length], [32, 1]);
 });
