@@ -63,11 +63,6 @@ export const JUDGED_EQUAL: readonly Judged[] = [
     why: 'behind the last there is no account, and none in the swarm of the server',
   },
   {
-    file: 'src/hivemind/monitoring/schedule.ts',
-    change: '#due = new Uint32Array(0);  →  #due = new Uint32Array(1);',
-    why: 'made anew when the server enters a swarm, before anything is put there',
-  },
-  {
     file: 'src/hivemind/monitoring/swarms.ts',
     change: 'if (id >= this.#swarmOf.length) return;  →  (nothing)',
     why: 'a shortcut: an account beyond the arrays has no swarm, and nothing is written there',

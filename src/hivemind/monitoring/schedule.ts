@@ -20,6 +20,10 @@ const RENEW_TO = 55 * 60;
 const RETRY_FROM = 4;
 const RETRY_TO = 600;
 
+/** Lists without room. Shared, since 2,000 servers may be listed at once, before any has an account. */
+const NO_SECONDS = new Uint32Array(0);
+const NO_BYTES = new Uint8Array(0);
+
 export interface ScheduleOptions {
   /** Whole seconds from 1 on, on a clock that never jumps. */
   readonly now: () => number;
@@ -72,12 +76,12 @@ export class Schedule {
   /** The search for what is due. */
   readonly walk = new Walk();
   #count = 0;
-  #due = new Uint32Array(0);
+  #due = NO_SECONDS;
   /** When the account was last confirmed or, before the first time, since when it should be; seconds. */
-  #since = new Uint32Array(0);
-  #state = new Uint8Array(0);
+  #since = NO_SECONDS;
+  #state = NO_BYTES;
   /** Errors in a row about this account alone. */
-  #tries = new Uint8Array(0);
+  #tries = NO_BYTES;
   /** Signatures that this server refused, by account id. */
   readonly #barred = new Map<number, Set<number>>();
   #confirmed = 0;
@@ -134,10 +138,10 @@ export class Schedule {
   /** Begins with a list of `count` accounts, none of them asked for yet. @param room how many to allocate for */
   begin(count: number, room: number): void {
     this.#count = count;
-    this.#due = new Uint32Array(room);
-    this.#since = new Uint32Array(room).fill(this.#options.now(), 0, count);
-    this.#state = new Uint8Array(room);
-    this.#tries = new Uint8Array(room);
+    this.#due = room === 0 ? NO_SECONDS : new Uint32Array(room);
+    this.#since = room === 0 ? NO_SECONDS : new Uint32Array(room).fill(this.#options.now(), 0, count);
+    this.#state = room === 0 ? NO_BYTES : new Uint8Array(room);
+    this.#tries = room === 0 ? NO_BYTES : new Uint8Array(room);
     this.#forget();
   }
 
@@ -330,10 +334,14 @@ export class Schedule {
   }
 
   #grow(room: number): void {
-    this.#due = new Uint32Array(this.#due.buffer.transfer(4 * room));
-    this.#since = new Uint32Array(this.#since.buffer.transfer(4 * room));
-    this.#state = new Uint8Array(this.#state.buffer.transfer(room));
-    this.#tries = new Uint8Array(this.#tries.buffer.transfer(room));
+    const seconds = (from: Uint32Array<ArrayBuffer>) =>
+      from === NO_SECONDS ? new Uint32Array(room) : new Uint32Array(from.buffer.transfer(4 * room));
+    const bytes = (from: Uint8Array<ArrayBuffer>) =>
+      from === NO_BYTES ? new Uint8Array(room) : new Uint8Array(from.buffer.transfer(room));
+    this.#due = seconds(this.#due);
+    this.#since = seconds(this.#since);
+    this.#state = bytes(this.#state);
+    this.#tries = bytes(this.#tries);
   }
 
   #forget(): void {
