@@ -6,7 +6,7 @@ import { slotBits } from '../../../src/hivemind/cluster/roster.ts';
 import { changesStatement, currentStatement } from '../../../src/hivemind/store/cluster-statements.ts';
 import { ClusterStore, type Current } from '../../../src/hivemind/store/cluster-store.ts';
 import type { Connection } from '../../../src/hivemind/store/connection.ts';
-import type { Store } from '../../../src/hivemind/store/store.ts';
+import type { Store, StoreError } from '../../../src/hivemind/store/store.ts';
 import { slotOf } from '../../../src/session/slots.ts';
 import {
   ALL_SLOTS,
@@ -113,6 +113,18 @@ describe('several hiveminds on one database', () => {
     assert.deepEqual(await store.countDevices(account), { all: 2, alike: 0 });
     assert.deepEqual(await store.countDevices(account, subaccount.tag), { all: 2, alike: 1 });
     assert.deepEqual(await store.countDevices(Buffer.alloc(33, 9)), { all: 0, alike: 0 });
+  });
+});
+
+describe('a heartbeat', () => {
+  it('without an answer about ourselves tells that we are no member any more', async () => {
+    const gone: StoreError[] = [];
+    const connection = { query: async () => ({ rows: [] }) } as unknown as Pick<Connection, 'query'>;
+    const membership = { name: 'a', generation: 1n, run: 1n };
+    const store = new ClusterStore(connection, membership, (error) => gone.push(error));
+    const words = /^The database no longer knows this hivemind \(a\): /;
+    await assert.rejects(store.beat({ state: 'ready', covers: NO_SLOTS }), { code: 'locked', message: words });
+    assert.equal(gone.length, 1);
   });
 });
 
