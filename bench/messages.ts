@@ -218,7 +218,7 @@ async function paced(write: () => void): Promise<void> {
   const start = performance.now();
   for (let index = 0; index < STEADY_COUNT; index++) {
     const wait = start + (index * 1000) / STEADY_RATE - performance.now();
-    if (wait > 0) await new Promise((resolve) => setTimeout(resolve, wait));
+    if (wait > 0) await sleep(wait);
     write();
   }
 }

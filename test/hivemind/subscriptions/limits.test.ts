@@ -13,6 +13,7 @@ import { FakeClock } from '../../support/fake-clock.ts';
 import { logTo } from '../../support/log.ts';
 import { NO_DEVICES } from '../../support/no-devices.ts';
 import { seconds, subscribe, unsubscribe } from '../../support/requests.ts';
+import { until } from '../../support/until.ts';
 
 const TOKEN = 'token'.padEnd(32, '.');
 const MIB = 1024 * 1024;
@@ -55,8 +56,8 @@ function setUp(changes: Partial<SubscriptionModules> = {}) {
 }
 
 /** Time enough for requests to be read and verified. */
-async function turns(count = 50): Promise<void> {
-  for (let turn = 0; turn < count; turn++) await new Promise((resolve) => setImmediate(resolve));
+async function turns(): Promise<void> {
+  for (let turn = 0; turn < 50; turn++) await new Promise((resolve) => setImmediate(resolve));
 }
 
 test('while the database works on 1,024 elements no more are begun, and each that is done makes room for one', async () => {
@@ -72,7 +73,7 @@ test('while the database works on 1,024 elements no more are begun, and each tha
   const asked: Promise<unknown>[] = [];
   for (let n = 0; n < 16; n++) {
     asked.push(ask(elements));
-    while (storing.length < (n + 1) * 64) await turns(1);
+    await until(() => storing.length >= (n + 1) * 64, 0);
   }
   let begun = 0;
   state.verdict = () => {
@@ -83,7 +84,7 @@ test('while the database works on 1,024 elements no more are begun, and each tha
   await turns();
   assert.equal(begun, 0);
   storing.pop()!();
-  while (begun === 0) await turns(1);
+  await until(() => begun > 0, 0);
   while (storing.length > 0) {
     for (const commit of storing.splice(0)) commit();
     await turns();
@@ -132,7 +133,7 @@ test('who comes while many elements are still to be read waits for all of them, 
     },
   });
   const first = ask(new Array(60).fill(request()), 'a', 100);
-  while ((subscriptions.counters.results.get('subscribe:ok') ?? 0) < 10) await turns(1);
+  await until(() => (subscriptions.counters.results.get('subscribe:ok') ?? 0) >= 10, 0);
   assert.deepEqual(await ask(request(), 'b', 300_000), BUSY);
   assert.equal(subscriptions.counters.shed.wait, 1);
   await first;
@@ -182,7 +183,7 @@ test('a stop begins no further element, waits for none if there are none, and is
   const waiting: (() => void)[] = [];
   state.verdict = () => new Promise((resolve) => waiting.push(() => resolve(OK)));
   const asked = ask(new Array(65).fill(request()));
-  while (waiting.length < 64) await turns(1);
+  await until(() => waiting.length >= 64, 0);
   const stopped = subscriptions.stop(60_000);
   assert.deepEqual(await ask(request()), BUSY);
   for (const release of waiting) release();
