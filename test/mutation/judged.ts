@@ -457,6 +457,7 @@ export const JUDGED_EQUAL: readonly Judged[] = [
     change:
       'hasDevice(service: string, serviceId: string, hash: Uint8Array, namespace = 0, doubt: Doubt = 0): boolean {  →  ' +
       '' +
+      '' +
       'hasDevice(service: string, serviceId: string, hash: Uint8Array, namespace = 1, doubt: Doubt = 0): boolean {',
     why: 'without doubt the namespace does not matter',
   },

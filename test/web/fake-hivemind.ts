@@ -132,6 +132,7 @@ export async function serve(
   hivemind: Hivemind,
   onionKey: Uint8Array,
   options: Partial<ServerOptions> = {},
+  clock: Clock = systemClock,
 ): Promise<{ url: string; server: FastifyInstance; registry: Registry; faults: unknown[] }> {
   const registry = new Registry();
   const faults: unknown[] = [];
@@ -147,7 +148,7 @@ export async function serve(
     options: all,
     hivemind,
     onionKeys: onionKeys(onionKey),
-    clock: systemClock,
+    clock,
     metrics: webMetrics(registry, hivemind),
     onFault: (what, error) => faults.push(what, error),
   });

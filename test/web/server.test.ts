@@ -8,6 +8,7 @@ import { setTimeout as sleep } from 'node:timers/promises';
 import { encryptOnion } from '../../src/session/onion.ts';
 import { x25519Public } from '../../src/session/sodium.ts';
 import type { ServerOptions } from '../../src/web/server.ts';
+import { FakeClock } from '../support/fake-clock.ts';
 import { ask as askHttp } from '../support/http.ts';
 import { closed, once } from '../support/once.ts';
 import { until } from '../support/until.ts';
@@ -196,6 +197,27 @@ test('a client that does not read its answer gives way to others', async (t) => 
   const answer = await ask(`${url}/subscribe`, {}, (request) => request.end('{}'));
   assert.deepEqual([answer.status, answer.body.length], [200, 8_000_000]);
   assert.match(await registry.metrics(), /spns_web_crowded_out_total\{listener="http"\} 1/);
+});
+
+test('the time that a request took is from its whole body to its answer, by plain HTTP or as an onion request', async (t) => {
+  const clock = new FakeClock();
+  const fake = await fakeHivemind(t, (_, request) => {
+    clock.stall(2_500);
+    request.reply('{}');
+  });
+  await fake.start();
+  const { hivemind, untilConnected } = connect(t, fake.address);
+  await untilConnected(true);
+  const { url, registry } = await serve(t, hivemind, onionKey, {}, clock);
+  await ask(`${url}/subscribe`, {}, (request) => request.end('{}'));
+  const meta = '{"method":"POST","endpoint":"/unsubscribe"}';
+  const onion = Buffer.from(`l${meta.length}:${meta}2:{}e`);
+  const { body } = encryptOnion(onion, x25519Public(onionKey), 'xchacha20');
+  await ask(`${url}/oxen/v4/lsrpc`, {}, (request) => request.end(body));
+  const metrics = await registry.metrics();
+  for (const route of ['subscribe', 'unsubscribe']) {
+    assert.ok(metrics.includes(`spns_web_request_duration_seconds_sum{route="${route}"} 2.5\n`), route);
+  }
 });
 
 test('when all connections are busy a newcomer is turned away, and those that are there are answered', async (t) => {

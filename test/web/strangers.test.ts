@@ -2,12 +2,12 @@ import assert from 'node:assert/strict';
 import { randomBytes } from 'node:crypto';
 import { type TestContext, test } from 'node:test';
 import { Registry } from 'prom-client';
-import { systemClock } from '../../src/clock.ts';
 import { keyPairFromSecret } from '../../src/oxenmq/keys.ts';
 import type { Hivemind, Outcome } from '../../src/web/hivemind.ts';
 import { webMetrics } from '../../src/web/metrics.ts';
 import { listenToStrangers } from '../../src/web/strangers.ts';
 import { addressOf, Happenings, openPeers } from '../oxenmq/support.ts';
+import { FakeClock } from '../support/fake-clock.ts';
 import { until } from '../support/until.ts';
 
 interface Asked {
@@ -35,9 +35,10 @@ async function world(t: TestContext) {
     close: async () => undefined,
   };
   const registry = new Registry();
+  const clock = new FakeClock();
   const secret = randomBytes(32);
   const strangers = await listenToStrangers({
-    clock: systemClock,
+    clock,
     random: randomBytes,
     metrics: webMetrics(registry, hivemind),
     hivemind,
@@ -56,20 +57,21 @@ async function world(t: TestContext) {
     return { connection, events };
   };
   const shown = async (line: string) => (await registry.metrics()).split('\n').includes(line);
-  return { asked, strays, strangers, connect, shown };
+  return { clock, asked, strays, connect, shown };
 }
 
 test('anybody may subscribe and unsubscribe, and is answered what the hivemind answers', async (t) => {
-  const { asked, connect, shown } = await world(t);
+  const { clock, asked, connect, shown } = await world(t);
   const { connection } = await connect();
   for (const command of ['subscribe', 'unsubscribe']) {
     const answer = connection.request(`push.${command}`, ['x'.repeat(100)]);
     const one = await asked.first((request) => request.command === `push.${command}`);
     assert.deepEqual([one.size, one.client], [100, '127.0.0.1']);
+    clock.stall(2_500);
     one.answer(`"${command}"`);
     assert.deepEqual((await answer).map(String), [`"${command}"`]);
     assert.ok(await shown(`spns_web_requests_total{via="curve",route="${command}",status="200"} 1`));
-    assert.ok(await shown(`spns_web_request_duration_seconds_bucket{le="20",route="${command}"} 1`));
+    assert.ok(await shown(`spns_web_request_duration_seconds_sum{route="${command}"} 2.5`));
   }
   assert.ok(await shown('spns_web_connections{listener="curve"} 1'));
   const [text] = await connection.request('push.subscribe', ['x'.repeat(101)]);
