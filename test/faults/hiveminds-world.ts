@@ -425,6 +425,13 @@ async function tryKillOfTheLast(t: TestContext, writing: Writing): Promise<void>
       50,
       () => 'the other servers are asked',
     );
+    // Only `a` has heard of what was written meanwhile: that, and a few more, must have left it.
+    const { sent } = world.deliveries.of(SERVICE);
+    await until(
+      () => world.deliveries.of(SERVICE).taken >= sent + 20,
+      20,
+      () => 'what only one has heard of is pushed',
+    );
     await world.signal('a', 'SIGKILL');
   });
   account(t, world, writing);

@@ -10,6 +10,7 @@ import type { MembershipOptions } from '../../src/hivemind/store/cluster-start.t
 import type { ClusterStore } from '../../src/hivemind/store/cluster-store.ts';
 import { Store, type StoreOptions } from '../../src/hivemind/store/store.ts';
 import { SLOTS, slotOf } from '../../src/session/slots.ts';
+import { isStale } from '../../src/session/subscription.ts';
 
 export { ALL_SLOTS } from '../../src/session/slots.ts';
 
@@ -96,7 +97,7 @@ export async function startMember(
     async remove({ account, service, serviceId }, signedAt) {
       await store.remove(account, service, serviceId, signedAt);
       const known = devices.get(account, service, serviceId);
-      if (known !== undefined && known.signedAt <= signedAt) devices.remove(account, service, serviceId);
+      if (known !== undefined && !isStale(signedAt, known.signedAt)) devices.remove(account, service, serviceId);
     },
   };
 }
