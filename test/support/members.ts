@@ -95,9 +95,10 @@ export async function startMember(
       if (result !== 'stale' && holds(slotOf(row.account))) devices.upsert(row, row.signedAt);
     },
     async remove({ account, service, serviceId }, signedAt) {
-      await store.remove(account, service, serviceId, signedAt);
+      const deleted = await store.remove(account, service, serviceId, signedAt);
       const known = devices.get(account, service, serviceId);
-      if (known !== undefined && !isStale(signedAt, known.signedAt)) devices.remove(account, service, serviceId);
+      if (deleted || (known !== undefined && !isStale(signedAt, known.signedAt)))
+        devices.remove(account, service, serviceId);
     },
   };
 }

@@ -53,6 +53,8 @@ describe('the feed under load', () => {
       const [gone] = devices.removeDevice(one.service, one.serviceId, time + 1_000);
       while (gone) {
         const removed = await store.removeDevices([{ ...one, signedAt: gone.signedAt }]).catch(() => undefined);
+        // After an attempt that failed, the feed may have put it into memory again.
+        if (removed) devices.remove(one.account, one.service, one.serviceId);
         if (removed !== undefined) return;
       }
     };
