@@ -3,7 +3,7 @@ import { SLICE } from '../slice.ts';
 import { RecentRequests } from './recent-requests.ts';
 import { Answers, type Request, RequestBuilder, readReply } from './request.ts';
 import type { ScheduleOptions } from './schedule.ts';
-import { MAX_BODY, type Swarm, type SwarmMember } from './swarm-member.ts';
+import { MAX_BODY, type SwarmMember } from './swarm-member.ts';
 import type { Accounts, Defer, Swarms } from './swarms.ts';
 
 export interface SenderOptions extends ScheduleOptions {
@@ -135,15 +135,15 @@ export class Sender {
   #flushAll(): void {
     this.#timer = undefined;
     const deadline = this.#options.clock.monotonic() + SLICE;
-    const sent = new Map<Swarm, Request[]>();
+    const sent = new RecentRequests();
     for (const member of this.#urgent.keys()) this.#flush(member, deadline, sent);
   }
 
   /**
    * Sends a member's urgent accounts, as many as may be in flight, until `deadline` (monotonic ms); the rest later.
-   * @param sent the urgent requests that were sent in this turn, by swarm
+   * @param sent the urgent requests that were sent in this turn
    */
-  #flush(member: SwarmMember, deadline: number, sent?: Map<Swarm, Request[]>): void {
+  #flush(member: SwarmMember, deadline: number, sent = new RecentRequests()): void {
     const { clock, swarms } = this.#options;
     let waiting = this.#urgent.get(member);
     while (waiting && waiting.length > 0 && member.urgentInFlight < MAX_URGENT_IN_FLIGHT) {
@@ -151,7 +151,7 @@ export class Sender {
         this.#timer ??= clock.setTimeout(() => this.#flushAll(), 0);
         return;
       }
-      this.#small.begin(URGENT_BODY, sent?.get(member.swarm!));
+      this.#small.begin(URGENT_BODY, sent.of(member.swarm!));
       let taken = 0;
       for (const id of waiting) {
         if (swarms.swarmOf(id) === member.swarm) {
@@ -161,10 +161,7 @@ export class Sender {
         }
         taken++;
       }
-      if (this.#small.count > 0) {
-        const request = this.#send(member, this.#small, true);
-        if (request.isModel) sent?.set(member.swarm!, [request, ...(sent.get(member.swarm!) ?? [])]);
-      }
+      if (this.#small.count > 0) this.#send(member, this.#small, true, sent);
       // Too large for a small request: a bulk request can hold it.
       if (taken === 0) this.wake(member);
       waiting = waiting.slice(Math.max(taken, 1));
@@ -240,7 +237,7 @@ export class Sender {
         }
         if (position === undefined) break;
         if (!this.#put(this.#bulk, member, position, true)) {
-          this.#send(member, this.#bulk, false);
+          this.#send(member, this.#bulk, false, this.#recent);
           return true;
         }
         schedule.walk.pass();
@@ -254,7 +251,7 @@ export class Sender {
     const { now, interval, jitter } = this.#options;
     const { schedule } = member;
     schedule.walk.end(now() + Math.ceil(interval * (0.75 + jitter() / 4)));
-    if (this.#bulk.count > 0) this.#send(member, this.#bulk, false);
+    if (this.#bulk.count > 0) this.#send(member, this.#bulk, false, this.#recent);
     else {
       schedule.measure();
       member.idle();
@@ -287,10 +284,11 @@ export class Sender {
     return true;
   }
 
-  #send(member: SwarmMember, builder: RequestBuilder, isUrgent: boolean): Request {
+  /** @param recent gets the request, if others should copy from it */
+  #send(member: SwarmMember, builder: RequestBuilder, isUrgent: boolean, recent: RecentRequests): void {
     const { clock, now } = this.#options;
     const request = builder.finish();
-    if (!isUrgent && request.isModel) this.#recent.add(member.swarm!, request);
+    if (request.isModel) recent.add(member.swarm!, request);
     const bytes = request.body.length;
     const sentAt = now();
     this.#counters.sentBytes += bytes;
@@ -308,7 +306,6 @@ export class Sender {
       // Other members may have waited for MAX_BYTES_IN_FLIGHT.
       this.#work();
     });
-    return request;
   }
 
   /** Handles the reply or the failure of a request. @returns its outcome */

@@ -307,18 +307,15 @@ export class Subscriptions {
     await ticket.run(() => this.#inTime((now) => checkOwnedUnsubscription(request, now)));
     return this.#during(service, device, async () => {
       const deleted = await store.remove(account, service, device.serviceId, request.signedAt);
-      let removed = deleted;
-      // Whatever is in memory: another hivemind may just have stored an older one in its place.
-      if (deleted) devices.remove(account, service, device.serviceId);
-      else {
-        // The database has nothing that was signed by then. Memory still may, if the connection broke during an earlier
-        // attempt that was in fact committed.
-        const known = await devices.get(account, service, device.serviceId);
-        removed = known !== undefined && !isStale(request.signedAt, known.signedAt);
-        if (removed) removed = devices.remove(account, service, device.serviceId);
-        if (known && !removed) {
-          throw new RequestError(Code.ERROR, 'This request was signed before the subscription that is stored');
-        }
+      // If the row was deleted, memory loses its own at once, whatever it is: another hivemind may just have stored an
+      // older one. If not, memory may still have what is due to go: an earlier attempt may have been committed though
+      // the connection broke.
+      const known = deleted ? undefined : await devices.get(account, service, device.serviceId);
+      const isGone = deleted || (known !== undefined && !isStale(request.signedAt, known.signedAt));
+      const wasInMemory = isGone && devices.remove(account, service, device.serviceId);
+      const removed = deleted || wasInMemory;
+      if (known && !removed) {
+        throw new RequestError(Code.ERROR, 'This request was signed before the subscription that is stored');
       }
       return {
         message: removed
