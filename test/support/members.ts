@@ -92,7 +92,7 @@ export async function startMember(
     feed,
     async upsert(row) {
       const result = await store.upsert(row);
-      if (result !== 'stale' && holds(slotOf(row.account))) devices.upsert(row, row.signedAt);
+      if (result !== 'stale' && holds(slotOf(row.account))) devices.replace(row, row.signedAt);
     },
     async remove({ account, service, serviceId }, signedAt) {
       const deleted = await store.remove(account, service, serviceId, signedAt);

@@ -2,7 +2,7 @@ import type { SubscriptionModules } from '../../src/hivemind/subscriptions/subsc
 
 /** The memory of a hivemind that never has a subscription, and room for every one. */
 export const NO_DEVICES: SubscriptionModules['devices'] = {
-  upsert: () => 'added',
+  replace: () => undefined,
   remove: () => true,
   get: () => undefined,
   hasRoom: () => true,

@@ -7,7 +7,7 @@ import type { Cluster } from './cluster.ts';
 
 /** What {@link SharedSubscriptions} is built from. */
 export interface SharedModules {
-  readonly devices: Pick<Devices, 'hasRoom' | 'hasSessionKey' | 'get' | 'upsert' | 'remove'>;
+  readonly devices: Pick<Devices, 'hasRoom' | 'hasSessionKey' | 'get' | 'replace' | 'remove'>;
   readonly store: Pick<Store, 'find' | 'countDevices'>;
   readonly cluster: Pick<Cluster, 'holds' | 'changed'>;
 }
@@ -45,9 +45,9 @@ export class SharedSubscriptions implements Subscribed {
     return devices.get(account, service, serviceId) ?? (await store.find(account, service, serviceId));
   }
 
-  upsert(row: DeviceRow, confirmedAt: number): void {
+  replace(row: DeviceRow, confirmedAt: number): void {
     const { devices, cluster } = this.#modules;
-    if (cluster.holds(row.account)) devices.upsert(row, confirmedAt);
+    if (cluster.holds(row.account)) devices.replace(row, confirmedAt);
     cluster.changed(slotOf(row.account));
   }
 

@@ -42,8 +42,8 @@ export interface Subscribed {
   /** See {@link Devices.hasSessionKey}; false also for accounts that are not in memory. */
   hasSessionKey(account: Uint8Array, key: Uint8Array): boolean;
   get(account: Uint8Array, service: string, serviceId: string): DeviceRow | undefined | Promise<DeviceRow | undefined>;
-  /** A subscription has been committed to the database. */
-  upsert(row: DeviceRow, confirmedAt: number): void;
+  /** A subscription has been committed to the database, which has the last word. See {@link Devices.replace}. */
+  replace(row: DeviceRow, confirmedAt: number): void;
   /** A subscription has been removed from the database. @returns whether it was in memory */
   remove(account: Uint8Array, service: string, serviceId: string): boolean;
 }
@@ -289,7 +289,7 @@ export class Subscriptions {
       };
       const result = await store.upsert(row);
       if (result === 'stale') return await this.#stale(row);
-      devices.upsert(row, seconds(clock.now()));
+      devices.replace(row, seconds(clock.now()));
       const statistic = { [result === 'added' ? 'subscription' : 'sub_renew']: 1 };
       stats.add('', statistic);
       stats.add(service, statistic);

@@ -30,14 +30,21 @@ function world(counts = { all: 0, alike: 0 }) {
 
 test('what is committed is kept in memory if it is of a slot of ours, and the others are told in any case', () => {
   const { ours, theirs, devices, told, shared } = world();
-  shared.upsert(ours, 5);
-  shared.upsert(theirs, 5);
+  shared.replace(ours, 5);
+  shared.replace(theirs, 5);
   assert.equal(devices.size, 1);
   assert.equal(shared.remove(ours.account, ours.service, ours.serviceId), true);
   assert.equal(shared.remove(theirs.account, theirs.service, theirs.serviceId), false);
   assert.equal(devices.size, 0);
   const [own, other] = [slotOf(ours.account), slotOf(theirs.account)];
   assert.deepEqual(told, [own, other, own, other]);
+});
+
+test('what is committed replaces what is in memory, whichever was signed later', () => {
+  const { ours, devices, shared } = world();
+  devices.replace({ ...ours, signedAt: ours.signedAt + 61 }, ours.signedAt + 61);
+  shared.replace(ours, ours.signedAt);
+  assert.equal(devices.get(ours.account, ours.service, ours.serviceId)?.signedAt, ours.signedAt);
 });
 
 test('what is not in memory, or not yet, is looked up in the database', async () => {

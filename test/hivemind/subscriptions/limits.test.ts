@@ -200,7 +200,7 @@ test('what is stored is in memory with the time, and a late copy is answered by 
   let result: 'updated' | 'stale' = 'updated';
   const { ask, clock } = setUp({
     store: { upsert: () => Promise.resolve(result), remove: () => Promise.resolve(true) },
-    devices: { ...NO_DEVICES, get: () => known, upsert: (row, at) => void upserts.push([row, at]) },
+    devices: { ...NO_DEVICES, get: () => known, replace: (row, at) => void upserts.push([row, at]) },
   });
   assert.deepEqual(await ask(request()), { message: 'Resubscription successful', success: true, updated: true });
   assert.deepEqual(

@@ -260,7 +260,7 @@ export class SimulatedMember extends SimulatedProcess implements Linked {
   subscribe(row: DeviceRow): Promise<void> {
     return this.#during(row, async () => {
       if ((await this.store.upsert(row)) === 'stale') return;
-      this.#subscriptions.upsert(row, Math.floor(this.clock.now() / 1000));
+      this.#subscriptions.replace(row, Math.floor(this.clock.now() / 1000));
     });
   }
 
