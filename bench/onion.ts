@@ -7,7 +7,15 @@ import { encodeV4Request, encryptOnion, parseV4Response } from '../src/session/o
 import { x25519Public } from '../src/session/sodium.ts';
 import { commits, HttpClients, msEach, runClients, startAnswerer } from './clients.ts';
 import { cpuSeconds } from './cpu.ts';
-import { type BenchWorld, makeAccounts, measureCpu, nodeFlags, round, subscribeRequest } from './world.ts';
+import {
+  type BenchWorld,
+  makeAccounts,
+  measureCpu,
+  nodeFlags,
+  round,
+  subscribeRequest,
+  unitEnvironment,
+} from './world.ts';
 
 const COUNT = 4_000;
 
@@ -28,7 +36,7 @@ export async function* onionRequests(world: BenchWorld): AsyncGenerator<object> 
     process.execPath,
     [...nodeFlags('spns-web'), path.join(import.meta.dirname, '../src/web/main.ts')],
     {
-      env: { ...process.env, SPNS_CONFIG: world.config },
+      env: unitEnvironment('spns-web', world.config),
       stdio: ['ignore', 'inherit', 'inherit'],
     },
   );

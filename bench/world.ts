@@ -176,7 +176,7 @@ export async function startBench<N extends BenchNetwork>(network: N): Promise<Be
       const program = path.join(import.meta.dirname, '../src/hivemind/main.ts');
       const flags = [...nodeFlags('spns-hivemind'), `--import=${import.meta.dirname}/holds.ts`];
       world.hivemind = spawn(process.execPath, [...flags, program], {
-        env: { ...process.env, SPNS_CONFIG: config, ...(watched && { BENCH_HOLDS: holds }) },
+        env: { ...unitEnvironment('spns-hivemind', config), ...(watched && { BENCH_HOLDS: holds }) },
         stdio: ['ignore', 'inherit', 'inherit'],
       });
       while (!(await answers(health, '/live'))) await sleep(10);
@@ -300,12 +300,24 @@ function get(socketPath: string, path: string): Promise<{ status: number | undef
   });
 }
 
+type Unit = 'spns-hivemind' | 'spns-web' | 'spns-notifier@';
+
 /**
  * What a daemon's unit gives its Node, and after that what stands in BENCH_NODE_FLAGS, e.g. `--cpu-prof
  * --cpu-prof-dir=/tmp/profile`.
  */
-export function nodeFlags(unit: 'spns-hivemind' | 'spns-web' | 'spns-notifier@'): string[] {
-  const file = readFileSync(path.join(import.meta.dirname, `../systemd/${unit}.service`), 'utf8');
-  const own = /^Environment=NODE_OPTIONS=(.+)$/m.exec(file)?.[1]?.split(' ') ?? [];
+export function nodeFlags(unit: Unit): string[] {
+  const own = inUnit(unit, 'NODE_OPTIONS')?.split(' ') ?? [];
   return [...own, ...(process.env.BENCH_NODE_FLAGS?.split(' ') ?? [])];
+}
+
+/** A daemon's environment: its configuration, and what its unit tells the C library. */
+export function unitEnvironment(unit: Unit, config: string): NodeJS.ProcessEnv {
+  const arenas = inUnit(unit, 'MALLOC_ARENA_MAX');
+  return { ...(arenas && { MALLOC_ARENA_MAX: arenas }), ...process.env, SPNS_CONFIG: config };
+}
+
+function inUnit(unit: Unit, name: string): string | undefined {
+  const file = readFileSync(path.join(import.meta.dirname, `../systemd/${unit}.service`), 'utf8');
+  return new RegExp(`^Environment=${name}=(.+)$`, 'm').exec(file)?.[1];
 }

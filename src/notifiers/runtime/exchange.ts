@@ -66,7 +66,8 @@ export class Exchange extends EventEmitter {
     });
     stream.on('error', (error) => this.#fail(error));
     stream.on('close', () => {
-      this.#fail(Object.assign(new Error('closed without an answer'), { code: 'ECONNRESET' }));
+      // Every stream ends so, and an error takes longer to make than the rest of this.
+      if (!this.#over) this.#fail(Object.assign(new Error('closed without an answer'), { code: 'ECONNRESET' }));
     });
   }
 
