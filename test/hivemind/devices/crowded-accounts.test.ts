@@ -64,6 +64,29 @@ describe('an account with many devices that ask for much', () => {
     });
   }
 
+  it('finds one of them among the accounts of the device, and an account of many that a device has by its devices', (t) => {
+    const [many, others, steps] = [1_000, 3, 20];
+    const { index, rows } = crowded(many, false);
+    const device = rows[0]!;
+    const accountsOf = (row: DeviceRow, count: number) => {
+      const more = Array.from({ length: count }, () => ({ ...row, account: makeRow().account }));
+      for (const one of more) index.upsert(one, NOW);
+      return more;
+    };
+    // The device was put into the crowded account first, and the account of `busy` before all others.
+    accountsOf(device, others);
+    const [busy] = accountsOf(makeRow(), many) as [DeviceRow];
+    for (const { account, service, serviceId, signature } of [device, busy]) {
+      let found: DeviceRow | undefined;
+      const taken = effort(t, () => {
+        found = index.get(account, service, serviceId);
+      });
+      assert.deepEqual(found?.signature, signature);
+      assert.ok(taken.steps <= steps, `${taken.steps} steps`);
+    }
+    assert.equal(index.get(GROUP, busy.service, busy.serviceId), undefined);
+  });
+
   it('chooses what to ask the storage servers for without comparing all devices', (t) => {
     const out = Buffer.alloc(1_100_000);
     for (const [size, most] of [
