@@ -1,7 +1,6 @@
-import { Writable } from 'node:stream';
-import { pipeline } from 'node:stream/promises';
 import pg from 'pg';
-import { to as copyTo } from 'pg-copy-streams';
+import { systemClock } from '../src/clock.ts';
+import { CopyOut } from '../src/hivemind/store/copy-out.ts';
 import { copyRows } from '../src/hivemind/store/copy-rows.ts';
 
 /**
@@ -10,6 +9,5 @@ import { copyRows } from '../src/hivemind/store/copy-rows.ts';
  */
 const client = new pg.Client({ connectionString: process.argv[2] });
 await client.connect();
-const nowhere = new Writable({ write: (_chunk, _encoding, done) => done() });
-await pipeline(client.query(copyTo(copyRows())), nowhere);
+await client.query(new CopyOut(copyRows(), () => {}, systemClock)).done;
 await client.end();

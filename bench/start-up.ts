@@ -3,11 +3,8 @@ import { randomBytes } from 'node:crypto';
 import { once } from 'node:events';
 import fs from 'node:fs';
 import path from 'node:path';
-import { Readable } from 'node:stream';
-import { pipeline } from 'node:stream/promises';
 import { setTimeout as sleep } from 'node:timers/promises';
 import pg from 'pg';
-import { from as copyFrom } from 'pg-copy-streams';
 import { type Account, groupAccount } from '../src/devnet/account.ts';
 import { monitorMessage } from '../src/session/subscription.ts';
 import { cpuSeconds, postgresSeconds } from './cpu.ts';
@@ -17,6 +14,7 @@ import { type BenchWorld, memoryOf, nodeFlags, round, startBench } from './world
 
 const SUBSCRIPTIONS = Number(process.env.BENCH_SUBSCRIPTIONS ?? 100_000);
 const SERVERS = Number(process.env.BENCH_SERVERS ?? 10);
+const FILLED_AT_ONCE = 10_000;
 /** How long a hivemind with nothing to do is watched, in seconds, once the last answers are dealt with. */
 const IDLE = 60;
 const IDLE_OF_EACH = 20;
@@ -168,8 +166,9 @@ async function fill(url: string, subscriptions: number): Promise<number> {
   const backend = (await client.query<{ pid: number }>('SELECT pg_backend_pid() AS pid')).rows[0]!.pid;
   const even = Math.floor(Date.now() / 2000) * 2;
   let digest = 0;
-  const lines = function* () {
-    for (let index = 0; index < subscriptions; index++) {
+  for (let from = 0; from < subscriptions; from += FILLED_AT_ONCE) {
+    const rows: [Buffer[], Buffer[], number[], Buffer[], string[]] = [[], [], [], [], []];
+    for (let index = from; index < Math.min(from + FILLED_AT_ONCE, subscriptions); index++) {
       const random = randomBytes(32 + 64 + 32 + 32);
       const isSampled = index % SAMPLED === 0;
       const signedAt = isSampled ? even - 1 : even;
@@ -177,12 +176,16 @@ async function fill(url: string, subscriptions: number): Promise<number> {
       const account = group?.id ?? Buffer.concat([Buffer.of(3), random.subarray(0, 32)]);
       const signature = group ? sign(group, signedAt) : random.subarray(32, 96);
       digest = (digest + digestOf(account)) % 2 ** 32;
-      const [id, key, token] = [account, random.subarray(96, 128), random.subarray(128)].map((b) => b.toString('hex'));
-      yield `\\\\x${id}\t\\\\x${signature.toString('hex')}\t${signedAt}\tt\t\\\\x${key}\tbench\t${token}\n`;
+      const values = [account, signature, signedAt, random.subarray(96, 128), random.toString('hex', 128)];
+      for (const [column, value] of values.entries()) (rows[column] as unknown[]).push(value);
     }
-  };
-  const columns = 'account, signature, signature_ts, want_data, enc_key, service, svcid';
-  await pipeline(Readable.from(lines()), client.query(copyFrom(`COPY subscriptions (${columns}) FROM STDIN`)));
+    await client.query(
+      `INSERT INTO subscriptions (account, signature, signature_ts, want_data, enc_key, service, svcid)
+       SELECT account, signature, signed, true, key, 'bench', token
+       FROM unnest($1::bytea[], $2::bytea[], $3::bigint[], $4::bytea[], $5::text[]) r (account, signature, signed, key, token)`,
+      rows,
+    );
+  }
   await client.query('INSERT INTO sub_namespaces (subscription, namespace) SELECT id, 0 FROM subscriptions');
   await client.query('ANALYZE');
   await client.end();

@@ -142,11 +142,6 @@ export const JUDGED_EQUAL: readonly Judged[] = [
   },
   {
     file: 'src/hivemind/store/copy-rows.ts',
-    change: 'const JOINED = 2048;  →  ' + 'const JOINED = 2049;',
-    why: 'about the length of a row is meant',
-  },
-  {
-    file: 'src/hivemind/store/copy-rows.ts',
     change:
       'readonly #serviceId = { bytes: EMPTY as Buffer, at: 0, size: 0 };  →  ' +
       'readonly #serviceId = { bytes: EMPTY as Buffer, at: 1, size: 0 };',
@@ -158,37 +153,6 @@ export const JUDGED_EQUAL: readonly Judged[] = [
       'readonly #serviceId = { bytes: EMPTY as Buffer, at: 0, size: 0 };  →  ' +
       'readonly #serviceId = { bytes: EMPTY as Buffer, at: 0, size: 1 };',
     why: 'set before it is given out',
-  },
-  {
-    file: 'src/hivemind/store/copy-rows.ts',
-    change: 'if (this.#rest.length > 0) {  →  ' + 'if (this.#rest.length >= 0) {',
-    why: 'joining nothing to a chunk only takes longer',
-  },
-  {
-    file: 'src/hivemind/store/copy-rows.ts',
-    change:
-      'if (read >= this.#rest.length) from = read - this.#rest.length;  →  ' +
-      'if (read > this.#rest.length) from = read - this.#rest.length;',
-    why: 'the whole chunk is joined, and read on from the same place',
-  },
-  {
-    file: 'src/hivemind/store/copy-rows.ts',
-    change:
-      'else [bytes, from] = [chunk.length <= JOINED ? joined : Buffer.concat([this.#rest, chunk]), read];  →  ' +
-      'else [bytes, from] = [chunk.length < JOINED ? joined : Buffer.concat([this.#rest, chunk]), read];',
-    why: 'the same bytes are joined once more',
-  },
-  {
-    file: 'src/hivemind/store/copy-rows.ts',
-    change: 'if (bytes.length < end) return at;  →  ' + 'if (bytes.length <= end) return at;',
-    why: 'behind the header there are two bytes at least',
-  },
-  {
-    file: 'src/hivemind/store/copy-rows.ts',
-    change:
-      'for (let n = 0; n < to.length; n++) to[n] = bytes[at + n]!;  →  ' +
-      'for (let n = 0; n <= to.length; n++) to[n] = bytes[at + n]!;',
-    why: 'nothing is written behind the end of a buffer',
   },
   {
     file: 'src/hivemind/store/copy-rows.ts',

@@ -1,4 +1,3 @@
-import { ACCOUNT_SIZE } from '../../session/account.ts';
 import { type DeviceRow, MAX_SERVICE, type Utf8 } from '../devices/device.ts';
 
 /** From this many slots on, the namespaces of all subscriptions are read in one scan; for fewer they are looked up. */
@@ -28,26 +27,23 @@ const SIGNATURE = Buffer.from('PGCOPY\n\xff\r\n\0', 'latin1');
 /** Bytes up to the end of the length of the header's extension. */
 const HEADER = 19;
 const EMPTY = Buffer.alloc(0);
-/** Bytes of a chunk that are joined to a row that was cut: nearly every row is shorter. */
-const JOINED = 2048;
 
 /**
- * Reads rows from PostgreSQL's binary COPY format, which comes in chunks cut anywhere. There may be a million rows, and
- * making a Buffer or a string costs more than copying 64 bytes: so one row object is reused for all, values that most
- * rows share are made once, and a service id becomes a string only if somebody reads it.
+ * Reads rows from PostgreSQL's binary COPY format. There may be a million, and making a Buffer or a string costs more
+ * than copying 300 bytes: so each row is copied to the same place, where most of its fields lie as those of the last
+ * row did, whose Buffers then serve again. Values that most rows share are made once, and a service id becomes a string
+ * only if somebody reads it.
  */
 export class CopyRows {
-  #rest: Buffer = EMPTY;
   #started = false;
   #ended = false;
   readonly #visit: (row: DeviceRow) => void;
+  /** What the message has but for the header, and where in it the fields of a row lie; sizes are -1 for NULL. */
+  #bytes = Buffer.alloc(2048);
   readonly #at = new Int32Array(FIELDS);
   readonly #size = new Int32Array(FIELDS);
+  readonly #views: Buffer[] = Array.from({ length: FIELDS }, () => EMPTY);
   readonly #row = makeRow();
-  readonly #account = Buffer.alloc(ACCOUNT_SIZE);
-  readonly #sessionEd25519 = Buffer.alloc(32);
-  readonly #signature = Buffer.alloc(64);
-  readonly #encKey = Buffer.alloc(32);
   readonly #serviceId = { bytes: EMPTY as Buffer, at: 0, size: 0 };
   readonly #service = new Remembered(MAX_SERVICE, (bytes) => bytes.toString());
   readonly #namespaces = new Remembered(64, readNamespaces);
@@ -62,43 +58,27 @@ export class CopyRows {
     return this.#ended;
   }
 
-  /** Takes the next chunk. @throws Error if it is not in the format */
-  push(chunk: Buffer): void {
-    let [bytes, from] = [chunk, 0];
-    if (this.#rest.length > 0) {
-      // Complete the row that was cut without copying the whole chunk.
-      const joined = Buffer.concat([this.#rest, chunk.subarray(0, JOINED)]);
-      const read = this.#rows(joined, 0);
-      if (read >= this.#rest.length) from = read - this.#rest.length;
-      else [bytes, from] = [chunk.length <= JOINED ? joined : Buffer.concat([this.#rest, chunk]), read];
+  /**
+   * Takes the next message, which PostgreSQL never ends within a row.
+   *
+   * @throws Error if it is not in the format
+   */
+  push(message: Buffer): void {
+    const from = this.#started ? 0 : headerSize(message);
+    this.#started = true;
+    if (message.length > this.#bytes.length) {
+      this.#bytes = Buffer.alloc(2 * message.length);
+      this.#views.fill(EMPTY);
     }
-    const end = this.#rows(bytes, from);
-    this.#rest = end === bytes.length ? EMPTY : bytes.subarray(end);
+    const end = message.copy(this.#bytes, 0, from);
+    for (let at = 0; at < end && !this.#ended; ) at = this.#next(at, end);
   }
 
-  /** Reads all complete rows. @returns the offset after them */
-  #rows(bytes: Buffer, from: number): number {
-    let at = from;
-    if (!this.#started) {
-      if (bytes.length < HEADER) return at;
-      if (!bytes.subarray(0, 11).equals(SIGNATURE)) throw new Error('The database did not send a binary COPY');
-      const end = HEADER + bytes.readUInt32BE(HEADER - 4);
-      if (bytes.length < end) return at;
-      this.#started = true;
-      at = end;
-    }
-    while (!this.#ended) {
-      const next = this.#next(bytes, at);
-      if (next === undefined) break;
-      at = next;
-    }
-    return at;
-  }
-
-  /** Reads one row. @returns the offset after it, or undefined if it is not complete */
-  #next(bytes: Buffer, at: number): number | undefined {
-    if (at + 2 > bytes.length) return undefined;
-    const fields = bytes.readInt16BE(at);
+  /** Reads one row. @returns the offset after it */
+  #next(at: number, end: number): number {
+    const bytes = this.#bytes;
+    // What lies behind the end is of an earlier row.
+    const fields = at + 2 > end ? FIELDS : bytes.readInt16BE(at);
     at += 2;
     if (fields === -1) {
       this.#ended = true;
@@ -106,49 +86,42 @@ export class CopyRows {
     }
     if (fields !== FIELDS) throw new Error(`The database sent ${fields} columns instead of ${FIELDS}`);
     for (let field = 0; field < FIELDS; field++) {
-      if (at + 4 > bytes.length) return undefined;
-      const size = bytes.readInt32BE(at);
+      const size = at + 4 > end ? end : bytes.readInt32BE(at);
       at += 4;
       this.#at[field] = at;
       this.#size[field] = size;
-      at += Math.max(size, 0);
+      if (size > 0) at += size;
     }
-    if (at > bytes.length) return undefined;
-    this.#visit(this.#read(bytes));
+    if (at > end) throw new Error('The database sent a part of a row');
+    this.#visit(this.#read());
     return at;
   }
 
-  #read(bytes: Buffer): DeviceRow {
+  #read(): DeviceRow {
     const row = this.#row;
-    const tag = this.#view(bytes, 2);
-    const tagSignature = this.#view(bytes, 3);
-    row.account = this.#copy(bytes, 0, this.#account) ?? EMPTY;
-    row.sessionEd25519 = this.#copy(bytes, 1, this.#sessionEd25519);
+    const bytes = this.#bytes;
+    const tag = this.#view(2);
+    const tagSignature = this.#view(3);
+    row.account = this.#view(0) ?? EMPTY;
+    row.sessionEd25519 = this.#view(1);
     // If one of them is missing, rowFault finds the empty one.
     row.subaccount = tag || tagSignature ? { tag: tag ?? EMPTY, signature: tagSignature ?? EMPTY } : null;
-    row.signature = this.#copy(bytes, 4, this.#signature) ?? EMPTY;
+    row.signature = this.#view(4) ?? EMPTY;
     const time = this.#at[5]!;
     row.signedAt = bytes.readInt32BE(time) * 2 ** 32 + bytes.readUInt32BE(time + 4);
     row.wantData = bytes[this.#at[6]!] === 1;
-    row.encKey = this.#copy(bytes, 7, this.#encKey) ?? EMPTY;
+    row.encKey = this.#view(7) ?? EMPTY;
     row.service = this.#service.read(bytes, this.#at[8]!, this.#size[8]!);
-    row.serviceIdBytes = this.#ascii(bytes, 9);
-    if (!row.serviceIdBytes) row.serviceId = this.#view(bytes, 9)?.toString() ?? '';
-    row.serviceData = this.#view(bytes, 10);
+    row.serviceIdBytes = this.#ascii(9);
+    if (!row.serviceIdBytes) row.serviceId = this.#view(9)?.toString() ?? '';
+    row.serviceData = this.#view(10);
     row.namespaces = this.#namespaces.read(bytes, this.#at[11]!, this.#size[11]!);
     return row;
   }
 
-  /** A field copied to `to`, or a view of it if it does not have that length. */
-  #copy(bytes: Buffer, field: number, to: Buffer): Buffer | null {
-    if (this.#size[field] !== to.length) return this.#view(bytes, field);
-    const at = this.#at[field]!;
-    for (let n = 0; n < to.length; n++) to[n] = bytes[at + n]!;
-    return to;
-  }
-
   /** Where a string lies; undefined if it is not ASCII without NUL. */
-  #ascii(bytes: Buffer, field: number): Utf8 | undefined {
+  #ascii(field: number): Utf8 | undefined {
+    const bytes = this.#bytes;
     const at = this.#at[field]!;
     const size = Math.max(this.#size[field]!, 0);
     for (let n = at; n < at + size; n++) if (bytes[n] === 0 || bytes[n]! > 0x7f) return undefined;
@@ -158,10 +131,25 @@ export class CopyRows {
     return this.#serviceId;
   }
 
-  #view(bytes: Buffer, field: number): Buffer | null {
+  /** A field's bytes; null if it is NULL. */
+  #view(field: number): Buffer | null {
+    const at = this.#at[field]!;
     const size = this.#size[field]!;
-    return size < 0 ? null : bytes.subarray(this.#at[field]!, this.#at[field]! + size);
+    if (size < 0) return null;
+    const last = this.#views[field]!;
+    if (last.length === size && last.byteOffset === this.#bytes.byteOffset + at) return last;
+    const view = this.#bytes.subarray(at, at + size);
+    this.#views[field] = view;
+    return view;
   }
+}
+
+/** The size of the header. @throws Error if there is none */
+function headerSize(message: Buffer): number {
+  const size = message.length < HEADER ? Number.NaN : HEADER + message.readUInt32BE(HEADER - 4);
+  if (!message.subarray(0, SIGNATURE.length).equals(SIGNATURE) || !(size <= message.length))
+    throw new Error('The database did not send a binary COPY');
+  return size;
 }
 
 /** A row to be overwritten again and again. */

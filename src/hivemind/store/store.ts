@@ -1,17 +1,15 @@
 import { randomBytes } from 'node:crypto';
-import { setImmediate as nextTurn } from 'node:timers/promises';
 import type pg from 'pg';
 import type { QueryConfig } from 'pg';
-import { to as copyTo } from 'pg-copy-streams';
 import type { Clock, Timer } from '../../clock.ts';
 import { type Logger, type Repeated, repeated } from '../../daemon/log.ts';
 import { type DeviceKey, type DeviceRow, MAX_SERVICE, rowFault } from '../devices/device.ts';
-import { SLICE } from '../slice.ts';
 import { type OpenClient, openClient } from './client.ts';
 import { becomeMember, dissolveCluster, type Membership, type MembershipOptions } from './cluster-start.ts';
 import { SERVER } from './cluster-statements.ts';
 import { ClusterStore } from './cluster-store.ts';
 import { Connection } from './connection.ts';
+import { CopyOut } from './copy-out.ts';
 import { CopyRows, copyRows } from './copy-rows.ts';
 import { GroupCommit, type WriteWatch } from './group-commit.ts';
 import { migrate } from './migrate.ts';
@@ -198,13 +196,7 @@ export class Store {
       made = await openClient(this.#options.url, 10_000, { stopping, mustWrite: server !== undefined });
       const { client } = made;
       if (server !== undefined) await requireServer(client, server);
-      let since = clock.monotonic();
-      for await (const chunk of client.query(copyTo(copyRows(slots)))) {
-        reader.push(chunk as Buffer);
-        if (clock.monotonic() - since < SLICE) continue;
-        await nextTurn();
-        since = clock.monotonic();
-      }
+      await client.query(new CopyOut(copyRows(slots), (message) => reader.push(message), clock)).done;
       if (!reader.ended) throw new Error('the connection was lost');
     } catch (error) {
       throw new StoreError('unavailable', `The subscriptions could not be read: ${(error as Error).message}`, {

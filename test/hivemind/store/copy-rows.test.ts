@@ -6,16 +6,21 @@ import { makeRow } from '../../support/rows.ts';
 
 type Row = ReturnType<typeof makeRow>;
 
-/** What PostgreSQL sends for such rows (its documentation of COPY, binary format). */
+/** What PostgreSQL sends for such rows, one after the other (its documentation of COPY, binary format). */
 function copied(rows: readonly Row[]): Buffer {
+  return Buffer.concat(messages(rows));
+}
+
+/** The same as it comes: the header with the first row, each other row, the end. */
+function messages(rows: readonly Row[]): Buffer[] {
   const field = (value: Buffer | string | null) => {
     const bytes = typeof value === 'string' ? Buffer.from(value) : value;
     const size = Buffer.alloc(4);
     size.writeInt32BE(bytes === null ? -1 : bytes.length);
     return bytes === null ? size : Buffer.concat([size, bytes]);
   };
-  const parts = [Buffer.from('PGCOPY\n\xff\r\n\0', 'latin1'), Buffer.alloc(8)];
-  for (const row of rows) {
+  const header = Buffer.concat([Buffer.from('PGCOPY\n\xff\r\n\0', 'latin1'), Buffer.alloc(8)]);
+  const sent = rows.map((row) => {
     const time = Buffer.alloc(8);
     time.writeBigInt64BE(BigInt(row.signedAt));
     const namespaces = Buffer.alloc(2 * row.namespaces.length);
@@ -24,9 +29,10 @@ function copied(rows: readonly Row[]): Buffer {
     const texts = [row.service, row.serviceId, row.serviceData];
     const fields = [row.account, row.sessionEd25519, tag, signature, row.signature, time];
     const rest = [Buffer.of(row.wantData ? 1 : 0), row.encKey, ...texts, namespaces];
-    parts.push(Buffer.of(0, 12), ...[...fields, ...rest].map(field));
-  }
-  return Buffer.concat([...parts, Buffer.of(0xff, 0xff)]);
+    return Buffer.concat([Buffer.of(0, 12), ...[...fields, ...rest].map(field)]);
+  });
+  const [first = Buffer.alloc(0), ...others] = [...sent, Buffer.of(0xff, 0xff)];
+  return [Buffer.concat([header, first]), ...others];
 }
 
 const rows: readonly Row[] = [
@@ -49,16 +55,21 @@ const rows: readonly Row[] = [
 ];
 
 describe('rows that PostgreSQL sends', () => {
-  for (const size of [1, 7, 100, 3000, 100_000]) {
-    test(`are read wherever the stream is cut, here after each ${size} bytes`, () => {
-      const stream = copied(rows);
+  for (const [how, split] of [
+    ['in messages of their own', messages],
+    ['in one message', (rows: readonly Row[]) => [copied(rows)]],
+  ] as const) {
+    test(`are read ${how}`, () => {
       const found: object[] = [];
       const reader = new CopyRows((row) => found.push(structuredClone({ ...row })));
-      for (let at = 0; at < stream.length; at += size) reader.push(stream.subarray(at, at + size));
+      const parts = split([...rows, ...rows]);
+      for (const message of parts.slice(0, -1)) reader.push(message);
+      assert.equal(reader.ended, false, 'a connection that ends here was lost');
+      reader.push(parts.at(-1)!);
       assert.ok(reader.ended);
       assert.deepEqual(
         found,
-        rows.map((row) => structuredClone({ ...row })),
+        [...rows, ...rows].map((row) => structuredClone({ ...row })),
       );
     });
   }
@@ -68,7 +79,8 @@ describe('rows that PostgreSQL sends', () => {
     const visit = ({ account, sessionEd25519, signature, encKey }: Omit<Row, 'serviceId'>) => {
       for (const value of [account, sessionEd25519, signature, encKey]) made.add(value);
     };
-    new CopyRows(visit).push(copied([makeRow(), makeRow(), makeRow()]));
+    const reader = new CopyRows(visit);
+    for (const message of messages([makeRow(), makeRow(), makeRow()])) reader.push(message);
     assert.equal(made.size, 4);
   });
 
@@ -101,28 +113,31 @@ describe('rows that PostgreSQL sends', () => {
     assert.equal(devices.size, 0);
   });
 
-  test('are read behind a header of any length, and have an end', () => {
-    // A field of no bytes ends with its length.
-    const stream = copied([makeRow(), makeRow({ namespaces: [] })]);
-    const header = Buffer.from(stream.subarray(0, 19));
+  test('are read behind a header of any length', () => {
+    const [first = Buffer.alloc(0), ...others] = messages([makeRow({ namespaces: [] }), makeRow()]);
+    const header = Buffer.from(first.subarray(0, 19));
     header.writeUInt32BE(5, 15);
     const found: string[] = [];
     const reader = new CopyRows((row) => found.push(row.serviceId));
-    reader.push(header);
-    reader.push(Buffer.alloc(5, 0xff));
-    assert.deepEqual([found, reader.ended], [[], false]);
-    reader.push(stream.subarray(19, -2));
-    assert.deepEqual([found.length, reader.ended], [2, false], 'a connection that ends here was lost');
-    reader.push(stream.subarray(-2));
-    assert.equal(reader.ended, true);
+    reader.push(Buffer.concat([header, Buffer.alloc(5, 0xff), first.subarray(19)]));
+    for (const message of others) reader.push(message);
+    assert.deepEqual([found.length, reader.ended], [2, true]);
   });
 
-  test('are refused in another format, or with other columns', () => {
-    const text = new CopyRows(() => {});
-    assert.throws(() => text.push(Buffer.from('a\tb\tc\n'.repeat(4)).subarray(0, 19)), /did not send a binary COPY/);
-    const stream = copied([]);
+  test('are refused in another format, in parts, or with other columns', () => {
+    const [first = Buffer.alloc(0)] = messages([makeRow()]);
+    const longHeader = Buffer.from(first);
+    longHeader.writeUInt32BE(first.length - 18, 15);
+    for (const message of [Buffer.from('a\tb\tc\n'.repeat(4)), first.subarray(0, 18), longHeader])
+      assert.throws(() => new CopyRows(() => {}).push(message), /did not send a binary COPY/);
+    // A field of no bytes ends with its length, and what is cut off is not taken from an earlier row.
+    for (let size = 20; size < first.length; size++) {
+      const reader = new CopyRows(() => {});
+      reader.push(first);
+      assert.throws(() => reader.push(first.subarray(19, size)), /sent a part of a row/, `${size} bytes`);
+    }
     const reader = new CopyRows(() => {});
-    reader.push(stream.subarray(0, 19));
+    reader.push(first);
     assert.throws(() => reader.push(Buffer.of(0, 11)), /sent 11 columns instead of 12/);
   });
 

@@ -70,6 +70,24 @@ describe('reading all subscriptions', () => {
     }
   });
 
+  it('fails as the database does, or as what it is read for does, and leaves no connection', async (t) => {
+    const { store, admin, served } = await openStore(t);
+    await Promise.all(Array.from({ length: 3 }, () => store.upsert(makeRow())));
+    let read = 0;
+    const visit = () => {
+      read++;
+      throw new Error('no room');
+    };
+    await assert.rejects(store.load(visit), { message: 'The subscriptions could not be read: no room' });
+    assert.equal(read, 1);
+    await admin.query('ALTER TABLE sub_namespaces RENAME TO gone');
+    await assert.rejects(
+      store.load(() => {}),
+      { code: 'unavailable', message: /could not be read: .*sub_namespaces.* does not exist/ },
+    );
+    await served(1);
+  });
+
   it('needs no database that accepts changes', async (t) => {
     const { store, admin } = await openStore(t);
     await store.upsert(makeRow());
