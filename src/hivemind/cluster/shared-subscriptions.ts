@@ -40,9 +40,12 @@ export class SharedSubscriptions implements Subscribed {
     return this.#modules.devices.hasSessionKey(account, key);
   }
 
-  async get(account: Uint8Array, service: string, serviceId: string): Promise<DeviceRow | undefined> {
-    const { devices, store } = this.#modules;
-    return devices.get(account, service, serviceId) ?? (await store.find(account, service, serviceId));
+  get(account: Uint8Array, service: string, serviceId: string): DeviceRow | undefined {
+    return this.#modules.devices.get(account, service, serviceId);
+  }
+
+  find(account: Uint8Array, service: string, serviceId: string): Promise<DeviceRow | undefined> {
+    return this.#modules.store.find(account, service, serviceId);
   }
 
   replace(row: DeviceRow, confirmedAt: number): void {

@@ -41,7 +41,10 @@ export interface Subscribed {
   ): boolean | Promise<boolean>;
   /** See {@link Devices.hasSessionKey}; false also for accounts that are not in memory. */
   hasSessionKey(account: Uint8Array, key: Uint8Array): boolean;
-  get(account: Uint8Array, service: string, serviceId: string): DeviceRow | undefined | Promise<DeviceRow | undefined>;
+  /** What is in memory. */
+  get(account: Uint8Array, service: string, serviceId: string): DeviceRow | undefined;
+  /** What is in the database, of which some may not be in memory, or not yet. Not given if all is in memory. */
+  find?(account: Uint8Array, service: string, serviceId: string): Promise<DeviceRow | undefined>;
   /** A subscription has been committed to the database, which has the last word. See {@link Devices.replace}. */
   replace(row: DeviceRow, confirmedAt: number): void;
   /** A subscription has been removed from the database. @returns whether it was in memory */
@@ -309,12 +312,13 @@ export class Subscriptions {
       const deleted = await store.remove(account, service, device.serviceId, request.signedAt);
       // If the row was deleted, memory loses its own at once, whatever it is: another hivemind may just have stored an
       // older one. If not, memory may still have what is due to go: an earlier attempt may have been committed though
-      // the connection broke.
-      const known = deleted ? undefined : await devices.get(account, service, device.serviceId);
-      const isGone = deleted || (known !== undefined && !isStale(request.signedAt, known.signedAt));
+      // the connection broke. Anything that comes into memory or the database from now on stays.
+      const kept = deleted ? undefined : devices.get(account, service, device.serviceId);
+      const isGone = deleted || (kept !== undefined && !isStale(request.signedAt, kept.signedAt));
       const wasInMemory = isGone && devices.remove(account, service, device.serviceId);
       const removed = deleted || wasInMemory;
-      if (known && !removed) {
+      const stored = removed ? undefined : (kept ?? (await devices.find?.(account, service, device.serviceId)));
+      if (stored && isStale(request.signedAt, stored.signedAt)) {
         throw new RequestError(Code.ERROR, 'This request was signed before the subscription that is stored');
       }
       return {
@@ -329,7 +333,9 @@ export class Subscriptions {
 
   /** Answers a request that was signed before what is stored: a late copy, or a replay (docs/decisions/15). */
   async #stale(row: DeviceRow): Promise<object> {
-    if (await this.#modules.devices.get(row.account, row.service, row.serviceId)) {
+    const { devices } = this.#modules;
+    const { account, service, serviceId } = row;
+    if (devices.get(account, service, serviceId) ?? (await devices.find?.(account, service, serviceId))) {
       return { message: 'A newer subscription is stored already', success: true, updated: false };
     }
     throw new RequestError(Code.ERROR, 'This request was signed before the device was unsubscribed');

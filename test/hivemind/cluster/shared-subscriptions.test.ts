@@ -47,12 +47,13 @@ test('what is committed replaces what is in memory, whichever was signed later',
   assert.equal(devices.get(ours.account, ours.service, ours.serviceId)?.signedAt, ours.signedAt);
 });
 
-test('what is not in memory, or not yet, is looked up in the database', async () => {
+test('what is not in memory, or not yet, can be found in the database', async () => {
   const { ours, theirs, stored, shared } = world();
   for (const row of [ours, theirs]) {
-    assert.equal(await shared.get(row.account, row.service, row.serviceId), undefined);
+    assert.equal(await shared.find(row.account, row.service, row.serviceId), undefined);
     stored.set(row.account, row);
-    assert.equal(await shared.get(row.account, row.service, row.serviceId), row);
+    assert.equal(shared.get(row.account, row.service, row.serviceId), undefined);
+    assert.equal(await shared.find(row.account, row.service, row.serviceId), row);
   }
 });
 

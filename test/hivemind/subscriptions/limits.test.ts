@@ -2,7 +2,9 @@ import assert from 'node:assert/strict';
 import { randomBytes } from 'node:crypto';
 import { test } from 'node:test';
 import { sessionAccount } from '../../../src/devnet/account.ts';
+import { SharedSubscriptions } from '../../../src/hivemind/cluster/shared-subscriptions.ts';
 import type { DeviceRow } from '../../../src/hivemind/devices/device.ts';
+import { Devices } from '../../../src/hivemind/devices/devices.ts';
 import {
   type RequestKind,
   type SubscriptionModules,
@@ -13,11 +15,13 @@ import { FakeClock } from '../../support/fake-clock.ts';
 import { logTo } from '../../support/log.ts';
 import { NO_DEVICES } from '../../support/no-devices.ts';
 import { seconds, subscribe, unsubscribe } from '../../support/requests.ts';
+import { makeRow } from '../../support/rows.ts';
 import { until } from '../../support/until.ts';
 
 const TOKEN = 'token'.padEnd(32, '.');
 const MIB = 1024 * 1024;
 const OK = [Buffer.from('0'), Buffer.from(TOKEN)];
+const WAS_NOT_SUBSCRIBED = 'Device was not subscribed to push notifications';
 const BUSY = { error: 5, message: 'The server is busy; try again later' };
 
 /** A signed subscribe request of a new account. */
@@ -234,12 +238,41 @@ test('an unsubscription is told what was there', async () => {
   });
   deleted = false;
   assert.deepEqual(await answer('unsubscribe', JSON.stringify(body)), {
-    message: 'Device was not subscribed to push notifications',
+    message: WAS_NOT_SUBSCRIBED,
     removed: false,
     success: true,
   });
   const forged = { ...body, signature: Buffer.alloc(64).toString('base64') };
   assert.equal((await answer('unsubscribe', JSON.stringify(forged))).error, 4);
+});
+
+test('an unsubscription that found nothing leaves alone what is stored right after it', async () => {
+  const account = sessionAccount(randomBytes);
+  const devices = new Devices({ random: randomBytes });
+  const key = { account: account.id, service: 'apns', serviceId: TOKEN };
+  let row = makeRow({ ...key, signedAt: seconds() });
+  const { answer } = setUp({
+    store: { upsert: () => Promise.resolve('added'), remove: () => Promise.resolve(false) },
+    devices: new SharedSubscriptions({
+      devices,
+      store: {
+        find: async () => {
+          devices.replace(row, row.signedAt);
+          return row;
+        },
+        countDevices: () => Promise.resolve({ all: 0, alike: 0 }),
+      },
+      cluster: { holds: () => true, changed: () => {} },
+    }),
+  });
+  const body = { ...unsubscribe(account, TOKEN), service: 'apns' };
+  assert.equal((await answer('unsubscribe', JSON.stringify(body))).message, WAS_NOT_SUBSCRIBED);
+  assert.equal(devices.size, 1);
+  devices.remove(account.id, 'apns', TOKEN);
+  row = makeRow({ ...key, signedAt: seconds() + 120 });
+  const message = 'This request was signed before the subscription that is stored';
+  assert.deepEqual(await answer('unsubscribe', JSON.stringify(body)), { error: 4, message });
+  assert.equal(devices.size, 1);
 });
 
 test('a time that cannot be is refused for good, unless ours is in doubt: then it may be our fault', async () => {

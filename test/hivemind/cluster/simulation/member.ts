@@ -268,9 +268,10 @@ export class SimulatedMember extends SimulatedProcess implements Linked {
   unsubscribe(key: DeviceKey, signedAt: number): Promise<void> {
     const { account, service, serviceId } = key;
     return this.#during(key, async () => {
-      await this.store.remove(account, service, serviceId, signedAt);
-      const known = await this.#subscriptions.get(account, service, serviceId);
-      if (known && !isStale(signedAt, known.signedAt)) this.#subscriptions.remove(account, service, serviceId);
+      const deleted = await this.store.remove(account, service, serviceId, signedAt);
+      const kept = this.#subscriptions.get(account, service, serviceId);
+      if (deleted || (kept !== undefined && !isStale(signedAt, kept.signedAt)))
+        this.#subscriptions.remove(account, service, serviceId);
     });
   }
 
