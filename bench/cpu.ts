@@ -8,6 +8,15 @@ export function cpuSeconds(pid: number, mainThreadOnly = false): number {
   return times(mainThreadOnly ? `/proc/${pid}/task/${pid}/stat` : `/proc/${pid}/stat`).own;
 }
 
+/** Seconds that a process's main thread has run, and that it has waited for a core while others had them all. */
+export function mainThreadSeconds(pid: number): { running: number; waiting: number } {
+  const [running = 0, waiting = 0] = fs
+    .readFileSync(`/proc/${pid}/task/${pid}/schedstat`, 'utf8')
+    .split(' ')
+    .map(Number);
+  return { running: running / 1e9, waiting: waiting / 1e9 };
+}
+
 /** CPU seconds of a PostgreSQL server: its main process, those it has now, and those that have ended. */
 export function postgresSeconds(pid: number): number {
   const main = times(`/proc/${pid}/stat`);

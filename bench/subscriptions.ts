@@ -10,7 +10,7 @@ import { parseAddress } from '../src/oxenmq/address.ts';
 import { Peers } from '../src/oxenmq/peers.ts';
 import { makeRow } from '../test/support/rows.ts';
 import { commits, msEach, runClients, startAnswerer } from './clients.ts';
-import { cpuSeconds, postgresSeconds } from './cpu.ts';
+import { cpuSeconds, mainThreadSeconds, postgresSeconds } from './cpu.ts';
 import { type BenchWorld, makeAccounts, measureCpu, round, subscribeRequest } from './world.ts';
 
 const COUNT = 8_000;
@@ -37,11 +37,13 @@ export async function* subscriptions(world: BenchWorld): AsyncGenerator<object> 
       const upstreamBefore = upstream();
       const commitsBefore = await commits(world);
       const cpu = measureCpu(world);
+      const mainThread = measureMainThread(world);
       const rates = await runClients(COUNT, async (index) => {
         const [reply] = await world.client.request('push.subscribe', [requests[index] ?? '']);
         if (!reply?.includes(word)) throw new Error(`unexpected reply: ${reply}`);
       });
       const used = cpu();
+      const main_thread = mainThread();
       const group = COUNT / ((await commits(world)) - commitsBefore);
       // What is asked of storage servers is gathered, and may come a moment later.
       await sleep(2_000);
@@ -51,7 +53,7 @@ export async function* subscriptions(world: BenchWorld): AsyncGenerator<object> 
         rows_a_commit: round(group),
         monitors_asked_for: upstream() - upstreamBefore,
         cpu_ms_each: msEach(used, COUNT),
-        // Of as many as the machine has: if it is nearly all, nothing but less work makes it faster.
+        main_thread,
         cores_busy: round(((used.hivemind + used.postgres + used.bench) * rates.per_second) / COUNT),
       };
       yield { row: `${row}, PostgreSQL alone`, ...(await writeGroups(world, database, signedAt, Math.round(group))) };
@@ -60,6 +62,22 @@ export async function* subscriptions(world: BenchWorld): AsyncGenerator<object> 
     await database.close();
   }
   yield await clientsAlone(subscribeRequest(makeAccounts(1)[0]!, tokens[0]!, now));
+}
+
+/**
+ * The shares of the time in which the hivemind's main thread runs, waits for a core, and has nothing to do but wait for
+ * PostgreSQL or the clients. Only what has to do with the last could be faster without less work, or more cores.
+ */
+function measureMainThread(world: BenchWorld): () => { running: number; waiting_for_a_core: number; idle: number } {
+  const pid = world.hivemind.pid as number;
+  const before = { ...mainThreadSeconds(pid), at: performance.now() };
+  return () => {
+    const after = mainThreadSeconds(pid);
+    const seconds = (performance.now() - before.at) / 1000;
+    const running = (after.running - before.running) / seconds;
+    const waiting = (after.waiting - before.waiting) / seconds;
+    return { running: round(running), waiting_for_a_core: round(waiting), idle: round(1 - running - waiting) };
+  };
 }
 
 async function openDatabase(world: BenchWorld): Promise<Connection> {
