@@ -34,6 +34,11 @@ export class AccountTable {
     return this.#capacity;
   }
 
+  /** See {@link HashIndex.expect}. */
+  expect(accounts: number): void {
+    this.#ids.expect(accounts);
+  }
+
   hash(bytes: Uint8Array, offset: number): number {
     return this.#hash.bytes(bytes, offset, offset + ACCOUNT_SIZE);
   }

@@ -88,6 +88,12 @@ export class Devices {
     this.#accounts = new AccountTable(this.#hash);
   }
 
+  /** Tells about how many subscriptions there will be, 0 if that is not known: see {@link HashIndex.expect}. */
+  expect(subscriptions: number): void {
+    this.#accounts.expect(subscriptions);
+    this.#byDevice.expect(subscriptions);
+  }
+
   /** Subscriptions. */
   get size(): number {
     return this.#size;

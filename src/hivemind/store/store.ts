@@ -3,6 +3,7 @@ import type pg from 'pg';
 import type { QueryConfig } from 'pg';
 import type { Clock, Timer } from '../../clock.ts';
 import { type Logger, type Repeated, repeated } from '../../daemon/log.ts';
+import { SLOTS } from '../../session/slots.ts';
 import { type DeviceKey, type DeviceRow, MAX_SERVICE, rowFault } from '../devices/device.ts';
 import { type OpenClient, openClient } from './client.ts';
 import { becomeMember, dissolveCluster, type Membership, type MembershipOptions } from './cluster-start.ts';
@@ -39,6 +40,8 @@ const STATS_AT_ONCE = 2_000;
 const IDLE = 60_000;
 /** How often it is probed, in ms, while it does not. */
 const PROBE_EVERY = 1_000;
+/** -1 if the table was never counted. */
+const ESTIMATE = "SELECT reltuples AS rows FROM pg_class WHERE oid = 'subscriptions'::regclass";
 const NO_LIMIT = Number.MAX_SAFE_INTEGER;
 
 export interface StoreOptions {
@@ -158,6 +161,7 @@ export class Store {
    * @param visit gets each valid row, which is good only during the call
    * @param stopping ends the reading, even if no rows come
    * @param slots all if not given
+   * @param expect gets about how many rows will come, before they do, if PostgreSQL has counted them
    * @returns how many rows were visited, and how many were invalid and skipped
    * @throws StoreError `unavailable`, also if `stopping` ended it
    */
@@ -165,9 +169,10 @@ export class Store {
     visit: (row: DeviceRow) => void,
     stopping?: AbortSignal,
     slots?: readonly number[],
+    expect?: (rows: number) => void,
   ): Promise<{ rows: number; skipped: number }> {
-    if (this.cluster === undefined) return this.#load(visit, stopping, slots, undefined);
-    return this.cluster.whileLoading((server) => this.#load(visit, stopping, slots, server));
+    if (this.cluster === undefined) return this.#load(visit, stopping, slots, expect, undefined);
+    return this.cluster.whileLoading((server) => this.#load(visit, stopping, slots, expect, server));
   }
 
   /** @param server the only server to read from (see {@link SERVER}); any if not given */
@@ -175,6 +180,7 @@ export class Store {
     visit: (row: DeviceRow) => void,
     stopping: AbortSignal | undefined,
     slots: readonly number[] | undefined,
+    expect: ((rows: number) => void) | undefined,
     server: string | undefined,
   ): Promise<{ rows: number; skipped: number }> {
     const { clock, log } = this.#options;
@@ -196,6 +202,8 @@ export class Store {
       made = await openClient(this.#options.url, 10_000, { stopping, mustWrite: server !== undefined });
       const { client } = made;
       if (server !== undefined) await requireServer(client, server);
+      const counted = await client.query<{ rows: number }>(ESTIMATE);
+      expect?.((Math.max(counted.rows[0]?.rows ?? 0, 0) * (slots?.length ?? SLOTS)) / SLOTS);
       await client.query(new CopyOut(copyRows(slots), (message) => reader.push(message), clock)).done;
       if (!reader.ended) throw new Error('the connection was lost');
     } catch (error) {

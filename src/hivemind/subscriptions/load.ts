@@ -9,7 +9,7 @@ import { SigningTimes } from './signing-times.ts';
 export interface LoadModules {
   readonly clock: Pick<JudgedClock, 'monotonic' | 'raiseFloor'>;
   readonly store: Pick<Store, 'load'>;
-  readonly devices: Pick<Devices, 'upsert' | 'accounts'>;
+  readonly devices: Pick<Devices, 'upsert' | 'expect' | 'size' | 'accounts'>;
   /** Ends the loading. */
   readonly stopping: AbortSignal;
   readonly log: Pick<Log, 'info'>;
@@ -29,7 +29,9 @@ export async function loadSubscriptions(modules: LoadModules, slots?: ReadonlySe
     signed.add(row.signedAt);
     devices.upsert(row, row.signedAt);
   };
-  const loaded = await store.load(visit, stopping, slots && [...slots]);
+  const before = devices.size;
+  const expect = (rows: number) => devices.expect(before + rows);
+  const loaded = await store.load(visit, stopping, slots && [...slots], expect).finally(() => devices.expect(0));
   const seconds = ((clock.monotonic() - loading) / 1000).toFixed(1);
   log.info(
     `loaded ${loaded.rows} subscriptions${slots ? ` of ${slots.size} slots` : ''}, now of ${devices.accounts} accounts, in ${seconds} s` +

@@ -111,6 +111,30 @@ describe('the hash index', () => {
         one,
       );
   });
+
+  it('grows once to what is expected, and by doubling when nothing is', (t) => {
+    const random = seededRandom();
+    t.diagnostic(`SPNS_TEST_SEED=${random.seed}`);
+    let made = 0;
+    class Counted extends Uint32Array {
+      constructor(length: number) {
+        super(length);
+        made++;
+      }
+    }
+    t.mock.property(globalThis, 'Uint32Array', Counted as unknown as Uint32ArrayConstructor);
+    const [entries, tables] = [100_000, 256];
+    const growths = (expected: number) => {
+      const index = new HashIndex();
+      index.expect(expected);
+      made = 0;
+      for (let value = 1; value <= entries; value++) index.add(random.int(2 ** 32), value);
+      return made;
+    };
+    assert.equal(growths(entries), tables);
+    // From 8 places to 512 or 1,024, of which three quarters are used.
+    for (const few of [0, 1]) assert.ok(growths(few) > 6 * tables);
+  });
 });
 
 describe('the keyed hash', () => {

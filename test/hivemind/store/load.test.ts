@@ -4,6 +4,7 @@ import { syncBuiltinESMExports } from 'node:module';
 import { describe, it, type TestContext } from 'node:test';
 import timers from 'node:timers/promises';
 import { Store } from '../../../src/hivemind/store/store.ts';
+import { slotOf } from '../../../src/session/slots.ts';
 import { keepLog } from '../../notifiers/support.ts';
 import { FakeClock } from '../../support/fake-clock.ts';
 import { connectTo } from '../../support/members.ts';
@@ -86,6 +87,27 @@ describe('reading all subscriptions', () => {
       { code: 'unavailable', message: /could not be read: .*sub_namespaces.* does not exist/ },
     );
     await served(1);
+  });
+
+  it('tells before the first row about how many will come, of some slots their share', async (t) => {
+    const { store, admin } = await openStore(t);
+    const told: (number | 'row')[] = [];
+    const load = (slots?: readonly number[]) =>
+      store.load(
+        () => told.push('row'),
+        undefined,
+        slots,
+        (rows) => told.push(rows),
+      );
+    const rows = Array.from({ length: 4 }, () => makeRow());
+    await Promise.all(rows.map((row) => store.upsert(row)));
+    await load();
+    assert.deepEqual(told.splice(0), [0, 'row', 'row', 'row', 'row'], 'never counted');
+    await admin.query('ANALYZE subscriptions');
+    await load();
+    assert.deepEqual(told.splice(0), [4, 'row', 'row', 'row', 'row']);
+    await load([slotOf(rows[0]!.account)]);
+    assert.equal(told[0], 4 / 256);
   });
 
   it('needs no database that accepts changes', async (t) => {

@@ -18,6 +18,8 @@ function setUp(rows: number, skipped: number) {
   const clock = new FakeClock();
   clock.stall(5_000);
   const devices = new Devices({ random: (bytes) => seededRandom().bytes(bytes) });
+  const expected: number[] = [];
+  devices.expect = (rows) => void expected.push(rows);
   const stopping = new AbortController().signal;
   const load = (slots?: ReadonlySet<number>) =>
     loadSubscriptions(
@@ -26,8 +28,10 @@ function setUp(rows: number, skipped: number) {
         devices,
         stopping,
         store: {
-          load: async (visit, signal, slots) => {
+          load: async (visit, signal, slots, expect) => {
             asked.push([signal === stopping, slots]);
+            expect?.(50);
+            if (rows < 0) throw new Error('gone');
             for (let n = 0; n < rows; n++) visit(makeRow({ signedAt: SIGNED + n }));
             clock.stall(99_960);
             return { rows, skipped };
@@ -37,7 +41,7 @@ function setUp(rows: number, skipped: number) {
       },
       slots,
     );
-  return { devices, lines, floors, asked, load };
+  return { devices, expected, lines, floors, asked, load };
 }
 
 test('what is stored is in memory, and tells what time it must be at least', async () => {
@@ -56,4 +60,14 @@ test('it is said how many slots were loaded, and how many rows are invalid', asy
     'info: loaded 2 subscriptions of 2 slots, now of 2 accounts, in 100.0 s; 1 rows are invalid and were skipped',
   ]);
   assert.deepEqual(asked, [[true, [7, 9]]]);
+});
+
+test('the index is told how much it will hold while that is loaded', async () => {
+  const { expected, load } = setUp(2, 0);
+  await load();
+  await load();
+  assert.deepEqual(expected, [50, 0, 52, 0]);
+  const failing = setUp(-1, 0);
+  await assert.rejects(failing.load());
+  assert.deepEqual(failing.expected, [50, 0]);
 });
