@@ -138,10 +138,10 @@ export class Schedule {
   /** Begins with a list of `count` accounts, none of them asked for yet. @param room how many to allocate for */
   begin(count: number, room: number): void {
     this.#count = count;
-    this.#due = room === 0 ? NO_SECONDS : new Uint32Array(room);
-    this.#since = room === 0 ? NO_SECONDS : new Uint32Array(room).fill(this.#options.now(), 0, count);
-    this.#state = room === 0 ? NO_BYTES : new Uint8Array(room);
-    this.#tries = room === 0 ? NO_BYTES : new Uint8Array(room);
+    this.#due = this.#since = NO_SECONDS;
+    this.#state = this.#tries = NO_BYTES;
+    if (room > 0) this.#grow(room);
+    this.#since.fill(this.#options.now(), 0, count);
     this.#forget();
   }
 
