@@ -81,6 +81,8 @@ export async function buildServer(modules: ServerModules): Promise<FastifyInstan
     exposeHeadRoutes: false,
     // A stopping server finishes the requests that it has; load balancers see the 503 for new ones.
     return503OnClosing: true,
+    // A path that cannot be decoded is none of ours.
+    frameworkErrors: (_error, _request, reply) => send(reply, notFound),
   });
 
   const limit = new ConnectionLimit({ maxConnections, maxBytes: MAX_UNFINISHED });

@@ -327,6 +327,8 @@ test('other methods and other paths are answered as the original does', async (t
     ['POST', '/subscribe/', 404],
     ['POST', '/loki/v3/lsrpc', 404],
     ['POST', '/constructor', 404],
+    ['POST', '/subscribe%zz', 404],
+    ['GET', '/%ff?x=%zz', 404],
   ];
   for (const [method, path, status] of cases) {
     const answer = await ask(url + path, { method });
