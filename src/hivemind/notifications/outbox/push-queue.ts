@@ -162,8 +162,9 @@ export class PushQueue {
 
   /**
    * Drops pushes that have waited too long, and those that a notifier has had for twice as long: notifiers give up
-   * earlier by themselves, so those were lost on the way. Stops at the first that is young enough: a push that was
-   * held back before may stay behind it, and is dropped when its turn comes.
+   * earlier by themselves, so those were lost on the way. Stops at the first that is young enough, behind which only
+   * one that was held back can be older. That one may stand behind others of its account, from where it cannot be
+   * taken; and it stays no longer than `maxAge` after it has entered, as all before it are old by then.
    * @param now monotonic ms
    */
   dropOld(now: number): void {
