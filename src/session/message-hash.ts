@@ -12,7 +12,7 @@ import { blake2b } from './sodium.ts';
 const HASH_SIZE = 43;
 /** Longest namespace: `-32768`. */
 const NAMESPACE_SIZE = 6;
-/** A body of more bytes than this fits no hash and is not hashed: no storage server takes more than 76,800. */
+/** A body of more bytes than this matches no hash and is not hashed: no storage server takes more than 76,800. */
 const MAX_HASHED = 100_000;
 
 const BASE64 = Buffer.from('ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/');

@@ -6,9 +6,9 @@ import type { Notification } from '../../session/notification.ts';
  * copy may be passed on again for a better copy, never for one as doubtful.
  */
 export const Doubt = {
-  /** Account, namespace and body fit the hash, and the times can be true. */
+  /** Account, namespace and body match the hash, and the times can be true. */
   none: 0,
-  /** There is no body, or it does not fit the hash: the server may have left it out, or changed it or the namespace. */
+  /** There is no body, or it does not match the hash: the server may have left out or changed it, or the namespace. */
   unproven: 1,
   /** The times, which the hash does not cover, would let the push expire on its way or live for ever. */
   untimely: 2,
@@ -37,7 +37,7 @@ export function leastDoubt({ timestamp, expiry, data }: Notification, now: numbe
   return data === null ? Doubt.unproven : Doubt.none;
 }
 
-/** Whether the copy has a body, and account, namespace and body fit its hash. */
+/** Whether the copy has a body, and account, namespace and body match its hash. */
 export function isProven({ account, namespace, data, hash }: Notification): boolean {
   return data !== null && fitsMessageHash(account, namespace, data, hash);
 }

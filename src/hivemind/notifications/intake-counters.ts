@@ -36,7 +36,7 @@ export interface IntakeCounters {
   unshownPushes: number;
   /** The unique ones, by what they were trusted for: their hash, a second server, or nothing but their sender. */
   readonly vouched: { hash: number; second: number; alone: number };
-  /** Confirmed by a second server although their body does not fit their hash. */
+  /** Confirmed by a second server although their body does not match their hash. */
   misfits: number;
   /** Bytes of memory that the held ones take. */
   readonly heldBytes: number;

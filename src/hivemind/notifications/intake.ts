@@ -33,9 +33,9 @@ export interface IntakeModules<Node> {
  * Turns notifications into pushes: parses one, drops it if it is a duplicate or was not asked for, checks whether it is
  * to be trusted, and queues a push for each device that wants it. Runs for each of the 5 to 10 copies of a message.
  *
- * A single server is not trusted (docs/decisions/19): a copy whose body fits its hash is passed on at once, a doubtful
- * one waits for another server's copy. Only messages that were passed on are marked as seen, and a message passed on
- * because of a doubtful copy is passed on again when a better copy comes.
+ * A single server is not trusted (docs/decisions/19): a copy whose body matches its hash is passed on at once, a
+ * doubtful one waits for another server's copy. Only messages that were passed on are marked as seen, and a message
+ * passed on because of a doubtful copy is passed on again when a better copy comes.
  */
 export class Intake<Node extends object> {
   readonly counters: IntakeCounters;
@@ -133,7 +133,7 @@ export class Intake<Node extends object> {
     const share = this.#misfits.alarming;
     if (share === undefined) return [];
     return [
-      `${Math.round(share * 100)} % of the messages of the last minutes do not fit their hash, whichever server sends them: phones ring a little later`,
+      `${Math.round(share * 100)} % of the messages of the last minutes do not match their hash, whichever server sends them: phones ring a little later`,
     ];
   }
 
@@ -170,7 +170,7 @@ export class Intake<Node extends object> {
     this.#misfits.add(true);
     if (this.#misfits.alarming !== undefined)
       this.#modules.log.warn(
-        'messages do not fit their hash, whichever server sends them: has the network changed its rule?',
+        'messages do not match their hash, whichever server sends them: has the network changed its rule?',
       );
   }
 

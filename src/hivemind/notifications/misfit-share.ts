@@ -7,9 +7,9 @@ const MINIMUM = 20;
 const SHARE = 0.2;
 
 /**
- * The share of messages that did not fit their hash although a second server confirmed them, over the last five to ten
- * minutes; so one server's lies do not count. If there are many, the network has changed how it hashes messages: phones
- * still ring, but only once a second server confirms each message.
+ * The share of messages that did not match their hash although a second server confirmed them, over the last five to
+ * ten minutes; so one server's lies do not count. If there are many, the network has changed how it hashes messages:
+ * phones still ring, but only once a second server confirms each message.
  */
 export class MisfitShare {
   readonly #clock: Clock;

@@ -131,7 +131,7 @@ function registerMessages({ counter, gauge }: Registrar, { intake }: MetricSourc
   );
   counter(
     'spns_notifications_misfit_total',
-    'Messages that do not fit their hash, and were passed on because a second storage server confirmed them',
+    'Messages that do not match their hash, and were passed on because a second storage server confirmed them',
     [],
     () => intake.misfits,
   );

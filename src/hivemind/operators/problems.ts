@@ -40,7 +40,7 @@ const ADVICE: readonly (readonly [RegExp, string])[] = [
   [/^no storage server/, 'Is the network up, and may this machine connect out to high ports? spns nodes --bad'],
   [/cut off/, 'spns nodes --bad shows which, and why.'],
   [/do not answer|no address/, 'spns nodes --bad'],
-  [/do not fit their hash/, 'Is there a newer SPNS? Nothing is lost meanwhile.'],
+  [/do not match their hash/, 'Is there a newer SPNS? Nothing is lost meanwhile.'],
   [ABOUT_HIVEMINDS, 'spns members, and the log of those that are missing.'],
 ];
 

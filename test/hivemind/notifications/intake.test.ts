@@ -35,7 +35,7 @@ test("the original's pushes result from the original's notifications", async (t)
     // The same hash in two namespaces is a lie in one of them, and with these made-up hashes nobody knows in which.
     if (name.startsWith('same hash other namespace')) continue;
     pushes.length = 0;
-    // None of their hashes fits, so it takes a second server.
+    // None of their hashes matches, so it takes a second server.
     for (const node of [NODE_1, NODE_2]) intake.handle(node, Buffer.from(notify_message_hex, 'hex'));
     await clock.advance(0);
     const got = pushes.map(({ to, part }) => `${to} ${part.toString('hex')}`).sort();

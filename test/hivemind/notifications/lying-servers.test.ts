@@ -364,7 +364,7 @@ describe('when the network changes the rule of its hash', () => {
       if (n === 3) assert.doesNotMatch(warnings.join(), /has the network changed its rule/, 'a few say nothing');
     }
     assert.equal(intake.counters.misfits, 30);
-    assert.match(intake.complaints().join(), /^97 % of the messages of the last minutes do not fit their hash/);
+    assert.match(intake.complaints().join(), /^97 % of the messages of the last minutes do not match their hash/);
     assert.match(warnings.join(), /has the network changed its rule/);
     checkFigures();
     await clock.advance(11 * 60_000);
