@@ -4,6 +4,7 @@ import { Listener } from '../src/oxenmq/listener.ts';
 
 /**
  * Answers push.subscribe and onion requests at once and looks at none of them: what benchmarks' clients can do at most.
+ * It takes push.copy, too, to which there is no answer.
  * Its arguments are an address for OxenMQ and the path of a Unix socket for HTTP.
  */
 const [listen = '', httpListen = ''] = process.argv.slice(2);
@@ -18,7 +19,10 @@ const listener = new Listener({
   commands: {
     push: {
       access: 'none',
-      commands: { subscribe: { kind: 'request', handler: (message) => message.reply(ANSWER) } },
+      commands: {
+        subscribe: { kind: 'request', handler: (message) => message.reply(ANSWER) },
+        copy: { kind: 'command', handler: () => {} },
+      },
     },
   },
 });

@@ -181,7 +181,7 @@ export async function steady(world: BenchWorld, accounts: readonly Account[]): P
     ...latencies(writer.latencies),
     messages: STEADY_COUNT,
     cpu_seconds: cpu(),
-    echoed_by_nobody_else: await echoed(),
+    echoed_by_nobody_else: await echoed(world.network.servers.length),
   };
 }
 
@@ -189,26 +189,28 @@ const STEADY_RATE = 200;
 const STEADY_COUNT = STEADY_RATE * 20;
 
 /**
- * As many requests at the same rate to a process that answers at once: what the machine, libzmq and the load itself
- * take. It is one message there and one back, where a notification comes from five servers.
+ * The same messages at the same rate to a process that looks at none of them and answers the first copy of each at once:
+ * what the machine, libzmq and the load itself take, though without CURVE.
  */
-async function echoed(): Promise<object> {
+async function echoed(servers: number): Promise<object> {
   const answerer = await startAnswerer();
-  const peers = new Peers({ clock: systemClock, commands: {} });
+  const all = Array.from({ length: servers }, () => new Peers({ clock: systemClock, commands: {} }));
   try {
-    const client = peers.connect(parseAddress(answerer.address));
+    const [first, ...others] = all.map((peers) => peers.connect(parseAddress(answerer.address)));
+    if (!first) throw new Error('there are no storage servers');
     const taken: number[] = [];
     const body = randomBytes(1_000);
-    await client.request('push.subscribe', [body]);
+    for (const client of [first, ...others]) await client.request('push.subscribe', [body]);
     const answers: Promise<void>[] = [];
     await paced(() => {
       const sent = performance.now();
-      answers.push(client.request('push.subscribe', [body]).then(() => void taken.push(performance.now() - sent)));
+      answers.push(first.request('push.subscribe', [body]).then(() => void taken.push(performance.now() - sent)));
+      for (const client of others) client.send('push.copy', body);
     });
     await Promise.all(answers);
     return latencies(taken);
   } finally {
-    await peers.close();
+    for (const peers of all) await peers.close();
     await answerer.stop();
   }
 }
