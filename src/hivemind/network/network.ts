@@ -112,6 +112,7 @@ export class Network {
       jitter,
       connect: (events) => this.#connectOxend(oxend, events),
       onList: (list) => this.#update(list),
+      defer,
       log,
     });
 

@@ -53,7 +53,7 @@ export class Nodes {
   /** The swarms that keep accounts of those slots. */
   #needed: ReadonlySet<bigint> = new Set();
   #pending = 0;
-  /** Time (ms) spent on making connections since they last yielded, and whether they are yielding now. */
+  /** Time (ms) spent on lists and connections since connecting last yielded, and whether it is yielding now. */
   #spent = 0;
   #isYielding = false;
   #stopped = false;
@@ -126,9 +126,10 @@ export class Nodes {
    * @returns why the list is doubted, in words; nothing has changed then
    */
   update(list: ServiceNodes): string | undefined {
+    const { clock, monitoring } = this.#options;
+    const now = clock.monotonic();
     const doubt = this.#doubt.judge(list);
     if (doubt !== undefined) return doubt;
-    const { clock, monitoring } = this.#options;
     monitoring.setSwarms(list.swarms);
     this.#swarms = list.swarms;
     this.#findNeeded();
@@ -138,7 +139,6 @@ export class Nodes {
       const other = listed.get(key);
       if (!other || this.#isBefore(other, address)) listed.set(key, address);
     }
-    const now = clock.monotonic();
     for (const [key, until] of this.#cutOff) if (until <= now) this.#cutOff.delete(key);
     for (const node of this.#nodes.values()) if (!listed.has(node.key)) this.#remove(node);
     for (const [key, address] of listed) {
@@ -148,6 +148,8 @@ export class Nodes {
         this.#review(node);
       } else this.#add(new Node(key, address, monitoring.newSwarmMember(key)));
     }
+    // After a list that took long, connecting begins in the next turn of the event loop.
+    this.#spent += clock.monotonic() - now;
     this.#connectQueued();
     return undefined;
   }

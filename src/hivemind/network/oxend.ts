@@ -1,5 +1,6 @@
 import type { Clock, Timer } from '../../clock.ts';
 import { parseServiceNodes, SERVICE_NODES_REQUEST, type ServiceNodes } from '../../session/service-nodes.ts';
+import type { Defer } from '../monitoring/swarms.ts';
 
 /** A connection to oxend. */
 export interface OxendConnection {
@@ -30,6 +31,8 @@ export interface OxendOptions {
    * @returns why the list is doubted, in words: it is then asked for again soon
    */
   readonly onList: (list: ServiceNodes) => string | undefined;
+  /** Calls back in another turn of the event loop. */
+  readonly defer: Defer;
   readonly log: { info(text: string): void; warn(text: string): void };
 }
 
@@ -245,6 +248,9 @@ export class Oxend {
       const reply = await link.request('rpc.get_service_nodes', [SERVICE_NODES_REQUEST]);
       if (this.#stopped) return;
       const list = parseServiceNodes(reply);
+      // To take over a list of thousands of servers takes as long as to read it.
+      await new Promise<void>((resolve) => this.#options.defer(resolve));
+      if (this.#stopped) return;
       const doubt = this.#options.onList(list);
       this.#doubted = doubt !== undefined;
       if (doubt !== undefined) {

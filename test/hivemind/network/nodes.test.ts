@@ -48,6 +48,32 @@ test('connections are made a few at a time, so that they do not hold the event l
   assert.equal(monitoring.summary().connected, 500);
 });
 
+test('after a list that took long to take over, connecting begins in the next turn of the event loop', () => {
+  const connectingAtOnce = (takes: number): number => {
+    const { net, clock, monitoring } = network({ maxConnects: 500 });
+    const list = {
+      height: 1,
+      blockHash: '',
+      nodes: [net.add(SWARM).address, net.add(SWARM).address],
+      skipped: 0,
+      // Stands for the work that a long list makes.
+      get swarms() {
+        clock.stall(takes);
+        return [SWARM];
+      },
+    };
+    const begun = clock.monotonic();
+    monitoring.update(list);
+    assert.ok(clock.monotonic() - begun >= 2 * takes);
+    const { pending } = monitoring.summary();
+    clock.run(SECOND);
+    assert.equal(monitoring.summary().connected, 2);
+    return pending;
+  };
+  assert.equal(connectingAtOnce(0), 2);
+  assert.equal(connectingAtOnce(4), 0);
+});
+
 test('with max_connects 0 nothing is connected', () => {
   const { net, clock, monitoring } = network({ maxConnects: 0 });
   const server = net.add(SWARM);

@@ -28,6 +28,7 @@ function setUp(jitter = 1) {
     subscribe: async (): Promise<Buffer[]> => [Buffer.from('OK')],
     nodes: async (): Promise<Buffer[]> => list(state.height),
     onList: (): string | undefined => undefined,
+    defer: (work: () => void): void => work(),
   };
   const oxend = new Oxend({
     clock,
@@ -48,6 +49,7 @@ function setUp(jitter = 1) {
       if (doubt === undefined) heights.push(nodes.height);
       return doubt;
     },
+    defer: (work) => state.defer(work),
     log: { info: () => {}, warn: (text) => warnings.push(text) },
   });
   const count = (command: string) => calls.filter((call) => call.command === command).length;
@@ -81,6 +83,27 @@ test('on connecting, sub.block goes first and then the list is requested', async
   assert.equal(oxend.up, true);
   assert.equal(oxend.height, 100);
   assert.equal(oxend.blockHash, 'cd'.repeat(32));
+});
+
+test('a list is taken over in another turn of the event loop than it is read in, unless we have stopped meanwhile', async () => {
+  const { clock, heights, oxend, state } = await connected();
+  const turns: (() => void)[] = [];
+  state.defer = (work) => turns.push(work);
+  state.height = 101;
+  oxend.refresh();
+  await clock.advance(0);
+  assert.deepEqual([turns.length, heights], [1, [100]]);
+  turns.shift()!();
+  await clock.advance(0);
+  assert.deepEqual(heights, [100, 101]);
+
+  state.height = 102;
+  oxend.refresh();
+  await clock.advance(0);
+  oxend.stop();
+  turns.shift()!();
+  await clock.advance(0);
+  assert.deepEqual([heights, oxend.height], [[100, 101], 101]);
 });
 
 test('sub.block is repeated at least every 10 minutes', async () => {
@@ -305,6 +328,7 @@ test('a connection that cannot even be attempted is retried', async () => {
       throw new Error('bad address');
     },
     onList: () => undefined,
+    defer: (work) => work(),
     log: { info: () => {}, warn: () => {} },
   });
   oxend.start();
