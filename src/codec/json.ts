@@ -25,19 +25,20 @@ const MIN_INT64 = -(2n ** 63n);
  */
 export function parseJson(data: string | Uint8Array, maxValues = Number.POSITIVE_INFINITY): unknown {
   const text = typeof data === 'string' ? data : fromUtf8(data);
-  const hasLargeNumbers = checkShape(text, maxValues);
-  let value: unknown;
+  const { longRuns, hasExponents } = checkShape(text, maxValues);
+  // Half a pair can only come from an escape, unless it stands in the text as such.
+  const isDoubtful = /\\u[dD][89a-fA-F]/.test(text) || (typeof data === 'string' && !text.isWellFormed());
+  if (isDoubtful && !isWellFormed(parse(text))) throw new JsonError('Invalid JSON: half a surrogate pair');
+  if (longRuns.length === 0 && !hasExponents) return parse(text);
+  return withExactNumbers(parse(withMarks(text, longRuns)));
+}
+
+function parse(text: string): unknown {
   try {
-    // A reviver makes parsing several times slower, so it is used only if a number may be too large to be exact.
-    value = hasLargeNumbers ? JSON.parse(text, reviveNumber as Reviver) : JSON.parse(text);
+    return JSON.parse(text);
   } catch (error) {
-    if (error instanceof JsonError) throw error;
     throw new JsonError(`Invalid JSON: ${error instanceof Error ? error.message : error}`, { cause: error });
   }
-  // Half a pair can only come from an escape; the text itself came from UTF-8.
-  if (/\\u[dD][89a-fA-F]/.test(text) && !isWellFormed(value))
-    throw new JsonError('Invalid JSON: half a surrogate pair');
-  return value;
 }
 
 /**
@@ -70,37 +71,94 @@ function fromUtf8(data: Uint8Array): string {
   return text.charCodeAt(0) === 0xfeff ? text.slice(1) : text;
 }
 
-/** The library types do not know the third parameter yet. */
-type Reviver = (this: unknown, key: string, value: unknown) => unknown;
+/**
+ * Begins a string that stands for an integer, so that its digits outlive JSON.parse: the second half of a surrogate
+ * pair, with which no string of an accepted text begins. A reviver would get the digits, too, but takes several times as
+ * long as all the rest.
+ */
+const MARK = '\udc00';
 
-function reviveNumber(_key: string, value: unknown, context: { source?: string }): unknown {
-  if (typeof value !== 'number' || Number.isSafeInteger(value)) return value;
-  if (!Number.isFinite(value)) throw new JsonError('Invalid JSON: number out of range');
-  const source = context.source ?? '';
-  if (!/^-?\d{1,20}$/.test(source)) return value;
+/** Makes marked strings of long integers. @param runs where there are many digits in a row */
+function withMarks(text: string, runs: readonly Run[]): string {
+  const pieces: string[] = [];
+  let done = 0;
+  for (const { start: digits, end } of runs) {
+    const start = text.charAt(digits - 1) === '-' ? digits - 1 : digits;
+    // Whatever is not an integer in its place stays, so that it is as wrong as before.
+    if (!isInteger(text, start, end)) continue;
+    pieces.push(text.slice(done, start), '"', MARK, text.slice(start, end), '"');
+    done = end;
+  }
+  pieces.push(text.slice(done));
+  return pieces.join('');
+}
+
+/** Whether digits, with the sign before them, are a value of their own: no fraction, key, or number that JSON forbids. */
+function isInteger(text: string, start: number, end: number): boolean {
+  VALUE_ENDS.lastIndex = end;
+  return (
+    /^[[,: \t\n\r]?$/.test(text.charAt(start - 1)) &&
+    !/^-?0/.test(text.slice(start, start + 2)) &&
+    VALUE_ENDS.test(text)
+  );
+}
+
+/** What may follow a value that is no key. */
+const VALUE_ENDS = /[ \t\n\r]*(?:[,\]}]|$)/y;
+
+/** Puts numbers in the place of marked strings; arrays and objects are changed. @throws JsonError for infinite ones */
+function withExactNumbers(value: unknown): unknown {
+  if (typeof value === 'string') return value.startsWith(MARK) ? exactNumber(value.slice(MARK.length)) : value;
+  if (typeof value === 'number') return finite(value);
+  if (Array.isArray(value)) {
+    for (let at = 0; at < value.length; at++) value[at] = withExactNumbers(value[at]);
+  } else if (typeof value === 'object' && value !== null) {
+    const fields = value as Record<string, unknown>;
+    for (const key of Object.keys(fields)) fields[key] = withExactNumbers(fields[key]);
+  }
+  return value;
+}
+
+/** @param source digits, perhaps with a sign */
+function exactNumber(source: string): number | bigint {
+  const rounded = finite(Number(source));
+  if (Number.isSafeInteger(rounded)) return rounded;
   const exact = BigInt(source);
-  return exact <= MAX_UINT64 && exact >= MIN_INT64 ? exact : value;
+  return exact <= MAX_UINT64 && exact >= MIN_INT64 ? exact : rounded;
+}
+
+function finite(value: number): number {
+  if (!Number.isFinite(value)) throw new JsonError('Invalid JSON: number out of range');
+  return value;
 }
 
 /** Numbers of fewer digits and without an exponent are exact. */
 const MANY_DIGITS = 16;
 
+/** Digits in a row: where they begin, and where they have ended. */
+interface Run {
+  readonly start: number;
+  readonly end: number;
+}
+
 /**
  * Checks in the text, before anything is built, how deep it nests and how many values it holds: code that walks a
  * value is recursive, and each value takes time to build.
  *
- * @returns whether there are numbers that may be too large to be exact
+ * @returns where there are many digits in a row, and whether there are numbers with exponents
  */
-function checkShape(text: string, maxValues: number): boolean {
+function checkShape(text: string, maxValues: number): { longRuns: readonly Run[]; hasExponents: boolean } {
+  const longRuns: Run[] = [];
+  let hasExponents = false;
   let depth = 0;
   let values = 1;
   let digits = 0;
-  let hasLargeNumbers = false;
-  for (let at = 0; at < text.length; at++) {
+  for (let at = 0; at <= text.length; at++) {
     const unit = text.charCodeAt(at);
     const isDigit = unit >= 0x30 && unit <= 0x39;
-    if (isDigit ? ++digits === MANY_DIGITS : digits > 0 && (unit === 0x65 || unit === 0x45)) hasLargeNumbers = true;
-    if (!isDigit) digits = 0;
+    if (!isDigit && digits >= MANY_DIGITS) longRuns.push({ start: at - digits, end: at });
+    if (digits > 0 && (unit === 0x65 || unit === 0x45)) hasExponents = true;
+    digits = isDigit ? digits + 1 : 0;
     if (unit === 0x22) {
       at = endOfString(text, at);
     } else if (unit === 0x5b || unit === 0x7b) {
@@ -113,7 +171,7 @@ function checkShape(text: string, maxValues: number): boolean {
     }
     if (values > maxValues) throw new JsonError('Invalid JSON: too many values');
   }
-  return hasLargeNumbers;
+  return { longRuns, hasExponents };
 }
 
 /** The index of the quote that closes the string whose opening quote is at `at`, or the end of the text. */
