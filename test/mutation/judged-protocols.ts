@@ -40,6 +40,13 @@ export const JUDGED_IN_PROTOCOLS: readonly Judged[] = [
   },
   {
     file: 'src/codec/json.ts',
+    change:
+      'if (digits > 0 && (unit === 0x65 || unit === 0x45)) hasExponents = true;  →  ' +
+      'if (digits > 0 && (unit !== 0x65 || unit === 0x45)) hasExponents = true;',
+    why: 'values are looked through in vain',
+  },
+  {
+    file: 'src/codec/json.ts',
     change: 'for (at++; at < text.length; at++) {  →  for (at++; at <= text.length; at++) {',
     why: 'behind the end there is no character, and the text ends there all the same',
   },
