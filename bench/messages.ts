@@ -189,8 +189,8 @@ const STEADY_RATE = 200;
 const STEADY_COUNT = STEADY_RATE * 20;
 
 /**
- * The same messages at the same rate to a process that looks at none of them and answers the first copy of each at once:
- * what the machine, libzmq and the load itself take, though without CURVE.
+ * The same messages at the same rate to a process that looks at none of them and answers the first copy of each at
+ * once: what the machine, libzmq and the load itself take, though without CURVE.
  */
 async function echoed(servers: number): Promise<object> {
   const answerer = await startAnswerer();
