@@ -31,7 +31,7 @@ export interface OxendOptions {
    * @returns why the list is doubted, in words: it is then asked for again soon
    */
   readonly onList: (list: ServiceNodes) => string | undefined;
-  /** Calls back in another turn of the event loop. */
+  /** Calls back after what is due now, as setImmediate does. */
   readonly defer: Defer;
   readonly log: { info(text: string): void; warn(text: string): void };
 }
@@ -248,8 +248,10 @@ export class Oxend {
       const reply = await link.request('rpc.get_service_nodes', [SERVICE_NODES_REQUEST]);
       if (this.#stopped) return;
       const list = parseServiceNodes(reply);
-      // To take over a list of thousands of servers takes as long as to read it.
-      await new Promise<void>((resolve) => this.#options.defer(resolve));
+      // To take over a list of thousands of servers takes as long as to read it. Deferred once, it would come before
+      // the event loop has turned.
+      await this.#deferred();
+      await this.#deferred();
       if (this.#stopped) return;
       const doubt = this.#options.onList(list);
       this.#doubted = doubt !== undefined;
@@ -275,6 +277,10 @@ export class Oxend {
     if (this.#stopped || !this.#isUp) return;
     if (this.#refreshAgain && this.#failedRefreshes === 0) this.refresh();
     else this.#refreshTimer = this.#options.clock.setTimeout(() => this.refresh(), wait);
+  }
+
+  #deferred(): Promise<void> {
+    return new Promise((resolve) => this.#options.defer(resolve));
   }
 
   #wrong(error: unknown): void {
