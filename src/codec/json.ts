@@ -73,8 +73,8 @@ function fromUtf8(data: Uint8Array): string {
 
 /**
  * Begins a string that stands for an integer, so that its digits outlive JSON.parse: the second half of a surrogate
- * pair, with which no string of an accepted text begins. A reviver would get the digits, too, but takes several times as
- * long as all the rest.
+ * pair, with which no string of an accepted text begins. A reviver would get the digits, too, but takes several times
+ * as long as all the rest.
  */
 const MARK = '\udc00';
 
