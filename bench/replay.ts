@@ -1,6 +1,7 @@
 import { type ChildProcess, fork } from 'node:child_process';
 import { randomBytes } from 'node:crypto';
 import { once } from 'node:events';
+import { setTimeout as sleep } from 'node:timers/promises';
 import { groupAccount } from '../src/devnet/account.ts';
 import { randomKeyPair, toZ85 } from '../src/oxenmq/keys.ts';
 import { openRouter, quietly, receiveAll } from '../src/oxenmq/socket.ts';
@@ -22,8 +23,10 @@ interface Task {
  * Asks storage servers for as many monitors as a hivemind with so many subscriptions, from a process of its own that
  * does nothing but send: requests of the same size, made beforehand, the next to a server on its answer. Nobody can be
  * faster here: it is libzmq on both sides, and the servers.
+ *
+ * @param rest for how many seconds it is watched afterwards, when it only keeps its connections
  */
-export async function replay(servers: StorageServers, subscriptions: number): Promise<object> {
+export async function replay(servers: StorageServers, subscriptions: number, rest?: number): Promise<object> {
   const child = fork(import.meta.filename);
   try {
     const each = Math.ceil((subscriptions * SWARM_SIZE) / servers.addresses.length);
@@ -41,11 +44,18 @@ export async function replay(servers: StorageServers, subscriptions: number): Pr
         main_thread: round(cpuSeconds(pid, true) - before[1]),
         storage_servers: round(servers.cpuSeconds() - before[2]),
       },
+      ...(rest && { at_rest_percent: await percentOfACore(pid, rest) }),
     };
   } finally {
     child.kill();
     await once(child, 'exit');
   }
+}
+
+async function percentOfACore(pid: number, seconds: number): Promise<number> {
+  const [before, begun] = [cpuSeconds(pid), performance.now()];
+  await sleep(seconds * 1000);
+  return round(((cpuSeconds(pid) - before) * 100_000) / (performance.now() - begun));
 }
 
 /** Tells the process something, and waits for its word. */

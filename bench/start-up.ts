@@ -53,13 +53,17 @@ async function drain(world: World): Promise<object> {
   return { seconds, cpu_seconds: { postgres: round(postgresSeconds(world.postgres.pid) - before) } };
 }
 
-/** A hivemind with nothing to do, that has everything confirmed. */
+/** A hivemind with nothing to do, that has everything confirmed; then a process that only has the same connections. */
 export async function idle(): Promise<object> {
   return inWorld(SUBSCRIPTIONS, SERVERS, async (world, digest) => {
     const { cpu_seconds } = await start(world, digest, SUBSCRIPTIONS);
+    const rested = await rest(world, IDLE, cpu_seconds.to_ask);
+    await world.stopHivemind();
+    await world.network.reset();
     return {
       row: `idle with ${SUBSCRIPTIONS} subscriptions on ${SERVERS} storage servers`,
-      ...(await rest(world, IDLE, cpu_seconds.to_ask)),
+      ...rested,
+      connected_by_nobody_else: await replay(world.network, SUBSCRIPTIONS, IDLE),
     };
   });
 }

@@ -93,7 +93,7 @@ function withMarks(text: string, runs: readonly Run[]): string {
   return pieces.join('');
 }
 
-/** Whether digits, with the sign before them, are a value of their own: no fraction, key, or number that JSON forbids. */
+/** Whether digits, with the sign before them, are a value of their own: no fraction, key, or what JSON forbids. */
 function isInteger(text: string, start: number, end: number): boolean {
   VALUE_ENDS.lastIndex = end;
   return (
