@@ -1,6 +1,16 @@
 import assert from 'node:assert/strict';
-import { execFile, execFileSync } from 'node:child_process';
-import { chmodSync, chownSync, copyFileSync, mkdtempSync, rmSync, statSync, writeFileSync } from 'node:fs';
+import { execFile, execFileSync, spawnSync } from 'node:child_process';
+import {
+  chmodSync,
+  chownSync,
+  copyFileSync,
+  existsSync,
+  mkdtempSync,
+  readdirSync,
+  rmSync,
+  statSync,
+  writeFileSync,
+} from 'node:fs';
 import { mkdir } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
@@ -19,15 +29,14 @@ const PASSWORD = `p#a?s:s/w@o%r d'"\\`;
 const folder = mkdtempSync(join(tmpdir(), 'spns-psql-'));
 // The server's own user must be able to reach it.
 chmodSync(folder, 0o755);
-const skip = hasPsql() ? false : 'psql, which says what is right, is not installed';
+const PSQL = findPsql();
+const skip = PSQL === undefined && 'psql, which says what is right, is not installed';
 
-function hasPsql(): boolean {
-  try {
-    execFileSync('psql', ['--version']);
-    return true;
-  } catch {
-    return false;
-  }
+/** The program itself: Debian's `psql` is a script in Perl that looks for it, which takes longer than the program. */
+function findPsql(): string | undefined {
+  const versions = '/usr/lib/postgresql';
+  const installed = existsSync(versions) ? readdirSync(versions).map((name) => join(versions, name, 'bin/psql')) : [];
+  return [...installed, 'psql'].find((program) => spawnSync(program, ['--version']).status === 0);
 }
 
 describe('the database is found as psql finds it', { skip }, () => {
@@ -37,6 +46,8 @@ describe('the database is found as psql finds it', { skip }, () => {
 
   before(async () => {
     const tls = ['ssl=on', 'ssl_cert_file=server.pem', 'ssl_key_file=server.pem'];
+    await prepare('tls');
+    execFileSync('cp', ['-a', join(folder, 'tls'), join(folder, 'plain')]);
     [encrypted, plain] = await Promise.all([start('tls', 1, tls), start('plain', 2, [])]);
   });
   after(async () => {
@@ -45,11 +56,10 @@ describe('the database is found as psql finds it', { skip }, () => {
     rmSync(folder, { recursive: true });
   });
 
-  /** A server with a loopback address of its own: its port cannot be chosen without changing its socket's name. */
-  async function start(name: string, number: number, settings: string[]): Promise<Postgres> {
+  /** Makes the databases and users of a server that is then stopped. */
+  async function prepare(name: string): Promise<void> {
     const dataDir = join(folder, name);
     await mkdir(dataDir);
-    const address = `127.${100 + (process.pid % 100)}.${Math.floor(process.pid / 100) % 256}.${number}`;
     const first = await startPostgres({ dataDir, fsync: false });
     for (const database of ['spns', 'spns2', 'my db', 'only_tls', 'only_plain', 'root', 'app'])
       await first.createDatabase(database);
@@ -71,6 +81,12 @@ describe('the database is found as psql finds it', { skip }, () => {
         'host all all 0.0.0.0/0 trust',
       ].join('\n'),
     );
+  }
+
+  /** A server with a loopback address of its own: its port cannot be chosen without changing its socket's name. */
+  async function start(name: string, number: number, settings: string[]): Promise<Postgres> {
+    const dataDir = join(folder, name);
+    const address = `127.${100 + (process.pid % 100)}.${Math.floor(process.pid / 100) % 256}.${number}`;
     const server = await startPostgres({
       dataDir,
       fsync: false,
@@ -262,7 +278,7 @@ async function psql(url: string, env: Record<string, string>): Promise<{ row: st
   const clean = Object.fromEntries(Object.entries(process.env).filter(([name]) => !name.startsWith('PG')));
   return new Promise((resolve) => {
     execFile(
-      'psql',
+      PSQL!,
       ['-XAtqw', '-d', url, '-c', QUERY],
       { env: { ...clean, HOME: folder, PGCONNECT_TIMEOUT: '10', ...env } },
       (error, stdout, stderr) => resolve({ row: error ? undefined : stdout.trim(), error: stderr.trim() }),
