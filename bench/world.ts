@@ -311,10 +311,18 @@ export function nodeFlags(unit: Unit): string[] {
   return [...own, ...(process.env.BENCH_NODE_FLAGS?.split(' ') ?? [])];
 }
 
-/** A daemon's environment: its configuration, and what its unit tells the C library. */
+/**
+ * A daemon's environment: its configuration, what its unit tells the C library, and like the unit a folder for what has
+ * been compiled, beside the configuration.
+ */
 export function unitEnvironment(unit: Unit, config: string): NodeJS.ProcessEnv {
   const arenas = inUnit(unit, 'MALLOC_ARENA_MAX');
-  return { ...(arenas && { MALLOC_ARENA_MAX: arenas }), ...process.env, SPNS_CONFIG: config };
+  return {
+    ...(arenas && { MALLOC_ARENA_MAX: arenas }),
+    NODE_COMPILE_CACHE: path.join(path.dirname(config), 'compiled'),
+    ...process.env,
+    SPNS_CONFIG: config,
+  };
 }
 
 function inUnit(unit: Unit, name: string): string | undefined {
