@@ -4,6 +4,7 @@ import http from 'node:http';
 import { createServer } from 'node:net';
 import { hostname, tmpdir } from 'node:os';
 import { join } from 'node:path';
+import perfHooks from 'node:perf_hooks';
 import { type TestContext, test } from 'node:test';
 import { Counter, Registry } from 'prom-client';
 import { createRegistry, type MetricsOptions, type Readiness, serveMetrics } from '../../src/daemon/metrics.ts';
@@ -43,6 +44,15 @@ test('metrics are text for Prometheus, including those of the process', async (t
   assert.match(reply.body, /^spns_test_total 3$/m);
   assert.match(reply.body, /^process_resident_memory_bytes \d+$/m);
   assert.match(reply.body, /^nodejs_eventloop_lag_p99_seconds /m);
+});
+
+test('the lag of the event loop is measured every 50 ms, so that an idle process is not woken more often', (t) => {
+  const monitor = t.mock.method(perfHooks, 'monitorEventLoopDelay');
+  createRegistry(true);
+  assert.deepEqual(
+    monitor.mock.calls.map((call) => call.arguments),
+    [[{ resolution: 50 }]],
+  );
 });
 
 test('ready is 200, or 503 with the reasons; live is 200 either way', async (t) => {
