@@ -13,7 +13,7 @@ import type { SealedPush } from '../src/session/notifier-protocol.ts';
 import { FakeHivemind } from '../test/notifiers/fake-hivemind.ts';
 import { writeConfig } from '../test/notifiers/process.ts';
 import { cpuSeconds, residentMegabytes } from './cpu.ts';
-import { nodeFlags, round } from './world.ts';
+import { nodeFlags, round, unitEnvironment } from './world.ts';
 
 const MAIN = path.join(import.meta.dirname, '../src/notifiers/main.ts');
 const COUNT = Number(process.env.BENCH_PUSHES ?? 100_000);
@@ -37,7 +37,7 @@ export async function notifier(service: keyof typeof PROVIDERS): Promise<object>
   const hivemind = await FakeHivemind.start(undefined, service);
   const config = await writeConfig(folder, service, hivemind, await provider.settings(folder));
   const child = spawn(process.execPath, [...nodeFlags('spns-notifier@'), MAIN, service], {
-    env: { ...process.env, SPNS_CONFIG: config },
+    env: unitEnvironment('spns-notifier@', config),
     stdio: ['ignore', 'ignore', 'inherit'],
   });
   try {
