@@ -28,8 +28,12 @@ export function parseJson(data: string | Uint8Array, maxValues = Number.POSITIVE
   const { longRuns, hasExponents } = checkShape(text, maxValues);
   // Half a pair can only come from an escape, unless it stands in the text as such.
   const isDoubtful = /\\u[dD][89a-fA-F]/.test(text) || (typeof data === 'string' && !text.isWellFormed());
-  if (isDoubtful && !isWellFormed(parse(text))) throw new JsonError('Invalid JSON: half a surrogate pair');
-  if (longRuns.length === 0 && !hasExponents) return parse(text);
+  const isExact = longRuns.length === 0 && !hasExponents;
+  if (isDoubtful || isExact) {
+    const value = parse(text);
+    if (isDoubtful && !isWellFormed(value)) throw new JsonError('Invalid JSON: half a surrogate pair');
+    if (isExact) return value;
+  }
   return withExactNumbers(parse(withMarks(text, longRuns)));
 }
 

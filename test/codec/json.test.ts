@@ -112,6 +112,9 @@ describe('parseJson', () => {
     assert.throws(() => parseJson(Buffer.from([0x22, 0xff, 0x22])), JsonError);
     assert.throws(() => parseJson(Buffer.from([0x22, 0xed, 0xa0, 0x80, 0x22])), JsonError);
     assert.throws(() => parseJson('"\\ud800"'), JsonError);
+    assert.throws(() => parseJson('"\ud800"'), JsonError);
+    assert.throws(() => parseJson('["\udc001234567890123456",1234567890123456]'), JsonError);
+    assert.throws(() => parseJson('["\\udc001234567890123456",1234567890123456]'), JsonError);
     assert.throws(() => parseJson('[{"\\uDFFF":1}]'), JsonError);
     assert.throws(() => parseJson('[null,{"a":["\\uDC00"]}]'), JsonError);
     assert.equal(parseJson('"\\ud83d\\ude00"'), '😀');
