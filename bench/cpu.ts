@@ -1,4 +1,5 @@
 import fs from 'node:fs';
+import { setTimeout as sleep } from 'node:timers/promises';
 
 /** Linux counts CPU time in hundredths of a second, whatever the hardware. */
 const TICK = 0.01;
@@ -6,6 +7,17 @@ const TICK = 0.01;
 /** CPU seconds that a process and all its threads have used, or its main thread alone. */
 export function cpuSeconds(pid: number, mainThreadOnly = false): number {
   return times(mainThreadOnly ? `/proc/${pid}/task/${pid}/stat` : `/proc/${pid}/stat`).own;
+}
+
+/** Watches a process for so many seconds: what it uses, in percent of a core, all its threads and the main one. */
+export async function percentOfACore(pid: number, seconds: number): Promise<{ all: number; mainThread: number }> {
+  const before = { all: cpuSeconds(pid), mainThread: cpuSeconds(pid, true), at: performance.now() };
+  await sleep(seconds * 1000);
+  const percent = (cpu: number) => (cpu * 100_000) / (performance.now() - before.at);
+  return {
+    all: percent(cpuSeconds(pid) - before.all),
+    mainThread: percent(cpuSeconds(pid, true) - before.mainThread),
+  };
 }
 
 /** Seconds that a process's main thread has run, and that it has waited for a core while others had them all. */

@@ -1,12 +1,11 @@
 import { type ChildProcess, fork } from 'node:child_process';
 import { randomBytes } from 'node:crypto';
 import { once } from 'node:events';
-import { setTimeout as sleep } from 'node:timers/promises';
 import { groupAccount } from '../src/devnet/account.ts';
 import { randomKeyPair, toZ85 } from '../src/oxenmq/keys.ts';
 import { openRouter, quietly, receiveAll } from '../src/oxenmq/socket.ts';
 import { monitorMessage } from '../src/session/subscription.ts';
-import { cpuSeconds } from './cpu.ts';
+import { cpuSeconds, percentOfACore } from './cpu.ts';
 import { SAMPLED, type ServerAddress, type StorageServers, SWARM_SIZE } from './storage-servers.ts';
 import { round } from './world.ts';
 
@@ -44,18 +43,12 @@ export async function replay(servers: StorageServers, subscriptions: number, res
         main_thread: round(cpuSeconds(pid, true) - before[1]),
         storage_servers: round(servers.cpuSeconds() - before[2]),
       },
-      ...(rest && { at_rest_percent: await percentOfACore(pid, rest) }),
+      ...(rest && { at_rest_percent: round((await percentOfACore(pid, rest)).all) }),
     };
   } finally {
     child.kill();
     await once(child, 'exit');
   }
-}
-
-async function percentOfACore(pid: number, seconds: number): Promise<number> {
-  const [before, begun] = [cpuSeconds(pid), performance.now()];
-  await sleep(seconds * 1000);
-  return round(((cpuSeconds(pid) - before) * 100_000) / (performance.now() - begun));
 }
 
 /** Tells the process something, and waits for its word. */

@@ -7,7 +7,7 @@ import { setTimeout as sleep } from 'node:timers/promises';
 import pg from 'pg';
 import { type Account, groupAccount } from '../src/devnet/account.ts';
 import { monitorMessage } from '../src/session/subscription.ts';
-import { cpuSeconds, postgresSeconds } from './cpu.ts';
+import { cpuSeconds, percentOfACore, postgresSeconds } from './cpu.ts';
 import { replay } from './replay.ts';
 import { digestOf, SAMPLED, type StorageServers, SWARM_SIZE, startServers } from './storage-servers.ts';
 import { type BenchWorld, memoryOf, nodeFlags, round, startBench } from './world.ts';
@@ -143,17 +143,12 @@ async function rest(world: World, seconds: number, toAsk: number) {
   world.hivemind.kill('SIGUSR2');
   await sleep(SETTLE * 1000);
   const pid = world.hivemind.pid as number;
-  const before = [cpuSeconds(pid), cpuSeconds(pid, true)] as const;
-  const begun = performance.now();
-  await sleep(seconds * 1000);
-  const lasted = (performance.now() - begun) / 1000;
-  const percent = (cpu: number) => round((cpu * 100) / lasted);
-  const idlePercent = percent(cpuSeconds(pid) - before[0]);
+  const { all, mainThread } = await percentOfACore(pid, seconds);
   return {
     seconds,
-    percent_of_a_core: idlePercent,
-    main_thread_percent: percent(cpuSeconds(pid, true) - before[1]),
-    with_renewals_percent: round(idlePercent + (toAsk * 100) / RENEWED_AFTER),
+    percent_of_a_core: round(all),
+    main_thread_percent: round(mainThread),
+    with_renewals_percent: round(all + (toAsk * 100) / RENEWED_AFTER),
     memory_mb: await memoryOf(world),
   };
 }
