@@ -113,7 +113,7 @@ async function subscribed(world: BenchWorld): Promise<Account[]> {
   const refused = replies.find(([reply]) => !reply?.includes('"success":true'));
   if (refused) throw new Error(`a subscription was refused: ${refused[0]}`);
   const monitored = () =>
-    accounts.every(({ id }) => world.network.membersFor(id).every((server) => server.isMonitored(id, 0)));
+    accounts.every(({ id }) => world.network.membersFor(id).every((server) => server.monitorsOf(id, 0) > 0));
   while (!monitored()) await sleep(20);
   return accounts;
 }

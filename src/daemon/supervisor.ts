@@ -100,12 +100,14 @@ export function supervise(
       tell();
     });
     void run.ended.then((how) => {
+      // Until it has started, a SIGTERM may come before the program can handle one; then nothing is lost either.
+      const isUnbegun = !each.started && how === 'by SIGTERM';
       each.run = undefined;
       each.started = false;
       each.timer?.cancel();
       tell();
       if (stopping !== 'no') {
-        if (how !== undefined) {
+        if (how !== undefined && !isUnbegun) {
           inOrder = false;
           log('warn', `${each.program.name} did not stop in order: ${how}`);
         }

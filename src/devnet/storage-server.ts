@@ -57,8 +57,8 @@ export interface StorageServer {
   readonly behaviour: Behaviour;
   /** How many (account, connection) pairs it monitors, including those that have expired. */
   readonly monitors: number;
-  /** Whether somebody monitors that account and namespace here now. */
-  isMonitored(account: Uint8Array, namespace: number): boolean;
+  /** How many connections monitor that account and namespace here now. */
+  monitorsOf(account: Uint8Array, namespace: number): number;
   /** Stores a message, and notifies whoever monitors its account and namespace. Returns how many were notified. */
   store(message: Envelope): number;
   /**
@@ -229,11 +229,11 @@ export async function startStorageServer(modules: {
       for (const here of monitors.values()) count += here.size;
       return count;
     },
-    isMonitored(account, namespace) {
+    monitorsOf(account, namespace) {
       const here = monitors.get(Buffer.from(account).toString('latin1'));
-      if (!here) return false;
+      if (!here) return 0;
       const now = clock.monotonic();
-      return [...here.values()].some((one) => one.until > now && one.namespaces.includes(namespace));
+      return [...here.values()].filter((one) => one.until > now && one.namespaces.includes(namespace)).length;
     },
     store(message) {
       const here = monitors.get(message.key);

@@ -210,7 +210,7 @@ export async function startWorld(modules: {
   const people = await timed('phones', async () => {
     const made = makePeople({ providers, devices, random, now: () => clock.now() });
     for (const phone of new Set(made.flatMap(({ phones }) => phones))) await subscribe(phone, frontEnd, signal);
-    for (const { name, account } of made) await untilWatched(network, name, account, signal);
+    for (const person of made) await untilWatched(network, person, { hiveminds, signal });
     return [`${devices.size} phones have subscribed, and their swarms monitor them`, made] as const;
   });
   await daemons.starts.get('canary');

@@ -154,6 +154,22 @@ test('a program that does not stop in order is reported, and makes the whole sto
   assert.ok(said.includes('warn web did not stop in order: exit code 1'));
 });
 
+test('one that SIGTERM ends before it has started loses nothing: it stopped in order', async () => {
+  const { clock, supervisor, said, last } = stage();
+  for (const name of ['hivemind', 'notify-apns']) last(name).start();
+  await clock.advance(0);
+  supervisor.stop();
+  last('web').end('by SIGTERM');
+  last('notify-apns').end();
+  await clock.advance(0);
+  last('hivemind').end('by SIGTERM');
+  assert.equal(await supervisor.done, false, 'the hivemind had started');
+  assert.deepEqual(
+    said.filter((text) => text.startsWith('warn')),
+    ['warn hivemind did not stop in order: by SIGTERM'],
+  );
+});
+
 test('a second stop signals all programs at once', async () => {
   const { supervisor, last } = stage();
   supervisor.stop();

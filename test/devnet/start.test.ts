@@ -169,7 +169,13 @@ test('with several hiveminds each phone wakes although one is killed, and everyt
   const run = start('--once', '--hiveminds', '2');
   assert.equal(await run.ended, 0, run.output());
   assert.match(run.output(), /hivemind-a was killed/);
-  assert.match(run.output(), /10 copies came from the swarm, 9 were dropped/);
+  // The swarms have five servers. How many of them the second hivemind asks depends on when it learns that the first
+  // covers the account.
+  const copies = [...run.output().matchAll(/(\d+) copies came from the swarm, (\d+) were dropped/g)];
+  assert.ok(
+    copies.some(([, came, dropped]) => Number(came) > 5 && Number(dropped) === Number(came) - 1),
+    run.output(),
+  );
   assert.doesNotMatch(run.output(), /was woken 2 times/);
   await untilNoneIsLeft();
 });

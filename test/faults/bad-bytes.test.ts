@@ -141,7 +141,7 @@ test('rubbish from a storage server is dropped and counted, and too much of it e
   });
   const account = sessionAccount(randomBytes);
   await world.send('subscribe', subscribe(account, 'phone'));
-  await until(() => world.network.servers.every(({ server }) => server.isMonitored(account.id, 0)));
+  await until(() => world.network.servers.every(({ server }) => server.monitorsOf(account.id, 0) > 0));
   // Each answer makes no sense, so it is asked again and again, more and more rarely.
   await until(() => asked > 0);
   for (let before = asked; asked <= answers.length; before = asked) {

@@ -52,7 +52,7 @@ async function watchedByOthers({ network }: World, accounts: readonly Account[])
     accounts.every((account) =>
       network
         .membersFor(account.id)
-        .every((server) => server === network.servers[0]!.server || server.isMonitored(account.id, 0)),
+        .every((server) => server === network.servers[0]!.server || server.monitorsOf(account.id, 0) > 0),
     ),
   );
 }
@@ -126,7 +126,7 @@ test('a storage server that turns into a black hole is noticed as silent, and as
   for (const one of messages) {
     const reports = world.network.deliver(one);
     // The hole swallows what the sick one reports, of the accounts that it monitored.
-    sent += reports - (sick.isMonitored(one.account, 0) ? 1 : 0);
+    sent += reports - (sick.monitorsOf(one.account, 0) > 0 ? 1 : 0);
   }
   await world.notifier.pushes(messages.length);
 

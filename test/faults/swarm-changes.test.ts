@@ -78,7 +78,7 @@ test('servers a block ahead of oxend: what they end and refuse is asked for anew
   await secondsUntil(clock, () => oxend.counters.lists > lists && mover!.server.counters.refused > before);
   oxend.nodes = network.servers.map(listed);
   const seconds = await secondsUntil(clock, () =>
-    accounts.every(({ id }) => network.membersFor(id).every((server) => server.isMonitored(id, 0))),
+    accounts.every(({ id }) => network.membersFor(id).every((server) => server.monitorsOf(id, 0) > 0)),
   );
   assert.ok(seconds <= 40, `${seconds} s, without a word from oxend`);
   await until(async () => (await readFigures(world.client)).freshness.unconfirmed === 0);
@@ -104,7 +104,7 @@ for (const [what, swarms] of [
     await until(() => network.servers.every(({ server }) => server.counters.refused > 0));
     takeOver(world);
     const seconds = await secondsUntil(clock, () =>
-      accounts.every(({ id }) => network.membersFor(id).every((server) => server.isMonitored(id, 2))),
+      accounts.every(({ id }) => network.membersFor(id).every((server) => server.monitorsOf(id, 2) > 0)),
     );
     assert.ok(seconds <= 30, `${seconds} s`);
   });

@@ -59,7 +59,7 @@ test('a storage server that refuses, is silent or sends nonsense delays no other
   assert.ok(sick);
   sick.behaviour.silent = true;
   await world.send('subscribe', subscribe(account, 'phone'));
-  await until(() => healthy.every((server) => server.isMonitored(account.id, 0)));
+  await until(() => healthy.every((server) => server.monitorsOf(account.id, 0) > 0));
   assert.equal(world.network.deliver(message(account, 'hello')), healthy.length);
   await world.notifier.pushes(1);
 });

@@ -253,7 +253,7 @@ class Clients {
     await this.#subscribe(phone);
     this.counters.joined++;
     const { id } = phone.accounts[0]!;
-    const monitored = () => this.#world.network.membersFor(id).filter((server) => server.isMonitored(id, 0)).length;
+    const monitored = () => this.#world.network.membersFor(id).filter((server) => server.monitorsOf(id, 0) > 0).length;
     await until(() => monitored() >= 3);
     this.ready.push(phone);
   }

@@ -133,7 +133,7 @@ class Suite {
     for (let start = 0; start < count; start += 100) await this.subscribe(phones.slice(start, start + 100), at);
     for (const { account } of phones) {
       const members = this.#network.membersFor(account.id);
-      await until(() => members.every((server) => server.isMonitored(account.id, 0)));
+      await until(() => members.every((server) => server.monitorsOf(account.id, 0) > 0));
     }
     return phones;
   }
@@ -400,7 +400,7 @@ test('when the hivemind restarts its notifiers are back at once, and pushes flow
   await suite.until(({ notifiers }) => notifiers === 2);
   for (const { account } of phones) {
     const members = suite.network.membersFor(account.id);
-    await until(() => members.every((server) => server.isMonitored(account.id, 0)));
+    await until(() => members.every((server) => server.monitorsOf(account.id, 0) > 0));
   }
   let text = 0;
   // The storage servers may not have the new hivemind's connection yet: written to until all have heard something.

@@ -403,7 +403,7 @@ test('a phone that subscribed with its app is woken through its provider, and ca
       [accounts[1]!, 11],
     ] as const) {
       const monitored = () =>
-        world.network.membersFor(account.id).every((server) => server.isMonitored(account.id, namespace));
+        world.network.membersFor(account.id).every((server) => server.monitorsOf(account.id, namespace) > 0);
       await until(monitored);
       const count = taken.count;
       world.network.deliver(message(account, `to ${service}`, namespace));
