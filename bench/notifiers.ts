@@ -13,7 +13,7 @@ import type { SealedPush } from '../src/session/notifier-protocol.ts';
 import { FakeHivemind } from '../test/notifiers/fake-hivemind.ts';
 import { writeConfig } from '../test/notifiers/process.ts';
 import { cpuSeconds, residentMegabytes } from './cpu.ts';
-import { nodeFlags, round, unitEnvironment } from './world.ts';
+import { daemonEnvironment, nodeFlags, round } from './world.ts';
 
 const MAIN = path.join(import.meta.dirname, '../src/notifiers/main.ts');
 const COUNT = Number(process.env.BENCH_PUSHES ?? 100_000);
@@ -36,8 +36,8 @@ export async function notifier(service: keyof typeof PROVIDERS): Promise<object>
   const provider = await (PROVIDERS[service] as () => Promise<FakeProvider>)();
   const hivemind = await FakeHivemind.start(undefined, service);
   const config = await writeConfig(folder, service, hivemind, await provider.settings(folder));
-  const child = spawn(process.execPath, [...nodeFlags('spns-notifier@'), MAIN, service], {
-    env: unitEnvironment('spns-notifier@', config),
+  const child = spawn(process.execPath, [...nodeFlags(), MAIN, service], {
+    env: daemonEnvironment(`notify-${service}`, config),
     stdio: ['ignore', 'ignore', 'inherit'],
   });
   try {

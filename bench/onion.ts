@@ -9,12 +9,12 @@ import { commits, HttpClients, msEach, runClients, startAnswerer } from './clien
 import { cpuSeconds } from './cpu.ts';
 import {
   type BenchWorld,
+  daemonEnvironment,
   makeAccounts,
   measureCpu,
   nodeFlags,
   round,
   subscribeRequest,
-  unitEnvironment,
 } from './world.ts';
 
 const COUNT = 4_000;
@@ -32,14 +32,10 @@ export async function* onionRequests(world: BenchWorld): AsyncGenerator<object> 
     const request = encodeV4Request({ method: 'POST', endpoint: '/subscribe', headers: {}, body });
     return encryptOnion(request, serverKey, index % 2 === 0 ? 'xchacha20' : 'aes-gcm');
   });
-  const web = spawn(
-    process.execPath,
-    [...nodeFlags('spns-web'), path.join(import.meta.dirname, '../src/web/main.ts')],
-    {
-      env: unitEnvironment('spns-web', world.config),
-      stdio: ['ignore', 'inherit', 'inherit'],
-    },
-  );
+  const web = spawn(process.execPath, [...nodeFlags(), path.join(import.meta.dirname, '../src/web/main.ts')], {
+    env: daemonEnvironment('web', world.config),
+    stdio: ['ignore', 'inherit', 'inherit'],
+  });
   const clients = new HttpClients(world.webSocket);
   try {
     await listens(world.webSocket);

@@ -5,6 +5,7 @@ import fs from 'node:fs';
 import path from 'node:path';
 import { setTimeout as sleep } from 'node:timers/promises';
 import pg from 'pg';
+import { withMemorySettings } from '../src/daemon/daemon-process.ts';
 import { type Account, groupAccount } from '../src/devnet/account.ts';
 import { monitorMessage } from '../src/session/subscription.ts';
 import { cpuSeconds, percentOfACore, postgresSeconds } from './cpu.ts';
@@ -41,12 +42,15 @@ export async function startUp(): Promise<object> {
   });
 }
 
-/** A process that starts, reads all rows and ends (bench/drain.ts), with the hivemind's flags. */
+/** A process that starts, reads all rows and ends (bench/drain.ts), with the hivemind's memory settings. */
 async function drain(world: World): Promise<object> {
   const program = path.join(import.meta.dirname, 'drain.ts');
   const before = postgresSeconds(world.postgres.pid);
   const begun = performance.now();
-  const child = spawn(process.execPath, [...nodeFlags('spns-hivemind'), program, world.database], { stdio: 'inherit' });
+  const child = spawn(process.execPath, [...nodeFlags(), program, world.database], {
+    env: withMemorySettings('hivemind', process.env),
+    stdio: 'inherit',
+  });
   const [code] = await once(child, 'exit');
   if (code !== 0) throw new Error(`the process that reads all rows ended with ${code}`);
   const seconds = round((performance.now() - begun) / 1000);

@@ -1,13 +1,13 @@
 import { type ChildProcess, spawn } from 'node:child_process';
 import { randomBytes } from 'node:crypto';
 import { once } from 'node:events';
-import { readFileSync } from 'node:fs';
 import fs from 'node:fs/promises';
 import http from 'node:http';
 import os from 'node:os';
 import path from 'node:path';
 import { setTimeout as sleep } from 'node:timers/promises';
 import { systemClock } from '../src/clock.ts';
+import { withMemorySettings } from '../src/daemon/daemon-process.ts';
 import { type Account, sessionAccount } from '../src/devnet/account.ts';
 import { type Network, startNetwork } from '../src/devnet/network.ts';
 import type { Oxend } from '../src/devnet/oxend.ts';
@@ -174,9 +174,9 @@ export async function startBench<N extends BenchNetwork>(network: N): Promise<Be
     onPushes: () => {},
     async startHivemind({ watched = false } = {}) {
       const program = path.join(import.meta.dirname, '../src/hivemind/main.ts');
-      const flags = [...nodeFlags('spns-hivemind'), `--import=${import.meta.dirname}/holds.ts`];
+      const flags = [...nodeFlags(), `--import=${import.meta.dirname}/holds.ts`];
       world.hivemind = spawn(process.execPath, [...flags, program], {
-        env: { ...unitEnvironment('spns-hivemind', config), ...(watched && { BENCH_HOLDS: holds }) },
+        env: { ...daemonEnvironment('hivemind', config), ...(watched && { BENCH_HOLDS: holds }) },
         stdio: ['ignore', 'inherit', 'inherit'],
       });
       while (!(await answers(health, '/live'))) await sleep(10);
@@ -300,32 +300,21 @@ function get(socketPath: string, path: string): Promise<{ status: number | undef
   });
 }
 
-type Unit = 'spns-hivemind' | 'spns-web' | 'spns-notifier@';
-
-/**
- * What a daemon's unit gives its Node, and after that what stands in BENCH_NODE_FLAGS, e.g. `--cpu-prof
- * --cpu-prof-dir=/tmp/profile`.
- */
-export function nodeFlags(unit: Unit): string[] {
-  const own = inUnit(unit, 'NODE_OPTIONS')?.split(' ') ?? [];
-  return [...own, ...(process.env.BENCH_NODE_FLAGS?.split(' ') ?? [])];
+/** What stands in BENCH_NODE_FLAGS, e.g. `--cpu-prof --cpu-prof-dir=/tmp/profile`. */
+export function nodeFlags(): string[] {
+  return process.env.BENCH_NODE_FLAGS?.split(' ') ?? [];
 }
 
 /**
- * A daemon's environment: its configuration, what its unit tells the C library, and like the unit a folder for what has
- * been compiled, beside the configuration.
+ * A daemon's environment: its configuration, its unit's memory settings, and like the unit a folder for what has been
+ * compiled, beside the configuration.
+ *
+ * @param name `hivemind`, `web` or `notify-SERVICE`
  */
-export function unitEnvironment(unit: Unit, config: string): NodeJS.ProcessEnv {
-  const arenas = inUnit(unit, 'MALLOC_ARENA_MAX');
-  return {
-    ...(arenas && { MALLOC_ARENA_MAX: arenas }),
+export function daemonEnvironment(name: string, config: string): NodeJS.ProcessEnv {
+  return withMemorySettings(name, {
     NODE_COMPILE_CACHE: path.join(path.dirname(config), 'compiled'),
     ...process.env,
     SPNS_CONFIG: config,
-  };
-}
-
-function inUnit(unit: Unit, name: string): string | undefined {
-  const file = readFileSync(path.join(import.meta.dirname, `../systemd/${unit}.service`), 'utf8');
-  return new RegExp(`^Environment=${name}=(.+)$`, 'm').exec(file)?.[1];
+  });
 }

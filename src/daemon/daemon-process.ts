@@ -24,6 +24,25 @@ const NOT_FOR_CHILDREN = { NOTIFY_SOCKET: undefined, WATCHDOG_USEC: undefined, W
 /** Programs of daemons that do not have a folder of their own in src/. */
 const PROGRAMS: { readonly [name: string]: string } = { canary: 'notifiers/canary/main.ts' };
 
+/** How much memory V8 and glibc keep; the units set the same, and say why. */
+const MEMORY: { readonly [kind: string]: Readonly<Record<string, string>> } = {
+  hivemind: { NODE_OPTIONS: '--max-semi-space-size=16' },
+  notify: { NODE_OPTIONS: '--max-semi-space-size=8', MALLOC_ARENA_MAX: '1' },
+};
+
+/**
+ * An environment with what a daemon's unit sets about its memory. What stands in the environment already wins: Node
+ * takes the last of two flags.
+ *
+ * @param name as of {@link startDaemon}
+ */
+export function withMemorySettings(name: string, env: NodeJS.ProcessEnv): NodeJS.ProcessEnv {
+  const settings = MEMORY[name.split('-')[0] ?? ''];
+  if (!settings) return env;
+  const options = [settings.NODE_OPTIONS, env.NODE_OPTIONS].filter(Boolean).join(' ');
+  return { ...settings, ...env, NODE_OPTIONS: options };
+}
+
 /**
  * Starts a daemon with the same Node. It stops by itself, in order, when this process ends for whatever reason.
  *
@@ -43,7 +62,12 @@ export function startDaemon(
       : (PROGRAMS[name] ?? `${instance === undefined ? name : 'hivemind'}/main.ts`);
   const output = log === undefined ? 'inherit' : openSync(log, 'w');
   const child = spawn(process.execPath, [programPath(file), ...(service === undefined ? [] : [service])], {
-    env: { ...process.env, ...NOT_FOR_CHILDREN, ...(instance !== undefined && { SPNS_INSTANCE: instance }), ...env },
+    env: withMemorySettings(name, {
+      ...process.env,
+      ...NOT_FOR_CHILDREN,
+      ...(instance !== undefined && { SPNS_INSTANCE: instance }),
+      ...env,
+    }),
     // The channel tells us when the daemon has started, and tells the daemon when we are gone, even by SIGKILL.
     stdio: ['ignore', output, output, 'ipc'],
     // A process group of its own: Ctrl-C in a terminal goes to the whole group, and a daemon that gets the signal twice
