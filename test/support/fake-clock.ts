@@ -89,16 +89,20 @@ export class FakeClock implements Clock {
   *#due(ms: number): Generator<() => void> {
     const end = this.#elapsed + ms;
     for (let first = this.#heap[0]; first && first.at <= end; first = this.#heap[0]) {
-      this.#pop();
-      const { callback } = first;
-      if (!callback) continue;
+      const { callback, every } = first;
+      if (!callback) {
+        this.#pop();
+        continue;
+      }
       this.#moveTo(first.at);
       if (++this.#fired > MOST_TIMERS) throw new Error(`${MOST_TIMERS} timers have fired while the clock stood still`);
-      if (first.every === undefined) first.callback = undefined;
-      else {
+      if (every === undefined) {
+        first.callback = undefined;
+        this.#pop();
+      } else {
         // An interval that was held up fires once, not as often as it was missed.
-        first.at = this.#elapsed + first.every;
-        this.#push(first);
+        first.at = this.#elapsed + every;
+        this.#sink(first);
       }
       yield callback;
     }
@@ -135,19 +139,23 @@ export class FakeClock implements Clock {
   }
 
   #pop(): void {
+    const last = this.#heap.pop()!;
+    if (this.#heap.length > 0) this.#sink(last);
+  }
+
+  /** Puts an entry in the place of the first one, and then as far down as it belongs. */
+  #sink(entry: Entry): void {
     const heap = this.#heap;
-    const last = heap.pop()!;
-    if (heap.length === 0) return;
     let i = 0;
     for (;;) {
       let child = 2 * i + 1;
       if (child >= heap.length) break;
       if (child + 1 < heap.length && isBefore(heap[child + 1]!, heap[child]!)) child++;
-      if (!isBefore(heap[child]!, last)) break;
+      if (!isBefore(heap[child]!, entry)) break;
       heap[i] = heap[child]!;
       i = child;
     }
-    heap[i] = last;
+    heap[i] = entry;
   }
 }
 

@@ -3,6 +3,7 @@ import { swarmSpace } from '../../../support/reference.ts';
 
 interface FakeAccount {
   readonly bytes: Buffer;
+  readonly space: bigint;
   /** For each of its subscriptions the signatures that it may be asked with, the best one first. */
   subscriptions: number[][];
   version: number;
@@ -53,7 +54,7 @@ export class FakeAccounts implements MonitoredAccounts {
   }
 
   space(number: number): bigint {
-    return swarmSpace(this.#slots[this.idOf(number)]!.bytes);
+    return this.#slots[this.idOf(number)]!.space;
   }
 
   version(number: number): number {
@@ -68,7 +69,12 @@ export class FakeAccounts implements MonitoredAccounts {
     // Fibonacci hashing: spread evenly over the swarm space, without any randomness.
     bytes.writeBigUInt64BE(space ?? BigInt.asUintN(64, BigInt(number + 1) * 0x9e3779b97f4a7c15n), 1);
     const id = this.#free.pop() ?? this.#slots.length;
-    this.#slots[id] = { bytes, subscriptions: subscriptions ?? [[number * 1000]], version: 1 };
+    this.#slots[id] = {
+      bytes,
+      space: swarmSpace(bytes),
+      subscriptions: subscriptions ?? [[number * 1000]],
+      version: 1,
+    };
     this.#numberOf[id] = number;
     this.#idOf.set(number, id);
     this.onAccountAdded(id);

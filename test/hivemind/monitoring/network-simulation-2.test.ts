@@ -1,0 +1,3 @@
+import { testSeedsOf } from './network-simulation.ts';
+
+testSeedsOf(1);
