@@ -23,6 +23,8 @@ const STATISTICS_MS = 15_000;
 
 /** How long other hiveminds may take to cover what only we covered. */
 const LEAVE_MS = 2_500;
+/** How long reading what storage servers have sent may take: nobody else has what came before others listened. */
+const READ_MS = 2_000;
 /** How long notifiers may take to validate devices that clients wait for. Those that they accept are still written. */
 const VALIDATE_MS = 2_000;
 /** How long we wait for notifiers that report nothing; for those that do, all the time but {@link CLOSE_MS}. */
@@ -45,7 +47,7 @@ export interface Parts {
   readonly subscriptions: Subscriptions;
   readonly intake: Pick<Intake<object>, 'complaints' | 'stop'>;
   readonly outbox: Outbox;
-  readonly network: Pick<Network, 'start' | 'stop' | 'complaints'>;
+  readonly network: Pick<Network, 'start' | 'caughtUp' | 'stop' | 'complaints'>;
   /** What only a hivemind that is one of several has. */
   readonly joined: Joined | undefined;
   readonly listeners: readonly OpenListener[];
@@ -136,6 +138,8 @@ async function stop(parts: Parts, statistics: Timer, end: number): Promise<void>
   statistics.cancel();
   expiry.stop();
   if (joined) await leaveCluster(joined, clock, log);
+  if (!(await within(network.caughtUp(), READ_MS, clock)))
+    log.warn('messages come faster than they can be read: those that are unread now are lost');
   await network.stop();
   intake.stop();
   await outbox.stop(SILENT_MS, end - CLOSE_MS - clock.monotonic());

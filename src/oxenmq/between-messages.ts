@@ -42,6 +42,14 @@ export class BetweenMessages {
     else work();
   }
 
+  /** Resolves when everything that has come in has been taken: the reader waits for a message. */
+  async caughtUp(): Promise<void> {
+    for (let before = -1; before !== this.#taken; ) {
+      before = this.#taken;
+      for (let turn = 0; turn < TURNS; turn++) await nextTurn();
+    }
+  }
+
   /** Resolves when all is done. */
   async done(): Promise<void> {
     while (this.#waiting.length > 0) await nextTurn();

@@ -175,6 +175,11 @@ export class Peers {
     return loudest;
   }
 
+  /** Resolves when everything that has arrived has been handled; never while more comes than can be handled. */
+  caughtUp(): Promise<void> {
+    return this.#between.caughtUp();
+  }
+
   /** Closes every connection and the socket; what libzmq still holds has a second to be sent. */
   close(): Promise<void> {
     this.#closed ??= this.#close();

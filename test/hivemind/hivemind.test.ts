@@ -8,6 +8,7 @@ import { keyPairFromSecret } from '../../src/oxenmq/keys.ts';
 import { OxenmqError } from '../../src/oxenmq/remote.ts';
 import { encodeDeviceGone } from '../../src/session/notifier-protocol.ts';
 import { openPayload } from '../../src/session/payload.ts';
+import { busy } from '../support/busy.ts';
 import { startTestHivemind } from '../support/hivemind.ts';
 import { ownAddress } from '../support/loopback.ts';
 import { seconds, subscribe, unsubscribe } from '../support/requests.ts';
@@ -266,6 +267,31 @@ test('subscriptions and unsubscriptions survive a restart, and notifications flo
     world.network.deliver(message(account, 'hello again'));
     return notifier.sealed.length > 0;
   }, 20);
+});
+
+test('what storage servers have sent before a stop is read and pushed, however much of it was unread', async (t) => {
+  let isSlow = false;
+  const clock: Clock = {
+    ...systemClock,
+    monotonic() {
+      if (isSlow) busy(1);
+      return systemClock.monotonic();
+    },
+  };
+  const world = await startWorld(t, { clock });
+  const account = sessionAccount(randomBytes);
+  await world.send('subscribe', subscribe(account, 'phone'));
+  await monitored(world, account);
+  isSlow = true;
+  const texts = Array.from({ length: 40 }, (_, n) => `message ${n}`);
+  for (const text of texts) world.network.deliver(message(account, text));
+  // The rest arrives long before it can be read.
+  await world.notifier.pushes(1);
+  const early = world.notifier.sealed.length;
+  assert.ok(early < texts.length, `${early} had been pushed before the stop`);
+  isSlow = false;
+  await world.hivemind.daemon.stop(10_000);
+  assert.equal(world.notifier.sealed.length, texts.length);
 });
 
 test('a second hivemind on the same database is refused', async (t) => {

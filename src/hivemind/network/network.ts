@@ -151,6 +151,11 @@ export class Network {
     this.#oxend.start();
   }
 
+  /** Resolves when everything that storage servers have sent so far has been handled. See {@link Peers.caughtUp}. */
+  caughtUp(): Promise<void> {
+    return this.#toNodes.caughtUp();
+  }
+
   /** Closes every connection. Leaves neither timers nor sockets behind. */
   async stop(): Promise<void> {
     this.#unreadTimer?.cancel();
