@@ -7,6 +7,9 @@ import type { Holders } from './holders.ts';
  */
 const HANDOVER = 10 * 60_000;
 
+/** How long (ms) we keep it once they cover it: of messages from before that, some may still be on their way to us. */
+const AFTERWARDS = 5_000;
+
 /** What {@link SlotsHeld.update} goes by. */
 export interface SlotsInput {
   /** Our name. */
@@ -24,7 +27,8 @@ export interface SlotsInput {
  *     call        the slot                                     what follows
  *     update      newly ours                                   wanted → `loads` reports it
  *     loaded      its subscriptions are in memory              held
- *     update      no longer ours                               kept until its holders cover it, ten minutes at most
+ *     update      no longer ours                               kept until five seconds after its holders cover it, ten
+ *                                                              minutes at most
  *     update      kept long enough                             `drops` reports it
  *
  * A slot that passes to others and comes back before it is dropped has been held throughout.
@@ -32,8 +36,8 @@ export interface SlotsInput {
 export class SlotsHeld {
   readonly #held = new Set<number>();
   readonly #loading = new Set<number>();
-  /** Slots that we still hold although they have passed to others, and since when; monotonic ms. */
-  readonly #passed = new Map<number, number>();
+  /** Slots that we still hold although they have passed to others; since when, and when those first covered it. */
+  readonly #passed = new Map<number, { readonly since: number; coveredSince: number | undefined }>();
   #covered: ReadonlySet<number> = new Set();
 
   /** Whether its subscriptions are in memory or being loaded. */
@@ -76,11 +80,14 @@ export class SlotsHeld {
         this.#loading.add(slot);
         loads.push(slot);
       } else if (this.#held.has(slot)) {
-        const since = this.#passed.get(slot) ?? now;
-        this.#passed.set(slot, since);
+        const passed = this.#passed.get(slot) ?? { since: now, coveredSince: undefined };
+        this.#passed.set(slot, passed);
         const isCovered = owners.length > 0 && owners.every((name) => covers(name, slot));
-        if (!isCovered && now - since < HANDOVER) continue;
+        if (isCovered) passed.coveredSince ??= now;
+        const isTaken = isCovered && now - (passed.coveredSince ?? now) >= AFTERWARDS;
+        if (!isTaken && now - passed.since < HANDOVER) continue;
         this.#held.delete(slot);
+        this.#passed.delete(slot);
         drops.push(slot);
       }
     }

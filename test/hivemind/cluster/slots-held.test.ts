@@ -29,7 +29,7 @@ test('of two members with two copies each holds everything', () => {
   assert.equal(slots.held.size, SLOTS);
 });
 
-test('a slot that now belongs to others is kept until all of them cover it', () => {
+test('a slot that now belongs to others is kept until all of them cover it, and five seconds more', () => {
   const slots = held(['a', 'b']);
   const three = ['a', 'b', 'c'];
   const theirs = ALL.filter((slot) => !holdersOf(slot, three, 2).includes('a'));
@@ -41,13 +41,12 @@ test('a slot that now belongs to others is kept until all of them cover it', () 
     ),
     { loads: [], drops: [] },
   );
-  assert.deepEqual(
-    slots.update(
-      others(three, 2, () => true),
-      3_000,
-    ),
-    { loads: [], drops: theirs },
-  );
+  const covered = others(three, 2, () => true);
+  assert.deepEqual(slots.update(covered, 3_000), { loads: [], drops: [] });
+  assert.deepEqual(slots.update(covered, 7_999), { loads: [], drops: [] });
+  // A new account is uncovered for a moment, which does not begin the five seconds anew.
+  assert.deepEqual(slots.update(others(three), 8_000), { loads: [], drops: [] });
+  assert.deepEqual(slots.update(covered, 8_001), { loads: [], drops: theirs });
   assert.equal(slots.has(theirs[0]!), false);
 });
 
@@ -82,10 +81,9 @@ test('only a slot that is held can be covered, and it is no longer covered once 
   const slots = held(['a', 'b', 'c'], 1);
   slots.setCovered(ALL);
   assert.deepEqual([...slots.covered], [...slots.held]);
-  const { drops } = slots.update(
-    others(['b', 'c'], 1, () => true),
-    0,
-  );
+  const passed = others(['b', 'c'], 1, () => true);
+  slots.update(passed, 0);
+  const { drops } = slots.update(passed, 5_000);
   assert.equal(drops.length > 0, true);
   assert.equal(slots.covered.size, 0);
 });
@@ -95,10 +93,9 @@ test('a single slot that is dropped is no longer covered, while the others are',
   slots.setCovered(ALL);
   const three = ['a', 'b', 'c'];
   const one = ALL.find((slot) => !holdersOf(slot, three, 2).includes('a'))!;
-  const { drops } = slots.update(
-    others(three, 2, (_, slot) => slot === one),
-    0,
-  );
+  const passed = others(three, 2, (_, slot) => slot === one);
+  slots.update(passed, 0);
+  const { drops } = slots.update(passed, 5_000);
   assert.deepEqual(drops, [one]);
   assert.deepEqual(
     [...slots.covered],
