@@ -343,7 +343,7 @@ export class Store {
 
   /** All statistics, those not written yet included. @throws StoreError */
   async readStats(): Promise<StatRow[]> {
-    await this.#flush();
+    await this.#flushAll();
     const rows = await this.#read<{ service: string; name: string; val_str: string | null; val_int: string | null }>({
       text: 'SELECT service, name, val_str, val_int FROM service_stats ORDER BY service, name',
     });
@@ -356,7 +356,7 @@ export class Store {
     this.#health.stop();
     this.#faults.stop();
     await this.#commits.close();
-    if (this.connected) await this.#flush();
+    if (this.connected) await this.#flushAll();
     await this.#connection.close();
   }
 
@@ -407,6 +407,12 @@ export class Store {
       this.#probing = false;
       this.#probed = { commits, at: now };
     }
+  }
+
+  /** Writes the statistics that wait now: a flush under way has not taken those that came after it began. */
+  async #flushAll(): Promise<void> {
+    await this.#flushing;
+    await this.#flush();
   }
 
   #flush(): Promise<void> {

@@ -8,6 +8,7 @@ import { Store, StoreError } from '../../../src/hivemind/store/store.ts';
 import { slotOf } from '../../../src/session/slots.ts';
 import { keepLog } from '../../notifiers/support.ts';
 import { FakeClock } from '../../support/fake-clock.ts';
+import { connectTo } from '../../support/members.ts';
 import { createDatabase } from '../../support/postgres.ts';
 import { makeRow } from '../../support/rows.ts';
 import { until } from '../../support/until.ts';
@@ -376,6 +377,28 @@ describe('the store', () => {
     await assert.rejects(store.find(makeRow().account, 'apns', 'x'), refusal('unavailable'));
     await assert.rejects(store.deleteExpired(NOW, 1), refusal('unavailable'));
     assert.equal(store.trouble, 'the database does not answer');
+  });
+
+  it('writes the statistics that came while others were being written, when it is read and when it is closed', async (t) => {
+    const url = await createDatabase(t);
+    const clock = new FakeClock();
+    const store = await Store.open({ url, clock, log, timeout: 60_000 });
+    const other = await connectTo(t, url);
+    const waiting = "SELECT FROM pg_locks WHERE relation = 'service_stats'::regclass AND NOT granted";
+    /** Statistics that come while the timer's flush waits for a lock, which ends after `work` was begun. */
+    const meanwhile = async (work: () => Promise<unknown>) => {
+      await other.query('BEGIN; LOCK TABLE service_stats IN SHARE MODE');
+      store.addStats('', { pushes: 1 });
+      clock.run(5_000);
+      await until(async () => (await other.query(waiting)).rowCount === 1);
+      store.addStats('', { pushes: 10 });
+      const done = work();
+      await other.query('COMMIT');
+      return await done;
+    };
+    assert.deepEqual(await meanwhile(() => store.readStats()), [{ service: '', name: 'pushes', value: 11 }]);
+    await meanwhile(() => store.close());
+    assert.deepEqual(await sql(url, 'SELECT val_int FROM service_stats'), [{ val_int: '22' }]);
   });
 
   it('writes statistics every five seconds, and at once when they are read', async (t) => {
