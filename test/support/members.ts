@@ -44,7 +44,7 @@ export async function openMember(
   options: Partial<StoreOptions> = {},
 ): Promise<MemberStore> {
   const cluster = memberOptions(name);
-  const store = await Store.open({ url, clock: systemClock, log: silent, timeout: 2_000, cluster, ...options });
+  const store = await Store.open({ url, clock: systemClock, log: silent, timeout: 30_000, cluster, ...options });
   t.after(() => store.close());
   assert.ok(store.cluster);
   return store as MemberStore;

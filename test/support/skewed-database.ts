@@ -7,6 +7,8 @@ export interface SkewedDatabase {
   readonly url: string;
   /** @param ms by how much its clock is ahead of the true time */
   skew(ms: number): Promise<void>;
+  /** Stops its clock, for tests of what holds for some seconds only. */
+  stopClock(): Promise<void>;
   /** As {@link othersIdle} of the database. */
   othersIdle(): Promise<void>;
   query<Row extends pg.QueryResultRow>(text: string): Promise<Row[]>;
@@ -29,6 +31,11 @@ export async function createSkewedDatabase(t: Cleaner): Promise<SkewedDatabase> 
   return {
     url,
     skew: async (ms) => void (await client.query('UPDATE skew SET by = make_interval(secs => $1)', [ms / 1000])),
+    async stopClock() {
+      const { rows } = await client.query<{ now: string }>('SELECT clock_timestamp()::text AS now');
+      await client.query(`CREATE OR REPLACE FUNCTION clock_timestamp() RETURNS timestamptz LANGUAGE sql VOLATILE
+        AS $$ SELECT TIMESTAMPTZ '${rows[0]!.now}' $$`);
+    },
     othersIdle: () => othersIdle(client),
     query: async (text) => (await client.query(text)).rows,
   };

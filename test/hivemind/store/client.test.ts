@@ -190,7 +190,9 @@ test('a connection that is not used is closed: to a server that accepts no chang
   await until(async () => (await clients()) === 0);
 
   const silent = await startServer(t, () => READY);
-  const address = `postgresql://u@127.0.0.1:${silent.port}/d?sslmode=disable&target_session_attrs=read-write`;
+  // For the connection itself there is time.
+  const query = 'sslmode=disable&connect_timeout=60&target_session_attrs=read-write';
+  const address = `postgresql://u@127.0.0.1:${silent.port}/d?${query}`;
   await assert.rejects(openClient(address, 50), /Query read timeout/);
   await until(() => silent.open === 0);
 });

@@ -16,6 +16,7 @@ import {
 } from '../../support/members.ts';
 import { createDatabase, createUnownedDatabase } from '../../support/postgres.ts';
 import { makeRow } from '../../support/rows.ts';
+import { createSkewedDatabase } from '../../support/skewed-database.ts';
 import { until } from '../../support/until.ts';
 
 const beat = (store: MemberStore) => store.cluster.beat({ state: 'ready', covers: NO_SLOTS });
@@ -34,7 +35,7 @@ function refusal(code: string, words: RegExp) {
 }
 
 const start = (url: string, cluster?: MembershipOptions) =>
-  Store.open({ url, clock: systemClock, log: silent, timeout: 2_000, ...(cluster && { cluster }) });
+  Store.open({ url, clock: systemClock, log: silent, timeout: 30_000, ...(cluster && { cluster }) });
 
 describe('the start of one of several hiveminds', () => {
   it('is refused beside others that work with other settings', async (t) => {
@@ -115,7 +116,8 @@ describe('the start of one of several hiveminds', () => {
   });
 
   it('without a name is refused for a moment after the end of one that has not stopped in order', async (t) => {
-    const url = await createDatabase(t);
+    const { url, stopClock } = await createSkewedDatabase(t);
+    await stopClock();
     const a = await openMember(t, url, 'a');
     await beat(a);
     await a.close();
@@ -186,7 +188,8 @@ describe('the start of one of several hiveminds', () => {
   });
 
   it('without a name ends what members shared, once none of them has been there for a while', async (t) => {
-    const url = await createDatabase(t);
+    const { url, stopClock } = await createSkewedDatabase(t);
+    await stopClock();
     const admin = await connectTo(t, url);
     const triggers = async () =>
       (await admin.query("SELECT FROM pg_trigger WHERE tgname LIKE 'spns%' AND tgenabled <> 'D'")).rowCount;
