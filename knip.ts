@@ -13,7 +13,7 @@ export default {
     'test/**/*.test.ts',
     'test/**/*main.ts',
     'test/long/{soak,several-hiveminds}.ts',
-    'test/support/setup.ts',
+    'test/support/{setup,slow-time}.ts',
     'test/oxenmq/target-process.ts',
     'test/hivemind/network/flooding-server.ts',
   ],

@@ -17,6 +17,7 @@ import { subscribe } from '../support/requests.ts';
 import { until } from '../support/until.ts';
 
 const MAIN = path.join(import.meta.dirname, '../../src/hivemind/main.ts');
+const SLOW_TIME = path.join(import.meta.dirname, '../support/slow-time.ts');
 
 /** A hivemind as a process of its own, and a notifier of the original's kind whose answers the test holds. */
 async function startProcess(t: TestContext) {
@@ -30,8 +31,8 @@ async function startProcess(t: TestContext) {
       `[hivemind]\nlisten = ${address}\noxend_rpc = ipc://${folder}/no-oxend\nnotifiers_expected = test\nstartup_wait = 60\n`,
   );
   const running: ChildProcess[] = [];
-  const start = (config = 'spns.ini') => {
-    const child = spawn(process.execPath, [MAIN], {
+  const start = (config = 'spns.ini', nodeOptions: readonly string[] = []) => {
+    const child = spawn(process.execPath, [...nodeOptions, MAIN], {
       env: { ...process.env, SPNS_CONFIG: path.join(folder, config) },
       stdio: ['ignore', 'pipe', 'pipe'],
     });
@@ -82,7 +83,8 @@ const SUCCESS = '{"added":true,"message":"Subscription successful","success":tru
 
 test('SIGTERM: requests in progress are answered, nothing new is accepted, and the process ends with 0', async (t) => {
   const { start, ask, answerNext, asked, count } = await startProcess(t);
-  const hivemind = start();
+  // What follows the signal must come within the two seconds that a stop gives to notifiers.
+  const hivemind = start('spns.ini', ['--import', SLOW_TIME]);
   const inWork = ask(subscribe(sessionAccount(randomBytes), 'phone'));
   await until(() => asked.length > 0, 5, hivemind.output);
   hivemind.child.kill('SIGTERM');
@@ -168,9 +170,11 @@ test('a second signal ends the process at once', async (t) => {
   const hivemind = start();
   ask(subscribe(sessionAccount(randomBytes), 'phone')).catch(() => {});
   await until(() => asked.length > 0, 5, hivemind.output);
-  // Two different ones, of which none is lost if the first has not been handled yet.
+  // Two different ones, of which none is lost if the first has not been handled yet; and both before it can stop.
+  hivemind.child.kill('SIGSTOP');
   hivemind.child.kill('SIGTERM');
   hivemind.child.kill('SIGINT');
+  hivemind.child.kill('SIGCONT');
   const code = await hivemind.ended;
   assert.equal(code, 1, hivemind.output());
   assert.match(hivemind.output(), /told to stop a second time/);

@@ -142,7 +142,7 @@ export async function monitored({ network }: World, account: Account, namespace 
   await until(() => network.membersFor(account.id).every((server) => server.monitorsOf(account.id, namespace) > 0));
 }
 
-export async function stats({ client }: World): Promise<{ subscriptions: { total: number } }> {
+export async function stats({ client }: World): Promise<{ subscriptions: { total: number }; connections: number }> {
   const [body] = await client.request('admin.get_stats', []);
-  return JSON.parse(body?.toString() ?? '') as { subscriptions: { total: number } };
+  return JSON.parse(body?.toString() ?? '') as { subscriptions: { total: number }; connections: number };
 }
