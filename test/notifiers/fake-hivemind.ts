@@ -17,7 +17,11 @@ import {
   type SealedPush,
 } from '../../src/session/notifier-protocol.ts';
 import { encodePush, type Push } from '../../src/session/push.ts';
+import { ownAddress } from '../support/loopback.ts';
 import { inTime } from '../support/until.ts';
+
+/** In ms; much longer than a notifier takes, also on a machine that stalls. */
+const PATIENCE = 60_000;
 
 interface Instance {
   readonly remote: Remote;
@@ -109,6 +113,11 @@ export class FakeHivemind {
     return this.#pushes.size;
   }
 
+  /** How many accepted pushes the statistics tell of, all reports together. */
+  get notifies(): number {
+    return this.statistics.reduce((total, dict) => total + Number(dict.get('+notifies')), 0);
+  }
+
   get remote(): Remote | undefined {
     return [...this.instances.values()].at(-1)?.remote;
   }
@@ -163,18 +172,18 @@ export class FakeHivemind {
   }
 
   async validate(...parts: (string | Buffer)[]): Promise<string[]> {
-    const reply = await this.remote!.request('notifier.validate', parts, 5_000);
+    const reply = await this.remote!.request('notifier.validate', parts, PATIENCE);
     return reply.map((part) => part.toString());
   }
 
   /** Has a client's `service_info` checked; the parts as they came, for data that is no text. */
   validateDevice(info: string): Promise<readonly Buffer[]> {
-    return this.remote!.request('notifier.validate', [this.service, info], 5_000);
+    return this.remote!.request('notifier.validate', [this.service, info], PATIENCE);
   }
 
   async validateMany(service: string, infos: readonly string[]): Promise<string[][]> {
     const parts = [service, encodeServiceInfos(infos)];
-    const [verdicts] = await this.remote!.request('notifier.validate_many', parts, 5_000);
+    const [verdicts] = await this.remote!.request('notifier.validate_many', parts, PATIENCE);
     return decodeVerdicts(verdicts!).map((verdict) => verdict.map((part) => part.toString()));
   }
 
@@ -302,14 +311,17 @@ export class FakeHivemind {
   }
 }
 
-/** Hiveminds of one cluster, by name, each of which tells of all. */
+/** Hiveminds of one cluster, by name, each of which tells of all. Each has an address of its own for good. */
 export async function startCluster<Name extends string>(
   t: TestContext,
   service: string,
   names: readonly Name[],
 ): Promise<Record<Name, FakeHivemind>> {
   const started = await Promise.all(
-    names.map(async (name, n) => [name, await FakeHivemind.start(t, service, { firstId: 1 + n * 1_000_000 })] as const),
+    names.map(async (name, n) => {
+      const options = { address: ownAddress(), firstId: 1 + n * 1_000_000 };
+      return [name, await FakeHivemind.start(t, service, options)] as const;
+    }),
   );
   const cluster = Object.fromEntries(started) as Record<Name, FakeHivemind>;
   tellOfEachOther(cluster);

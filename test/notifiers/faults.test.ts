@@ -107,7 +107,7 @@ test('Huawei: expired tokens, dead devices and cut connections under load lose n
 
 test('Web Push: cut connections and dead devices under load lose nothing, while a silent service delays no other', async (t) => {
   const fake = await startFakeWebPush({ delay: 2 });
-  const { hivemind, notifier, times } = await setUp(t, 'webpush', fake, { connections: '40', timeout: '1' });
+  const { hivemind, notifier, times } = await setUp(t, 'webpush', fake, { connections: '40', timeout: '5' });
   const silent = await startFakeWebPush({ key: fake.key });
   t.after(() => silent.close());
   silent.script.all = { hang: true };

@@ -29,9 +29,9 @@ test('a notifier process serves, and stops in order with exit code 0', async (t)
   assert.equal(hivemind.accepted.size, 300);
   assert.equal(fake.taken.count, 300);
   assert.equal(await notifier.end('SIGTERM'), 0, notifier.output());
-  assert.equal(hivemind.drained, 1);
+  // What it told last may be read after its end.
+  await hivemind.until(() => hivemind.drained === 1 && hivemind.notifies === 300);
   const last = hivemind.statistics.at(-1)!;
-  assert.equal(last.get('+notifies'), 300);
   assert.ok(
     Number(last.get('provider_ms')) >= 0 && Number(last.get('provider_p95_ms')) >= Number(last.get('provider_ms')),
   );
@@ -64,7 +64,7 @@ test('its settings name some of several hiveminds, and it finds the others, also
   }
   assert.equal(fake.taken.count, 1);
   assert.equal(await notifier.end('SIGTERM'), 0, notifier.output());
-  assert.deepEqual([a.drained, b.drained, c.drained], [1, 1, 1]);
+  for (const hivemind of [a, b, c]) await hivemind.until(() => hivemind.drained === 1);
 });
 
 test('with thousands of pushes in hand it hands back in time what it has not begun', async (t) => {

@@ -2,6 +2,7 @@ import assert from 'node:assert/strict';
 import { randomBytes } from 'node:crypto';
 import { monitorEventLoopDelay } from 'node:perf_hooks';
 import { type TestContext, test } from 'node:test';
+import { setTimeout as sleep } from 'node:timers/promises';
 import type { TLSSocket } from 'node:tls';
 import { gzipSync } from 'node:zlib';
 import { startFakeApns } from '../../src/devnet/providers/apns.ts';
@@ -9,16 +10,21 @@ import { startFakeFcm } from '../../src/devnet/providers/fcm.ts';
 import type { WebAnswer } from '../../src/devnet/providers/http.ts';
 import { startFakeHuawei } from '../../src/devnet/providers/huawei.ts';
 import { startFakeWebPush } from '../../src/devnet/providers/webpush.ts';
-import type { Backend } from '../../src/notifiers/runtime/backend.ts';
+import type { Backend, BackendContext } from '../../src/notifiers/runtime/backend.ts';
 import { loadBackend } from '../../src/notifiers/runtime/load.ts';
 import { END_HEADERS, END_STREAM, FIELD, FRAME, flood, frame, STATUS_200, startRawServer, words } from './raw-http2.ts';
-import { apnsToken, brief, contextOf, delivery, folder, sectionOf } from './support.ts';
+import { apnsToken, brief, contextOf, delivery, FakeClock, folder, sectionOf } from './support.ts';
 
 const TOKEN = apnsToken(1);
 
-async function backendOf(t: TestContext, service: string, settings: Record<string, string>): Promise<Backend> {
+async function backendOf(
+  t: TestContext,
+  service: string,
+  settings: Record<string, string>,
+  more: Partial<BackendContext> = {},
+): Promise<Backend> {
   const create = await loadBackend(service, sectionOf(`notify-${service}`, {}));
-  const backend = await create(contextOf(service, settings));
+  const backend = await create(contextOf(service, settings, more));
   t.after(() => backend.close?.());
   return backend;
 }
@@ -88,11 +94,24 @@ test('an access token with an endless answer is refused', async (t) => {
 test('a body that comes drop by drop is waited for as long as any other', async (t) => {
   const apns = await startFakeApns();
   t.after(() => apns.close());
-  const apple = await backendOf(t, 'apns', { ...(await apns.settings(await folder(t))), timeout: '0.4' });
-  apns.script.next({ status: 503, endless: 'drip' });
-  assert.equal(brief(await push(apple)), 'retry: 503');
-  apns.script.next({ status: 400, endless: 'drip' });
-  assert.equal(brief(await push(apple)), 'retry: no answer in time');
+  const clock = new FakeClock(Date.now());
+  const settings = { ...(await apns.settings(await folder(t))), timeout: '0.4', connections: '1' };
+  const apple = await backendOf(t, 'apns', settings, { clock });
+  assert.equal(brief(await push(apple)), 'accepted');
+  for (const [status, expected] of [
+    [503, 'retry: 503'],
+    [400, 'retry: no answer in time'],
+  ] as const) {
+    apns.script.next({ status, endless: 'drip' });
+    const dripping = push(apple);
+    // It is answered over the same connection, so the headers of the other answer have come by then.
+    assert.equal(brief(await push(apple)), 'accepted');
+    await clock.advance(200);
+    // None of the drops that come now may make the wait longer.
+    await sleep(100);
+    await clock.advance(200);
+    assert.equal(brief(await dripping), expected);
+  }
   assert.equal(brief(await push(apple)), 'accepted');
 });
 
@@ -188,7 +207,7 @@ test("a flood in Google's place ends with its push, too", async (t) => {
 test('a server that speaks HTTP/1.1, or nothing known, in place of HTTP/2 is a connection problem', async (t) => {
   const apns = await startFakeApns();
   t.after(() => apns.close());
-  const settings = { ...(await apns.settings(await folder(t))), timeout: '1', connections: '1' };
+  const settings = { ...(await apns.settings(await folder(t))), timeout: '60', connections: '1' };
   for (const reply of [
     'HTTP/1.1 200 OK\r\ncontent-length: 0\r\n\r\n',
     'HTTP/1.1 400 Bad Request\r\n\r\n',

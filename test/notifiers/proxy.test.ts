@@ -14,6 +14,7 @@ import { loadBackend } from '../../src/notifiers/runtime/load.ts';
 import { parseProxy } from '../../src/notifiers/runtime/proxy.ts';
 import { connectThrough } from '../../src/notifiers/runtime/tunnel.ts';
 import { type ConnectProxy, startConnectProxy } from '../support/connect-proxy.ts';
+import { ownAddress } from '../support/loopback.ts';
 import { once } from '../support/once.ts';
 import { apnsToken, brief, contextOf, delivery, FakeClock, folder, sectionOf } from './support.ts';
 
@@ -88,12 +89,13 @@ for (const service of SERVICES) {
   });
 
   test(`${service}: a proxy that dies and comes back costs a retry`, async (t) => {
-    const proxy = await startConnectProxy(t);
+    const place = ownAddress().replace('tcp://', '');
+    const proxy = await startConnectProxy(t, { place });
     const { push, fake } = await behind(t, service, proxy.url);
     assert.equal(await push(), 'accepted');
     await proxy.close();
     assert.match(await push(), /^retry: /);
-    await startConnectProxy(t, { port: Number(new URL(proxy.url).port) });
+    await startConnectProxy(t, { place });
     let outcome = await push();
     // A connection that is being torn down may still have been taken for this one.
     for (let tries = 0; outcome !== 'accepted' && tries < 3; tries++) outcome = await push();
@@ -163,7 +165,8 @@ test('a slow reader gets everything', async (t) => {
 test('many pushes at a time, and bodies of all sizes, go through the tunnels intact', async (t) => {
   const proxy: ConnectProxy = await startConnectProxy(t);
   for (const service of SERVICES) {
-    const { backend, fake } = await behind(t, service, proxy.url);
+    // Few, since making one costs more than all else here, and each push has to be answered in ten seconds.
+    const { backend, fake } = await behind(t, service, proxy.url, { keys: { connections: '4' } });
     const pushes = Array.from({ length: 200 }, (_, index) =>
       delivery(apnsToken(index), { payload: Buffer.alloc(1 + 14 * index, index) }),
     );

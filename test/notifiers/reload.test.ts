@@ -21,21 +21,27 @@ async function reload(notifier: NotifierProcess): Promise<string> {
 test('new credentials are adopted under load, and no push is lost or doubled', async (t) => {
   const path = await folder(t);
   const times = new Map<string, number>();
-  const fakes = await Promise.all([startFakeFcm({ delay: 20 }), startFakeFcm()]);
+  const { promise: held, resolve: answer } = Promise.withResolvers<void>();
+  const options: { held?: Promise<void> } = {};
+  const fakes = await Promise.all([startFakeFcm(options), startFakeFcm()]);
   for (const fake of fakes) {
     t.after(() => fake.close());
     fake.taken.onPush = ({ token }) => times.set(token, (times.get(token) ?? 0) + 1);
   }
   const [first, second] = fakes;
   const hivemind = await FakeHivemind.start(t, 'firebase');
-  const config = await writeConfig(path, 'firebase', hivemind, await first.settings(path));
+  const keys = { connections: '1' };
+  const config = await writeConfig(path, 'firebase', hivemind, { ...(await first.settings(path)), ...keys });
   const notifier = startProcess(t, config, 'firebase');
   await hivemind.until(() => hivemind.instances.size === 1);
-  const count = 5_000;
+  const count = 2_000;
   hivemind.push(Array.from({ length: count }, (_, index) => ({ serviceId: `d${index}` })));
-  await first.taken.reached(500);
-  await writeConfig(path, 'firebase', hivemind, await second.settings(path));
+  await first.taken.reached(300);
+  // So that there is something left to send, however long it takes to read the new settings.
+  options.held = held;
+  await writeConfig(path, 'firebase', hivemind, { ...(await second.settings(path)), ...keys });
   assert.match(await reload(notifier), /reloaded: the settings and credentials of firebase/);
+  answer();
   await hivemind.until(() => hivemind.outstanding === 0);
   assert.equal(hivemind.accepted.size, count);
   assert.equal(times.size, count);

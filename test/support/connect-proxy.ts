@@ -4,7 +4,7 @@ import type { TestContext } from 'node:test';
 
 /** A forward proxy as companies run them: it opens tunnels by CONNECT, and does nothing else. */
 export interface ConnectProxy {
-  /** `http://[user:password@]127.0.0.1:port` */
+  /** `http://[user:password@]host:port` */
   readonly url: string;
   /** Where it was asked to connect to, `host:port`, granted or not. */
   readonly asked: readonly string[];
@@ -21,10 +21,14 @@ export interface ConnectProxy {
   close(): Promise<void>;
 }
 
-/** Starts one on 127.0.0.1; it ends with the test. */
+/**
+ * Starts one, which ends with the test.
+ *
+ * @param options.place `host:port`; any free port of 127.0.0.1 unless given
+ */
 export async function startConnectProxy(
   t: TestContext,
-  options: { user?: string; password?: string; port?: number } = {},
+  options: { user?: string; password?: string; place?: string } = {},
 ): Promise<ConnectProxy> {
   const asked: string[] = [];
   const sockets = new Set<net.Socket>();
@@ -72,12 +76,13 @@ export async function startConnectProxy(
     client.on('close', () => upstream.destroy());
     return undefined;
   });
-  await new Promise<void>((resolve) => server.listen(options.port ?? 0, '127.0.0.1', resolve));
+  const [host, wantedPort] = (options.place ?? '127.0.0.1:0').split(':');
+  await new Promise<void>((resolve) => server.listen(Number(wantedPort), host, resolve));
   const { port } = server.address() as net.AddressInfo;
   const who = user === undefined ? '' : `${encodeURIComponent(user)}:${encodeURIComponent(password)}@`;
 
   const proxy: ConnectProxy = {
-    url: `http://${who}127.0.0.1:${port}`,
+    url: `http://${who}${host}:${port}`,
     asked,
     answer: undefined,
     get open() {

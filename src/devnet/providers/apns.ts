@@ -13,7 +13,7 @@ import { checkToken, KEY, readPush, TEAM, TOPIC } from './apns-checks.ts';
 import { APNS_CLIENT_FILE, CA_FILE, serverCertificate } from './certificates.ts';
 import { type Endless, pour } from './endless.ts';
 import { listen } from './listen.ts';
-import { type FakeOptions, type FakeProvider, KEEP, Script, Taken, Tally } from './script.ts';
+import { answerWhen, type FakeOptions, type FakeProvider, KEEP, Script, Taken, Tally } from './script.ts';
 
 /** What to answer instead of accepting a push. */
 export interface ApnsAnswer {
@@ -61,6 +61,8 @@ export interface FakeApns extends FakeProvider {
    * @param code the HTTP/2 error code; no error unless given
    */
   goaway(last?: number, code?: number): void;
+  /** Resolves when the clients have read what was sent over every present connection. */
+  heard(): Promise<void>;
   /** Goes on reading and no longer answers, on every present connection. */
   freeze(): void;
   /** Cuts every connection. */
@@ -163,9 +165,7 @@ export async function startFakeApns(options: FakeApnsOptions = {}): Promise<Fake
       // Counted before the answer is sent.
       const reply = onRequest(stream, headers, Buffer.concat(chunks));
       if (!reply) return;
-      const act = () => answer(stream, reply, String(headers['apns-id'] ?? crypto.randomUUID()));
-      if (options.delay) setTimeout(act, options.delay);
-      else act();
+      answerWhen(options, () => answer(stream, reply, String(headers['apns-id'] ?? crypto.randomUUID())));
     });
   });
   const port = await listen(server, options.port);
@@ -191,6 +191,10 @@ export async function startFakeApns(options: FakeApnsOptions = {}): Promise<Fake
         // It may be destroyed and its `close` still to come.
         if (!session.destroyed) session.goaway(code, last ?? connection.processed, SHUTDOWN);
       }
+    },
+    async heard() {
+      const ping = (session: Http2Session) => new Promise<void>((resolve) => session.ping(() => resolve()));
+      await Promise.all([...connections.keys()].map(ping));
     },
     freeze() {
       for (const connection of connections.values()) connection.frozen = true;

@@ -104,7 +104,7 @@ export async function startFakeFcm(options: FakeOptions = {}): Promise<FakeFcm> 
     return { status: 404, body: HTML_PAGE };
   };
   server.on('request', (request: Http2ServerRequest, response: Http2ServerResponse) =>
-    serve(request, response, (text) => look(request, text), options.delay),
+    serve(request, response, (text) => look(request, text), options),
   );
   const port = await listen(server, options.port);
   const cut = () => {

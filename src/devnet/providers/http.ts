@@ -1,6 +1,7 @@
 import type { IncomingMessage, ServerResponse } from 'node:http';
 import type { Http2ServerRequest, Http2ServerResponse } from 'node:http2';
 import { type Endless, pour } from './endless.ts';
+import { answerWhen, type FakeOptions } from './script.ts';
 
 /** An answer of a fake provider. */
 export interface WebAnswer {
@@ -26,13 +27,13 @@ type Outgoing = ServerResponse | Http2ServerResponse;
  * Reads a request whole and answers it, over HTTP/1.1 or HTTP/2.
  * @param look decides what to answer, by the body as text or as bytes; it counts an accepted push before the answer is
  *   sent
- * @param delay how long to wait before the answer, ms
+ * @param options when to answer
  */
 export function serve(
   request: Incoming,
   response: Outgoing,
   look: (text: string, bytes: Buffer) => WebAnswer,
-  delay: number | undefined,
+  options: FakeOptions,
 ): void {
   const chunks: Buffer[] = [];
   request.on('error', () => {});
@@ -41,8 +42,7 @@ export function serve(
   request.on('end', () => {
     const bytes = Buffer.concat(chunks);
     const answer = look(bytes.toString(), bytes);
-    if (delay) setTimeout(() => respond(request, response, answer), delay);
-    else respond(request, response, answer);
+    answerWhen(options, () => respond(request, response, answer));
   });
 }
 

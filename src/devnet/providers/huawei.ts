@@ -65,7 +65,7 @@ export async function startFakeHuawei(options: FakeOptions = {}): Promise<FakeHu
     return { status: 404 };
   };
   const server = createServer({ ...serverCertificate(), keepAliveTimeout: 60_000 }, (request, response) =>
-    serve(request, response, (text) => look(request, text), options.delay),
+    serve(request, response, (text) => look(request, text), options),
   );
   server.on('secureConnection', () => {
     counters.connections++;

@@ -120,6 +120,18 @@ export interface FakeOptions {
   readonly keep?: number;
   /** How long to wait before each answer, ms; not at all unless given. */
   readonly delay?: number;
+  /** What each answer waits for before that, so that nothing is answered until then. */
+  readonly held?: Promise<unknown>;
+}
+
+/** Gives an answer when the options, as they are now, have it given. */
+export function answerWhen({ delay, held }: FakeOptions, answer: () => void): void {
+  const act = () => {
+    if (delay) setTimeout(answer, delay);
+    else answer();
+  };
+  if (held === undefined) act();
+  else void held.then(act);
 }
 
 /** How many accepted pushes are kept, unless a test or the world says otherwise. */

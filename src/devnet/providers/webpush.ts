@@ -75,7 +75,7 @@ export async function startFakeWebPush(options: FakeWebPushOptions = {}): Promis
     socket.on('error', () => {});
   });
   server.on('request', (request, response) =>
-    serve(request, response, (_text, bytes) => look(request, bytes), options.delay),
+    serve(request, response, (_text, bytes) => look(request, bytes), options),
   );
   const port = await listen(server, options.port);
   const origin = `https://localhost:${port}`;

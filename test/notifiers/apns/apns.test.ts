@@ -4,15 +4,21 @@ import { type TestContext, test } from 'node:test';
 import { setTimeout as sleep } from 'node:timers/promises';
 import { type ApnsAnswer, type FakeApnsOptions, HIGHEST, startFakeApns } from '../../../src/devnet/providers/apns.ts';
 import { create } from '../../../src/notifiers/apns/apns.ts';
-import type { Outcome } from '../../../src/notifiers/runtime/backend.ts';
+import type { BackendContext, Outcome } from '../../../src/notifiers/runtime/backend.ts';
 import { MAX_BODY } from '../../../src/session/payload.ts';
+import { until } from '../../support/until.ts';
 import { vectors } from '../../support/vectors.ts';
 import { apnsToken, brief, contextOf, delivery, FakeClock, folder } from '../support.ts';
 
-async function setUp(t: TestContext, options: FakeApnsOptions = {}, keys: Record<string, string> = {}) {
+async function setUp(
+  t: TestContext,
+  options: FakeApnsOptions = {},
+  keys: Record<string, string> = {},
+  more: Partial<BackendContext> = {},
+) {
   const fake = await startFakeApns(options);
   const settings = await fake.settings(await folder(t));
-  const backend = await create(contextOf('apns', { ...settings, connections: '1', ...keys }));
+  const backend = await create(contextOf('apns', { ...settings, connections: '1', ...keys }, more));
   t.after(async () => {
     // What hangs keeps a graceful end waiting; the fake ends first.
     await fake.close();
@@ -185,10 +191,23 @@ test('pushes sent before Apple allows more than one stream wait, and all are acc
   assert.equal(fake.connections, 2);
 });
 
-/** Takes so many pushes at once, and waits until the fake has taken some of them: they are all on one connection. */
-async function inFlight(t: TestContext, count: number, options: FakeApnsOptions = {}) {
-  const { fake, backend, send } = await setUp(t, { delay: 300, ...options });
+/**
+ * Sends so many pushes at once over one connection, where a first one has been accepted. The fake takes them, and
+ * answers none of them until it is told to.
+ */
+async function inFlight(t: TestContext, count: number, more: FakeApnsOptions = {}) {
+  const options: { -readonly [Option in keyof FakeApnsOptions]: FakeApnsOptions[Option] } = { ...more };
+  const { fake, backend, send } = await setUp(t, options);
   await send(apnsToken(100_000));
+  const { promise, resolve } = Promise.withResolvers<void>();
+  options.held = promise;
+  /** Has what comes from now on answered at once. */
+  const holdNoMore = () => delete options.held;
+  /** Has everything answered, what has come before as well. */
+  const answer = () => {
+    holdNoMore();
+    resolve();
+  };
   const times = new Map<string, number>();
   fake.taken.onPush = ({ token }) => times.set(token, (times.get(token) ?? 0) + 1);
   const outcomes = Promise.all(
@@ -200,66 +219,66 @@ async function inFlight(t: TestContext, count: number, options: FakeApnsOptions 
     return { kinds: new Set(kinds), rang: times.size, twice: [...times.values()].filter((one) => one > 1).length };
   };
   const once = { kinds: new Set(['accepted']), rang: count, twice: 0 };
-  return { fake, send, check, outcomes, once };
+  return { fake, send, answer, holdNoMore, check, outcomes, once };
 }
 
 test('a GOAWAY in two steps, as Apple sends it: no phone rings twice, and none is left out', async (t) => {
-  // Long enough that no answer frees a stream before the GOAWAY, on a slow machine either.
-  const { fake, check, once } = await inFlight(t, 1_000, { streams: 700, delay: 2_000 });
+  const { fake, answer, check, once } = await inFlight(t, 1_000, { streams: 700 });
   // 700 were taken, the others wait for a stream.
   await fake.taken.reached(1 + 700);
   fake.goaway(HIGHEST);
-  await sleep(20);
+  await fake.heard();
   fake.goaway();
+  answer();
   assert.deepEqual(await check(), once);
   assert.equal(fake.connections, 2);
 });
 
 test('what is above the last stream of a GOAWAY was not processed and goes again once', async (t) => {
-  const { fake, check, once } = await inFlight(t, 300);
+  const { fake, answer, check, once } = await inFlight(t, 300);
   // The first push was stream 1; 100 of those in flight are at or below stream 201.
   fake.lookUpTo(201);
   await fake.asked(1 + 100);
   fake.goaway();
+  answer();
   assert.deepEqual(await check(), once);
   assert.equal(fake.requests, 1 + 300);
 });
 
 test('a GOAWAY that names ever lower streams, and the same one again and again', async (t) => {
-  const { fake, check, once } = await inFlight(t, 100);
+  const { fake, answer, check, once } = await inFlight(t, 100);
   await fake.taken.reached(1 + 100);
   for (const last of [HIGHEST, HIGHEST, 100_001, 1_001, 801]) fake.goaway(last);
   for (let time = 0; time < 50; time++) fake.goaway();
+  answer();
   assert.deepEqual(await check(), once);
 });
 
 test('pushes after a GOAWAY go over a new connection at once', async (t) => {
-  const { fake, send, check, once } = await inFlight(t, 50, { delay: 1_000 });
+  const { fake, send, answer, check, once } = await inFlight(t, 50);
   await fake.taken.reached(1 + 50);
   fake.goaway(HIGHEST);
-  let answered = false;
-  void check().then(() => {
-    answered = true;
-  });
-  // The fake takes it at once; what is on the connection before is answered later.
+  await fake.heard();
   const sent = send(apnsToken(200_000));
+  // Before any of those on the connection before is answered.
   await fake.taken.reached(1 + 50 + 1);
-  assert.equal(answered, false);
   assert.equal(fake.connections, 2);
+  answer();
   assert.deepEqual(await sent, { kind: 'accepted' });
   fake.goaway();
   assert.deepEqual(await check(), { ...once, rang: 51 });
 });
 
 test('a GOAWAY with an error does not lose the answers that still come', async (t) => {
-  const { fake, check, once } = await inFlight(t, 100);
+  const { fake, answer, check, once } = await inFlight(t, 100);
   await fake.taken.reached(1 + 100);
   fake.goaway(undefined, constants.NGHTTP2_ENHANCE_YOUR_CALM);
+  answer();
   assert.deepEqual(await check(), once);
 });
 
 test('a connection that ends after its GOAWAY leaves only what it had accepted in doubt', async (t) => {
-  const { fake, outcomes } = await inFlight(t, 100, { delay: 1_000 });
+  const { fake, outcomes } = await inFlight(t, 100);
   await fake.taken.reached(1 + 100);
   fake.goaway();
   fake.cut();
@@ -267,12 +286,15 @@ test('a connection that ends after its GOAWAY leaves only what it had accepted i
 });
 
 test('what is never answered after a GOAWAY is waited for as long as anything else, and goes again', async (t) => {
-  const { fake, backend, send } = await setUp(t, {}, { timeout: '0.5' });
+  const clock = new FakeClock(Date.now());
+  const { fake, backend, send } = await setUp(t, {}, { timeout: '0.5' }, { clock });
   await send();
   fake.script.next({ hang: true });
   const hanging = backend.send([delivery(apnsToken(1))]);
   await fake.asked(2);
   fake.goaway();
+  await fake.heard();
+  await clock.advance(500);
   assert.equal(brief((await hanging)[0]!), 'retry: no answer in time');
   assert.deepEqual(await send(), { kind: 'accepted' });
   assert.equal(fake.connections, 2);
@@ -289,19 +311,26 @@ test('a stream that is refused before a GOAWAY, or with it, rings once', async (
 });
 
 test('two answers of 500 do not affect the rest on the same connection', async (t) => {
-  const { fake, check, once, send } = await inFlight(t, 50);
+  const { fake, answer, holdNoMore, check, once, send } = await inFlight(t, 50);
   await fake.taken.reached(1 + 50);
+  holdNoMore();
   fake.script.device(apnsToken(300_000), { status: 500, reason: 'InternalServerError' });
   fake.script.device(apnsToken(300_001), { status: 500, reason: 'InternalServerError' });
   await Promise.all([send(apnsToken(300_000)), send(apnsToken(300_001))]);
+  answer();
   assert.deepEqual(await check(), once);
 });
 
 test('a connection that falls silent is given up after its time, and the next push goes over a new one', async (t) => {
-  const { fake, send } = await setUp(t, {}, { timeout: '0.5' });
+  const clock = new FakeClock(Date.now());
+  const { fake, send } = await setUp(t, {}, { timeout: '0.5' }, { clock });
   await send();
   fake.freeze();
-  assert.equal(brief(await send()), 'retry: no answer in time');
+  await clock.advance(1);
+  const unanswered = send();
+  await until(() => clock.pending > 0);
+  await clock.advance(500);
+  assert.equal(brief(await unanswered), 'retry: no answer in time');
   assert.deepEqual(await send(), { kind: 'accepted' });
   assert.equal(fake.connections, 2);
 });
@@ -310,7 +339,8 @@ test('a server that cannot be reached or trusted is a temporary problem', async 
   const { fake, settings } = await setUp(t);
   for (const [keys, expected] of [
     [{ ca_file: '' }, /connection trouble/],
-    [{ host: 'no-such-host.invalid' }, /connection trouble/],
+    // Too long to be a name: no name server is asked, which might take longer than a push may.
+    [{ host: `${'x'.repeat(64)}.invalid` }, /connection trouble/],
     [{ port: '1' }, /connection trouble/],
   ] as const) {
     const backend = await create(contextOf('apns', { ...settings, ...keys }));
