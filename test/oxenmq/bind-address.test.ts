@@ -14,16 +14,25 @@ import { PublicListener } from '../../src/oxenmq/public-listener.ts';
 import type { Commands } from '../../src/oxenmq/remote.ts';
 import { openPeers } from './support.ts';
 
-/** A port of 127.0.0.1 that was free a moment ago, below those that the kernel gives out. */
-const port = 20_000 + (process.pid % 10_000);
+/** Whether one can listen there now. */
+function isFree(address: { host?: string; port: number }): Promise<boolean> {
+  return new Promise((resolve) => {
+    const server = createServer();
+    server.once('error', () => resolve(false));
+    server.listen(address, () => server.close(() => resolve(true)));
+  });
+}
+
+async function firstFree(port: number): Promise<number> {
+  return (await isFree({ port })) ? port : firstFree(port + 1);
+}
+
+/** Of all addresses, below those that the kernel gives out and above those that other tests listen on. */
+const port = await firstFree(23_000 + (process.pid % 7_000));
 const folder = mkdtempSync(join(tmpdir(), 'spns-bind-'));
 process.chdir(folder);
 
-const hasIpv6 = await new Promise<boolean>((resolve) => {
-  const server = createServer();
-  server.once('error', () => resolve(false));
-  server.listen({ host: '::1', port: 0 }, () => server.close(() => resolve(true)));
-});
+const hasIpv6 = await isFree({ host: '::1', port: 0 });
 const [loopback] = Object.entries(networkInterfaces()).find(([, all]) =>
   all!.some(({ address }) => address === '127.0.0.1'),
 )!;

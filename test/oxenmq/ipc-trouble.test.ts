@@ -6,10 +6,9 @@ import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { type TestContext, test } from 'node:test';
 import { findUser, mayRead } from '../../src/cli/child.ts';
-import { systemClock } from '../../src/clock.ts';
 import { parseAddress } from '../../src/oxenmq/address.ts';
 import { ipcConnectTrouble, ipcTrouble } from '../../src/oxenmq/ipc-trouble.ts';
-import { Peers } from '../../src/oxenmq/peers.ts';
+import { openPeers, reasonFor } from './support.ts';
 
 function folder(t: TestContext): string {
   const path = mkdtempSync(join(tmpdir(), 'spns-ipc-'));
@@ -132,29 +131,17 @@ test('a connection reports at once what does not pass by itself, and in the end 
   const dir = folder(t);
   writeFileSync(join(dir, 'file'), '');
   abandoned(join(dir, 'left'));
-  const failures = new Map<string, string>();
-  let told = () => {};
-  const peers = new Peers({
-    clock: systemClock,
-    commands: {},
-    helloTimeout: 1500,
-    on: {
-      failure: ({ label }, reason) => {
-        failures.set(label, reason);
-        told();
-      },
-    },
-  });
-  t.after(() => peers.close());
-  const all = new Promise<void>((resolve) => {
-    told = () => failures.size === 3 && resolve();
-  });
-  for (const label of ['file', 'left', 'absent']) peers.connect(parseAddress(`ipc://${dir}/${label}`), { label });
+  const opened = openPeers(t, { helloTimeout: 1500 });
+  const address = (name: string) => parseAddress(`ipc://${dir}/${name}`);
+  const reasons = ['file', 'left', 'absent'].map((label) => reasonFor(opened, address(label), { label }));
   await Promise.resolve();
   await Promise.resolve();
-  assert.deepEqual([...failures.keys()], ['file']);
-  await all;
-  assert.match(failures.get('file')!, /^\S+\/file is not a socket but something else$/);
-  assert.match(failures.get('left')!, /^no HELLO within 1500 ms: nobody listens at the socket \S+\/left$/);
-  assert.match(failures.get('absent')!, /^no HELLO within 1500 ms: there is no socket \S+\/absent$/);
+  assert.deepEqual(
+    opened.events.all.map(({ id }) => id),
+    ['file#1'],
+  );
+  const [file, left, absent] = await Promise.all(reasons);
+  assert.match(file!, /^\S+\/file is not a socket but something else$/);
+  assert.match(left!, /^no HELLO within 1500 ms: nobody listens at the socket \S+\/left$/);
+  assert.match(absent!, /^no HELLO within 1500 ms: there is no socket \S+\/absent$/);
 });

@@ -9,15 +9,19 @@ import { randomKeyPair } from '../../src/oxenmq/keys.ts';
 import { Listener } from '../../src/oxenmq/listener.ts';
 import type { Commands, Incoming, Remote } from '../../src/oxenmq/remote.ts';
 import { FakeClock } from '../support/fake-clock.ts';
+import { ownAddress } from '../support/loopback.ts';
 import { until } from '../support/until.ts';
 import {
+  ACCEPTED,
   addressOf,
   failureOf,
   greet,
+  greetAs,
   Happenings,
   openListener,
   openPeers,
   rawClient,
+  reasonFor,
   temporaryDirectory,
 } from './support.ts';
 
@@ -215,8 +219,7 @@ test('the owner learns that a client has gone, and its requests fail', async (t)
   assert.equal(listener.counters.disconnects, 1);
 
   // When it comes back it is another remote.
-  const again = rawClient(t, listener.endpoint, { routingId: Buffer.from('one') });
-  await greet(again);
+  const again = await greetAs(t, listener.endpoint, Buffer.from('one'));
   assert.notEqual(listener.remote(Buffer.from('one')), remote);
   assert.equal(listener.remote(Buffer.from('one')).send('x.y'), true);
   assert.deepEqual((await again.receive()).map(String), ['x.y']);
@@ -241,16 +244,7 @@ test('a routing id that is in use stays with its owner, and is free again when t
   owner.close();
   await gone.first((one) => one === remote);
   // For a moment libzmq may have given the id to the second, which is gone as well.
-  await until(async () => {
-    const next = rawClient(t, listener.endpoint, { routingId: Buffer.from('one') });
-    next.receiveTimeout = 1_000;
-    const greeted = await greet(next).then(
-      () => true,
-      () => false,
-    );
-    if (!greeted) next.close();
-    return greeted;
-  });
+  await greetAs(t, listener.endpoint, Buffer.from('one'));
 });
 
 test('a message to nobody is lost, counted, and ends the remote', async (t) => {
@@ -395,13 +389,16 @@ test('a CURVE listener admits the keys it is told to, each listener its own', as
   await greet(rawClient(t, closed.endpoint, { keys: admin, serverKey: keys.publicKey }));
   await greet(rawClient(t, open.endpoint, { keys: stranger, serverKey: keys.publicKey }));
   await greet(rawClient(t, plain.endpoint));
-  const { peers, events } = openPeers(t, { keys: stranger, helloTimeout: 500 });
-  peers.connect(addressOf(closed.endpoint, keys.publicKey), { label: 'closed' });
-  peers.connect(addressOf(failing.endpoint, keys.publicKey), { label: 'failing' });
-  peers.connect(addressOf(open.endpoint), { label: 'plain to curve' });
-  await events.when((all) => (all.filter((e) => e.event === 'failure').length === 3 ? true : undefined));
-  assert.match(events.all.find((e) => e.id === 'closed#1')!.reason, /the handshake failed: 400/);
-  assert.equal(peers.counters.handshakes, 0);
+  const outside = openPeers(t, { keys: stranger, helloTimeout: 500 });
+  const [refused, failed, unencrypted] = await Promise.all([
+    reasonFor(outside, addressOf(closed.endpoint, keys.publicKey), {}, ACCEPTED),
+    reasonFor(outside, addressOf(failing.endpoint, keys.publicKey), {}, ACCEPTED),
+    reasonFor(outside, addressOf(open.endpoint), {}, ACCEPTED),
+  ]);
+  assert.match(refused, /the handshake failed: 400/);
+  assert.match(failed, /the handshake failed: 400/);
+  assert.match(unencrypted, /the handshake failed/);
+  assert.equal(outside.peers.counters.handshakes, 0);
   assert.ok(closed.counters.denied >= 1);
   assert.ok(failing.counters.denied >= 1);
   assert.deepEqual(new Set(asked), new Set([admin.publicKey.toString('hex'), stranger.publicKey.toString('hex')]));
@@ -468,7 +465,7 @@ test('an address that cannot be bound is an error that names it', async (t) => {
 test('closing fails what waits and frees the address at once', async (t) => {
   const clock = new FakeClock();
   const calls = new Happenings<Incoming>();
-  const listener = await openListener(t, { clock, commands: offers(calls) });
+  const listener = await openListener(t, { clock, address: ownAddress(), commands: offers(calls) });
   const client = rawClient(t, listener.endpoint);
   await client.send(['a.request', 'tag']);
   const call = await calls.first(() => true);

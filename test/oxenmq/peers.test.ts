@@ -23,6 +23,9 @@ test('a connection says HI once, under L and the public key, and is up with the 
     events.all.map((e) => e.event),
     ['handshake', 'hello'],
   );
+  // What comes after it has followed nothing else.
+  connection.send('a.b');
+  await server.message('a.b');
   assert.equal(server.received.all.length, 0);
 });
 
@@ -353,10 +356,13 @@ test('connections to one address are told apart, also when one of them is closed
   for (const address of addresses) {
     const keys = randomKeyPair();
     const server = await RawServer.open(t, { address, keys });
-    const { peers, events } = openPeers(t, { helloTimeout: 1000 });
+    const clock = new FakeClock();
+    const { peers, events } = openPeers(t, { clock });
     const to = addressOf(server.endpoint, keys.publicKey);
     const connections = ['a', 'b', 'c'].map((id) => peers.connect(to, { label: id, routingId: Buffer.from(id) }));
     const impostor = peers.connect(addressOf(server.endpoint, randomKeyPair().publicKey), { label: 'impostor' });
+    await events.when((all) => all.filter((e) => e.event === 'hello').length === 3 || undefined);
+    await clock.advance(10_000);
     await events.first((e) => e.event === 'failure');
     const [a, b, c] = connections as [(typeof connections)[0], (typeof connections)[0], (typeof connections)[0]];
     assert.deepEqual([a.state, b.state, c.state, impostor.state], ['up', 'up', 'up', 'closed']);

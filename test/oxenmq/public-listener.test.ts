@@ -10,7 +10,7 @@ import { FakeClock } from '../support/fake-clock.ts';
 import { closed, once } from '../support/once.ts';
 import { until } from '../support/until.ts';
 import { CurveClient } from './curve-client.ts';
-import { echo, enter, openPublic, plainSocket } from './public-support.ts';
+import { echo, enter, openPublic, plainSocket, receive } from './public-support.ts';
 import { frame, GREETING, PING, ready } from './raw-zmtp.ts';
 import { addressOf, greet, Happenings, openPeers, rawClient, temporaryDirectory } from './support.ts';
 
@@ -62,10 +62,19 @@ test('over a Unix socket, with the permissions asked for, and again after a proc
 
 test('only keys that are admitted get in, and only clients that know ours', async (t) => {
   const [keys, friend] = [randomKeyPair(), randomKeyPair()];
-  const listener = await openPublic(t, { keys, allow: (key) => key.equals(friend.publicKey) });
-  const { peers, events } = openPeers(t, { helloTimeout: 1500 });
+  const strays = new Happenings<string>();
+  const listener = await openPublic(t, {
+    keys,
+    allow: (key) => key.equals(friend.publicKey),
+    on: { stray: (reason) => strays.add(reason) },
+  });
+  const clock = new FakeClock();
+  const { peers, events } = openPeers(t, { clock });
   peers.connect(addressOf(listener.endpoint, keys.publicKey), { label: 'stranger' });
   peers.connect(addressOf(listener.endpoint, randomKeyPair().publicKey), { label: 'misled' });
+  await strays.first((reason) => reason === 'a client was cut off: its key is not admitted');
+  await strays.first((reason) => reason === 'a client was cut off: its message cannot be decrypted');
+  await clock.advance(10_000);
   await events.when((all) => (all.filter(({ event }) => event === 'failure').length === 2 ? true : undefined));
   assert.ok(listener.counters.denied > 0);
   assert.equal(listener.counters.handshakes, 0);
@@ -159,7 +168,7 @@ test('when there is no room a newcomer takes the place of the quietest connectio
   assert.equal(listener.limit.crowdedOut, 43);
   for (const socket of [...others, honest, crowd.at(-1)!]) {
     socket.write(Buffer.concat([frame('push.echo', true), frame('t', true), frame('here')]));
-    assert.match(String(await once(socket, 'data')), /REPLY.*here/s);
+    assert.match(await receive(socket, 'here'), /REPLY.*here/s);
   }
   for (const socket of [...others, ...crowd, honest]) socket.destroy();
 });
@@ -340,8 +349,10 @@ test('the owner learns of a client who it is, from which network, and that it ha
     },
   });
   const sockets = [await enter(listener.endpoint, '127.0.0.7'), await enter(listener.endpoint, '127.0.0.8')];
-  for (const socket of sockets) socket.write(frame('a.b'));
-  await calls.when((all) => all.length === 2 || undefined);
+  for (const [index, socket] of sockets.entries()) {
+    socket.write(frame('a.b'));
+    await calls.when((all) => all.length === index + 1 || undefined);
+  }
   const [one, two] = calls.all.map(({ remote }) => remote) as [Remote, Remote];
   assert.notEqual(one.id, two.id);
   assert.deepEqual(

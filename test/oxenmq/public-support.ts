@@ -45,13 +45,22 @@ export function plainSocket(endpoint: string, localAddress = '127.0.0.1'): Socke
   return socket;
 }
 
+/**
+ * Waits until the client has been given this text, beginning with what has not been read of it. A message of several
+ * frames may come in several pieces.
+ */
+export async function receive(client: Socket, text: string): Promise<string> {
+  let received = '';
+  while (!received.includes(text)) received += String(await once(client, 'data'));
+  return received;
+}
+
 /** A client after a plain handshake. */
 export async function enter(endpoint: string, localAddress?: string): Promise<Socket> {
   const socket = plainSocket(endpoint, localAddress);
   await once(socket, 'connect');
-  socket.write(Buffer.concat([GREETING, ready('DEALER', '')]));
-  let received = '';
-  while (!received.includes('READY')) received += String(await once(socket.setEncoding('latin1'), 'data'));
+  socket.setEncoding('latin1').write(Buffer.concat([GREETING, ready('DEALER', '')]));
+  await receive(socket, 'READY');
   return socket;
 }
 

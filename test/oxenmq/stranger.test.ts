@@ -8,7 +8,7 @@ import { encodeCommand, encodeFrame } from '../../src/oxenmq/zmtp.ts';
 import { FakeClock } from '../support/fake-clock.ts';
 import { closed, once } from '../support/once.ts';
 import { until } from '../support/until.ts';
-import { echo, enter, enterSeen, openPublic, plainSocket } from './public-support.ts';
+import { echo, enter, enterSeen, openPublic, plainSocket, receive } from './public-support.ts';
 import { frame, GREETING, ready } from './raw-zmtp.ts';
 import { Happenings } from './support.ts';
 
@@ -45,13 +45,6 @@ async function cutOff({ listener, strays }: Awaited<ReturnType<typeof open>>, by
   await closed(client);
   assert.equal(listener.size, 0);
   return strays.splice(0).join();
-}
-
-/** Waits until the client has been given this text, beginning with what has not been read of it. */
-async function receive(client: Socket, text: string): Promise<string> {
-  let received = '';
-  while (!received.includes(text)) received += String(await once(client, 'data'));
-  return received;
 }
 
 test('a message may be as long as the limit in all, time and again, and no byte longer', async (t) => {

@@ -8,9 +8,9 @@ import { systemClock } from '../../src/clock.ts';
 import { type Address, parseAddress } from '../../src/oxenmq/address.ts';
 import { type KeyPair, randomKeyPair, toZ85 } from '../../src/oxenmq/keys.ts';
 import { Listener, type ListenerOptions } from '../../src/oxenmq/listener.ts';
-import { Peers, type PeersOptions } from '../../src/oxenmq/peers.ts';
+import { type ConnectOptions, Peers, type PeersOptions } from '../../src/oxenmq/peers.ts';
 import type { OxenmqError } from '../../src/oxenmq/remote.ts';
-import { inTime } from '../support/until.ts';
+import { inTime, until } from '../support/until.ts';
 
 /** Things that happen, in order, for tests that await them instead of sleeping. */
 export class Happenings<T> {
@@ -61,6 +61,8 @@ export function openPeers(
   const add = (event: PeersEvent['event'], id: string, reason = '') => events.add({ event, id, reason });
   const peers = new Peers({
     clock: systemClock,
+    // On the machine's clock a connection that is meant to come about has as long as a test waits for anything.
+    ...(!options.clock && { helloTimeout: 60_000 }),
     commands: {},
     keys,
     on: {
@@ -75,6 +77,28 @@ export function openPeers(
   t.after(() => peers.close());
   return { peers, events, keys };
 }
+
+/**
+ * Why a peer that cannot be reached is given up. If the time is over before libzmq has told how far the attempt came,
+ * as on a machine that stalls, another is made.
+ *
+ * @param unfinished what is said of an attempt that has not come to its end
+ */
+export async function reasonFor(
+  { peers, events }: Pick<ReturnType<typeof openPeers>, 'peers' | 'events'>,
+  address: Address,
+  options: ConnectOptions = {},
+  unfinished = /: no answer at all$/,
+): Promise<string> {
+  for (;;) {
+    const { id } = peers.connect(address, options);
+    const { reason } = await events.first((e) => e.event === 'failure' && e.id === id);
+    if (!unfinished.test(reason)) return reason;
+  }
+}
+
+/** For {@link reasonFor}, where the peer accepts the connection and then does more. */
+export const ACCEPTED = /: (?:no answer at all|the peer accepted the connection and said nothing)$/;
 
 /** A listener that is bound, and closed at the end of the test. */
 export async function openListener(t: TestContext, options: Partial<ListenerOptions> = {}): Promise<Listener> {
@@ -174,7 +198,7 @@ export function rawClient(
   endpoint: string,
   { keys = randomKeyPair(), serverKey, routingId }: { keys?: KeyPair; serverKey?: Buffer; routingId?: Buffer } = {},
 ): Dealer {
-  const socket = new Dealer({ linger: 0, sendTimeout: 0, receiveTimeout: 20_000 });
+  const socket = new Dealer({ linger: 0, sendTimeout: 0, receiveTimeout: 60_000 });
   // The type knows strings alone, which would be sent as UTF-8.
   socket.routingId = (routingId ?? Buffer.concat([Buffer.from('L'), keys.publicKey])) as unknown as string;
   if (serverKey) {
@@ -194,6 +218,28 @@ export async function greet(socket: Dealer): Promise<void> {
   await socket.send('HI');
   const frames = await socket.receive();
   if (String(frames[0]) !== 'HELLO' || frames.length !== 1) throw new Error(`no HELLO but ${frames.map(String)}`);
+}
+
+/**
+ * A client that has been greeted under a routing id that another has just left. The listener hears of that a moment
+ * before libzmq lets go of the id, and whoever connects in between is never answered.
+ */
+export async function greetAs(t: TestContext, endpoint: string, routingId: Buffer): Promise<Dealer> {
+  let greeted: Dealer | undefined;
+  await until(async () => {
+    const client = rawClient(t, endpoint, { routingId });
+    client.receiveTimeout = 1000;
+    try {
+      await greet(client);
+    } catch {
+      client.close();
+      return false;
+    }
+    client.receiveTimeout = 60_000;
+    greeted = client;
+    return true;
+  });
+  return greeted!;
 }
 
 /** The code with which a request fails. */

@@ -4,6 +4,7 @@ import { randomKeyPair } from '../../src/oxenmq/keys.ts';
 import type { Listener } from '../../src/oxenmq/listener.ts';
 import type { Connection } from '../../src/oxenmq/peers.ts';
 import type { Commands, Remote } from '../../src/oxenmq/remote.ts';
+import { ownAddress } from '../support/loopback.ts';
 import { addressOf, Happenings, openListener, openPeers, temporaryDirectory } from './support.ts';
 
 const echo: Commands = {
@@ -76,7 +77,7 @@ test('a listener that restarts on its address is connected to again, and has for
   const commands: Commands = {
     test: { access: 'none', commands: { subscribe: { kind: 'command', handler: ({ remote }) => seen.add(remote) } } },
   };
-  const first = await openListener(t, { commands, keys });
+  const first = await openListener(t, { address: ownAddress(), commands, keys });
   const handshakes = new Happenings<string>();
   const { peers } = openPeers(t, {
     on: {

@@ -100,7 +100,7 @@ class World {
     const providers = Object.fromEntries(started) as World['providers'];
     const world = new World(t, path, await createDatabase(t), { network, providers });
     await world.startHivemind();
-    world.#web = connect(t, world.address);
+    world.#web = connect(t, world.address, { clock: systemClock });
     const onionKey = randomBytes(32);
     const { url } = await serve(t, world.#web.hivemind, onionKey);
     world.front = { url, publicKey: Buffer.from(x25519Public(onionKey)) };

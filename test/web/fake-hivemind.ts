@@ -12,6 +12,7 @@ import { onionKeys } from '../../src/session/onion.ts';
 import { connectHivemind, type Hivemind } from '../../src/web/hivemind.ts';
 import { webMetrics } from '../../src/web/metrics.ts';
 import { buildServer, listen, type ServerOptions } from '../../src/web/server.ts';
+import { FakeClock } from '../support/fake-clock.ts';
 import { inTime } from '../support/until.ts';
 
 /** What the tests clean up with: node:test's context has it. */
@@ -88,14 +89,20 @@ export async function fakeHivemind(
     await stop();
     await fs.rm(folder, { recursive: true, force: true });
   });
-  return { address, asked, start, stop, folder };
+  /** How many connections it knows of. */
+  const clients = () => listener?.size ?? 0;
+  return { address, asked, clients, start, stop, folder };
 }
 
-/** A connection to the hivemind, and the way to wait for its ups and downs. */
+/**
+ * A connection to the hivemind, and the way to wait for its ups and downs.
+ *
+ * @param options.clock one that stands still unless given, so that nothing is over before its time on a busy machine
+ */
 export function connect(
   scope: Scope,
   address: string | readonly string[],
-  { clock = systemClock as Clock, limit = 500 } = {},
+  { clock = new FakeClock() as Clock, limit = 500 } = {},
 ) {
   const waiting: { connected: boolean; resolve: () => void }[] = [];
   /** What was told of the connection, and of members of a cluster, in order. */
