@@ -72,6 +72,8 @@ export class ClusterStore {
   readonly #onGone: (error: StoreError) => void;
   /** Up to where changes have been read; undefined if everything has to be loaded, for the first time or again. */
   #position: FeedPosition | undefined;
+  /** Whether a load has begun since the position was given up: the new one will be where that begins. */
+  #isBeginning = false;
   /** The server whose transactions the positions are about. */
   #server: string | undefined;
   /** Where running loads began: changes from there on are read again when the load ends. */
@@ -137,12 +139,13 @@ export class ClusterStore {
    *
    * @param slots 32 bytes, a bit for each slot to read
    * @returns 'reload' if that cannot be told, because we were away for too long, the server is another one, the table
-   *   was truncated, or nothing has been loaded yet: everything has to be loaded before there is anything to read
+   *   was truncated, or nothing has been loaded yet: everything has to be loaded before there is anything to read. It
+   *   is said once: when a load has begun there are no changes until the server has told where
    * @throws StoreError
    */
   async readChanges(slots: Uint8Array): Promise<Changes | 'reload'> {
     const from = this.#position;
-    if (from === undefined) return 'reload';
+    if (from === undefined) return this.#isBeginning ? { changes: [], more: false } : 'reload';
     const rewinds = this.#rewinds;
     const rows = await this.#query<ChangeRow>(changesStatement(this.membership, from, slots, this.#readsOwn));
     const first = rows[0];
@@ -187,6 +190,7 @@ export class ClusterStore {
   /** Gives up unread changes: everything has to be loaded again, which costs less than reading very many of them. */
   skip(): void {
     this.#position = undefined;
+    this.#isBeginning = false;
   }
 
   /**
@@ -208,24 +212,37 @@ export class ClusterStore {
    * @throws StoreError, and what `load` throws
    */
   async whileLoading<T>(load: (server: string) => Promise<T>): Promise<T> {
-    if (this.#position === undefined) await this.#query(holdStatement(this.membership));
-    const [row] = await this.#query<{ snapshot: string; server: string }>({
-      text: `SELECT pg_current_snapshot() AS snapshot, ${SERVER} AS server`,
-    });
-    if (row === undefined) throw new StoreError('unavailable', 'The database sent no answer');
-    const hold = FeedPosition.parse(row.snapshot);
-    if (this.#position === undefined) {
-      this.#position = hold;
-      this.#server = row.server;
-    }
-    this.#holds.add(hold);
+    const { hold, server } = await this.#beginLoad();
     try {
-      return await load(row.server);
+      return await load(server);
     } finally {
       this.#holds.delete(hold);
       this.#position = this.#position?.meet(hold);
       this.#rewinds++;
       this.#readsOwn = true;
+    }
+  }
+
+  /** Holds the position at which a load begins; ours is set to it if there is none. */
+  async #beginLoad(): Promise<{ hold: FeedPosition; server: string }> {
+    try {
+      if (this.#position === undefined) {
+        this.#isBeginning = true;
+        await this.#query(holdStatement(this.membership));
+      }
+      const [row] = await this.#query<{ snapshot: string; server: string }>({
+        text: `SELECT pg_current_snapshot() AS snapshot, ${SERVER} AS server`,
+      });
+      if (row === undefined) throw new StoreError('unavailable', 'The database sent no answer');
+      const hold = FeedPosition.parse(row.snapshot);
+      if (this.#position === undefined) {
+        this.#position = hold;
+        this.#server = row.server;
+      }
+      this.#holds.add(hold);
+      return { hold, server: row.server };
+    } finally {
+      this.#isBeginning = false;
     }
   }
 

@@ -1,9 +1,11 @@
 import assert from 'node:assert/strict';
 import { randomBytes } from 'node:crypto';
 import { describe, it } from 'node:test';
+import type { QueryConfig } from 'pg';
 import type { DeviceKey, DeviceRow } from '../../../src/hivemind/devices/device.ts';
 import { Devices } from '../../../src/hivemind/devices/devices.ts';
-import type { Change } from '../../../src/hivemind/store/cluster-store.ts';
+import { type Change, ClusterStore } from '../../../src/hivemind/store/cluster-store.ts';
+import type { Connection } from '../../../src/hivemind/store/connection.ts';
 import { slotOf } from '../../../src/session/slots.ts';
 import { FakeClock } from '../../support/fake-clock.ts';
 import { connectTo, removeAsOriginal, startMember, writeAsOriginal } from '../../support/members.ts';
@@ -150,6 +152,34 @@ describe('the feed', () => {
     await clock.advance(75);
     await until(() => loads > 0);
     assert.equal(pages, 25);
+    await feed.stop();
+  });
+
+  it('loads once, however long the server takes to tell where the load begins', async () => {
+    const clock = new FakeClock();
+    const told = Promise.withResolvers<void>();
+    const place = { snapshot: '10:10:', server: 'one' };
+    const connection = {
+      query: async ({ text }: QueryConfig) => {
+        if (text.startsWith('SELECT pg_current_snapshot()')) await told.promise;
+        return { rows: [{ ...place, lost: false, xid: null }] };
+      },
+    } as unknown as Pick<Connection, 'query'>;
+    const cluster = new ClusterStore(connection, { name: 'b', generation: 1n, run: 1n }, () => {});
+    const feed = makeFeed({
+      clock,
+      cluster,
+      store: {
+        load: () => cluster.whileLoading(async () => ({ rows: 0, skipped: 0 })),
+        watchWrites: () => ({ has: () => false, end: () => {} }),
+      },
+    });
+    feed.start();
+    await clock.advance(10_000);
+    assert.ok(feed.complaint, 'what has not been loaded is not read');
+    told.resolve();
+    await clock.advance(1_000);
+    assert.deepEqual([feed.counters.reloads, feed.complaint], [1, undefined]);
     await feed.stop();
   });
 
