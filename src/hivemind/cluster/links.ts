@@ -155,6 +155,12 @@ export class Links {
       const [part] = await connection.request('cluster.hello', [encodeHello(own)], GREETED_WITHIN);
       answer = decodeHello(part ?? Buffer.alloc(0));
     } catch (error) {
+      if ((error as OxenmqError).code === 'TIMEOUT') {
+        // It may have been busy, and a connection that does not break brings no other handshake.
+        this.#complain(target, `it has not answered our greeting (${target.address})`);
+        this.#later(target, () => target.connection === connection && void this.#greet(target, connection));
+        return;
+      }
       this.#complain(
         target,
         `what answers at ${target.address} is not a hivemind of a cluster (${(error as Error).message})`,
@@ -178,6 +184,8 @@ export class Links {
 
   #lost(target: Target, connection: Connection, reason: string): void {
     if (target.connection !== connection) return;
+    // Restored, it is greeted in any case.
+    target.retry?.cancel();
     target.greeted = false;
     this.#complain(target, `${reason} (${target.address})`);
   }
@@ -187,8 +195,14 @@ export class Links {
     target.connection = undefined;
     target.greeted = false;
     this.#complain(target, `${reason} (${target.address})`);
+    this.#later(target, () => this.#connect(target));
+  }
+
+  /** Tries something again, unless the member is no longer wanted by then. */
+  #later(target: Target, again: () => void): void {
+    target.retry?.cancel();
     target.retry = this.#options.clock.setTimeout(() => {
-      if (this.#targets.get(target.name) === target) this.#connect(target);
+      if (this.#targets.get(target.name) === target) again();
     }, RETRY);
   }
 

@@ -19,6 +19,7 @@ import { until } from '../../support/until.ts';
 const SECRET = randomBytes(32);
 const hello = (name: string, run = 1n): Hello => ({ name, run, version: '2.0.0' });
 
+/** @param clock one that stands still where a stall of the machine must not pass for a member that is late */
 function open(t: TestContext, secret = SECRET, clock: Clock = systemClock) {
   const log = new Happenings<string>();
   const links = new Links({
@@ -38,7 +39,9 @@ async function member(t: TestContext, own: Hello, more: Partial<HivemindSettings
   t.after(() => rmSync(folder, { recursive: true, force: true }));
   const told = new Happenings<string>();
   const gone = new Happenings<Remote>();
-  const greetings: Hello[] = [];
+  const greetings = new Happenings<Hello>();
+  /** Whether it answers greetings. */
+  const manners = { greets: true };
   const commands: Commands = {
     cluster: {
       access: 'admin',
@@ -46,8 +49,8 @@ async function member(t: TestContext, own: Hello, more: Partial<HivemindSettings
         hello: {
           kind: 'request',
           handler: (message) => {
-            greetings.push(decodeHello(message.parts[0]!));
-            message.reply(encodeHello(own));
+            greetings.add(decodeHello(message.parts[0]!));
+            if (manners.greets) message.reply(encodeHello(own));
           },
         },
         leaving: { kind: 'command', handler: ({ parts }) => told.add(String(parts[0])) },
@@ -83,12 +86,12 @@ async function member(t: TestContext, own: Hello, more: Partial<HivemindSettings
     .flatMap((one) => ('endpoint' in one ? [one.endpoint as string] : []))
     .find((one) => one.startsWith('tcp'));
   const key = keyPairFromSecret(SECRET).publicKey.toString('hex');
-  return { own, address, curve: `${curve?.replace('tcp', 'curve')}/${key}`, told, gone, greetings, close };
+  return { own, address, curve: `${curve?.replace('tcp', 'curve')}/${key}`, told, gone, greetings, manners, close };
 }
 
 test('a request that was answered has arrived, and any other is not known to have', async (t) => {
   const b = await member(t, hello('b'));
-  const { links, connected } = open(t);
+  const { links, connected } = open(t, SECRET, new FakeClock());
   links.update([{ name: 'b', run: 1n, address: b.address }]);
   const has = (name: string, text: string) =>
     links.request(name, 'cluster.progress', [Buffer.from(text)]).then(
@@ -107,14 +110,14 @@ test('a request that was answered has arrived, and any other is not known to hav
 
 test('a member counts as reached once it has said who it is, and not before', async (t) => {
   const b = await member(t, hello('b'));
-  const { links, connected } = open(t);
+  const { links, connected } = open(t, SECRET, new FakeClock());
   links.update([{ name: 'b', run: 1n, address: b.address }]);
   assert.equal(links.send('b', 'cluster.leaving', Buffer.from('too early')), false);
   await connected();
   assert.deepEqual(links.reached, ['b']);
   assert.equal(links.send('b', 'cluster.leaving', Buffer.from('hear')), true);
   await b.told.first((text) => text === 'hear');
-  assert.deepEqual(b.greetings, [hello('a')]);
+  assert.deepEqual(b.greetings.all, [hello('a')]);
   assert.equal(links.send('c', 'cluster.leaving', Buffer.from('nobody')), false);
 
   links.update([]);
@@ -179,7 +182,7 @@ test('the next run of a member is connected anew, and counts only once it is the
   const b = await member(t, hello('b', 2n));
   const { links, connected } = open(t);
   links.update([{ name: 'b', run: 1n, address: b.address }]);
-  await until(() => b.greetings.length > 0, 0);
+  await b.greetings.first(() => true);
   links.update([{ name: 'b', run: 2n, address: b.address }]);
   await connected();
   assert.deepEqual(links.reached, ['b']);
@@ -221,6 +224,23 @@ test('a member has two seconds to greet and to answer, and a second later anothe
   assert.deepEqual(failures, ['TIMEOUT']);
 });
 
+test('a member that was too busy to answer our greeting is greeted again', async (t) => {
+  const clock = new FakeClock();
+  const b = await member(t, hello('b'));
+  const { links, log, connected } = open(t, SECRET, clock);
+  b.manners.greets = false;
+  links.update([{ name: 'b', run: 1n, address: b.address }]);
+  await b.greetings.first(() => true);
+  await clock.advance(2_000);
+  await log.first(
+    (text) => text === `the hivemind b cannot be reached: it has not answered our greeting (${b.address})`,
+  );
+  b.manners.greets = true;
+  await clock.advance(1_000);
+  await connected();
+  assert.deepEqual([links.reached, links.troubles, b.greetings.all.length], [['b'], [], 2]);
+});
+
 test('a member whose connection breaks is complained about, and is reached again when it is back', async (t) => {
   const b = await member(t, hello('b'));
   const { links, log, connected } = open(t);
@@ -236,7 +256,7 @@ test('a member whose connection breaks is complained about, and is reached again
 
 test('a member that has moved is connected at its new address, and no more at the old one', async (t) => {
   const [before, after] = [await member(t, hello('b')), await member(t, hello('b'))];
-  const { links, log } = open(t);
+  const { links, log } = open(t, SECRET, new FakeClock());
   for (const { address } of [before, after]) {
     links.update([{ name: 'b', run: 1n, address }]);
     await log.first((text) => text === `connected to the hivemind b at ${address}`);
@@ -247,7 +267,7 @@ test('a member that has moved is connected at its new address, and no more at th
   assert.equal(links.send('b', 'cluster.leaving', Buffer.from('moved')), true);
   await after.told.first((text) => text === 'moved');
   assert.deepEqual(before.told.all, []);
-  assert.equal(after.greetings.length, 1);
+  assert.equal(after.greetings.all.length, 1);
 });
 
 test('what is no hivemind of a cluster is told by what it answers', async (t) => {
