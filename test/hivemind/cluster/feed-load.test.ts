@@ -102,7 +102,12 @@ describe('the feed under load', () => {
       cutter(),
     ];
     await sleep(Number(process.env.FEED_SECONDS ?? 5) * 1_000);
-    running = false;
+    try {
+      // On a machine that is busy that may have been little.
+      await until(() => members.every(({ feed }) => feed.counters.changes > 100));
+    } finally {
+      running = false;
+    }
     await Promise.all(work);
     const client = await connectTo(t, url);
     for (const { devices } of members) {
@@ -116,7 +121,6 @@ describe('the feed under load', () => {
         () => `no difference, but ${found.slice(0, 3).join('; ')}`,
       );
     }
-    for (const { feed } of members) assert.ok(feed.counters.changes > 100, `${feed.counters.changes}`);
   });
 
   it('catches up with what was changed while the database could not be reached', async (t) => {
