@@ -243,7 +243,8 @@ async function compareWithPostgres(
   model: Model,
   ever: readonly DeviceRow[],
 ): Promise<void> {
-  const store = await Store.open({ url, clock: systemClock, log: pino({ level: 'silent' }) });
+  // A stall of a busy machine is no database that does not answer.
+  const store = await Store.open({ url, clock: systemClock, log: pino({ level: 'silent' }), timeout: 60_000 });
   try {
     const last = new Map<string, DeviceRow>();
     for (const row of ever) last.set(model.key(row), row);
