@@ -9,18 +9,24 @@ const close = libc.func('int close(int fd)');
 
 const MSG_DONTWAIT = 0x40;
 
-/** What systemd is to a daemon: a bound Unix datagram socket. `path` may start with @ for an abstract one. */
+/**
+ * What systemd is to a daemon: a bound Unix datagram socket, which is read all the time, since the kernel keeps as few as
+ * ten messages: with more, a daemon that must be heard waits, and the rest is lost.
+ */
 export class NotifySocket {
   readonly #fd: number;
+  readonly #reader: NodeJS.Timeout;
   /** Every message so far. */
   readonly messages: string[] = [];
 
+  /** @param path may start with @ for an abstract one */
   constructor(path: string) {
     this.#fd = socket(1, 2, 0);
     const name = Buffer.from(path);
     if (path.startsWith('@')) name[0] = 0;
     const address = Buffer.concat([Buffer.from([1, 0]), name]);
     if (bind(this.#fd, address, address.length) !== 0) throw new Error(`bind ${path}: errno ${koffi.errno()}`);
+    this.#reader = setInterval(() => this.read(), 5).unref();
   }
 
   /** Takes what has arrived; never waits. */
@@ -51,6 +57,7 @@ export class NotifySocket {
   }
 
   close(): void {
+    clearInterval(this.#reader);
     close(this.#fd);
   }
 }

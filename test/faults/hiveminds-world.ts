@@ -32,6 +32,8 @@ const SWARMS = 2;
 const BODY_SIZE = 300;
 const DAY = 86_400_000;
 const SERVICE = 'apns';
+/** How long a hivemind may take to answer, ms; generous, since the machine may be busy. */
+const ANSWER = 50_000;
 
 /** What a hivemind tells of the cluster. */
 interface ClusterFigures {
@@ -82,7 +84,12 @@ export interface HivemindsWorld {
   nodes(name: string): Promise<NodeFigures[]>;
   /** Subscribes a new phone; returns how often it was told to retry. */
   join(): Promise<number>;
-  /** Writes so many messages a second to each of these in turn, all unless given, until told to stop. */
+  /** Resolves when two hiveminds hear what is written to any phone. */
+  heard(): Promise<void>;
+  /**
+   * Writes so many messages a second to each of these in turn, until told to stop; unless given, to all that two
+   * hiveminds hear: what only one has heard may be lost with it.
+   */
   write(rate: number, to?: readonly Phone[]): { stop(): Promise<void> };
   /** Resolves when every message has come, or when none has come for so long, ms. */
   settled(patience: number): Promise<void>;
@@ -143,7 +150,12 @@ export async function startHiveminds(
     web: { listen: `unix:${socket('front-end')}`, metrics_listen: `unix:${socket('web')}` },
     // There is one notifier: a member that starts beside others has no more to wait for.
     hivemind: { allow_private_nodes: 'yes', notifiers_expected: SERVICE, startup_wait: 1, ...settings },
-    [`notify-${SERVICE}`]: { ...(await apns.settings(folder)), metrics_listen: `unix:${socket(SERVICE)}` },
+    // A busy machine may answer late, and what is sent to Apple again because of that would be counted as given twice.
+    [`notify-${SERVICE}`]: {
+      ...(await apns.settings(folder)),
+      timeout: 55,
+      metrics_listen: `unix:${socket(SERVICE)}`,
+    },
   };
   for (const name of names) {
     // Each sees the storage servers over lines of its own.
@@ -168,14 +180,14 @@ export async function startHiveminds(
     socket: (name) => socket(name.replace(/^(hivemind|notify)-/, '')),
   });
 
-  const peers = new Peers({ clock: systemClock, commands: {} });
+  const peers = new Peers({ clock: systemClock, commands: {}, helloTimeout: ANSWER });
   t.after(() => peers.close());
   const ask = async (name: string, command: string, ...parts: string[]) => {
     // The hivemind may still have the last connection, and would leave one of the same name unheard.
     const routingId = Buffer.concat([Buffer.from('L'), randomBytes(16)]);
     const connection = peers.connect(parseAddress(`ipc://${socket(`omq-${name}`)}`), { routingId });
     try {
-      const [body] = await connection.request(command, parts, 5_000);
+      const [body] = await connection.request(command, parts, ANSWER);
       return JSON.parse(String(body)) as unknown;
     } finally {
       connection.close();
@@ -247,7 +259,13 @@ export async function startHiveminds(
       phones.push(phone);
       return again;
     },
-    write(rate, to = phones) {
+    heard: () =>
+      until(
+        () => phones.every(isHeardByTwo),
+        20,
+        () => `two hear of each phone, but of ${phones.filter((phone) => !isHeardByTwo(phone)).length} only one does`,
+      ),
+    write(rate, to) {
       const over = new AbortController();
       const work = (async () => {
         const from = performance.now();
@@ -255,7 +273,9 @@ export async function startHiveminds(
           const wait = from + (written * 1000) / rate - performance.now();
           if (wait > 0) await sleep(wait);
           else if (written % 20 === 0) await sleep(0);
-          writeTo(to[written % to.length]!);
+          const all = to ?? phones;
+          const phone = all[written % all.length]!;
+          if (to || isHeardByTwo(phone)) writeTo(phone);
         }
       })();
       return {
@@ -284,20 +304,22 @@ export async function startHiveminds(
       const child = spawn(process.execPath, words, { stdio: 'inherit' });
       let code: number | undefined;
       child.once('exit', (exit) => (code = exit ?? -1));
-      await until(
-        async () => {
-          const name = (await fs.readFile(asked, 'utf8').catch(() => '')).trim();
-          if (name !== '') {
-            await world.signal(name, 'SIGTERM');
-            await world.start(name);
-            await fs.rm(asked);
-          }
-          return code !== undefined;
-        },
-        50,
-        () => 'the roll ends',
-      );
-      return code ?? -1;
+      for (;;) {
+        // Each in its own time: all together take long on a busy machine.
+        let name = '';
+        await until(
+          async () => {
+            name = (await fs.readFile(asked, 'utf8').catch(() => '')).trim();
+            return name !== '' || code !== undefined;
+          },
+          50,
+          () => 'the next restart, or the end of the roll',
+        );
+        if (name === '') return code ?? -1;
+        await world.signal(name, 'SIGTERM');
+        await world.start(name);
+        await fs.rm(asked);
+      }
     },
     async query(text) {
       const { client } = await openClient(database.url, 10_000);
@@ -313,6 +335,9 @@ export async function startHiveminds(
     failOver: () => database.failOver(),
     log: (name) => daemons.lastLines(hivemind(name)),
   };
+  function isHeardByTwo({ accounts: [account] }: Phone): boolean {
+    return network.membersFor(account!.id).some((server) => server.monitorsOf(account!.id, 0) > 1);
+  }
   function writeTo({ accounts }: Phone): void {
     const account = accounts[0]!.id;
     const data = randomBytes(BODY_SIZE);
@@ -359,7 +384,8 @@ async function startDatabase(t: Cleaner, folder: string, isReplicated: boolean):
   };
 }
 
-const PHONES = 40;
+/** So many that a swarm without a phone for which a given one of two hiveminds sends first comes once in 6 million. */
+const PHONES = 60;
 
 /** Two hiveminds, or as many as are named, that cover everything, and phones that have subscribed. */
 export async function startCovered(
@@ -370,6 +396,8 @@ export async function startCovered(
   const world = await startHiveminds(t, names, { isReplicated });
   await world.divided(...names);
   for (let n = 0; n < PHONES; n++) await world.join();
+  // What they say of coverage may be some seconds old.
+  await world.heard();
   await world.covered(...names);
   return world;
 }
@@ -391,7 +419,7 @@ export async function during(world: HivemindsWorld, { seconds, rate }: Writing, 
   } finally {
     await writing.stop();
   }
-  await world.settled(20_000);
+  await world.settled(40_000);
 }
 
 /** One of two is killed, and comes back. */
@@ -409,8 +437,15 @@ async function tryKill(t: TestContext, writing: Writing): Promise<void> {
 /** One of two is cut off from the storage servers that it asks of everything, and soon after the other is killed. */
 async function tryKillOfTheLast(t: TestContext, writing: Writing): Promise<void> {
   const world = await startCovered(t);
-  const asked = (await world.nodes('b')).filter(({ spared }) => spared === 0);
-  assert.equal(asked.length, 6, 'three of five, in two swarms');
+  let asked: NodeFigures[] = [];
+  await until(
+    async () => {
+      asked = (await world.nodes('b')).filter(({ spared }) => spared === 0);
+      return asked.length === 6;
+    },
+    50,
+    () => `three of five servers are asked of everything in each of two swarms, but ${asked.length} in all`,
+  );
   await during(world, writing, async () => {
     for (const { address } of asked) {
       const line = world.proxies.get('b')!.find(({ port }) => address.endsWith(`:${port}`))!;
@@ -425,13 +460,8 @@ async function tryKillOfTheLast(t: TestContext, writing: Writing): Promise<void>
       50,
       () => 'the other servers are asked',
     );
-    // Only `a` has heard of what was written meanwhile: that, and a few more, must have left it.
-    const { sent } = world.deliveries.of(SERVICE);
-    await until(
-      () => world.deliveries.of(SERVICE).taken >= sent + 20,
-      20,
-      () => 'what only one has heard of is pushed',
-    );
+    // Only `a` has heard of what was written meanwhile.
+    await until(world.deliveries.allTaken(), 20, () => 'what only one has heard of is pushed');
     await world.signal('a', 'SIGKILL');
   });
   account(t, world, writing);

@@ -63,6 +63,18 @@ export class Deliveries {
     latencies.push(performance.now() - sent.at);
   }
 
+  /** Makes a function that tells whether all messages sent until now have been taken. */
+  allTaken(): () => boolean {
+    const open = new Set(this.#sent.values());
+    return () => {
+      for (const one of open) {
+        if (one.taken === 0) return false;
+        open.delete(one);
+      }
+      return true;
+    };
+  }
+
   of(service: string): DeliveryCounts {
     let counts = this.counts.get(service);
     if (!counts) {
