@@ -30,7 +30,7 @@ export interface DaemonsWatcher {
 }
 
 /** How long a daemon may take to get ready, ms; generous, since the machine may be busy. */
-const PATIENCE = 45_000;
+const PATIENCE = 90_000;
 
 /**
  * Starts daemons as `spns run` does, but each with a log file of its own, and without restarting those that die.

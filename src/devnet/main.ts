@@ -10,7 +10,7 @@ const HELP = `npm start [-- OPTIONS]
 Runs everything on this machine: a simulated Session network, the daemons as real processes, fake providers, and
 phones that subscribe and are woken. Ctrl-C ends it.
 
-  --once          end as soon as every phone has been woken; exit 1 if that takes more than 60 s
+  --once          end as soon as every phone has been woken; exit 1 if it takes more than 60 s after the start
   --hiveminds N   run N hiveminds on one database; the key k kills one, and --once kills one without it
   --folder PATH   where to keep data, keys, settings and logs (default: .devnet)
   --help

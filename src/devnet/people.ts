@@ -13,7 +13,7 @@ export interface Person {
 }
 
 /** How long a phone may try to subscribe, and how long its swarm may take to monitor it; ms. */
-const PATIENCE = 45_000;
+const PATIENCE = 60_000;
 
 /** The namespaces of messages to a person and to a group. */
 const PERSON_NAMESPACE = 0;

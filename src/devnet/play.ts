@@ -8,7 +8,7 @@ import { startWorld, type World, type WrittenMessage } from './world.ts';
 const PACE = 2500;
 const ONCE_PACE = 750;
 
-/** When a phone should have woken, and any duplicate push would have come, ms after the message. */
+/** When a phone should have woken, ms after the message; and when any duplicate push would have come, after it woke. */
 const SETTLED = 1500;
 
 /** npm forwards the Ctrl-C that we also get from the terminal: a signal within so many ms of another is the same. */
@@ -17,10 +17,7 @@ const SAME_SIGNAL = 1000;
 /** How many messages are remembered. */
 const REMEMBERED = 100;
 
-/** When `--once` kills one of several hiveminds, ms after the start. */
-const KILL_AFTER = 1000;
-
-/** How long `--once` may take, ms. */
+/** How long `--once` may take when all is up, ms. */
 const ONCE_LIMIT = 60_000;
 
 const TEXTS = [
@@ -127,20 +124,29 @@ export async function play(modules: {
     const text = message.data?.toString().replace(/\0.*/s, '') ?? '(no data)';
     say(`${now()}    ${phone.name} wakes after ${took} ms through ${phone.service}: “${text}”`);
     if (!known) return;
-    known.wakes.set(phone, (known.wakes.get(phone) ?? 0) + 1);
+    const { wakes, person } = known;
+    const isLast = !wakes.has(phone) && wakes.size === person.phones.length - 1;
+    wakes.set(phone, (wakes.get(phone) ?? 0) + 1);
+    if (isLast) later(() => settle(known), SETTLED);
     woken.add(phone);
     if (once && isKilled && world && woken.size === world.phones.length) later(() => end(), SETTLED);
   }
 
-  /** Says what became of a message, once all copies of it must have come. */
-  function settle({ written, person, wakes }: Sent): void {
+  /** Says which phones should have woken by now. */
+  function remind({ person, wakes }: Sent): void {
     for (const phone of person.phones) {
-      const times = wakes.get(phone) ?? 0;
-      if (times === 0) say(`${now()}    ${phone.name} has not been woken within ${SETTLED / 1000} s`);
+      if (!wakes.has(phone)) say(`${now()}    ${phone.name} has not been woken within ${SETTLED / 1000} s`);
+    }
+  }
+
+  /** Says what became of a message that has woken all its phones, once all copies of it must have come. */
+  function settle({ written, wakes }: Sent): void {
+    for (const [phone, times] of wakes) {
       if (times > 1) say(`${now()}    ${phone.name} was woken ${times} times by one message`);
     }
-    const passed = Math.max(0, ...wakes.values());
+    const passed = Math.max(...wakes.values());
     say(`${now()}    ${written.copies} copies came from the swarm, ${written.copies - passed} were dropped`);
+    if (once && !isKilled) kill();
   }
 
   function writeTo(there: World, person: Person, text: string): void {
@@ -153,13 +159,12 @@ export async function play(modules: {
     }
     say();
     say(`${now()}  somebody writes to ${person.name} (${person.account.id.toString('hex').slice(0, 8)}…): “${text}”`);
-    later(() => settle(message), SETTLED);
+    later(() => remind(message), SETTLED);
   }
 
   try {
     say('Everything runs on this machine. Stored messages wake phones; times are from storing to the provider.');
     say();
-    if (once) later(() => end(overdue(world, woken)), ONCE_LIMIT);
     const started = await startWorld({
       clock,
       random,
@@ -181,7 +186,7 @@ export async function play(modules: {
     say();
     say(`  status page: ${started.statusPage}    front-end: ${started.frontEnd.url}    logs: ${folder}/log`);
     if (keys) say('  press k to kill a hivemind, each in turn');
-    if (once && hiveminds > 1) later(kill, KILL_AFTER);
+    if (once) later(() => end(overdue(started, woken)), ONCE_LIMIT);
     let turn = 0;
     const next = (): void => {
       const person = started.people[turn % started.people.length];
@@ -212,9 +217,7 @@ export async function play(modules: {
   return failure === undefined ? 0 : 1;
 }
 
-function overdue(world: World | undefined, woken: ReadonlySet<Phone>): string {
-  const limit = `${ONCE_LIMIT / 1000} s`;
-  if (!world) return `the world was not up within ${limit}`;
+function overdue(world: World, woken: ReadonlySet<Phone>): string {
   const asleep = world.phones.filter((phone) => !woken.has(phone)).map(({ name }) => name);
-  return `not woken within ${limit}: ${asleep.join(', ')}`;
+  return `not woken within ${ONCE_LIMIT / 1000} s: ${asleep.join(', ')}`;
 }
