@@ -7,6 +7,7 @@ import { test } from 'node:test';
 import { type Account, sessionAccount } from '../../src/devnet/account.ts';
 import type { Notification } from '../../src/session/notification.ts';
 import type { Cleaner } from '../support/hivemind.ts';
+import { once } from '../support/once.ts';
 import { createDatabase } from '../support/postgres.ts';
 import { startProxy } from '../support/proxy.ts';
 import { subscribe } from '../support/requests.ts';
@@ -49,7 +50,11 @@ test('a half-open connection to the database is given up in bounded time, and th
 
   // PostgreSQL still believes in the old connection, and with it in the lock that it holds.
   proxy.freeze();
+  const validated = once(world.notifier, 'validated');
   const stuck = ask(world, sessionAccount(randomBytes), 'stuck');
+  await validated;
+  // The hivemind has read the verdict when it answers what came after it. What the client waits for is the database.
+  await readFigures(world.notifier.connection);
   const first = message(account, 'meanwhile');
   let sent = world.network.deliver(first);
   await world.notifier.pushes(1);

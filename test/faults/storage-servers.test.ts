@@ -153,7 +153,7 @@ test('a storage server that accepts connections and says nothing delays no other
   await subscribeAll(world, accounts);
   await watchedByOthers(world, accounts);
   await until(() => sickProxy.accepted > 0);
-  assert.equal((await nodeAt(world.client, sickProxy.port)).state, 'connecting');
+  await until(async () => (await nodeAt(world.client, sickProxy.port)).state === 'connecting');
   const messages = accounts.map((account) => message(account, 'hello'));
   let sent = 0;
   for (const one of messages) sent += world.network.deliver(one);

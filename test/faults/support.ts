@@ -58,9 +58,12 @@ async function ask<T>(client: Connection, name: string): Promise<T> {
 
 export const readFigures = (client: Connection) => ask<Figures>(client, 'get_stats');
 
+/** What the hivemind reports of the storage servers. */
+export const readNodes = (client: Connection) => ask<NodeReport[]>(client, 'get_nodes');
+
 /** What the hivemind reports of the storage server behind that port. */
 export async function nodeAt(client: Connection, port: number): Promise<NodeReport> {
-  const report = (await ask<NodeReport[]>(client, 'get_nodes')).find(({ address }) => address.endsWith(`:${port}`));
+  const report = (await readNodes(client)).find(({ address }) => address.endsWith(`:${port}`));
   assert.ok(report, `a node at port ${port}`);
   return report;
 }

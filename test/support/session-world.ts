@@ -35,8 +35,8 @@ export function message(account: Account, text: string, namespace = 0): Notifica
   };
 }
 
-/** A notifier that accepts every token and keeps the pushes that it gets. */
-export class TestNotifier extends EventEmitter<{ push: [] }> {
+/** A notifier that accepts every token and keeps the pushes that it gets; it tells of both. */
+export class TestNotifier extends EventEmitter<{ push: []; validated: [] }> {
   readonly sealed: SealedPush[] = [];
   readonly dicts: Push[] = [];
   readonly connection: Connection;
@@ -54,6 +54,7 @@ export class TestNotifier extends EventEmitter<{ push: [] }> {
             handler: (request) => {
               const { token } = JSON.parse(request.parts[1]?.toString() ?? '') as { token: string };
               request.reply('0', token.padEnd(32, '.'));
+              this.emit('validated');
             },
           },
           push: {
