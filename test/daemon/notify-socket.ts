@@ -10,8 +10,8 @@ const close = libc.func('int close(int fd)');
 const MSG_DONTWAIT = 0x40;
 
 /**
- * What systemd is to a daemon: a bound Unix datagram socket, which is read all the time, since the kernel keeps as few as
- * ten messages: with more, a daemon that must be heard waits, and the rest is lost.
+ * What systemd is to a daemon: a bound Unix datagram socket, which is read all the time: the kernel keeps as few as ten
+ * messages. With more, a daemon that must be heard waits, and the rest is lost.
  */
 export class NotifySocket {
   readonly #fd: number;

@@ -116,7 +116,12 @@ works() {
     exe=$(readlink /proc/$(systemctl show --value -p MainPID $unit)/exe)
     case $exe in $1/*) ;; *) echo "$unit runs $exe"; exit 1 ;; esac
   done
-  spns stats --json | grep '"oxend": true'
+  # It connects to oxend when the notifiers are there.
+  for try in $(seq 240); do
+    spns stats --json | grep '"oxend": true' && return
+    sleep 0.25
+  done
+  echo 'no oxend'; exit 1
 }
 hivemind_ended() {
   no systemctl is-active spns-hivemind
