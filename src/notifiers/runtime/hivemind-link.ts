@@ -67,7 +67,8 @@ export class HivemindLink implements MemberLink {
   #name: string | undefined;
   #members: readonly Member[] = [];
   #problem: string | undefined;
-  #asking = false;
+  /** The registration that waits for its answer; not one whose connection has ended, which has been told by then. */
+  #asking: object | undefined;
   #timer: Timer | undefined;
   #draining = false;
   #closed = false;
@@ -184,7 +185,7 @@ export class HivemindLink implements MemberLink {
   onDisconnect(connection: Connection): void {
     if (connection !== this.#connection || this.#closed) return;
     if (this.registered) this.#options.log.warn(`lost ${this.who}; waiting for it to come back`);
-    this.#asking = false;
+    this.#asking = undefined;
     this.#timer?.cancel();
     this.#lost('the connection broke');
   }
@@ -195,6 +196,7 @@ export class HivemindLink implements MemberLink {
     const { clock, random, say } = this.#options;
     say.warn(`no connection to ${this.who}; trying again`, { reason });
     this.#problem = reason;
+    this.#asking = undefined;
     this.#timer?.cancel();
     this.#timer = clock.setTimeout(() => this.#connect('ours'), RECONNECT + jitter(RECONNECT, random));
     this.#become('failed');
@@ -210,7 +212,7 @@ export class HivemindLink implements MemberLink {
   #connect(dialect: 'ours' | 'original'): void {
     this.#connection.close();
     this.#timer?.cancel();
-    this.#asking = false;
+    this.#asking = undefined;
     this.#handshakes = 0;
     this.#dialect = dialect;
     this.#connection = this.#open();
@@ -232,19 +234,19 @@ export class HivemindLink implements MemberLink {
   }
 
   async #register(): Promise<void> {
-    const connection = this.#connection;
     if (this.#asking || this.#draining) return;
-    this.#asking = true;
+    const asking = {};
+    this.#asking = asking;
     try {
-      const reply = await connection.request('admin.register_notifier', [this.#registration()], REQUEST_TIMEOUT);
-      if (connection !== this.#connection || this.#closed || this.#draining) return;
-      this.#asking = false;
+      const reply = await this.#connection.request('admin.register_notifier', [this.#registration()], REQUEST_TIMEOUT);
+      if (asking !== this.#asking || this.#closed || this.#draining) return;
+      this.#asking = undefined;
       this.#learn(reply[1]);
       if (!this.registered) this.#options.log.info(`registered with ${this.who}`);
       this.#become('up');
     } catch (error) {
-      if (connection !== this.#connection || this.#closed) return;
-      this.#asking = false;
+      if (asking !== this.#asking || this.#closed) return;
+      this.#asking = undefined;
       if (error instanceof OxenmqError && error.code === 'UNKNOWNCOMMAND') this.#connect('original');
       else {
         this.#options.say.warn(`${this.who} did not accept the registration; trying again`, { err: error });

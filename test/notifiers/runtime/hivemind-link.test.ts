@@ -203,6 +203,23 @@ test('a break while the registration is under way, or while it waits to be made,
   assert.equal(last().requests.length, 2);
 });
 
+test('a registration that the end of its connection overtakes was not refused: that end is the problem', async () => {
+  const { link, last, states, answer, register, said } = setUp();
+  await register();
+  states.length = 0;
+  link.ping();
+  link.onDisconnect(asRemote(last()));
+  await answer(new OxenmqError('UNREACHABLE', 'the connection broke'));
+  assert.deepEqual([link.state, link.problem, states], ['down', 'the connection broke', ['down']]);
+  const other = setUp();
+  await other.register();
+  other.link.ping();
+  other.link.onFailure(asRemote(other.last()), 'BYE');
+  await other.answer(new OxenmqError('UNREACHABLE', 'BYE'));
+  assert.deepEqual([other.link.state, other.link.problem], ['failed', 'BYE']);
+  assert.deepEqual([said('did not accept'), other.said('did not accept')], [0, 0]);
+});
+
 test('a registration that is refused is a problem, and is asked for again with the next ping', async () => {
   const { link, last, states, answer, register, said } = setUp();
   await register(new OxenmqError('TIMEOUT', 'no reply'));
