@@ -8,7 +8,7 @@ import { startTestHivemind } from '../../support/hivemind.ts';
 import { subscribe } from '../../support/requests.ts';
 import { message, TestNotifier } from '../../support/session-world.ts';
 import { until } from '../../support/until.ts';
-import { accountOf, copiesOf, isWhole } from './several.ts';
+import { accountOf, copiesOf, untilHeard, untilWhole } from './several.ts';
 
 test('two hiveminds hear of each message, one sends its push, and when one stops the other sends them all', async (t) => {
   const network = await startNetwork({ clock: systemClock, random: randomBytes, servers: 6, swarms: 2 });
@@ -35,12 +35,8 @@ test('two hiveminds hear of each message, one sends its push, and when one stops
     const [reply] = await client.request('push.subscribe', [JSON.stringify(subscribe(account, `phone ${n}`))]);
     assert.match(String(reply), /"success":true/);
   }
-  // Each server reports to both: it is one of three of its swarm, none of which is spared.
-  await until(() =>
-    accounts.every(({ id }) => network.membersFor(id).every((server) => server.monitorsOf(id, 0) === both.length)),
-  );
-  // Each knows that the other covers them.
-  await until(() => isWhole(both));
+  await untilHeard(network, accounts, both.length);
+  await untilWhole(both);
 
   for (const account of accounts) for (const text of ['one', 'two']) network.deliver(message(account, text));
   const fingerprints = () => new Set(sealed().map(({ fingerprint }) => fingerprint?.toString('hex')));

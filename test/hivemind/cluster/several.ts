@@ -2,8 +2,11 @@
 
 import { randomBytes } from 'node:crypto';
 import { type Account, sessionAccount } from '../../../src/devnet/account.ts';
+import type { Network } from '../../../src/devnet/network.ts';
+import type { ClusterReport } from '../../../src/hivemind/cluster/cluster.ts';
 import { holdersOf, SLOTS, slotOf } from '../../../src/session/slots.ts';
 import type { TestHivemind } from '../../support/hivemind.ts';
+import { until } from '../../support/until.ts';
 
 /** An account whose pushes this one of the hiveminds a and b sends, if both cover its slot. */
 export function accountOf(first: 'a' | 'b'): Account {
@@ -20,10 +23,36 @@ async function figure({ registry }: TestHivemind, name: string, labels: Record<s
   return wanted.reduce((sum, { value }) => sum + value, 0);
 }
 
-/** Whether each of them knows that every slot is covered as often as it is to be. */
-export async function isWhole(hiveminds: readonly TestHivemind[]): Promise<boolean> {
-  const full = await Promise.all(hiveminds.map((one) => figure(one, 'spns_cluster_slots', { state: 'full' })));
-  return full.every((slots) => slots === SLOTS);
+/**
+ * Waits until every storage server of these accounts' swarms reports to so many hiveminds. A swarm has to have no more
+ * than three, none of which a hivemind is spared.
+ */
+export async function untilHeard(network: Network, accounts: readonly Account[], hiveminds: number): Promise<void> {
+  await until(() =>
+    accounts.every(({ id }) => network.membersFor(id).every((server) => server.monitorsOf(id, 0) === hiveminds)),
+  );
+}
+
+/**
+ * Waits until each of them knows that every slot is covered as often as it is to be, of each account there is: what it
+ * goes by was written after they covered it.
+ */
+export async function untilWhole(hiveminds: readonly TestHivemind[]): Promise<void> {
+  const isWhole = async (since: number) => {
+    const reports = await Promise.all(hiveminds.map(clusterOf));
+    return reports.every(
+      ({ coverage, members }) => coverage.full === SLOTS && members.every(({ seen }) => seen > since),
+    );
+  };
+  await until(() => isWhole(0));
+  // The database has the same clock.
+  const now = Date.now() / 1000;
+  await until(() => isWhole(now));
+}
+
+async function clusterOf(hivemind: TestHivemind): Promise<ClusterReport> {
+  const [body] = await hivemind.ask('admin.get_stats');
+  return (JSON.parse(String(body)) as { cluster: ClusterReport }).cluster;
 }
 
 /**

@@ -10,7 +10,7 @@ import { createDatabase } from '../../support/postgres.ts';
 import { seconds, subscribe, unsubscribe } from '../../support/requests.ts';
 import { message, TestNotifier } from '../../support/session-world.ts';
 import { until } from '../../support/until.ts';
-import { accountOf, copiesOf, isWhole } from './several.ts';
+import { accountOf, copiesOf, untilHeard, untilWhole } from './several.ts';
 
 const SECRET = randomBytes(32);
 
@@ -42,24 +42,15 @@ test('two hiveminds cover every slot twice, and each takes subscriptions for bot
   const { network, start } = await world(t);
   const [a, b] = [await start('a'), await start('b')];
   const notifiers = [await new TestNotifier(a).register(), await new TestNotifier(b).register()];
-  await until(() => isWhole([a, b]));
+  await untilWhole([a, b]);
   const accounts = Array.from({ length: 20 }, (_, n) => accountOf(n % 4 < 2 ? 'a' : 'b'));
   for (const [n, account] of accounts.entries()) {
     const to = n % 2 === 0 ? a : b;
     const answer = await ask(to, 'push.subscribe', JSON.stringify(subscribe(account, `token ${n}`)));
     assert.deepEqual(answer, { added: true, message: 'Subscription successful', success: true });
   }
-  // Both ask each server, so that it reports to both.
-  const waiting = new Set(accounts);
-  await until(() => {
-    for (const account of waiting) {
-      const reports = network.deliver(message(account, 'are you there?'));
-      if (reports === 2 * network.membersFor(account.id).length) waiting.delete(account);
-    }
-    return waiting.size === 0;
-  });
-  // Each knows that the other covers them.
-  await until(() => isWhole([a, b]));
+  await untilHeard(network, accounts, 2);
+  await untilWhole([a, b]);
   const messages = accounts.map((account) => message(account, 'hello'));
   for (const one of messages) network.deliver(one);
   const hashes = messages.map(({ hash }) => String(hash));
