@@ -93,7 +93,7 @@ export async function startTestHivemind(t: Cleaner, options: TestHivemindOptions
   };
   t.after(stop);
   const connect: TestHivemind['connect'] = (commands = {}, to = address) => {
-    const one = new Peers({ clock: systemClock, commands });
+    const one = new Peers({ clock: systemClock, commands, helloTimeout: 60_000 });
     peers.push(one);
     return one.connect(parseAddress(to));
   };
