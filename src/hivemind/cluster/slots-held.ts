@@ -37,7 +37,7 @@ export class SlotsHeld {
   readonly #held = new Set<number>();
   readonly #loading = new Set<number>();
   /** Slots that we still hold although they have passed to others; since when, and when those first covered it. */
-  readonly #passed = new Map<number, { readonly since: number; coveredSince: number | undefined }>();
+  readonly #passed = new Map<number, { readonly since: number; coveredSince: number }>();
   #covered: ReadonlySet<number> = new Set();
 
   /** Whether its subscriptions are in memory or being loaded. */
@@ -80,11 +80,11 @@ export class SlotsHeld {
         this.#loading.add(slot);
         loads.push(slot);
       } else if (this.#held.has(slot)) {
-        const passed = this.#passed.get(slot) ?? { since: now, coveredSince: undefined };
+        const passed = this.#passed.get(slot) ?? { since: now, coveredSince: Number.POSITIVE_INFINITY };
         this.#passed.set(slot, passed);
         const isCovered = owners.length > 0 && owners.every((name) => covers(name, slot));
-        if (isCovered) passed.coveredSince ??= now;
-        const isTaken = isCovered && now - (passed.coveredSince ?? now) >= AFTERWARDS;
+        if (isCovered) passed.coveredSince = Math.min(passed.coveredSince, now);
+        const isTaken = isCovered && now - passed.coveredSince >= AFTERWARDS;
         if (!isTaken && now - passed.since < HANDOVER) continue;
         this.#held.delete(slot);
         this.#passed.delete(slot);
