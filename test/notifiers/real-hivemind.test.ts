@@ -21,7 +21,7 @@ import { decodePush, type Push } from '../../src/session/push.ts';
 import { startTestHivemind, type TestHivemind } from '../support/hivemind.ts';
 import { createDatabase } from '../support/postgres.ts';
 import { seconds, subscribe } from '../support/requests.ts';
-import { message } from '../support/session-world.ts';
+import { message, monitored } from '../support/session-world.ts';
 import { until } from '../support/until.ts';
 import { FakeHivemind } from './fake-hivemind.ts';
 import { type NotifierProcess, startProcess, writeConfig } from './process.ts';
@@ -131,10 +131,7 @@ class Suite {
       token: randomBytes(32).toString('hex'),
     }));
     for (let start = 0; start < count; start += 100) await this.subscribe(phones.slice(start, start + 100), at);
-    for (const { account } of phones) {
-      const members = this.#network.membersFor(account.id);
-      await until(() => members.every((server) => server.monitorsOf(account.id, 0) > 0));
-    }
+    for (const { account } of phones) await monitored(this, account);
     return phones;
   }
 
@@ -398,10 +395,7 @@ test('when the hivemind restarts its notifiers are back at once, and pushes flow
   await suite.hivemind.stop();
   await suite.startHivemind(database);
   await suite.until(({ notifiers }) => notifiers === 2);
-  for (const { account } of phones) {
-    const members = suite.network.membersFor(account.id);
-    await until(() => members.every((server) => server.monitorsOf(account.id, 0) > 0));
-  }
+  for (const { account } of phones) await monitored(suite, account);
   let text = 0;
   // The storage servers may not have the new hivemind's connection yet: written to until all have heard something.
   const heard = () => new Set([...times.keys()].filter((key) => !key.endsWith(' a')).map((key) => key.split(' ')[0]));

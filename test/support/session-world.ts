@@ -139,7 +139,7 @@ export async function startWorld(
 }
 
 /** Resolves when every member of the account's swarm monitors it. It is polled, since no event tells. */
-export async function monitored({ network }: World, account: Account, namespace = 0): Promise<void> {
+export async function monitored({ network }: Pick<World, 'network'>, account: Account, namespace = 0): Promise<void> {
   await until(() => network.membersFor(account.id).every((server) => server.monitorsOf(account.id, namespace) > 0));
 }
 

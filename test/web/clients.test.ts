@@ -18,7 +18,7 @@ import { folder } from '../notifiers/support.ts';
 import { startTestHivemind, type TestHivemind } from '../support/hivemind.ts';
 import { createDatabase } from '../support/postgres.ts';
 import { seconds, subscribe, unsubscribe } from '../support/requests.ts';
-import { message } from '../support/session-world.ts';
+import { message, monitored } from '../support/session-world.ts';
 import { until } from '../support/until.ts';
 import { connect, serve } from './fake-hivemind.ts';
 
@@ -402,9 +402,7 @@ test('a phone that subscribed with its app is woken through its provider, and ca
       [accounts[0]!, 0],
       [accounts[1]!, 11],
     ] as const) {
-      const monitored = () =>
-        world.network.membersFor(account.id).every((server) => server.monitorsOf(account.id, namespace) > 0);
-      await until(monitored);
+      await monitored(world, account, namespace);
       const count = taken.count;
       world.network.deliver(message(account, `to ${service}`, namespace));
       await taken.reached(count + 1);
